@@ -1,0 +1,52 @@
+"""How many bytes may be held at once: by one socket, and by the whole process."""
+
+from bridge.errors import OutOfMemoryBudget
+
+
+class Budget:
+    """A count of bytes with a bound. A socket's budget draws on the process's, its `parent`."""
+
+    __slots__ = ("_limit", "_name", "_parent", "used")
+
+    def __init__(self, limit: int, name: str, parent: "Budget | None" = None) -> None:
+        self._limit = limit
+        self._name = name
+        self._parent = parent
+        self.used = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.used >= self._limit
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes in. Raises OutOfMemoryBudget, and counts nothing, when they do not fit."""
+        if self.used + size > self._limit:
+            raise OutOfMemoryBudget(f"{self._name} holds {self.used} bytes of at most {self._limit}; try again later")
+        if self._parent is not None:
+            self._parent.take(size)
+        self.used += size
+
+    def give(self, size: int) -> None:
+        """Count `size` bytes out."""
+        self.used -= size
+        if self._parent is not None:
+            self._parent.give(size)
+
+
+class Hold:
+    """What one event holds of a budget; given back all at once, at the event's end."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def add(self, size: int) -> None:
+        """Raises OutOfMemoryBudget."""
+        self._budget.take(size)
+        self._size += size
+
+    def drop(self) -> None:
+        self._budget.give(self._size)
+        self._size = 0

@@ -1,0 +1,100 @@
+"""The clocks of one event: instants on the loop's clock, and one timer for all of them."""
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum, auto
+
+
+class Clock(Enum):
+    """What a deadline is for."""
+
+    CONNECT = auto()
+    REQUEST = auto()
+    """The first answer item, of one attempt."""
+    IDLE = auto()
+    """The next byte of a body."""
+    TOTAL = auto()
+    """The event, with all its steps and retries."""
+    HOLD = auto()
+    """Bookkeeping is held back no longer."""
+    SILENCE = auto()
+    """The finish mark came, and then nothing."""
+    LINGER = auto()
+    """The closing mark came; the body is read to its end, to keep the connection."""
+
+
+class Deadlines:
+    """Calls `on_due(clock)` once for each deadline that is reached.
+
+    Moving a deadline into the future costs an assignment: the timer finds out when it fires. While the client does not
+    read, all clocks stand still.
+    """
+
+    __slots__ = ("_at", "_loop", "_on_due", "_stood_since", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_due: Callable[[Clock], None]) -> None:
+        self._loop = loop
+        self._on_due = on_due
+        self._at: dict[Clock, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._stood_since: float | None = None
+
+    def set(self, clock: Clock, seconds: float) -> None:
+        """Due in so many seconds from now."""
+        at = self._at[clock] = self._loop.time() + seconds
+        if self._timer is None or at < self._timer.when():
+            self._arm(at)
+
+    def set_ms(self, clock: Clock, setting_ms: int) -> None:
+        """As a setting says it: 0 is no limit."""
+        if setting_ms:
+            self.set(clock, setting_ms / 1000)
+        else:
+            self.clear(clock)
+
+    def is_set(self, clock: Clock) -> bool:
+        return clock in self._at
+
+    def clear(self, *clocks: Clock) -> None:
+        for clock in clocks:
+            self._at.pop(clock, None)
+
+    def keep_only(self, kept: Clock) -> None:
+        self._at = {clock: at for clock, at in self._at.items() if clock is kept}
+
+    def stop(self) -> None:
+        self._at.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def stand_still(self) -> None:
+        self._stood_since = self._loop.time()
+
+    def go_on(self) -> None:
+        if self._stood_since is None:
+            return
+        stood = self._loop.time() - self._stood_since
+        self._stood_since = None
+        for clock in self._at:
+            self._at[clock] += stood
+        if self._at and self._timer is None:
+            self._arm(min(self._at.values()))
+
+    def _arm(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._stood_since is not None:
+            return  # go_on arms again
+        now = self._loop.time()
+        due = [clock for clock, at in self._at.items() if at <= now]
+        for clock in due:
+            del self._at[clock]
+        if self._at:
+            self._arm(min(self._at.values()))
+        for clock in due:
+            self._on_due(clock)

@@ -1,0 +1,214 @@
+"""How an endpoint joins the base URL below which it must stay, and what is refused because it would not.
+
+Pure string work. An endpoint is never decoded for sending: what was accepted goes out as the bytes that came in.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from bridge.errors import EndpointRefused
+
+MAX_ENDPOINT_CHARS = 65_536
+"""As long as a request line may be on the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one request goes. `base` is the URL that the endpoint was joined to: for breaker keys and logs."""
+
+    scheme: str
+    host: str
+    """Lower case; an IPv6 address stands without its brackets."""
+    port: int | None
+    raw_path: bytes
+    """Path and query, the exact bytes to send."""
+    base: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base URL taken apart once; its strings may hold placeholders, and neither `url` nor `path` ends in a slash."""
+
+    url: str
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    prefix: str
+    """The path's last segment, which an endpoint may repeat; empty if there is none or a placeholder fills it."""
+    names: frozenset[str]
+    """The placeholders to be filled before a request can go there."""
+
+
+def quoted(text: str) -> str:
+    """What a message may show of text that came from outside: ASCII, on one line, at most 64 characters of it."""
+    return ascii(text if len(text) <= 64 else text[:64] + "...")
+
+
+# What an endpoint may hold.
+
+_SEGMENT = r"[A-Za-z0-9_@~-][A-Za-z0-9_@~.:+,=!$&'()*-]*+"
+_ORDINARY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*+(?:\?[A-Za-z0-9._~:/?@!$&'()*+,;=-]*+)?")
+"""What one look shows to be harmless: no percent sign, no segment that is empty or begins with a dot."""
+
+_UNSENDABLE = re.compile(r"[^A-Za-z0-9._~:/?@!$&'()*+,;=%-]|%(?![0-9A-Fa-f]{2})")
+"""What may not stand in a request target: RFC 3986, sections 2 and 3.3. Square brackets stand in hosts alone."""
+
+_ESCAPE = re.compile(
+    r"""
+    (?P<absolute> \A [a-z][a-z0-9+.-]* :// )
+  | (?P<doubled>  \A / | // )
+  | (?P<dots>     (?: \A | / ) \.\.? (?: ; [^/]* )? (?: / | \Z ) )
+  | (?P<control>  [\x00-\x1f\x7f] )
+  | (?P<back>     \\ )
+  | (?P<overlong> [\xc0\xc1] )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_ESCAPES = {
+    "absolute": "is an absolute URL; give the part that follows the provider's base URL",
+    "doubled": "holds an empty segment ('//'), which some servers read as another host; write one slash",
+    "dots": "holds a segment '.' or '..', which would leave the provider's base URL",
+    "control": "holds a control character such as NUL, CR or LF",
+    "back": "holds a backslash, which some servers read as a slash",
+    "overlong": "holds an overlong UTF-8 sequence, by which some servers are led out of the base URL",
+}
+
+
+def check(endpoint: str) -> None:
+    """Raise EndpointRefused, naming what is wrong, unless `endpoint`, without its leading slash, stays below any base.
+
+    The path is looked at as it is, and decoded once and twice: proxies behind the base may decode it before they
+    route. The query is bound to what may be sent, and else free.
+    """
+    if len(endpoint) > MAX_ENDPOINT_CHARS:
+        raise EndpointRefused(f"The endpoint is longer than {MAX_ENDPOINT_CHARS} characters.")
+    if _ORDINARY.fullmatch(endpoint):
+        return
+    path = endpoint.partition("?")[0]
+    if found := _ESCAPE.search(path):
+        raise EndpointRefused(f"The endpoint {_ESCAPES[found.lastgroup or '']}.")
+    if unsendable := _UNSENDABLE.search(endpoint):
+        raise EndpointRefused(f"The endpoint holds {_named(unsendable[0])} at character {unsendable.start()}.")
+    if "%" in path:
+        _check_decoded(path)
+
+
+def _named(character: str) -> str:
+    if character == "%":
+        return "a '%' that begins no escape; write %25 for the character itself"
+    if character < " " or character == "\x7f":
+        return f"a control character ({character!a}), which no request may carry"
+    return f"{character!a}, which may not stand in a URL; percent-encode it"
+
+
+def _check_decoded(path: str) -> None:
+    once = unquote(path, "latin-1")
+    for times, decoded in (("", once), (" twice", unquote(once, "latin-1"))):
+        if found := _ESCAPE.search(decoded):
+            raise EndpointRefused(f"The endpoint, percent-decoded{times}, {_ESCAPES[found.lastgroup or '']}.")
+
+
+# Base URLs.
+
+_BASE_URL = re.compile(
+    r"""
+    (?P<scheme> https? ) ://
+    (?: \[ (?P<ipv6> [0-9a-f:.]+ ) \] | (?P<host> (?: [a-z0-9._-] | \{[a-z_]+\} )+ ) )
+    (?: : (?P<port> [0-9]{1,5} ) )?
+    (?P<path> (?: / (?: [a-z0-9._~:@!$&'()*+,;=-] | %[0-9a-f]{2} | \{[a-z_]+\} )* )* )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_BASE_FAULTS = (
+    (re.compile(r"(?!https?://)", re.IGNORECASE | re.ASCII), "must begin with http:// or https://"),
+    (re.compile(r"\w+://[^/?#]*@"), "must not hold a user or password: credentials belong into headers"),
+    (re.compile(r"[^#]*\?"), "must not hold a query string: the endpoint brings its own"),
+    (re.compile(r"[^#]*#"), "must not hold a fragment (#)"),
+)
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+
+def validate_base_url(url: str, placeholders: frozenset[str] = frozenset({"account_id"})) -> Base:
+    """The base URL taken apart. Raises ValueError, saying what is wrong with it; the message never repeats the URL.
+
+    `placeholders` are the names that may stand in it as `{name}`.
+    """
+    for pattern, fault in _BASE_FAULTS:
+        if pattern.match(url):
+            raise ValueError(f"base_url {fault}")
+    parts = _BASE_URL.fullmatch(url)
+    if parts is None or not 0 < int(parts["port"] or 1) < 65_536:
+        raise ValueError("base_url is no URL: check its host, its port and its characters")
+    path = parts["path"].rstrip("/")
+    if found := _ESCAPE.search(path[1:]) or _ESCAPE.search(unquote(path[1:], "latin-1")):
+        raise ValueError(f"base_url {_ESCAPES[found.lastgroup or '']}")
+    names = frozenset(_PLACEHOLDER.findall(url))
+    if unknown := names - placeholders:
+        known = ", ".join(f"{{{name}}}" for name in sorted(placeholders))
+        raise ValueError(f"base_url holds {{{min(unknown)}}}; what can be filled in here is {known}")
+    last = path.rpartition("/")[2]
+    return Base(
+        url=url.rstrip("/"),
+        scheme=parts["scheme"].lower(),
+        host=(parts["ipv6"] or parts["host"]).lower(),
+        port=int(parts["port"]) if parts["port"] else None,
+        path=path,
+        prefix="" if "{" in last else last,
+        names=names,
+    )
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
+_ACCOUNT_ID = re.compile(r"[0-9A-Fa-f]{32}")
+
+
+def filled(base: Base, values: dict[str, str]) -> Base:
+    """`base` without placeholders. Raises EndpointRefused for a value that is no plain name: it could lead away."""
+    if not base.names:
+        return base
+    url, host, path = base.url, base.host, base.path
+    for name in base.names:
+        value = values[name]
+        if name == "account_id" and not _ACCOUNT_ID.fullmatch(value):
+            raise EndpointRefused(
+                f"The account id of the gateway's URL must be 32 hex digits here, not {quoted(value)}."
+            )
+        if not _PLAIN_NAME.fullmatch(value):
+            raise EndpointRefused(f"The {name} must be a plain name (letters, digits, hyphens), not {quoted(value)}.")
+        url, host, path = (text.replace(f"{{{name}}}", value) for text in (url, host, path))
+    if max(map(len, host.split("."))) > 63:
+        raise EndpointRefused(f"The endpoint makes a host name with a part longer than 63 characters: {quoted(host)}.")
+    return replace(base, url=url, host=host.lower(), path=path, names=frozenset())
+
+
+def below(base: Base, endpoint: str) -> Target:
+    """The target of a checked endpoint below a filled base. A prefix such as `v1` that both hold stands once."""
+    prefix = base.prefix
+    if prefix and endpoint.startswith(prefix) and endpoint[len(prefix) : len(prefix) + 1] in ("", "/", "?"):
+        path = base.path + endpoint[len(prefix) :]
+    elif endpoint and endpoint[0] != "?":
+        path = f"{base.path}/{endpoint}"
+    else:
+        path = (base.path or "/") + endpoint
+    return Target(base.scheme, base.host, base.port, path.encode("ascii"), base.url)
+
+
+_TARGET_URL = re.compile(
+    r"https://(?P<host>[a-z0-9.-]+)(?::443)?(?:/(?P<endpoint>.*))?", re.IGNORECASE | re.ASCII | re.DOTALL
+)
+
+
+def named_target(url: str, hosts: tuple[str, ...]) -> Target:
+    """The target of a URL that the client gave. Raises EndpointRefused unless it is https and below one of `hosts`."""
+    parts = _TARGET_URL.fullmatch(url)
+    host = parts["host"].lower() if parts else ""
+    if parts is None or not any(host == known or host.endswith("." + known) for known in hosts):
+        allowed = " or ".join(f"https://{known}/ and hosts below it" for known in hosts)
+        raise EndpointRefused(
+            f"The URL in the request's headers may name only {allowed or 'what the configuration names'}."
+        )
+    endpoint = parts["endpoint"] or ""
+    check(endpoint)
+    return Target("https", host, None, b"/" + endpoint.encode("ascii"), f"https://{host}")

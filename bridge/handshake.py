@@ -1,0 +1,93 @@
+"""Who may open a socket, and on which terms: pure decisions over a handshake's headers and query."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from bridge.checks import is_loopback
+from bridge.errors import BadField, OriginRefused, Unauthorized
+from bridge.gateways import Gateway, authenticate
+
+TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
+_TOKEN_PROTOCOL: Final = TOKEN_HEADER + "."
+_CREDENTIAL_PROTOCOLS: Final = (_TOKEN_PROTOCOL, "openai-insecure-api-key.", "xi-api-key.", "fal-api-key.")
+MAX_HEARTBEAT_S: Final = 3600
+
+
+def offered_protocols(header: str | None) -> list[str]:
+    """The values of `Sec-WebSocket-Protocol`, in the client's order."""
+    return [value for part in (header or "").split(",") if (value := part.strip())]
+
+
+def echoed_protocol(offered: Sequence[str]) -> str | None:
+    """The one offered value to answer with: browsers and Node's ws fail without. One without a credential is preferred."""
+    innocent = (value for value in offered if not value.startswith(_CREDENTIAL_PROTOCOLS))
+    return next(innocent, offered[0] if offered else None)
+
+
+def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> None:
+    """Raises Unauthorized unless the gateway is open, or one of its tokens came by header or by subprotocol."""
+    if gateway.is_open:
+        return
+    presented = _token_in(header, offered)
+    if presented is None:
+        raise Unauthorized(
+            f"Unauthorized: gateway {gateway.name!r} wants a token, as header {TOKEN_HEADER}: Bearer TOKEN "
+            f"or as subprotocol {_TOKEN_PROTOCOL}TOKEN"
+        )
+    if authenticate(gateway, presented) is None:
+        raise Unauthorized(f"Unauthorized: the token is not one of gateway {gateway.name!r}")
+
+
+def _token_in(header: str | None, offered: Iterable[str]) -> str | None:
+    if header is not None:
+        scheme, _, token = header.strip().partition(" ")
+        return token.strip() if scheme.lower() == "bearer" and token else header.strip()
+    return next((value[len(_TOKEN_PROTOCOL) :] for value in offered if value.startswith(_TOKEN_PROTOCOL)), None)
+
+
+def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:
+    """Raises OriginRefused: web pages and DNS rebinding reach an open gateway on loopback too."""
+    if not gateway.is_open:
+        return
+    name = _host_of(f"//{host}")
+    if not (is_loopback(name) or _is_listed(gateway.allowed_hosts, host, name)):
+        raise OriginRefused(f"host {name[:128]!r} is neither loopback nor listed in allowed_hosts")
+    if origin is None:
+        return
+    page = _host_of(origin)
+    if not (is_loopback(page) or _is_listed(gateway.allowed_origins, origin)):
+        raise OriginRefused(f"origin {origin[:128]!r} is neither loopback nor listed in allowed_origins")
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_listed(allowed: Iterable[str], *names: str) -> bool:
+    return any(entry in {"*", *(name.lower() for name in names)} for entry in allowed)
+
+
+def heartbeat_s(query: Mapping[str, str]) -> float | None:
+    """The `?heartbeat=SECONDS` of the URL. Raises BadField."""
+    value = query.get("heartbeat")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_HEARTBEAT_S:
+        raise BadField(f"heartbeat: expected 1 to {MAX_HEARTBEAT_S} seconds")
+    return seconds
+
+
+def is_compat(query: Mapping[str, str], gateway: Gateway) -> bool:
+    """Whether to speak as to a client written for Cloudflare. Raises BadField."""
+    value = query.get("compat")
+    if value not in {None, "cloudflare"}:
+        raise BadField("compat: expected cloudflare")
+    return gateway.compat or value is not None

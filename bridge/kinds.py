@@ -1,0 +1,169 @@
+"""What a value of a setting may be: one small class per kind, the same for TOML, JSON, headers and environment."""
+
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+LONGEST_MS = 2**31 - 1
+"""About 25 days: the longest wait that every loop and every selector takes."""
+
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,40}")
+_SPELLINGS = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+
+
+class OutOfRangeError(ValueError):
+    """A number of the right type but too small or too large; `nearest` is the closest one that is allowed."""
+
+    def __init__(self, message: str, nearest: int) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+class Kind(Protocol):
+    """Both methods raise ValueError that says what came, in short, and what is wanted."""
+
+    @property
+    def wants(self) -> str: ...
+
+    def accept(self, value: object) -> object:
+        """Take a value that JSON, TOML or a program gave."""
+
+    def parse(self, text: str) -> object:
+        """Take a value that came as text, from a header or the environment."""
+
+
+def shown(value: object) -> str:
+    """What came, for a message: short, and in JSON's words where Python's differ."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else reprlib.repr(value)
+
+
+def _refusal(value: object, wants: str) -> ValueError:
+    return ValueError(f"{shown(value)} is not {wants}")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A whole number. A float without a fraction is one; a boolean is none."""
+
+    low: int = 0
+    high: int | None = None
+    unit: str = ""
+
+    @property
+    def wants(self) -> str:
+        number = f"a whole number of {self.unit}" if self.unit else "a whole number"
+        return f"{number}, {self.low} or more" if self.high is None else f"{number} from {self.low} to {self.high}"
+
+    def accept(self, value: object) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _refusal(value, self.wants)
+        nearest = max(self.low, value if self.high is None else min(value, self.high))
+        if nearest != value:
+            raise OutOfRangeError(str(_refusal(value, self.wants)), nearest)
+        return value
+
+    def parse(self, text: str) -> int:
+        if not _WHOLE_NUMBER.fullmatch(text.strip()):
+            raise _refusal(text, self.wants)
+        return self.accept(int(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def wants(self) -> str:
+        *most, last = (f'"{word}"' for word in self.words)
+        return f"{', '.join(most)} or {last}"
+
+    def accept(self, value: object) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise _refusal(value, self.wants)
+        return value
+
+    def parse(self, text: str) -> str:
+        return self.accept(text.strip().lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    wants: str = "true or false"
+
+    def accept(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise _refusal(value, self.wants)
+        return value
+
+    def parse(self, text: str) -> bool:
+        try:
+            return _SPELLINGS[text.strip().lower()]
+        except KeyError:
+            raise _refusal(text, self.wants) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    wants: str = "a text that is not empty"
+
+    def accept(self, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise _refusal(value, self.wants)
+        return value
+
+    def parse(self, text: str) -> str:
+        return self.accept(text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The path of a file; whether it can be read is asked elsewhere, once it is known what it is relative to."""
+
+    wants: str = "the path of a file"
+
+    def accept(self, value: object) -> Path:
+        if isinstance(value, Path):
+            return value
+        if not isinstance(value, str) or not value:
+            raise _refusal(value, self.wants)
+        return Path(value).expanduser()
+
+    def parse(self, text: str) -> Path:
+        return self.accept(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A list of texts that match `pattern`, kept in lower case: they are compared with what browsers send so."""
+
+    pattern: str
+    wants: str
+
+    def accept(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple):
+            raise _refusal(value, self.wants)
+        return tuple(self._accept_one(one) for one in value)
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        return self.accept(text.replace(",", " ").split())
+
+    def _accept_one(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value.lower()):
+            raise _refusal(value, self.wants)
+        return value.lower()

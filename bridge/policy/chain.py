@@ -1,0 +1,255 @@
+"""What to try next: the steps of one event, and the outcome of each attempt, become a decision.
+
+The caller does what a decision says, and tells the outcome, until it is told to relay or to give up:
+
+    decision = chain.start(now)
+    while True:
+        match decision:
+            case Try(): ...             # wait, call; then decision = chain.next(outcome, now, chance)
+            case Relay() | GiveUp(): ...
+            case _: assert_never(decision)
+
+Steps are only ever left forwards. The breakers are asked when a step is entered, not before its retries.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Literal, assert_never
+
+from bridge.policy.backoff import Backoff, delay_ms
+from bridge.policy.breaker import Breakers, Probing
+
+
+@dataclass(frozen=True, slots=True)
+class StepPolicy:
+    """What the chain has to know of one step."""
+
+    max_attempts: int
+    retry_delay_ms: int
+    backoff: Backoff
+    max_retry_after_ms: int
+    on_policy: Literal["answer", "next"]
+    on_break: Literal["error", "restart"]
+    breaker_key: Hashable
+    request_timeout_counts: bool
+    """Whether its timeouts are the gateway's own or longer: a shorter one says more about the client's patience."""
+
+
+class Cause(Enum):
+    """How an attempt failed."""
+
+    CONNECT = auto()  # refused, reset while dialling, no such host
+    TLS = auto()
+    RESET = auto()  # reset or cut once the request was sent
+    BREAK = auto()  # a stream that broke, or ended empty
+    TIMEOUT = auto()
+    STATUS = auto()  # an HTTP error, or an error in a stream, as the status that its type stands for
+    REDIRECT = auto()
+    UNUSABLE = auto()  # an item too large, a body of the wrong sort
+
+
+OUTAGES: Final = frozenset({Cause.CONNECT, Cause.RESET, Cause.BREAK})
+"""Retried on the same step, and counted by the breakers: no credentials and no input bring them about."""
+
+SERVER_ERRORS: Final = frozenset(range(500, 600))
+RETRIED_STATUSES: Final = SERVER_ERRORS - {501, 505} | {408, 409, 425, 429}
+
+
+# Outcomes: what became of an attempt.
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A good answer, or the first answer item of a stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """HTTP 400 whose code says that the content policy forbids the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No answer; `status` is set exactly when the cause is STATUS, `retry_after_ms` as the provider asked."""
+
+    cause: Cause
+    status: int | None = None
+    retry_after_ms: int | None = None
+    exhausted_quota: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The stream failed after it had answered: told after `Answered`, and the only outcome that may follow one."""
+
+    cause: Cause = Cause.BREAK
+    status: int | None = None
+
+
+Outcome = Answered | Refused | Failed | Broke
+
+
+# Decisions.
+
+
+class Reason(Enum):
+    FAILED = auto()  # every step that was tried; the last answer that a provider gave is the answer
+    BROKE = auto()  # a stream that had answered, and no step is left, or wanted, to restart on
+    SKIPPED = auto()  # no step was tried: each one's breaker is open, with its probe in flight
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    step: int
+    attempt: int  # counted from 1 within the step
+    wait_s: float  # before the call
+    last: bool
+    """The last attempt of the last step, by their numbers: nothing can come after it."""
+    skipped: tuple[int, ...] = ()
+    """The steps that their breakers kept out, on the way from the decision before to this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The outcome just told is the event's answer. If it is a stream and breaks, tell `Broke`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: Reason
+    skipped: tuple[int, ...] = ()
+    """As in `Try`."""
+    retry_after_ms: int | None = None
+    """With SKIPPED: until the first probe loses its exclusivity. It may well end sooner."""
+
+
+Decision = Try | Relay | GiveUp
+
+
+class Chain:
+    """The steps of one event, in order; at least one. Owned by the event; the breakers are shared by all events."""
+
+    __slots__ = ("_attempt", "_breakers", "_probe", "_step", "_steps")
+
+    def __init__(self, steps: Sequence[StepPolicy], breakers: Breakers) -> None:
+        assert steps, "a chain has at least one step"
+        self._steps = steps
+        self._breakers = breakers
+        self._step = -1
+        self._attempt = 0
+        self._probe: Probing | None = None
+
+    def start(self, now: float) -> Try | GiveUp:
+        """The first step that its breaker lets through; if none, the one due first, as its probe.
+
+        `now` is here and below an instant in seconds, on the one clock of all chains that share the breakers.
+        """
+        step = self._first_due(0, now)
+        if step is None:
+            step = self._breakers.due_first([step.breaker_key for step in self._steps])
+        if step is None:
+            return self._every_step_skipped(now)
+        return self._enter(step, now)
+
+    def next(self, outcome: Outcome, now: float, chance: float) -> Decision:
+        """Takes what became of the attempt that was decided last; `chance` in [0, 1) spreads the pause."""
+        self._tell_breaker(outcome, now)
+        match outcome:
+            case Answered():
+                return Relay()
+            case Refused():
+                return self._onward(Reason.FAILED, now) if self._policy.on_policy == "next" else Relay()
+            case Failed():
+                return self._again(outcome, chance) or self._onward(Reason.FAILED, now)
+            case Broke():
+                return self._onward(Reason.BROKE, now) if self._policy.on_break == "restart" else GiveUp(Reason.BROKE)
+            case _:
+                assert_never(outcome)
+
+    def abandon(self, now: float) -> None:
+        """Ends an attempt that has no outcome (cancelled, out of time). Harmless at any time and more than once."""
+        self._breakers.release(self._policy.breaker_key, self._probe)
+
+    @property
+    def _policy(self) -> StepPolicy:
+        return self._steps[self._step]
+
+    @property
+    def _is_last_step(self) -> bool:
+        return self._step == len(self._steps) - 1
+
+    def _again(self, failed: Failed, chance: float) -> Try | None:
+        if self._attempt >= self._policy.max_attempts or not self._is_retried(failed):
+            return None
+        wait_ms = failed.retry_after_ms
+        if wait_ms is None:
+            wait_ms = delay_ms(self._policy.backoff, self._policy.retry_delay_ms, self._attempt, chance)
+        self._attempt += 1
+        return self._try(wait_ms / 1000)
+
+    def _is_retried(self, failed: Failed) -> bool:
+        if failed.retry_after_ms is not None and failed.retry_after_ms > self._policy.max_retry_after_ms:
+            return False
+        match failed.cause:
+            case Cause.STATUS:
+                return failed.status in RETRIED_STATUSES and not failed.exhausted_quota
+            case Cause.TIMEOUT:
+                return self._is_last_step  # a silent provider stays silent: the next step first, if there is one
+            case _:
+                return failed.cause in OUTAGES
+
+    def _onward(self, reason: Reason, now: float) -> Try | GiveUp:
+        """The next step that its breaker lets through.
+
+        None is forced, unlike at the start: an attempt was made, so the event has an answer of its own to end with.
+        """
+        following = self._step + 1
+        step = self._first_due(following, now)
+        if step is None:
+            return GiveUp(reason, skipped=tuple(range(following, len(self._steps))))
+        return self._enter(step, now)
+
+    def _enter(self, step: int, now: float) -> Try:
+        skipped = tuple(range(self._step + 1, step))
+        self._step = step
+        self._attempt = 1
+        self._probe = self._breakers.enter(self._policy.breaker_key, now)
+        return self._try(wait_s=0.0, skipped=skipped)
+
+    def _try(self, wait_s: float, skipped: tuple[int, ...] = ()) -> Try:
+        last = self._is_last_step and self._attempt >= self._policy.max_attempts
+        return Try(self._step, self._attempt, wait_s, last, skipped)
+
+    def _every_step_skipped(self, now: float) -> GiveUp:
+        due_at = min(self._breakers.due_at(step.breaker_key) for step in self._steps)
+        return GiveUp(Reason.SKIPPED, tuple(range(len(self._steps))), math.ceil((due_at - now) * 1000))
+
+    def _first_due(self, following: int, now: float) -> int | None:
+        for step in range(following, len(self._steps)):
+            if self._breakers.due_at(self._steps[step].breaker_key) <= now:
+                return step
+        return None
+
+    def _tell_breaker(self, outcome: Outcome, now: float) -> None:
+        key = self._policy.breaker_key
+        if isinstance(outcome, Answered):
+            self._breakers.succeeded(key)
+        elif is_provider_fault(outcome, self._policy):
+            self._breakers.failed(key, now, self._probe)
+        else:
+            self._breakers.release(key, self._probe)
+
+
+def is_provider_fault(outcome: Refused | Failed | Broke, policy: StepPolicy) -> bool:
+    """Whether a breaker counts it. What it does not count (401, 429, a bad certificate …) also interrupts no row."""
+    match outcome:
+        case Refused():
+            return False
+        case Failed(cause=Cause.TIMEOUT) | Broke(cause=Cause.TIMEOUT):
+            return policy.request_timeout_counts
+        case Failed(cause=Cause.STATUS) | Broke(cause=Cause.STATUS):
+            return outcome.status in SERVER_ERRORS
+        case _:
+            return outcome.cause in OUTAGES

@@ -1,0 +1,92 @@
+"""What is known of one event: the metadata of its frames, and its line in the log."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bridge.errors import BridgeError
+from bridge.wire.dialects import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """The head of an answer, a provider's or the bridge's own."""
+
+    step: int
+    provider: str
+    status: int
+    content_type: str
+    headers: dict[str, str] | None = None
+    """The provider's response headers, as the client may see them."""
+
+
+@dataclass(slots=True)
+class Record:
+    """Instants are seconds on the loop's clock."""
+
+    log_id: str
+    gateway: str
+    began_at: float
+    warnings: list[str]
+    attempts: list[dict[str, object]] = field(default_factory=list)
+    chunks: int = 0
+    usage: Usage | None = None
+    cost: float | None = None
+    model: str | None = None
+    restarted: bool = False
+    outcome: dict[str, object] = field(default_factory=dict)
+    """The last frame's metadata and the error's code, for the log."""
+
+    def tried(self, step: int, provider: str, status: int | None, error: BridgeError | None, took_s: float) -> None:
+        attempt: dict[str, object] = {"step": str(step), "provider": provider, "durationMs": _ms(took_s)}
+        if status is not None:
+            attempt["status"] = status
+        if error is not None:
+            attempt |= {"code": error.code, "reason": str(error)}
+        self.attempts.append(attempt)
+
+    def opening(self, heading: Heading, *, success: bool) -> dict[str, object]:
+        """The metadata of a first frame."""
+        metadata: dict[str, object] = {
+            "cacheStatus": "MISS",
+            "logId": self.log_id,
+            "step": str(heading.step),
+            "contentType": heading.content_type,
+            "status": heading.status,
+            "success": success,
+            "provider": heading.provider,
+        }
+        if heading.headers is not None:
+            metadata["headers"] = heading.headers
+        if self.restarted:
+            metadata["restarted"] = True
+        return metadata
+
+    def closing(self, heading: Heading, now: float, error: BridgeError | None) -> dict[str, object]:
+        """The metadata of the last frame: all of it."""
+        metadata = self.opening(heading, success=error is None)
+        if len(self.attempts) > 1:
+            metadata["attempts"] = self.attempts
+        metadata["durationMs"] = _ms(now - self.began_at)
+        metadata["chunks"] = self.chunks
+        if self.usage is not None:
+            metadata["usage"] = msgspec.to_builtins(self.usage)
+        if self.cost is not None:
+            metadata["cost"] = self.cost
+        if self.warnings:
+            metadata["warnings"] = self.warnings
+        self.outcome = {key: value for key, value in metadata.items() if key not in {"cacheStatus", "headers"}}
+        if error is not None:
+            self.outcome["code"] = error.code
+        return metadata
+
+    def log_fields(self, event_id: bytes) -> dict[str, object]:
+        """One event as one line: no header, no body, no URL."""
+        fields: dict[str, object] = {"gateway": self.gateway, "eventId": event_id.decode(), **self.outcome}
+        if self.model is not None:
+            fields["model"] = self.model
+        return fields
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

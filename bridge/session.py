@@ -1,0 +1,215 @@
+"""One client's socket: messages in, events started and ended, and a watch on whether the client is still there."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from bridge.budget import Budget, Hold
+from bridge.errors import BridgeError, Cancelled, Draining, EventIdInFlight, SlowClient, TooManyInFlight
+from bridge.plan import Ground
+from bridge.relay import OFF_LOOP_BYTES, EventRelay, Shared, new_id
+from bridge.server_settings import ServerSettings
+from bridge.settings import StepSettings
+from bridge.tasks import Tasks
+from bridge.watch import Watch, times_of
+from bridge.websocket import ClientSocket
+from bridge.wire.frames import heartbeat, refusal
+from bridge.wire.messages import Cancel, Create, EventId, Limits, Refused, parse
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long a client may take to answer a close frame; then it is let go of without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was agreed on at the handshake."""
+
+    ground: Ground
+    settings: StepSettings
+    """The gateway's, with those of the handshake laid over them."""
+    compat: bool
+    heartbeat_s: float | None
+
+
+class Session:
+    """Runs one socket from handshake to close; owns its events."""
+
+    def __init__(
+        self,
+        response: "web.WebSocketResponse[bool]",
+        socket: ClientSocket,
+        terms: Terms,
+        server: ServerSettings,
+        shared: Shared,
+        memory: Budget,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._response = response
+        self._socket = socket
+        self._terms = terms
+        self._server = server
+        self._shared = shared
+        self._limits = limits_of(server)
+        self._budget = Budget(server.max_buffered_bytes, "this socket", memory)
+        self._room = asyncio.Event()
+        self._events: dict[str | int, EventRelay] = {}
+        self._tasks = Tasks()
+        self._closing = Tasks()
+        self._messages = 0
+        self._draining = False
+        self._watch = Watch(socket, times_of(server, terms.heartbeat_s), self._beat, self._on_slow_client)
+
+    async def run(self) -> None:
+        """Reads until the client leaves or is sent away; then its events end."""
+        self._watch.start()
+        try:
+            await self._read()
+        finally:
+            self._watch.stop()
+            self._cancel_all(Cancelled("the socket was closed"))
+            await self._tasks.end_all()
+            await self._closing.wait_all()
+
+    def drain(self) -> None:
+        """No new events; close as soon as there are none."""
+        self._draining = True
+        self._close_if_drained()
+
+    def end_events(self) -> None:
+        """The deadline of a drain has come."""
+        self._cancel_all(Draining("the bridge is shutting down"))
+
+    async def _read(self) -> None:
+        while True:
+            while self._budget.is_full:
+                self._room.clear()
+                await self._room.wait()
+            message = await self._response.receive()
+            self._watch.heard()
+            match message.type:
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    await self._take(message.data)
+                case WSMsgType.PING:
+                    self._socket.control(WSMsgType.PONG, message.data)
+                case WSMsgType.PONG:
+                    pass
+                case _:
+                    return
+
+    async def _take(self, data: bytes) -> None:
+        """One message. Never raises for what it holds."""
+        index, self._messages = self._messages, self._messages + 1
+        if len(data) < OFF_LOOP_BYTES:
+            message = parse(data, self._terms.settings, self._limits)
+        else:
+            message = await asyncio.to_thread(parse, data, self._terms.settings, self._limits)
+        match message:
+            case Create():
+                self._create(message, len(data), index)
+            case Cancel(event_id=event_id):
+                if relay := self._events.get(event_id.key):
+                    relay.cancel(Cancelled("cancelled by the client"))
+            case Refused():
+                self._refuse(message, index)
+            case _:
+                assert_never(message)
+
+    def _create(self, create: Create, size: int, index: int) -> None:
+        event_id = create.event_id or _made_up()
+        hold = Hold(self._budget)
+        try:
+            self._admit(hold, size)
+        except BridgeError as error:
+            self._refuse(Refused(error, event_id, owned=True), index)
+            return
+        if event_id.key in self._events:
+            hold.drop()
+            self._refuse(Refused(_in_flight(), event_id, owned=False), index)
+            return
+        relay = self._relay(create, event_id, hold)
+        self._events[event_id.key] = relay
+        self._tasks.start(self._run(relay), f"event {event_id.key}")
+
+    async def _run(self, relay: EventRelay) -> None:
+        try:
+            await relay.run()
+        finally:
+            self._room.set()
+
+    def _admit(self, hold: Hold, size: int) -> None:
+        if self._draining:
+            raise Draining("the bridge is shutting down; connect anew")
+        if len(self._events) >= self._server.max_in_flight:
+            raise TooManyInFlight(f"{len(self._events)} events are in flight on this socket; wait for one to end")
+        hold.add(size)
+
+    def _refuse(self, refused: Refused, index: int) -> None:
+        """An owned fault is its event's last frame; any other belongs to the message."""
+        event_id, error = refused.event_id, refused.error
+        if refused.owned and event_id is not None and event_id.key in self._events:
+            refused = Refused(_in_flight(), event_id, owned=False)
+            error = refused.error
+        if refused.owned:
+            self._relay(Create(event_id, [], []), event_id or _made_up(), Hold(self._budget)).refuse(error)
+        else:
+            self._socket.send([refusal(error, index, event_id.raw if event_id else None)])
+
+    def _relay(self, create: Create, event_id: EventId, hold: Hold) -> EventRelay:
+        def ended() -> None:
+            if self._events.get(event_id.key) is relay:
+                del self._events[event_id.key]
+                self._close_if_drained()
+
+        relay = EventRelay(
+            create, event_id.raw, self._terms.ground, self._shared, self._socket, hold, ended, compat=self._terms.compat
+        )
+        return relay
+
+    def _cancel_all(self, error: BridgeError) -> None:
+        for relay in list(self._events.values()):
+            relay.cancel(error)
+
+    def _close_if_drained(self) -> None:
+        if self._draining and not self._events:
+            self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down")
+
+            self._closing.start(self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down"), "close")
+
+    async def _close(self, code: WSCloseCode, reason: bytes) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._response.close(code=code, message=reason)
+        except TimeoutError:
+            self._socket.abort()
+
+    def _on_slow_client(self) -> None:
+        self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
+        self._closing.start(self._close(WSCloseCode.POLICY_VIOLATION, b"too slow"), "close")
+
+    def _beat(self) -> None:
+        beats = [(relay.event_id, relay.phase, str(relay.step)) for relay in self._events.values()]
+        self._socket.send([heartbeat(beats)])
+
+
+
+def limits_of(server: ServerSettings) -> Limits:
+    return Limits(
+        max_message_bytes=server.max_message_bytes,
+        max_steps=server.max_steps,
+        max_headers=server.max_headers,
+        max_header_bytes=server.max_header_bytes,
+        max_json_depth=server.max_json_depth,
+    )
+
+
+def _made_up() -> EventId:
+    """The name of an event whose client gave none."""
+    key = new_id()
+    return EventId(key, orjson.dumps(key))
+
+
+def _in_flight() -> EventIdInFlight:
+    return EventIdInFlight("an event with this eventId is in flight; its id may be used again after its last frame")

@@ -1,0 +1,103 @@
+"""Where each key of a TOML file stands, which the standard library's parser does not tell.
+
+Grammar: toml.io/en/v1.0.0. The text is one that `tomllib` has taken; nothing is checked again here.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+Path = tuple[str, ...]
+
+_TOKEN: Final = re.compile(
+    r'''
+      (?P<gap>    [ \t\r]+ | \#[^\n]* )
+    | (?P<string> """ (?:\\[\s\S]|[^\\])*? """(?!")
+                | \'\'\' [\s\S]*? \'\'\'(?!\')
+                | " (?:\\.|[^"\\\n])* "
+                | ' [^'\n]* ' )
+    | (?P<mark>   [\[\]{}=,.\n] )
+    | (?P<bare>   [^\s\[\]{}=,.\#"']+ )
+    ''',
+    re.VERBOSE,
+)
+
+
+class _Token(NamedTuple):
+    """A mark's text is no other token's: a string keeps its quotes."""
+
+    kind: str
+    text: str
+    line: int
+
+
+def key_lines(text: str) -> dict[Path, int]:
+    """The line, from 1, on which each key and each table is first named, by its full path.
+
+    Tables that are only implied by a longer name count as named there. Keys of tables inside arrays are left out;
+    those of `[[array]]` tables stand under the array's own path.
+    """
+    lines: dict[Path, int] = {}
+    tokens = _tokens(text)
+    table: Path = ()
+    for token in tokens:
+        if token.text == "[":
+            table = _named((), tokens, lines, "]")
+        elif token.kind != "mark":
+            _value(_named(table, tokens, lines, "=", token), tokens, lines)
+    return lines
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    line = 1
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup
+        assert kind is not None
+        if kind != "gap":
+            yield _Token(kind, match[0], line)
+        line += match[0].count("\n")
+
+
+def _named(
+    prefix: Path, tokens: Iterator[_Token], lines: dict[Path, int], end: str, first: _Token | None = None
+) -> Path:
+    """Read a dotted key up to the mark `end` and note its line for each table that it passes through."""
+    token = first or next(tokens)
+    path = prefix
+    while token.text != end:
+        if token.kind != "mark":
+            path = (*path, _plain(token))
+            lines.setdefault(path, token.line)
+        token = next(tokens)
+    return path
+
+
+def _plain(token: _Token) -> str:
+    name = tomllib.loads(f"name = {token.text}")["name"] if token.kind == "string" else token.text
+    assert isinstance(name, str)
+    return name
+
+
+def _value(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> str:
+    """Pass over a value and the mark that ends it: a line's end, or in an inline table a comma or brace, returned."""
+    depth = 0
+    for token in tokens:
+        mark = token.text
+        if mark == "{" and depth == 0:
+            _inline_table(path, tokens, lines)
+        elif mark in ("[", "{"):
+            depth += 1
+        elif mark in ("]", "}") and depth:
+            depth -= 1
+        elif mark in ("\n", ",", "}") and depth == 0:
+            return mark
+    return ""
+
+
+def _inline_table(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> None:
+    for token in tokens:
+        if token.text == "}":
+            return
+        if token.kind != "mark" and _value(_named(path, tokens, lines, "=", token), tokens, lines) == "}":
+            return

@@ -1,0 +1,1 @@
+"""The way to the providers: the only rooms that speak httpx."""

@@ -1,0 +1,196 @@
+"""One provider call over any httpx transport: request made, answer read, foreign exceptions told in our own words."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from weakref import WeakValueDictionary
+
+import httpx
+
+from bridge.errors import (
+    BridgeError,
+    BrokenStream,
+    ConnectFailed,
+    EndpointRefused,
+    ResetBeforeAnswer,
+    TlsFailed,
+    UnusableAnswer,
+)
+from bridge.providers import Target
+from bridge.upstream.dial import TlsError
+
+MAX_CONNECTIONS = 1024
+PUBLIC_HEADERS_BYTES = 16_384
+
+_FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
+    (TlsError, TlsFailed),
+    (httpx.ConnectError, ConnectFailed),
+    (httpx.RemoteProtocolError, UnusableAnswer),
+    (httpx.DecodingError, UnusableAnswer),
+    (httpx.LocalProtocolError, EndpointRefused),
+    (httpx.InvalidURL, EndpointRefused),
+    (httpx.RequestError, ResetBeforeAnswer),
+)
+"""What an exception before the answer's head means; the first that fits is it. After the head all mean BrokenStream."""
+
+_NOT_PUBLIC = {
+    "connection",
+    "content-encoding",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-connection",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a provider. `headers` go out in their order, all but an Accept-Encoding."""
+
+    method: str
+    target: Target
+    headers: list[tuple[str, str]]
+    body: bytes
+    on_connected: Callable[[], None]
+    """Called once, when a connection is at hand: from here on it is the provider who is waited for."""
+    max_connections: int = MAX_CONNECTIONS
+    """How many calls may be open to the target's origin; one more waits for its turn before it connects."""
+
+
+class Upstream:
+    """Opens calls over a transport, which it owns. Knows no deadline: whoever calls has one, and cancels."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+        # A semaphore lives as long as a call holds it, so that hosts which clients make up leave nothing behind.
+        self._turns: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
+
+    async def open(self, call: Call) -> "Answer":
+        """Send the request and return at the answer's head, whatever its status. Cancelled, it leaves nothing open.
+
+        Raises ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
+        """
+        turns = self._turns_at(call)
+        await turns.acquire()
+        try:
+            return Answer(await self._transport.handle_async_request(_request(call)), turns.release)
+        except (httpx.RequestError, httpx.InvalidURL) as exc:
+            turns.release()
+            raise _fault(exc) from exc
+        except BaseException:
+            turns.release()
+            raise
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def _turns_at(self, call: Call) -> asyncio.Semaphore:
+        origin = (call.target.scheme, call.target.host, call.target.port)
+        turns = self._turns.get(origin)
+        if turns is None:
+            turns = self._turns[origin] = asyncio.Semaphore(call.max_connections)
+        return turns
+
+
+class Answer:
+    """An answer whose head has come. Who opened it closes it, unless it was read to its end or to its break."""
+
+    def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        raw = response.headers.raw
+        self.status = response.status_code
+        self.headers = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+        """Names in lower case, in the provider's order; repeated ones as often as they came."""
+        self._stream = response.stream
+        self._reads = aiter(response.stream)
+        self._is_read: Callable[[], bool] = response.extensions.get("ended", bool)
+        self._over = False
+        self._release: Callable[[], None] | None = release
+
+    @property
+    def ended(self) -> bool:
+        """The body is whole, and all of it has been read: the next `read` gives b"" without waiting."""
+        return self._over or self._is_read()
+
+    @cached_property
+    def content_type(self) -> str:
+        """The bare media type in lower case; "" when the provider names none."""
+        value = next((value for name, value in self.headers if name == "content-type"), "")
+        return value.partition(";")[0].strip().lower()
+
+    @cached_property
+    def public_headers(self) -> dict[str, str]:
+        return public_headers(self.headers)
+
+    async def read(self) -> bytes:
+        """What has come since the last read; b"" at the clean end. Raises BrokenStream when there is none."""
+        data = b""
+        try:
+            while not data:
+                data = await anext(self._reads)
+        except StopAsyncIteration:
+            self._over = True
+            await self.aclose()
+        except httpx.RequestError as exc:
+            await self.aclose()
+            raise BrokenStream(str(exc)) from exc
+        return data
+
+    async def aclose(self) -> None:
+        """At once, and as often as one likes. The connection is kept when the body has come to its end."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+            await self._stream.aclose()
+
+
+def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The part of an answer's headers (lower-case names) that the client gets to see; repeated ones joined by commas.
+
+    From the first one on that would make it more than 16 KiB, the rest is dropped.
+    """
+    hidden = _NOT_PUBLIC.union(*(_listed(value) for name, value in headers if name == "connection"))
+    public: dict[str, str] = {}
+    size = 0
+    for name, value in headers:
+        if name in hidden:
+            continue
+        size += len(name) + len(value)
+        if size > PUBLIC_HEADERS_BYTES:
+            break
+        public[name] = f"{public[name]}, {value}" if name in public else value
+    return public
+
+
+def _listed(connection: str) -> set[str]:
+    """The headers that a Connection header makes hop-by-hop (RFC 9110, section 7.6.1)."""
+    return {name.strip().lower() for name in connection.split(",")}
+
+
+@lru_cache(maxsize=512)
+def _url(target: Target) -> httpx.URL:
+    return httpx.URL(scheme=target.scheme, host=target.host, port=target.port, raw_path=target.raw_path)
+
+
+def _request(call: Call) -> httpx.Request:
+    # Identity, for a stream that a proxy on the way compresses arrives in lumps.
+    headers = [(name.encode(), value.encode()) for name, value in call.headers if name.lower() != "accept-encoding"]
+    headers.append((b"accept-encoding", b"identity"))
+    return httpx.Request(
+        call.method,
+        _url(call.target),
+        headers=headers,
+        stream=httpx.ByteStream(call.body),
+        # httpx.URL spells some characters its own way; the target is what goes out.
+        extensions={"target": call.target.raw_path, "on_connected": call.on_connected},
+    )
+
+
+def _fault(exc: Exception) -> BridgeError:
+    return next(fault for kind, fault in _FAULTS if isinstance(exc, kind))(str(exc))

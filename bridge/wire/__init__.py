@@ -1,0 +1,1 @@
+"""Bytes ↔ values, and nothing else: no event loop, no clock, no network."""

@@ -1,0 +1,50 @@
+"""An answer in one piece: what it cost, or what is wrong."""
+
+import msgspec
+
+from bridge.wire.faults import Fault, fault_of
+from bridge.wire.parsing import parse
+from bridge.wire.usage import COUNT_NAMES, Path, Tally, Usage
+
+_PATHS: dict[str, tuple[Path, ...]] = {
+    "details": (("details",),),  # TGI
+    "metrics": (("metrics",),),  # Replicate
+    "meta": (("meta", "billed_units"), ("meta", "tokens")),  # Cohere v1
+    "result": (("result", "usage"),),  # Workers AI
+    "usageMetadata": (("usageMetadata",),),  # Gemini
+    "usage": (("usage",), ("usage", "billed_units"), ("usage", "tokens")),  # all others; within it Cohere v2
+    **dict.fromkeys(COUNT_NAMES, ((),)),  # Ollama; Titan and Llama on Bedrock
+}
+"""Where the counts stand, by the member of the body that holds them."""
+
+_members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A fault exactly when the HTTP status is 400 or more: a 200 that holds an error is the provider's answer."""
+
+    fault: Fault | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+    """US dollars, as the provider itself reported them."""
+
+
+def read_answer(status: int, body: bytes) -> Answer:
+    """Read the whole body of an answer; never raises, whatever the bytes."""
+    if status >= 400:
+        return Answer(fault=fault_of(_reported(body), status=status))
+    tally = Tally()
+    try:
+        members = _members_of(body)
+        for name in members.keys() & _PATHS.keys():
+            tally.add({name: parse(bytes(members[name]))}, _PATHS[name])
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass  # no JSON object, so no counts
+    return Answer(usage=tally.usage(), cost=tally.cost())
+
+
+def _reported(body: bytes) -> object:
+    try:
+        return parse(body)
+    except (ValueError, RecursionError):
+        return " ".join(body[:4096].decode(errors="replace").split())

@@ -1,0 +1,147 @@
+"""The dialects that are no family: Anthropic, Gemini, Cohere's two, Workers AI, Ollama, TGI, Replicate."""
+
+from typing import Literal
+
+import msgspec
+
+from bridge.wire.families.family import Dialect, Evented, Mark, Plain, Worded, index_of, objects
+from bridge.wire.usage import Value, at
+
+
+class _PlainAnthropic(Plain):
+    type: Literal["content_block_delta"]
+
+
+class Anthropic(Worded):
+    """Anthropic Messages, its own and inside Bedrock's invoke streams."""
+
+    name = "anthropic"
+    usage_at = (("message", "usage"), ("usage",))
+    glance = msgspec.json.Decoder(_PlainAnthropic).decode
+    bookkeeping = frozenset({"message_start", "ping"})
+    closing = frozenset({"message_stop"})
+    _content = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
+    telling = _content | {"message_start", "message_delta", "message_stop"}
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        if at(value, ("delta", "stop_reason")) and self.word(event, value) == "message_delta":
+            self.finished = True
+        elif self.word(event, value) in self._content:
+            self.finished = False
+        return super().mark(event, value)
+
+
+class Gemini(Dialect):
+    """Gemini on AI Studio and Vertex. What counts is the last chunk of each candidate: translators put STOP early."""
+
+    name = "gemini"
+    usage_at = (("usageMetadata",),)
+
+    def __init__(self) -> None:
+        self._ended: dict[int, bool] = {}
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return isinstance(value.get("candidates"), list) or "usageMetadata" in value or "promptFeedback" in value
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        candidates = objects(value.get("candidates"))
+        for candidate in candidates:
+            self._ended[index_of(candidate)] = bool(candidate.get("finishReason"))
+        if candidates:
+            self.finished = all(self._ended.values())
+        if at(value, ("promptFeedback", "blockReason")):
+            self.finished = True
+            return Mark.ANSWER
+        return Mark.ANSWER if candidates or not value else Mark.BOOKKEEPING
+
+
+class CohereV1(Worded):
+    name = "cohere-v1"
+    usage_at = (("response", "meta", "billed_units"), ("response", "meta", "tokens"))
+    bookkeeping = frozenset({"stream-start"})
+    closing = frozenset({"stream-end"})
+
+    @classmethod
+    def word(cls, event: str | None, value: Value) -> str:
+        return "stream-end" if value.get("is_finished") is True else str(value.get("event_type"))
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return isinstance(value.get("is_finished"), bool)
+
+    def error_in(self, value: Value) -> object | None:
+        reasons = (value.get("finish_reason"), at(value, ("response", "finish_reason")))
+        return "Cohere ended its answer with finish_reason ERROR" if "ERROR" in reasons else None
+
+
+class _PlainCohere(Plain):
+    type: Literal["content-delta", "tool-plan-delta", "tool-call-delta"]
+
+
+class CohereV2(Worded):
+    name = "cohere-v2"
+    usage_at = (("delta", "usage", "billed_units"), ("delta", "usage", "tokens"), ("delta", "usage"))
+    glance = msgspec.json.Decoder(_PlainCohere).decode
+    bookkeeping = frozenset({"message-start"})
+    closing = frozenset({"message-end"})
+    telling = frozenset({"message-start", "content-start", "content-delta", "tool-plan-delta", "tool-call-start"})
+
+    def error_in(self, value: Value) -> object | None:
+        failed = at(value, ("delta", "finish_reason")) == "ERROR"
+        return (value["delta"].get("error") or "Cohere ended its answer with finish_reason ERROR") if failed else None
+
+
+class WorkersAi(Dialect):
+    """Workers AI's own; its OpenAI-shaped streams are told by their choices."""
+
+    name = "workers-ai"
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return (isinstance(value.get("response"), str) and "done" not in value) or (
+            bool(value.get("errors")) and "success" in value
+        )
+
+    def error_in(self, value: Value) -> object | None:
+        return value if value.get("errors") else None
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        """A chunk that brings text beside its counts may be any of them, so it finishes nothing."""
+        self.finished = bool(value.get("finish_reason") or (value.get("usage") and not value.get("response")))
+        return Mark.ANSWER
+
+
+class Ollama(Dialect):
+    name = "ollama"
+    usage_at = ((),)
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return isinstance(value.get("done"), bool) and "model" in value
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        return Mark.CLOSING if value.get("done") is True else Mark.ANSWER
+
+
+class Tgi(Dialect):
+    """Text Generation Inference, as Hugging Face serves it."""
+
+    name = "tgi"
+    usage_at = (("details",),)
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return isinstance(value.get("token"), dict) and "generated_text" in value
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        self.finished = value.get("generated_text") is not None
+        return Mark.ANSWER
+
+
+class Replicate(Evented):
+    """The stream of a prediction: its data are text, only the events say what it is."""
+
+    name = "replicate"
+    telling = frozenset({"output"})
+    closing = frozenset({"done"})

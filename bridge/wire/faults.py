@@ -1,0 +1,142 @@
+"""What a provider's error says: from any error body, or from an item that reports an error inside a stream."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bridge.wire.usage import Value, at
+
+MAX_MESSAGE_CHARS = 500
+
+_UNKNOWN_STATUS = 500
+_DEEPEST_MESSAGE = 6
+
+_MESSAGE_NAMES = ("message", "Message", "detail", "msg", "error", "errors")
+_CODE_NAMES = ("code", "status", "type", "error_type", "status_code", "__type")
+"""Most telling first: a `code` such as `rate_limit_exceeded` may come with the type `invalid_request_error`."""
+_TYPE_NAMES = ("type", "error_type", "status", "code", "__type")
+
+_EXHAUSTED = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+_REFUSALS = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
+_AZURE_REFUSAL = "ResponsibleAIPolicyViolation"
+
+_TYPES_OF_STATUS = {
+    400: (
+        "invalid_request_error INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE validationException BadRequestError "
+        "invalid_prompt context_length_exceeded content_filter content_policy_violation moderation_blocked"
+    ),
+    401: "authentication_error UNAUTHENTICATED invalid_api_key AuthenticationError",
+    402: "billing_error insufficient_credits",
+    403: "permission_error PERMISSION_DENIED accessDeniedException PermissionDeniedError",
+    404: "not_found_error NOT_FOUND resourceNotFoundException model_not_found NotFoundError",
+    408: "modelTimeoutException",
+    409: "ABORTED ALREADY_EXISTS conflictException",
+    413: "request_too_large",
+    422: "validation",
+    424: "modelStreamErrorException modelErrorException generation",
+    429: (
+        "rate_limit_error rate_limit_exceeded RateLimitError throttlingException serviceQuotaExceededException "
+        "modelNotReadyException RESOURCE_EXHAUSTED too_many_requests tokens requests overloaded insufficient_quota "
+        "billing_hard_limit_reached"
+    ),
+    499: "CANCELLED",
+    500: "api_error server_error internal_error internalServerException InternalServerError INTERNAL UNKNOWN DATA_LOSS",
+    501: "UNIMPLEMENTED",
+    503: "overloaded_error UNAVAILABLE serviceUnavailableException service_unavailable engine_overloaded",
+    504: "DEADLINE_EXCEEDED timeout_error",
+}
+_STATUS_OF_TYPE = {name.lower(): status for status, names in _TYPES_OF_STATUS.items() for name in names.split()}
+"""The HTTP status that an error's type stands for: OpenAI, Anthropic, google.rpc.Code, AWS ResponseStream, TGI."""
+
+_STATUS_NUMBER = re.compile(r"[45]\d\d")
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """An error as a provider reported it. In a stream `status` is the HTTP status that its type stands for."""
+
+    status: int
+    message: str
+    """At most 500 characters, encodable as UTF-8; never empty."""
+    type: str | None = None
+    exhausted_quota: bool = False
+    """No money left: trying again the same provider is of no use."""
+    policy_refusal: bool = False
+    """The input was refused for what it says: another attempt will hardly fare better."""
+
+
+def fault_of(reported: object, *, status: int | None = None, name: str | None = None) -> Fault:
+    """The fault that `reported` tells of: a parsed error body, a stream's error item, an error object or plain text.
+
+    `status` is the HTTP status where there is one, `name` the error's type where the framing gave it. Never raises.
+    """
+    error = _error_object(reported)
+    codes = [*([name] if name else []), *_words(error, _CODE_NAMES)]
+    if status is None:
+        status = _status_of(codes)
+    kind = name or next((word for word in _words(error, _TYPE_NAMES) if not word.isdigit()), None)
+    return Fault(
+        status,
+        _clipped(_message_in(reported, _DEEPEST_MESSAGE) or kind or f"HTTP {status}"),
+        None if kind is None else _clipped(kind),
+        exhausted_quota=status == 429 and not _EXHAUSTED.isdisjoint(codes),
+        policy_refusal=status == 400 and _is_refusal(error),
+    )
+
+
+def _error_object(reported: Any) -> Value:
+    """The object that describes the error: Google wraps its body in an array, Cloudflare its `error`."""
+    if isinstance(reported, list):
+        reported = reported[0] if reported else None
+    if not isinstance(reported, dict):
+        return {}
+    inner = reported.get("error") or reported.get("errors")
+    if isinstance(inner, list):
+        inner = inner[0] if inner else None
+    return inner if isinstance(inner, dict) else reported
+
+
+def _words(error: Value, names: tuple[str, ...]) -> Iterator[str]:
+    """What stands under `names`, in their order; `"type": "error"` says nothing."""
+    for name in names:
+        word = error.get(name)
+        if isinstance(word, int) and not isinstance(word, bool):
+            word = str(word) if abs(word) < 1 << 63 else None
+        if isinstance(word, str) and word not in ("", "error"):
+            yield word.rpartition("#")[2]
+
+
+def _status_of(codes: list[str]) -> int:
+    """A number that is an HTTP error says it best, else the first word that is known."""
+    for code in codes:
+        if _STATUS_NUMBER.fullmatch(code):
+            return int(code)
+    known = (_STATUS_OF_TYPE[code.lower()] for code in codes if code.lower() in _STATUS_OF_TYPE)
+    return next(known, _UNKNOWN_STATUS)
+
+
+def _is_refusal(error: Value) -> bool:
+    return not _REFUSALS.isdisjoint(_words(error, ("code",))) or at(error, ("innererror", "code")) == _AZURE_REFUSAL
+
+
+def _message_in(reported: Any, depth: int) -> str | None:
+    """The first text for a human in `reported`: that of an inner error object before that of the outer one."""
+    if isinstance(reported, str):
+        return reported.strip() or None
+    if depth == 0:
+        return None
+    if isinstance(reported, list):
+        return _message_in(reported[0], depth - 1) if reported else None
+    if not isinstance(reported, dict):
+        return None
+    inner = reported.get("error")
+    members: list[Any] = [inner] if isinstance(inner, dict | list) else []
+    members += [reported.get(name) for name in _MESSAGE_NAMES]
+    texts = (_message_in(member, depth - 1) for member in members)
+    return next((text for text in texts if text), None)
+
+
+def _clipped(text: str) -> str:
+    """A lone surrogate would break every frame that holds the text."""
+    return text[:MAX_MESSAGE_CHARS].encode(errors="replace").decode()

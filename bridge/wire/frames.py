@@ -1,0 +1,198 @@
+"""What the bridge says: server frames as bytes, each one JSON value in UTF-8 (PROTOCOL.md, A "Answer", B "Errors").
+
+Nothing that came as JSON is encoded anew: the provider's bytes go between a prefix made once per event and a brace.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+
+import msgspec
+import orjson
+
+from bridge.errors import BridgeError
+from bridge.wire.item import Item, Kind
+from bridge.wire.json_text import is_json
+
+Json = Mapping[str, object]
+
+_CREATED = b'{"type":"universal.created","metadata":'
+_DONE = b'{"type":"universal.done","metadata":'
+_ERROR = b'{"type":"universal.error","metadata":'
+_STREAM = b'{"type":"universal.stream","metadata":{"eventId":'
+_RESPONSE = b',"response":'
+
+
+class _Typed(msgspec.Struct):
+    type: str | None = None
+
+
+_typed = msgspec.json.Decoder(_Typed)
+_any_json = msgspec.json.Decoder(msgspec.Raw)
+_TEXTS = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
+
+
+class EventFrames:
+    """The frames of one event. `event_id` is raw JSON, echoed as it came; metadata never holds it."""
+
+    def __init__(self, event_id: bytes, *, compat: bool) -> None:
+        self._event_id = orjson.Fragment(event_id)
+        self._stream = b"".join((_STREAM, event_id, b"}", _RESPONSE))
+        self._failed = _DONE if compat else _ERROR
+
+    def opened(self, metadata: Json) -> bytes:
+        """`universal.created` of a stream: more follows."""
+        return b"".join((_CREATED, self._with_id(metadata), b"}"))
+
+    def answered(self, metadata: Json, response: bytes, error: Json | None = None) -> bytes:
+        """`universal.created` with the whole answer in it, the event's last frame. `response` holds `,"response":…`."""
+        return b"".join((_CREATED, self._with_id(metadata), response, _error_field(error), b"}"))
+
+    def done(self, metadata: Json) -> bytes:
+        """`universal.done`: the promise that the stream was whole."""
+        return b"".join((_DONE, self._with_id(metadata), b"}"))
+
+    def failed(self, metadata: Json, error: Json) -> bytes:
+        """`universal.error`, or what stands for it with a client written for Cloudflare."""
+        return b"".join((self._failed, self._with_id(metadata), _error_field(error), b"}"))
+
+    def items(self, items: Iterable[Item]) -> list[bytes]:
+        """`universal.stream`, one per item that makes a frame. The hot path: one join per item."""
+        stream = self._stream
+        json_kind = Kind.JSON
+        return [
+            b"".join((stream, item.data, b"}"))
+            if item.kind is json_kind and item.event is None and item.id is None
+            else b"".join((stream, _data(item), _name(item), b"}"))
+            for item in items
+            if item.kind is not Kind.DONE
+        ]
+
+    def run(self, body: bytes) -> bytes:
+        """`universal.stream` of `frames: raw`: a run of the provider's body, as it came."""
+        try:
+            run = orjson.dumps(body.decode()) + b',"encoding":"text"'
+        except UnicodeDecodeError:
+            run = _base64(body)
+        return b"".join((self._stream, run, b"}"))
+
+    def _with_id(self, metadata: Json) -> bytes:
+        return orjson.dumps({"eventId": self._event_id, **metadata})
+
+
+def heartbeat(events: Iterable[tuple[bytes, str, str]]) -> bytes:
+    """`universal.heartbeat` of the events in flight: raw eventId, phase, step."""
+    listed = [{"eventId": orjson.Fragment(raw), "phase": phase, "step": step} for raw, phase, step in events]
+    return orjson.dumps({"type": "universal.heartbeat", "events": listed})
+
+
+def refusal(error: BridgeError, message_index: int, event_id: bytes | None) -> bytes:
+    """`universal.error` for a message that cannot own an event."""
+    fields: dict[str, object] = error_object(error) | {"messageIndex": message_index}
+    if event_id is not None:
+        fields["eventId"] = orjson.Fragment(event_id)
+    return orjson.dumps({"type": "universal.error", "metadata": {"success": False}, "error": fields})
+
+
+def error_object(error: BridgeError) -> dict[str, object]:
+    """The `error` beside `metadata` of a failed event's last frame."""
+    fields: dict[str, object] = {
+        "code": error.code,
+        "message": str(error),
+        "source": error.source,
+        "retryable": error.retryable,
+    }
+    if error.retry_after_ms is not None:
+        fields["retryAfterMs"] = error.retry_after_ms
+    return fields
+
+
+def error_body(error: BridgeError) -> bytes:
+    """The bridge's own error body, in frames and in HTTP; Cloudflare's shape, for clients that look at any part of it."""
+    message = str(error)
+    body = {
+        "success": False,
+        "result": [],
+        "messages": [],
+        "error": [{"code": error.code, "message": message}],
+        "name": "AiGatewayError",
+        "httpCode": error.status,
+        "internalCode": error.code,
+        "message": message,
+    }
+    return orjson.dumps(body)
+
+
+def response_field(body: bytes, content_type: str) -> bytes:
+    """`,"response":…` for an answer in one piece: JSON as it is, text as a string, other bytes as base64."""
+    if not body:
+        return _RESPONSE + b"null"
+    if _means_json(content_type):
+        return _RESPONSE + (body if _may_stand_in_a_frame(body) else _malformed(body))
+    return _RESPONSE + (_text(body) if _means_text(content_type) else _base64(body))
+
+
+def _means_json(content_type: str) -> bool:
+    return content_type == "application/json" or content_type.endswith("+json")
+
+
+def _means_text(content_type: str) -> bool:
+    return content_type in _TEXTS or content_type.startswith("text/")
+
+
+def _data(item: Item) -> bytes:
+    """An item's data as JSON, with what the client must know to read it."""
+    match item.kind:
+        case Kind.JSON:
+            return item.data
+        case Kind.BYTES:
+            return _base64(item.data)
+        case Kind.TEXT:
+            return _text(item.data)
+        case _:
+            return _malformed(item.data)
+
+
+def _name(item: Item) -> bytes:
+    """The `event:` line's value, unless it is the data's own `type`; and the `id:` line's."""
+    out = b""
+    if item.event is not None and not _says_itself(item):
+        out = b',"event":' + orjson.dumps(item.event)
+    if item.id is not None:
+        out += b',"id":' + orjson.dumps(item.id)
+    return out
+
+
+def _says_itself(item: Item) -> bool:
+    if item.kind is not Kind.JSON:
+        return False
+    try:
+        return _typed.decode(item.data).type == item.event
+    except msgspec.MsgspecError:
+        return False
+
+
+def _may_stand_in_a_frame(body: bytes) -> bool:
+    try:
+        _any_json.decode(body)
+        return body.isascii() or bool(body.decode())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return is_json(body)
+
+
+def _text(data: bytes) -> bytes:
+    try:
+        return orjson.dumps(data.decode())
+    except UnicodeDecodeError:
+        return _malformed(data)
+
+
+def _malformed(data: bytes) -> bytes:
+    return orjson.dumps(data.decode(errors="replace")) + b',"malformed":true'
+
+
+def _base64(data: bytes) -> bytes:
+    return b'"' + base64.b64encode(data) + b'","encoding":"base64"'
+
+
+def _error_field(error: Json | None) -> bytes:
+    return b',"error":' + orjson.dumps(error) if error is not None else b""

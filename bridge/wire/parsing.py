@@ -1,0 +1,32 @@
+"""JSON as providers write it, taken apart: strict, but for the lone surrogates that the grammar allows."""
+
+import json
+from typing import Any, NoReturn
+
+import msgspec
+
+_decode = msgspec.json.Decoder().decode
+
+
+def parse(text: bytes) -> Any:
+    """The value of one JSON text in UTF-8.
+
+    What msgspec refuses the standard library is asked once: it takes lone surrogate escapes and numbers of any size.
+    Raises ValueError for what is no JSON or no UTF-8, RecursionError for what nests too deep.
+    """
+    try:
+        return _decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text.decode(), parse_constant=_refuse, parse_int=_number)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(constant)
+
+
+def _number(digits: str) -> int | float:
+    """An integer; one of more digits than Python converts (4,300) is infinite for our purposes."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)

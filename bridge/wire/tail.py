@@ -1,0 +1,70 @@
+"""What the decoders share: the bytes that make no item yet, and a first look at those that do."""
+
+import msgspec
+
+from bridge.errors import ItemTooLarge
+from bridge.wire.item import Kind
+from bridge.wire.json_text import is_json
+
+BOM = b"\xef\xbb\xbf"
+JSON_STARTS = (b"{", b"[")
+DONE_MARK = b"[DONE]"
+
+_span = msgspec.json.Decoder(msgspec.Raw)
+
+
+class Tail:
+    """Bytes fed that belong to no item yet.
+
+    They are appended as they come and copied out once: an item of n bytes costs n, in however many reads it comes.
+    """
+
+    __slots__ = ("_bytes", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._bytes = bytearray()
+        self.max_bytes = max_bytes
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def add(self, part: bytes) -> None:
+        """Raises ItemTooLarge when what is kept outgrows `max_bytes`."""
+        self.check(len(self._bytes) + len(part))
+        self._bytes += part
+
+    def take(self, last: bytes = b"") -> bytes:
+        """All that was kept, and `last` after it; nothing is kept any more."""
+        if not self._bytes:
+            return last
+        self._bytes += last
+        taken = bytes(self._bytes)
+        self._bytes.clear()
+        return taken
+
+    def check_pieces(self, whole: bytes, separator: bytes) -> None:
+        """Raises ItemTooLarge when a piece of `whole` between two separators is longer than `max_bytes`."""
+        if len(whole) > self.max_bytes:
+            self.check(max(map(len, whole.split(separator))))
+
+    def check(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise ItemTooLarge(f"one item of the stream is longer than {self.max_bytes} bytes")
+
+
+def kind_of(data: bytes) -> Kind:
+    """What `data` are by their first bytes. The mark need not be all of them: OpenAI's own SDKs do not ask for that."""
+    if data.startswith(b"{"):
+        return Kind.JSON
+    if data.lstrip().startswith(DONE_MARK):
+        return Kind.DONE
+    return Kind.JSON if data.startswith(b"[") else Kind.TEXT
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether `data` are one JSON value and no more. A parse, so for single values off the hot path."""
+    try:
+        _span.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return is_json(data)  # lone surrogates are JSON, but not to msgspec
+    return True
