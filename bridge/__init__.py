@@ -5,9 +5,9 @@ the event's list of steps, and decides what to try next. A *step* is one provide
 its first message to its last frame.
 
 The way of one message: `server` upgrades and authenticates; `session` parses a message (`wire.messages`) and starts a
-task for it; `relay` asks the chain (`policy.chain`) what to try, opens the call (`upstream.http`), and passes the answer
-on, read by read, through a decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and the encoder
-of frames (`wire.frames`).
+task for it; `relay` asks the chain (`policy.chain`) what to try, and lets an `attempt` try it (`upstream.http`); a
+`passage` passes the stream on, read by read, through a decoder (`wire.body`), a reader that knows what items mean
+(`wire.dialects`) and the encoder of frames (`wire.frames`).
 
 Imports point down only: cli → server | client → session → relay → upstream → policy → wire → settings, providers,
 redact → errors. `wire`, `policy`, `redact` and `errors` are pure: no event loop, no network, no disk, no clock, no

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,7 +14,9 @@ import typer
 from bridge import loglines
 from bridge.config import Config, ConfigError, load
 
-app: Final = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="A WebSocket gateway to every AI provider.")
+app: Final = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, help="A WebSocket gateway to every AI provider."
+)
 
 
 @app.command()
@@ -24,8 +26,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0 for any free one.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM), to serve wss://.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    allow_open: Annotated[bool | None, typer.Option("--allow-open", help="Let an open gateway be reached from other machines.")] = None,
-    replay: Annotated[Path | None, typer.Option(help="Answer from the tapes of this folder instead of from providers.")] = None,
+    allow_open: Annotated[
+        bool | None, typer.Option("--allow-open", help="Let an open gateway be reached from other machines.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Answer from the tapes of this folder instead of from providers.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then drain."""
     overrides = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "allow_open": allow_open}
@@ -56,6 +62,7 @@ async def _serve(config: Config, replay: Path | None) -> None:
 def run(main: Coroutine[object, object, None]) -> None:
     try:
         import uvloop
+
         factory = uvloop.new_event_loop
     except ImportError:
         factory = asyncio.new_event_loop
@@ -75,6 +82,7 @@ def _load(path, overrides):
 @app.command()
 def check() -> None:
     pass
+
 
 def main() -> None:
     app()

@@ -1,8 +1,10 @@
-"""The clocks of one event: instants on the loop's clock, and one timer for all of them."""
+"""The clocks of one event: instants on the loop's clock, one timer for all of them, and how they interrupt its task."""
 
 import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
+
+from bridge.errors import BridgeError
 
 
 class Clock(Enum):
@@ -32,8 +34,8 @@ class Deadlines:
 
     __slots__ = ("_at", "_loop", "_on_due", "_stood_since", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_due: Callable[[Clock], None]) -> None:
-        self._loop = loop
+    def __init__(self, on_due: Callable[[Clock], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._on_due = on_due
         self._at: dict[Clock, float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -50,7 +52,7 @@ class Deadlines:
         if setting_ms:
             self.set(clock, setting_ms / 1000)
         else:
-            self.clear(clock)
+            self._at.pop(clock, None)
 
     def is_set(self, clock: Clock) -> bool:
         return clock in self._at
@@ -76,8 +78,7 @@ class Deadlines:
             return
         stood = self._loop.time() - self._stood_since
         self._stood_since = None
-        for clock in self._at:
-            self._at[clock] += stood
+        self._at = {clock: at + stood for clock, at in self._at.items()}
         if self._at and self._timer is None:
             self._arm(min(self._at.values()))
 
@@ -92,9 +93,52 @@ class Deadlines:
             return  # go_on arms again
         now = self._loop.time()
         due = [clock for clock, at in self._at.items() if at <= now]
-        for clock in due:
-            del self._at[clock]
+        self.clear(*due)
         if self._at:
             self._arm(min(self._at.values()))
         for clock in due:
             self._on_due(clock)
+
+
+class Alarm:
+    """Interrupts one event's task: when one of its deadlines is reached, or when it is cancelled.
+
+    Whoever catches the CancelledError asks `caught` which it was.
+    """
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines(self._strike)
+        self.on_hold_over: Callable[[], None] = _nothing
+        """Called for Clock.HOLD, which interrupts nobody."""
+        self.cancelled: BridgeError | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._struck: Clock | None = None
+
+    def attach(self) -> None:
+        """The running task is the one to interrupt."""
+        self._task = asyncio.current_task()
+
+    def cancel(self, error: BridgeError) -> None:
+        """For good: `error` is the event's. A task that has not begun sees it at its beginning."""
+        if self.cancelled is None:
+            self.cancelled = error
+            if self._task is not None:
+                self._task.cancel()
+
+    def caught(self) -> Clock:
+        """The clock that interrupted the task, which goes on. Raises CancelledError if it was not a clock alone."""
+        clock, self._struck = self._struck, None
+        if clock is None or self.cancelled is not None or self._task is None:
+            raise asyncio.CancelledError
+        self._task.uncancel()
+        return clock
+
+    def _strike(self, clock: Clock) -> None:
+        if clock is Clock.HOLD:
+            self.on_hold_over()
+        elif self._struck is None and self._task is not None:
+            self._struck = clock
+            self._task.cancel()
+
+
+def _nothing() -> None: ...

@@ -157,7 +157,6 @@ class IdleTimeout(ProviderError):
 class TotalTimeout(ProviderError):
     code = 9015
     status = 504
-    source = "bridge"
     retryable = False
 
 

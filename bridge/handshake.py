@@ -20,7 +20,7 @@ def offered_protocols(header: str | None) -> list[str]:
 
 
 def echoed_protocol(offered: Sequence[str]) -> str | None:
-    """The one offered value to answer with: browsers and Node's ws fail without. One without a credential is preferred."""
+    """The one offered value to answer with, best one without a credential: browsers and Node's ws fail without."""
     innocent = (value for value in offered if not value.startswith(_CREDENTIAL_PROTOCOLS))
     return next(innocent, offered[0] if offered else None)
 

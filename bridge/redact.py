@@ -1,17 +1,19 @@
 """Takes secrets out of headers, URLs and free text, for logs, tapes and messages.
 
-Pure, linear in the length of its input whatever the input is (every repetition is possessive and every run of
-characters is looked at once), and idempotent: what was redacted stays as it is. What a name gives away is masked
-whatever its value; free text, where names are words too, is masked only where it looks like a credential.
+Pure, linear in the length of its input whatever the input is (repetitions are possessive, and no run of characters is
+looked at from each of its places), and idempotent: what was redacted stays as it is. A header or a query parameter is
+masked by its name, whatever its value; free text, where names are words too, where it looks like a credential.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import unquote
 
 REDACTED = "[redacted]"
 
-_SECRET_NAME = re.compile(r"key|token(?!s)|secret|passw|pwd|auth|credential|signature|^sig$|jwt|cookie")
+_SECRET_NAME = re.compile(
+    r"key|token(?!s|[_-]?(?:count|detail|id|limit|type|usage))|secret|passw|pwd|auth|credential|signature|^sig$|jwt|cookie"
+)
 _HARMLESS_NAMES = frozenset(
     {
         "author",
@@ -22,6 +24,7 @@ _HARMLESS_NAMES = frozenset(
         "keyterms",
         "keyword",
         "keywords",
+        "prompt_cache_key",  # a field of OpenAI's answers
         "proxy-authenticate",
         "sec-websocket-key",
         "www-authenticate",
@@ -35,10 +38,23 @@ def is_secret_name(name: str) -> bool:
     return lowered not in _HARMLESS_NAMES and _SECRET_NAME.search(lowered) is not None
 
 
+def _mask(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[str] | None], given: str) -> str:
+    """Masks the values of the names found. A name inside a value that is masked is not asked for its own."""
+    kept: list[str] = []
+    at = 0
+    for name in names.finditer(given):
+        value = value_of(name) if name.start() >= at else None
+        if value:
+            kept += given[at : value.start()], REDACTED
+            at = value.end()
+    return "".join(kept) + given[at:]
+
+
 # Headers.
 
-_SCHEMES = r"Bearer|Basic|Token|Api-Key|Key|AWS4-HMAC-SHA256"
-_SCHEME = re.compile(rf"(?:{_SCHEMES})\s++", re.IGNORECASE)
+_SCHEMES = "Bearer|Basic|Token|Api-Key|Key"
+_SCHEME = re.compile(rf"(?:{_SCHEMES}|AWS4-HMAC-SHA256)\s++", re.IGNORECASE)
+_NAMED_PROTOCOL = re.compile(r"[A-Za-z0-9-]++\.")
 
 
 def headers(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -66,22 +82,23 @@ def _subprotocols(value: str) -> str:
 
 
 def _subprotocol(offered: str) -> str:
-    name, dot, _ = offered.partition(".")
-    return name + dot + REDACTED if dot and is_secret_name(name) else text(offered)
+    named = _NAMED_PROTOCOL.match(offered)
+    return named[0] + REDACTED if named and is_secret_name(named[0]) else text(offered)
 
 
 # URLs.
 
-_PARAMETER = re.compile(r"([?&#;])([^=&#;?]++)=([^&#;]*+)")
+_PARAMETER = re.compile(r"(?<=[?&#;])([^\s=&#;?\[\]]++)=")
+_PARAMETER_VALUE = re.compile(r"[^&#;]++")
 
 
 def url(given: str) -> str:
     """A URL, or an endpoint with its query, without userinfo and without the values of secret parameters."""
-    return text(_PARAMETER.sub(_parameter, given))
+    return text(_mask(_PARAMETER, _parameter_value, given))
 
 
-def _parameter(found: re.Match[str]) -> str:
-    return f"{found[1]}{found[2]}={REDACTED}" if is_secret_name(unquote(found[2])) else found[0]
+def _parameter_value(name: re.Match[str]) -> re.Match[str] | None:
+    return _PARAMETER_VALUE.match(name.string, name.end()) if is_secret_name(unquote(name[1])) else None
 
 
 # Free text.
@@ -95,33 +112,36 @@ _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential"
 
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9_-])
-    (?: ( sk- )                                       [A-Za-z0-9_-]{8,}+      # OpenAI and followers, Anthropic
+    (?: ( sk- )                                            [A-Za-z0-9_-]{8,}+   # OpenAI and followers, Anthropic
       | ( AIza | gsk_ | xai- | hf_ | r8_ | pplx- | ghp_ )  [A-Za-z0-9_-]{16,}+
-      | ( AKIA | ASIA )                               [A-Za-z0-9_-]{12,}+     # AWS
-      | ( eyJ )                                       [A-Za-z0-9_-]{8,}+ (?: \. [A-Za-z0-9_-]++ ){1,4}+  # JWT
+      | ( AKIA | ASIA )                                    [A-Za-z0-9_-]{12,}+  # AWS
+      | ( AWS4-HMAC-SHA256\  )                             [^\n"']++            # SigV4, to the end of the header
+      | ( eyJ )                      [A-Za-z0-9_-]{8,}+ (?: \. [A-Za-z0-9_-]++ ){1,4}+  # JWT
     )""",
     re.VERBOSE,
 )
 
 _NAME = re.compile(
     r"""(?<![A-Za-z0-9_-]) ([A-Za-z0-9_-]++)
-    (?: ["']? \s{0,2} [:=] \s{0,2} | ["'],\s{0,2}(?=b?["']) ) (?: b?(["']) )?""",
+    (?: ["']? \s{0,2} [:=] \s{0,2} | (?P<comma> ["'],\s{0,2} ) (?=b?["']) ) (?: b?(?P<quote>["']) )?""",
     re.VERBOSE,
 )
+_PAIR_BEGINS = re.compile(r"[(\[]b?[\"']\Z")
 _VALUES = {
     None: re.compile(r"(?:\[redacted\]|[^\s\"'&,;<>()\[\]{}])++"),
     '"': re.compile(r"[^\"\n]++"),
     "'": re.compile(r"[^'\n]++"),
 }
-_NO_NAME = re.compile(r"(?:error|exception|warning|ed)$", re.IGNORECASE)
-"""`KeyError: …` and `Unauthorized: …` name no secret."""
-_WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key", "keys", "signature", "token"})
+_LITERALS = frozenset({"None", "True", "False", "null", "true", "false"})
+_NO_NAME = re.compile(r"(?:error|exception|warning|ed)$|^(?:thought_?)?signature$", re.IGNORECASE)
+"""`KeyError: …` and `Unauthorized: …` name no secret, nor do the signatures in which models seal their thoughts."""
+_WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key", "keys", "token"})
 
 
 def text(given: str) -> str:
     """Free text, such as an exception's message or a traceback, without what looks like a credential."""
     schemed = _SCHEMED.sub(_schemed, _USERINFO.sub(f"://{REDACTED}@", given))
-    named = _mask_named(_SHAPES.sub(_shaped, schemed))
+    named = _mask(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
     # Again, because a masked value may have held the slash that kept a userinfo from being seen as one.
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
@@ -145,23 +165,20 @@ def _looks_secret(value: str) -> bool:
     return len(rest) >= 20 or (len(rest) >= 8 and any(map(str.isdigit, rest)))
 
 
-def _mask_named(given: str) -> str:
-    """Masks the value in `name=value`, `"name": "value"`, `('name', 'value')`, where the name is a secret's."""
-    kept: list[str] = []
-    at = 0
-    for found in _NAME.finditer(given):
-        name = found[1]
-        if found.start() < at or not is_secret_name(name) or _NO_NAME.search(name):
-            continue
-        scheme = _SCHEME.match(given, found.end())
-        start = scheme.end() if scheme else found.end()
-        value = _VALUES[found[2]].match(given, start)
-        if value and (_names_surely(given, found) or _looks_secret(value[0])):
-            kept += given[at:start], REDACTED
-            at = value.end()
-    return "".join(kept) + given[at:]
+def _named_value(name: re.Match[str]) -> re.Match[str] | None:
+    """The secret in `name=value`, `"name": "value"`, `('name', 'value')`, without its scheme."""
+    if not is_secret_name(name[1]):
+        return None
+    sure = name.string[max(name.start() - 1, 0)] in "?&"  # a query parameter; anywhere else the name may be a word
+    if not sure and (_NO_NAME.search(name[1]) or not _is_named(name)):
+        return None
+    scheme = _SCHEME.match(name.string, name.end())
+    value = _VALUES[name["quote"]].match(name.string, scheme.end() if scheme else name.end())
+    if value is None or value[0] in _LITERALS:
+        return None
+    return value if sure or name[1].lower() not in _WORDS or _looks_secret(value[0]) else None
 
 
-def _names_surely(given: str, found: re.Match[str]) -> bool:
-    """A word such as `key` may stand before a colon in any sentence; as a query parameter it names a secret."""
-    return found[1].lower() not in _WORDS or given[max(found.start() - 1, 0)] in "?&"
+def _is_named(name: re.Match[str]) -> bool:
+    """A comma follows a name only in a pair: elsewhere it stands between the values of a list or an object."""
+    return not name["comma"] or _PAIR_BEGINS.search(name.string, max(name.start() - 3, 0), name.start()) is not None

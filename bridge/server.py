@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from bridge.budget import Budget
 from bridge.config import Config
 from bridge.errors import BadField, BridgeError, ClientError, Draining, InternalError, OutOfMemoryBudget, UnknownGateway
+from bridge.event import Shared
 from bridge.gateways import Gateway
 from bridge.handshake import (
     TOKEN_HEADER,
@@ -23,7 +25,6 @@ from bridge.handshake import (
 )
 from bridge.plan import Ground
 from bridge.policy.breaker import Breakers
-from bridge.relay import Shared
 from bridge.session import Session, Terms
 from bridge.settings import from_headers
 from bridge.upstream.http import Upstream
@@ -181,7 +182,7 @@ class _Doorman:
         self._server = server
         self._patience_s = patience_s
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[object, float] = {}
+        self._waiting: dict[RequestHandler, float] = {}
         self._known: set[object] = set()
         self._timer = self._loop.call_later(LOOK_S, self._look)
 

@@ -9,8 +9,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from bridge.budget import Budget, Hold
 from bridge.errors import BridgeError, Cancelled, Draining, EventIdInFlight, SlowClient, TooManyInFlight
+from bridge.event import Shared
 from bridge.plan import Ground
-from bridge.relay import OFF_LOOP_BYTES, EventRelay, Shared, new_id
+from bridge.relay import OFF_LOOP_BYTES, EventRelay, new_id
 from bridge.server_settings import ServerSettings
 from bridge.settings import StepSettings
 from bridge.tasks import Tasks
@@ -174,8 +175,6 @@ class Session:
 
     def _close_if_drained(self) -> None:
         if self._draining and not self._events:
-            self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down")
-
             self._closing.start(self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down"), "close")
 
     async def _close(self, code: WSCloseCode, reason: bytes) -> None:
@@ -192,7 +191,6 @@ class Session:
     def _beat(self) -> None:
         beats = [(relay.event_id, relay.phase, str(relay.step)) for relay in self._events.values()]
         self._socket.send([heartbeat(beats)])
-
 
 
 def limits_of(server: ServerSettings) -> Limits:

@@ -43,7 +43,7 @@ def times_of(server: ServerSettings, heartbeat_s: float | None) -> Times:
 
 
 class Watch:
-    """Calls `beat` for each heartbeat, and `on_slow` once, when the client takes nothing; lets go of one that is gone."""
+    """Calls `beat` for each heartbeat, and `on_slow` when the client takes nothing; lets go of one that is gone."""
 
     def __init__(
         self, socket: ClientSocket, times: Times, beat: Callable[[], None], on_slow: Callable[[], None]

@@ -14,8 +14,6 @@ _FIN: Final = 0x80
 _SHORT: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
-_JOINED_BYTES: Final = 1 << 16
-"""Longer frames are not worth another copy."""
 
 
 class ClientSocket:
@@ -55,9 +53,12 @@ class ClientSocket:
             elif size < 65_536:
                 parts.append(_MEDIUM(_FIN | WSMsgType.TEXT, 126, size))
             else:
-                parts.append(_LONG(_FIN | WSMsgType.TEXT, 127, size))
+                self._write_alone(parts, frame)
+                parts = []
+                continue
             parts.append(frame)
-        self._write(parts)
+        if parts:
+            self._write(b"".join(parts))
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
         """A ping, a pong or a close frame; at most 125 bytes of payload."""
@@ -75,11 +76,11 @@ class ClientSocket:
         """Let go of the connection at once; what stands in line is lost."""
         self._transport.abort()
 
-    def _write(self, parts: list[bytes]) -> None:
-        size = sum(map(len, parts))
-        self._written_bytes += size
-        if size <= _JOINED_BYTES:
-            self._transport.write(b"".join(parts))
-        else:
-            for part in parts:
-                self._transport.write(part)
+    def _write_alone(self, before: list[bytes], frame: bytes) -> None:
+        """A long frame is not worth another copy."""
+        self._write(b"".join((*before, _LONG(_FIN | WSMsgType.TEXT, 127, len(frame)))))
+        self._write(frame)
+
+    def _write(self, data: bytes) -> None:
+        self._written_bytes += len(data)
+        self._transport.write(data)

@@ -1,7 +1,7 @@
 """Redaction: no secret survives, what surrounds it does, and doing it twice changes nothing."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge import redact
@@ -127,6 +127,11 @@ def test_a_url_keeps_all_but_its_secrets(url: str, shown: str) -> None:
         ("hf_0123456789abcdefghij", "hf_[redacted]"),
         ("r8_0123456789abcdefghij", "r8_[redacted]"),
         ("AKIAIOSFODNN7EXAMPLE", "AKIA[redacted]"),
+        (
+            "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, SignedHeaders=host, Signature=abc\nHost: h",
+            "Authorization: AWS4-HMAC-SHA256 [redacted]\nHost: h",
+        ),
+        ("GET /?X-Amz-Signature=abc&signature=abc", "GET /?X-Amz-Signature=[redacted]&signature=[redacted]"),
         ("got eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0dXJl here", "got eyJ[redacted] here"),
         ("{'x-api-key': 'hunter2', 'accept': '*/*'}", "{'x-api-key': '[redacted]', 'accept': '*/*'}"),
         ('{"api_key": "a b c", "model": "m"}', '{"api_key": "[redacted]", "model": "m"}'),
@@ -152,6 +157,10 @@ def test_what_looks_like_a_credential_is_masked_in_free_text(text: str, shown: s
         "401 Unauthorized: Incorrect API key",
         "Unexpected token: }",
         "missing key: model",
+        '{"type":"signature_delta","signature":"EqQBCgIYAhIM1gbcDa9GJwZA2b3h"}',
+        '{"thoughtSignature": "EqQBCgIYAhIM1gbcDa9GJwZA"}',
+        '{"prompt_cache_key":null,"promptTokenCount": 11,"token_id":16,"api_key":null}',
+        '{"logprobs": {"content": [{"token": "Hello"}]}}',
         "max_tokens: 4096, total_tokens=12345678901234567890123",
         'File "bridge/relay.py", line 10, in run\n    key = fields[name]\nValueError: scikit sk-learn',
         "task-specific-1234567890 and hf_hub_download",
@@ -174,6 +183,8 @@ PIECES = [
     "%20",
     "sk-",
     "AKIA",
+    "AWS4-HMAC-SHA256 ",
+    "signature",
     "eyJ",
     "abcdefgh",
     "0123456789abcdef",
@@ -184,6 +195,11 @@ PIECES = [
 
 
 @given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.text()))
+@example(";Token Authorization: 0123456789abcdef@?? =&")
+@example("Bearer  a0123456789abcdef.&signature'.password")
+@example("?a=b?key=c,d?%6bey=e")
+@example("x://key=aaaaaaaaaaaaaaaaaaaaa/b,c@h")
+@example('key: "password=a"')
 def test_redacting_twice_changes_nothing(given_text: str) -> None:
     for once in (redact.text, redact.url, lambda value: redact.headers([("sec-websocket-protocol", value)])[0][1]):
         assert once(once(given_text)) == once(given_text)

@@ -57,6 +57,7 @@ class Dial:
         self._headers = _headers(request)
         self._on_connected: Callable[[], None] | None = request.extensions.get("on_connected")
         self._reused = False
+        self._protocol: ResponseHandler | None = None
         self._transport: asyncio.Transport | None = None
 
     async def __call__(self, request: aiohttp.ClientRequest, send: Send) -> aiohttp.ClientResponse:
@@ -72,10 +73,11 @@ class Dial:
             self.hang_up()
             raise
 
-    def connected(self, connection: "Connection", *, reused: bool) -> None:
-        """Called by the pool with a connection that the request will use."""
+    def take(self, connection: "Connection", *, reused: bool) -> None:
+        """Called by the pool with a connection that the request is going to use."""
         assert connection.protocol is not None
         self._reused = reused
+        self._protocol = connection.protocol
         self._transport = connection.transport
         self.closed = connection.protocol.closed or self.closed
         if self._on_connected is not None:
@@ -90,6 +92,10 @@ class Dial:
         """
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def connected(self) -> bool:
+        return self._protocol is not None and self._protocol.connected
 
     @property
     def reset(self) -> bool:
@@ -137,7 +143,7 @@ class Pool(aiohttp.TCPConnector):
                 break
             connection.close()
             connection = await super().connect(req, traces, timeout)
-        req.dial.connected(connection, reused=reused)
+        req.dial.take(connection, reused=reused)
         return connection
 
     def _is_used(self, connection: "Connection") -> bool:

@@ -111,7 +111,7 @@ class _Body(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._dial.closed.done():
+        if not self._dial.connected:
             self._lost()
         try:
             data = await self._content.readany()
@@ -176,9 +176,13 @@ def _session(ssl_context: ssl.SSLContext | None) -> aiohttp.ClientSession:
 
 
 def _url(request: httpx.Request) -> URL:
-    target: bytes = request.extensions.get("target", request.url.raw_path)
-    origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
-    return URL(origin + target.decode("ascii"), encoded=True)
+    """Raises ValueError for a target that would not arrive as it is written."""
+    target = request.extensions.get("target", request.url.raw_path).decode("ascii")
+    url = URL(f"{request.url.scheme}://{request.url.netloc.decode()}{target}", encoded=True)
+    # yarl drops the question mark of an empty query, and quietly more: line ends, and what follows a `#`.
+    if url.raw_path_qs not in {target, target.removesuffix("?")}:
+        raise ValueError(target)
+    return url
 
 
 def _response(answer: aiohttp.ClientResponse, dial: Dial) -> httpx.Response:

@@ -37,7 +37,7 @@ class Verdict(Enum):
     """Ended cleanly without a single item."""
 
 
-_METRICS_PATH = (INVOCATION_METRICS,)
+_METRICS_AT = ((INVOCATION_METRICS,),)
 _ANSWER = Mark.ANSWER
 _JSON = Kind.JSON
 
@@ -125,14 +125,17 @@ class StreamReader:
         value = _object_in(item)
         if self._dialect.name is None:
             self._dialect = dialect_of(item.event, value) or self._dialect
-        self._tally.add(value, (*self._dialect.usage_at, _METRICS_PATH))
+        self._tally.add(value, self._dialect.usage_at)
         error = None if self.closed else _error_in(item, value) or self._dialect.error_in(value)
         if error is not None:
             self.fault = self.fault or fault_of(error, name=item.event if item.exception else None)
             return Mark.FAILED
         if item.kind is Kind.MALFORMED:
             return Mark.ANSWER
-        return Mark.CLOSING if INVOCATION_METRICS in value else self._dialect.mark(item.event, value)
+        if INVOCATION_METRICS in value:
+            self._tally.add(value, _METRICS_AT)
+            return Mark.CLOSING
+        return self._dialect.mark(item.event, value)
 
 
 def _object_in(item: Item) -> Value:
@@ -149,8 +152,8 @@ def _object_in(item: Item) -> Value:
 
 
 def _error_in(item: Item, value: Value) -> object | None:
-    """The error that `item` reports in a way that every dialect knows."""
+    """The error that `item` reports in a way that is taken for one in every dialect; `object` is Mistral's."""
     by_framing = item.exception or item.event == "error"
     if by_framing or value.get("error") or value.get("type") == "error" or value.get("object") == "error":
-        return value or item.data.decode(errors="replace")
+        return value or item.data.decode(errors="replace") or item.event or "error"
     return None

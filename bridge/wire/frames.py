@@ -107,7 +107,7 @@ def error_object(error: BridgeError) -> dict[str, object]:
 
 
 def error_body(error: BridgeError) -> bytes:
-    """The bridge's own error body, in frames and in HTTP; Cloudflare's shape, for clients that look at any part of it."""
+    """The bridge's own error body, in frames and in HTTP: Cloudflare's shape, of which clients look at any part."""
     message = str(error)
     body = {
         "success": False,

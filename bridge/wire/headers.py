@@ -1,4 +1,4 @@
-"""Which of a request's headers go to the provider, and which are settings (PROTOCOL.md, B "The whole HTTP exchange")."""
+"""Which headers of a request go to the provider (PROTOCOL.md, B "The whole HTTP exchange")."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ def checked(headers: Mapping[str, str | int | float], where: str) -> dict[str, s
     out: dict[str, str] = {}
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
-            raise BadField(f"{where}: {name[:64]!r} is no header name; RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~")
+            raise BadField(
+                f"{where}: {name[:64]!r} is no header name; RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~"
+            )
         if isinstance(value, bool):
             raise BadField(f"{where}.{name}: expected a string or a number, got a boolean")
         text = str(value)

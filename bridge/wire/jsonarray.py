@@ -21,7 +21,7 @@ _SIGNS = (
 
 
 class JsonArrayDecoder:
-    """One item per element, as soon as it is complete: a number or a literal at the sign after it.
+    """One item per element: an object or array as soon as it is complete, any other value at the comma after it.
 
     The array's own `]` is an item of kind DONE, so that the reader sees that the array was closed; an array that the
     body's end leaves open is truncated. A body that is no array is one item at the end.
@@ -85,11 +85,11 @@ class _Scanner:
         while not self._in_string and (found := _SIGNS[min(self.depth, 2)].search(masked, at)):
             start, at = found.span()
             sign = masked[start : start + 1]
-            if sign == b'"' and at == start + 1:
-                self._in_string = True
-            elif self.depth == 0 and sign != b"[":
+            if self.depth == 0 and sign != b"[":
                 self.no_array = True
                 return
+            if sign == b'"':
+                self._in_string = at == start + 1
             elif cut := self._cut(sign, start, at):
                 yield cut
 

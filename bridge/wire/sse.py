@@ -49,7 +49,7 @@ class SseDecoder:
 
     def finish(self) -> list[Item]:
         left = self._tail.take()
-        block = self._with_lf(left).split(b"\n")
+        block = self._with_lf(left).removesuffix(b"\n").split(b"\n")
         item = _item_of_any(block)
         if item and (item.kind is Kind.DONE or (item.kind is Kind.JSON and is_complete(item.data))):
             return [item]

@@ -631,7 +631,7 @@ STREAMS = [
     ("azure-openai__chat-filter", "openai-chat", None),
     ("bedrock__converse-text", "bedrock-converse", Usage(13, 61, None, 74)),
     ("bedrock__converse-tool-claude", "bedrock-converse", Usage(236, 58, None, 294)),
-    ("bedrock__guardrail", "bedrock-converse", Usage(36, 23, None, 59)),
+    ("bedrock__guardrail", "bedrock-converse", Usage(17, 16, None, 33)),
     ("bedrock__invoke-claude", "anthropic", Usage(16, 21, None, 37)),
     ("bedrock__invoke-nova", "bedrock-nova", Usage(30, 55, 0, 85)),
     ("cohere__v1-streamjson", "cohere-v1", Usage(69, 116, None, 185)),

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from bridge.wire.families.family import Dialect, Mark, Plain, Worded, index_of, objects
+from bridge.wire.families.family import Dialect, Glance, Mark, Plain, Worded, index_of, objects
 from bridge.wire.usage import Value
 
 
@@ -23,9 +23,9 @@ class OpenAiChat(Dialect):
 
     name = "openai-chat"
     usage_at = (("usage",), ("x_groq", "usage"))
+    glance: Glance | None = msgspec.json.Decoder(_PlainChat).decode
 
     def __init__(self) -> None:
-        self.glance = msgspec.json.Decoder(_PlainChat).decode
         self._ended: dict[int, bool] = {}
 
     @classmethod
@@ -49,7 +49,7 @@ class OpenAiChat(Dialect):
         index, says = index_of(choice), _says(choice)
         if choice.get("finish_reason"):
             self._ended[index] = says = True
-            self.glance = None
+            self.glance = None  # whether a choice goes on is more than a glance can see
         elif says or index not in self._ended:
             self._ended[index] = False
         return says

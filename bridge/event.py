@@ -1,0 +1,71 @@
+"""What the parts that run an event share of it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.budget import Hold
+from bridge.deadlines import Alarm
+from bridge.errors import BridgeError
+from bridge.policy.breaker import Breakers
+from bridge.record import Heading, Record
+from bridge.upstream.http import Upstream
+from bridge.wire.frames import EventFrames
+
+
+class Sink(Protocol):
+    """Where an event's frames go."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether frames stand in line: then wait for `drained` before the provider is read on."""
+
+    def send(self, frames: list[bytes]) -> None:
+        """Never blocks, never fails: frames for a peer that is gone are dropped."""
+
+    async def drained(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all events of the process share."""
+
+    upstream: Upstream
+    breakers: Breakers
+    max_item_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer in one piece, as a provider gave it; `error` when it is one."""
+
+    heading: Heading
+    body: bytes
+    error: BridgeError | None
+
+
+@dataclass(slots=True)
+class Event:
+    """What is known and owned of an event while it runs; its attempts change it."""
+
+    frames: EventFrames
+    sink: Sink
+    hold: Hold
+    shared: Shared
+    record: Record
+    alarm: Alarm
+    phase: str = "starting"
+    step: int = 0
+    error: BridgeError | None = None
+    """Of the attempt made last."""
+    whole: Whole | None = None
+    """The answer in one piece that a provider gave last."""
+    told: Heading | None = None
+    """Of the stream that the client was told of last."""
+
+    async def drained(self) -> None:
+        """Until the client has taken what stands in line; meanwhile its clocks stand still."""
+        self.alarm.deadlines.stand_still()
+        try:
+            await self.sink.drained()
+        finally:
+            self.alarm.deadlines.go_on()

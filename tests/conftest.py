@@ -1,0 +1,49 @@
+"""What every test may use: a clock that can be advanced, and the tools that a machine may lack."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.clock import ClockLoop
+
+IN_CI = bool(os.environ.get("BRIDGE_CI"))
+"""Then what is missing is a failure: the CI script installs it all."""
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"clock": ClockLoop}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for what in marker.args:
+            if reason := _missing(what):
+                (pytest.fail if IN_CI else pytest.skip)(reason)
+
+
+@cache
+def _missing(what: str) -> str | None:
+    """Why a test that needs it cannot run; None when it can."""
+    match what:
+        case "streams":
+            folder = os.environ.get("BRIDGE_STREAMS")
+            return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
+        case "npm-ws":
+            return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
+        case _:
+            return None if shutil.which(what) else f"{what} is not installed"
+
+
+def _node_has(package: str) -> bool:
+    node = shutil.which("node")
+    return (
+        node is not None and subprocess.run([node, "-e", f"require('{package}')"], capture_output=True).returncode == 0
+    )
