@@ -160,7 +160,8 @@ def validate_base_url(url: str, placeholders: frozenset[str] = frozenset({"accou
     )
 
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9-]+")
+_HOST_NAME = re.compile(r"[A-Za-z0-9-]+")
+_PATH_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # a deployment may be called gpt-4.1
 _ACCOUNT_ID = re.compile(r"[0-9A-Fa-f]{32}")
 
 
@@ -175,8 +176,10 @@ def filled(base: Base, values: dict[str, str]) -> Base:
             raise EndpointRefused(
                 f"The account id of the gateway's URL must be 32 hex digits here, not {quoted(value)}."
             )
-        if not _PLAIN_NAME.fullmatch(value):
-            raise EndpointRefused(f"The {name} must be a plain name (letters, digits, hyphens), not {quoted(value)}.")
+        in_host = f"{{{name}}}" in host
+        if not (_HOST_NAME if in_host else _PATH_NAME).fullmatch(value):
+            allowed = "letters, digits, hyphens" if in_host else "letters, digits, hyphens, and dots within"
+            raise EndpointRefused(f"The {name} must be a plain name ({allowed}), not {quoted(value)}.")
         url, host, path = (text.replace(f"{{{name}}}", value) for text in (url, host, path))
     if max(map(len, host.split("."))) > 63:
         raise EndpointRefused(f"The endpoint makes a host name with a part longer than 63 characters: {quoted(host)}.")

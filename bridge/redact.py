@@ -105,9 +105,8 @@ def _parameter_value(name: re.Match[str]) -> re.Match[str] | None:
 
 _USERINFO = re.compile(r"://[^/\s?#\"'<>]*@")
 
-_SCHEMED = re.compile(
-    rf"(?<![A-Za-z0-9_-])((?:{_SCHEMES})(?:\s{{1,3}}|%20))([A-Za-z0-9._~+/=:-]{{8,}}+)", re.IGNORECASE | re.ASCII
-)
+_SCHEME_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9_-])({_SCHEMES})(?:\s{{1,3}}|%20)", re.IGNORECASE | re.ASCII)
+_CREDENTIAL = re.compile(r"[A-Za-z0-9._~+/=:-]{8,}+")
 _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential", "credentials"})
 
 _SHAPES = re.compile(
@@ -140,19 +139,19 @@ _WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key"
 
 def text(given: str) -> str:
     """Free text, such as an exception's message or a traceback, without what looks like a credential."""
-    schemed = _SCHEMED.sub(_schemed, _USERINFO.sub(f"://{REDACTED}@", given))
+    schemed = _mask(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", given))
     named = _mask(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
     # Again, because a masked value may have held the slash that kept a userinfo from being seen as one.
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
 
-def _schemed(found: re.Match[str]) -> str:
-    scheme, credential = found[1], found[2]
-    if scheme[:6].lower() == "bearer":
-        secret = credential.lower().rstrip(".:") not in _WORDS_AFTER_BEARER
-    else:
-        secret = _looks_secret(credential)
-    return scheme + REDACTED if secret else found[0]
+def _credential(scheme: re.Match[str]) -> re.Match[str] | None:
+    found = _CREDENTIAL.match(scheme.string, scheme.end())
+    if found is None:
+        return None
+    if scheme[1].lower() == "bearer":
+        return None if found[0].lower().rstrip(".:") in _WORDS_AFTER_BEARER else found
+    return found if _looks_secret(found[0]) else None
 
 
 def _shaped(found: re.Match[str]) -> str:

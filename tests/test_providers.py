@@ -72,6 +72,11 @@ EXAMPLES = [
     ),
     (
         "azure-openai",
+        "res/gpt-4.1_eu/responses",
+        "https://res.openai.azure.com/openai/deployments/gpt-4.1_eu/responses",
+    ),
+    (
+        "azure-openai",
         "res/chat/chat/completions",
         "https://res.openai.azure.com/openai/deployments/chat/chat/completions",
     ),
@@ -319,6 +324,7 @@ def test_an_endpoint_is_never_changed(endpoint: str) -> None:
         ("aws-bedrock", "bedrock-runtime/" + "a" * 64, ACCOUNT, "63"),
         ("azure-openai", "evil.example/dep/x", ACCOUNT, "resource"),
         ("azure-openai", "res/a%2Fb/x", ACCOUNT, "deployment"),
+        ("azure-openai", "res/...x/x", ACCOUNT, "deployment"),
         ("google-vertex-ai", "v1/projects/p/locations/evil.example/x", ACCOUNT, "location"),
         ("baseten", "model/evil.example", ACCOUNT, "model"),
         ("baseten", "model/" + "a" * 60, ACCOUNT, "63"),

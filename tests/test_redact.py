@@ -197,6 +197,7 @@ PIECES = [
 @given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.text()))
 @example(";Token Authorization: 0123456789abcdef@?? =&")
 @example("Bearer  a0123456789abcdef.&signature'.password")
+@example("Token sk-abcdefgh:Bearer AWS4-HMAC-SHA256")
 @example("?a=b?key=c,d?%6bey=e")
 @example("x://key=aaaaaaaaaaaaaaaaaaaaa/b,c@h")
 @example('key: "password=a"')
