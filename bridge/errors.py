@@ -38,61 +38,87 @@ class ClientError(BridgeError):
 
 
 class UnknownGateway(ClientError):
+    """No gateway of that name is configured."""
+
     code = 2001
 
 
 class UnknownProvider(ClientError):
+    """The provider is neither built in nor configured."""
+
     code = 2008
 
 
 class Unauthorized(ClientError):
+    """No token came, or none of the gateway's."""
+
     code = 2009
     status = 401
 
 
 class BadMessage(ClientError):
+    """The message is no JSON object."""
+
     code = 9001
 
 
 class UnknownType(ClientError):
+    """The message has no `type`, or one that the bridge does not know."""
+
     code = 9002
 
 
 class BadField(ClientError):
+    """A field is missing, or has the wrong type or value; the message names it."""
+
     code = 9003
 
 
 class EventIdInFlight(ClientError):
+    """The `eventId` is in flight; it may be used again after its last frame."""
+
     code = 9004
     status = 409
 
 
 class TooManyInFlight(ClientError):
+    """Too many events are in flight on this socket."""
+
     code = 9005
     status = 429
     retryable = True
 
 
 class TooLarge(ClientError):
+    """The message is too long or too deep, or has too many steps or headers."""
+
     code = 9006
     status = 413
 
 
 class EndpointRefused(ClientError):
+    """The endpoint would leave the provider's base URL, or cannot be sent."""
+
     code = 9007
 
 
 class OriginRefused(ClientError):
+    """An open gateway was reached from a page or by a host name that it does not know."""
+
     code = 9009
     status = 403
 
 
 class Cancelled(ClientError):
+    """The client cancelled the event, or closed the socket."""
+
     code = 9020
     status = 499
 
 
 class SlowClient(ClientError):
+    """The client took nothing for too long while frames waited."""
+
     code = 9021
     status = 499
 
@@ -101,18 +127,24 @@ class SlowClient(ClientError):
 
 
 class OutOfMemoryBudget(BridgeError):
+    """A memory budget, or the number of sockets, is used up."""
+
     code = 9008
     status = 503
     retryable = True
 
 
 class Draining(BridgeError):
+    """The bridge is shutting down."""
+
     code = 9022
     status = 503
     retryable = True
 
 
 class EveryStepSkipped(BridgeError):
+    """Every step was skipped: its provider keeps failing, and is being probed."""
+
     code = 9023
     status = 503
     retryable = True
@@ -128,6 +160,8 @@ class ProviderError(BridgeError):
 
 
 class ConnectFailed(ProviderError):
+    """The provider could not be reached: refused, no such host, or not in time."""
+
     code = 9010
 
 
@@ -136,35 +170,49 @@ class ConnectTimeout(ConnectFailed):
 
 
 class TlsFailed(ProviderError):
+    """The TLS handshake with the provider failed, or its certificate is not trusted."""
+
     code = 9011
     retryable = False
 
 
 class ResetBeforeAnswer(ProviderError):
+    """The provider's connection was reset or cut before an answer."""
+
     code = 9012
 
 
 class NoAnswerInTime(ProviderError):
+    """No answer within `requestTimeout`."""
+
     code = 9013
     status = 504
 
 
 class IdleTimeout(ProviderError):
+    """The provider fell silent for longer than `idleTimeout`."""
+
     code = 9014
     status = 504
 
 
 class TotalTimeout(ProviderError):
+    """The event was not over within `totalTimeout`."""
+
     code = 9015
     status = 504
     retryable = False
 
 
 class BrokenStream(ProviderError):
+    """The stream broke: cut, or ended without its end mark."""
+
     code = 9016
 
 
 class ProviderErrorInStream(ProviderError):
+    """The provider reported an error inside the stream."""
+
     code = 9017
 
     def __init__(self, message: str, *, retryable: bool) -> None:
@@ -173,11 +221,15 @@ class ProviderErrorInStream(ProviderError):
 
 
 class ItemTooLarge(ProviderError):
+    """One item of the stream is larger than `max_item_bytes`."""
+
     code = 9018
     retryable = False
 
 
 class UnusableAnswer(ProviderError):
+    """A redirect, or an answer that cannot be used."""
+
     code = 9019
     retryable = False
 
