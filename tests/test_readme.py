@@ -1,0 +1,126 @@
+"""Everything in the README is run, or checked against the tables that the code itself uses."""
+
+import asyncio
+import inspect
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+import bridge.errors
+from bridge.config import GATEWAY, PROVIDER, load
+from bridge.errors import BridgeError
+from bridge.providers import ALIASES, REGISTRY
+from bridge.server_settings import SERVER
+from bridge.settings import SETTINGS
+from bridge.upstream.tape import TapeTransport
+from tests.harness import config_of, running
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def own_errors() -> Iterator[type[BridgeError]]:
+    """The errors that have a code of their own."""
+    for _, found in inspect.getmembers(bridge.errors, inspect.isclass):
+        if issubclass(found, BridgeError) and "code" in vars(found) and found is not BridgeError:
+            yield found
+    yield bridge.errors.InternalError
+
+
+def rows_of_settings() -> Iterator[str]:
+    for row in SETTINGS:
+        header = f"`{row.header}`" if row.header else ""
+        yield f"| `{row.wire}` | `{row.name}` | {header} | `{row.default}` | {row.help} |"
+
+
+def rows_of_server() -> Iterator[str]:
+    for row in SERVER:
+        default = "" if row.default is None else f"`{str(row.default).lower()}`"
+        yield f"| `{row.name}` | {default} | {row.help} |"
+
+
+def rows_of_errors() -> Iterator[str]:
+    for error in sorted(own_errors(), key=lambda error: error.code):
+        assert error.__doc__
+        yield f"| {error.code} | {error.status} | {' '.join(error.__doc__.split())} |"
+
+
+def rows_of_providers() -> Iterator[str]:
+    for provider in REGISTRY.values():
+        yield f"| `{provider.slug}` | `{provider.base_url}` |"
+
+
+@pytest.mark.parametrize(
+    "rows", [rows_of_settings, rows_of_server, rows_of_errors, rows_of_providers], ids=lambda rows: rows.__name__
+)
+def test_the_tables_are_those_of_the_code(rows):
+    """A setting, an error code or a provider that the README does not tell of, or tells wrongly, fails here."""
+    table = "\n".join(rows())
+    assert f"\n{table}\n\n" in README, f"README.md should hold exactly:\n{table}"
+
+
+def test_every_key_of_the_configuration_is_told():
+    for key in (*GATEWAY, *PROVIDER, "tokens"):
+        assert f"`{key}`" in README, key
+
+
+def test_every_alias_of_a_provider_is_told():
+    for alias, slug in ALIASES.items():
+        assert f"`{alias}`" in README
+        assert f"`{slug}`" in README
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_the_configurations_load(block, tmp_path):
+    path = tmp_path / "bridge.toml"
+    path.write_text(block)
+    config = load(path, {}, {})
+    assert tomllib.loads(block).keys() <= {"server", "gateways", "providers"}
+    assert config.server.port == 8787
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_the_messages_are_json(block):
+    assert isinstance(orjson.loads(block), dict)
+
+
+async def test_the_python_example_prints_the_answer(tmp_path):
+    """Run as printed, in a process of its own, against providers played from tape."""
+    [example] = blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(example)
+    tapes = TapeTransport(ROOT / "bridge" / "demo" / "tapes", pace="instant")
+    async with running(config_of("", tmp_path), tapes) as server:
+        environment = {**os.environ, "BRIDGE_URL": f"{server.url}/v1/me/default"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, str(script), env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await process.communicate()
+    assert process.returncode == 0
+    text, _, metadata = printed.decode().rpartition("\n {")
+    assert "bridge" in text
+    assert "'success': True" in metadata
+
+
+def test_the_commands_are_those_of_the_command_line():
+    from bridge.cli import app
+
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert commands == set(re.findall(r"^\| `bridge (\w+)", README, re.MULTILINE))
+
+
+def test_the_two_commands_are_what_ci_runs():
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert ".venv/bin/pip install '.[test]' && .venv/bin/pytest" in README
+    assert "pip install '.[test]'" in ci.replace('"', "'")
