@@ -129,8 +129,10 @@ class Answer:
         return public_headers(self.headers)
 
     async def read(self) -> bytes:
-        """What has come since the last read; b"" at the clean end. Raises BrokenStream when there is none."""
+        """What has come since the last read; b"" at the clean end, and ever after. Raises BrokenStream when cut."""
         data = b""
+        if self._over:
+            return data
         try:
             while not data:
                 data = await anext(self._reads)

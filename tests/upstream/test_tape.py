@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bridge.upstream.http import Answer
 from bridge.upstream.tape import (
     Chunk,
     End,
@@ -425,3 +426,8 @@ def test_kept_tapes_are_told_apart_by_their_requests_unless_they_are_numbered() 
         key = Asked(asked.method, httpx.URL(asked.url), asked.body).key
         cases[key].add(f"{path.parent.name}/{path.stem.partition('.')[0]}")
     assert [names for names in cases.values() if len(names) > 1] == []
+
+
+async def test_the_answer_of_a_tape_that_was_read_to_its_end_is_at_its_end_ever_after(tmp_path: Path) -> None:
+    answer = Answer(await ask(transport_of(tmp_path, tape(b"all"))), lambda: None)
+    assert [await answer.read() for _ in range(3)] == [b"all", b"", b""]
