@@ -61,7 +61,7 @@ class Client:
 
     async def until_last(self, event_id: str | int) -> list[Frame]:
         """All frames of one event up to its last, with those that have come already."""
-        while not any(_is_last(frame, event_id) for frame in self.frames):
+        while not any(is_last(frame) and frame["metadata"].get("eventId") == event_id for frame in self.frames):
             await self.receive()
         return [frame for frame in self.frames if frame["metadata"].get("eventId") == event_id]
 
@@ -77,13 +77,10 @@ class Client:
         return self.socket.close_code
 
 
-def _is_last(frame: Frame, event_id: str | int) -> bool:
-    if frame["metadata"].get("eventId") != event_id:
-        return False
-    return (
-        frame["type"] in {"universal.done", "universal.error"}
-        or "response" in frame
-        and frame["type"] == "universal.created"
+def is_last(frame: Frame) -> bool:
+    """Whether it is its event's last frame."""
+    return frame["type"] in {"universal.done", "universal.error"} or (
+        frame["type"] == "universal.created" and "response" in frame
     )
 
 

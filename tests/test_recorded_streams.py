@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from tests.clock import turns
-from tests.harness import Client, Frame, config_of, connected, running
+from tests.harness import Client, Frame, config_of, connected, is_last, running
 from tests.upstream.provider import Line, Provider, Script
 
 pytestmark = pytest.mark.needs("streams")
@@ -153,8 +153,7 @@ async def _texts(client: Client) -> AsyncIterator[str]:
         message = await client.socket.receive()
         assert message.type is aiohttp.WSMsgType.TEXT, f"expected a frame, got {message!r}"
         yield message.data
-        frame = json.loads(message.data)
-        if frame["type"] != "universal.stream" and (frame["type"] != "universal.created" or "response" in frame):
+        if is_last(json.loads(message.data)):
             return
 
 
