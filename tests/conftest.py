@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,8 +38,6 @@ def _missing(what: str) -> str | None:
             return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
         case "npm-ws":
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
-        case "websockets":
-            return None if find_spec("websockets") else "the Python package websockets is not installed"
         case _:
             return None if shutil.which(what) else f"{what} is not installed"
 

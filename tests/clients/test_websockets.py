@@ -5,31 +5,26 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from bridge.server import Server
 from tests.clients.talk import TOKEN, Message, Turn, bridge, judge, turns
 from tests.harness import Frame, is_last
 
-if TYPE_CHECKING:  # not every machine has it
-    from websockets.asyncio.client import ClientConnection
-
-pytestmark = pytest.mark.needs("websockets")
-
 BEARER = {"cf-aig-authorization": f"Bearer {TOKEN}"}
 
 
 @asynccontextmanager
-async def connected(server: Server, **handshake: Any) -> AsyncIterator["ClientConnection"]:
-    from websockets.asyncio.client import connect
-
+async def connected(server: Server, **handshake: Any) -> AsyncIterator[ClientConnection]:
     async with asyncio.timeout(60), connect(f"{server.url}/v1/account/tokened", proxy=None, **handshake) as socket:
         yield socket
 
 
-async def talk(socket: "ClientConnection", script: list[Turn]) -> list[Frame]:
+async def talk(socket: ClientConnection, script: list[Turn]) -> list[Frame]:
     """All frames in their order; the socket stays open."""
     frames: list[Frame] = []
     for turn in script:
@@ -46,7 +41,7 @@ async def talk(socket: "ClientConnection", script: list[Turn]) -> list[Frame]:
     return frames
 
 
-async def _send(socket: "ClientConnection", messages: list[Message]) -> None:
+async def _send(socket: ClientConnection, messages: list[Message]) -> None:
     for message in messages:
         await socket.send(json.dumps(message))
 
@@ -66,8 +61,6 @@ async def test_it_holds_the_talk_with_a_token_among_its_subprotocols(tmp_path: P
 
 
 async def test_it_is_told_401_when_its_token_is_wrong(tmp_path: Path) -> None:
-    from websockets.exceptions import InvalidStatus
-
     async with bridge(tmp_path) as server:
         with pytest.raises(InvalidStatus) as refused:
             async with connected(server, additional_headers={"cf-aig-authorization": "Bearer another"}):
