@@ -2,8 +2,9 @@
 
 A key is closed until `FAILURES` failures in a row came within `WINDOW_S`. Then it is open: calls skip it. Once it is
 due one call is let through, its probe; a success closes the key and forgets it, a failure opens it for twice as long.
+A probe may also be forced before it is due; that one's failure opens the key anew, but for no longer.
 
-    (nothing known) ──failed──▶ Failing ──failed──▶ Open ──enter──▶ Probing ──failed──▶ Open, doubled
+    (nothing known) ──failed──▶ Failing ──failed──▶ Open ──enter──▶ Probing ──failed──▶ Open, doubled if it was due
            ▲                       │                  │  ◀─release──   │
            └──────succeeded────────┴──────────────────┴────────────────┘
 
@@ -47,6 +48,8 @@ class Probing:
     opened: Open
     due_at: float
     """When the probe has been in flight for too long to keep others out."""
+    was_due: bool
+    """The outage had lasted its interval. A forced probe tells nothing of how long it lasts: nobody had waited."""
 
 
 State = Failing | Open | Probing
@@ -104,7 +107,7 @@ class Breakers:
             case Failing():
                 self._put(key, _after_failure(state.failed_at, now))
             case Probing() if state is probe:
-                self._put(key, _opened(min(2 * state.opened.interval_s, MAX_INTERVAL_S), now))
+                self._put(key, _opened(_next_interval_s(state), now))
             case Open() | Probing():
                 pass  # a call from before the key opened, or a retry: only probes tell how long an outage is
             case _:
@@ -116,7 +119,7 @@ class Breakers:
             self._put(key, probe.opened)
 
     def _probe(self, key: Hashable, opened: Open, now: float) -> Probing:
-        probe = Probing(opened, due_at=now + opened.interval_s)
+        probe = Probing(opened, due_at=now + opened.interval_s, was_due=now >= opened.due_at)
         self._put(key, probe)
         return probe
 
@@ -130,6 +133,11 @@ class Breakers:
 def _after_failure(failed_at: tuple[float, ...], now: float) -> Failing | Open:
     row = (*(at for at in failed_at if now - at <= WINDOW_S), now)
     return Failing(row) if len(row) < FAILURES else _opened(FIRST_INTERVAL_S, now)
+
+
+def _next_interval_s(failed: Probing) -> float:
+    interval_s = failed.opened.interval_s
+    return min(2 * interval_s, MAX_INTERVAL_S) if failed.was_due else interval_s
 
 
 def _opened(interval_s: float, now: float) -> Open:

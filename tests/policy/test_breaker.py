@@ -68,6 +68,18 @@ TIMELINES = {
     "when it is released another may probe": ([*OPENED, (10, "enter"), (12, "release")], 12, PROBES),
     "released early, it is due as before": ([*OPENED, (3, "enter"), (4, "release")], 9.9, SKIPPED),
     "an early probe has its whole interval": ([*OPENED, (3, "enter")], 12.9, SKIPPED),
+    "its failure opens anew": ([*OPENED, (3, "enter"), (4, "probe fails")], 13.9, SKIPPED),
+    "but for no longer than before": ([*OPENED, (3, "enter"), (4, "probe fails")], 14, PROBES),
+    "a due probe after an early one doubles": (
+        [*OPENED, (3, "enter"), (4, "probe fails"), (14, "enter"), (15, "probe fails")],
+        34.9,
+        SKIPPED,
+    ),
+    "an early probe that took too long is overtaken by a due one": (
+        [*OPENED, (3, "enter"), (13, "enter"), (14, "probe fails")],
+        34,
+        PROBES,
+    ),
     "a used pass releases nothing": ([*OPENED, (10, "enter"), (11, "probe fails"), (12, "release")], 30, SKIPPED),
     "after a success it opens for ten seconds again": (
         [*OPENED, (10, "enter"), (11, "probe fails"), (12, "succeed"), *[(13, "fail")] * 5],
