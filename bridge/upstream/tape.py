@@ -48,8 +48,11 @@ Pace = Literal["recorded", "instant"] | float
 _STRETCH = {"recorded": 1.0, "instant": 0.0}
 
 
-class TapeMiss(httpx.TransportError):
-    """No tape answers this request. The message names the nearest one and the difference; it holds no secret."""
+class TapeMiss(httpx.RemoteProtocolError):
+    """No tape answers this request. The message names the nearest one and the difference; it holds no secret.
+
+    To its caller it is an answer that nobody can use, for asking again would not help.
+    """
 
 
 class TapeTransport(httpx.AsyncBaseTransport):
@@ -74,8 +77,14 @@ class TapeTransport(httpx.AsyncBaseTransport):
         self._stretch = _STRETCH[pace] if isinstance(pace, str) else pace
         self._now = now
         self._sleep = sleep
+        self._open: set[_Body] = set()
         for path in _paths([folders] if isinstance(folders, Path) else folders):
             self._take(path)
+
+    @property
+    def playing(self) -> int:
+        """How many answers were begun and not closed yet."""
+        return len(self._open)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         clock = _Clock(self._now or asyncio.get_running_loop().time, self._sleep, self._stretch)
@@ -87,7 +96,7 @@ class TapeTransport(httpx.AsyncBaseTransport):
             await _end(tape.ending, clock, request)
             raise httpx.ReadError("The tape ends before an answer", request=request)
         await clock.until(tape.head.ms)
-        body = _Body(tape, clock, request)
+        body = _Body(tape, clock, request, self._open)
         return httpx.Response(tape.head.status, headers=pairs(tape.head.headers), stream=body, request=request)
 
     def _take(self, path: Path) -> None:
@@ -127,10 +136,12 @@ class _Body(httpx.AsyncByteStream):
     No generator: one that is left half read is closed by the loop, in a task of its own and some time later.
     """
 
-    def __init__(self, tape: Tape, clock: _Clock, request: httpx.Request) -> None:
-        self._tape, self._clock, self._request = tape, clock, request
+    def __init__(self, tape: Tape, clock: _Clock, request: httpx.Request, opened: "set[_Body]") -> None:
+        """Stands in `opened` until it is closed."""
+        self._tape, self._clock, self._request, self._opened = tape, clock, request, opened
         self._read = 0
         self._closed = False
+        opened.add(self)
 
     def __aiter__(self) -> "_Body":
         return self
@@ -149,6 +160,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._closed = True
+        self._opened.discard(self)
 
 
 async def _end(ending: Ending, clock: _Clock, request: httpx.Request) -> None:

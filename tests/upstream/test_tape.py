@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge.upstream.http import Answer
+from bridge.errors import UnusableAnswer
+from bridge.providers import Target
+from bridge.upstream.http import Answer, Call, Upstream
 from bridge.upstream.tape import (
     Chunk,
     End,
@@ -285,6 +287,13 @@ async def test_a_miss_is_bounded_and_holds_no_secret(tmp_path: Path) -> None:
     assert "secret-of-the-caller" not in str(missed.value)
 
 
+async def test_to_its_caller_a_miss_is_an_answer_that_cannot_be_used_and_is_not_asked_for_again(tmp_path: Path) -> None:
+    target = Target("https", "api.example.com", None, b"/v1/chats", "https://api.example.com")
+    with pytest.raises(UnusableAnswer, match="No tape for POST") as missed:
+        await Upstream(transport_of(tmp_path, tape())).open(Call("POST", target, [], b"{}", lambda: None))
+    assert not missed.value.retryable
+
+
 # How it is replayed.
 
 
@@ -341,6 +350,16 @@ async def test_a_body_that_was_closed_early_gives_nothing_more(tmp_path: Path) -
     await response.aclose()
     with pytest.raises(httpx.StreamClosed):
         await anext(stream)
+
+
+async def test_an_answer_plays_until_it_is_closed(tmp_path: Path) -> None:
+    transport = transport_of(tmp_path, tape(b"one", b"two"))
+    first, second = await ask(transport), await ask(transport)
+    assert transport.playing == 2
+    await first.aclose()
+    await second.aclose()
+    await second.aclose()
+    assert transport.playing == 0
 
 
 async def test_the_connection_is_reported_once_and_a_miss_makes_none(tmp_path: Path) -> None:
