@@ -5,7 +5,7 @@ import time
 from typing import Final
 
 from bridge.deadlines import Clock
-from bridge.errors import BridgeError, BrokenStream, ResetBeforeAnswer, UnusableAnswer
+from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, UnusableAnswer
 from bridge.event import Event, Whole
 from bridge.outcomes import cause_of, outcome_of, status_error, timeout_error
 from bridge.passage import Passage
@@ -52,10 +52,14 @@ class Attempt:
             return self._failed(timeout_error(event.alarm.caught(), self._planned))
         except BridgeError as error:
             return self._failed(error)
+        except Exception:
+            event.error = InternalError("internal error")
+            raise
         finally:
             self._deadlines.keep_only(Clock.TOTAL)
             slug = self._planned.provider.slug
-            event.record.tried(self._go.step, slug, status, event.error, loop.time() - began_at)
+            error = event.alarm.cancelled or event.error
+            event.record.tried(self._go.step, slug, status, error, loop.time() - began_at)
 
     @property
     def heading(self) -> Heading:
@@ -65,7 +69,6 @@ class Attempt:
 
     async def _open(self) -> Answer:
         self._event.phase = "connecting"
-        self._event.record.model = self._planned.model
         self._deadlines.set_ms(Clock.CONNECT, self._settings.connect_timeout)
         self._deadlines.set_ms(Clock.REQUEST, self._settings.request_timeout)
         step = self._planned.step
@@ -110,13 +113,17 @@ class Attempt:
                 return shape, head
 
     async def _collect(self, answer: Answer, head: bytes) -> bytes:
-        """The whole body of an answer in one piece. Raises OutOfMemoryBudget."""
-        hold = self._event.hold
-        hold.add(len(head))
-        parts = [head]
-        while data := await self._read(answer):
-            hold.add(len(data))
-            parts.append(data)
+        """The whole body of an answer in one piece, counted in the event's hold. Raises OutOfMemoryBudget."""
+        hold, parts = self._event.hold, list[bytes]()
+        try:
+            data = head or await self._read(answer)
+            while data:
+                hold.add(len(data))
+                parts.append(data)
+                data = await self._read(answer)
+        except BaseException:
+            hold.give(sum(map(len, parts)))
+            raise
         return b"".join(parts)
 
     async def _read(self, answer: Answer) -> bytes:
@@ -131,7 +138,6 @@ class Attempt:
     def _judge(self, answer: Answer, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
         event, found = self._event, read_answer(answer.status, body)
-        event.record.usage, event.record.cost = found.usage, found.cost
         outcome: Outcome = Answered()
         if found.fault is not None:
             pause_ms = asked_ms(answer.headers, time.time())
@@ -140,7 +146,8 @@ class Attempt:
         elif answer.status >= 300:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
-        event.whole = Whole(self._heading(answer, answer.content_type), body, event.error)
+        heading = self._heading(answer, answer.content_type)
+        event.keep(Whole(heading, body, event.error, found.usage, found.cost))
         return outcome
 
     def _heading(self, answer: Answer, content_type: str) -> Heading:

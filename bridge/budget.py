@@ -18,9 +18,12 @@ class Budget:
     def is_full(self) -> bool:
         return self.used >= self._limit
 
-    def take(self, size: int) -> None:
-        """Count `size` bytes in. Raises OutOfMemoryBudget, and counts nothing, when they do not fit."""
-        if self.used + size > self._limit:
+    def take(self, size: int, *, overdraw: bool = False) -> None:
+        """Count `size` bytes in. Raises OutOfMemoryBudget, and counts nothing, when they do not fit.
+
+        To `overdraw` is to go past this budget's limit, though never past its parent's.
+        """
+        if self.used + size > self._limit and not overdraw:
             raise OutOfMemoryBudget(f"{self._name} holds {self.used} bytes of at most {self._limit}; try again later")
         if self._parent is not None:
             self._parent.take(size)
@@ -34,7 +37,7 @@ class Budget:
 
 
 class Hold:
-    """What one event holds of a budget; given back all at once, at the event's end."""
+    """What one event holds of a budget; given back at the event's end at the latest."""
 
     __slots__ = ("_budget", "_size")
 
@@ -42,11 +45,16 @@ class Hold:
         self._budget = budget
         self._size = 0
 
-    def add(self, size: int) -> None:
+    def add(self, size: int, *, overdraw: bool = False) -> None:
         """Raises OutOfMemoryBudget."""
-        self._budget.take(size)
+        self._budget.take(size, overdraw=overdraw)
         self._size += size
 
+    def give(self, size: int) -> None:
+        """Give part of it back."""
+        self._budget.give(size)
+        self._size -= size
+
     def drop(self) -> None:
-        self._budget.give(self._size)
-        self._size = 0
+        """Give all of it back."""
+        self.give(self._size)

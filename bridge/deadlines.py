@@ -26,7 +26,7 @@ class Clock(Enum):
 
 
 class Deadlines:
-    """Calls `on_due(clock)` once for each deadline that is reached.
+    """Calls `on_due(clock)` once for each deadline that is reached, in their order; it may move or clear the others.
 
     Moving a deadline into the future costs an assignment: the timer finds out when it fires. While the client does not
     read, all clocks stand still.
@@ -92,12 +92,11 @@ class Deadlines:
         if self._stood_since is not None:
             return  # go_on arms again
         now = self._loop.time()
-        due = [clock for clock, at in self._at.items() if at <= now]
-        self.clear(*due)
+        while self._at and self._at[first := min(self._at, key=self._at.__getitem__)] <= now:
+            del self._at[first]
+            self._on_due(first)
         if self._at:
             self._arm(min(self._at.values()))
-        for clock in due:
-            self._on_due(clock)
 
 
 class Alarm:
@@ -128,9 +127,8 @@ class Alarm:
     def caught(self) -> Clock:
         """The clock that interrupted the task, which goes on. Raises CancelledError if it was not a clock alone."""
         clock, self._struck = self._struck, None
-        if clock is None or self.cancelled is not None or self._task is None:
+        if clock is None or self.cancelled is not None or self._task is None or self._task.uncancel():
             raise asyncio.CancelledError
-        self._task.uncancel()
         return clock
 
     def _strike(self, clock: Clock) -> None:
@@ -139,6 +137,8 @@ class Alarm:
         elif self._struck is None and self._task is not None:
             self._struck = clock
             self._task.cancel()
+        elif clock is Clock.TOTAL:
+            self._struck = clock  # the blow is on its way, and this one must not be lost: nobody sets it again
 
 
 def _nothing() -> None: ...

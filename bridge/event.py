@@ -9,6 +9,7 @@ from bridge.errors import BridgeError
 from bridge.policy.breaker import Breakers
 from bridge.record import Heading, Record
 from bridge.upstream.http import Upstream
+from bridge.wire.dialects import Usage
 from bridge.wire.frames import EventFrames
 
 
@@ -40,7 +41,10 @@ class Whole:
 
     heading: Heading
     body: bytes
+    """Counted in the event's hold."""
     error: BridgeError | None
+    usage: Usage | None
+    cost: float | None
 
 
 @dataclass(slots=True)
@@ -58,9 +62,15 @@ class Event:
     error: BridgeError | None = None
     """Of the attempt made last."""
     whole: Whole | None = None
-    """The answer in one piece that a provider gave last."""
+    """The answer in one piece that a provider gave last, and no stream was told since."""
     told: Heading | None = None
     """Of the stream that the client was told of last."""
+
+    def keep(self, whole: Whole | None) -> None:
+        """In place of the one kept so far."""
+        if self.whole is not None:
+            self.hold.give(len(self.whole.body))
+        self.whole = whole
 
     async def drained(self) -> None:
         """Until the client has taken what stands in line; meanwhile its clocks stand still."""

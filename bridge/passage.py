@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, assert_never
+from typing import Final
 
 from bridge.deadlines import Clock
 from bridge.errors import BridgeError, BrokenStream, UnusableAnswer
 from bridge.event import Event
 from bridge.outcomes import outcome_of, stream_error, timeout_error
 from bridge.plan import PlannedStep
-from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome
+from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Refused
 from bridge.record import Heading
 from bridge.upstream.http import Answer
 from bridge.wire.body import Decoder
@@ -34,6 +34,7 @@ class Passage:
         self.has_answered = False
         """The chain knows that the step has answered."""
         self._is_told = False  # the client has its first frame
+        self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
         self._chain = chain
         self._planned = planned
@@ -44,57 +45,71 @@ class Passage:
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
         """`head` was read already. None when the stream was passed on to its end, and whole."""
-        event, stream = self._event, self._stream
-        event.phase = "streaming"
-        if last:
+        record, stream = self._event.record, self._stream
+        self._event.phase = "streaming"
+        if last and head:
             self._tell()  # nothing can come after it, so nothing is held back
         try:
-            ending = await self._pass_on(head)
+            ending = await self._until_it_ends(head)
             return self._failed_inside() if ending is None else self._conclude(ending)
         finally:
-            event.record.chunks = stream.chunks
-            event.record.usage, event.record.cost = stream.reader.usage, stream.reader.cost
+            record.chunks += stream.chunks
+            if self._is_told:
+                record.usage, record.cost = stream.reader.usage, stream.reader.cost
 
-    async def _pass_on(self, data: bytes) -> Ending | None:
-        """The hot path: per read one await for the bytes, one call that makes frames of them, one write.
-
-        Returns how the body ended; None when the provider reported an error inside it.
-        """
-        stream, sink, read = self._stream, self._event.sink, self._answer.read
+    async def _until_it_ends(self, head: bytes) -> Ending | None:
+        """How the body ended; None when the provider reported an error inside it."""
         try:
-            while data:
-                for turn in _turns(data):
-                    if frames := stream.feed(turn):
-                        sink.send(frames)
-                    if stream.answered is not self.has_answered:
-                        self._answered()
-                    if stream.failed:
-                        return None
-                    if sink.is_full:
-                        await self._event.drained()
-                self._await_next_read()
-                data = await read()
-        except BrokenStream:
+            return await self._pass_on(head)
+        except BrokenStream as error:
+            self._break = BrokenStream(f"the provider's stream was cut: {error}")
             return Ending.CUT
         except asyncio.CancelledError:
-            clock = self._event.alarm.caught()
-            if clock in {Clock.SILENCE, Clock.LINGER}:
-                return Ending.SILENT
-            raise timeout_error(clock, self._planned) from None
+            return self._interrupted()
+
+    async def _pass_on(self, data: bytes) -> Ending | None:
+        """The hot path: per read one await for the bytes, one call that makes frames of them, one write."""
+        stream, sink, read = self._stream, self._event.sink, self._answer.read
+        while data:
+            for turn in _turns(data):
+                if frames := stream.feed(turn):
+                    sink.send(frames)
+                if stream.answered is not self.has_answered:
+                    self._answered()
+                if stream.failed:
+                    return None
+                self._wind_clocks()
+                if sink.is_full:
+                    await self._event.drained()
+                elif turn is not data:
+                    await asyncio.sleep(0)
+            data = await read()
         return Ending.END
 
-    def _await_next_read(self) -> None:
-        """Until when the next read may last: an assignment, but at a stream's beginning and end."""
+    def _interrupted(self) -> Ending:
+        """A clock struck; that takes nothing from an answer which is complete. Raises the clock's error for others."""
+        clock, reader = self._event.alarm.caught(), self._stream.reader
+        if reader.closed or clock is Clock.SILENCE:
+            return Ending.SILENT
+        self._break = timeout_error(clock, self._planned)
+        if reader.finished:
+            return Ending.CUT
+        raise self._break
+
+    def _wind_clocks(self) -> None:
+        """Until when the next bytes may take: assignments, but at a stream's beginning and end."""
         reader, deadlines = self._stream.reader, self._deadlines
         if reader.closed:
             if not deadlines.is_set(Clock.LINGER):
+                deadlines.clear(Clock.IDLE, Clock.SILENCE)
                 deadlines.set(Clock.LINGER, LINGER_S)
         elif reader.finished:
+            deadlines.clear(Clock.IDLE)
             deadlines.set(Clock.SILENCE, SILENCE_S)
         else:
             deadlines.clear(Clock.SILENCE)
             deadlines.set_ms(Clock.IDLE, self._idle_ms)
-            if not self._is_told and not deadlines.is_set(Clock.HOLD):
+            if self._stream.is_holding and not deadlines.is_set(Clock.HOLD):
                 self._event.alarm.on_hold_over = self._answered
                 deadlines.set(Clock.HOLD, HOLD_S)
 
@@ -112,6 +127,7 @@ class Passage:
         event = self._event
         event.record.restarted = event.told is not None
         event.told = self.heading
+        event.keep(None)
         opened = event.frames.opened(event.record.opening(self.heading, success=True))
         event.sink.send([opened, *self._stream.release()])
 
@@ -120,35 +136,33 @@ class Passage:
         clean_end_is_whole = self._planned.provider.ended_without_mark == "done"
         frames, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
         self._event.sink.send(frames)
-        if stream.answered is not self.has_answered:
+        is_whole = verdict in {Verdict.WHOLE, Verdict.WHOLE_CUT} and not stream.failed
+        if (stream.answered or is_whole) and not self.has_answered:
             self._answered()
         if stream.failed:
             return self._failed_inside()
-        match verdict:
-            case Verdict.WHOLE:
-                return None
-            case Verdict.WHOLE_CUT:
-                self._event.record.warnings.append(
-                    "the connection was cut after the answer's end; usage may be missing"
-                )
-                return None
-            case Verdict.EMPTY:
-                return self._failed(UnusableAnswer("the provider's stream was empty"), Cause.BREAK)
-            case Verdict.BROKEN:
-                how = "ended without its end mark" if ending is Ending.END else "was cut"
-                return self._failed(BrokenStream(f"the provider's stream {how}"), Cause.BREAK)
-            case _:
-                assert_never(verdict)
+        if is_whole:
+            self._warn_of(verdict)
+            return None
+        if verdict is Verdict.EMPTY:
+            self._break = UnusableAnswer("the provider's stream was empty")
+        self._event.error = self._break
+        return Broke() if self.has_answered else Failed(Cause.BREAK)
+
+    def _warn_of(self, verdict: Verdict) -> None:
+        if verdict is Verdict.WHOLE_CUT:
+            self._event.record.warnings.append("the connection was cut after the answer's end; usage may be missing")
 
     def _failed_inside(self) -> Outcome:
         fault = self._stream.reader.fault
         assert fault is not None
         self._event.error = stream_error(fault)
-        return Broke(Cause.STATUS, fault.status) if self.has_answered else outcome_of(fault, fault.status)
-
-    def _failed(self, error: BridgeError, cause: Cause) -> Outcome:
-        self._event.error = error
-        return Broke(cause) if self.has_answered else Failed(cause)
+        if self.has_answered:
+            return Broke(Cause.STATUS, fault.status)
+        outcome = outcome_of(fault, fault.status)
+        if isinstance(outcome, Refused) and self._planned.policy.on_policy == "answer":
+            self._tell()  # the refusal is the answer
+        return outcome
 
 
 def _turns(data: bytes) -> Iterable[bytes]:

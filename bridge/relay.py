@@ -14,7 +14,7 @@ from typing import Final
 from bridge.attempt import Attempt
 from bridge.budget import Hold
 from bridge.deadlines import Alarm, Clock
-from bridge.errors import BridgeError, EveryStepSkipped, InternalError, TotalTimeout
+from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalError, TotalTimeout
 from bridge.event import Event, Shared, Sink, Whole
 from bridge.outcomes import total_timeout
 from bridge.plan import Ground, PlannedStep, plan
@@ -126,45 +126,54 @@ class EventRelay:
                 raise total_timeout() from None
 
     async def _finish(self, decision: Relay | GiveUp) -> None:
-        """The last answer that a provider gave; the bridge's own error only if none gave any."""
-        event = self._event
+        """The last answer that a provider gave; the bridge's own error only if none gave any, or a stream was told."""
+        event, whole = self._event, self._event.whole
         if isinstance(decision, GiveUp):
             self._skip(decision.skipped)
             if decision.reason is Reason.SKIPPED:
                 raise EveryStepSkipped(
                     "every step's provider keeps failing and is being probed", retry_after_ms=decision.retry_after_ms
                 )
-            if event.error is not None and (event.told is not None or event.whole is None):
-                raise event.error
-        assert event.whole is not None
-        await self._answer(event.whole)
+            whole = None if event.told else whole
+        if whole is None:
+            assert event.error is not None
+            raise event.error
+        await self._answer(whole)
 
     async def _answer(self, whole: Whole) -> None:
         """The last frame of an answer in one piece."""
-        event = self._event
-        event.record.restarted = event.told is not None
+        event, record = self._event, self._event.record
+        self._alarm.deadlines.stop()  # the answer is there
+        record.restarted = event.told is not None
+        record.usage, record.cost = whole.usage, whole.cost
         if len(whole.body) < OFF_LOOP_BYTES:
             field = response_field(whole.body, whole.heading.content_type)
         else:
             field = await asyncio.to_thread(response_field, whole.body, whole.heading.content_type)
-        metadata = event.record.closing(whole.heading, self._loop.time(), whole.error)
+        metadata = self._closing(whole.heading, whole.error)
         self._last(self._frames.answered(metadata, field, error_object(whole.error) if whole.error else None))
         if event.sink.is_full:
             await event.drained()  # its bytes count until they are taken
 
     def _done(self, heading: Heading) -> None:
-        self._last(self._frames.done(self._event.record.closing(heading, self._loop.time(), None)))
+        self._last(self._frames.done(self._closing(heading, None)))
 
     def _fail(self, error: BridgeError) -> None:
         """The last frame of an event that failed: in place of an answer, or after one had begun."""
         event = self._event
         own = Heading(event.step, self._provider_slug(), error.status, "application/json")
-        metadata = event.record.closing(event.told or own, self._loop.time(), error)
+        metadata = self._closing(event.told or own, error)
         if event.told is not None or self._alarm.cancelled is not None:
             self._last(self._frames.failed(metadata, error_object(error)))
         else:
             field = response_field(error_body(error), "application/json")
             self._last(self._frames.answered(metadata, field, error_object(error)))
+
+    def _closing(self, heading: Heading, error: BridgeError | None) -> dict[str, object]:
+        """The last frame's metadata."""
+        record = self._event.record
+        record.model = self._steps[heading.step].model if self._steps else None
+        return record.closing(heading, self._loop.time(), error)
 
     def _provider_slug(self) -> str:
         steps = self._create.steps
@@ -178,8 +187,8 @@ class EventRelay:
 
     def _end(self) -> None:
         """Gives back everything, and tells the log. Cannot block."""
-        if self._alarm.cancelled is not None:
-            self._fail(self._alarm.cancelled)
+        if not self._ended:
+            self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
         self._alarm.deadlines.stop()
         self._event.hold.drop()
         if self._chain is not None:

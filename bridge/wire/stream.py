@@ -27,6 +27,11 @@ class Stream:
         self.failed = False
         self.chunks = 0
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether an item is held back. Comments, which `raw` carries too, are none."""
+        return self._held is not None and self._held_items > 0
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames to be sent for one read. Raises ItemTooLarge, or BrokenStream where the framing says so."""
         if self._run is not None:

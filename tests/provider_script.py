@@ -1,0 +1,124 @@
+"""A provider that plays a script: an httpx transport whose answers come part by part, when the test lets them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+
+Part = bytes | asyncio.Event | BaseException
+"""Bytes are one read; an event is waited for; an exception is raised in their place."""
+
+RESET = httpx.ReadError("the provider reset the connection")
+REFUSED = httpx.ConnectError("the provider refused the connection")
+
+SSE = "text/event-stream"
+JSON = "application/json"
+
+
+def silence() -> asyncio.Event:
+    """A gate that nobody opens."""
+    return asyncio.Event()
+
+
+@dataclass(frozen=True)
+class Plays:
+    """One answer: what happens before a connection is there, before its head comes, and then its body."""
+
+    body: Sequence[Part] = ()
+    status: int = 200
+    content_type: str = SSE
+    headers: dict[str, str] = field(default_factory=dict)
+    connecting: Sequence[Part] = ()
+    waiting: Sequence[Part] = ()
+
+
+def streams(*body: Part, content_type: str = SSE) -> Plays:
+    return Plays(body, content_type=content_type)
+
+
+def answers(body: bytes = b'{"ok":true}', status: int = 200, **headers: str) -> Plays:
+    """In one piece. Underscores in a header's name stand for hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Plays([body], status, JSON, named)
+
+
+def refuses() -> Plays:
+    return Plays(connecting=[REFUSED])
+
+
+class Played:
+    """One request, and what became of its answer."""
+
+    def __init__(self, request: httpx.Request) -> None:
+        self.url = str(request.url)
+        self.headers = request.headers
+        self.content = request.read()
+        self.is_connected = False
+        self.is_open = True
+        """The connection is in use: neither read to its end, nor broken, nor closed."""
+        self.was_read_to_its_end = False
+        self.reads = 0
+
+    async def part(self, part: Part) -> bytes:
+        if isinstance(part, BaseException):
+            self.is_open = False
+            raise part
+        if isinstance(part, asyncio.Event):
+            await part.wait()
+            return b""
+        return part
+
+
+class ScriptedProvider(httpx.AsyncBaseTransport):
+    """Plays one script per request, in their order; a request too many is an error of the test."""
+
+    def __init__(self, *plays: Plays) -> None:
+        self._plays = list(plays)
+        self.played: list[Played] = []
+
+    @property
+    def open_streams(self) -> int:
+        return sum(played.is_open for played in self.played)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await request.aread()
+        assert len(self.played) < len(self._plays), f"nobody expected a call of {request.url}"
+        play, played = self._plays[len(self.played)], Played(request)
+        self.played.append(played)
+        try:
+            for part in play.connecting:
+                await played.part(part)
+            played.is_connected = True
+            request.extensions["on_connected"]()
+            for part in play.waiting:
+                await played.part(part)
+        except BaseException:
+            played.is_open = False
+            raise
+        headers = {"content-type": play.content_type, **play.headers}
+        return httpx.Response(play.status, headers=headers, stream=_Body(play, played))
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, play: Plays, played: Played) -> None:
+        self._left = list(play.body)
+        self._played = played
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        assert self._played.is_open, "read after its end"
+        while self._left:
+            data = await self._played.part(self._left[0])
+            del self._left[0]  # after the wait: a read that was cancelled takes nothing away
+            if data:
+                self._played.reads += 1
+                return data
+        self._played.is_open = False
+        self._played.was_read_to_its_end = True
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self._played.is_open = False

@@ -1,0 +1,323 @@
+"""What is retried, what falls through, and what the client is told in the end, over streamed and plain answers."""
+
+import asyncio
+import time
+from email.utils import formatdate
+
+import httpx
+import pytest
+
+from bridge.upstream.dial import TlsError
+from tests.provider_script import REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
+from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, House, said, step
+from tests.stage import run as run_event
+
+QUOTA = b'{"error":{"code":"insufficient_quota","message":"no money left"}}'
+POLICY = b'{"error":{"code":"content_policy_violation","message":"not that"}}'
+
+
+def fails(status: int = 500, body: bytes = b'{"error":{"message":"it failed"}}', **headers: str) -> Plays:
+    return answers(body, status, **headers)
+
+
+# Answers that need no second try.
+
+
+async def test_an_answer_in_one_piece_is_one_frame() -> None:
+    body = b'{"id": 1,\n "big": 12345678901234567890123}'
+    stage = await run_event(step(), answers(body))
+    assert stage.types == ["created"]
+    assert b'"response":%s}' % body in stage.sink.raw[0], "byte for byte"
+    metadata = stage.metadata
+    assert metadata["success"] is True
+    assert (metadata["step"], metadata["status"], metadata["provider"]) == ("0", 200, "openai")
+    assert (metadata["chunks"], metadata["contentType"]) == (0, "application/json")
+    assert "attempts" not in metadata, "there was one"
+
+
+async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadata_again() -> None:
+    stage = await run_event(step(), streams(*WHOLE))
+    assert stage.types == ["created", "stream", "stream", "stream", "done"]
+    first, last = stage.frames[0]["metadata"], stage.metadata
+    assert first.items() <= last.items()
+    assert "response" not in stage.frames[0]
+    assert last["chunks"] == 3
+    assert stage.house.provider.played[0].was_read_to_its_end
+
+
+async def test_the_providers_headers_are_on_the_first_frame_and_again_on_the_last() -> None:
+    play = Plays(WHOLE, headers={"X-Request-Id": "r1", "Set-Cookie": "a=b", "X-Cost": "1"})
+    stage = await run_event(step(), play)
+    expected = {"content-type": SSE, "x-request-id": "r1", "x-cost": "1"}
+    assert [frame["metadata"]["headers"] for frame in (stage.frames[0], stage.last())] == [expected, expected]
+
+
+async def test_usage_and_cost_are_told_where_they_are_known() -> None:
+    plain = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
+    streamed = streams(
+        said("a"),
+        FINISH,
+        b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}\n\n',
+        DONE,
+    )
+    for play in (plain, streamed):
+        metadata = (await run_event(step(), play)).metadata
+        assert metadata["usage"] == {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}
+        assert metadata["cost"] == 0.5
+    assert not {"usage", "cost"} & (await run_event(step(), answers())).metadata.keys()
+
+
+# What is retried on the same step.
+
+CUT_SHORT = streams(ROLE, RESET)
+RETRIED = {
+    **{f"HTTP {status}": fails(status) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)},
+    "a connection refused": refuses(),
+    "a connection reset before the head": Plays(waiting=[RESET]),
+    "an answer in one piece that is cut": Plays([b'{"half":', RESET], content_type="application/json"),
+    "a stream that is cut before it answered": CUT_SHORT,
+    "a stream that ends before it answered": streams(ROLE),
+    "an empty stream": streams(),
+    "comments and nothing else": streams(b": busy\n\n"),
+    "a stream whose error stands for 503": streams(ROLE, OVERLOADED),
+    "a stream whose error stands for 429": streams(b'data: {"error":{"type":"rate_limit_error"}}\n\n'),
+    "a bare JSON error in place of a stream": streams(b'{"error":{"code":503,"message":"busy"}}'),
+}
+
+
+@pytest.mark.parametrize("play", RETRIED.values(), ids=RETRIED)
+async def test_these_are_tried_again_on_the_same_step(play: Plays) -> None:
+    stage = await House(play, streams(*WHOLE)).event([step(maxAttempts=2), step("groq")]).begin()
+    assert stage.frames == [], "nothing is told of a step that has not answered"
+    await stage.pass_s(0.6)
+    assert stage.types == ["created", "stream", "stream", "stream", "done"]
+    assert stage.metadata["step"] == "0"
+    assert [attempt["step"] for attempt in stage.metadata["attempts"]] == ["0", "0"]
+
+
+NOT_RETRIED = {
+    **{f"HTTP {status}": fails(status) for status in (300, 301, 304, 400, 401, 402, 403, 404, 413, 422, 501, 505)},
+    "no TLS": Plays(connecting=[TlsError("no TLS with it")]),
+    "exhausted quota": fails(429, QUOTA),
+    "exhausted quota in a stream": streams(b"data: " + QUOTA + b"\n\n"),
+    "a stream whose error stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
+    "what is no HTTP": Plays(waiting=[httpx.RemoteProtocolError("what is this")]),
+    "an item that is too large": streams(ROLE, b"data: {" + b" " * 2000),
+}
+
+
+@pytest.mark.parametrize("play", NOT_RETRIED.values(), ids=NOT_RETRIED)
+async def test_these_go_to_the_next_step_at_once(play: Plays) -> None:
+    house = House(play, streams(*WHOLE), max_item_bytes=1000)
+    stage = await house.event([step(maxAttempts=5), step("groq")]).begin()
+    assert stage.types == ["created", "stream", "stream", "stream", "done"]
+    assert (stage.metadata["step"], stage.metadata["provider"]) == ("1", "groq")
+
+
+async def test_by_default_a_step_is_tried_once() -> None:
+    stage = await run_event(step(), fails(503))
+    assert len(stage.house.provider.played) == 1
+
+
+async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
+    house = House(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
+    stage = await house.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).begin()
+    attempts = stage.metadata["attempts"]
+    assert [(a["step"], a["provider"], a.get("status"), a.get("code")) for a in attempts] == [
+        ("0", "openai", None, 9010),
+        ("0", "openai", 503, 503),
+        ("1", "groq", 200, 9017),
+        ("2", "mistral", 200, None),
+    ]
+    assert [a.get("reason") for a in attempts] == [
+        "the provider refused the connection",
+        "it failed",
+        "too busy",
+        None,
+    ]
+    assert all(isinstance(a["durationMs"], int) for a in attempts)
+
+
+async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
+    """Usage and chunks of an attempt that was not told are not those of the answer."""
+    begun = b'data: {"type":"message_start","message":{"usage":{"input_tokens":99}}}\n\n'
+    stage = await run_event([step(), step("groq")], streams(begun), answers())
+    assert "usage" not in stage.metadata
+    assert stage.metadata["chunks"] == 0
+
+
+# How long the bridge waits before it tries again.
+
+
+async def waits(stage_config: dict[str, object], *plays: Plays) -> list[tuple[float, float]]:
+    """Between which instants each retry began, in tenths of a second."""
+    house = House(*plays, answers())
+    stage = await house.event(step(**stage_config)).begin()
+    found, waited, tried = [], 0.0, 1
+    while not stage.is_over:
+        await stage.pass_s(0.1)
+        waited += 0.1
+        if len(house.provider.played) > tried:
+            tried += 1
+            found.append((waited - 0.1, waited))
+            waited = 0.0
+    stage.check_nothing_is_left()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("backoff", "expected_s"), [("constant", [1, 1, 1]), ("linear", [1, 2, 3]), ("exponential", [1, 2, 4])]
+)
+async def test_the_pause_grows_as_the_step_says_give_or_take_a_fifth(backoff: str, expected_s: list[float]) -> None:
+    config: dict[str, object] = {"maxAttempts": 4, "retryDelay": 1000, "backoff": backoff}
+    for pause_s, (after, before) in zip(expected_s, await waits(config, *[fails()] * 3), strict=True):
+        assert pause_s * 0.8 - 0.11 <= after
+        assert before <= pause_s * 1.2 + 0.11
+
+
+@pytest.mark.parametrize("headers", [{"retry_after": "3"}, {"retry_after_ms": "3000", "retry_after": "9"}])
+async def test_retry_after_takes_the_place_of_the_pause(headers: dict[str, str]) -> None:
+    ((after, before),) = await waits({"maxAttempts": 2, "retryDelay": 100}, fails(429, **headers))
+    assert after < 3.01 < before + 0.11
+
+
+async def test_retry_after_may_be_a_date() -> None:
+    at = formatdate(time.time() + 5, usegmt=True)
+    ((_, before),) = await waits({"maxAttempts": 2, "retryDelay": 100}, fails(429, retry_after=at))
+    assert 3.8 <= before <= 5.2, "a date has whole seconds"
+
+
+async def test_one_who_asks_for_more_than_max_retry_after_is_not_asked_again() -> None:
+    busy = fails(429, retry_after="11")
+    stage = await run_event(step(maxAttempts=3), busy)
+    assert stage.last()["error"]["retryAfterMs"] == 11_000
+    stage = await run_event([step(maxAttempts=3), step("groq")], busy, answers())
+    assert stage.metadata["step"] == "1"
+    ((_, before),) = await waits({"maxAttempts": 2, "maxRetryAfter": 12_000}, busy)
+    assert before > 10.9
+
+
+async def test_a_pause_is_a_phase() -> None:
+    stage = await House(fails(), answers()).event(step(maxAttempts=2)).begin()
+    assert stage.relay.phase == "backing off"
+    await stage.pass_s(0.7)
+    assert stage.is_over
+
+
+# A policy's refusal.
+
+
+async def test_a_refusal_by_policy_is_the_answer() -> None:
+    stage = await run_event([step(maxAttempts=3), step("groq")], fails(400, POLICY))
+    assert stage.types == ["created"]
+    assert (stage.metadata["status"], stage.metadata["success"]) == (400, False)
+    assert stage.last()["response"]["error"]["code"] == "content_policy_violation"
+
+
+async def test_unless_another_opinion_is_wanted() -> None:
+    stage = await run_event([step(onPolicy="next"), step("groq")], fails(400, POLICY), answers())
+    assert (stage.code, stage.metadata["step"]) == (None, "1")
+
+
+@pytest.mark.parametrize("steps", [[step()], [step(), step("groq")]], ids=["last step", "first of two"])
+async def test_a_refusal_inside_a_stream_is_the_answer_too(steps: list[object]) -> None:
+    stage = await run_event(steps, streams(ROLE, b"data: " + POLICY + b"\n\n"))
+    assert stage.types == ["created", "stream", "stream", "error"]
+    assert (stage.code, stage.last()["error"]["retryable"]) == (9017, False)
+    stage = await run_event(
+        [step(onPolicy="next"), step("groq")], streams(ROLE, b"data: " + POLICY + b"\n\n"), answers()
+    )
+    assert (stage.code, stage.metadata["step"]) == (None, "1")
+
+
+async def test_a_refusal_inside_a_stream_stands_before_an_earlier_failure() -> None:
+    stage = await run_event([step(), step("groq")], fails(503), streams(b"data: " + POLICY + b"\n\n"))
+    assert (stage.types, stage.code) == (["created", "stream", "error"], 9017)
+
+
+# When all fail.
+
+
+async def test_the_answer_is_the_last_one_that_a_provider_gave_with_its_step() -> None:
+    steps = [step(), step("groq"), step("mistral")]
+    stage = await run_event(steps, fails(401), fails(503, b'{"error":"second"}', x_request_id="r2"), refuses())
+    assert stage.types == ["created"]
+    last = stage.last()
+    assert last["response"] == {"error": "second"}
+    assert last["error"] == {"code": 503, "message": "second", "source": "provider", "retryable": True}
+    metadata = stage.metadata
+    assert (metadata["step"], metadata["provider"], metadata["status"]) == ("1", "groq", 503)
+    assert metadata["headers"]["x-request-id"] == "r2"
+    assert [a.get("code") for a in metadata["attempts"]] == [401, 503, 9010]
+
+
+async def test_the_bridges_own_error_is_the_answer_only_if_none_gave_any() -> None:
+    stage = await run_event([step(), step("groq")], refuses(), Plays(waiting=[RESET]))
+    last = stage.last()
+    assert last["type"] == "universal.created"
+    assert last["response"] == {
+        "success": False,
+        "result": [],
+        "messages": [],
+        "error": [{"code": 9012, "message": "the provider reset the connection"}],
+        "name": "AiGatewayError",
+        "httpCode": 502,
+        "internalCode": 9012,
+        "message": "the provider reset the connection",
+    }
+    assert last["error"]["code"] == 9012
+    assert (stage.metadata["step"], stage.metadata["status"], stage.metadata["success"]) == ("1", 502, False)
+
+
+OWN_ERRORS: dict[str, tuple[list[Part], list[Part], int]] = {
+    "connect": ([REFUSED], [], 9010),
+    "TLS": ([TlsError("its certificate is not accepted")], [], 9011),
+    "reset before an answer": ([], [RESET], 9012),
+    "no HTTP": ([], [httpx.RemoteProtocolError("what is this")], 9019),
+    "what cannot be sent": ([], [httpx.LocalProtocolError("no such header")], 9007),
+}
+
+
+@pytest.mark.parametrize(("connecting", "waiting", "code"), OWN_ERRORS.values(), ids=OWN_ERRORS)
+async def test_each_way_to_get_no_answer_has_its_code(connecting: list[Part], waiting: list[Part], code: int) -> None:
+    stage = await run_event(step(), Plays(connecting=connecting, waiting=waiting))
+    assert (stage.types, stage.code) == (["created"], code)
+    assert stage.last()["response"]["internalCode"] == code
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    stage = await run_event(step(), answers(b"", status, location="https://elsewhere.test/"))
+    assert (stage.code, stage.metadata["status"]) == (9019, status)
+    assert stage.last()["response"] is None
+    assert len(stage.house.provider.played) == 1
+
+
+async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
+    stage = await run_event(step(), streams())
+    assert (stage.types, stage.code) == (["created"], 9019)
+    assert stage.metadata["status"] == 502
+
+
+async def test_the_bodies_of_failed_answers_are_given_back_one_by_one() -> None:
+    """There is room for two: the one that is kept so far, and the one that comes."""
+    big = b'{"error":"%s"}' % (b"x" * 20_000)
+    house = House(*[fails(500, big)] * 4, budget_bytes=45_000)
+    stage = await house.event([step(maxAttempts=4, retryDelay=0)]).begin()
+    assert [a["code"] for a in stage.metadata["attempts"]] == [500] * 4
+
+
+async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
+    house = House(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
+    stage = await house.event(step()).begin()
+    assert (stage.types, stage.code, stage.metadata["status"]) == (["created"], 9008, 503)
+
+
+async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -> None:
+    gate = asyncio.Event()
+    house = House(
+        Plays([b'"%s' % (b"x" * 9000), gate, b"y" * 9000], content_type="text/plain"), answers(), budget_bytes=12_000
+    )
+    stage = await house.event([step(), step("groq")]).begin()
+    await stage.open(gate)
+    assert (stage.code, stage.metadata["step"]) == (None, "1")

@@ -1,0 +1,116 @@
+"""`frames: raw`: the provider's body as it came, in runs that end where items end; everything else is the same."""
+
+import asyncio
+import base64
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.clock import ClockLoop
+from tests.provider_script import RESET, Part, Plays, answers, silence, streams
+from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, Frame, House, Stage, said, step
+from tests.stage import run as run_event
+from tests.wire.messages_of_aws import event as aws_message
+
+RAW = step(frames="raw")
+GEMINI = RAW | {"provider": "google-ai-studio", "endpoint": "v1beta/models/m:streamGenerateContent"}
+
+AWS = (
+    aws_message("contentBlockDelta", b'{"delta":{"text":"caf\xc3\xa9"}}')
+    + aws_message("messageStop", b'{"stopReason":"end_turn"}')
+    + aws_message("metadata", b'{"usage":{}}')
+)
+BODIES: dict[str, tuple[bytes, str, Frame]] = {
+    "SSE": (b"".join((b": hello\n\n", *WHOLE)), "text/event-stream", RAW),
+    "SSE with CRLF and a BOM": (
+        b"\xef\xbb\xbf" + b"".join(WHOLE).replace(b"\n", b"\r\n"),
+        "text/event-stream",
+        RAW,
+    ),
+    "SSE without its last blank line": (b"".join(WHOLE).rstrip(), "text/event-stream", RAW),
+    "SSE of one line's end": (b"data: caf\xc3\xa9\r\rdata: 2\r\r\n", "text/event-stream", RAW),
+    "NDJSON": (b'{"a":1}\n\n{"a":"\xe2\x82\xac"}\n{"a":3}', "application/x-ndjson", RAW),
+    "an array": (
+        b'[{"candidates":[{"index":0,"finishReason":"STOP"}]}\r\n,\r\n{"usageMetadata":{}}]\n',
+        "application/json",
+        GEMINI,
+    ),
+    "an AWS event stream": (AWS, "application/vnd.amazon.eventstream", RAW),
+    "audio": (bytes(range(256)) * 4, "audio/mpeg", RAW),
+}
+
+
+def body_of(stage: Stage) -> bytes:
+    """The runs, put together again."""
+    return b"".join(
+        base64.b64decode(frame["response"]) if frame["encoding"] == "base64" else frame["response"].encode()
+        for frame in stage.frames
+        if frame["type"] == "universal.stream"
+    )
+
+
+@pytest.mark.parametrize(("body", "called", "request_"), BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("size", [1, 7, 50, 10_000])
+async def test_the_runs_are_the_body(body: bytes, called: str, request_: Frame, size: int) -> None:
+    reads = [body[at : at + size] for at in range(0, len(body), size)]
+    stage = await run_event(request_, Plays(reads, content_type=called))
+    assert (stage.types[0], stage.types[-1]) == ("created", "done")
+    assert body_of(stage) == body
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(BODIES)), cut=st.booleans())
+def test_also_where_it_is_held_back_or_cut(data: st.DataObject, name: str, cut: bool) -> None:
+    body, called, request_ = BODIES[name]
+    places = sorted(data.draw(st.sets(st.integers(1, len(body) - 1), max_size=8)))
+    reads: list[Part] = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
+    if cut:
+        reads[-1:] = [RESET]
+        body = body[: places[-1]] if places else b""
+
+    async def play() -> None:
+        stage = await run_event([request_, step()], Plays(reads, content_type=called), answers())
+        if "stream" in stage.types:
+            assert body_of(stage) == body
+        else:
+            assert cut, "what was held back was dropped, and the next step answered"
+            assert stage.metadata["step"] == "1"
+
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        runner.run(play())
+
+
+async def test_a_run_ends_where_an_item_ends_and_text_is_text() -> None:
+    gate = asyncio.Event()
+    first, rest = said("caf\u00e9")[:-5], said("caf\u00e9")[-5:]
+    stage = await House(streams(ROLE + first, gate, rest, silence())).event(RAW).begin()
+    assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode()]
+    await stage.open(gate)
+    assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode(), said("caf\u00e9").decode()]
+    assert {frame["encoding"] for frame in stage.frames[1:]} == {"text"}
+    await stage.cancel()
+
+
+async def test_everything_else_is_the_same() -> None:
+    """Metadata, holding back, the end mark, an error inside."""
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    stage = await run_event([RAW, step("groq")], streams(said("a"), FINISH, usage, DONE))
+    assert (stage.metadata["chunks"], stage.metadata["usage"]["totalTokens"]) == (4, 5)
+    stage = await run_event([RAW, step("groq")], streams(ROLE, RESET), streams(*WHOLE))
+    assert stage.metadata["step"] == "1"
+    stage = await run_event(RAW, streams(said("a"), RESET))
+    assert (stage.code, body_of(stage)) == (9016, said("a"))
+    stage = await run_event([RAW, step("groq")], streams(said("a") + OVERLOADED))
+    assert (stage.code, body_of(stage)) == (9017, said("a") + OVERLOADED)
+
+
+async def test_an_answer_in_one_piece_is_the_same_too() -> None:
+    stage = await run_event(RAW, answers())
+    assert stage.last()["response"] == {"ok": True}
+
+
+async def test_what_was_said_of_an_item_that_the_end_broke_off_is_part_of_the_body() -> None:
+    stage = await run_event(RAW, streams(said("a"), b'data: {"cho', RESET))
+    assert body_of(stage) == said("a") + b'data: {"cho'
+    assert stage.code == 9016
