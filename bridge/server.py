@@ -2,16 +2,14 @@
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from bridge.budget import Budget
 from bridge.config import Config
-from bridge.errors import BadField, BridgeError, ClientError, Draining, InternalError, OutOfMemoryBudget, UnknownGateway
+from bridge.errors import BadField, Draining, OutOfMemoryBudget, UnknownGateway
 from bridge.event import Shared
 from bridge.gateways import Gateway
 from bridge.handshake import (
@@ -23,32 +21,23 @@ from bridge.handshake import (
     is_compat,
     offered_protocols,
 )
+from bridge.http_errors import WEBSOCKET_WANTED, Connection, UpgradeRequired, own_errors
 from bridge.plan import Ground
 from bridge.policy.breaker import Breakers
 from bridge.session import Session, Terms
 from bridge.settings import from_headers
+from bridge.tls import server_context
 from bridge.upstream.http import Upstream
-from bridge.websocket import ClientSocket
-from bridge.wire.frames import error_body
+from bridge.websocket import CLOSE_GRACE_S, ClientSocket
 
 log = logging.getLogger("bridge.server")
 
-LOOK_S: Final = 1.0
-"""How often connections without a handshake are looked at."""
+# What it has to say of a handshake holds the subprotocols that were offered, and one may be a token.
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class NotFound(ClientError):
-    """No such path; the message says which there are."""
-
-    status = 404
-    code = 9002
-
-
-class UpgradeRequired(ClientError):
-    status = 426
-    code = 9001
+BACKLOG: Final = 1024
+"""Connections that the kernel takes on its own while we are busy."""
 
 
 class Server:
@@ -60,57 +49,75 @@ class Server:
         self._shared = Shared(upstream, Breakers(), config.server.max_item_bytes)
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
         self._sessions: set[Session] = set()
+        self._session_ended = asyncio.Event()
         self._is_draining = False
-        self._empty = asyncio.Event()
-        self._runner = web.AppRunner(self._application(), access_log=None, handle_signals=False)
-        self._site: web.TCPSite | None = None
-        self._doorman: _Doorman | None = None
+        self._stopping = asyncio.Lock()
+        self._runner = web.AppRunner(self._application(), handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
+        self._listening: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Raises OSError when the address cannot be had."""
-        server = self._config.server
-        await self._runner.setup()
-        self._site = web.TCPSite(
-            self._runner, server.host, server.port, ssl_context=_tls(self._config), reuse_address=True, backlog=1024
-        )
-        await self._site.start()
-        assert self._runner.server is not None
-        self._doorman = _Doorman(self._runner.server, server.handshake_timeout / 1000)
+        """Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
+        then."""
+        try:
+            self._listening = await self._listen()
+        except BaseException:
+            await self._close()
+            raise
 
     @property
     def url(self) -> str:
         """Where it listens, as a WebSocket URL without a path; the port is the real one."""
-        server = self._config.server
-        host, port = self._runner.addresses[0][:2]
+        assert self._listening is not None
+        host, port = self._listening.sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        return f"{'wss' if server.tls_cert else 'ws'}://{shown}:{port}"
+        return f"{'wss' if self._config.server.tls_cert else 'ws'}://{shown}:{port}"
 
     async def stop(self) -> None:
         """Drain: events in flight finish or meet the deadline, sockets close with 1001; then nothing is left open."""
         self._is_draining = True
-        if self._site is not None:
-            await self._site.stop()
-        for session in list(self._sessions):
-            session.drain()
-        try:
-            async with asyncio.timeout(self._config.server.drain_timeout / 1000):
-                await self._all_gone()
-        except TimeoutError:
+        async with self._stopping:
+            if self._listening is not None:
+                self._listening.close()
             for session in list(self._sessions):
-                session.end_events()
-            await self._all_gone()
-        if self._doorman is not None:
-            self._doorman.stop()
-        await self._runner.cleanup()
-        await self._upstream.aclose()
+                session.drain()
+            try:
+                async with asyncio.timeout(self._config.server.drain_timeout / 1000):
+                    await self._all_gone()
+            except TimeoutError:
+                for session in list(self._sessions):
+                    session.end_events()
+                await self._all_gone()
+            await self._close()
+
+    async def _listen(self) -> asyncio.Server:
+        loop, server = asyncio.get_running_loop(), self._config.server
+        context = server_context(server)
+        await self._runner.setup()
+        assert self._runner.server is not None
+        patience_s = server.handshake_timeout / 1000
+        return await loop.create_server(
+            # Its keep-alive is for silent connections too: who does not send a request in time is let go of.
+            partial(Connection, self._runner.server, loop=loop, keepalive_timeout=patience_s),
+            server.host,
+            server.port,
+            backlog=BACKLOG,
+            reuse_address=True,
+            ssl=context,
+            ssl_handshake_timeout=patience_s if context else None,
+            ssl_shutdown_timeout=CLOSE_GRACE_S if context else None,
+        )
 
     async def _all_gone(self) -> None:
         while self._sessions:
-            self._empty.clear()
-            await self._empty.wait()
+            self._session_ended.clear()
+            await self._session_ended.wait()
+
+    async def _close(self) -> None:
+        await self._runner.cleanup()
+        await self._upstream.aclose()
 
     def _application(self) -> web.Application:
-        app = web.Application(middlewares=[_own_errors])
+        app = web.Application(middlewares=[own_errors])
         app.router.add_get("/v1/{account}/{gateway}", self._socket)
         app.router.add_get("/v1/{account}/{gateway}/", self._socket)
         return app
@@ -122,7 +129,7 @@ class Server:
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
         check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise UpgradeRequired("this is a WebSocket's address: connect to it with ws:// or wss://")
+            raise UpgradeRequired(WEBSOCKET_WANTED)
         terms = self._terms(request, gateway)
         self._admit()
         echoed = echoed_protocol(offered)
@@ -133,23 +140,25 @@ class Server:
             max_msg_size=2 * self._config.server.max_message_bytes + 1,
             protocols=(echoed,) if echoed else (),
         )
-        writer = await response.prepare(request)
-        assert writer is not None
-        socket = ClientSocket(request, response, writer)
-        session = Session(response, socket, terms, self._config.server, self._shared, self._memory)
+        await response.prepare(request)
+        await self._run(
+            Session(response, ClientSocket(request, response), terms, self._config.server, self._shared, self._memory)
+        )
+        return response
+
+    async def _run(self, session: Session) -> None:
         self._sessions.add(session)
         try:
             if self._is_draining:
                 session.drain()
             await session.run()
+        except Exception:
+            log.exception("a session failed for a reason that nobody expected")
         finally:
             self._sessions.discard(session)
-            self._empty.set()
-        return response
+            self._session_ended.set()
 
     def _gateway(self, request: web.Request) -> Gateway:
-        if self._doorman is not None:
-            self._doorman.let_in(request)
         name = request.match_info["gateway"]
         gateway = self._config.gateway(name)
         if gateway is None:
@@ -173,62 +182,3 @@ class Server:
         most = self._config.server.max_sockets
         if len(self._sessions) >= most:
             raise OutOfMemoryBudget(f"{most} sockets are open, and no more are taken")
-
-
-class _Doorman:
-    """Lets go of connections that do not send a handshake in time."""
-
-    def __init__(self, server: web.Server, patience_s: float) -> None:
-        self._server = server
-        self._patience_s = patience_s
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[RequestHandler, float] = {}
-        self._known: set[object] = set()
-        self._timer = self._loop.call_later(LOOK_S, self._look)
-
-    def let_in(self, request: web.Request) -> None:
-        self._known.add(request.protocol)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        open_now = set(self._server.connections)
-        self._known &= open_now
-        self._waiting = {c: self._waiting.get(c, now) for c in open_now - self._known}
-        for connection, since in self._waiting.items():
-            if now - since >= self._patience_s:
-                connection.force_close()
-        self._timer = self._loop.call_later(LOOK_S, self._look)
-
-
-@web.middleware
-async def _own_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error before the upgrade has the bridge's own body."""
-    try:
-        return await handler(request)
-    except BridgeError as error:
-        return _error_response(error)
-    except web.HTTPNotFound:
-        return _error_response(NotFound("no such path: a gateway's is /v1/{account_id}/{gateway_id}"))
-    except web.HTTPMethodNotAllowed:
-        return _error_response(UpgradeRequired("this is a WebSocket's address: connect to it with ws:// or wss://"))
-    except web.HTTPException as error:
-        return _error_response(UpgradeRequired(error.text or error.reason))
-    except Exception:
-        log.exception("a handshake failed for a reason that nobody expected")
-        return _error_response(InternalError("internal error; the bridge's log tells more"))
-
-
-def _error_response(error: BridgeError) -> web.Response:
-    return web.Response(body=error_body(error), status=error.status, content_type="application/json")
-
-
-def _tls(config: Config) -> ssl.SSLContext | None:
-    server = config.server
-    if server.tls_cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls_cert, server.tls_key)
-    return context

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from itertools import count
 from typing import Final, assert_never
 
 import orjson
@@ -20,8 +21,8 @@ from bridge.websocket import ClientSocket
 from bridge.wire.frames import heartbeat, refusal
 from bridge.wire.messages import Cancel, Create, EventId, Limits, Refused, parse
 
-CLOSE_GRACE_S: Final = 5.0
-"""How long a client may take to answer a close frame; then it is let go of without."""
+MESSAGES_PER_TURN: Final = 64
+"""How many messages that have come already one socket takes before its neighbours have a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +61,26 @@ class Session:
         self._tasks = Tasks()
         self._closing = Tasks()
         self._messages = 0
-        self._draining = False
+        self._unread_answers = 0
+        self._is_draining = self._is_closing = False
         self._watch = Watch(socket, times_of(server, terms.heartbeat_s), self._beat, self._on_slow_client)
+        socket.on_gone = self._on_gone
 
     async def run(self) -> None:
-        """Reads until the client leaves or is sent away; then its events end."""
+        """Reads until the client leaves or is sent away. Then its events end, and nothing is left open."""
         self._watch.start()
         try:
             await self._read()
         finally:
             self._watch.stop()
-            self._cancel_all(Cancelled("the socket was closed"))
-            await self._tasks.end_all()
+            self._on_gone()
             await self._closing.wait_all()
+            await self._socket.let_go()
+            await self._tasks.wait_all()
 
     def drain(self) -> None:
-        """No new events; close as soon as there are none."""
-        self._draining = True
+        """No new events; close as soon as there are none. May be called again."""
+        self._is_draining = True
         self._close_if_drained()
 
     def end_events(self) -> None:
@@ -84,21 +88,29 @@ class Session:
         self._cancel_all(Draining("the bridge is shutting down"))
 
     async def _read(self) -> None:
-        while True:
+        for received in count(1):
             while self._budget.is_full:
                 self._room.clear()
                 await self._room.wait()
+            if not received % MESSAGES_PER_TURN:
+                await asyncio.sleep(0)
             message = await self._response.receive()
-            self._watch.heard()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._take(message.data)
                 case WSMsgType.PING:
+                    await self._may_answer()
                     self._socket.control(WSMsgType.PONG, message.data)
                 case WSMsgType.PONG:
                     pass
                 case _:
                     return
+
+    async def _may_answer(self) -> None:
+        """A client that takes no answers may ask for some more of them, but not for any number."""
+        self._unread_answers = self._unread_answers + 1 if self._socket.is_full else 0
+        if self._unread_answers > self._server.max_in_flight:
+            await self._socket.drained()
 
     async def _take(self, data: bytes) -> None:
         """One message. Never raises for what it holds."""
@@ -107,16 +119,21 @@ class Session:
             message = parse(data, self._terms.settings, self._limits)
         else:
             message = await asyncio.to_thread(parse, data, self._terms.settings, self._limits)
+        if isinstance(message, Cancel):
+            self._cancel(message.event_id)
+            return
+        await self._may_answer()
         match message:
             case Create():
                 self._create(message, len(data), index)
-            case Cancel(event_id=event_id):
-                if relay := self._events.get(event_id.key):
-                    relay.cancel(Cancelled("cancelled by the client"))
             case Refused():
                 self._refuse(message, index)
             case _:
                 assert_never(message)
+
+    def _cancel(self, event_id: EventId) -> None:
+        if relay := self._events.get(event_id.key):
+            relay.cancel(Cancelled("cancelled by the client"))
 
     def _create(self, create: Create, size: int, index: int) -> None:
         event_id = create.event_id or _made_up()
@@ -141,11 +158,11 @@ class Session:
             self._room.set()
 
     def _admit(self, hold: Hold, size: int) -> None:
-        if self._draining:
+        if self._is_draining:
             raise Draining("the bridge is shutting down; connect anew")
         if len(self._events) >= self._server.max_in_flight:
             raise TooManyInFlight(f"{len(self._events)} events are in flight on this socket; wait for one to end")
-        hold.add(size)
+        hold.add(size, overdraw=True)  # it is here already; what would come after it is not read
 
     def _refuse(self, refused: Refused, index: int) -> None:
         """An owned fault is its event's last frame; any other belongs to the message."""
@@ -174,19 +191,20 @@ class Session:
             relay.cancel(error)
 
     def _close_if_drained(self) -> None:
-        if self._draining and not self._events:
-            self._closing.start(self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down"), "close")
+        if self._is_draining and not self._events:
+            self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down")
 
-    async def _close(self, code: WSCloseCode, reason: bytes) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_GRACE_S):
-                await self._response.close(code=code, message=reason)
-        except TimeoutError:
-            self._socket.abort()
+    def _close(self, code: WSCloseCode, reason: bytes) -> None:
+        if not self._is_closing:
+            self._is_closing = True
+            self._closing.start(self._socket.close(code, reason), "close")
 
     def _on_slow_client(self) -> None:
         self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
-        self._closing.start(self._close(WSCloseCode.POLICY_VIOLATION, b"too slow"), "close")
+        self._close(WSCloseCode.POLICY_VIOLATION, b"too slow")
+
+    def _on_gone(self) -> None:
+        self._cancel_all(Cancelled("the socket was closed"))
 
     def _beat(self) -> None:
         beats = [(relay.event_id, relay.phase, str(relay.step)) for relay in self._events.values()]

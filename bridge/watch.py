@@ -54,7 +54,7 @@ class Watch:
         self._beat = beat
         self._on_slow = on_slow
         now = self._loop.time()
-        self._heard_at = self._taken_at = self._pinged_at = self._beat_at = now
+        self._taken_at = self._pinged_at = self._beat_at = self._unheard_at = now
         self._stuck_at: float | None = None
         self._taken_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -67,16 +67,14 @@ class Watch:
             self._timer.cancel()
             self._timer = None
 
-    def heard(self) -> None:
-        """Something came from the client."""
-        self._heard_at = self._loop.time()
-
     def _look(self) -> None:
         now = self._loop.time()
         self._see_what_was_taken(now)
+        if not self._socket.is_heard:
+            self._unheard_at = now  # whom nobody listens to cannot be called silent
         if self._stuck_at is not None and now >= self._stuck_at + self._times.slow_s:
             self._on_slow()
-        elif now >= max(self._heard_at, self._taken_at) + self._times.peer_s:
+        elif now >= max(self._socket.heard_at, self._taken_at, self._unheard_at) + self._times.peer_s:
             self._socket.abort()
         else:
             self._speak(now)
@@ -90,7 +88,7 @@ class Watch:
             self._stuck_at = now
         if taken_bytes > self._taken_bytes or not waiting_bytes:
             self._stuck_at = None
-        self._taken_bytes = taken_bytes
+        self._taken_bytes = max(taken_bytes, self._taken_bytes)
 
     def _speak(self, now: float) -> None:
         if now >= self._ping_at:
@@ -102,7 +100,7 @@ class Watch:
 
     @property
     def _ping_at(self) -> float:
-        return max(self._heard_at, self._pinged_at) + self._times.ping_s
+        return max(self._socket.heard_at, self._pinged_at) + self._times.ping_s
 
     def _next(self, now: float) -> float:
         at = min(now + self._times.step_s, self._ping_at)

@@ -1,14 +1,19 @@
-"""The client's socket, written to as the hot path wants it: all frames of one read in one write.
+"""The client's connection: written to as the hot path wants it, and watched for what it takes, says, and when it goes.
 
 aiohttp's own `send_frame` is a coroutine and a write per frame. Frames of a server are unmasked, and compression is
 off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run of them goes to the transport at once.
 """
 
+import asyncio
 import struct
+import sys
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import WSMsgType, web
-from aiohttp.abc import AbstractStreamWriter
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long a client may take to read what is left for it, and to answer a close frame; then it is let go of."""
 
 _FIN: Final = 0x80
 _SHORT: Final = struct.Struct("!BB").pack
@@ -16,29 +21,78 @@ _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
 
 
-class ClientSocket:
-    """Sends frames, and knows whether they are taken. Made of a prepared `WebSocketResponse` and its request."""
+class ClientSocket(asyncio.Protocol):
+    """Sends frames, and knows what becomes of them. Made of a prepared `WebSocketResponse` and its request.
 
-    def __init__(self, request: web.BaseRequest, response: web.WebSocketResponse, writer: AbstractStreamWriter) -> None:
+    Stands between the transport and aiohttp's protocol: what asyncio says passes through here. aiohttp does not tell
+    that a part of a message has come, nor that the connection is gone while nobody receives; and whoever is cancelled
+    while it waits for aiohttp's `drain` takes all others with it that wait for the same.
+    """
+
+    def __init__(self, request: web.BaseRequest, response: "web.WebSocketResponse[bool]") -> None:
         assert request.transport is not None
+        self._loop = asyncio.get_running_loop()
         self._transport = request.transport
-        self._protocol = request.protocol
+        self._handler = request.protocol
         self._response = response
-        self._writer = writer
+        self._descriptor: int = request.transport.get_extra_info("socket").fileno()
         self._written_bytes = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._gone = asyncio.Event()
+        self.on_gone: Callable[[], None] = _nothing
+        """Called when the connection is lost."""
+        self.heard_at = self._loop.time()
+        """When something came from the client last, be it a part of a message."""
+        self._transport.set_protocol(self)
+
+    # What asyncio calls.
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        self._handler.data_received(data)
+
+    def eof_received(self) -> None:
+        self._handler.eof_received()
+
+    def pause_writing(self) -> None:
+        self._flowing.clear()
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._flowing.set()
+        self._handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handler.connection_lost(exc)
+        self._flowing.set()
+        self._gone.set()
+        self.on_gone()
+
+    # What the session and its events call.
 
     @property
     def is_full(self) -> bool:
-        return self._protocol.writing_paused
+        return not self._flowing.is_set()
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether the client is listened to; not while more has come than can be taken."""
+        return self._transport.is_reading()
 
     @property
     def waiting_bytes(self) -> int:
-        """What stands in line and was not taken yet."""
-        return self._transport.get_write_buffer_size()
+        """What stands in line, here or in the kernel, and was not taken by the client's side yet."""
+        if self._gone.is_set():
+            return 0
+        return self._transport.get_write_buffer_size() + _unacknowledged_bytes(self._descriptor)
 
     @property
     def taken_bytes(self) -> int:
-        """How much of all messages so far the connection has taken. Control frames do not count: pings are no proof."""
+        """How much of all messages so far the client's side has taken. Control frames do not count: pings prove little.
+
+        Less by those that stand in line themselves.
+        """
         return self._written_bytes - self.waiting_bytes
 
     def send(self, frames: list[bytes]) -> None:
@@ -61,16 +115,34 @@ class ClientSocket:
             self._write(b"".join(parts))
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """A ping, a pong or a close frame; at most 125 bytes of payload."""
-        if not self._transport.is_closing():
+        """A ping or a pong; at most 125 bytes of payload."""
+        if not (self._response.closed or self._transport.is_closing()):
             self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
 
     async def drained(self) -> None:
-        """Until frames no longer stand in line, or the socket is gone."""
+        """Until frames no longer stand in line, or the connection is gone."""
+        await self._flowing.wait()
+
+    async def close(self, code: int, reason: bytes) -> None:
+        """Say goodbye, behind all that was said before, and wait for the answer; not for long."""
         try:
-            await self._writer.drain()
-        except ConnectionError:
-            return
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._response.close(code=code, message=reason)
+        except TimeoutError:
+            self.abort()
+
+    async def let_go(self) -> None:
+        """Close the connection; what stands in line may still be taken, but not for long. Returns when it is gone."""
+        self._transport.close()
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._gone.wait()
+        except TimeoutError:
+            self.abort()
+            await self._gone.wait()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """Let go of the connection at once; what stands in line is lost."""
@@ -84,3 +156,23 @@ class ClientSocket:
     def _write(self, data: bytes) -> None:
         self._written_bytes += len(data)
         self._transport.write(data)
+
+
+def _nothing() -> None: ...
+
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
+
+    def _unacknowledged_bytes(descriptor: int) -> int:
+        """What the kernel holds of a socket's output, sent or not (tcp(7), SIOCOUTQ)."""
+        try:
+            return int.from_bytes(ioctl(descriptor, TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+else:
+
+    def _unacknowledged_bytes(descriptor: int) -> int:
+        """Not told here: what the kernel has taken counts as taken by the client."""
+        return 0
