@@ -1,46 +1,86 @@
 """Which headers of a request go to the provider (PROTOCOL.md, B "The whole HTTP exchange")."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from typing import Final
+
+import msgspec
 
 from bridge.errors import BadField, TooLarge
+from bridge.wire.spans import JsonType, string_in, type_of
 
-SETTING_PREFIX = "cf-aig-"
+SETTING_PREFIX: Final = "cf-aig-"
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
-_BAD_IN_VALUE = re.compile(r"[\r\n\0]")
-_HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-_OURS = {"host", "content-length", "expect", "accept-encoding", "cf-cache-ttl", "cf-skip-cache"}
-_NOT_FORWARDED = _HOP_BY_HOP | _OURS
-_NOT_FORWARDED_PREFIXES = (SETTING_PREFIX, "proxy-", "sec-websocket-")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_BAD_IN_VALUE: Final = re.compile(r"[\r\n\0]")
+_HOP_BY_HOP: Final = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+_OURS: Final = {"host", "content-length", "expect", "accept-encoding", "cf-cache-ttl", "cf-skip-cache"}
+_NOT_FORWARDED: Final = _HOP_BY_HOP | _OURS
+_NOT_FORWARDED_PREFIXES: Final = (SETTING_PREFIX, "proxy-", "sec-websocket-")
+
+_LONGEST_WRITTEN: Final = 8
+"""How many bytes of JSON one byte of headers may take: a control character takes six, a pretty printer some more."""
+
+_texts = msgspec.json.Decoder(dict[str, str])
+_spans = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def checked(headers: Mapping[str, str | int | float], where: str) -> dict[str, str]:
-    """Names in lower case, values as text. Raises BadField that names the header which cannot be sent."""
+def headers_in(span: msgspec.Raw, where: str, max_bytes: int) -> dict[str, str]:
+    """The headers that a span holds: names in lower case, a number's text as the client wrote it.
+
+    Raises BadField that names the header which cannot be sent; TooLarge for what is so long that it cannot hold
+    `max_bytes` of headers or less, and would cost many times that to be taken apart.
+    """
+    found = type_of(span)
+    if found is JsonType.NULL:
+        return {}
+    if found is not JsonType.OBJECT:
+        raise BadField(f"{where}: expected an object, got {found}")
+    size = memoryview(span).nbytes
+    if size > _LONGEST_WRITTEN * max_bytes:
+        raise TooLarge(f"{where}: {size} bytes of JSON, for at most {max_bytes} bytes of headers")
+    return checked(_given_in(span, where), where)
+
+
+def _given_in(span: msgspec.Raw, where: str) -> Iterable[tuple[str, str]]:
+    try:
+        return _texts.decode(span).items()
+    except msgspec.ValidationError:
+        return [(name, _written(value, f"{where}.{name[:64]}")) for name, value in _spans.decode(span).items()]
+
+
+def _written(span: msgspec.Raw, where: str) -> str:
+    match type_of(span):
+        case JsonType.STRING:
+            return string_in(span)
+        case JsonType.NUMBER:
+            return bytes(span).decode()
+        case other:
+            raise BadField(f"{where}: expected a string or a number, got {other}")
+
+
+def checked(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
+    """Names in lower case. Raises BadField that names the header which cannot be sent."""
     out: dict[str, str] = {}
-    for name, value in headers.items():
+    for name, value in headers:
         if not _TOKEN.fullmatch(name):
-            raise BadField(
-                f"{where}: {name[:64]!r} is no header name; RFC 9110 allows letters, digits and !#$%&'*+-.^_`|~"
-            )
-        if isinstance(value, bool):
-            raise BadField(f"{where}.{name}: expected a string or a number, got a boolean")
-        text = str(value)
-        if _BAD_IN_VALUE.search(text):
-            raise BadField(f"{where}.{name}: a header's value may not hold CR, LF or NUL")
-        out[name.lower()] = text
+            allowed = "letters, digits and !#$%&'*+-.^_`|~"
+            raise BadField(f"{where}: {name[:64]!r} is no header name; RFC 9110 allows {allowed}")
+        if _BAD_IN_VALUE.search(value):
+            raise BadField(f"{where}.{name[:64]}: a header's value may not hold CR, LF or NUL")
+        out[name.lower()] = value
     return out
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     """The part of `headers` (lower-case names) that the provider gets to see."""
-    named_by_connection = {name.strip().lower() for name in headers.get("connection", "").split(",")}
+    kept_here: Set[str] = _NOT_FORWARDED
+    if "connection" in headers:  # what it lists is hop-by-hop too (RFC 9110, section 7.6.1)
+        kept_here = kept_here | {name.strip().lower() for name in headers["connection"].split(",")}
     return {
         name: value
         for name, value in headers.items()
-        if name not in _NOT_FORWARDED
-        and not name.startswith(_NOT_FORWARDED_PREFIXES)
-        and name not in named_by_connection
+        if name not in kept_here and not name.startswith(_NOT_FORWARDED_PREFIXES)
     }
 
 
@@ -48,6 +88,6 @@ def check_size(headers: Mapping[str, str], max_count: int, max_bytes: int, where
     """Raise TooLarge when there are more headers than allowed, or longer ones."""
     if len(headers) > max_count:
         raise TooLarge(f"{where}: {len(headers)} headers; at most {max_count} are taken")
-    size = sum(len(name) + len(value) for name, value in headers.items())
+    size = len("".join((*headers, *headers.values())).encode())
     if size > max_bytes:
         raise TooLarge(f"{where}: {size} bytes of headers; at most {max_bytes} are taken")

@@ -4,21 +4,30 @@
 and, when one can be read, its event.
 """
 
-import base64
-import binascii
-import re
-from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from bridge.errors import BadField, BadMessage, BridgeError, TooLarge, UnknownType
-from bridge.settings import StepSettings, from_config_object, from_headers
-from bridge.wire.headers import check_size, checked, forwarded
-from bridge.wire.json_text import deeper_than, without_lone_surrogates
+from bridge.settings import StepSettings
+from bridge.wire import parsing
+from bridge.wire.json_text import HARMLESS, closed_above, deeper_than, without_lone_surrogates
+from bridge.wire.spans import ABSENT, JsonType, type_of
+from bridge.wire.steps import Limits, Request, Step, StepReader
 
-MAX_EVENT_ID_CHARS = 256
+__all__ = ["Cancel", "Create", "EventId", "Limits", "Refused", "Step", "parse"]
 
-_METHOD = re.compile(r"[A-Z]{1,32}")
+MAX_EVENT_ID_CHARS: Final = 256
+
+_LONGEST_ID: Final = 12 * MAX_EVENT_ID_CHARS + 2
+"""As it may be written: every character as two escapes, between quotes."""
+
+_CREATE: Final = "universal.create"
+_CANCEL: Final = "universal.cancel"
+_TYPES: Final = (_CREATE, _CANCEL)
+
+_HEAD_DEPTH: Final = 8
+"""How deep a message that nests too deep to be read is looked into for its type and eventId."""
 
 
 class EventId(msgspec.Struct, frozen=True):
@@ -26,21 +35,6 @@ class EventId(msgspec.Struct, frozen=True):
 
     key: str | int
     raw: bytes
-
-
-class Step(msgspec.Struct, frozen=True):
-    """One provider call, as asked for. Header names are lower case; `body` are the client's own bytes.
-
-    `provider_headers` are those of `headers` that the provider gets to see.
-    """
-
-    provider: str
-    endpoint: str
-    method: str
-    headers: dict[str, str]
-    provider_headers: dict[str, str]
-    body: bytes
-    settings: StepSettings
 
 
 class Create(msgspec.Struct, frozen=True):
@@ -69,267 +63,128 @@ class Refused(msgspec.Struct, frozen=True):
     owned: bool
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one message (PROTOCOL.md, B "Limits")."""
-
-    max_message_bytes: int = 64 << 20
-    max_steps: int = 32
-    max_headers: int = 100
-    max_header_bytes: int = 32 << 10
-    max_json_depth: int = 512
-
-
-_NOTHING = msgspec.Raw()
-_TYPES = ("universal.create", "universal.cancel")
-_Headers = dict[str, str | int | float]
-
-
-class _Envelope(msgspec.Struct, rename="camel"):
-    type: msgspec.Raw = _NOTHING
-    event_id: msgspec.Raw = _NOTHING
-    request: msgspec.Raw = _NOTHING
-
-
-class _Named(msgspec.Struct, rename="camel"):
-    event_id: msgspec.Raw = _NOTHING
-
-
-class _Object(msgspec.Struct, rename="camel"):
-    """A step; or, when it has `steps`, a chain and what it lends to each of them."""
-
-    event_id: msgspec.Raw = _NOTHING
-    steps: list[msgspec.Raw] | None = None
-    provider: str | None = None
-    endpoint: str = ""
-    headers: _Headers | None = None
-    authorization: str | None = None
-    config: dict[str, object] | None = None
-    method: str | None = None
-    query: msgspec.Raw = _NOTHING
-    body: str | None = None
-    encoding: str | None = None
-
-
-_envelope = msgspec.json.Decoder(_Envelope)
-_named = msgspec.json.Decoder(_Named)
-_object = msgspec.json.Decoder(_Object)
-_list = msgspec.json.Decoder(list[msgspec.Raw])
-
-
 def parse(data: bytes, defaults: StepSettings, limits: Limits) -> Create | Cancel | Refused:
     """Read one message. `defaults` are the gateway's settings, with the handshake's laid over them."""
     event_id = None
     owned = False
     try:
-        source = _Source(data)
-        event_id = source.event_id()
-        if source.type() == "universal.cancel":
+        message = _Message(data)
+        request = Request(message.request, limits.max_steps)
+        event_id = message.event_id(request)
+        if message.type() == _CANCEL:
             return _cancel(event_id)
         owned = True
-        _check_size(data, limits)
-        warnings: list[str] = []
-        return Create(event_id, _Reader(source, limits, warnings).steps(defaults), warnings)
+        message.check_size(limits)
+        reader = StepReader(message.as_written, limits)
+        return Create(event_id, reader.read(request, defaults), reader.warnings)
     except BridgeError as error:
         return Refused(error, event_id, owned)
+    except RecursionError:
+        return Refused(TooLarge("the message nests too deep to be read"), event_id, owned)
 
 
 def _cancel(event_id: EventId | None) -> Cancel:
     if event_id is None:
-        raise BadField("eventId: universal.cancel needs the eventId of the event to stop")
+        raise BadField("eventId: missing; universal.cancel names the event to stop")
     return Cancel(event_id)
 
 
-def _check_size(data: bytes, limits: Limits) -> None:
-    if len(data) > limits.max_message_bytes:
-        raise TooLarge(f"the message has {len(data)} bytes; at most {limits.max_message_bytes} are taken")
-    if deeper_than(limits.max_json_depth, data):
-        raise TooLarge(f"the message nests deeper than {limits.max_json_depth} levels")
+class _Members(msgspec.Struct, rename="camel", gc=False):
+    type: msgspec.Raw = ABSENT
+    event_id: msgspec.Raw = ABSENT
+    request: msgspec.Raw = ABSENT
 
 
-class _Source:
-    """The message's bytes, and the spans of them that matter."""
+_members = msgspec.json.Decoder(_Members)
+
+
+class _Message:
+    """A message's bytes, and the members of it that matter. Raises BadMessage or TooLarge when it cannot be read."""
 
     def __init__(self, data: bytes) -> None:
-        self._original = data
-        self._copy: bytes | None = None
-        self._taken_to = 0
+        self._data = data
+        self._harmless = b""
+        self._shown: bytearray | None = None
+        self._is_cut = False
         try:
-            self._envelope = self._open(data)
-        except RecursionError:
-            raise TooLarge("the message nests too deep to be read") from None
+            self._members = self._read(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadMessage(f"the message is no JSON object: {error}") from None
-        self.request = self._envelope.request
+        self.request = self._members.request
 
-    def _open(self, data: bytes) -> _Envelope:
+    def _read(self, data: bytes) -> _Members:
         if not data.isascii():
             data.decode()  # msgspec does not look at the UTF-8 of what it skips
         try:
-            return _envelope.decode(data)
-        except msgspec.ValidationError:
-            raise
+            return self._decode(data)
         except msgspec.DecodeError:
-            self._copy = without_lone_surrogates(data)
-            if self._copy is None:
+            self._harmless = without_lone_surrogates(data)
+            if self._harmless == data:
                 raise
-            return _envelope.decode(self._copy)
+            self._shown = bytearray(self._harmless)
+            return self._decode(self._shown)
 
-    def original(self, span: msgspec.Raw) -> bytes:
-        """The client's own bytes behind a span. Spans are asked for in the order in which they stand."""
+    def _decode(self, text: bytes | bytearray) -> _Members:
+        try:
+            return _members.decode(text)
+        except RecursionError:
+            head = closed_above(_HEAD_DEPTH, bytes(text))
+            if head is None:
+                raise
+            self._is_cut = True
+            return _members.decode(head)
+
+    def check_size(self, limits: Limits) -> None:
+        """Raises TooLarge."""
+        size, most = len(self._data), limits.max_message_bytes
+        if size > most:
+            raise TooLarge(f"the message has {size} bytes; at most {most} are taken")
+        if self._is_cut or deeper_than(limits.max_json_depth, self._data):
+            raise TooLarge(f"the message nests deeper than {limits.max_json_depth} levels")
+
+    def as_written(self, span: msgspec.Raw) -> bytes:
+        """The client's own bytes behind a span.
+
+        A span is a view: it shows what stands in its place. Where lone surrogates were replaced, the original is put
+        there for the moment.
+        """
         found = bytes(span)
-        if self._copy is None:
+        if self._shown is None or HARMLESS not in found:
             return found
-        at = self._copy.index(found, self._taken_to)
-        self._taken_to = at + len(found)
-        return self._original[at : self._taken_to]
+        self._shown[:] = self._data
+        found = bytes(span)
+        self._shown[:] = self._harmless
+        return found
 
     def type(self) -> str:
         """One of the types that are known; raises UnknownType for any other, or none."""
-        raw = self._envelope.type
-        kind = msgspec.json.decode(raw) if _is_there(raw) else None
-        if kind in _TYPES:
-            return str(kind)
-        shown = "the message has no type" if kind is None else f"unknown type {str(kind)[:64]!r}"
-        raise UnknownType(f"{shown}: send universal.create or universal.cancel")
+        span = self._members.type
+        if span is ABSENT:
+            raise UnknownType(f"the message has no type: send {_CREATE} or {_CANCEL}")
+        found = parsing.parse(bytes(span)) if type_of(span) is JsonType.STRING else None
+        if found not in _TYPES:
+            shown = bytes(memoryview(span)[:64]).decode(errors="replace")
+            raise UnknownType(f"unknown type {shown}: send {_CREATE} or {_CANCEL}")
+        return str(found)
 
-    def event_id(self) -> EventId | None:
+    def event_id(self, request: Request) -> EventId | None:
         """The first of: the request's, the message's, the first step's that has one. Raises BadField for a bad one."""
-        raw = next(filter(_is_there, self._named_in()), None)
-        if raw is None:
-            return None
-        key = msgspec.json.decode(raw)
-        if isinstance(key, bool) or not isinstance(key, str | int):
-            raise BadField("eventId: expected a string or an integer")
+        spans = [self._members.event_id, *(step.event_id for step in request.steps if step)]
+        if request.whole:
+            spans.insert(0, request.whole.event_id)
+        for span in spans:
+            if type_of(span) is not JsonType.NULL:
+                return self._checked_id(span)
+        return None
+
+    def _checked_id(self, span: msgspec.Raw) -> EventId:
+        found = type_of(span)
+        if found is not JsonType.STRING and found is not JsonType.NUMBER:
+            raise BadField(f"eventId: expected a string or an integer, got {found}")
+        raw = self.as_written(span)
+        key = parsing.parse(raw) if len(raw) <= _LONGEST_ID else ""
+        if not isinstance(key, str | int):
+            raise BadField("eventId: expected a string or an integer, got a fraction")
         if not 0 < len(str(key)) <= MAX_EVENT_ID_CHARS:
-            raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters, got {len(str(key))}")
-        return EventId(key, bytes(raw))
-
-    def _named_in(self) -> Iterator[msgspec.Raw]:
-        if _first_byte(self.request) == b"{":
-            yield _named.decode(self.request).event_id
-        yield self._envelope.event_id
-        for step in _spans_of_steps(self.request):
-            if _first_byte(step) == b"{":
-                yield _named.decode(step).event_id
-
-
-def _spans_of_steps(request: msgspec.Raw) -> list[msgspec.Raw]:
-    match _first_byte(request):
-        case b"[":
-            return _list.decode(request)
-        case b"{":
-            try:
-                return _object.decode(request).steps or []
-            except msgspec.ValidationError:
-                return []  # told when the steps are read: by then the event is known
-        case _:
-            return []
-
-
-def _first_byte(span: msgspec.Raw) -> bytes:
-    return bytes(memoryview(span)[:1])
-
-
-def _is_there(span: msgspec.Raw) -> bool:
-    """Whether the client wrote the field, and not as null."""
-    return bytes(memoryview(span)[:5]) not in {b"", b"null"}
-
-
-class _Reader:
-    """Reads the chain of one `universal.create`; faults name their field: `request[1].headers.x-y`."""
-
-    def __init__(self, source: _Source, limits: Limits, warnings: list[str]) -> None:
-        self._source = source
-        self._limits = limits
-        self._warnings = warnings
-
-    def steps(self, defaults: StepSettings) -> list[Step]:
-        request = self._source.request
-        match _first_byte(request):
-            case b"[":
-                return self._list(_list.decode(request), defaults, {}, "request")
-            case b"{":
-                return self._chain(_read(request, "request"), defaults)
-            case b"":
-                raise BadField("request: missing; it holds provider, endpoint and query, or a list of such steps")
-            case _:
-                raise BadField("request: expected an object or a list of steps")
-
-    def _chain(self, chain: _Object, defaults: StepSettings) -> list[Step]:
-        if chain.steps is None:
-            return [self._step(chain, defaults, {}, "request")]
-        headers, settings = self._level(chain, defaults, "request")
-        return self._list(chain.steps, settings, headers, "request.steps")
-
-    def _list(self, spans: list[msgspec.Raw], defaults: StepSettings, lent: dict[str, str], where: str) -> list[Step]:
-        if not spans:
-            raise BadField(f"{where}: the list of steps is empty")
-        if len(spans) > self._limits.max_steps:
-            raise TooLarge(f"{where}: {len(spans)} steps; at most {self._limits.max_steps} are taken")
-        return [
-            self._step(_read(span, f"{where}[{i}]"), defaults, lent, f"{where}[{i}]") for i, span in enumerate(spans)
-        ]
-
-    def _step(self, step: _Object, defaults: StepSettings, lent: dict[str, str], where: str) -> Step:
-        if step.provider is None:
-            raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
-        own, settings = self._level(step, defaults, where)
-        headers = lent | own if lent else own
-        check_size(headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
-        provider_headers = forwarded(headers)
-        if step.body is None and "content-type" not in provider_headers and _first_byte(step.query):
-            provider_headers["content-type"] = "application/json"
-        body = self._body(step, where)
-        return Step(step.provider, step.endpoint, _method(step, where), headers, provider_headers, body, settings)
-
-    def _level(self, given: _Object, defaults: StepSettings, where: str) -> tuple[dict[str, str], StepSettings]:
-        """One level of headers and settings; its config wins over its headers."""
-        headers = checked(given.headers, f"{where}.headers") if given.headers else {}
-        if given.authorization is not None:
-            headers |= checked({"authorization": given.authorization}, where)
-        settings = from_headers(defaults, headers, f"{where}.headers", self._warnings)
-        if given.config:
-            settings = from_config_object(settings, given.config, f"{where}.config", self._warnings)
-        return headers, settings
-
-    def _body(self, step: _Object, where: str) -> bytes:
-        if step.body is None:
-            return self._source.original(step.query)
-        if _first_byte(step.query):
-            raise BadField(f"{where}: has both query and body; give one of them")
-        match step.encoding:
-            case None | "text":
-                return step.body.encode()
-            case "base64":
-                return _from_base64(step.body, where)
-            case other:
-                raise BadField(f"{where}.encoding: expected text or base64, got {other[:32]!r}")
-
-
-def _read(span: msgspec.Raw, where: str) -> _Object:
-    try:
-        return _object.decode(span)
-    except msgspec.ValidationError as error:
-        raise _bad_field(error, where) from None
-
-
-def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
-    """msgspec's words with the field's name in front: ``Expected `str`, got `int` - at `$.provider` ``."""
-    what, _, path = str(error).partition(" - at `$")
-    return BadField(f"{where}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}")
-
-
-def _from_base64(text: str, where: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise BadField(f"{where}.body: no base64: {error}") from None
-
-
-def _method(step: _Object, where: str) -> str:
-    if step.method is None:
-        return "POST"
-    method = step.method.upper()
-    if not _METHOD.fullmatch(method) or method in {"CONNECT", "TRACE"}:
-        raise BadField(f"{where}.method: {step.method[:32]!r} is no method that a provider can be called with")
-    return method
+            raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters")
+        return EventId(key, raw)

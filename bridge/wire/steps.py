@@ -1,0 +1,216 @@
+"""The steps that a `universal.create` asks for, read and checked.
+
+PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: `request[1].headers.x-y`.
+"""
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from bridge.errors import BadField, TooLarge
+from bridge.settings import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.wire.headers import check_size, checked, forwarded, headers_in
+from bridge.wire.spans import ABSENT, JsonType, elements_in, text_in, type_of
+
+_METHOD: Final = re.compile(r"[A-Z]{1,32}")
+_NO_METHODS: Final = {"CONNECT", "TRACE"}
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of one message (PROTOCOL.md, B "Limits")."""
+
+    max_message_bytes: int = 64 << 20
+    max_steps: int = 32
+    max_headers: int = 100
+    max_header_bytes: int = 32 << 10
+    max_json_depth: int = 512
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One provider call, as asked for. Header names are lower case; `body` are the client's own bytes.
+
+    `provider_headers` are those of `headers` that the provider gets to see.
+    """
+
+    provider: str
+    endpoint: str
+    method: str
+    headers: dict[str, str]
+    provider_headers: dict[str, str]
+    body: bytes
+    settings: StepSettings
+
+
+class Given(msgspec.Struct, rename="camel", gc=False):
+    """The members of a request, a chain or a step: spans of the client's own bytes."""
+
+    event_id: msgspec.Raw = ABSENT
+    steps: msgspec.Raw = ABSENT
+    provider: msgspec.Raw = ABSENT
+    endpoint: msgspec.Raw = ABSENT
+    headers: msgspec.Raw = ABSENT
+    authorization: msgspec.Raw = ABSENT
+    config: msgspec.Raw = ABSENT
+    method: msgspec.Raw = ABSENT
+    query: msgspec.Raw = ABSENT
+    body: msgspec.Raw = ABSENT
+    encoding: msgspec.Raw = ABSENT
+
+
+_given = msgspec.json.Decoder(Given)
+_CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
+_Value = str | int | float | bool | None | msgspec.UnsetType
+_config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, _Value, UNSET) for wire in _CONFIG_MEMBERS]))
+"""The known members of a config. The unknown are skipped, however many there are."""
+
+
+class Request:
+    """A message's `request` taken apart, before anything in it is judged."""
+
+    def __init__(self, span: msgspec.Raw, most_steps: int) -> None:
+        self.whole = _object_in(span)
+        """The request itself, if it is an object: a step, or a chain and what it lends to each of its steps."""
+        self.list = self.whole.steps if self.whole else span
+        """Where a list of steps is expected."""
+        is_list = type_of(self.list) is JsonType.LIST
+        self.steps = [_object_in(each) for each in elements_in(self.list, most_steps)] if is_list else []
+        """Of the list; None for what is no object. If there are more than `most_steps`, some more than that."""
+
+
+def _object_in(span: msgspec.Raw) -> Given | None:
+    return _given.decode(span) if type_of(span) is JsonType.OBJECT else None
+
+
+class _Level(msgspec.Struct, frozen=True):
+    """Headers and settings as they stand at a chain, or at a step in it."""
+
+    headers: dict[str, str]
+    settings: StepSettings
+
+
+class StepReader:
+    """Reads the steps of one request. `as_written` gives the client's own bytes behind a span."""
+
+    def __init__(self, as_written: Callable[[msgspec.Raw], bytes], limits: Limits) -> None:
+        self._as_written = as_written
+        self._limits = limits
+        self.warnings: list[str] = []
+        """Sentences on settings that were clamped."""
+
+    def read(self, request: Request, defaults: StepSettings) -> list[Step]:
+        """Raises BadField and TooLarge. A step's settings win over its chain's, those over `defaults`."""
+        ground = _Level({}, defaults)
+        if request.whole is None:
+            return self._list(request, "request", ground)
+        if type_of(request.list) is JsonType.NULL:
+            return [self._step(request.whole, "request", ground)]
+        return self._list(request, "request.steps", self._level(request.whole, "request", ground))
+
+    def _list(self, request: Request, where: str, ground: _Level) -> list[Step]:
+        most = self._limits.max_steps
+        if not request.steps:
+            raise BadField(f"{where}: {_fault_of(request)}")
+        if len(request.steps) > most:
+            raise TooLarge(f"{where}: more than {most} steps, which is the most that are taken")
+        return [self._step(given, f"{where}[{index}]", ground) for index, given in enumerate(request.steps)]
+
+    def _step(self, given: Given | None, where: str, ground: _Level) -> Step:
+        if given is None:
+            raise BadField(f"{where}: expected an object")
+        provider = text_in(given.provider, where, "provider")
+        if provider is None:
+            raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
+        level = self._level(given, where, ground)
+        check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
+        provider_headers = forwarded(level.headers)
+        if given.query is not ABSENT:
+            provider_headers.setdefault("content-type", "application/json")
+        return Step(
+            provider=provider,
+            endpoint=text_in(given.endpoint, where, "endpoint") or "",
+            method=_method(given, where),
+            headers=level.headers,
+            provider_headers=provider_headers,
+            body=self._body(given, where),
+            settings=level.settings,
+        )
+
+    def _level(self, given: Given, where: str, ground: _Level) -> _Level:
+        """What `given` says, over what its `ground` says; its config wins over its headers."""
+        headers = headers_in(given.headers, f"{where}.headers", self._limits.max_header_bytes)
+        authorization = text_in(given.authorization, where, "authorization")
+        if authorization is not None:
+            headers |= checked([("authorization", authorization)], where)
+        settings = from_headers(ground.settings, headers, f"{where}.headers", self.warnings)
+        if config := _config_in(given.config, f"{where}.config"):
+            settings = from_config_object(settings, config, f"{where}.config", self.warnings)
+        return _Level(ground.headers | headers, settings)
+
+    def _body(self, given: Given, where: str) -> bytes:
+        body = text_in(given.body, where, "body")
+        if body is None:
+            return self._as_written(given.query)
+        if type_of(given.query) is not JsonType.NULL:
+            raise BadField(f"{where}: has both query and body; give one of them")
+        encoding = text_in(given.encoding, where, "encoding")
+        match encoding:
+            case None | "text":
+                return body.encode()
+            case "base64":
+                return _from_base64(body, f"{where}.body")
+            case _:
+                raise BadField(f"{where}.encoding: expected text or base64, got {encoding[:32]!r}")
+
+
+def _fault_of(request: Request) -> str:
+    """Why there are no steps."""
+    match type_of(request.list):
+        case JsonType.LIST:
+            return "the list of steps is empty"
+        case JsonType.NULL:
+            return "missing; it holds provider, endpoint and query, or a list of such steps"
+        case other:
+            wanted = "a list of steps" if request.whole else "an object or a list of steps"
+            return f"expected {wanted}, got {other}"
+
+
+def _config_in(span: msgspec.Raw, where: str) -> dict[str, object]:
+    """The known members of a config that are there; the unknown are ignored."""
+    found = type_of(span)
+    if found is JsonType.NULL:
+        return {}
+    if found is not JsonType.OBJECT:
+        raise BadField(f"{where}: expected an object, got {found}")
+    try:
+        values = msgspec.structs.astuple(_config.decode(span))
+    except msgspec.ValidationError as error:
+        raise _bad_field(error, where) from None
+    members = zip(_CONFIG_MEMBERS, values, strict=True)
+    return {wire: value for wire, value in members if value is not UNSET and value is not None}
+
+
+def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
+    """msgspec's words with the field's name in front: ``Expected `str`, got `array` - at `$.backoff` ``."""
+    what, _, path = str(error).partition(" - at `$")
+    return BadField(f"{where}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}")
+
+
+def _from_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise BadField(f"{where}: no base64: {error}") from None
+
+
+def _method(given: Given, where: str) -> str:
+    asked = text_in(given.method, where, "method")
+    if asked is None:
+        return "POST"
+    method = asked.upper()
+    if not _METHOD.fullmatch(method) or method in _NO_METHODS:
+        raise BadField(f"{where}.method: {asked[:32]!r} is no method that a provider can be called with")
+    return method

@@ -1,0 +1,183 @@
+"""Looks at JSON without taking it apart, each against a slow and plain way to the same."""
+
+import json
+import re
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.wire.json_text import HARMLESS, closed_above, deeper_than, is_json, without_lone_surrogates
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('[]{}"\\a\ud83d\ude00\u2028é'), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.sampled_from('[{"\\'), max_size=3), inner),
+    max_leaves=12,
+)
+
+
+def depth_of(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+def is_json_by_the_library(text: bytes) -> bool:
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    try:
+        json.loads(text.decode(), parse_constant=refuse)
+    except ValueError:
+        return False
+    return True
+
+
+# is_json
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{}",
+        b" [1 , 2]\n",
+        b"null",
+        b'"\\ud83d"',
+        b'{"\\ud83d":"\\uDE00\\ud83d\\ude00"}',
+        b'"\\\\ud83d"',
+        b"1e400",
+        b"9" * 5_000,
+        b'{"a":1,"a":2}',
+        '"\u2028😀"'.encode(),
+        b"[" * 500 + b"]" * 500,
+    ],
+)
+def test_json_is_what_the_grammar_allows(text: bytes) -> None:
+    assert is_json(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b" ",
+        b"nul",
+        b"NaN",
+        b"[Infinity]",
+        b"-Infinity",
+        b"{}{}",
+        b"[1,]",
+        b"{'a':1}",
+        b"007",
+        b"1.",
+        b'"\n"',
+        b'"\\x"',
+        b'"\\ud8"',
+        b'"\\ud83d',
+        b'"\xff"',
+        b'"\xed\xa0\xbd"',
+        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf",
+        b"[" * 100_000 + b"]" * 100_000,
+    ],
+)
+def test_anything_else_is_none(text: bytes) -> None:
+    assert not is_json(text)
+
+
+@given(
+    text=st.binary(max_size=12)
+    | st.text(st.sampled_from('[]{}",:\\u8dDbEe0.-+ntrfalse \n'), max_size=14).map(str.encode)
+)
+@example(text=rb'"\\\ud83d"')
+def test_it_is_what_the_standard_library_takes(text: bytes) -> None:
+    assert is_json(text) == is_json_by_the_library(text)
+
+
+# without_lone_surrogates
+
+
+@pytest.mark.parametrize(
+    ("text", "harmless"),
+    [
+        (rb'"\ud83d"', rb'"\ufffd"'),
+        (rb'"\uD83D\u0061"', rb'"\ufffd\u0061"'),
+        (rb'"\uDe00"', rb'"\ufffd"'),
+        (rb'"\ud83d\ude00"', rb'"\ud83d\ude00"'),
+        (rb'"\ud83d\ud83d\ude00\ude00"', rb'"\ufffd\ud83d\ude00\ufffd"'),
+        (rb'"\\ud83d"', rb'"\\ud83d"'),
+        (rb'"\\\ud83d"', rb'"\\\ufffd"'),
+        (rb'"\\\\ud83d\\\\\ude00"', rb'"\\\\ud83d\\\\\ufffd"'),
+        (rb'"\\ud83d\ude00"', rb'"\\ud83d\ufffd"'),
+        (rb'"\n\ud83d"', rb'"\n\ufffd"'),
+        (rb'"\udbff\udfff\ud800\udc00"', rb'"\udbff\udfff\ud800\udc00"'),
+        (rb'"\ud7ff\ue000\u0d83"', rb'"\ud7ff\ue000\u0d83"'),
+        (b"{}", b"{}"),
+    ],
+)
+def test_lone_surrogates_alone_become_harmless(text: bytes, harmless: bytes) -> None:
+    assert without_lone_surrogates(text) == harmless
+
+
+@given(value=VALUES)
+@example(value="\ud83d\ude00\ude00")
+def test_all_else_keeps_its_place(value: object) -> None:
+    text = json.dumps(value)
+    harmless = without_lone_surrogates(text.encode())
+    assert len(harmless) == len(text)
+    paired = json.dumps(json.loads(text), ensure_ascii=False)
+    assert json.loads(harmless) == json.loads(re.sub("[\ud800-\udfff]", "\ufffd", paired))
+    assert len(HARMLESS) == len(r"\ud83d")
+
+
+# deeper_than
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 5])
+@given(value=VALUES, ascii_=st.booleans())
+def test_depth_is_that_of_brackets_outside_strings(limit: int, value: object, ascii_: bool) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_).encode(errors="surrogatepass")
+    assert deeper_than(limit, text) == (depth_of(value) > limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        (b"[" * 600 + b"]" * 600, 600),
+        (b'{"a":' * 600 + b"1" + b"}" * 600, 600),
+        (b"[" + b"[]," * 200_000 + b"[[]]]", 3),
+        (b'["' + b"[" * 200_000 + b'"]', 1),
+        (b'["' + b'\\"[' * 50_000 + b'",[]]', 2),
+        (b"[" + b'"]",[' * 300 + b"]" * 300 + b"]", 301),
+        (b"[" + b'"[",' * 10_000 + b'"[",[[]]]', 3),
+        (b'"' + b"[" * 2_000 + b'"', 0),
+        (b"[]" + b" " * 2_000, 1),
+    ],
+)
+def test_it_is_found_in_texts_of_many_parts(text: bytes, depth: int) -> None:
+    assert not deeper_than(depth, text)
+    assert depth == 0 or deeper_than(depth - 1, text)
+
+
+# closed_above
+
+
+@given(value=VALUES, depth=st.integers(0, 4))
+def test_what_is_cut_off_at_a_depth_is_json_again(value: object, depth: int) -> None:
+    text = json.dumps(value).encode()
+    cut = closed_above(depth, text)
+    if depth_of(value) <= depth:
+        assert cut is None
+    else:
+        assert cut is not None
+        assert depth_of(json.loads(cut)) == depth
+
+
+def test_what_stands_before_the_cut_is_kept() -> None:
+    text = b'{"a":"[[[","b":{"c":1,"d":[{"e":[[]]}]},"f":2}'
+    assert closed_above(3, text) == b'{"a":"[[[","b":{"c":1,"d":[null]}}'
+
+
+def test_it_is_not_looked_for_without_end() -> None:
+    assert closed_above(8, b"[" + b"[]," * 100_000 + b"[" * 100) is None
+    assert closed_above(8, b'["' + b"x" * 1_000_000 + b'",' + b"[" * 100) is not None
