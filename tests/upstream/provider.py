@@ -48,6 +48,13 @@ class Line:
         except ConnectionError:
             return
 
+    def stop_reading(self) -> None:
+        self._writer.transport.pause_reading()
+
+    async def take(self, size: int) -> None:
+        """Read so many bytes, and drop them."""
+        await self._reader.readexactly(size)
+
     def close(self) -> None:
         self._writer.close()
 

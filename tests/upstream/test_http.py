@@ -279,6 +279,9 @@ async def test_every_way_to_end_gives_the_place_back(
     async def script(line: Line) -> None:
         await line.request()
         if line.number == 0:
+            await line.send(CHUNKED)
+            await line.gone()
+        if line.number == 1:
             await line.send(*parts)
             if how is not None:
                 how(line)
@@ -286,11 +289,14 @@ async def test_every_way_to_end_gives_the_place_back(
         await line.send(OK)
 
     async with Provider(script) as provider:
-        only_one = call(provider.port, max_connections=1)
+        one_of_two = call(provider.port, max_connections=2)
+        # Open all the while: with the last holder the semaphore would go.
+        other = await upstream.open(one_of_two)
         with suppress(BridgeError):
-            answer = await upstream.open(only_one)
+            answer = await upstream.open(one_of_two)
             await (rest(answer) if read_on else answer.aclose())
-        assert await rest(await upstream.open(only_one)) == b"ok"
+        assert await rest(await upstream.open(one_of_two)) == b"ok"
+        await other.aclose()
 
 
 async def test_waiting_for_a_place_can_be_cancelled(upstream: Upstream) -> None:
@@ -322,20 +328,25 @@ async def test_a_cancelled_call_closes_its_connection_and_gives_its_place_back(u
     async def script(line: Line) -> None:
         await line.request()
         if line.number == 0:
+            await line.send(CHUNKED)
+            await line.gone()
+        if line.number == 1:
             asked.set()
             await line.gone()
             closed.set()
         await line.send(OK)
 
     async with Provider(script) as provider:
-        one = call(provider.port, max_connections=1)
-        waiting = asyncio.create_task(upstream.open(one))
+        one_of_two = call(provider.port, max_connections=2)
+        other = await upstream.open(one_of_two)
+        waiting = asyncio.create_task(upstream.open(one_of_two))
         await asked.wait()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         await closed.wait()
-        assert await rest(await upstream.open(one)) == b"ok"
+        assert await rest(await upstream.open(one_of_two)) == b"ok"
+        await other.aclose()
 
 
 async def test_100_calls_opened_and_dropped_leave_no_task_and_no_connection(upstream: Upstream) -> None:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
+import aiohttp
 import httpx
 import pytest
 
@@ -48,6 +49,12 @@ async def send(transport: AiohttpTransport, request: httpx.Request) -> bytes:
         return await response.aread()
     finally:
         await response.aclose()
+
+
+async def lost(response: httpx.Response) -> None:
+    """Returns when the answer's connection is closed on our side."""
+    with suppress(aiohttp.ClientError):
+        await response.stream._dial.closed  # type: ignore[union-attr]  # nothing public tells
 
 
 def free_port() -> int:
@@ -184,7 +191,7 @@ async def test_64_mib_are_sent_without_a_copy(transport: AiohttpTransport) -> No
         head = await line.head()
         assert b"Content-Length: 67108864\r\n" in head
         for _ in range(1024):
-            await line._reader.readexactly(65_536)
+            await line.take(65_536)
         await line.send(OK)
 
     async with Provider(reads_in_slices) as provider:
@@ -208,18 +215,29 @@ async def test_an_answer_given_before_the_body_was_read_is_the_answer(transport:
         assert (response.status_code, await response.aread()) == (413, b"huge")
 
 
-async def test_an_upload_that_is_answered_early_does_not_linger(transport: AiohttpTransport) -> None:
-    closed = asyncio.Event()
+async def test_an_upload_that_is_answered_early_is_broken_off(transport: AiohttpTransport) -> None:
+    """What it has left to send is not flushed to a provider that reads no more."""
+    begun, stuck, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def script(line: Line) -> None:
         await line.head()
+        line.stop_reading()
+        begun.set()
+        await stuck.wait()
         await line.send(OK)
-        await line.gone()
-        closed.set()
+        await over.wait()
 
-    async with Provider(script) as provider:
-        assert await send(transport, post(provider, body=bytes(8_000_000))) == b"ok"
-        await closed.wait()
+    async with Provider(script) as provider, Provider(sends(OK)) as other:
+        uploading = asyncio.create_task(transport.handle_async_request(post(provider, body=bytes(50_000_000))))
+        await begun.wait()
+        # Round trips elsewhere, while which the kernel takes of the upload what it will.
+        for _ in range(20):
+            await send(transport, post(other))
+        stuck.set()
+        response = await uploading
+        assert await response.aread() == b"ok"
+        await lost(response)
+        over.set()
 
 
 # What the caller gets
@@ -452,12 +470,10 @@ async def test_what_came_before_a_reset_is_read_even_when_the_reader_was_late(
 
     async with Provider(script) as provider:
         response = await transport.handle_async_request(post(provider))
-        body = response.stream
         # Not read yet: the connection is lost with the data in aiohttp's buffer.
         closed.set()
-        with suppress(Exception):
-            await body._dial.closed  # type: ignore[union-attr]
-        reads = aiter(body)
+        await lost(response)
+        reads = aiter(response.stream)
         assert await anext(reads) == b"the end"
         with pytest.raises(httpx.ReadError):
             await anext(reads)
@@ -485,26 +501,10 @@ async def test_chunks_framed_wrongly_break_the_answer(transport: AiohttpTranspor
         await response.aclose()
 
 
-async def test_what_comes_on_an_idle_connection_is_not_the_next_answer(transport: AiohttpTransport) -> None:
-    late = asyncio.Event()
-
-    async def script(line: Line) -> None:
-        await line.request()
-        await line.send(OK)
-        if line.number == 0:
-            await line.send(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
-            late.set()
-        await line.gone()
-
-    async with Provider(script) as provider, Provider(sends(OK)) as other:
-        assert await send(transport, post(provider)) == b"ok"
-        await late.wait()
-        # A round trip elsewhere: after it, the loop has seen what lay on the first connection.
-        await send(transport, post(other))
-        assert await send(transport, post(provider)) == b"ok"
-
-
-async def test_bytes_beyond_the_announced_length_are_dropped_with_their_connection(transport: AiohttpTransport) -> None:
+@pytest.mark.parametrize("late", [b"and more", b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"])
+async def test_what_comes_on_an_idle_connection_is_not_the_next_answer(
+    transport: AiohttpTransport, late: bytes
+) -> None:
     taken, sent = asyncio.Event(), asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -512,13 +512,14 @@ async def test_bytes_beyond_the_announced_length_are_dropped_with_their_connecti
         await line.send(OK)
         if line.number == 0:
             await taken.wait()
-            await line.send(b"and more")
+            await line.send(late)
             sent.set()
 
     async with Provider(script) as provider, Provider(sends(OK)) as other:
         assert await send(transport, post(provider)) == b"ok"
         taken.set()
         await sent.wait()
+        # A round trip elsewhere: after it, the loop has seen what came on the first connection.
         await send(transport, post(other))
         assert await send(transport, post(provider)) == b"ok"
         assert provider.connections == 2
@@ -668,6 +669,21 @@ async def test_closing_an_answer_half_read_closes_its_connection_at_once(
         await closed.wait()
 
 
+async def test_closing_an_answer_does_not_wait_for_a_goodbye_in_tls(transport: AiohttpTransport) -> None:
+    """From a provider that reads no more, none would come."""
+
+    async def script(line: Line) -> None:
+        await line.request()
+        line.stop_reading()
+        await line.send(CHUNKED, b"3\r\nabc\r\n")
+
+    async with Provider(script, tls=True) as provider:
+        response = await transport.handle_async_request(post(provider, scheme="https"))
+        await anext(aiter(response.stream))
+        await response.aclose()
+        await lost(response)
+
+
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("size", [2, 50_000_000])
 async def test_cancelling_the_wait_for_the_answer_closes_the_connection_at_once(
@@ -698,7 +714,7 @@ async def test_cancelling_a_dial_closes_its_socket_at_once(transport: AiohttpTra
     dialled, closed = asyncio.Event(), asyncio.Event()
 
     async def script(line: Line) -> None:
-        await line._reader.read(1)
+        await line.take(1)
         dialled.set()
         await line.gone()
         closed.set()
@@ -765,6 +781,28 @@ async def test_an_unknown_coding_is_a_fault_and_closes_the_connection(transport:
         with pytest.raises(httpx.DecodingError, match="br"):
             await send(transport, post(provider))
         await closed.wait()
+
+
+async def test_a_bomb_lets_the_others_have_their_turns(transport: AiohttpTransport) -> None:
+    bomb = gzip.compress(bytes(20_000_000))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with Provider(
+        sends(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb), bomb)
+    ) as provider:
+        response = await transport.handle_async_request(post(provider))
+        await anext(reads := aiter(response.stream))
+        running = asyncio.create_task(other())
+        sizes = [len(piece) async for piece in reads]
+        running.cancel()
+    assert max(sizes) <= 65_536
+    assert turns >= len(sizes) - 10
 
 
 @pytest.mark.parametrize(
