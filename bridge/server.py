@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bridge.budget import Budget
 from bridge.config import Config
-from bridge.errors import BadField, Draining, OutOfMemoryBudget, UnknownGateway
+from bridge.errors import BadField, BadMessage, Draining, OutOfMemoryBudget, UnknownGateway
 from bridge.event import Shared
 from bridge.gateways import Gateway
 from bridge.handshake import (
@@ -140,7 +140,10 @@ class Server:
             max_msg_size=2 * self._config.server.max_message_bytes + 1,
             protocols=(echoed,) if echoed else (),
         )
-        await response.prepare(request)
+        try:
+            await response.prepare(request)
+        except ValueError:
+            raise BadMessage("the handshake's Sec-WebSocket-Key is none") from None
         await self._run(
             Session(response, ClientSocket(request, response), terms, self._config.server, self._shared, self._memory)
         )
