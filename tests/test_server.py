@@ -247,14 +247,18 @@ async def test_settings_of_the_handshake_hold_for_its_events(tmp_path: Path) -> 
 
 
 async def test_more_sockets_than_may_be_are_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
-    async with running(config_of("[server]\nmax_sockets = 2\n", tmp_path), ScriptedProvider()) as server:
-        async with upgraded(server), upgraded(server) as second, dialled(server) as third:
-            answered = await third.get(PATH, UPGRADE)
-            assert (answered.status, answered.code) == (503, 9008)
-            second.drop()
-            while (answered := await third.get(PATH, UPGRADE)).status == 503:
-                await turns()
-            assert answered.status == 101
+    async with (
+        running(config_of("[server]\nmax_sockets = 2\n", tmp_path), ScriptedProvider()) as server,
+        upgraded(server),
+        upgraded(server) as second,
+        dialled(server) as third,
+    ):
+        answered = await third.get(PATH, UPGRADE)
+        assert (answered.status, answered.code) == (503, 9008)
+        second.drop()
+        while (answered := await third.get(PATH, UPGRADE)).status == 503:
+            await turns()
+        assert answered.status == 101
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /v1/account/open HTTP/1.1\r\nHost: loc"])
@@ -332,7 +336,6 @@ async def test_a_handler_that_fails_tells_no_more_than_that(
 
 
 async def test_a_client_of_the_wrong_kind_is_told_why(server: Server) -> None:
-    async with aiohttp.ClientSession() as session:
-        async with session.get(server.url.replace("ws:", "http:") + OPEN) as answer:
-            assert answer.status == 426
-            assert "ws://" in (await answer.json())["message"]
+    async with aiohttp.ClientSession() as session, session.get(server.url.replace("ws:", "http:") + OPEN) as answer:
+        assert answer.status == 426
+        assert "ws://" in (await answer.json())["message"]
