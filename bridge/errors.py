@@ -11,7 +11,8 @@ Source = Literal["provider", "bridge", "client"]
 class BridgeError(Exception):
     """What went wrong with one message or one event, in the words the client will read.
 
-    `str(error)` is the message; it names what is wrong and what to do, and never holds a secret.
+    `str(error)` is the message; it names what is wrong and what to do, and never holds a secret. It can be encoded:
+    what is no character, such as half an emoji, becomes a question mark.
     """
 
     code: int = 9099
@@ -21,7 +22,7 @@ class BridgeError(Exception):
     retry_after_ms: int | None = None
 
     def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message.encode(errors="replace").decode())
         self.retry_after_ms = retry_after_ms
 
 

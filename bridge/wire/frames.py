@@ -4,31 +4,37 @@ Nothing that came as JSON is encoded anew: the provider's bytes go between a pre
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import msgspec
 import orjson
 
 from bridge.errors import BridgeError
+from bridge.wire import parsing
 from bridge.wire.item import Item, Kind
 from bridge.wire.json_text import is_json
 
 Json = Mapping[str, object]
 
-_CREATED = b'{"type":"universal.created","metadata":'
-_DONE = b'{"type":"universal.done","metadata":'
-_ERROR = b'{"type":"universal.error","metadata":'
-_STREAM = b'{"type":"universal.stream","metadata":{"eventId":'
-_RESPONSE = b',"response":'
+_CREATED: Final = b'{"type":"universal.created","metadata":'
+_DONE: Final = b'{"type":"universal.done","metadata":'
+_ERROR: Final = b'{"type":"universal.error","metadata":'
+_STREAM: Final = b'{"type":"universal.stream","metadata":{"eventId":'
+_RESPONSE: Final = b',"response":'
+_TYPE_FIRST: Final = b'{"type":'
+
+_TEXTS: Final = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
+_TEXT_ENDS: Final = ("+xml", "+yaml")
+_STREAMS: Final = {"text/event-stream", "application/x-ndjson", "application/jsonl"}
+"""What comes in one piece under such a label is no stream: most likely an error, in JSON."""
 
 
 class _Typed(msgspec.Struct):
-    type: str | None = None
+    type: object = None
 
 
 _typed = msgspec.json.Decoder(_Typed)
-_any_json = msgspec.json.Decoder(msgspec.Raw)
-_TEXTS = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
 
 
 class EventFrames:
@@ -62,7 +68,7 @@ class EventFrames:
         return [
             b"".join((stream, item.data, b"}"))
             if item.kind is json_kind and item.event is None and item.id is None
-            else b"".join((stream, _data(item), _name(item), b"}"))
+            else b"".join((stream, _CARRIED[item.kind](item.data), _name(item), b"}"))
             for item in items
             if item.kind is not Kind.DONE
         ]
@@ -123,33 +129,31 @@ def error_body(error: BridgeError) -> bytes:
 
 
 def response_field(body: bytes, content_type: str) -> bytes:
-    """`,"response":…` for an answer in one piece: JSON as it is, text as a string, other bytes as base64."""
+    """`,"response":…` for an answer in one piece: JSON as it is, text as a string, other bytes as base64.
+
+    `content_type` is the bare media type in lower case. Where it is empty the body itself says which of them it is.
+    """
     if not body:
         return _RESPONSE + b"null"
-    if _means_json(content_type):
-        return _RESPONSE + (body if _may_stand_in_a_frame(body) else _malformed(body))
-    return _RESPONSE + (_text(body) if _means_text(content_type) else _base64(body))
-
-
-def _means_json(content_type: str) -> bool:
-    return content_type == "application/json" or content_type.endswith("+json")
+    means_json = content_type == "application/json" or content_type.endswith("+json")
+    if (means_json or not content_type or content_type in _STREAMS) and is_json(body):
+        return _RESPONSE + body
+    if means_json:
+        return _RESPONSE + _malformed(body)
+    if _means_text(content_type) or (not content_type and _is_utf8(body)):
+        return _RESPONSE + _text(body)
+    return _RESPONSE + _base64(body)
 
 
 def _means_text(content_type: str) -> bool:
-    return content_type in _TEXTS or content_type.startswith("text/")
+    return content_type.startswith("text/") or content_type in _TEXTS | _STREAMS or content_type.endswith(_TEXT_ENDS)
 
 
-def _data(item: Item) -> bytes:
-    """An item's data as JSON, with what the client must know to read it."""
-    match item.kind:
-        case Kind.JSON:
-            return item.data
-        case Kind.BYTES:
-            return _base64(item.data)
-        case Kind.TEXT:
-            return _text(item.data)
-        case _:
-            return _malformed(item.data)
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return bool(body.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _name(item: Item) -> bytes:
@@ -163,20 +167,25 @@ def _name(item: Item) -> bytes:
 
 
 def _says_itself(item: Item) -> bool:
+    """Whether the event is the data's own `type`, which most often is the first member."""
     if item.kind is not Kind.JSON:
         return False
+    if item.data.startswith(_TYPE_FIRST + orjson.dumps(item.event)):
+        return True
     try:
-        return _typed.decode(item.data).type == item.event
-    except msgspec.MsgspecError:
+        return _type_in(item.data) == item.event
+    except RecursionError:  # the reader stood a little higher on the stack, and just managed
         return False
 
 
-def _may_stand_in_a_frame(body: bytes) -> bool:
+def _type_in(data: bytes) -> object:
     try:
-        _any_json.decode(body)
-        return body.isascii() or bool(body.decode())
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return is_json(body)
+        return _typed.decode(data).type
+    except msgspec.ValidationError:  # no object
+        return None
+    except msgspec.DecodeError:  # lone surrogates
+        value = parsing.parse(data)
+        return value.get("type") if isinstance(value, dict) else None
 
 
 def _text(data: bytes) -> bytes:
@@ -192,6 +201,15 @@ def _malformed(data: bytes) -> bytes:
 
 def _base64(data: bytes) -> bytes:
     return b'"' + base64.b64encode(data) + b'","encoding":"base64"'
+
+
+_CARRIED: Final[Mapping[Kind, Callable[[bytes], bytes]]] = {
+    Kind.JSON: bytes,
+    Kind.TEXT: _text,
+    Kind.BYTES: _base64,
+    Kind.MALFORMED: _malformed,
+}
+"""An item's data as JSON, with what the client must know to read it."""
 
 
 def _error_field(error: Json | None) -> bytes:

@@ -13,14 +13,15 @@ class Stream:
     """Decodes, judges and encodes; holds frames back until `release`.
 
     `answered` turns true at the first item that is not bookkeeping, and when too much bookkeeping has come to be held
-    (PROTOCOL.md, B "Answering"). `failed` turns true at an item that reports an error; nothing after it is passed on.
+    (PROTOCOL.md, B "Answering"). `failed` turns true at an item that reports an error; no item after it is passed on,
+    though what the provider sent behind it in the same read stays part of a `raw` run.
     """
 
     def __init__(self, decoder: Decoder, reader: StreamReader, frames: EventFrames, *, raw: bool) -> None:
         self._decoder = decoder
         self._frames = frames
         self._held: list[bytes] | None = []
-        self._held_items = 0
+        self._held_items = self._held_bytes = 0
         self._run = bytearray() if raw else None
         self.reader = reader
         self.answered = False
@@ -70,7 +71,8 @@ class Stream:
             return frames
         self._held += frames
         self._held_items += len(items)
-        if self._held_items > MAX_HELD_ITEMS or sum(map(len, self._held)) > MAX_HELD_BYTES:
+        self._held_bytes += sum(map(len, frames))
+        if self._held_items > MAX_HELD_ITEMS or self._held_bytes > MAX_HELD_BYTES:
             self.answered = True
         return []
 
@@ -79,6 +81,7 @@ class Stream:
         end = len(run) - pending_bytes
         if end <= 0:
             return []
-        body = bytes(run[:end])
+        with memoryview(run) as view:
+            body = bytes(view[:end])
         del run[:end]
         return [self._frames.run(body)]
