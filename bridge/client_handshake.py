@@ -1,8 +1,6 @@
 """How the client gets in: a WebSocket to a bridge, or a plain word about why there is none."""
 
 import asyncio
-import errno
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -12,6 +10,7 @@ import orjson
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientWebSocketResponse
 
 from bridge import __version__, redact
+from bridge.oserror import reason_of
 
 CONNECT_S: Final = 10.0
 CLOSE_S: Final = 2.0
@@ -49,7 +48,7 @@ async def _open(session: aiohttp.ClientSession, url: str) -> "ClientWebSocketRes
             "that is no URL of a WebSocket; one looks like ws://127.0.0.1:8787/v1/local/default"
         ) from None
     except aiohttp.ClientConnectorError as error:
-        raise CannotConnect(_reason(error.os_error)) from None
+        raise CannotConnect(reason_of(error.os_error)) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise CannotConnect(redact.text(str(error)) or type(error).__name__) from None
 
@@ -73,10 +72,3 @@ def _message_in(body: bytes) -> str | None:
     except ValueError:
         return None
     return str(value["message"]) if isinstance(value, dict) and "message" in value else None
-
-
-def _reason(error: OSError) -> str:
-    """asyncio writes the call and the address into the error's text; the number says it plainer."""
-    if error.errno is not None and error.errno in errno.errorcode:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)

@@ -1,0 +1,158 @@
+"""The command line: `bridge serve`, `check`, `call`, `demo`.
+
+What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
+for another's imports.
+"""
+
+import gc
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bridge import __version__
+
+app: Final = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A WebSocket gateway to every AI provider.",
+)
+
+LOCAL: Final = "ws://127.0.0.1:8787/v1/local/default"
+
+
+def main() -> None:
+    """The console script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before we began: what is said goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the process lives
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def bridge(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    """A WebSocket gateway to every AI provider."""
+
+
+_PACES: Final = {"recorded": 1.0, "instant": 0.0}
+
+
+def _pace(text: str) -> float:
+    try:
+        factor = _PACES[text] if text in _PACES else float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 <= factor < math.inf:
+        raise typer.BadParameter(f"{text!r} is not recorded, instant or a number")
+    return factor
+
+
+Configuration = Annotated[
+    Path | None, typer.Option("--config", envvar="BRIDGE_CONFIG", metavar="FILE", help="The configuration (TOML).")
+]
+Pace = Annotated[
+    float,
+    typer.Option(
+        parser=_pace,
+        show_default="recorded",
+        metavar="recorded|instant|FACTOR",
+        help="How long tapes take: as recorded, no time at all, or that many times what was recorded.",
+    ),
+]
+
+
+@app.command()
+def serve(
+    config: Configuration = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on; 0 for any free one.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM), for wss://.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
+    allow_open: Annotated[
+        bool | None, typer.Option("--allow-open", help="Let a gateway without tokens be reached from other machines.")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Answer from the tapes of this folder, and from no provider.")
+    ] = None,
+    pace: Pace = 1.0,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then let the events in flight finish. A second signal ends at once."""
+    gc.disable()  # until it serves: what importing makes stays, and looking it over costs a tenth of the start
+    from bridge.cli import serving
+
+    flags = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "allow_open": allow_open}
+    raise typer.Exit(serving.serve(config, flags, replay, pace))
+
+
+@app.command()
+def check(config: Configuration = None) -> None:
+    """Say what a configuration means, and what is wrong with it, by key and line."""
+    from bridge.cli import checking
+
+    raise typer.Exit(checking.check(config))
+
+
+@app.command()
+def call(
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Such as openai, anthropic, custom-NAME.")],
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The path below the provider's base URL.")],
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for stdin.")
+    ] = None,
+    url: Annotated[str, typer.Option(envvar="BRIDGE_URL", help="The gateway.")] = LOCAL,
+    token: Annotated[
+        str | None, typer.Option(envvar="BRIDGE_TOKEN", help="The gateway's token; best by the environment.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="For the provider, not for fallbacks. Repeatable.")
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'PROVIDER ENDPOINT JSON|@FILE'",
+            help="What to try next; or, to give it headers, a whole step as JSON. Repeatable.",
+        ),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Other than POST.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help='Settings, such as {"maxAttempts": 3}, for every step.')
+    ] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="Print every frame as it came, one per line.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=0.001, metavar="SECONDS", help="Then cancel.")] = None,
+) -> None:
+    """Run one event and print its text as it streams; or its JSON, when it holds no text.
+
+    Exit code: 0 success, 1 the event failed, 2 wrong usage, 3 no connection, 130 interrupted (the event is cancelled).
+    """
+    from bridge.cli import asking, calling
+
+    step = asking.step(provider, endpoint, data, header or [], method)
+    request = asking.request(step, [asking.fallback(each) for each in fallback or []], config)
+    raise typer.Exit(calling.call(request, url, token, frames=frames, timeout_s=timeout))
+
+
+@app.command()
+def demo(
+    stay: Annotated[bool, typer.Option("--stay", help="Keep serving afterwards, and say how to connect.")] = False,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = 0,
+    pace: Pace = 1.0,
+) -> None:
+    """See the bridge work: no key, no network. Its providers are played from tape."""
+    from bridge.demo import stage
+
+    raise typer.Exit(stage.demo(stay=stay, port=port, pace=pace))

@@ -1,0 +1,90 @@
+"""What `bridge call` was asked for, as a request. What cannot be one is told as wrong usage."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import typer
+
+from bridge.wire.parsing import parse
+
+Step = dict[str, Any]
+
+
+def step(provider: str, endpoint: str, data: str | None, headers: Sequence[str], method: str | None) -> Step:
+    given = {
+        "provider": provider,
+        "endpoint": endpoint,
+        "method": method,
+        "headers": _headers(headers),
+        "query": None if data is None else _json("--data", data),
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def fallback(text: str) -> Step:
+    """`PROVIDER ENDPOINT JSON|@FILE`; or a whole step as JSON, which alone can hold headers: credentials given for one
+    provider are not for another."""
+    if text.lstrip().startswith("{"):
+        return {**_object("--fallback", text)}
+    match text.split(maxsplit=2):
+        case [provider, endpoint, data]:
+            return {"provider": provider, "endpoint": endpoint, "query": _json("--fallback", data)}
+        case _:
+            raise _wrong("--fallback", f"expected 'PROVIDER ENDPOINT JSON|@FILE' or a step as JSON, got {text!r}")
+
+
+def request(first: Step, fallbacks: Sequence[Step], config: str | None) -> dict[str, Any]:
+    settings = {} if config is None else {"config": _object("--config", config)}
+    return {**settings, "steps": [first, *fallbacks]} if fallbacks else {**first, **settings}
+
+
+def _headers(given: Sequence[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for each in given:
+        name, colon, value = each.partition(":")
+        if not colon or not name.strip():
+            raise _wrong("--header", "expected NAME:VALUE")  # what came may be a key: it is not shown
+        if name.strip().lower() in headers:
+            raise _wrong("--header", f"{name.strip()} is given twice")
+        headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _object(option: str, source: str) -> dict[str, Any]:
+    value = _parsed(option, _read(option, source))
+    if not isinstance(value, dict):
+        raise _wrong(option, "expected a JSON object")
+    return value
+
+
+def _json(option: str, source: str) -> orjson.Fragment:
+    """The very bytes, once they are known to be JSON."""
+    raw = _read(option, source)
+    _parsed(option, raw)
+    return orjson.Fragment(raw)
+
+
+def _parsed(option: str, raw: bytes) -> Any:
+    try:
+        return parse(raw)
+    except (ValueError, RecursionError) as error:
+        raise _wrong(option, f"is not JSON: {error}") from None
+
+
+def _read(option: str, source: str) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read()
+    if not source.startswith("@"):
+        return source.encode(errors="surrogateescape")
+    path = Path(source[1:]).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _wrong(option, f"{path} cannot be read: {error.strerror}") from None
+
+
+def _wrong(option: str, message: str) -> typer.BadParameter:
+    return typer.BadParameter(message, param_hint=option)

@@ -1,0 +1,92 @@
+"""What the demo shows: lines of styled parts, clipped to a terminal's width; plain and whole elsewhere."""
+
+import json
+import textwrap
+from typing import Final, Protocol, TextIO
+
+from bridge.client import Frame
+from bridge.wire.texts import text_of
+
+Part = str | tuple[str, str]
+"""A text, or one with a style of rich's."""
+
+_COLUMNS: Final = 100
+_GIST_CHARS: Final = 18
+_STYLES: Final = {"created": "cyan", "stream": "blue", "done": "green", "error": "yellow"}
+
+
+class Screen(Protocol):
+    @property
+    def columns(self) -> int: ...
+
+    def show(self, *parts: Part) -> None:
+        """One line."""
+
+    def write(self, text: str) -> None:
+        """As it is, so that it can be copied."""
+
+
+class Plain:
+    """Any stream: nothing is clipped, nothing coloured."""
+
+    columns = _COLUMNS
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def show(self, *parts: Part) -> None:
+        self.write("".join(part if isinstance(part, str) else part[0] for part in parts).rstrip())
+
+    def write(self, text: str) -> None:
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+class Terminal:
+    def __init__(self, out: TextIO) -> None:
+        from rich.console import Console
+
+        self._console = Console(file=out, highlight=False)
+
+    @property
+    def columns(self) -> int:
+        return min(self._console.width, _COLUMNS)
+
+    def show(self, *parts: Part) -> None:
+        from rich.text import Text
+
+        self._console.print(Text.assemble(*parts), no_wrap=True, overflow="ellipsis", crop=True)
+
+    def write(self, text: str) -> None:
+        self._console.out(text, highlight=False)
+
+
+def screen_on(out: TextIO) -> Screen:
+    if hasattr(out, "reconfigure"):
+        out.reconfigure(errors="replace")
+    return Terminal(out) if out.isatty() else Plain(out)
+
+
+def words(screen: Screen, text: str, style: str = "") -> None:
+    """A sentence or two, indented and wrapped."""
+    for line in textwrap.wrap(text, screen.columns - 4):
+        screen.show("   ", (line, style))
+
+
+def sent(screen: Screen, kind: str, message: str) -> None:
+    screen.show("   ", ("→ ", "bold"), (f"{kind:<9}", "bold"), (message, "dim"))
+
+
+def came(screen: Screen, frame: Frame) -> None:
+    """One frame: what it is, what it says, and then itself."""
+    kind = (f"{frame.type:<9}", _STYLES.get(frame.type, ""))
+    screen.show("   ", ("← ", "bold"), kind, f"{_gist(frame):<{_GIST_CHARS}} ", (frame.raw.decode(), "dim"))
+
+
+def _gist(frame: Frame) -> str:
+    if frame.error is not None:
+        return str(frame.error.get("code"))
+    if "response" in frame.value:
+        text = text_of(frame.response)
+        return json.dumps(text, ensure_ascii=False) if text else ""
+    return f"step {frame.metadata.get('step')}, {frame.metadata.get('provider')}"

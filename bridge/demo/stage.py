@@ -1,0 +1,147 @@
+"""Plays the demo: a bridge over tapes, a client on a real socket, and one scene after the other."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bridge import __version__, loglines
+from bridge.client import Bridge, CannotConnect, ConnectionLost, Frame, connect
+from bridge.config import load
+from bridge.demo.scenes import SCENES, STREAM, Played, Scene
+from bridge.demo.screen import Screen, came, screen_on, sent, words
+from bridge.demo.snippets import Snippets, command, snippets
+from bridge.oserror import reason_of
+from bridge.server import Server
+from bridge.signals import first_signal
+from bridge.upstream.http import Upstream
+from bridge.upstream.tape import TapeError, TapeTransport, read_tape
+from bridge.wire.texts import text_of
+
+SCENE_S: Final = 60.0
+"""Within which a scene must end, or it has failed."""
+
+
+def demo(*, stay: bool, port: int, pace: float) -> int:
+    """The exit code: 0 only when every scene went as it should."""
+    loglines.setup(sys.stderr, "auto", "error")
+    with as_file(files("bridge.demo") / "tapes") as folder:
+        return play(folder, screen_on(sys.stdout), stay=stay, port=port, pace=pace)
+
+
+def play(folder: Path, screen: Screen, *, stay: bool, port: int, pace: float) -> int:
+    """As `demo`, with the tapes of any folder."""
+    try:
+        return asyncio.run(Stage(folder, screen, pace).run(stay=stay, port=port))
+    except OSError as error:
+        screen.show(f"cannot listen on 127.0.0.1:{port}: {reason_of(error)}")
+    except (TapeError, CannotConnect) as error:
+        screen.show(str(error))
+    return 1
+
+
+class Stage:
+    """Owns the tapes and the screen; `run` once."""
+
+    def __init__(self, folder: Path, screen: Screen, pace: float) -> None:
+        self._folder = folder
+        self._screen = screen
+        self._tapes = TapeTransport(folder, pace=pace)
+
+    async def run(self, *, stay: bool, port: int) -> int:
+        """Raises OSError when the port cannot be had."""
+        server = Server(load(None, {}, {"port": port}), Upstream(self._tapes))
+        await server.start()
+        try:
+            url = f"{server.url}/v1/local/demo"
+            self._open(server.url)
+            async with connect(url) as bridge:
+                went_well = [await self._scene(number, scene, bridge) for number, scene in enumerate(SCENES, start=1)]
+            self._close(all(went_well), stay=stay)
+            if stay:
+                self._invite(snippets(url, STREAM, command()))
+                await first_signal()
+        finally:
+            await server.stop()
+        return 0 if all(went_well) else 1
+
+    async def _scene(self, number: int, scene: Scene, bridge: Bridge) -> bool:
+        screen = self._screen
+        screen.show((f"{number}  {scene.title}", "bold"))
+        words(screen, scene.words)
+        screen.show()
+        problems = await self._problems(scene, bridge)
+        if not problems:
+            screen.show("   ", (f"✓ {scene.outcome}", "green"))
+        for problem in problems:
+            screen.show("   ", (f"✗ {problem}", "red"))
+        screen.show()
+        return not problems
+
+    async def _problems(self, scene: Scene, bridge: Bridge) -> list[str]:
+        """What did not go as it should."""
+        try:
+            async with asyncio.timeout(SCENE_S):
+                return list(scene.check(await self._played(scene, bridge)))
+        except TimeoutError:
+            return [f"the last frame was to come within {SCENE_S:g} s"]
+        except (ConnectionLost, TapeError) as error:
+            return [str(error)]
+
+    async def _played(self, scene: Scene, bridge: Bridge) -> Played:
+        frames: list[Frame] = []
+        for step in scene.request if isinstance(scene.request, list) else [scene.request]:
+            sent(self._screen, "create", orjson.dumps(step).decode())
+        async with bridge.create(scene.request) as event:
+            async for frame in event:
+                frames.append(frame)
+                came(self._screen, frame)
+                if len(frames) == scene.cancel_after:
+                    sent(self._screen, "cancel", f'{{"eventId":"{event.id}"}}')
+                    await event.cancel()
+        still_playing = self._tapes.playing
+        return Played(frames, said_in(frames), said_on(self._folder / f"{scene.tape}.jsonl"), still_playing)
+
+    def _open(self, url: str) -> None:
+        self._screen.show()
+        self._screen.show((f"Universal Bridge {__version__}", "bold"), f"  {url}")
+        self._screen.show("No key, no network: the providers are played from tape. → is sent, ← comes back.")
+        self._screen.show()
+
+    def _close(self, went_well: bool, *, stay: bool) -> None:
+        if went_well:
+            self._screen.show(("All four went as they should.", "bold green"))
+        else:
+            self._screen.show(("Not everything went as it should.", "bold red"))
+        if not stay:
+            self._screen.show(f"To connect with a client of your own: {command()} demo --stay")
+
+    def _invite(self, how: Snippets) -> None:
+        for heading, code in (
+            ("From a shell", how.shell),
+            ("From Python (pip install websockets)", how.python),
+            ("From JavaScript: a page of localhost, or Node (npm install ws)", how.javascript),
+        ):
+            self._screen.show()
+            self._screen.show((f"# {heading}", "bold"))
+            self._screen.show()
+            self._screen.write(code)
+        self._screen.show()
+        self._screen.show("Serving until Ctrl-C.")
+
+
+def said_in(frames: Sequence[Frame]) -> str:
+    """The text of an answer."""
+    return "".join(text_of(frame.response) or "" for frame in frames if frame.error is None)
+
+
+def said_on(tape: Path) -> str:
+    """The text of the answer on a tape, read without the bridge's decoders. Raises TapeError."""
+    body = b"".join(chunk.data for chunk in read_tape(tape).chunks)
+    lines = [body] if body.startswith(b"{") else body.split(b"\n")
+    items: list[Any] = [orjson.loads(line[line.index(b"{") :]) for line in lines if line.startswith((b"data: {", b"{"))]
+    return "".join(text_of(item) or "" for item in items)

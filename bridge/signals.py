@@ -1,0 +1,23 @@
+"""How a process is told to end."""
+
+import asyncio
+import signal
+from typing import Final
+
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def first_signal() -> "asyncio.Future[signal.Signals]":
+    """Done at the first signal that ends; a second one is the system's to act on, and ends the process at once."""
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def take(number: signal.Signals) -> None:
+        came.set_result(number)
+        for each in ENDING:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    for number in ENDING:
+        loop.add_signal_handler(number, take, number)
+    return came
