@@ -37,7 +37,8 @@ class Line:
         return head
 
     async def send(self, *parts: bytes) -> None:
-        self._writer.writelines(parts)
+        # Not writelines: up to Python 3.13 an empty part, if it is the last, stays in asyncio's buffer and spins.
+        self._writer.write(b"".join(parts))
         await self._writer.drain()
 
     async def gone(self) -> None:
