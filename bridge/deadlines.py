@@ -42,8 +42,9 @@ class Deadlines:
         self._stood_since: float | None = None
 
     def set(self, clock: Clock, seconds: float) -> None:
-        """Due in so many seconds from now."""
-        at = self._at[clock] = self._loop.time() + seconds
+        """Due in so many seconds from now, of which none pass while the clocks stand still."""
+        now = self._loop.time() if self._stood_since is None else self._stood_since
+        at = self._at[clock] = now + seconds
         if self._timer is None or at < self._timer.when():
             self._arm(at)
 
@@ -52,7 +53,7 @@ class Deadlines:
         if setting_ms:
             self.set(clock, setting_ms / 1000)
         else:
-            self._at.pop(clock, None)
+            self.clear(clock)
 
     def is_set(self, clock: Clock) -> bool:
         return clock in self._at
@@ -65,13 +66,16 @@ class Deadlines:
         self._at = {clock: at for clock, at in self._at.items() if clock is kept}
 
     def stop(self) -> None:
+        """No deadline is left, and no timer."""
         self._at.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def stand_still(self) -> None:
-        self._stood_since = self._loop.time()
+        """Until `go_on`; once is enough."""
+        if self._stood_since is None:
+            self._stood_since = self._loop.time()
 
     def go_on(self) -> None:
         if self._stood_since is None:

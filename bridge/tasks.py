@@ -19,7 +19,8 @@ class Tasks:
         task.add_done_callback(self._ended)
 
     async def end_all(self) -> None:
-        """Cancel what still runs, and wait for it."""
+        """Cancel what still runs, and wait for it. Every task has begun by then, and so can give back what it owns."""
+        await asyncio.sleep(0)
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
