@@ -73,4 +73,4 @@ def command() -> str:
     found = shutil.which(program.name)
     if found is not None and program.exists() and os.path.samefile(found, program):
         return program.name
-    return shlex.quote(str(program.absolute()))
+    return shlex.quote(os.path.abspath(program))
