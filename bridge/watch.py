@@ -82,13 +82,13 @@ class Watch:
 
     def _see_what_was_taken(self, now: float) -> None:
         taken_bytes, waiting_bytes = self._socket.taken_bytes, self._socket.waiting_bytes
-        if taken_bytes > self._taken_bytes:
-            self._taken_at = now
-        elif waiting_bytes and self._stuck_at is None:
-            self._stuck_at = now
-        if taken_bytes > self._taken_bytes or not waiting_bytes:
+        takes = taken_bytes > self._taken_bytes
+        if takes:
+            self._taken_at, self._taken_bytes = now, taken_bytes
+        if not waiting_bytes:
             self._stuck_at = None
-        self._taken_bytes = max(taken_bytes, self._taken_bytes)
+        elif takes or self._stuck_at is None:
+            self._stuck_at = now
 
     def _speak(self, now: float) -> None:
         if now >= self._ping_at:

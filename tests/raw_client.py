@@ -130,7 +130,7 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) ->
 async def dialled(server: Server, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
     """A TCP connection whose kernel holds little of what comes."""
     address = urlsplit(server.url)
-    raw = socket.socket()
+    raw = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio does not see that it may turn Nagle's delays off
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     raw.setblocking(False)
     await asyncio.get_running_loop().sock_connect(raw, (address.hostname, address.port))
