@@ -1,8 +1,8 @@
 """Who may open a socket, and on which terms: pure decisions over a handshake's headers and query."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 from bridge.checks import is_loopback
 from bridge.errors import BadField, OriginRefused, Unauthorized
@@ -12,6 +12,10 @@ TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
 _TOKEN_PROTOCOL: Final = TOKEN_HEADER + "."
 _CREDENTIAL_PROTOCOLS: Final = (_TOKEN_PROTOCOL, "openai-insecure-api-key.", "xi-api-key.", "fal-api-key.")
 MAX_HEARTBEAT_S: Final = 3600
+
+_AUTHORITY: Final = r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?"
+_HOST: Final = re.compile(_AUTHORITY)  # RFC 9110, section 7.2
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _AUTHORITY)  # RFC 6454, section 6.2; `null` is none of ours
 
 
 def offered_protocols(header: str | None) -> list[str]:
@@ -50,21 +54,19 @@ def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:
     """Raises OriginRefused: web pages and DNS rebinding reach an open gateway on loopback too."""
     if not gateway.is_open:
         return
-    name = _host_of(f"//{host}")
+    name = _named(_HOST, host)
     if not (is_loopback(name) or _is_listed(gateway.allowed_hosts, host, name)):
-        raise OriginRefused(f"host {name[:128]!r} is neither loopback nor listed in allowed_hosts")
+        raise OriginRefused(f"host {host[:128]!r} is neither loopback nor listed in allowed_hosts")
     if origin is None:
         return
-    page = _host_of(origin)
-    if not (is_loopback(page) or _is_listed(gateway.allowed_origins, origin)):
+    if not (is_loopback(_named(_ORIGIN, origin)) or _is_listed(gateway.allowed_origins, origin)):
         raise OriginRefused(f"origin {origin[:128]!r} is neither loopback nor listed in allowed_origins")
 
 
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+def _named(pattern: re.Pattern[str], header: str) -> str:
+    """The host without its port; empty if the header is none such."""
+    found = pattern.fullmatch(header)
+    return (found["address"] or found["name"]) if found else ""
 
 
 def _is_listed(allowed: Iterable[str], *names: str) -> bool:

@@ -1,11 +1,15 @@
 """What is known of one event: the metadata of its frames, and its line in the log."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.wire import parsing
 from bridge.wire.dialects import Usage
+
+_NOT_LOGGED: Final = {"cacheStatus", "headers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +17,8 @@ class Heading:
     """The head of an answer, a provider's or the bridge's own."""
 
     step: int
-    provider: str
+    provider: str | None
+    """None for an event that was refused before it came to one."""
     status: int
     content_type: str
     headers: dict[str, str] | None = None
@@ -22,7 +27,7 @@ class Heading:
 
 @dataclass(slots=True)
 class Record:
-    """Instants are seconds on the loop's clock."""
+    """One event, kept by whoever runs it. Instants are seconds on the loop's clock."""
 
     log_id: str
     gateway: str
@@ -30,14 +35,17 @@ class Record:
     warnings: list[str]
     attempts: list[dict[str, object]] = field(default_factory=list)
     chunks: int = 0
+    """Frames of items or runs that were sent."""
     usage: Usage | None = None
     cost: float | None = None
     model: str | None = None
     restarted: bool = False
+    """An earlier stream of the event is to be dropped."""
     outcome: dict[str, object] = field(default_factory=dict)
     """The last frame's metadata and the error's code, for the log."""
 
     def tried(self, step: int, provider: str, status: int | None, error: BridgeError | None, took_s: float) -> None:
+        """One attempt, or one step that was skipped; `status` is the provider's, if it came to one."""
         attempt: dict[str, object] = {"step": str(step), "provider": provider, "durationMs": _ms(took_s)}
         if status is not None:
             attempt["status"] = status
@@ -54,8 +62,9 @@ class Record:
             "contentType": heading.content_type,
             "status": heading.status,
             "success": success,
-            "provider": heading.provider,
         }
+        if heading.provider is not None:
+            metadata["provider"] = heading.provider
         if heading.headers is not None:
             metadata["headers"] = heading.headers
         if self.restarted:
@@ -75,14 +84,14 @@ class Record:
             metadata["cost"] = self.cost
         if self.warnings:
             metadata["warnings"] = self.warnings
-        self.outcome = {key: value for key, value in metadata.items() if key not in {"cacheStatus", "headers"}}
+        self.outcome = {key: value for key, value in metadata.items() if key not in _NOT_LOGGED}
         if error is not None:
             self.outcome["code"] = error.code
         return metadata
 
     def log_fields(self, event_id: bytes) -> dict[str, object]:
         """One event as one line: no header, no body, no URL."""
-        fields: dict[str, object] = {"gateway": self.gateway, "eventId": event_id.decode(), **self.outcome}
+        fields: dict[str, object] = {"gateway": self.gateway, "eventId": parsing.parse(event_id), **self.outcome}
         if self.model is not None:
             fields["model"] = self.model
         return fields

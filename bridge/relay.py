@@ -175,9 +175,8 @@ class EventRelay:
         record.model = self._steps[heading.step].model if self._steps else None
         return record.closing(heading, self._loop.time(), error)
 
-    def _provider_slug(self) -> str:
-        steps = self._create.steps
-        return steps[self._event.step].provider if steps else ""
+    def _provider_slug(self) -> str | None:
+        return self._steps[self._event.step].provider.slug if self._steps else None
 
     def _last(self, frame: bytes) -> None:
         if not self._ended:
