@@ -54,6 +54,8 @@ class Server:
         self._stopping = asyncio.Lock()
         self._runner = web.AppRunner(self._application(), handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
         self._listening: asyncio.Server | None = None
+        self.url = ""
+        """Where it listens, as a WebSocket URL without a path; the port is the real one. Empty before the start."""
 
     async def start(self) -> None:
         """Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
@@ -63,14 +65,9 @@ class Server:
         except BaseException:
             await self._close()
             raise
-
-    @property
-    def url(self) -> str:
-        """Where it listens, as a WebSocket URL without a path; the port is the real one."""
-        assert self._listening is not None
         host, port = self._listening.sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        return f"{'wss' if self._config.server.tls_cert else 'ws'}://{shown}:{port}"
+        self.url = f"{'wss' if self._config.server.tls_cert else 'ws'}://{shown}:{port}"
 
     async def stop(self) -> None:
         """Drain: events in flight finish or meet the deadline, sockets close with 1001; then nothing is left open."""
