@@ -133,7 +133,11 @@ async def dialled(server: Server, *, receive_bytes: int = 4096) -> AsyncIterator
     raw = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio does not see that it may turn Nagle's delays off
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     raw.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(raw, (address.hostname, address.port))
+    try:
+        await asyncio.get_running_loop().sock_connect(raw, (address.hostname, address.port))
+    except OSError:
+        raw.close()
+        raise
     client = RawClient(*await asyncio.open_connection(sock=raw, limit=receive_bytes))
     try:
         yield client

@@ -163,13 +163,18 @@ async def test_a_server_that_was_never_started_stops(tmp_path: Path) -> None:
 async def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     plays = [streams(said("a"), SILENCE)] * 2
-    async with started(tmp_path, *plays) as (server, provider):
-        async with upgraded(server) as one, upgraded(server) as two, dialled(server), upgraded(server):
-            await one.say(CREATE)
-            await two.say(CREATE)
-            await until(lambda: provider.open_streams == 2)
-            stopping = asyncio.create_task(server.stop())
-            await turns()
-            advance(9.1)
-            await stopping
-            assert asyncio.all_tasks() == before
+    async with (
+        started(tmp_path, *plays) as (server, provider),
+        upgraded(server) as one,
+        upgraded(server) as two,
+        dialled(server),
+        upgraded(server),
+    ):
+        await one.say(CREATE)
+        await two.say(CREATE)
+        await until(lambda: provider.open_streams == 2)
+        stopping = asyncio.create_task(server.stop())
+        await turns()
+        advance(9.1)
+        await stopping
+        assert asyncio.all_tasks() == before
