@@ -58,8 +58,8 @@ class Attempt:
         finally:
             self._deadlines.keep_only(Clock.TOTAL)
             slug = self._planned.provider.slug
-            error = event.alarm.cancelled or event.error
-            event.record.tried(self._go.step, slug, status, error, loop.time() - began_at)
+            failure = event.alarm.cancelled or event.error
+            event.record.tried(self._go.step, slug, status, failure, loop.time() - began_at)
 
     @property
     def heading(self) -> Heading:
@@ -138,7 +138,7 @@ class Attempt:
     def _judge(self, answer: Answer, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
         event, found = self._event, read_answer(answer.status, body)
-        outcome: Outcome = Answered()
+        outcome: Outcome = Answered(whole=True)
         if found.fault is not None:
             pause_ms = asked_ms(answer.headers, time.time())
             event.error = status_error(found.fault, answer.status, pause_ms)

@@ -116,8 +116,11 @@ class Passage:
     def _answered(self) -> None:
         self.has_answered = self._stream.answered = True
         self._deadlines.clear(Clock.REQUEST, Clock.HOLD)
-        self._chain.next(Answered(), asyncio.get_running_loop().time(), 0.0)
+        self._tell_chain(Answered())
         self._tell()
+
+    def _tell_chain(self, answered: Answered) -> None:
+        self._chain.next(answered, asyncio.get_running_loop().time(), 0.0)
 
     def _tell(self) -> None:
         """The stream's first frame, and behind it what was held back."""
@@ -142,6 +145,7 @@ class Passage:
         if stream.failed:
             return self._failed_inside()
         if is_whole:
+            self._tell_chain(Answered(whole=True))
             self._warn_of(verdict)
             return None
         if verdict is Verdict.EMPTY:

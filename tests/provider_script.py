@@ -3,22 +3,25 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import httpx
 
-Part = bytes | asyncio.Event | BaseException
-"""Bytes are one read; an event is waited for; an exception is raised in their place."""
+
+class Silence(Enum):
+    SILENCE = auto()
+
+
+SILENCE = Silence.SILENCE
+
+Part = bytes | asyncio.Event | BaseException | Silence
+"""Bytes are one read; an event is waited for; an exception is raised in their place; silence goes on for ever."""
 
 RESET = httpx.ReadError("the provider reset the connection")
 REFUSED = httpx.ConnectError("the provider refused the connection")
 
 SSE = "text/event-stream"
 JSON = "application/json"
-
-
-def silence() -> asyncio.Event:
-    """A gate that nobody opens."""
-    return asyncio.Event()
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,19 @@ class Played:
         self.headers = request.headers
         self.content = request.read()
         self.is_connected = False
-        self.is_open = True
-        """The connection is in use: neither read to its end, nor broken, nor closed."""
+        self.over = asyncio.Event()
+        """The connection is not in use any more: read to its end, broken or closed."""
         self.was_read_to_its_end = False
         self.reads = 0
 
     async def part(self, part: Part) -> bytes:
         if isinstance(part, BaseException):
-            self.is_open = False
+            self.over.set()
             raise part
-        if isinstance(part, asyncio.Event):
-            await part.wait()
-            return b""
-        return part
+        if isinstance(part, bytes):
+            return part
+        await (asyncio.get_running_loop().create_future() if part is SILENCE else part.wait())
+        return b""
 
 
 class ScriptedProvider(httpx.AsyncBaseTransport):
@@ -79,7 +82,7 @@ class ScriptedProvider(httpx.AsyncBaseTransport):
 
     @property
     def open_streams(self) -> int:
-        return sum(played.is_open for played in self.played)
+        return sum(not played.over.is_set() for played in self.played)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
@@ -94,7 +97,7 @@ class ScriptedProvider(httpx.AsyncBaseTransport):
             for part in play.waiting:
                 await played.part(part)
         except BaseException:
-            played.is_open = False
+            played.over.set()
             raise
         headers = {"content-type": play.content_type, **play.headers}
         return httpx.Response(play.status, headers=headers, stream=_Body(play, played))
@@ -109,16 +112,16 @@ class _Body(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        assert self._played.is_open, "read after its end"
+        assert not self._played.over.is_set(), "read after its end"
         while self._left:
             data = await self._played.part(self._left[0])
             del self._left[0]  # after the wait: a read that was cancelled takes nothing away
             if data:
                 self._played.reads += 1
                 return data
-        self._played.is_open = False
+        self._played.over.set()
         self._played.was_read_to_its_end = True
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        self._played.is_open = False
+        self._played.over.set()

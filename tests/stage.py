@@ -109,16 +109,15 @@ class Stage:
     def _on_last(self) -> None:
         self.lasts += 1
 
-    async def begin(self) -> "Stage":
+    async def begin(self, *, in_turns: int = TURNS) -> "Stage":
         """Start it, and let it come as far as it does on its own."""
         self._task = asyncio.create_task(self.relay.run())
-        await turns(TURNS)
+        await turns(in_turns)
         return self
 
     async def end(self) -> "Stage":
         """Wait for its end, where that takes a thread's or a neighbour's time."""
-        assert self._task is not None
-        await asyncio.wait([self._task])
+        await asyncio.wait([self.task])
         return self
 
     async def pass_s(self, seconds: float) -> "Stage":
@@ -138,8 +137,13 @@ class Stage:
         return self
 
     @property
+    def task(self) -> asyncio.Task[None]:
+        assert self._task is not None, "not begun"
+        return self._task
+
+    @property
     def is_over(self) -> bool:
-        return self._task is not None and self._task.done()
+        return self.task.done()
 
     @property
     def frames(self) -> list[Frame]:
@@ -178,8 +182,7 @@ class Stage:
 
     def check_nothing_is_left(self) -> None:
         assert self.is_over, f"it goes on, {self.relay.phase}, after {self.types}"
-        assert self._task is not None
-        self._task.result()
+        self.task.result()
         assert self.lasts == 1
         assert sum(map(is_last, self.frames)) == 1
         assert is_last(self.frames[-1])

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.deadlines import Alarm, Clock
 from tests.clock import advance, turns
-from tests.provider_script import JSON, Part, Plays, answers, silence, streams
+from tests.provider_script import JSON, SILENCE, Part, Plays, answers, streams
 from tests.stage import ROLE, WHOLE, House, Stage, said, step
 from tests.stage import run as run_event
 
@@ -27,7 +27,7 @@ async def strikes_between(stage: Stage, after_s: float, before_s: float, code: i
 
 
 async def test_connect_timeout_ends_with_the_connection() -> None:
-    stage = await begin(Plays(connecting=[silence()]), connectTimeout=1000)
+    stage = await begin(Plays(connecting=[SILENCE]), connectTimeout=1000)
     assert stage.relay.phase == "connecting"
     await strikes_between(stage, 0.9, 1.1, 9010)
     assert "connectTimeout" in stage.last()["error"]["message"]
@@ -40,7 +40,7 @@ async def test_connect_timeout_ends_with_the_connection() -> None:
 
 
 async def test_request_timeout_runs_until_the_head() -> None:
-    await strikes_between(await begin(Plays(waiting=[silence()]), requestTimeout=1000), 0.9, 1.1, 9013)
+    await strikes_between(await begin(Plays(waiting=[SILENCE]), requestTimeout=1000), 0.9, 1.1, 9013)
 
 
 NO_ANSWER: dict[str, Part] = {
@@ -55,7 +55,7 @@ NO_ANSWER: dict[str, Part] = {
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_nor_do_headers_comments_bookkeeping_stop_request_timeout(part: Part, steps: int) -> None:
     """Neither where they are passed on at once, nor where they are held back."""
-    house = House(streams(part, silence()), answers())
+    house = House(streams(part, SILENCE), answers())
     chain = [step(**NO_LIMIT | {"requestTimeout": 5000}), step("groq")][:steps]
     stage = await house.event(chain).begin()
     await stage.pass_s(4.9)
@@ -66,7 +66,7 @@ async def test_nor_do_headers_comments_bookkeeping_stop_request_timeout(part: Pa
 
 
 async def test_comments_for_longer_than_bookkeeping_is_held_are_no_answer_either() -> None:
-    house = House(streams(b": busy\n\n", silence()), answers())
+    house = House(streams(b": busy\n\n", SILENCE), answers())
     stage = await house.event([step(**NO_LIMIT | {"requestTimeout": 30_000}), step("groq")]).begin()
     await stage.pass_s(29)
     assert stage.frames == []
@@ -75,7 +75,7 @@ async def test_comments_for_longer_than_bookkeeping_is_held_are_no_answer_either
 
 
 async def test_request_timeout_covers_an_answer_in_one_piece_to_its_end() -> None:
-    stage = await begin(Plays([b'{"half":', silence()], content_type=JSON), requestTimeout=1000)
+    stage = await begin(Plays([b'{"half":', SILENCE], content_type=JSON), requestTimeout=1000)
     await strikes_between(stage, 0.9, 1.1, 9013)
 
 
@@ -90,7 +90,7 @@ async def test_the_first_answer_item_stops_request_timeout() -> None:
 @pytest.mark.parametrize("part", [said("b"), b": beat\n\n", b"data"], ids=["an item", "a comment", "a part"])
 async def test_any_byte_resets_idle_timeout(part: bytes) -> None:
     gate = asyncio.Event()
-    stage = await begin(streams(said("a"), gate, part, silence()), idleTimeout=1000)
+    stage = await begin(streams(said("a"), gate, part, SILENCE), idleTimeout=1000)
     await stage.pass_s(0.9)
     await stage.open(gate)
     await strikes_between(stage, 0.9, 1.1, 9014)
@@ -99,7 +99,7 @@ async def test_any_byte_resets_idle_timeout(part: bytes) -> None:
 
 async def test_idle_timeout_begins_with_the_head() -> None:
     gate = asyncio.Event()
-    stage = await begin(Plays([silence()], waiting=[gate]), idleTimeout=1000)
+    stage = await begin(Plays([SILENCE], waiting=[gate]), idleTimeout=1000)
     await stage.pass_s(100)
     await stage.open(gate)
     await strikes_between(stage, 0.9, 1.1, 9014)
@@ -107,7 +107,7 @@ async def test_idle_timeout_begins_with_the_head() -> None:
 
 async def test_idle_timeout_does_not_outlast_its_attempt() -> None:
     gate = asyncio.Event()
-    house = House(streams(said("a"), silence()), Plays(WHOLE, waiting=[gate]))
+    house = House(streams(said("a"), SILENCE), Plays(WHOLE, waiting=[gate]))
     steps = [step(**NO_LIMIT | {"idleTimeout": 1000, "onBreak": "restart"}), step("groq", **NO_LIMIT)]
     stage = await house.event(steps).begin()
     await stage.pass_s(1.1)
@@ -117,11 +117,11 @@ async def test_idle_timeout_does_not_outlast_its_attempt() -> None:
 
 
 PHASES: dict[str, list[Plays]] = {
-    "connecting": [Plays(connecting=[silence()])],
-    "waiting for the head": [Plays(waiting=[silence()])],
-    "collecting": [Plays([b'{"half":', silence()], content_type=JSON)],
-    "holding": [streams(ROLE, silence())],
-    "streaming": [streams(said("a"), silence())],
+    "connecting": [Plays(connecting=[SILENCE])],
+    "waiting for the head": [Plays(waiting=[SILENCE])],
+    "collecting": [Plays([b'{"half":', SILENCE], content_type=JSON)],
+    "holding": [streams(ROLE, SILENCE)],
+    "streaming": [streams(said("a"), SILENCE)],
     "backing off": [answers(status=429, retry_after="5")],
 }
 
@@ -136,7 +136,7 @@ async def test_total_timeout_ends_every_phase(plays: list[Plays]) -> None:
 
 async def test_total_timeout_counts_all_steps_and_retries_together() -> None:
     config = NO_LIMIT | {"requestTimeout": 600, "totalTimeout": 1000}
-    house = House(*[Plays(waiting=[silence()])] * 2)
+    house = House(*[Plays(waiting=[SILENCE])] * 2)
     stage = await house.event([step(**config), step("groq", **config)]).begin()
     await stage.pass_s(0.7)
     await strikes_between(stage, 0.2, 0.4, 9015)
@@ -145,7 +145,7 @@ async def test_total_timeout_counts_all_steps_and_retries_together() -> None:
 
 async def test_in_an_array_total_timeout_is_the_first_steps() -> None:
     steps = [step(**NO_LIMIT | {"totalTimeout": 2000}), step("groq", **NO_LIMIT | {"totalTimeout": 500})]
-    stage = await House(answers(status=400), Plays(waiting=[silence()])).event(steps).begin()
+    stage = await House(answers(status=400), Plays(waiting=[SILENCE])).event(steps).begin()
     await strikes_between(stage, 1.9, 2.1, 9015)
 
 
@@ -158,9 +158,9 @@ async def test_zero_is_no_limit() -> None:
 
 
 DEFAULTS = {
-    "connect 10 s": (Plays(connecting=[silence()]), 10, 9010),
-    "request 600 s": (Plays(waiting=[silence()]), 600, 9013),
-    "idle 300 s": (streams(said("a"), silence()), 300, 9014),
+    "connect 10 s": (Plays(connecting=[SILENCE]), 10, 9010),
+    "request 600 s": (Plays(waiting=[SILENCE]), 600, 9013),
+    "idle 300 s": (streams(said("a"), SILENCE), 300, 9014),
 }
 
 
@@ -171,7 +171,7 @@ async def test_defaults(play: Plays, seconds: float, code: int) -> None:
 
 
 async def test_a_timeout_goes_to_the_next_step_and_is_retried_on_the_last_alone() -> None:
-    silent = Plays(waiting=[silence()])
+    silent = Plays(waiting=[SILENCE])
     config = {"requestTimeout": 1000, "maxAttempts": 2, "retryDelay": 0}
     stage = await House(silent, silent, answers()).event([step(**config), step("groq", **config)]).begin()
     await stage.pass_s(1.1)
@@ -201,7 +201,7 @@ async def test_the_clocks_stand_still_while_the_client_does_not_read() -> None:
 
 async def test_and_go_on_from_where_they_stood() -> None:
     gate = asyncio.Event()
-    stage = await begin(streams(said("a"), gate, said("b"), silence()), totalTimeout=2000)
+    stage = await begin(streams(said("a"), gate, said("b"), SILENCE), totalTimeout=2000)
     await stage.pass_s(1)
     stage.sink.stop_reading()
     await stage.open(gate)
@@ -216,7 +216,7 @@ async def test_and_go_on_from_where_they_stood() -> None:
 
 async def test_when_two_clocks_strike_at_once_the_total_is_not_lost() -> None:
     config = NO_LIMIT | {"requestTimeout": 1000, "totalTimeout": 1000}
-    stage = await House(Plays(waiting=[silence()])).event([step(**config), step("groq", **config)]).begin()
+    stage = await House(Plays(waiting=[SILENCE])).event([step(**config), step("groq", **config)]).begin()
     await stage.pass_s(1.1)
     assert stage.code == 9015
 
@@ -249,7 +249,7 @@ async def test_a_total_that_strikes_while_another_clocks_blow_is_on_its_way_is_n
 async def test_a_deadline_that_an_earlier_one_clears_does_not_strike() -> None:
     """Both are due in one turn of the loop: what was held back goes out, and with that the step has answered."""
     config = NO_LIMIT | {"requestTimeout": 10_500}
-    stage = await House(streams(ROLE, silence())).event([step(**config), step("groq")]).begin()
+    stage = await House(streams(ROLE, SILENCE)).event([step(**config), step("groq")]).begin()
     await stage.pass_s(11)
     assert stage.types == ["created", "stream"]
     assert not stage.is_over

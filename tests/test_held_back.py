@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.provider_script import RESET, answers, silence, streams
+from tests.provider_script import RESET, SILENCE, answers, streams
 from tests.stage import DONE, FINISH, ROLE, WHOLE, Frame, House, Stage, said, step
 from tests.stage import run as run_event
 
@@ -52,7 +52,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("item", ANSWERS.values(), ids=ANSWERS)
 async def test_everything_else_is(item: bytes) -> None:
-    stage = await House(streams(ROLE + item, silence())).event(TWO_STEPS).begin()
+    stage = await House(streams(ROLE + item, SILENCE)).event(TWO_STEPS).begin()
     assert stage.types[:2] == ["created", "stream"]
     await stage.cancel()
 
@@ -61,7 +61,7 @@ async def test_what_was_held_back_goes_out_in_order_with_the_answer_in_one_write
     gate = asyncio.Event()
     ids = [sse(b'{"type":"response.created","n":%d}' % n) for n in range(3)]
     answer = sse(b'{"type":"response.output_text.delta","n":3}')
-    stage = await House(streams(*ids, gate, answer, silence())).event(TWO_STEPS).begin()
+    stage = await House(streams(*ids, gate, answer, SILENCE)).event(TWO_STEPS).begin()
     assert stage.frames == []
     await stage.open(gate)
     assert stage.types == ["created", *["stream"] * 4]
@@ -71,7 +71,7 @@ async def test_what_was_held_back_goes_out_in_order_with_the_answer_in_one_write
 
 
 async def held(*parts: bytes, steps: list[Frame] = TWO_STEPS) -> Stage:
-    return await House(streams(*parts, silence())).event(steps).begin()
+    return await House(streams(*parts, SILENCE)).event(steps).begin()
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["read by read", "in one read"])
@@ -88,18 +88,18 @@ async def test_at_most_sixty_four_items_are_held(together: bool) -> None:
 async def test_at_most_one_mebibyte_is_held(frames: str) -> None:
     item = sse(b'{"type":"ping","pad":"%s"}' % (b"x" * (1 << 18)))
     steps = [step(frames=frames), step("groq")]
-    house_of = House(streams(*[item] * 3, silence()), max_item_bytes=1 << 21)
+    house_of = House(streams(*[item] * 3, SILENCE), max_item_bytes=1 << 21)
     stage = await house_of.event(steps).begin()
     assert stage.types == []
     await stage.cancel()
-    stage = await House(streams(*[item] * 4, silence()), max_item_bytes=1 << 21).event(steps).begin()
+    stage = await House(streams(*[item] * 4, SILENCE), max_item_bytes=1 << 21).event(steps).begin()
     assert stage.types[:2] == ["created", "stream"]
     await stage.cancel()
 
 
 async def test_it_is_held_for_ten_seconds_after_the_first() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(b": no item\n\n", gate, ROLE, silence())).event(TWO_STEPS).begin()
+    stage = await House(streams(b": no item\n\n", gate, ROLE, SILENCE)).event(TWO_STEPS).begin()
     await stage.pass_s(100)
     assert stage.types == []
     await stage.open(gate)
@@ -112,7 +112,7 @@ async def test_it_is_held_for_ten_seconds_after_the_first() -> None:
 
 async def test_more_bookkeeping_does_not_prolong_that() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(ROLE, gate, ROLE, silence())).event(TWO_STEPS).begin()
+    stage = await House(streams(ROLE, gate, ROLE, SILENCE)).event(TWO_STEPS).begin()
     await stage.pass_s(9)
     await stage.open(gate)
     await stage.pass_s(1.1)
@@ -143,7 +143,7 @@ LAST = {
 @pytest.mark.parametrize("steps", LAST.values(), ids=LAST)
 async def test_nothing_is_held_on_the_last_attempt_of_the_last_step(steps: list[Frame]) -> None:
     plays = [answers(status=503)] if len(steps) > 1 or steps[0]["config"] else []
-    stage = await House(*plays, streams(ROLE, silence())).event(steps).begin()
+    stage = await House(*plays, streams(ROLE, SILENCE)).event(steps).begin()
     await stage.pass_s(0.1)
     assert stage.types == ["created", "stream"]
     await stage.cancel()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.provider_script import JSON, RESET, Plays, answers, refuses, silence, streams
+from tests.provider_script import JSON, RESET, SILENCE, Plays, answers, refuses, streams
 from tests.stage import OVERLOADED, ROLE, WHOLE, Frame, House, said, step
 from tests.stage import run as run_event
 
@@ -41,7 +41,7 @@ async def test_the_next_step_starts_from_scratch(play: Plays) -> None:
 
 
 async def test_a_silence_is_a_break_too() -> None:
-    house = House(streams(said("lost"), silence()), streams(*WHOLE))
+    house = House(streams(said("lost"), SILENCE), streams(*WHOLE))
     stage = await house.event([step(onBreak="restart", idleTimeout=1000), OTHER]).begin()
     await stage.pass_s(1.1)
     assert (stage.types[-1], stage.metadata["restarted"]) == ("done", True)
@@ -118,7 +118,7 @@ async def test_steps_that_fail_before_they_answer_are_passed_over() -> None:
 
 
 async def test_total_timeout_is_no_break() -> None:
-    house = House(streams(said("a"), silence()))
+    house = House(streams(said("a"), SILENCE))
     stage = await house.event([step(onBreak="restart", totalTimeout=1000), OTHER]).begin()
     await stage.pass_s(1.1)
     assert stage.code == 9015
@@ -126,7 +126,7 @@ async def test_total_timeout_is_no_break() -> None:
 
 async def test_a_restarted_answer_has_clocks_of_its_own() -> None:
     gate = asyncio.Event()
-    house = House(streams(said("a"), gate, RESET), Plays(waiting=[silence()]))
+    house = House(streams(said("a"), gate, RESET), Plays(waiting=[SILENCE]))
     config = {"requestTimeout": 1000}
     stage = await house.event([step(onBreak="restart", **config), step("groq", **config)]).begin()
     await stage.pass_s(100)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.clock import ClockLoop
-from tests.provider_script import RESET, Part, Plays, answers, silence, streams
+from tests.provider_script import RESET, SILENCE, Part, Plays, answers, streams
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, Frame, House, Stage, said, step
 from tests.stage import run as run_event
 from tests.wire.messages_of_aws import event as aws_message
@@ -84,7 +84,7 @@ def test_also_where_it_is_held_back_or_cut(data: st.DataObject, name: str, cut: 
 async def test_a_run_ends_where_an_item_ends_and_text_is_text() -> None:
     gate = asyncio.Event()
     first, rest = said("caf\u00e9")[:-5], said("caf\u00e9")[-5:]
-    stage = await House(streams(ROLE + first, gate, rest, silence())).event(RAW).begin()
+    stage = await House(streams(ROLE + first, gate, rest, SILENCE)).event(RAW).begin()
     assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode()]
     await stage.open(gate)
     assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode(), said("caf\u00e9").decode()]

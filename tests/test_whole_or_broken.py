@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.provider_script import RESET, Part, Plays, silence, streams
+from tests.provider_script import RESET, SILENCE, Part, Plays, streams
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, USAGE, WHOLE, House, Stage, said, step
 from tests.stage import run as run_event
 from tests.wire.messages_of_aws import event as message
@@ -95,7 +95,7 @@ async def test_an_error_may_lack_its_blank_line_too() -> None:
 
 
 async def test_two_seconds_of_silence_after_the_finish_mark_make_it_whole() -> None:
-    stage = await House(streams(said("a"), FINISH, silence())).event(step()).begin()
+    stage = await House(streams(said("a"), FINISH, SILENCE)).event(step()).begin()
     await stage.pass_s(1.9)
     assert not stage.is_over
     await stage.pass_s(0.2)
@@ -104,7 +104,7 @@ async def test_two_seconds_of_silence_after_the_finish_mark_make_it_whole() -> N
 
 async def test_any_byte_ends_that_silence() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(said("a"), FINISH, gate, USAGE, silence())).event(step()).begin()
+    stage = await House(streams(said("a"), FINISH, gate, USAGE, SILENCE)).event(step()).begin()
     await stage.pass_s(1.9)
     await stage.open(gate)
     await stage.pass_s(1.9)
@@ -115,7 +115,7 @@ async def test_any_byte_ends_that_silence() -> None:
 
 async def test_a_choice_that_goes_on_had_not_finished() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(said("a"), FINISH, gate, said("b"), silence())).event(step(idleTimeout=5000)).begin()
+    stage = await House(streams(said("a"), FINISH, gate, said("b"), SILENCE)).event(step(idleTimeout=5000)).begin()
     await stage.open(gate)
     await stage.pass_s(4.9)
     assert not stage.is_over
@@ -124,7 +124,7 @@ async def test_a_choice_that_goes_on_had_not_finished() -> None:
 
 
 async def test_an_idle_timeout_shorter_than_the_silence_does_not_break_a_finished_answer() -> None:
-    stage = await House(streams(said("a"), FINISH, silence())).event(step(idleTimeout=500)).begin()
+    stage = await House(streams(said("a"), FINISH, SILENCE)).event(step(idleTimeout=500)).begin()
     await stage.pass_s(1)
     assert not stage.is_over, "usage may yet come"
     await stage.pass_s(1.1)
@@ -136,7 +136,7 @@ async def test_after_the_closing_mark_the_body_is_read_for_one_second_at_most() 
     parts: list[Part] = [*WHOLE]
     for beat in beats:
         parts += [beat, b": beat\n\n"]
-    stage = await House(streams(*parts, silence())).event(step()).begin()
+    stage = await House(streams(*parts, SILENCE)).event(step()).begin()
     for beat in beats[:2]:
         await stage.pass_s(0.4)
         await stage.open(beat)
@@ -168,7 +168,7 @@ async def test_what_follows_the_closing_mark_in_time_is_relayed_and_keeps_the_co
 
 @pytest.mark.parametrize("ending", [[FINISH, DONE], [FINISH]], ids=["closed", "finished"])
 async def test_an_event_that_runs_out_of_time_behind_a_complete_answer_is_done(ending: list[bytes]) -> None:
-    stage = await House(streams(said("a"), *ending, silence())).event(step(totalTimeout=500)).begin()
+    stage = await House(streams(said("a"), *ending, SILENCE)).event(step(totalTimeout=500)).begin()
     await stage.pass_s(0.6)
     assert stage.types[-1] == "done"
 
@@ -262,7 +262,7 @@ IN_ONE_PIECE = {
     "text": (b"hello", "text/plain", "hello", "text/plain"),
     "nothing": (b"", "text/plain", None, "text/plain"),
     "an image": (b"\x89PNG", "image/png", "iVBORw==", "image/png"),
-    "no name": (b"\x00", "", "AA==", ""),
+    "no name, no text": (b"\xff", "", "/w==", ""),
 }
 
 

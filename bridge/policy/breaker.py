@@ -1,12 +1,12 @@
 """Which providers keep failing, and when each may be tried again.
 
 A key is closed until `FAILURES` failures in a row came within `WINDOW_S`. Then it is open: calls skip it. Once it is
-due one call is let through, its probe; a success closes the key and forgets it, a failure opens it for twice as long.
+due one call is let through, its probe; an answer closes the key, a failure opens it for twice as long.
 A probe may also be forced before it is due; that one's failure opens the key anew, but for no longer.
 
     (nothing known) ──failed──▶ Failing ──failed──▶ Open ──enter──▶ Probing ──failed──▶ Open, doubled if it was due
            ▲                       │                  │  ◀─release──   │
-           └──────succeeded────────┴──────────────────┴────────────────┘
+           └──────succeeded────────┴────answered──────┴────────────────┘
 
 Instants and intervals are seconds of one clock that never runs backwards.
 """
@@ -94,8 +94,14 @@ class Breakers:
             case _:
                 assert_never(state)
 
+    def answered(self, key: Hashable) -> None:
+        """Whoever it was, probe or not: the provider answers, so the key is closed. A row of failures is kept: an
+        answer that has begun may yet break, and be one of them."""
+        if not isinstance(self._states.get(key), Failing):
+            self._states.pop(key, None)
+
     def succeeded(self, key: Hashable) -> None:
-        """Whoever succeeded, probe or not: the provider answers, so the key is closed and forgotten."""
+        """An answer was whole: the key is closed and forgotten."""
         self._states.pop(key, None)
 
     def failed(self, key: Hashable, now: float, probe: Probing | None) -> None:

@@ -62,7 +62,9 @@ RETRIED_STATUSES: Final = SERVER_ERRORS - {501, 505} | {408, 409, 425, 429}
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A good answer, or the first answer item of a stream."""
+    """A good answer. Told of a stream at its first answer item, and again when it was whole."""
+
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """The stream failed after it had answered: told after `Answered`, and the only outcome that may follow one."""
+    """The stream failed after it had answered: told after `Answered`, of which the end was not told."""
 
     cause: Cause = Cause.BREAK
     status: int | None = None
@@ -235,7 +237,7 @@ class Chain:
     def _tell_breaker(self, outcome: Outcome, now: float) -> None:
         key = self._policy.breaker_key
         if isinstance(outcome, Answered):
-            self._breakers.succeeded(key)
+            (self._breakers.succeeded if outcome.whole else self._breakers.answered)(key)
         elif is_provider_fault(outcome, self._policy):
             self._breakers.failed(key, now, self._probe)
         else:

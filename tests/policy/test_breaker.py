@@ -18,7 +18,7 @@ SKIPPED = "skipped"
 FOUR_FAILURES = [(0.0, "fail")] * 4
 OPENED = [(0.0, "fail")] * 5
 
-EVENTS = ("fail", "succeed", "enter", "probe fails", "release")
+EVENTS = ("fail", "answer", "succeed", "enter", "probe fails", "release")
 
 
 class Timeline:
@@ -32,6 +32,8 @@ class Timeline:
         match what:
             case "fail":
                 self.breakers.failed(KEY, at, None)
+            case "answer":
+                self.breakers.answered(KEY)
             case "succeed":
                 self.breakers.succeeded(KEY)
             case "enter":
@@ -57,6 +59,8 @@ TIMELINES = {
     "a longer one does not": ([*FOUR_FAILURES, (30.1, "fail")], 31, PASSES),
     "old failures leave the row": ([*FOUR_FAILURES, *[(31, "fail")] * 5], 31, SKIPPED),
     "a success ends the row": ([*FOUR_FAILURES, (1, "succeed"), (2, "fail")], 2, PASSES),
+    "an answer that is not whole yet ends none": ([*FOUR_FAILURES, (1, "answer"), (2, "fail")], 2, SKIPPED),
+    "a late answer closes it": ([*OPENED, (1, "answer")], 2, PASSES),
     "a late success closes it": ([*OPENED, (1, "succeed")], 2, PASSES),
     "a late failure does not prolong it": ([*OPENED, (9, "fail")], 10, PROBES),
     "a probe keeps others out": ([*OPENED, (10, "enter")], 19.9, SKIPPED),
@@ -64,7 +68,12 @@ TIMELINES = {
     "the failures of others are not the probe's": ([*OPENED, (10, "enter"), (11, "fail")], 20, PROBES),
     "its failure doubles the interval": ([*OPENED, (10, "enter"), (12, "probe fails")], 31.9, SKIPPED),
     "which begins at that failure": ([*OPENED, (10, "enter"), (12, "probe fails")], 32, PROBES),
-    "its success closes": ([*OPENED, (10, "enter"), (12, "succeed")], 12, PASSES),
+    "its answer closes": ([*OPENED, (10, "enter"), (12, "answer")], 12, PASSES),
+    "and if that breaks a new row begins": (
+        [*OPENED, (10, "enter"), (12, "answer"), (13, "probe fails"), *[(13, "fail")] * 3],
+        13,
+        PASSES,
+    ),
     "when it is released another may probe": ([*OPENED, (10, "enter"), (12, "release")], 12, PROBES),
     "released early, it is due as before": ([*OPENED, (3, "enter"), (4, "release")], 9.9, SKIPPED),
     "an early probe has its whole interval": ([*OPENED, (3, "enter")], 12.9, SKIPPED),
@@ -191,6 +200,8 @@ def test_the_store_never_exceeds_its_bound(max_keys: int, calls: list[tuple[int,
         match what:
             case "enter":
                 passes[key] = breakers.enter(key, now)
+            case "answer":
+                breakers.answered(key)
             case "succeed":
                 breakers.succeeded(key)
             case "release":

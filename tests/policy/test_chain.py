@@ -320,6 +320,27 @@ def test_a_chain_that_answers_leaves_no_trace_in_the_breakers() -> None:
     assert not is_counted(ONCE, Answered())
 
 
+def test_streams_that_break_one_after_the_other_are_failures_in_a_row() -> None:
+    breakers = Breakers()
+    for _ in range(5):
+        chain = Chain([ONCE], breakers)
+        chain.start(0)
+        chain.next(Answered(), 0, NO_JITTER)
+        chain.next(Broke(), 0, NO_JITTER)
+    assert breakers.due_at("one") == 10
+
+
+def test_a_whole_answer_ends_the_row() -> None:
+    breakers = Breakers()
+    for outcome in [CONNECT] * 4 + [Answered()]:
+        chain = Chain([ONCE], breakers)
+        chain.start(0)
+        chain.next(outcome, 0, NO_JITTER)
+        assert len(breakers) == 1
+    assert chain.next(Answered(whole=True), 0, NO_JITTER) == Relay()
+    assert len(breakers) == 0
+
+
 # What holds for every chain.
 
 step_policies = st.builds(

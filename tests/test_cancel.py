@@ -1,0 +1,200 @@
+"""`universal.cancel`: in whatever phase, at once, with one last frame; and what else may come at the same moment."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import Cancelled, Draining
+from tests.clock import advance, turns
+from tests.harness import config_of, connected, running
+from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.stage import ROLE, WHOLE, House, Stage, said, step
+
+PHASES: dict[str, tuple[list[Plays], str]] = {
+    "connecting": ([Plays(connecting=[SILENCE])], "connecting"),
+    "waiting for the head": ([Plays(waiting=[SILENCE])], "waiting"),
+    "waiting for the first byte": ([streams(SILENCE)], "waiting"),
+    "collecting": ([Plays([b'{"half":', SILENCE], content_type=JSON)], "waiting"),
+    "held": ([streams(ROLE, SILENCE)], "streaming"),
+    "streaming": ([streams(said("a"), SILENCE)], "streaming"),
+    "after the finish mark": ([streams(*WHOLE[:3], SILENCE)], "streaming"),
+    "after the closing mark": ([streams(*WHOLE, SILENCE)], "streaming"),
+    "backing off": ([answers(status=503)], "backing off"),
+}
+
+
+async def in_phase(name: str) -> Stage:
+    plays, phase = PHASES[name]
+    stage = await House(*plays).event([step(maxAttempts=2), step("groq")]).begin()
+    assert stage.relay.phase == phase
+    return stage
+
+
+def check_cancelled(stage: Stage) -> None:
+    last = stage.last()
+    assert last["type"] == "universal.error"
+    assert last["error"] == {
+        "code": 9020,
+        "message": "cancelled by the client",
+        "source": "client",
+        "retryable": False,
+    }
+    assert last["metadata"]["success"] is False
+    assert last["metadata"]["status"] == (200 if "created" in stage.types else 499)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_every_phase_can_be_cancelled(phase: str) -> None:
+    stage = await in_phase(phase)
+    stage.relay.cancel(Cancelled("cancelled by the client"))
+    await asyncio.sleep(0)
+    assert stage.house.provider.open_streams == 0, "at once"
+    await turns()
+    check_cancelled(stage)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+async def test_cancelling_twice_is_cancelling_once(phase: str) -> None:
+    stage = await in_phase(phase)
+    stage.relay.cancel(Cancelled("cancelled by the client"))
+    stage.relay.cancel(Draining("too late"))
+    await turns()
+    stage.relay.cancel(Draining("far too late"))
+    await turns()
+    check_cancelled(stage)
+
+
+async def test_before_its_task_has_begun() -> None:
+    stage = House().event(step())
+    stage.relay.cancel(Cancelled("cancelled by the client"))
+    await stage.begin()
+    check_cancelled(stage)
+    assert stage.house.provider.played == []
+
+
+async def test_while_the_client_does_not_read() -> None:
+    gate = asyncio.Event()
+    stage = await House(streams(said("a"), gate, said("b"), SILENCE)).event(step()).begin()
+    stage.sink.stop_reading()
+    await stage.open(gate)
+    await stage.pass_s(100)
+    await stage.cancel()
+    check_cancelled(stage)
+
+
+async def test_the_attempt_that_was_cancelled_is_listed_as_such() -> None:
+    stage = await House(answers(status=400), Plays(waiting=[SILENCE])).event([step(), step("groq")]).begin()
+    await stage.cancel()
+    assert [a["code"] for a in stage.metadata["attempts"]] == [400, 9020]
+
+
+async def test_what_was_told_before_stays_told() -> None:
+    stage = await House(streams(said("a"), SILENCE)).event(step()).begin()
+    await stage.cancel()
+    assert stage.types == ["created", "stream", "error"]
+    assert (stage.metadata["step"], stage.metadata["provider"]) == ("0", "openai")
+
+
+async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
+    """Not even while its last frame waits to be taken."""
+    gate = asyncio.Event()
+    stage = await House(Plays(waiting=[gate], body=[b"{}"], content_type=JSON)).event(step()).begin()
+    stage.sink.stop_reading()
+    await stage.open(gate)
+    assert stage.lasts == 1
+    assert not stage.is_over
+    assert stage.house.budget.used > 0, "what waits to be taken counts"
+    await stage.cancel()
+    assert not stage.is_over
+    stage.sink.read_on()
+    await turns()
+    assert (stage.types, stage.code) == (["created"], None)
+
+
+# Together with a clock, with data, with an end.
+
+
+@pytest.mark.parametrize("clock", ["connectTimeout", "requestTimeout", "totalTimeout"])
+@pytest.mark.parametrize("cancel_first", [True, False])
+async def test_together_with_a_clock_the_cancel_wins(clock: str, cancel_first: bool) -> None:
+    """In one turn of the loop, the one before the other or behind it."""
+    stage = await House(Plays(connecting=[SILENCE])).event([step(**{clock: 1000}), step("groq")]).begin()
+    loop, error = asyncio.get_running_loop(), Cancelled("cancelled by the client")
+    if cancel_first:
+        loop.call_soon(stage.relay.cancel, error)
+    advance(2)
+    loop.call_at(loop.time(), stage.relay.cancel, error)
+    await turns()
+    check_cancelled(stage)
+
+
+@pytest.mark.parametrize("rest", [[said("b")], [RESET], []], ids=["data", "a reset", "the end"])
+async def test_together_with_what_the_provider_does_the_cancel_wins(rest: list[bytes]) -> None:
+    gate = asyncio.Event()
+    stage = await House(streams(said("a"), gate, *rest)).event([step(onBreak="restart"), step("groq")]).begin()
+    gate.set()
+    await stage.cancel()
+    check_cancelled(stage)
+    assert stage.types == ["created", "stream", "error"]
+
+
+async def test_a_task_that_is_cancelled_by_its_owner_ends_its_event_all_the_same() -> None:
+    stage = await House(streams(said("a"), SILENCE)).event(step()).begin()
+    task = stage.task
+    task.cancel()
+    await turns()
+    assert task.cancelled()
+    assert stage.types == ["created", "stream", "error"]
+    assert stage.frames[-1]["error"]["code"] == 9020
+    assert stage.house.provider.open_streams == stage.house.budget.used == 0
+
+
+# Over a socket.
+
+
+async def test_the_id_of_a_cancelled_event_may_be_used_again(tmp_path: Path) -> None:
+    provider = ScriptedProvider(streams(said("a"), SILENCE), streams(*WHOLE))
+    async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
+        await client.create({"eventId": 7, **step()})
+        await client.receive()
+        await client.cancel(7)
+        assert (await client.until_last(7))[-1]["error"]["code"] == 9020
+        assert provider.open_streams == 0
+        client.frames.clear()
+        assert (await client.call({"eventId": 7, **step()}))[-1]["type"] == "universal.done"
+
+
+async def test_an_id_that_is_unknown_or_finished_is_ignored(tmp_path: Path) -> None:
+    provider = ScriptedProvider(streams(*WHOLE), streams(*WHOLE))
+    async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
+        await client.cancel("never heard of")
+        await client.call({"eventId": "one", **step()})
+        await client.cancel("one")
+        frames = await client.call({"eventId": "two", **step()})
+        assert frames[-1]["type"] == "universal.done"
+        assert len(client.frames) == 10, "five each, and nothing else"
+
+
+async def test_a_message_and_its_cancel_may_come_together(tmp_path: Path) -> None:
+    provider = ScriptedProvider(*[Plays(waiting=[SILENCE])] * 100)
+    async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
+        for name in range(100):
+            await client.create({"eventId": name, **step()})
+            await client.cancel(name)
+        ends = [await client.until_last(name) for name in range(100)]
+        assert [[frame["error"]["code"] for frame in frames] for frames in ends] == [[9020]] * 100
+        assert provider.open_streams == 0
+
+
+async def test_closing_the_socket_cancels_all_its_events(tmp_path: Path) -> None:
+    provider = ScriptedProvider(*[streams(said("a"), SILENCE)] * 3)
+    async with running(config_of("", tmp_path), provider) as server:
+        async with connected(server) as client:
+            for name in range(3):
+                await client.create({"eventId": name, **step()})
+            while len(client.frames) < 6:
+                await client.receive()
+            assert provider.open_streams == 3
+        for played in provider.played:
+            await played.over.wait()
