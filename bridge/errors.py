@@ -3,6 +3,7 @@
 A code is a class. Codes below 9000 are Cloudflare AI Gateway's own, those above are ours; README.md lists them all.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 Source = Literal["provider", "bridge", "client"]
@@ -28,6 +29,8 @@ class BridgeError(Exception):
 
 class InternalError(BridgeError):
     """An exception that nobody expected: a defect of the bridge."""
+
+    code = 9099
 
 
 # The client's message is at fault.
@@ -242,3 +245,15 @@ class ProviderStatus(ProviderError):
         super().__init__(message, retry_after_ms=retry_after_ms)
         self.code = self.status = status
         self.retryable = retryable
+
+
+def all_errors() -> list[type[BridgeError]]:
+    """Every error with a code of its own, by code; the first sentence of its docstring says what it means."""
+    return sorted((error for error in _below(BridgeError) if "code" in vars(error)), key=lambda error: error.code)
+
+
+def _below(error: type[BridgeError]) -> Iterator[type[BridgeError]]:
+    for kind in error.__subclasses__():
+        if kind.__module__ == __name__:
+            yield kind
+            yield from _below(kind)

@@ -1,7 +1,6 @@
 """Everything in the README is run, or checked against the tables that the code itself uses."""
 
 import asyncio
-import inspect
 import os
 import re
 import sys
@@ -12,9 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-import bridge.errors
 from bridge.config import GATEWAY, PROVIDER, load
-from bridge.errors import BridgeError
+from bridge.errors import all_errors
 from bridge.providers import ALIASES, REGISTRY
 from bridge.server_settings import SERVER
 from bridge.settings import SETTINGS
@@ -30,14 +28,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def own_errors() -> Iterator[type[BridgeError]]:
-    """The errors that have a code of their own."""
-    for _, found in inspect.getmembers(bridge.errors, inspect.isclass):
-        if issubclass(found, BridgeError) and "code" in vars(found) and found is not BridgeError:
-            yield found
-    yield bridge.errors.InternalError
-
-
 def rows_of_settings() -> Iterator[str]:
     for row in SETTINGS:
         header = f"`{row.header}`" if row.header else ""
@@ -51,7 +41,7 @@ def rows_of_server() -> Iterator[str]:
 
 
 def rows_of_errors() -> Iterator[str]:
-    for error in sorted(own_errors(), key=lambda error: error.code):
+    for error in all_errors():
         assert error.__doc__
         yield f"| {error.code} | {error.status} | {' '.join(error.__doc__.split())} |"
 
