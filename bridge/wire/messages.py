@@ -12,7 +12,7 @@ from bridge.errors import BadField, BadMessage, BridgeError, TooLarge, UnknownTy
 from bridge.settings import StepSettings
 from bridge.wire import parsing
 from bridge.wire.json_text import HARMLESS, closed_above, deeper_than, without_lone_surrogates
-from bridge.wire.spans import ABSENT, JsonType, type_of
+from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
 from bridge.wire.steps import Limits, Request, Step, StepReader
 
 __all__ = ["Cancel", "Create", "EventId", "Limits", "Refused", "Step", "parse"]
@@ -161,11 +161,11 @@ class _Message:
         span = self._members.type
         if span is ABSENT:
             raise UnknownType(f"the message has no type: send {_CREATE} or {_CANCEL}")
-        found = parsing.parse(bytes(span)) if type_of(span) is JsonType.STRING else None
+        found = string_in(span) if type_of(span) is JsonType.STRING else ""
         if found not in _TYPES:
             shown = bytes(memoryview(span)[:64]).decode(errors="replace")
             raise UnknownType(f"unknown type {shown}: send {_CREATE} or {_CANCEL}")
-        return str(found)
+        return found
 
     def event_id(self, request: Request) -> EventId | None:
         """The first of: the request's, the message's, the first step's that has one. Raises BadField for a bad one."""
