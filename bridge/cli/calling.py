@@ -7,7 +7,7 @@ import typer
 
 from bridge import redact
 from bridge.cli.printing import Printer
-from bridge.client import CannotConnect, ConnectionLost, Request, connect
+from bridge.client import CallFailed, CannotConnect, Request, connect
 
 SUCCESS, FAILED, NO_CONNECTION = 0, 1, 3
 
@@ -19,14 +19,18 @@ def call(request: Request, url: str, token: str | None, *, frames: bool, timeout
         return asyncio.run(_run(request, url, token, printer, timeout_s))
     except CannotConnect as error:
         return _told(f"cannot connect to {redact.url(url)}: {error}", NO_CONNECTION)
-    except ConnectionLost as error:
+    except CallFailed as error:
         return _told(str(error), FAILED)
     except TimeoutError:
         return _told(f"not over within {timeout_s:g} s, and cancelled", FAILED)
 
 
 async def _run(request: Request, url: str, token: str | None, printer: Printer, timeout_s: float | None) -> int:
-    async with asyncio.timeout(timeout_s), connect(url, token) as bridge, bridge.create(request) as event:
+    async with (
+        asyncio.timeout(timeout_s),
+        connect(url, token, reconnect=False) as bridge,
+        bridge.create(request) as event,
+    ):
         try:
             async for frame in event:
                 printer.show(frame)

@@ -1,10 +1,9 @@
 """How `bridge call` shows an answer: its text as it comes, else its JSON, else its bytes; or every frame as it is."""
 
-import base64
 import json
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
-from bridge.client import Frame
+from bridge.client import Failure, Frame, Metadata
 from bridge.wire.texts import text_of
 
 _CONTROLS: Final = {
@@ -39,25 +38,26 @@ class Printer:
 
     def conclude(self, last: Frame) -> None:
         """What the event's last frame says, beside the answer."""
-        for warning in last.metadata.get("warnings", ()):
+        for warning in last.metadata.warnings:
             self._say(f"warning: {warning}")
         if last.error is not None:
-            self._fault(last.error, last.metadata.get("attempts", ()))
+            self._fault(last.error, last.metadata)
         elif not self._printed:
             self._say("no text came; --frames shows what did")
 
     def _answer(self, frame: Frame) -> None:
-        if frame.type == "created" and frame.metadata.get("restarted"):
+        if frame.type == "created" and frame.metadata.restarted:
             self.end_line()
-            self._say(f"the stream broke; step {frame.metadata.get('step')} begins anew")
-        if "response" not in frame.value:
+            self._say(f"the stream broke; step {frame.metadata.step} begins anew")
+        if not frame.has_response:
             return
-        if frame.value.get("encoding") == "base64":
-            self._binary(base64.b64decode(str(frame.response)))
-        elif (text := text_of(frame.response)) is not None:
+        content = frame.content
+        if isinstance(content, bytes):
+            self._binary(content)
+        elif (text := text_of(content)) is not None:
             self._text(text)
         elif frame.type == "created":
-            self._text(json.dumps(frame.response, ensure_ascii=False, indent=2) + "\n")
+            self._text(json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
     def _text(self, text: str) -> None:
         if text:
@@ -70,14 +70,12 @@ class Printer:
             self._printed = True
             self._say("the answer is no text: send it to a file")
 
-    def _fault(self, error: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
-        pause_ms = error.get("retryAfterMs")
-        when = f" after {pause_ms} ms" if pause_ms is not None else ""
-        retryable = f"retryable{when}" if error.get("retryable") else "not retryable"
-        self._say(f"error {error.get('code')} ({error.get('source')}, {retryable}): {error.get('message')}")
-        for attempt in attempts:
-            reason = f"{attempt.get('code')} {attempt.get('reason')}"
-            self._say(f"  step {attempt.get('step')}, {attempt.get('provider')}: {reason}")
+    def _fault(self, error: Failure, metadata: Metadata) -> None:
+        when = f" after {error.retry_after_ms} ms" if error.retry_after_ms is not None else ""
+        retryable = f"retryable{when}" if error.retryable else "not retryable"
+        self._say(f"error {error.code} ({error.source}, {retryable}): {error.message}")
+        for attempt in metadata.attempts:
+            self._say(f"  step {attempt.step}, {attempt.provider}: {attempt.code} {attempt.reason}")
 
     def _write(self, text: str) -> None:
         self._out.write(text)

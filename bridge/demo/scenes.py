@@ -79,13 +79,13 @@ def _stream(played: Played) -> Iterator[str]:
 
 def _chain(played: Played) -> Iterator[str]:
     yield from _stream(played)
-    attempts = [(each.get("step"), each.get("status")) for each in played.last.metadata.get("attempts", ())]
-    yield from _must(played.last.metadata.get("step") == "1", "the second step was to answer")
+    attempts = [(each.step, each.status) for each in played.last.metadata.attempts]
+    yield from _must(played.last.metadata.step == "1", "the second step was to answer")
     yield from _must(attempts == [("0", 503), ("1", 200)], "both attempts were to be listed")
 
 
 def _cancelled(played: Played) -> Iterator[str]:
-    code = (played.last.error or {}).get("code")
+    code = played.last.error and played.last.error.code
     yield from _must(played.types == ["created", "stream", "error"], "created, a stream and an error were to come")
     yield from _must(code == 9020, f"the last frame was to say 9020, and says {code}")
     yield from _must(0 < len(played.said) < len(played.taped), "a part of the answer was to come")
@@ -94,7 +94,7 @@ def _cancelled(played: Played) -> Iterator[str]:
 
 
 def _whole(played: Played) -> Iterator[str]:
-    yield from _must(played.last.metadata.get("success") is True, "the event was to succeed")
+    yield from _must(played.last.metadata.success is True, "the event was to succeed")
     yield from _must(played.said == played.taped != "", "the text was to be what is on the tape")
 
 

@@ -85,8 +85,8 @@ def came(screen: Screen, frame: Frame) -> None:
 
 def _gist(frame: Frame) -> str:
     if frame.error is not None:
-        return str(frame.error.get("code"))
-    if "response" in frame.value:
+        return str(frame.error.code)
+    if frame.has_response:
         text = text_of(frame.response)
         return json.dumps(text, ensure_ascii=False) if text else ""
-    return f"step {frame.metadata.get('step')}, {frame.metadata.get('provider')}"
+    return f"step {frame.metadata.step}, {frame.metadata.provider}"

@@ -59,7 +59,7 @@ class Stage:
         try:
             url = f"{server.url}/v1/local/demo"
             self._open(server.url)
-            async with connect(url) as bridge:
+            async with connect(url, reconnect=False) as bridge:
                 went_well = [await self._scene(number, scene, bridge) for number, scene in enumerate(SCENES, start=1)]
             self._close(all(went_well), stay=stay)
             if stay:
@@ -102,7 +102,7 @@ class Stage:
                 came(self._screen, frame)
                 if len(frames) == scene.cancel_after:
                     sent(self._screen, "cancel", f'{{"eventId":"{event.id}"}}')
-                    await event.cancel()
+                    event.cancel()
         still_playing = self._tapes.playing
         return Played(frames, said_in(frames), said_on(self._folder / f"{scene.tape}.jsonl"), still_playing)
 

@@ -1,0 +1,164 @@
+"""One socket to a bridge, and the events in flight on it."""
+
+import asyncio
+from collections.abc import Coroutine
+from itertools import count
+from typing import Any, Final
+
+from aiohttp import ClientWebSocketResponse, WSMsgType
+
+from bridge.client import steps
+from bridge.client.errors import ConnectionLost, EventFailed
+from bridge.client.frames import EventId, Failure, Frame, Metadata
+from bridge.client.inbox import Inbox
+from bridge.client.watch import PINGS, Watch
+from bridge.errors import SlowClient
+from bridge.tasks import Tasks
+
+PATIENCE_S: Final = 10.0
+"""How long one event that nobody takes from may hold up others that wait."""
+CLOSE_S: Final = 2.0
+"""How long the bridge may take to answer a close frame."""
+
+LEFT: Final = "this client closed the socket"
+_LOST: Final = "the connection to the bridge was lost"
+_FOREIGN: Final = "what came is no frame of a bridge"
+
+
+class Connection:
+    """Hands each frame to its event. `read` is its one task, and ends when the socket does."""
+
+    def __init__(self, socket: "ClientWebSocketResponse[bool]", heartbeat_s: float | None) -> None:
+        self._socket = socket
+        self._events: dict[EventId, Inbox] = {}
+        """In flight: those that were left too, until their last frame comes."""
+        self._messages = count()
+        self._tasks = Tasks()
+        self._watch = Watch(heartbeat_s, self._ping, self._on_silence)
+        self._silence_s = heartbeat_s
+        self._why: str | None = None
+        self.loss: ConnectionLost | None = None
+        """Why nothing can be sent any more."""
+
+    async def begin(self, inbox: Inbox, message: bytes) -> None:
+        """Send the message that starts an event. Raises ConnectionLost, and ValueError for a name that is in use."""
+        if self.loss is not None:
+            raise ConnectionLost(str(self.loss), code=self.loss.code)
+        if inbox.id in self._events:
+            raise ValueError(f"an event named {inbox.id!r} is in flight on this socket")
+        self._events[inbox.id] = inbox
+        inbox.message = next(self._messages)
+        await self._send(self._socket.send_frame(message, WSMsgType.TEXT))
+
+    def cancel(self, inbox: Inbox) -> None:
+        """Ask the bridge to stop an event, without waiting; nothing happens to one that is over."""
+        if self._events.get(inbox.id) is inbox and self.loss is None:
+            self._say(self._cancel(inbox.id))
+
+    async def read(self) -> None:
+        """Until the socket is lost; then every event is told why."""
+        self._watch.start()
+        code = None
+        try:
+            code = await self._read()
+        except (ValueError, RecursionError):
+            self._why = _FOREIGN
+        finally:
+            self._watch.stop()
+            self._lose(code)
+            await self._tasks.end_all()
+
+    async def close(self) -> None:
+        """Say goodbye and wait for the answer, not for long. Every event ends."""
+        self._why = self._why or LEFT
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close()
+        except TimeoutError:
+            pass  # it was let go of
+
+    async def _read(self) -> int | None:
+        """The code with which the bridge closed the socket."""
+        while True:
+            message = await self._socket.receive()
+            self._watch.heard()
+            match message.type:
+                case WSMsgType.TEXT:
+                    await self._deliver(Frame.of(message.data))
+                case WSMsgType.PING:
+                    self._say(self._socket.pong(message.data))
+                case WSMsgType.PONG:
+                    pass
+                case WSMsgType.CLOSE:
+                    reason = f"{message.data} {message.extra or ''}".rstrip()
+                    self._why = self._why or f"the bridge closed the socket: {reason}"
+                    return int(message.data)
+                case WSMsgType.CLOSED | WSMsgType.CLOSING:
+                    return None
+                case _:
+                    raise ValueError(_FOREIGN)
+
+    async def _deliver(self, frame: Frame) -> None:
+        inbox = self._owner(frame)
+        if inbox is None:
+            return  # a heartbeat
+        if inbox.is_full:
+            await self._hold_up(inbox)
+        if frame.is_last:
+            del self._events[inbox.id]
+        inbox.put(frame)
+
+    def _owner(self, frame: Frame) -> Inbox | None:
+        event_id = frame.metadata.event_id
+        if event_id is not None:
+            return self._events.get(event_id)
+        index = None if frame.error is None else frame.error.message_index
+        return next((inbox for inbox in self._events.values() if inbox.message == index), None)
+
+    async def _hold_up(self, inbox: Inbox) -> None:
+        """Leaves the socket unread, which the bridge feels and then the provider. But not while others go hungry."""
+        self._watch.is_deaf = True
+        try:
+            while inbox.is_full:
+                try:
+                    async with asyncio.timeout(PATIENCE_S):
+                        await inbox.emptied()
+                except TimeoutError:
+                    if any(other.is_hungry for other in self._events.values()):
+                        self._give_up(inbox)
+        finally:
+            self._watch.is_deaf = False
+
+    def _give_up(self, inbox: Inbox) -> None:
+        message = f"nobody took its frames for {PATIENCE_S:g} s while other events waited behind them"
+        failure = Failure(SlowClient.code, message, SlowClient.source)
+        inbox.fail(EventFailed(failure, Metadata(event_id=inbox.id, status=SlowClient.status, success=False)))
+        self.cancel(inbox)
+
+    def _lose(self, code: int | None) -> None:
+        names = tuple(inbox.id for inbox in self._events.values() if not inbox.is_left)
+        self.loss = ConnectionLost(self._why or _LOST, code=code, events=names)
+        for inbox in self._events.values():
+            inbox.fail(self.loss)
+
+    async def _cancel(self, event_id: EventId) -> None:
+        next(self._messages)
+        await self._socket.send_frame(steps.cancel(event_id), WSMsgType.TEXT)
+
+    def _ping(self) -> None:
+        self._say(self._socket.ping())
+
+    def _on_silence(self) -> None:
+        assert self._silence_s is not None
+        self._why = f"the bridge was silent for {PINGS * self._silence_s:g} s"
+        self._tasks.start(self.close(), "close of a silent socket")
+
+    def _say(self, sending: Coroutine[Any, Any, None]) -> None:
+        """Not awaited by the reader: while the bridge waits to be read it may not read either."""
+        self._tasks.start(self._send(sending), "a small message to the bridge")
+
+    async def _send(self, sending: Coroutine[Any, Any, None]) -> None:
+        try:
+            await sending
+        except ConnectionError:
+            return  # the reader finds out too, and tells every event why

@@ -1,0 +1,68 @@
+"""One event, frame by frame: what everything else a client offers is made of."""
+
+from types import TracebackType
+from typing import Self
+
+from bridge.client import steps
+from bridge.client.connection import Connection
+from bridge.client.frames import EventId, Frame
+from bridge.client.inbox import Inbox
+from bridge.client.line import Line
+
+
+class Event:
+    """Opened, it is sent; iterated, it gives its frames up to the last; left before that, it is cancelled.
+
+    For one task. An event that failed is no exception here: its last frame has the `error`. Iterating raises
+    ConnectionLost when the last frame can no longer come, and EventFailed when others could not wait for this one.
+    """
+
+    def __init__(self, line: Line, event_id: EventId, request: steps.Request) -> None:
+        """Raises TypeError for what JSON cannot hold."""
+        self.id = event_id
+        self._line = line
+        self._inbox = Inbox(event_id)
+        self._message = steps.create(event_id, request)
+        self._connection: Connection | None = None
+
+    async def open(self) -> Self:
+        """Raises CannotConnect, ConnectionLost, and ValueError when an event of that name is in flight."""
+        self._connection = await self._line.connection()
+        try:
+            await self._connection.begin(self._inbox, self._message)
+        except BaseException:
+            self.close()
+            raise
+        self._message = b""
+        return self
+
+    def close(self) -> None:
+        """Nobody wants its frames any more; if it is not over, it is cancelled. Waits for nothing."""
+        self._inbox.leave()
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Ask the bridge to stop; the last frame then says 9020. Does nothing to an event that is over."""
+        if self._connection is not None and not self._inbox.is_over:
+            self._connection.cancel(self._inbox)
+
+    async def take(self) -> Frame | None:
+        """The next frame, None after the last."""
+        return await self._inbox.take()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        frame = await self.take()
+        if frame is None:
+            raise StopAsyncIteration
+        return frame

@@ -1,0 +1,148 @@
+"""Keeps a socket to one bridge: dials, and dials again when it is lost. Sends nothing twice."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.client.connection import LEFT, Connection
+from bridge.client.errors import CallFailed, CannotConnect, ConnectionLost
+from bridge.client.handshake import Door, opened
+from bridge.tasks import Tasks
+
+log = logging.getLogger("bridge.client")
+
+STEADY_S: Final = 10.0
+"""A socket that stood so long was a good one: the next failure is the first again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """How a lost socket is dialled again: after pauses that double, each cut to a random part of itself.
+
+    So that the clients of a bridge that was restarted do not all come at once.
+    """
+
+    first_s: float = 0.5
+    most_s: float = 30.0
+    """The longest pause."""
+    wait_s: float = 30.0
+    """How long a new event waits for a connection before it raises CannotConnect."""
+    chance: Callable[[], float] = random.random
+    """In [0, 1)."""
+
+    def pause_s(self, failures: int) -> float:
+        """The pause after so many failures in a row, counted from 1."""
+        longest_s = self.first_s * 2.0 ** min(failures - 1, 32)
+        return self.chance() * min(longest_s, self.most_s)
+
+
+class Line:
+    """At most one connection at a time. `connection` gives it, once there is one."""
+
+    def __init__(self, door: Door, reconnect: Reconnect | None, heartbeat_s: float | None) -> None:
+        self._door = door
+        self._reconnect = reconnect
+        self._heartbeat_s = heartbeat_s
+        self._tasks = Tasks()
+        self._connection: Connection | None = None
+        self._was_connected = False
+        self._settled = asyncio.Event()
+        """There is a connection, or there will be none any more."""
+        self._trouble: CallFailed | None = None
+        """What went wrong last."""
+        self._is_ended = False
+
+    async def open(self) -> None:
+        """Dials once: where no bridge was ever reached, the caller should know at once. Raises CannotConnect."""
+        self._tasks.start(self._keep(), "line to a bridge")
+        try:
+            await self._settled.wait()
+            self._check()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def connection(self) -> Connection:
+        """Waits for one, not for long. Raises CannotConnect or ConnectionLost where none will come."""
+        self._check()
+        while self._connection is None:
+            await self._settling()
+            self._check()
+        return self._connection
+
+    async def close(self) -> None:
+        """Closes the connection, which ends its events. May be called again."""
+        self._end(ConnectionLost(LEFT))
+        if self._connection is not None:
+            await self._connection.close()
+        await self._tasks.end_all()
+
+    def _check(self) -> None:
+        if self._is_ended:
+            assert self._trouble is not None
+            raise copy(self._trouble)
+
+    def _end(self, trouble: CallFailed) -> None:
+        if not self._is_ended:
+            self._is_ended, self._trouble = True, trouble
+            self._settled.set()
+
+    async def _settling(self) -> None:
+        assert self._reconnect is not None, "a line that does not dial again is always settled"
+        try:
+            async with asyncio.timeout(self._reconnect.wait_s):
+                await self._settled.wait()
+        except TimeoutError:
+            raise CannotConnect(f"no connection within {self._reconnect.wait_s:g} s: {self._trouble}") from None
+
+    async def _keep(self) -> None:
+        """Dials, and dials again, until nobody wants a connection or none is to be had."""
+        failures = 0
+        try:
+            while not self._is_ended:
+                stood_s = await self._try()
+                failures = 1 if stood_s >= STEADY_S else failures + 1
+                await self._pause(failures)
+        finally:
+            self._end(ConnectionLost(LEFT))
+
+    async def _try(self) -> float:
+        """One connection, from its beginning to its end: for how long it stood."""
+        try:
+            async with opened(self._door) as socket:
+                connection = Connection(socket, self._heartbeat_s)
+                stood_s = await self._stand(connection)
+        except CannotConnect as error:
+            self._fail(error, is_final=error.is_final or not self._was_connected)
+            return 0.0
+        assert connection.loss is not None
+        self._fail(connection.loss, is_final=False)
+        return stood_s
+
+    async def _stand(self, connection: Connection) -> float:
+        began_at = asyncio.get_running_loop().time()
+        self._connection, self._was_connected = connection, True
+        self._settled.set()
+        try:
+            await connection.read()
+        finally:
+            self._connection = None
+            if not self._is_ended:
+                self._settled.clear()
+        return asyncio.get_running_loop().time() - began_at
+
+    def _fail(self, trouble: CallFailed, *, is_final: bool) -> None:
+        if is_final or self._reconnect is None:
+            self._end(trouble)
+        elif not self._is_ended:
+            self._trouble = trouble
+
+    async def _pause(self, failures: int) -> None:
+        if self._reconnect is not None and not self._is_ended:
+            pause_s = self._reconnect.pause_s(failures)
+            log.info("%s; dialling again in %.1f s", self._trouble, pause_s)
+            await asyncio.sleep(pause_s)

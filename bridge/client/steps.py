@@ -1,0 +1,98 @@
+"""What is asked of the bridge: steps, their settings, and the message that holds them. Pure."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+import orjson
+
+from bridge.client.frames import EventId
+
+Json = dict[str, Any]
+
+
+class Config(TypedDict, total=False):
+    """The settings of a step (README, "Settings"). Times are milliseconds, 0 is no limit."""
+
+    connectTimeout: int
+    requestTimeout: int
+    idleTimeout: int
+    totalTimeout: int
+    maxAttempts: int
+    retryDelay: int
+    backoff: Literal["constant", "linear", "exponential"]
+    maxRetryAfter: int
+    onBreak: Literal["error", "restart"]
+    onPolicy: Literal["answer", "next"]
+    frames: Literal["items", "raw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One provider call: `Step("openai", "chat/completions", {"model": …}, headers={"Authorization": …})`."""
+
+    provider: str
+    endpoint: str = ""
+    query: Any = None
+    """The body: what JSON can hold. Bytes are JSON already, and reach the provider as they are."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
+    config: Config = field(default_factory=Config, kw_only=True)
+    method: str | None = field(default=None, kw_only=True)
+    """POST, if none is given."""
+    body: str | bytes | None = field(default=None, kw_only=True)
+    """In place of `query`: any body; its content type is among the headers."""
+
+    def as_json(self) -> Json:
+        """As the wire has it; what was not given is left out."""
+        query = orjson.Fragment(self.query) if isinstance(self.query, bytes) else self.query
+        given = {
+            "method": self.method,
+            "headers": dict(self.headers) or None,
+            "query": query,
+            "config": dict(self.config) or None,
+            **_body(self.body),
+        }
+        named = {"provider": self.provider, "endpoint": self.endpoint}
+        return named | {name: value for name, value in given.items() if value is not None}
+
+
+AnyStep = Step | Mapping[str, Any]
+"""A step, or one as the wire has it."""
+
+Request = AnyStep | Sequence[AnyStep]
+"""A step, a list of them, or an object with `steps` (README, "A chain"). An `orjson.Fragment` goes out as it is."""
+
+
+def as_json(request: Request) -> Any:
+    if isinstance(request, Step):
+        return request.as_json()
+    if isinstance(request, Sequence) and not isinstance(request, str | bytes):
+        return [as_json(step) for step in request]
+    return request
+
+
+def chain(first: AnyStep, fallback: Iterable[AnyStep], config: Mapping[str, Any] | None) -> Json:
+    """A request whose `config` holds for every step that has none of its own."""
+    steps = [as_json(step) for step in (first, *fallback)]
+    settings = {"config": dict(config)} if config else {}
+    return settings | {"steps": steps}
+
+
+def create(event_id: EventId, request: Request) -> bytes:
+    """The message that starts an event. Raises TypeError for what JSON cannot hold."""
+    return orjson.dumps({"type": "universal.create", "eventId": event_id, "request": as_json(request)})
+
+
+def cancel(event_id: EventId) -> bytes:
+    return orjson.dumps({"type": "universal.cancel", "eventId": event_id})
+
+
+def _body(body: str | bytes | None) -> Json:
+    match body:
+        case None:
+            return {}
+        case bytes():
+            return {"body": base64.b64encode(body).decode(), "encoding": "base64"}
+        case str():
+            return {"body": body, "encoding": "text"}

@@ -1,0 +1,43 @@
+"""Whether the bridge is still there: a ping when it says nothing, and an end when it does not answer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+PINGS: Final = 3
+"""Silences in a row, after which nobody is there."""
+
+
+class Watch:
+    """One timer per socket. `is_deaf` is set while nobody reads the socket: what came then was not heard."""
+
+    def __init__(self, silence_s: float | None, ping: Callable[[], None], on_dead: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._silence_s = silence_s
+        self._ping = ping
+        self._on_dead = on_dead
+        self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = self._loop.time()
+        self.is_deaf = False
+
+    def start(self) -> None:
+        if self._silence_s is not None:
+            self._timer = self._loop.call_later(self._silence_s, self._look, self._silence_s)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def heard(self) -> None:
+        self._heard_at = self._loop.time()
+
+    def _look(self, silence_s: float) -> None:
+        if self.is_deaf:
+            self.heard()
+        silent_s = self._loop.time() - self._heard_at
+        if silent_s >= PINGS * silence_s:
+            self._on_dead()
+            return
+        if silent_s >= silence_s:
+            self._ping()
+        self._timer = self._loop.call_later(silence_s, self._look, silence_s)
