@@ -1,0 +1,205 @@
+"""How much a client may make the bridge hold: of its messages, of answers to it, of what it does not read."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+
+import orjson
+import pytest
+from aiohttp import WSMsgType
+
+from bridge.server import Server
+from tests.clock import advance, turns, until
+from tests.harness import config_of, connected, running
+from tests.provider_script import JSON, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.raw_client import RawClient, frame, upgraded
+from tests.stage import DONE, FINISH, said, step
+
+CONFIG = """
+[server]
+max_message_bytes = 50_000
+max_buffered_bytes = 100_000
+memory_budget_bytes = 150_000
+max_in_flight = 100
+"""
+MOST_BYTES = 32 << 20
+
+
+@asynccontextmanager
+async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(CONFIG, folder), provider) as server:
+        yield server, provider
+
+
+def create(event_id: object, size: int = 40_000, slug: str = "openai") -> bytes:
+    """A message of about this size."""
+    request = {"eventId": event_id, **step(slug), "query": "x" * size}
+    return orjson.dumps({"type": "universal.create", "request": request})
+
+
+# What one socket holds
+
+
+async def test_past_its_budget_a_socket_is_not_read_until_an_event_ends(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    plays = [Plays(waiting=[gate]), *[Plays(waiting=[SILENCE])] * 3]
+    async with serving(tmp_path, *plays) as (server, provider), upgraded(server) as client:
+        await client.send(b"".join(frame(create(each)) for each in range(4)))
+        await until(lambda: len(provider.played) == 3)
+        await turns(200)
+        assert len(provider.played) == 3
+        gate.set()
+        await until(lambda: len(provider.played) == 4)
+
+
+async def test_another_socket_is_read_all_the_while(tmp_path: Path) -> None:
+    plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
+    async with (
+        serving(tmp_path, *plays) as (server, provider),
+        upgraded(server) as client,
+        connected(server) as other,
+    ):
+        await client.send(b"".join(frame(create(each)) for each in range(4)))
+        await until(lambda: len(provider.played) == 3)
+        assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
+
+
+async def test_a_client_that_is_not_read_and_leaves_takes_its_events_with_it(tmp_path: Path) -> None:
+    plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
+    async with serving(tmp_path, *plays) as (server, provider), connected(server) as other:
+        async with upgraded(server) as client:
+            await client.send(b"".join(frame(create(each)) for each in range(4)))
+            await until(lambda: len(provider.played) == 3)
+        await until(lambda: not provider.open_streams)
+        assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
+        assert len(provider.played) == 4
+
+
+async def test_a_client_that_is_not_read_is_not_called_silent(tmp_path: Path) -> None:
+    """Its pongs stand behind a megabyte of messages that nobody has read."""
+    gate = asyncio.Event()
+    plays = [*[Plays(waiting=[gate])] * 3, *[answers()] * 30]
+    async with serving(tmp_path, *plays) as (server, provider), upgraded(server) as client:
+        sending = asyncio.create_task(client.send(b"".join(frame(create(each)) for each in range(33))))
+        await until(lambda: len(provider.played) == 3)
+        await turns(300)
+        for _ in range(200):
+            advance(1)
+            await turns(5)
+        gate.set()
+        await sending
+        ended = {(await client.hear())["metadata"]["eventId"] for _ in range(33)}
+        assert ended == set(range(33))
+
+
+async def test_answers_on_their_way_in_count(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    half = Plays([b'"' + b"x" * 60_000, gate, b'"'], content_type=JSON)
+    async with serving(tmp_path, half, half, half) as (server, provider), connected(server) as client:
+        await client.create({"eventId": "a", **step()})
+        await until(lambda: provider.played and provider.played[0].reads)
+        [told] = await client.call({"eventId": "b", **step()})
+        assert (told["error"]["code"], told["error"]["source"], told["error"]["retryable"]) == (9008, "bridge", True)
+        assert told["metadata"]["status"] == 503
+        gate.set()
+        assert len((await client.until_last("a"))[-1]["response"]) == 60_000
+        assert len((await client.call({"eventId": "c", **step()}))[-1]["response"]) == 60_000
+
+
+# What all sockets hold together
+
+
+async def test_past_the_budget_of_all_a_message_is_declined_and_later_taken(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    plays = [*[Plays(waiting=[gate])] * 3, answers()]
+    async with (
+        serving(tmp_path, *plays) as (server, provider),
+        upgraded(server) as one,
+        connected(server) as two,
+    ):
+        await one.send(b"".join(frame(create(each)) for each in range(3)))
+        await until(lambda: len(provider.played) == 3)
+        await two.socket.send_frame(create("late"), WSMsgType.TEXT)
+        told = (await two.until_last("late"))[-1]
+        assert (told["error"]["code"], told["error"]["retryable"]) == (9008, True)
+        gate.set()
+        await until(lambda: not provider.open_streams)
+        await two.socket.send_frame(create("later"), WSMsgType.TEXT)
+        assert (await two.until_last("later"))[-1]["metadata"]["success"]
+
+
+@pytest.mark.parametrize("goodbye", [frame(b"\x03\xe8", WSMsgType.CLOSE), frame(b"x", WSMsgType.CONTINUATION), b""])
+async def test_what_a_client_held_that_left_at_once_is_given_back(tmp_path: Path, goodbye: bytes) -> None:
+    """It asks and leaves in one breath: its events end before they have begun."""
+    never = [Plays(waiting=[SILENCE])] * 21
+    async with serving(tmp_path, *never) as (server, provider), connected(server) as other:
+        for _ in range(10):
+            async with upgraded(server) as client:
+                await client.send(frame(create("a", 20_000)) + frame(create("b", 20_000)) + goodbye)
+                await (client.closed() if goodbye else turns())
+        await until(lambda: not provider.open_streams)
+        await other.socket.send_frame(create("a"), WSMsgType.TEXT)
+        await until(lambda: provider.open_streams)
+
+
+# What a client may ask for without reading
+
+
+def _junk() -> Iterator[bytes]:
+    return cycle([frame(b"what is this") * 100])
+
+
+def _pings() -> Iterator[bytes]:
+    return cycle([frame(b"x" * 125, WSMsgType.PING) * 100])
+
+
+def _unknown_providers() -> Iterator[bytes]:
+    return cycle([b"".join(frame(create(each, 0, "nobody")) for each in range(100))])
+
+
+def _too_many_of_one_name() -> Iterator[bytes]:
+    return cycle([frame(create("same", 0)) * 100])
+
+
+@pytest.mark.parametrize("flood", [_junk, _pings, _unknown_providers, _too_many_of_one_name])
+async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_path: Path, flood: object) -> None:
+    assert callable(flood)
+    gate = asyncio.Event()
+    plays = streams(said("a"), gate, FINISH, DONE), answers()
+    async with serving(tmp_path, *plays) as (server, _), upgraded(server) as client, connected(server) as other:
+        await other.create({"eventId": "a", **step()})
+        await other.receive()
+        sending = asyncio.create_task(_send_all(client, flood()))
+        await _stands_still(client)
+        gate.set()
+        assert (await other.until_last("a"))[-1]["type"] == "universal.done"
+        sending.cancel()
+
+
+async def test_who_asks_much_and_then_reads_gets_every_answer(tmp_path: Path) -> None:
+    count = 50_000
+    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+        sending = asyncio.create_task(client.send(frame(b"what is this" * 10) * count))
+        await _stands_still(client)
+        for each in range(count):
+            assert (await client.hear())["error"]["messageIndex"] == each
+        await sending
+
+
+async def _send_all(client: RawClient, flood: Iterator[bytes]) -> None:
+    for part in flood:
+        await client.send(part)
+
+
+async def _stands_still(client: RawClient) -> None:
+    """Until no more can be sent to the bridge."""
+    transport = client._writer.transport
+    assert isinstance(transport, asyncio.Transport)
+    await until(transport.get_write_buffer_size)
+    left = -1
+    while left != transport.get_write_buffer_size():
+        left = transport.get_write_buffer_size()
+        await turns(500)
