@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from bridge.attempt import Attempt
@@ -146,10 +147,9 @@ class EventRelay:
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
         record.usage, record.cost = whole.usage, whole.cost
-        if len(whole.body) < OFF_LOOP_BYTES:
-            field = response_field(whole.body, whole.heading.content_type)
-        else:
-            field = await asyncio.to_thread(response_field, whole.body, whole.heading.content_type)
+        raw = self._steps[whole.heading.step].step.settings.frames == "raw"
+        encode = partial(response_field, whole.body, whole.heading.content_type, raw=raw)
+        field = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
         metadata = self._closing(whole.heading, whole.error)
         self._last(self._frames.answered(metadata, field, error_object(whole.error) if whole.error else None))
         if event.sink.is_full:

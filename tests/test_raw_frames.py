@@ -42,11 +42,11 @@ BODIES: dict[str, tuple[bytes, str, Frame]] = {
 
 
 def body_of(stage: Stage) -> bytes:
-    """The runs, put together again."""
+    """The runs, put together again; or the one of an answer in one piece."""
     return b"".join(
         base64.b64decode(frame["response"]) if frame["encoding"] == "base64" else frame["response"].encode()
         for frame in stage.frames
-        if frame["type"] == "universal.stream"
+        if "response" in frame
     )
 
 
@@ -105,9 +105,27 @@ async def test_everything_else_is_the_same() -> None:
     assert (stage.code, body_of(stage)) == (9017, said("a") + OVERLOADED)
 
 
-async def test_an_answer_in_one_piece_is_the_same_too() -> None:
-    stage = await run_event(RAW, answers())
-    assert stage.last()["response"] == {"ok": True}
+async def test_an_answer_in_one_piece_that_is_json_is_the_same_too() -> None:
+    stage = await run_event(RAW, answers(b' {"ok": true}\n'))
+    assert stage.sink.raw[-1].endswith(b',"response": {"ok": true}\n}')
+
+
+@pytest.mark.parametrize(
+    ("body", "called"),
+    [
+        (b"", "application/json"),
+        (b"null", "text/plain"),
+        (b'"quoted"', "text/plain"),
+        (b"no JSON", "application/json"),
+        (b"caf\xe9", "application/json"),
+        (b"caf\xe9", "text/plain"),
+        (b"caf\xc3\xa9", ""),
+        (b"caf\xe9", "application/octet-stream"),
+    ],
+)
+async def test_any_other_says_which_bytes_it_stands_for(body: bytes, called: str) -> None:
+    stage = await run_event(RAW, Plays([body], content_type=called))
+    assert body_of(stage) == body
 
 
 async def test_what_was_said_of_an_item_that_the_end_broke_off_is_part_of_the_body() -> None:

@@ -75,11 +75,7 @@ class EventFrames:
 
     def run(self, body: bytes) -> bytes:
         """`universal.stream` of `frames: raw`: a run of the provider's body, as it came."""
-        try:
-            run = orjson.dumps(body.decode()) + b',"encoding":"text"'
-        except UnicodeDecodeError:
-            run = _base64(body)
-        return b"".join((self._stream, run, b"}"))
+        return b"".join((self._stream, _run(body), b"}"))
 
     def _with_id(self, metadata: Json) -> bytes:
         return orjson.dumps({"eventId": self._event_id, **metadata})
@@ -128,16 +124,20 @@ def error_body(error: BridgeError) -> bytes:
     return orjson.dumps(body)
 
 
-def response_field(body: bytes, content_type: str) -> bytes:
+def response_field(body: bytes, content_type: str, *, raw: bool = False) -> bytes:
     """`,"response":…` for an answer in one piece: JSON as it is, text as a string, other bytes as base64.
 
     `content_type` is the bare media type in lower case. Where it is empty the body itself says which of them it is.
+    With `frames: raw` all that is no JSON is a run with its encoding: then a string, null and broken UTF-8 say which
+    bytes they were.
     """
+    means_json = content_type == "application/json" or content_type.endswith("+json")
+    if body and (means_json or not content_type or content_type in _STREAMS) and is_json(body):
+        return _RESPONSE + body
+    if raw:
+        return _RESPONSE + _run(body)
     if not body:
         return _RESPONSE + b"null"
-    means_json = content_type == "application/json" or content_type.endswith("+json")
-    if (means_json or not content_type or content_type in _STREAMS) and is_json(body):
-        return _RESPONSE + body
     if means_json:
         return _RESPONSE + _malformed(body)
     if _means_text(content_type) or (not content_type and _is_utf8(body)):
@@ -186,6 +186,13 @@ def _type_in(data: bytes) -> object:
     except msgspec.DecodeError:  # lone surrogates
         value = parsing.parse(data)
         return value.get("type") if isinstance(value, dict) else None
+
+
+def _run(body: bytes) -> bytes:
+    try:
+        return orjson.dumps(body.decode()) + b',"encoding":"text"'
+    except UnicodeDecodeError:
+        return _base64(body)
 
 
 def _text(data: bytes) -> bytes:
