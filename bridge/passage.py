@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from bridge.deadlines import Clock
-from bridge.errors import BridgeError, BrokenStream, UnusableAnswer
+from bridge.errors import BridgeError, BrokenStream
 from bridge.event import Event
 from bridge.outcomes import outcome_of, stream_error, timeout_error
 from bridge.plan import PlannedStep
@@ -149,7 +149,7 @@ class Passage:
             self._warn_of(verdict)
             return None
         if verdict is Verdict.EMPTY:
-            self._break = UnusableAnswer("the provider's stream was empty")
+            self._break = BrokenStream("the provider's stream was empty")
         self._event.error = self._break
         return Broke() if self.has_answered else Failed(Cause.BREAK)
 

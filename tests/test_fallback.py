@@ -295,8 +295,9 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 
 async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
     stage = await run_event(step(), streams())
-    assert (stage.types, stage.code) == (["created"], 9019)
+    assert (stage.types, stage.code) == (["created"], 9016)
     assert stage.metadata["status"] == 502
+    assert stage.last()["error"]["retryable"] is True
 
 
 async def test_the_bodies_of_failed_answers_are_given_back_one_by_one() -> None:

@@ -145,7 +145,7 @@ BREAKS = [
     Case("closed in a chunk's length", then(Line.close, SSE, chunk(said("a")), b"f"), "created stream error", 9016),
     Case("chunks framed wrongly", then(Line.close, SSE, chunk(said("a")), b"xyz\r\n"), "created stream error", 9016),
     Case("no end mark", sends(SSE, chunk(said("a")), b"0\r\n\r\n"), "created stream error", 9016),
-    Case("an empty stream", sends(SSE, b"0\r\n\r\n"), "created", 9019, 502),
+    Case("an empty stream", sends(SSE, b"0\r\n\r\n"), "created", 9016, 502),
     Case("JSON that is shorter than announced", then(Line.close, body(b"{}")[:-1]), "created", 9012, 502),
     Case("JSON without an end", then(Line.reset, body(b"{}")[:-1]), "created", 9012, 502),
     Case(

@@ -75,7 +75,7 @@ LATER: dict[str, tuple[Plays, int]] = {
     "an HTTP error": (answers(b'{"error":{"message":"no"}}', 401), 401),
     "a redirect": (answers(b"", 302), 9019),
     "a broken stream": (streams(ROLE, RESET), 9016),
-    "an empty stream": (streams(), 9019),
+    "an empty stream": (streams(), 9016),
 }
 
 
