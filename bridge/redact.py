@@ -6,7 +6,7 @@ masked by its name, whatever its value; free text, where names are words too, wh
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
 REDACTED = "[redacted]"
@@ -145,6 +145,18 @@ def text(given: str) -> str:
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
 
+def credentials(given: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where in `given`, between `start` and `end`, something stands that looks like a credential whatever it is called.
+
+    Spans without their schemes and the prefixes that keys are known by; they may overlap.
+    """
+    for scheme in _SCHEME_IN_TEXT.finditer(given, start, end):
+        if credential := _credential(scheme):
+            yield credential.span()
+    for shape in _SHAPES.finditer(given, start, end):
+        yield shape.end(shape.lastindex or 0), shape.end()
+
+
 def _credential(scheme: re.Match[str]) -> re.Match[str] | None:
     found = _CREDENTIAL.match(scheme.string, scheme.end())
     if found is None:
@@ -161,7 +173,7 @@ def _shaped(found: re.Match[str]) -> str:
 def _looks_secret(value: str) -> bool:
     """Long, or not short and with a digit. What is redacted already does not count, so that nothing is masked twice."""
     rest = value.replace(REDACTED, "")
-    return len(rest) >= 20 or (len(rest) >= 8 and any(map(str.isdigit, rest)))
+    return (len(rest) >= 20 and any(map(str.isalnum, rest))) or (len(rest) >= 8 and any(map(str.isdigit, rest)))
 
 
 def _named_value(name: re.Match[str]) -> re.Match[str] | None:
@@ -176,6 +188,13 @@ def _named_value(name: re.Match[str]) -> re.Match[str] | None:
     if value is None or value[0] in _LITERALS:
         return None
     return value if sure or name[1].lower() not in _WORDS or _looks_secret(value[0]) else None
+
+
+def is_secret_field(name: str, value: str) -> bool:
+    """Whether a field of JSON with that name and text holds a secret; a name may be a word like any other there."""
+    if not is_secret_name(name) or _NO_NAME.search(name) or value in _LITERALS:
+        return False
+    return name.lower() not in _WORDS or _looks_secret(value)
 
 
 def _is_named(name: re.Match[str]) -> bool:

@@ -172,6 +172,39 @@ def test_what_a_reader_needs_is_left_alone(text: str) -> None:
     assert redact.text(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"Bearer {SECRET} and sk-abcdefgh12", [SECRET, "abcdefgh12"]),
+        ("api_key=hunter2, or AIzaSyA1234567890abcdefghij", ["SyA1234567890abcdefghij"]),
+        ("Bearer authentication", []),
+    ],
+)
+def test_credentials_are_found_by_their_looks_alone(text: str, found: list[str]) -> None:
+    assert [text[start:end] for start, end in redact.credentials(text, 0, len(text))] == found
+    assert list(redact.credentials(text, len(text) - 1, len(text))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "secret"),
+    [
+        ("api_key", "x", True),
+        ("Client-Secret", "", True),
+        ("token", "Hello", False),
+        ("token", SECRET, True),
+        ("token", " " * 40, False),
+        ("key", "value", False),
+        ("thoughtSignature", SECRET, False),
+        ("api_key", "null", False),
+        ("model", SECRET, False),
+    ],
+)
+def test_a_field_is_secret_by_its_name_and_where_that_is_a_word_by_its_value(
+    name: str, value: str, secret: bool
+) -> None:
+    assert redact.is_secret_field(name, value) is secret
+
+
 PIECES = [
     *"=:&?;,@/[]'\" \n.%-_a7",
     "://",

@@ -19,6 +19,7 @@ import httpx
 import msgspec
 
 from bridge import redact
+from bridge.upstream.tape_redaction import masked
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
 Pairs = list[tuple[str, str]]
@@ -85,7 +86,7 @@ class Request(Line):
 
 
 class Head(Line, kw_only=True):
-    status: Annotated[int, msgspec.Meta(ge=100, le=599)]
+    status: Annotated[int, msgspec.Meta(ge=100, le=999)]
     headers: dict[str, str] | Pairs = {}
     ms: Milliseconds
 
@@ -158,8 +159,17 @@ def read_tape(path: Path) -> Tape:
 def write_tape(path: Path, tape: Tape) -> None:
     """What `read_tape` gives back is equal to `tape`, chunk for chunk."""
     answer = () if tape.head is None else (Answer(response=tape.head),)
-    lines: tuple[Line, ...] = (Opening(tape=1, request=tape.request), *answer, *tape.chunks, tape.ending)
-    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    lines: tuple[Line, ...] = (*answer, *tape.chunks, tape.ending)
+    path.write_bytes(opening(tape.request) + b"".join(map(_written, lines)))
+
+
+def opening(request: Request) -> bytes:
+    """A tape's first line, its end of line included; with nothing after it, that of a recording that was cut."""
+    return _written(Opening(tape=1, request=request))
+
+
+def _written(line: Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"
 
 
 def check(tape: Tape) -> list[str]:
@@ -182,10 +192,6 @@ def _disorder(tape: Tape) -> Iterator[str]:
         yield "runs backwards: an `ms` is smaller than the one before"
 
 
-_UNNAMED = str.maketrans(dict.fromkeys("\"':=,", "|"))
-"""Parts values from names: bodies are judged by what looks like a credential; `tokenCount` only sounds like one."""
-
-
 def _secrets(tape: Tape) -> Iterator[str]:
     """Redaction is the judge: it finds nothing to take out of a tape that may be kept."""
     for line in (tape.request, tape.head):
@@ -194,8 +200,7 @@ def _secrets(tape: Tape) -> Iterator[str]:
     if redact.url(tape.request.url) != tape.request.url:
         yield "holds a credential in its URL"
     bodies = (tape.request.body, b"".join(chunk.data for chunk in tape.chunks))
-    texts = (text.translate(_UNNAMED) for text in map(_text, bodies) if text is not None)
-    if any(redact.text(text) != text for text in texts):
+    if any(masked(body) != body for body in bodies):
         yield "holds a credential in a body"
 
 

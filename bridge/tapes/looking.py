@@ -1,0 +1,155 @@
+"""What `bridge tapes` prints. Every function here gives the command's exit code."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+from bridge.tapes.foreign import Skipped, Unusable
+from bridge.tapes.importing import imported
+from bridge.upstream.tape_file import Pairs, Tape, TapeError, pairs, read_tape
+from bridge.upstream.tape_file import check as faults_of
+from bridge.upstream.tape_folder import CUT, TapeFolder, cut_tapes
+
+COLUMNS = ("file", "method", "URL", "status", "chunks", "ms", "ending")
+FOR_TRYING = "Imported tapes are for trying, not for committing: look through them first."
+
+
+def table(path: Path) -> int:
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    faults = 0
+    for file in _tapes(path):
+        try:
+            rows.append((str(file), *_row(read_tape(file))))
+        except TapeError as error:
+            faults += _complain(str(error))
+    for line in _aligned(rows):
+        typer.echo(line)
+    return 1 if faults else 0
+
+
+def show(file: Path) -> int:
+    try:
+        tape = read_tape(file)
+    except TapeError as error:
+        return _complain(str(error))
+    for line in _told(tape):
+        typer.echo(line)
+    return 0
+
+
+def body(file: Path) -> int:
+    try:
+        tape = read_tape(file)
+    except TapeError as error:
+        return _complain(str(error))
+    for chunk in tape.chunks:
+        sys.stdout.buffer.write(chunk.data)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def check(path: Path) -> int:
+    tapes = _tapes(path)
+    faults = [f"{file}: {fault}" for file in tapes for fault in _faults(file)]
+    for fault in faults:
+        _complain(fault)
+    typer.echo(f"{len(tapes)} tapes, {len(faults)} faults")
+    return 1 if faults or not tapes else 0
+
+
+def take_in(files: Sequence[Path], to: Path) -> int:
+    """1 when a file gave no tape, or something of it was left out."""
+    left_out = 0
+    try:
+        folder = TapeFolder(to)
+        for file in files:
+            left_out += _take_in(file, folder)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}")
+    typer.echo(FOR_TRYING, err=True)
+    return 1 if left_out else 0
+
+
+def _take_in(file: Path, folder: TapeFolder) -> int:
+    """How much was left out."""
+    left_out = 0
+    try:
+        for made in imported(file, folder):
+            if isinstance(made, Skipped):
+                left_out += _complain(f"{file}: {made.what} is left out: {made.why}")
+            else:
+                typer.echo(str(made))
+    except Unusable as error:
+        return _complain(f"{file}: {error}")
+    return left_out
+
+
+def _complain(line: str) -> int:
+    typer.echo(_printable(line), err=True)
+    return 1
+
+
+def _tapes(path: Path) -> list[Path]:
+    """Also those that were cut."""
+    if path.is_file():
+        return [path]
+    return sorted([*path.rglob("*.jsonl"), *cut_tapes(path)])
+
+
+def _faults(file: Path) -> Iterable[str]:
+    if file.name.endswith(CUT):
+        return ["The recording was cut: the bridge ended before the exchange did, or still records it"]
+    try:
+        return faults_of(read_tape(file))
+    except TapeError as error:
+        return [f"line {error.line}: {error.message}" if error.line else error.message]
+
+
+def _row(tape: Tape) -> tuple[str, ...]:
+    last_ms = tape.ending.ms if tape.ending.ms is not None else _last_ms(tape)
+    status = str(tape.head.status) if tape.head else "none"
+    chunks = str(len(tape.chunks))
+    return (tape.request.method, _printable(tape.request.url), status, chunks, str(last_ms), tape.ending.end)
+
+
+def _last_ms(tape: Tape) -> int:
+    return max((line.ms for line in (tape.head, *tape.chunks) if line is not None), default=0)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _told(tape: Tape) -> Iterator[str]:
+    yield f"{tape.request.method} {_printable(tape.request.url)}"
+    yield from _headers(pairs(tape.request.headers))
+    if tape.request.body:
+        yield f"  {_shown(tape.request.body)}"
+    if tape.head is not None:
+        yield f"{tape.head.ms:>8} ms  {tape.head.status}"
+        yield from _headers(pairs(tape.head.headers))
+    for chunk in tape.chunks:
+        yield f"{chunk.ms:>8} ms  {_shown(chunk.data)}"
+    yield f"{'' if tape.ending.ms is None else tape.ending.ms:>8} ms  {tape.ending.end}"
+
+
+def _headers(headers: Pairs) -> Iterator[str]:
+    return (f"  {_printable(name)}: {_printable(value)}" for name, value in headers)
+
+
+def _shown(data: bytes) -> str:
+    """Text as a string of JSON, other bytes by their number."""
+    try:
+        return _printable(json.dumps(data.decode(), ensure_ascii=False))
+    except UnicodeDecodeError:
+        return f"{len(data)} bytes"
+
+
+def _printable(text: str) -> str:
+    """A tape is a stranger's text: on a terminal it must not move the cursor."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,159 @@
+"""One exchange with a provider as it was, secrets and all; and the tape of it, which holds none.
+
+This is the only way from traffic to a tape: for what the bridge records, and for what others recorded. Pure.
+"""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+from urllib.parse import unquote_plus
+
+from bridge import redact
+from bridge.upstream.tape_file import Chunk, Ending, Head, Pairs, Request, Tape
+from bridge.upstream.tape_redaction import Known, masked, secret_fields
+
+SET_COOKIE: Final = "set-cookie"
+SUBPROTOCOL: Final = "sec-websocket-protocol"
+
+
+class Sent(NamedTuple):
+    """A request as it was."""
+
+    method: str
+    url: str
+    headers: Pairs
+    body: bytes
+
+
+class Answered(NamedTuple):
+    """An answer's head as it was, `ms` after the request."""
+
+    status: int
+    headers: Pairs
+    ms: int
+
+
+class Exchange(NamedTuple):
+    sent: Sent
+    answered: Answered | None
+    reads: Sequence[tuple[int, bytes]]
+    """Each with its milliseconds since the request; content coding undone."""
+    ending: Ending
+
+
+def taped(exchange: Exchange) -> Tape:
+    """The same exchange with fillers in the place of its secrets: the same chunks, of the same lengths."""
+    sent, answered, reads, ending = exchange
+    known = Known(_secrets(sent, answered))
+    head = None if answered is None else _head(answered, known)
+    datas = _split(masked(b"".join(data for _, data in reads), known), [len(data) for _, data in reads])
+    chunks = tuple(Chunk.of(ms, data) for (ms, _), data in zip(reads, datas, strict=True))
+    return Tape(_request(sent, known), head, chunks, ending)
+
+
+def taped_request(sent: Sent) -> Request:
+    """What can be told of an exchange before its end."""
+    return _request(sent, Known(_secrets(sent, None)))
+
+
+def _request(sent: Sent, known: Known) -> Request:
+    url = _masked_text(redact.url(sent.url), known)
+    return Request.of(sent.method, url, masked(sent.body, known), _headers(sent.headers, known))
+
+
+def _head(answered: Answered, known: Known) -> Head:
+    return Head(status=answered.status, headers=_headers(answered.headers, known), ms=answered.ms)
+
+
+def _headers(headers: Pairs, known: Known) -> Pairs:
+    return [(name, _masked_text(value, known)) for name, value in redact.headers(headers)]
+
+
+def _masked_text(text: str, known: Known) -> str:
+    """Of what has been redacted by its names: what is known may stand in it under another."""
+    return known.hidden_in(text.encode("latin-1", "replace")).decode("latin-1")
+
+
+def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
+    at = 0
+    for length in lengths:
+        yield body[at : at + length]
+        at += length
+
+
+# The secrets that an exchange shows by their names.
+
+
+def _secrets(sent: Sent, answered: Answered | None) -> Iterator[str]:
+    """May yield words that are none; `Known` leaves out what is too short to tell."""
+    for name, value in [*sent.headers, *(answered.headers if answered else ())]:
+        yield from _secrets_of_header(name.lower(), value)
+    yield from _secrets_of_url(sent.url)
+    text = sent.body.decode("latin-1")
+    for start, end in secret_fields(text):
+        yield _unescaped(text[start:end])
+
+
+_SCHEME = re.compile(r"[A-Za-z0-9-]+\s+")
+_SIGNED_NAMES = re.compile(r"SignedHeaders=[^,]*")
+_PART = re.compile(r"(?:^|[\s,;])(?:[\w.-]+=)?([^\s,;]+)")
+
+
+def _secrets_of_header(name: str, value: str) -> Iterator[str]:
+    if name == SUBPROTOCOL:
+        yield from _secrets_of_subprotocols(value)
+    elif redact.is_secret_name(name):
+        # After a cookie's value come its attributes: a domain, a date.
+        shown = value.partition(";")[0] if name == SET_COOKIE else _SIGNED_NAMES.sub("", value)
+        bare = _SCHEME.sub("", shown, count=1)
+        yield bare
+        for part in _PART.findall(bare):
+            yield part
+            yield from part.split(":")
+        yield from _secrets_of_basic(bare)
+
+
+def _secrets_of_basic(coded: str) -> Iterator[str]:
+    """The password, and `user:password`, of a Basic authorization (RFC 7617)."""
+    try:
+        pair = base64.b64decode(coded, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return
+    yield pair
+    yield pair.partition(":")[2]
+
+
+def _secrets_of_subprotocols(value: str) -> Iterator[str]:
+    """Those that redaction takes out: the whole of one offered, or what follows the name of a secret."""
+    offered = [one.strip() for one in value.split(",")]
+    shown = redact.headers([(SUBPROTOCOL, value)])[0][1].split(", ")
+    for one, redacted in zip(offered, shown, strict=True):
+        kept, marker, _ = redacted.partition(redact.REDACTED)
+        if marker:
+            yield one.removeprefix(kept)
+
+
+_PARAMETER = re.compile(r"[?&#;]([^=&#;]+)=([^&#;]+)")
+_USERINFO = re.compile(r"://([^/?#@]*)@")
+
+
+def _secrets_of_url(url: str) -> Iterator[str]:
+    for name, value in _PARAMETER.findall(url):
+        if redact.is_secret_name(unquote_plus(name)):
+            yield value
+            yield unquote_plus(value)
+    if userinfo := _USERINFO.search(url):
+        yield userinfo[1]
+        yield unquote_plus(userinfo[1].partition(":")[2])
+
+
+def _unescaped(text: str) -> str:
+    """A string of JSON in a character per byte, as the text that it stands for."""
+    spelt = text.encode("latin-1").decode(errors="replace")
+    try:
+        return str(json.loads(f'"{spelt}"'))
+    except ValueError:
+        return spelt

@@ -1,0 +1,233 @@
+"""Takes secrets out of a body without moving a byte of it, so that what was cut where stays cut there.
+
+What is masked: every known secret, in whichever of the forms below it comes back; the fields of JSON whose names are
+secret, also of JSON inside a string of JSON; the secret parameters of URLs and forms; what looks like a credential.
+Out of the model's own words, which reach us in pieces, only what stands in one piece is known as a secret.
+
+Masking twice changes nothing; and where masking changes nothing, there is nothing to be found. Pure.
+"""
+
+import json
+import re
+import zlib
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
+from urllib.parse import quote, quote_plus, unquote
+
+from bridge import redact
+
+Span = tuple[int, int]
+
+WINDOW_CHARS: Final = 65_536
+"""How much is looked through at once: a search holds the interpreter's lock, and the loop stands still meanwhile."""
+LONGEST_CHARS: Final = 16_384
+"""How far a secret may reach over the end of a window."""
+MOST_TURNS: Final = 4
+"""What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
+LEAST_CHARS: Final = 8
+LEAST_CHARS_WITH_DIGIT: Final = 6
+LEAST_DIGITS: Final = 6
+"""Numbers that are shorter are counts, not PINs."""
+
+
+class Known:
+    """Secrets known by their value. Those that may as well be a word, `ollama` or `test`, are left out."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._fillers = {form: filler for secret in secrets if _is_telling(secret) for form, filler in _forms(secret)}
+        longest_first = sorted(self._fillers, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def hidden_in(self, body: bytes) -> bytes:
+        """`body` with fillers of equal length in the place of these secrets."""
+        if self._pattern is None:
+            return body
+        hidden = bytearray(body)
+        for found in _windowed(self._pattern, body.decode("latin-1")):
+            hidden[found.start() : found.end()] = self._fillers[found[0]]
+        return bytes(hidden)
+
+
+NOTHING: Final = Known()
+
+
+def masked(body: bytes, known: Known = NOTHING) -> bytes:
+    """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
+    hidden = known.hidden_in(body)
+    for _ in range(MOST_TURNS):
+        before, hidden = hidden, _masked_once(hidden)
+        if hidden == before:
+            break
+    return hidden if hidden == body else _sealed(hidden, body)
+
+
+def _masked_once(body: bytes) -> bytes:
+    # A character for each byte, so that a span of characters is one of bytes, in whatever encoding the body is.
+    text = body.decode("latin-1")
+    hidden = bytearray(body)
+    # What may hold another comes after it: its filler stays.
+    for find in (_credentials, _passwords, _secret_parameters, secret_fields):
+        for start, end in find(text):
+            hidden[start:end] = _filler(text[start:end])
+    return bytes(hidden)
+
+
+def _is_telling(secret: str) -> bool:
+    return len(secret) >= (LEAST_CHARS_WITH_DIGIT if any(map(str.isdigit, secret)) else LEAST_CHARS)
+
+
+def _filler(secret: str) -> bytes:
+    """A number remains one: `{"created": 1734…}` stays JSON, should a secret be a part of it."""
+    return (b"1" if secret.isdecimal() else b"*") * len(secret)
+
+
+# The forms in which a secret comes back.
+
+
+def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
+    """Each form, a character per byte, with its filler."""
+    for spelt in {secret, *_escaped(secret), *_quoted(secret)}:
+        form = spelt.encode(errors="replace").decode("latin-1")
+        yield form, _filler(form)
+    for shift in range(3):
+        for altchars in (b"+/", b"-_"):
+            coded, filler = _in_base64(secret.encode(errors="replace"), shift, altchars)
+            yield coded.decode(), filler
+
+
+def _escaped(secret: str) -> Iterator[str]:
+    """As JSON writes it, and JSON inside a string of JSON."""
+    for spell in (partial(json.dumps, ensure_ascii=False), json.dumps):
+        once = spell(secret)[1:-1]
+        yield from (once, once.replace("/", r"\/"), spell(once)[1:-1])
+
+
+def _quoted(secret: str) -> Iterator[str]:
+    """As URLs write it; the digits of an escape may be of either case."""
+    for quoted in (
+        quote(secret, errors="replace"),
+        quote(secret, "", errors="replace"),
+        quote_plus(secret, errors="replace"),
+    ):
+        yield quoted
+        yield re.sub("%..", lambda escape: escape[0].lower(), quoted)
+
+
+def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes]:
+    """The characters that are the secret's own when `shift` bytes stand before it; and others, that decode to letters.
+
+    The characters at both edges are shared with the neighbours: of the secret there remain four bits at the most, and
+    with those, too, an `o` is no quotation mark, backslash or control character.
+    """
+    whole = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
+    form, filler = (b64encode(bytes(shift) + each + bytes(2), altchars)[whole] for each in (secret, b"o" * len(secret)))
+    return form, filler
+
+
+# What is found without being known.
+
+_FIELD = re.compile(r'(?<!\\)(\\*+)"([A-Za-z0-9_.-]{1,64}+)\1"\s{0,64}+:\s{0,64}+(\[?)\s{0,64}+')
+_QUOTE_OR_END = re.compile(r'(?<!\\)(\\*+)("|\n|\Z)')
+_NEXT_STRING = re.compile(r"\s{0,64}+,\s{0,64}+")
+_NUMBER = re.compile(rf"-?(\d{{{LEAST_DIGITS},}}+)(?![\d.eE])")
+
+
+def secret_fields(text: str) -> Iterator[Span]:
+    """Where the values of JSON's secret fields stand: strings, lists of strings, and integers that are no counts.
+
+    JSON may stand inside a string of JSON, as a tool's arguments do: its quotation marks have backslashes.
+    """
+    read_to = 0
+    for field in _windowed(_FIELD, text):
+        if field.start() < read_to or not redact.is_secret_name(field[2]):
+            continue
+        for start, end in _values(text, field):
+            if redact.is_secret_field(field[2], text[start:end]):
+                read_to = end
+                yield start, end
+
+
+def _values(text: str, field: re.Match[str]) -> Iterator[Span]:
+    backslashes, is_list = field[1], bool(field[3])
+    if number := _NUMBER.match(text, field.end()):
+        yield number.span(1)
+    at = field.end()
+    while text.startswith(backslashes + '"', at):
+        start = at + len(backslashes) + 1
+        end = _string_end(text, start, len(backslashes))
+        yield start, end
+        following = _NEXT_STRING.match(text, end + len(backslashes) + 1)
+        if following is None or not is_list:
+            break
+        at = following.end()
+
+
+def _string_end(text: str, start: int, depth: int) -> int:
+    r"""Where the string ends whose quotation marks have `depth` backslashes: `"`, `\"`, `\\\"`.
+
+    Each level doubles the backslashes of the one inside: those of its text, before its end, are that many, in pairs.
+    """
+    for mark in _QUOTE_OR_END.finditer(text, start):
+        if mark[2] != '"':
+            return mark.start()
+        if len(mark[1]) % (2 * (depth + 1)) == depth:
+            return mark.end() - 1 - depth
+    return len(text)
+
+
+_PARAMETER = re.compile(r"""(?:\A|[?&]|\\u0026)([A-Za-z0-9_.%-]{1,64}+)=([^\s&#;"'<>\\)\]}]{1,16384}+)""")
+
+
+def _secret_parameters(text: str) -> Iterator[Span]:
+    for parameter in _windowed(_PARAMETER, text):
+        if redact.is_secret_name(unquote(parameter[1])):
+            yield parameter.span(2)
+
+
+_PASSWORD = re.compile(r"""://[^/\s?#"'<>\\@:]{1,256}+:([^/\s?#"'<>\\@]{1,256}+)@""")
+
+
+def _passwords(text: str) -> Iterator[Span]:
+    for userinfo in _windowed(_PASSWORD, text):
+        yield userinfo.span(1)
+
+
+def _credentials(text: str) -> Iterator[Span]:
+    for start in range(0, len(text), WINDOW_CHARS):
+        yield from redact.credentials(text, start, start + WINDOW_CHARS + LONGEST_CHARS)
+
+
+def _windowed(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Its matches in their order."""
+    at = 0
+    for window in range(0, len(text), WINDOW_CHARS):
+        end = window + WINDOW_CHARS
+        for found in pattern.finditer(text, max(at, window), end + LONGEST_CHARS):
+            if found.start() >= end:
+                break
+            at = found.end()
+            yield found
+
+
+# The AWS event stream.
+
+_LEAST_MESSAGE_BYTES = 16
+
+
+def _sealed(body: bytes, before: bytes) -> bytes:
+    """`body`, whose CRCs hold again (wire/eventstream.py) if `before` was an AWS event stream whose CRCs held."""
+    sealed = bytearray(body)
+    at = 0
+    while at + _LEAST_MESSAGE_BYTES <= len(before):
+        end = at + int.from_bytes(before[at : at + 4], "big")
+        if end - at < _LEAST_MESSAGE_BYTES or end > len(before) or not _is_sealed(before[at:end]):
+            break
+        sealed[end - 4 : end] = zlib.crc32(sealed[at : end - 4]).to_bytes(4, "big")
+        at = end
+    return bytes(sealed)
+
+
+def _is_sealed(message: bytes) -> bool:
+    return zlib.crc32(message[:-4]) == int.from_bytes(message[-4:], "big")

@@ -1,0 +1,139 @@
+"""`bridge tapes`: what it prints, and with which exit code it ends."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from bridge.tapes.commands import app
+from bridge.upstream.tape_file import End, Head, write_tape
+from bridge.upstream.tape_folder import TapeFolder
+from tests.upstream.taping import tape
+
+IMPORTS = Path(__file__).parents[2] / "fixtures" / "imports"
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def tapes(tmp_path: Path) -> Path:
+    """Two whole tapes."""
+    folder = TapeFolder(tmp_path / "tapes")
+    folder.keep(tape(b"data: {}\n\n", b"\xff", url="https://api.example.com/v1/chat?n=1"))
+    folder.keep(tape(method="GET", url="https://other.example.com/x", body=b"", head=None, end=End.RESET))
+    return folder.path
+
+
+def test_list_has_a_line_for_each_tape(tapes: Path) -> None:
+    result = run("list", tapes)
+    assert result.exit_code == 0
+    chat, other = f"{tapes}/api.example.com/000001-POST-chat.jsonl", f"{tapes}/other.example.com/000002-GET-x.jsonl"
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["file", "method", "URL", "status", "chunks", "ms", "ending"],
+        [chat, "POST", "https://api.example.com/v1/chat?n=1", "200", "2", "400", "eof"],
+        [other, "GET", "https://other.example.com/x", "none", "0", "200", "reset"],
+    ]
+
+
+def test_list_names_what_cannot_be_read_and_shows_the_rest(tapes: Path) -> None:
+    (tapes / "no.jsonl").write_text("{}\n")
+    TapeFolder(tapes).begin(tape().request)
+    result = run("list", tapes)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 3)
+    assert "no.jsonl:1: Object missing required field" in result.stderr
+    assert "was cut" in result.stderr
+
+
+def test_show_tells_what_was_asked_and_every_chunk(tapes: Path) -> None:
+    result = run("show", tapes / "api.example.com" / "000001-POST-chat.jsonl")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "POST https://api.example.com/v1/chat?n=1",
+        r'  "{\"model\":\"small\",\"messages\":[{\"role\":\"user\",\"content\":\"Say hello\"}]}"',
+        "     100 ms  200",
+        "  content-type: text/plain",
+        r'     200 ms  "data: {}\n\n"',
+        "     300 ms  1 bytes",
+        "     400 ms  eof",
+    ]
+
+
+def test_show_writes_the_body_as_it_is_when_asked(tapes: Path) -> None:
+    result = run("show", "--body", tapes / "api.example.com" / "000001-POST-chat.jsonl")
+    assert (result.exit_code, result.stdout_bytes) == (0, b"data: {}\n\n\xff")
+
+
+def test_show_lets_no_tape_move_the_cursor(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    head = Head(status=200, headers=[("x", "\x1b[2J\x9b")], ms=0)
+    write_tape(file, tape("\x1b[2J\x9bé".encode(), head=head))
+    result = run("show", file)
+    assert (result.exit_code, "é" in result.stdout) == (0, True)
+    assert all(char.isprintable() or char == "\n" for char in result.stdout)
+
+
+@pytest.mark.parametrize("command", [["show"], ["show", "--body"]])
+def test_show_says_what_is_no_tape(tmp_path: Path, command: list[str]) -> None:
+    result = run(*command, tmp_path / "none.jsonl")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Cannot be read" in result.stderr
+
+
+def test_check_is_content_with_tapes_that_may_be_kept(tapes: Path) -> None:
+    result = run("check", tapes)
+    assert (result.exit_code, result.output) == (0, "2 tapes, 0 faults\n")
+
+
+@pytest.mark.parametrize(
+    ("body", "answer", "fault"),
+    [
+        (b"{}", b'{"error":"no such key: sk-abcdefgh12345678"}', "holds a credential in a body"),
+        (b'{"api_key":"abc"}', b"{}", "holds a credential in a body"),
+    ],
+)
+def test_check_finds_secrets(tapes: Path, body: bytes, answer: bytes, fault: str) -> None:
+    write_tape(tapes / "bad.jsonl", tape(answer[:20], answer[20:], body=body))
+    result = run("check", tapes)
+    assert (result.exit_code, result.stdout) == (1, "3 tapes, 1 faults\n")
+    assert result.stderr == f"{tapes}/bad.jsonl: {fault}\n"
+
+
+def test_check_finds_faults_of_the_format_and_recordings_that_were_cut(tapes: Path) -> None:
+    (tapes / "cut.jsonl").write_text('{"tape":1,"request":{"method":"GET","url":"https://h"}}\n')
+    (tapes / "torn.jsonl").write_text('{"tape":1,"requ')
+    part = TapeFolder(tapes).begin(tape().request)
+    result = run("check", tapes)
+    assert (result.exit_code, result.stdout) == (1, "5 tapes, 3 faults\n")
+    assert f"{tapes}/cut.jsonl: line 1: The recording was cut" in result.stderr
+    assert f"{tapes}/torn.jsonl: line 1: " in result.stderr
+    assert f"{part}: The recording was cut" in result.stderr
+
+
+def test_check_of_nothing_is_no_success(tmp_path: Path) -> None:
+    assert run("check", tmp_path).exit_code == 1
+
+
+def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
+    result = run("import", IMPORTS / "gzip.yaml", IMPORTS / "plain.json", "--to", tmp_path / "tapes")
+    assert result.exit_code == 0
+    assert result.stdout.split() == [str(path) for path in sorted((tmp_path / "tapes").rglob("*.jsonl"))]
+    assert len(result.stdout.split()) == 4
+    assert result.stderr == "Imported tapes are for trying, not for committing: look through them first.\n"
+    assert run("check", tmp_path / "tapes").exit_code == 0
+
+
+def test_import_says_what_is_left_out_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("[]")
+    result = run("import", tmp_path / "other", IMPORTS / "browser.har", "--to", tmp_path / "tapes")
+    assert (result.exit_code, len(result.stdout.split())) == (1, 2)
+    assert f"{tmp_path}/other: it is neither a cassette of VCR nor a HAR" in result.stderr
+    assert "entry 3 is left out: it is a WebSocket" in result.stderr
+
+
+def test_import_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+    result = run("import", tmp_path / "none.yaml", "--to", tmp_path / "tapes")
+    assert result.exit_code == 1
+    assert f"{tmp_path}/none.yaml: No such file or directory" in result.stderr
