@@ -128,6 +128,12 @@ class Alarm:
             if self._task is not None:
                 self._task.cancel()
 
+    def detach(self) -> None:
+        """The event is over: nothing strikes any more, and nothing of it is kept alive from here."""
+        self.deadlines.stop()
+        self.on_hold_over = _nothing
+        self._task = None
+
     def caught(self) -> Clock:
         """The clock that interrupted the task, which goes on. Raises CancelledError if it was not a clock alone."""
         clock, self._struck = self._struck, None

@@ -188,7 +188,7 @@ class EventRelay:
         """Gives back everything, and tells the log. Cannot block."""
         if not self._ended:
             self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
-        self._alarm.deadlines.stop()
+        self._alarm.detach()
         self._event.hold.drop()
         if self._chain is not None:
             self._chain.abandon(self._loop.time())

@@ -1,7 +1,9 @@
 """One client's socket: messages in, events started and ended, and a watch on whether the client is still there."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final, assert_never
 
@@ -139,15 +141,11 @@ class Session:
         event_id = create.event_id or _made_up()
         hold = Hold(self._budget)
         try:
-            self._admit(hold, size)
+            self._admit(event_id, hold, size)
         except BridgeError as error:
             self._refuse(Refused(error, event_id, owned=True), index)
             return
-        if event_id.key in self._events:
-            hold.drop()
-            self._refuse(Refused(_in_flight(), event_id, owned=False), index)
-            return
-        relay = self._relay(create, event_id, hold)
+        relay = self._relay(create, event_id, hold, partial(self._ended, event_id))
         self._events[event_id.key] = relay
         self._tasks.start(self._run(relay), f"event {event_id.key}")
 
@@ -157,7 +155,9 @@ class Session:
         finally:
             self._room.set()
 
-    def _admit(self, hold: Hold, size: int) -> None:
+    def _admit(self, event_id: EventId, hold: Hold, size: int) -> None:
+        if event_id.key in self._events:
+            raise _in_flight()
         if self._is_draining:
             raise Draining("the bridge is shutting down; connect anew")
         if len(self._events) >= self._server.max_in_flight:
@@ -165,26 +165,23 @@ class Session:
         hold.add(size, overdraw=True)  # it is here already; what would come after it is not read
 
     def _refuse(self, refused: Refused, index: int) -> None:
-        """An owned fault is its event's last frame; any other belongs to the message."""
+        """An owned fault is its event's last frame, unless that name is taken; any other belongs to the message."""
         event_id, error = refused.event_id, refused.error
-        if refused.owned and event_id is not None and event_id.key in self._events:
-            refused = Refused(_in_flight(), event_id, owned=False)
-            error = refused.error
-        if refused.owned:
-            self._relay(Create(event_id, [], []), event_id or _made_up(), Hold(self._budget)).refuse(error)
-        else:
-            self._socket.send([refusal(error, index, event_id.raw if event_id else None)])
+        is_taken = event_id is not None and event_id.key in self._events
+        if refused.owned and not is_taken:
+            self._relay(Create(event_id, [], []), event_id or _made_up(), Hold(self._budget), _nothing).refuse(error)
+            return
+        told = _in_flight() if refused.owned else error
+        self._socket.send([refusal(told, index, event_id.raw if event_id else None)])
 
-    def _relay(self, create: Create, event_id: EventId, hold: Hold) -> EventRelay:
-        def ended() -> None:
-            if self._events.get(event_id.key) is relay:
-                del self._events[event_id.key]
-                self._close_if_drained()
+    def _relay(self, create: Create, event_id: EventId, hold: Hold, on_last: Callable[[], None]) -> EventRelay:
+        ground, compat = self._terms.ground, self._terms.compat
+        return EventRelay(create, event_id.raw, ground, self._shared, self._socket, hold, on_last, compat=compat)
 
-        relay = EventRelay(
-            create, event_id.raw, self._terms.ground, self._shared, self._socket, hold, ended, compat=self._terms.compat
-        )
-        return relay
+    def _ended(self, event_id: EventId) -> None:
+        """Its last frame is out."""
+        del self._events[event_id.key]
+        self._close_if_drained()
 
     def _cancel_all(self, error: BridgeError) -> None:
         for relay in list(self._events.values()):
@@ -229,3 +226,6 @@ def _made_up() -> EventId:
 
 def _in_flight() -> EventIdInFlight:
     return EventIdInFlight("an event with this eventId is in flight; its id may be used again after its last frame")
+
+
+def _nothing() -> None: ...
