@@ -1,11 +1,10 @@
-"""The command line: `bridge serve`, `check`, `call`, `demo`.
+"""The command line: `bridge serve`, `check`, `call`, `demo`, `replay`.
 
 What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
 for another's imports.
 """
 
 import gc
-import math
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Annotated, Final
 import typer
 
 from bridge import __version__
+from bridge.replay_command import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, terms
+from bridge.replay_command import replay as replay_command
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -49,30 +50,8 @@ def bridge(
     """A WebSocket gateway to every AI provider."""
 
 
-_PACES: Final = {"recorded": 1.0, "instant": 0.0}
-
-
-def _pace(text: str) -> float:
-    try:
-        factor = _PACES[text] if text in _PACES else float(text)
-    except ValueError:
-        factor = math.nan
-    if not 0 <= factor < math.inf:
-        raise typer.BadParameter(f"{text!r} is not recorded, instant or a number")
-    return factor
-
-
 Configuration = Annotated[
     Path | None, typer.Option("--config", envvar="BRIDGE_CONFIG", metavar="FILE", help="The configuration (TOML).")
-]
-Pace = Annotated[
-    float,
-    typer.Option(
-        parser=_pace,
-        show_default="recorded",
-        metavar="recorded|instant|FACTOR",
-        help="How long tapes take: as recorded, no time at all, or that many times what was recorded.",
-    ),
 ]
 
 
@@ -90,13 +69,21 @@ def serve(
         Path | None, typer.Option(metavar="DIR", help="Answer from the tapes of this folder, and from no provider.")
     ] = None,
     pace: Pace = 1.0,
+    ignore_query: IgnoreQuery = None,
+    ignore_json: IgnoreJson = None,
+    match_header: MatchHeader = None,
+    exhausted: Exhaustion = "repeat",
+    fault: Faults = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then let the events in flight finish. A second signal ends at once."""
     gc.disable()  # until it serves: what importing makes stays, and looking it over costs a tenth of the start
     from bridge.cli import serving
 
     flags = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "allow_open": allow_open}
-    raise typer.Exit(serving.serve(config, flags, replay, pace))
+    if replay is None and any((ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
+        raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
+    how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
+    raise typer.Exit(serving.serve(config, flags, replay, how))
 
 
 @app.command()
@@ -156,3 +143,6 @@ def demo(
     from bridge.demo import stage
 
     raise typer.Exit(stage.demo(stay=stay, port=port, pace=pace))
+
+
+app.command()(replay_command)

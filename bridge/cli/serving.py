@@ -15,6 +15,7 @@ from bridge.cli.checking import refuse
 from bridge.config import Config, ConfigError, load
 from bridge.gateways import ANY
 from bridge.oserror import reason_of
+from bridge.replay_command import Terms
 from bridge.server import Server
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream
@@ -28,13 +29,13 @@ class CannotServe(Exception):
     """The message says why."""
 
 
-def serve(path: Path | None, flags: Mapping[str, object], replay: Path | None, pace: float) -> int:
+def serve(path: Path | None, flags: Mapping[str, object], replay: Path | None, how: Terms) -> int:
     """Returns the exit code once a signal has ended it, or at once when it cannot begin."""
     try:
         config = load(path, os.environ, flags)
         loglines.setup(sys.stderr, config.server.log_format, config.server.log_level)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve(config, lambda: _upstream(replay, pace)))
+            runner.run(_serve(config, lambda: _upstream(replay, how)))
     except ConfigError as error:
         return refuse(error, path)
     except CannotServe as error:
@@ -52,11 +53,11 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _upstream(replay: Path | None, pace: float) -> Upstream:
+def _upstream(replay: Path | None, how: Terms) -> Upstream:
     if replay is None:
         return Upstream(AiohttpTransport())
     try:
-        return Upstream(TapeTransport(replay, pace=pace))
+        return Upstream(TapeTransport(replay, **how))
     except TapeError as error:
         raise CannotServe(str(error)) from None
 

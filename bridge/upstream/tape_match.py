@@ -1,36 +1,30 @@
-"""Which tape answers a request; and, when none does, which one nearly did. Pure."""
+"""What a request must have in common with a tape to be answered by it. Pure."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
-from itertools import islice, zip_longest
-from typing import NamedTuple
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 import httpx
 import orjson
 
 from bridge import redact
+from bridge.upstream.exchange import Sent, taped_request
+from bridge.upstream.json_path import parse_path, without
+from bridge.upstream.tape_file import pairs
 
-SHOWN_DIFFERENCES = 5
-COUNTED_DIFFERENCES = 100
-DEEPEST_COMPARED = 64
-CLIPPED_CHARS = 60
-COMMON_CHARS = 20
-MESSAGE_CHARS = 1500
+HOST_HEADER: Final = "x-bridge-host"
+"""Which host is meant by a client that cannot say so in its URL."""
+_OURS: Final = "x-bridge-"
+"""What headers begin with that speak to the replay, and not to the provider."""
+_BOUNDARY: Final = re.compile(r"multipart/.*;\s*boundary=\"?([^\";,]+)", re.IGNORECASE)
 
 
-class Key(NamedTuple):
-    """What must be equal for a tape to answer a request."""
-
-    method: str
-    host: str
-    path: str
-    query: tuple[tuple[str, str], ...]
-    """Sorted by name, decoded, without secrets: a tape does not hold those."""
-    body: str
-    """SHA-256 of the body as canonical JSON, or of its bytes when it is no JSON."""
+class BadUrl(ValueError):
+    """What was given is no URL; the message says why."""
 
 
 class Asked(NamedTuple):
@@ -39,81 +33,105 @@ class Asked(NamedTuple):
     method: str
     url: httpx.URL
     body: bytes
+    headers: httpx.Headers = httpx.Headers()
+    any_host: bool = False
+    """The URL's host is nobody's: a tape of whichever host may answer."""
+
+    @classmethod
+    def of(cls, method: str, url: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> "Asked":
+        """Raises BadUrl."""
+        try:
+            return cls(method, httpx.URL(url), body, httpx.Headers(list(headers), encoding="latin-1"))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise BadUrl(f"No URL: {error}") from None
+
+    def as_recorded(self) -> "Asked":
+        """What a recorder would have written of it: with fillers in the place of its secrets."""
+        request = taped_request(Sent(self.method, str(self.url), self.headers.multi_items(), self.body))
+        recorded = Asked.of(request.method, request.url, request.body, pairs(request.headers))
+        return recorded._replace(any_host=self.any_host)
 
     @property
-    def key(self) -> Key:
-        body = hashlib.sha256(_canonical(self.body)).hexdigest()
-        return Key(self.method.upper(), self.url.netloc.decode(), self.url.path, _query(self.url), body)
-
-    @property
-    def name(self) -> str:
-        return f"{self.method.upper()} {redact.url(str(self.url))}"
+    def host(self) -> str:
+        """With its port, unless that is the scheme's own."""
+        return "" if self.any_host else self.url.netloc.decode()
 
     @property
     def place(self) -> str:
-        return f"{self.url.netloc.decode()}{self.url.path}"
+        return f"{self.host}{self.url.path}"
+
+    @property
+    def name(self) -> str:
+        """Without secrets."""
+        url = self.url.raw_path.decode("ascii") if self.any_host else str(self.url)
+        return f"{self.method.upper()} {redact.url(url)}"
 
 
-def miss(asked: Asked, taped: Sequence[tuple[str, Asked]]) -> str:
-    """Says that no tape answers `asked`, and which of those named in `taped` nearly does.
+class Key(NamedTuple):
+    """What must be equal for a tape to answer a request."""
 
-    At most 1,500 characters, without secrets.
+    host: str
+    method: str
+    path: str
+    query: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    body: str
+    """SHA-256 of the body as canonical JSON, or of its bytes when it is no JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How alike a request and a tape have to be. Strict as it comes: method, host, path, query in any order, and body.
+
+    Two bodies are alike when their JSON is, or when they are the same bytes; the boundary of a multipart body means
+    nothing. The values of secret query parameters never count, for a tape does not hold them. Raises BadPath for a path
+    in `ignore_json` that is none.
     """
-    near = [(name, other) for name, other in taped if other.place == asked.place]
-    explanation = _nearest(asked, near) if near else _elsewhere(asked, [other for _, other in taped])
-    return _clipped(redact.text(f"No tape for {asked.name}\n{explanation}"), MESSAGE_CHARS)
+
+    ignore_query: tuple[str, ...] = ()
+    """Names of query parameters that may differ, or be missing."""
+    ignore_json: tuple[str, ...] = ()
+    """Paths into a JSON body to what may differ, or be missing: `$.metadata.user_id`, `$.messages[*].id`."""
+    match_headers: tuple[str, ...] = ()
+    """Names of headers that must be alike, too. Of one that holds a credential only the scheme is compared."""
+
+    def __post_init__(self) -> None:
+        for path in self.ignore_json:
+            parse_path(path)
+
+    def key(self, asked: Asked) -> Key:
+        body = hashlib.sha256(_canonical(self.body(asked))).hexdigest()
+        return Key(asked.host, asked.method.upper(), asked.url.path, self.query(asked), self.headers(asked), body)
+
+    def query(self, asked: Asked) -> tuple[tuple[str, str], ...]:
+        """What counts of the query: sorted by name, decoded."""
+        pairs = (part.partition("=") for part in asked.url.query.decode("ascii").split("&") if part)
+        decoded = ((unquote_plus(name), unquote_plus(value)) for name, _, value in pairs)
+        return tuple(sorted((name, value) for name, value in decoded if self._counts(name)))
+
+    def headers(self, asked: Asked) -> tuple[tuple[str, str], ...]:
+        """What counts of the headers: those that there are of `match_headers`, in its order."""
+        names = (name.lower() for name in self.match_headers)
+        there_are = ((name, asked.headers.get(name)) for name in names if not name.startswith(_OURS))
+        return tuple(redact.headers((name, value) for name, value in there_are if value is not None))
+
+    def body(self, asked: Asked) -> object:
+        """What counts of the body: a JSON value; or bytes, when it is none."""
+        value = _value(asked.body)
+        if isinstance(value, bytes):
+            return _unbounded(value, asked.headers.get("content-type", ""))
+        for path in self.ignore_json:
+            value = without(value, parse_path(path))
+        return value
+
+    def _counts(self, parameter: str) -> bool:
+        return parameter not in self.ignore_query and not redact.is_secret_name(parameter)
 
 
-def differences(asked: object, taped: object, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Where two JSON values differ, in the order of `asked`: `messages[0].content: "Hi" ≠ "Ho"`."""
-    if len(path) > DEEPEST_COMPARED:
-        return
-    if isinstance(asked, dict) and isinstance(taped, dict):
-        for name in {**asked, **taped}:
-            yield from differences(asked.get(name, _ABSENT), taped.get(name, _ABSENT), (*path, f".{name}"))
-    elif isinstance(asked, list) and isinstance(taped, list):
-        for index, (one, other) in enumerate(zip_longest(asked, taped, fillvalue=_ABSENT)):
-            yield from differences(one, other, (*path, f"[{index}]"))
-    # Python holds True, 1 and 1.0 to be equal; JSON does not.
-    elif type(asked) is not type(taped) or asked != taped:
-        yield f"{''.join(path).removeprefix('.') or 'body'}: {_pair(asked, taped)}"
+STRICT: Final = Matching()
 
 
-_ABSENT = object()
-
-
-def _nearest(asked: Asked, near: Iterable[tuple[str, Asked]]) -> str:
-    compared = ((name, list(islice(_between(asked, other), COUNTED_DIFFERENCES))) for name, other in near)
-    name, found = min(compared, key=lambda one: len(one[1]))
-    shown = found[:SHOWN_DIFFERENCES] or ["a difference too deep or too slight to be shown"]
-    more = [f"and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
-    return "\n  ".join([f"The nearest is {name}; asked ≠ taped:", *shown, *more])
-
-
-def _between(asked: Asked, taped: Asked) -> Iterator[str]:
-    yield from differences(asked.method.upper(), taped.method.upper(), ("method",))
-    yield from differences(dict(_query(asked.url)), dict(_query(taped.url)), ("query",))
-    yield from differences(_value(asked.body), _value(taped.body))
-
-
-def _elsewhere(asked: Asked, taped: Iterable[Asked]) -> str:
-    """The places that there are tapes for, the most like first."""
-    places = sorted({other.place for other in taped}, key=lambda place: -_likeness(asked.place, place))
-    return "\n  ".join(["No tape for this host and path; there are tapes for:", *places])
-
-
-def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, one, other, autojunk=False).ratio()
-
-
-def _query(url: httpx.URL) -> tuple[tuple[str, str], ...]:
-    pairs = (part.partition("=") for part in url.query.decode("ascii").split("&") if part)
-    decoded = ((unquote_plus(name), unquote_plus(value)) for name, _, value in pairs)
-    return tuple(sorted((name, value) for name, value in decoded if not redact.is_secret_name(name)))
-
-
-def _canonical(body: bytes) -> bytes:
-    value = _value(body)
+def _canonical(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
@@ -132,29 +150,7 @@ def _value(body: bytes) -> object:
     return body
 
 
-def _pair(asked: object, taped: object) -> str:
-    one, other = _shown(asked), _shown(taped)
-    start = max(0, _common(one, other) - COMMON_CHARS)
-    return f"{_window(one, start)} ≠ {_window(other, start)}"
-
-
-def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike: long ones often do, and are shown from where they part."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def _window(text: str, start: int) -> str:
-    if len(text) <= CLIPPED_CHARS:
-        return text
-    return ("…" if start else "") + _clipped(text[start:], CLIPPED_CHARS)
-
-
-def _clipped(text: str, chars: int) -> str:
-    return text if len(text) <= chars else text[: chars - 1] + "…"
-
-
-def _shown(value: object) -> str:
-    if value is _ABSENT:
-        return "(absent)"
-    return repr(value) if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
+def _unbounded(body: bytes, content_type: str) -> bytes:
+    """A multipart body with a boundary that is always the same: clients roll dice for theirs (RFC 2046, 5.1.1)."""
+    found = _BOUNDARY.match(content_type)
+    return body if found is None else body.replace(found[1].encode(), b"boundary")

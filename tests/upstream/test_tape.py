@@ -11,12 +11,9 @@ from bridge.errors import UnusableAnswer
 from bridge.providers import Target
 from bridge.upstream.http import Answer, Call, Upstream
 from bridge.upstream.tape import (
-    Chunk,
     End,
-    Ending,
     Head,
     Pace,
-    Request,
     Tape,
     TapeError,
     TapeMiss,
@@ -26,31 +23,10 @@ from bridge.upstream.tape import (
     write_tape,
 )
 from bridge.upstream.tape_match import STRICT, Asked, Key
+from tests.upstream.taping import BODY, URL, folder_of, tape
 
 ROOT = Path(__file__).parents[2]
 KEPT = sorted([*(ROOT / "fixtures/tapes").rglob("*.jsonl"), *(ROOT / "bridge/demo/tapes").rglob("*.jsonl")])
-
-URL = "https://api.example.com/v1/chat?b=2&a=1"
-HEAD = Head(status=200, headers={"content-type": "text/plain"}, ms=100)
-BODY = b'{"model":"small","messages":[{"role":"user","content":"Say hello"}]}'
-
-
-def tape(
-    *chunks: bytes,
-    url: str = URL,
-    body: bytes = BODY,
-    end: End = End.EOF,
-    head: Head | None = HEAD,
-) -> Tape:
-    """One chunk every hundred milliseconds, after the head."""
-    reads = tuple(Chunk.of(100 * at, data) for at, data in enumerate(chunks, start=2))
-    return Tape(Request.of("POST", url, body), head, reads, Ending(end=end, ms=100 * (len(chunks) + 2)))
-
-
-def folder_of(folder: Path, *tapes: Tape) -> Path:
-    for number, each in enumerate(tapes):
-        write_tape(folder / f"case-{number}.jsonl", each)
-    return folder
 
 
 def transport_of(folder: Path, *tapes: Tape, pace: Pace = "instant") -> TapeTransport:

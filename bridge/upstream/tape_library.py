@@ -1,0 +1,116 @@
+"""The tapes of a replay, on their shelves: which one answers next, and what faults befall it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Final, Literal
+
+from bridge.upstream.faults import HEADER, Fault, Faults, cut, paced, parse_faults
+from bridge.upstream.tape_file import Tape, TapeError, pairs, read_tape
+from bridge.upstream.tape_match import STRICT, Asked, Key, Matching
+from bridge.upstream.tape_miss import ambiguous, exhausted, miss
+
+Pace = Literal["recorded", "instant"] | float
+"""How long a replay takes: as recorded, no time at all, or that many times what was recorded."""
+
+Exhausted = Literal["repeat", "miss"]
+"""What becomes of a request when all its tapes have played: the last one answers again, or none does."""
+
+_STRETCH: Final = {"recorded": 1.0, "instant": 0.0}
+
+
+class Miss(Exception):
+    """No tape answers a request. The message says which one nearly does, and holds no secret."""
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The tapes of alike requests, in the order in which they play."""
+
+    tapes: list[tuple[str, Tape]] = field(default_factory=list)
+    played: int = 0
+
+
+class Library:
+    """A folder of tapes, or several; a path may also be one tape.
+
+    Tapes whose requests are alike play in the order of their paths. All are read at once: raises TapeError for the
+    first that cannot be, and when there is none.
+    """
+
+    def __init__(
+        self,
+        folders: Path | Iterable[Path],
+        *,
+        pace: Pace = "recorded",
+        matching: Matching = STRICT,
+        exhausted: Exhausted = "repeat",
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        self._stretch = _STRETCH[pace] if isinstance(pace, str) else pace
+        self._matching = matching
+        self._repeats = exhausted == "repeat"
+        self._faults = Faults(faults)
+        self._shelves: defaultdict[Key, _Shelf] = defaultdict(_Shelf)
+        self._taped: list[tuple[str, Asked]] = []
+        for path in _paths([folders] if isinstance(folders, Path) else folders):
+            self._put(path)
+        self.hosts: Sequence[str] = sorted({asked.host for _, asked in self._taped})
+        """Of all tapes, with their ports where a URL named them."""
+
+    def take(self, asked: Asked) -> Tape:
+        """The tape that answers, as it is to be played now. Raises Miss; BadFault for a fault that `asked` asks for.
+
+        A tape that a fault breaks off does not count as played: it is still there for who asks again.
+        """
+        own = parse_faults(asked.headers.get(HEADER, ""))
+        key = self._key(asked)
+        shelf = self._shelves[key]
+        tape = self._next(asked, shelf)
+        faults = self._faults.due(own, key)
+        left = cut(tape, faults)
+        if left is tape:
+            shelf.played += 1
+        return paced(left, self._stretch, faults)
+
+    def _put(self, path: Path) -> None:
+        tape = read_tape(path)
+        request, name = tape.request, f"{path.parent.name}/{path.name}"
+        asked = Asked.of(request.method, request.url, request.body, pairs(request.headers))
+        self._shelves[self._matching.key(asked)].tapes.append((name, tape))
+        self._taped.append((name, asked))
+
+    def _key(self, asked: Asked) -> Key:
+        """Whose shelf it is. Raises Miss."""
+        found = self._keys(asked) or self._keys(asked.as_recorded())
+        if not found:
+            raise Miss(miss(asked, self._taped, self._matching))
+        if len(found) > 1:
+            raise Miss(ambiguous(asked, [each.host for each in found]))
+        return found[0]
+
+    def _keys(self, asked: Asked) -> list[Key]:
+        """Those of the shelves where it finds an answer; several, when it names no host."""
+        key = self._matching.key(asked)
+        hosts = self.hosts if asked.any_host else [asked.host]
+        return [each for each in (key._replace(host=host) for host in hosts) if each in self._shelves]
+
+    def _next(self, asked: Asked, shelf: _Shelf) -> Tape:
+        if shelf.played >= len(shelf.tapes) and not self._repeats:
+            last, _ = shelf.tapes[-1]
+            raise Miss(exhausted(asked, last))
+        _, tape = shelf.tapes[min(shelf.played, len(shelf.tapes) - 1)]
+        return tape
+
+
+def _paths(folders: Iterable[Path]) -> Iterator[Path]:
+    return chain.from_iterable(map(_tapes_in, folders))
+
+
+def _tapes_in(folder: Path) -> list[Path]:
+    found = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
+    if not found:
+        raise TapeError(folder, 0, "No tape here: a folder of *.jsonl, or one such file, is wanted")
+    return found

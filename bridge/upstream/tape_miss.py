@@ -1,0 +1,117 @@
+"""When no tape answers a request: which one nearly did, and what kept it from doing so. Pure.
+
+No message has more than 1,500 characters, and none holds a secret.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import islice, zip_longest
+from typing import Final
+
+from bridge import redact
+from bridge.upstream.tape_match import HOST_HEADER, STRICT, Asked, Matching
+
+SHOWN_DIFFERENCES: Final = 5
+COUNTED_DIFFERENCES: Final = 100
+DEEPEST_COMPARED: Final = 64
+CLIPPED_CHARS: Final = 60
+COMMON_CHARS: Final = 20
+MESSAGE_CHARS: Final = 1500
+
+_ABSENT: Final = object()
+
+
+def miss(asked: Asked, taped: Sequence[tuple[str, Asked]], matching: Matching = STRICT) -> str:
+    """Says that no tape answers `asked`, and which of those named in `taped` nearly does."""
+    near = [(name, other) for name, other in taped if _is_near(asked, other)]
+    explanation = _nearest(asked, near, matching) if near else _elsewhere(asked, [other for _, other in taped])
+    return _told(f"No tape for {asked.name}\n{explanation}")
+
+
+def ambiguous(asked: Asked, hosts: Iterable[str]) -> str:
+    """Says that tapes of several hosts answer `asked`."""
+    how = f"in front of the path or in the header {HOST_HEADER}"
+    return _told(f"Tapes of several hosts answer {asked.name}\nChoose one, {how}: {', '.join(hosts)}")
+
+
+def exhausted(asked: Asked, last: str) -> str:
+    """Says that every tape that answers `asked` has played."""
+    return _told(f"No tape is left for {asked.name}\nThe last was {last}, and exhausted tapes do not repeat")
+
+
+def differences(asked: object, taped: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Where two JSON values differ, in the order of `asked`: `messages[0].content: "Hi" ≠ "Ho"`."""
+    if len(path) > DEEPEST_COMPARED:
+        return
+    if isinstance(asked, dict) and isinstance(taped, dict):
+        for name in {**asked, **taped}:
+            yield from differences(asked.get(name, _ABSENT), taped.get(name, _ABSENT), (*path, f".{name}"))
+    elif isinstance(asked, list) and isinstance(taped, list):
+        for index, (one, other) in enumerate(zip_longest(asked, taped, fillvalue=_ABSENT)):
+            yield from differences(one, other, (*path, f"[{index}]"))
+    # Python holds True, 1 and 1.0 to be equal; JSON does not.
+    elif type(asked) is not type(taped) or asked != taped:
+        yield f"{''.join(path).removeprefix('.') or 'body'}: {_pair(asked, taped)}"
+
+
+def _told(message: str) -> str:
+    return _clipped(redact.text(message), MESSAGE_CHARS)
+
+
+def _is_near(asked: Asked, taped: Asked) -> bool:
+    return asked.url.path == taped.url.path if asked.any_host else asked.place == taped.place
+
+
+def _nearest(asked: Asked, near: Iterable[tuple[str, Asked]], matching: Matching) -> str:
+    compared = ((name, list(islice(_between(asked, other, matching), COUNTED_DIFFERENCES))) for name, other in near)
+    name, found = min(compared, key=lambda one: len(one[1]))
+    shown = found[:SHOWN_DIFFERENCES] or ["a difference too deep or too slight to be shown"]
+    more = [f"and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
+    return "\n  ".join([f"The nearest is {name}; asked ≠ taped:", *shown, *more])
+
+
+def _between(asked: Asked, taped: Asked, matching: Matching) -> Iterator[str]:
+    yield from differences(asked.method.upper(), taped.method.upper(), ("method",))
+    yield from differences(dict(matching.query(asked)), dict(matching.query(taped)), ("query",))
+    yield from differences(dict(matching.headers(asked)), dict(matching.headers(taped)), ("headers",))
+    yield from differences(matching.body(asked), matching.body(taped))
+
+
+def _elsewhere(asked: Asked, taped: Iterable[Asked]) -> str:
+    """The places that there are tapes for, the most like first."""
+    places = sorted({other.place for other in taped}, key=lambda place: -_likeness(asked.place, place))
+    what = "path" if asked.any_host else "host and path"
+    return "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
+
+
+def _likeness(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other, autojunk=False).ratio()
+
+
+def _pair(asked: object, taped: object) -> str:
+    one, other = _shown(asked), _shown(taped)
+    start = max(0, _common(one, other) - COMMON_CHARS)
+    return f"{_window(one, start)} ≠ {_window(other, start)}"
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike: long ones often do, and are shown from where they part."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _window(text: str, start: int) -> str:
+    if len(text) <= CLIPPED_CHARS:
+        return text
+    return ("…" if start else "") + _clipped(text[start:], CLIPPED_CHARS)
+
+
+def _clipped(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
+
+
+def _shown(value: object) -> str:
+    if value is _ABSENT:
+        return "(absent)"
+    return repr(value) if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False)
