@@ -155,7 +155,7 @@ async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Pa
     """It may be 64 MiB long, and its budget is given back at its end."""
     request = [{"eventId": "a", **step(), "query": "whole"}] * steps
     async with serving(tmp_path) as (server, _), connected(server) as client:
-        gc.collect()
+        before = parts_of_events()
         gc.disable()
         try:
             for _ in range(3):
@@ -163,9 +163,13 @@ async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Pa
                 await client.until_last("a")
                 client.frames.clear()
                 await turns()
-            assert [each for each in gc.get_objects() if isinstance(each, EventRelay | Event | Passage)] == []
+            assert parts_of_events() <= before
         finally:
             gc.enable()
+
+
+def parts_of_events() -> int:
+    return sum(isinstance(each, EventRelay | Event | Passage) for each in gc.get_objects())
 
 
 async def _one_that_ends_well(server: Server) -> None:
