@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -127,8 +128,10 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) ->
 
 
 @asynccontextmanager
-async def dialled(server: Server, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
-    """A TCP connection whose kernel holds little of what comes."""
+async def dialled(
+    server: Server, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawClient]:
+    """A connection whose kernel holds little of what comes."""
     address = urlsplit(server.url)
     raw = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio does not see that it may turn Nagle's delays off
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -138,7 +141,8 @@ async def dialled(server: Server, *, receive_bytes: int = 4096) -> AsyncIterator
     except OSError:
         raw.close()
         raise
-    client = RawClient(*await asyncio.open_connection(sock=raw, limit=receive_bytes))
+    name = "localhost" if tls else None
+    client = RawClient(*await asyncio.open_connection(sock=raw, limit=receive_bytes, ssl=tls, server_hostname=name))
     try:
         yield client
     finally:
