@@ -34,6 +34,7 @@ class Passage:
         self.has_answered = False
         """The chain knows that the step has answered."""
         self._is_told = False  # the client has its first frame
+        self._counted_bytes = 0
         self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
         self._chain = chain
@@ -53,6 +54,7 @@ class Passage:
             ending = await self._until_it_ends(head)
             return self._failed_inside() if ending is None else self._conclude(ending)
         finally:
+            self._count(0)
             record.chunks += stream.chunks
             if self._is_told:
                 record.usage, record.cost = stream.reader.usage, stream.reader.cost
@@ -78,6 +80,7 @@ class Passage:
                     self._answered()
                 if stream.failed:
                     return None
+                self._count(stream.pending_bytes)
                 self._wind_clocks()
                 if sink.is_full:
                     await self._event.drained()
@@ -85,6 +88,16 @@ class Passage:
                     await asyncio.sleep(0)
             data = await read()
         return Ending.END
+
+    def _count(self, pending_bytes: int) -> None:
+        """An item that is long in coming is held, and counts as such. Raises OutOfMemoryBudget."""
+        counted = pending_bytes if pending_bytes > TURN_BYTES else 0
+        if counted != self._counted_bytes:
+            self._event.hold.give(self._counted_bytes)
+            self._counted_bytes = 0
+            if counted:
+                self._event.hold.add(counted)
+                self._counted_bytes = counted
 
     def _interrupted(self) -> Ending:
         """A clock struck; that takes nothing from an answer which is complete. Raises the clock's error for others."""

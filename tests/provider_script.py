@@ -78,6 +78,8 @@ class ScriptedProvider(httpx.AsyncBaseTransport):
 
     def __init__(self, *plays: Plays) -> None:
         self._plays = list(plays)
+        self.tells_of_connections = True
+        """As our own transports do, and no other."""
         self.played: list[Played] = []
 
     @property
@@ -93,7 +95,8 @@ class ScriptedProvider(httpx.AsyncBaseTransport):
             for part in play.connecting:
                 await played.part(part)
             played.is_connected = True
-            request.extensions["on_connected"]()
+            if self.tells_of_connections:
+                request.extensions["on_connected"]()
             for part in play.waiting:
                 await played.part(part)
         except BaseException:

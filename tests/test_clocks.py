@@ -1,6 +1,8 @@
 """The clocks of an event: what starts, stops and resets each, and what the client is told when one strikes."""
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -34,6 +36,16 @@ async def test_connect_timeout_ends_with_the_connection() -> None:
     gate = asyncio.Event()
     stage = await begin(Plays(WHOLE, waiting=[gate]), connectTimeout=1000)
     assert stage.relay.phase == "waiting"
+    await stage.pass_s(100)
+    await stage.open(gate)
+    assert stage.code is None
+
+
+async def test_it_ends_at_the_head_if_the_transport_tells_of_no_connection() -> None:
+    gate = asyncio.Event()
+    house = House(Plays([gate, *WHOLE]))
+    house.provider.tells_of_connections = False
+    stage = await house.event(step(**NO_LIMIT | {"connectTimeout": 1000})).begin()
     await stage.pass_s(100)
     await stage.open(gate)
     assert stage.code is None
@@ -97,6 +109,14 @@ async def test_any_byte_resets_idle_timeout(part: bytes) -> None:
     assert "idleTimeout" in stage.last()["error"]["message"]
 
 
+async def test_also_of_an_answer_in_one_piece() -> None:
+    gate = asyncio.Event()
+    stage = await begin(Plays([b"{", gate, b" ", SILENCE], content_type=JSON), idleTimeout=1000)
+    await stage.pass_s(0.9)
+    await stage.open(gate)
+    await strikes_between(stage, 0.9, 1.1, 9014)
+
+
 async def test_idle_timeout_begins_with_the_head() -> None:
     gate = asyncio.Event()
     stage = await begin(Plays([SILENCE], waiting=[gate]), idleTimeout=1000)
@@ -105,12 +125,11 @@ async def test_idle_timeout_begins_with_the_head() -> None:
     await strikes_between(stage, 0.9, 1.1, 9014)
 
 
-async def test_idle_timeout_does_not_outlast_its_attempt() -> None:
+async def test_no_clock_but_the_total_outlasts_its_attempt() -> None:
     gate = asyncio.Event()
-    house = House(streams(said("a"), SILENCE), Plays(WHOLE, waiting=[gate]))
-    steps = [step(**NO_LIMIT | {"idleTimeout": 1000, "onBreak": "restart"}), step("groq", **NO_LIMIT)]
-    stage = await house.event(steps).begin()
-    await stage.pass_s(1.1)
+    house = House(answers(status=400), Plays(WHOLE, waiting=[gate]))
+    config = {"connectTimeout": 1000, "requestTimeout": 1000, "idleTimeout": 1000}
+    stage = await house.event([step(**NO_LIMIT | config), step("groq", **NO_LIMIT)]).begin()
     await stage.pass_s(100)
     await stage.open(gate)
     assert stage.types[-1] == "done"
@@ -278,9 +297,16 @@ async def test_a_cancellation_by_the_tasks_owner_is_not_taken_for_a_clock() -> N
 
 async def test_an_answer_that_has_come_cannot_be_overtaken_by_a_clock() -> None:
     """A long one is made a frame of in a thread, and the event's time runs out meanwhile."""
-    body = b'"%s"' % (b"x" * (1 << 20))
+    body, thread_is_free = b'"%s"' % (b"x" * (1 << 20)), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    occupied = loop.run_in_executor(None, thread_is_free.wait)
     stage = await run_event(step(totalTimeout=1000), answers(body))
-    advance(2)
+    await stage.pass_s(2)
+    went_on = not stage.is_over
+    thread_is_free.set()
+    await occupied
     await stage.end()
+    assert went_on
     assert stage.code is None
     assert len(stage.last()["response"]) == 1 << 20

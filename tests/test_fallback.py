@@ -1,6 +1,5 @@
 """What is retried, what falls through, and what the client is told in the end, over streamed and plain answers."""
 
-import asyncio
 import time
 from email.utils import formatdate
 
@@ -144,6 +143,8 @@ async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
     stage = await run_event([step(), step("groq")], streams(begun), answers())
     assert "usage" not in stage.metadata
     assert stage.metadata["chunks"] == 0
+    stage = await run_event([step(), step("groq")], streams(begun), refuses())
+    assert "usage" not in stage.metadata
 
 
 # How long the bridge waits before it tries again.
@@ -315,10 +316,8 @@ async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
 
 
 async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -> None:
-    gate = asyncio.Event()
-    house = House(
-        Plays([b'"%s' % (b"x" * 9000), gate, b"y" * 9000], content_type="text/plain"), answers(), budget_bytes=12_000
-    )
+    half = b"x" * 9000
+    too_long = Plays([half, half], content_type="text/plain")
+    house = House(too_long, Plays([half], content_type="text/plain"), budget_bytes=12_000)
     stage = await house.event([step(), step("groq")]).begin()
-    await stage.open(gate)
     assert (stage.code, stage.metadata["step"]) == (None, "1")

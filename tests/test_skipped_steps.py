@@ -47,6 +47,15 @@ async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(play:
     assert len(house.provider.played) == 6
 
 
+@pytest.mark.parametrize("play", [streams(*WHOLE), answers()], ids=["a stream", "in one piece"])
+async def test_a_whole_answer_ends_the_row(play: Plays) -> None:
+    house = House(*[refuses()] * 4, play, *[refuses()] * 4, answers())
+    for _ in range(9):
+        stage = await house.event(step()).begin()
+        stage.check_nothing_is_left()
+    assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
+
+
 @pytest.mark.parametrize("play", NOT_COUNTED.values(), ids=NOT_COUNTED)
 async def test_faults_of_credentials_or_input_do_not_count(play: Plays) -> None:
     house = await after_five(play, answers())

@@ -166,7 +166,7 @@ async def test_what_follows_the_closing_mark_in_time_is_relayed_and_keeps_the_co
     assert stage.house.provider.played[0].was_read_to_its_end
 
 
-@pytest.mark.parametrize("ending", [[FINISH, DONE], [FINISH]], ids=["closed", "finished"])
+@pytest.mark.parametrize("ending", [[DONE], [FINISH]], ids=["closed", "finished"])
 async def test_an_event_that_runs_out_of_time_behind_a_complete_answer_is_done(ending: list[bytes]) -> None:
     stage = await House(streams(said("a"), *ending, SILENCE)).event(step(totalTimeout=500)).begin()
     await stage.pass_s(0.6)
@@ -218,6 +218,27 @@ async def test_an_item_that_is_too_large_breaks_the_answer() -> None:
     house = House(streams(said("a"), b"data: {" + b" " * 2000), max_item_bytes=1000)
     stage = await house.event(step()).begin()
     assert (stage.types, stage.code) == (["created", "stream", "error"], 9018)
+
+
+async def test_an_item_that_is_long_in_coming_counts_in_the_budget() -> None:
+    gate = asyncio.Event()
+    rest = (b"data: {" + b" " * 100_000, gate, b"}\n\n", DONE, SILENCE)
+    house = House(streams(said("a"), *rest), streams(said("a"), *rest), max_item_bytes=1 << 20, budget_bytes=150_000)
+    stage = await house.event(step()).begin()
+    assert 100_000 < house.budget.used < 101_000
+    crowded = await house.event(step()).begin()
+    assert (crowded.types, crowded.frames[-1]["error"]["code"]) == (["created", "stream", "error"], 9008)
+    await stage.open(gate)
+    assert house.budget.used < 1000
+    await stage.pass_s(1.1)
+    assert stage.code is None
+
+
+async def test_and_is_given_back_when_it_never_came() -> None:
+    half = streams(b"data: {" + b" " * 100_000, RESET)
+    house = House(half, half, streams(*WHOLE), max_item_bytes=1 << 20, budget_bytes=150_000)
+    stage = await house.event([step(), step("groq"), step("mistral")]).begin()
+    assert [attempt.get("code") for attempt in stage.metadata["attempts"]] == [9016, 9016, None]
 
 
 async def test_a_damaged_message_of_an_aws_event_stream_breaks_the_answer() -> None:

@@ -33,6 +33,11 @@ class Stream:
         """Whether an item is held back. Comments, which `raw` carries too, are none."""
         return self._held is not None and self._held_items > 0
 
+    @property
+    def pending_bytes(self) -> int:
+        """What has come of an item that is not complete yet."""
+        return self._decoder.pending_bytes
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames to be sent for one read. Raises ItemTooLarge, or BrokenStream where the framing says so."""
         if self._run is not None:
