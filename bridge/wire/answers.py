@@ -17,6 +17,9 @@ _PATHS: dict[str, tuple[Path, ...]] = {
 }
 """Where the counts stand, by the member of the body that holds them."""
 
+LONGEST_PARSED_BYTES = 1 << 20
+"""Of an error. A longer one is told by its status and its beginning: to take it apart would keep the others waiting."""
+
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -45,6 +48,8 @@ def read_answer(status: int, body: bytes) -> Answer:
 
 def _reported(body: bytes) -> object:
     try:
-        return parse(body)
+        if len(body) <= LONGEST_PARSED_BYTES:
+            return parse(body)
     except (ValueError, RecursionError):
-        return " ".join(body[:4096].decode(errors="replace").split())
+        pass
+    return " ".join(body[:4096].decode(errors="replace").split())

@@ -19,7 +19,7 @@ class Decoder(Protocol):
     """Bytes in as they come off the network, items out as soon as they are complete.
 
     Reads may be cut anywhere: the same bytes make the same items. `feed` and `finish` raise ItemTooLarge when one item
-    outgrows the decoder's limit; a decoder that has raised is not used again.
+    outgrows the decoder's limit; a decoder that has raised is fed no more.
     """
 
     truncated: bool

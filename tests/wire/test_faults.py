@@ -2,6 +2,7 @@
 
 import pytest
 
+from bridge.wire.answers import LONGEST_PARSED_BYTES
 from bridge.wire.dialects import Answer, Usage, read_answer
 from bridge.wire.faults import MAX_MESSAGE_CHARS, Fault, fault_of
 
@@ -226,3 +227,15 @@ def test_exhausted_quota_inside_a_stream_is_known_too() -> None:
 )
 def test_a_good_answer_has_no_fault_and_its_counts(body: str, usage: Usage | None, cost: float | None) -> None:
     assert read_answer(200, body.encode()) == Answer(None, usage, cost)
+
+
+def test_an_error_longer_than_any_is_told_by_its_status_and_its_beginning() -> None:
+    body = b'{"error":{"message":"busy"},"pad":"%s"}'
+    room = LONGEST_PARSED_BYTES - len(body % b"")
+    fault = read_answer(503, body % (b"x" * room)).fault
+    assert fault is not None
+    assert fault.message == "busy"
+    fault = read_answer(503, body % (b"x" * (room + 1))).fault
+    assert fault is not None
+    assert fault.status == 503
+    assert fault.message.startswith('{"error":{"message":"busy"}')
