@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,21 @@ def _missing(what: str) -> str | None:
             return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
         case "npm-ws":
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
+        case "npm-aimock":
+            return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is not there (NODE_PATH)"
+        case _ if what.startswith("pip-"):
+            package = what.removeprefix("pip-")
+            return None if _python_has(package) else f"the Python package {package} is not there (extra sdks)"
         case _:
             return None if shutil.which(what) else f"{what} is not installed"
+
+
+def _python_has(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _node_has(package: str) -> bool:

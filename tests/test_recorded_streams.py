@@ -133,7 +133,7 @@ async def relayed(recording: Recording, delivery: str, frames: str, folder: Path
     """The texts of all frames of the event."""
     body = recording.body
     pieces = [body] if delivery == "whole" else [body[at : at + 1] for at in range(len(body))]
-    async with Provider(_serves(recording, pieces)) as provider:
+    async with Provider(serves(recording, pieces)) as provider:
         config = config_of(f'[providers.custom-recorded]\nbase_url = "http://127.0.0.1:{provider.port}"', folder)
         async with running(config) as server, connected(server) as client:
             await client.create(
@@ -157,7 +157,7 @@ async def _texts(client: Client) -> AsyncIterator[str]:
             return
 
 
-def _serves(recording: Recording, pieces: list[bytes]) -> Script:
+def serves(recording: Recording, pieces: list[bytes]) -> Script:
     label = f"Content-Type: {recording.content_type}\r\n" if recording.content_type else ""
 
     async def script(line: Line) -> None:

@@ -1,0 +1,34 @@
+"""The transports for httpx2: `httpx2.AsyncClient(transport=AsyncBridgeTransport("wss://…"))`."""
+
+from typing import ClassVar
+
+import httpx2
+
+from bridge.transports.asking import asked
+from bridge.transports.transport import AsyncBody, AsyncTransport, SyncBody, SyncTransport
+
+__all__ = ["AsyncBridgeTransport", "BridgeTransport"]
+
+
+class AsyncBridgeTransport(AsyncTransport, httpx2.AsyncBaseTransport):
+    library: ClassVar = httpx2
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = await self._ask(asked(request, await request.aread()))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_AsyncBody(answer))
+
+
+class BridgeTransport(SyncTransport, httpx2.BaseTransport):
+    library: ClassVar = httpx2
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        answer = self._ask(asked(request, request.read()))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(answer, self._portal))
+
+
+class _AsyncBody(AsyncBody, httpx2.AsyncByteStream):
+    library: ClassVar = httpx2
+
+
+class _Body(SyncBody, httpx2.SyncByteStream):
+    library: ClassVar = httpx2

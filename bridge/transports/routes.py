@@ -1,0 +1,131 @@
+"""From the URL of an HTTP request to a provider's slug and an endpoint: the bridge's registry, read backwards. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from bridge.endpoints import Base, Target, quoted, validate_base_url
+from bridge.errors import EndpointRefused
+from bridge.providers import REGISTRY, Provider, resolve
+
+_PLACEHOLDER: Final = re.compile(r"\\\{([a-z_]+)\\\}")
+_REST: Final = r"(?P<rest>(?:/.*)?(?:\?.*)?)"
+_PORTS: Final = {"http": 80, "https": 443}
+_GATEWAY: Final = re.compile(r"/v1/([^/]+)/[^/]+/?")
+
+
+class NoProvider(ValueError):
+    """A URL of which nobody said to which provider it belongs; the message says what to do."""
+
+
+class Place(NamedTuple):
+    provider: str
+    endpoint: str
+
+
+class Address(NamedTuple):
+    """A URL as an HTTP client takes it apart."""
+
+    scheme: str
+    host: str
+    """Lower case; an IPv6 address stands without its brackets."""
+    port: int | None
+    """None for the scheme's own."""
+    raw_path: str
+    """Path and query, as they are to be sent."""
+
+    @property
+    def origin(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}" + ("" if self.port is None else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One base URL of a provider. `begins` are the segments that an endpoint has in place of what is in the host."""
+
+    pattern: re.Pattern[str]
+    prefix: str
+    begins: tuple[str, ...]
+    provider: Provider | str
+    """A slug alone is one of which only the bridge's configuration knows more."""
+
+    def place(self, address: Address, account: str) -> Place | None:
+        """None unless the endpoint, given to the bridge, leads back to the very same URL."""
+        found = self.pattern.fullmatch(address.origin + address.raw_path)
+        if found is None:
+            return None
+        rest = found["rest"].removeprefix("/")
+        if self.prefix and re.match(rf"{re.escape(self.prefix)}(?![^/?])", rest):
+            rest = f"{self.prefix}/{rest}"  # the bridge takes the first for the base's own
+        begins = [found[begin[1:-1]] if begin[0] == "{" else begin for begin in self.begins]
+        endpoint = "/".join([*begins, rest]) if begins else rest
+        if isinstance(self.provider, str):
+            return Place(self.provider, endpoint)
+        return Place(self.provider.slug, endpoint) if _leads_to(self.provider, endpoint, account, address) else None
+
+
+class Routes:
+    """Finds the place of a URL: in `own` first, then among the providers that the bridge knows by itself, and what is
+    in neither belongs to `provider`."""
+
+    def __init__(self, bridge_url: str, own: Mapping[str, str] | None = None, provider: str | None = None) -> None:
+        """`own` maps base URLs to slugs. Raises ValueError for one that is no base URL."""
+        gateway = _GATEWAY.search(bridge_url)
+        self._account = gateway[1] if gateway else ""
+        self._provider = provider
+        longest_first = sorted((own or {}).items(), key=lambda item: len(item[0]), reverse=True)
+        self._ways = [*(_own_way(url, slug) for url, slug in longest_first), *_BUILT_IN]
+
+    def place(self, address: Address) -> Place:
+        """Raises NoProvider."""
+        for way in self._ways:
+            if place := way.place(address, self._account):
+                return place
+        if self._provider is not None:
+            return Place(self._provider, address.raw_path.removeprefix("/"))
+        raise NoProvider(
+            f"no provider of the bridge is known for {quoted(address.origin)}: give the transport provider='SLUG', or "
+            f"routes={{{quoted(address.origin)}: 'SLUG'}}"
+        )
+
+
+def _leads_to(provider: Provider, endpoint: str, account: str, address: Address) -> bool:
+    try:
+        target = resolve(provider, endpoint, account=account, headers={})
+    except EndpointRefused:
+        return False
+    return _address_of(target) == address
+
+
+def _address_of(target: Target) -> Address:
+    return Address(target.scheme, target.host, _port(target.scheme, target.port), target.raw_path.decode())
+
+
+def _port(scheme: str, port: int | None) -> int | None:
+    return None if port == _PORTS[scheme] else port
+
+
+def _own_way(url: str, slug: str) -> _Way:
+    base = validate_base_url(url, frozenset())
+    return _Way(_pattern(base), base.prefix, (), slug)
+
+
+def _built_in() -> Iterator[_Way]:
+    for provider in REGISTRY.values():
+        for route in provider.routes:
+            yield _Way(_pattern(route.base), route.base.prefix, () if route.whole else route.begins, provider)
+
+
+def _pattern(base: Base) -> re.Pattern[str]:
+    """Matches an origin with a path and a query below `base`, whose placeholders become groups."""
+    origin = Address(base.scheme, base.host, _port(base.scheme, base.port), "").origin
+    return re.compile(_with_groups(origin, r"[^/?.:]+") + _with_groups(base.path, r"[^/?]+") + _REST)
+
+
+def _with_groups(template: str, each: str) -> str:
+    return _PLACEHOLDER.sub(lambda found: f"(?P<{found[1]}>{each})", re.escape(template))
+
+
+_BUILT_IN: Final = tuple(_built_in())

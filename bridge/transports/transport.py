@@ -1,0 +1,105 @@
+"""What the transports for both libraries have in common, which is all but the names that they inherit."""
+
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import suppress
+from ssl import SSLContext
+from types import ModuleType
+from typing import ClassVar, TypedDict, Unpack
+
+from bridge.client import Config, ConnectionLost
+from bridge.client.portal import Portal
+from bridge.transports.answers import faults_of
+from bridge.transports.asking import Asked
+from bridge.transports.carrier import Answer, Carrier, Where
+from bridge.transports.routes import Routes
+
+
+class Options(TypedDict, total=False):
+    """How a transport is made, beside the bridge's URL and the gateway's token."""
+
+    provider: str
+    """Whose everything is that neither `routes` nor the bridge's own table knows."""
+    routes: Mapping[str, str]
+    """Base URLs and the slugs that they stand for; they come before the bridge's own table."""
+    config: Config
+    """Settings for every request (README, "Settings")."""
+    ssl: SSLContext | bool
+
+
+class _Transport:
+    library: ClassVar[ModuleType]
+
+    def __init__(self, url: str, token: str | None = None, **options: Unpack[Options]) -> None:
+        """Over the bridge at `url` (`wss://HOST/v1/ACCOUNT/GATEWAY`), which is dialled with the first request.
+
+        Raises ValueError for a route that is no base URL.
+        """
+        where = Where(url, token, options.get("ssl", True))
+        routes = Routes(url, options.get("routes"), options.get("provider"))
+        self._carrier = Carrier(where, routes, options.get("config"))
+
+
+class AsyncTransport(_Transport):
+    """For the tasks of one event loop; on another it dials anew."""
+
+    async def _ask(self, asked: Asked) -> Answer:
+        with faults_of(self.library):
+            return await self._carrier.ask(asked)
+
+    async def aclose(self) -> None:
+        await self._carrier.close()
+
+
+class AsyncBody:
+    library: ClassVar[ModuleType]
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with faults_of(self.library):
+            while run := await self._answer.read():
+                yield run
+
+    async def aclose(self) -> None:
+        self._answer.close()
+
+
+class SyncTransport(_Transport):
+    """For any number of threads. The socket lives in a thread of its own, until the transport is closed or dropped."""
+
+    def __init__(self, url: str, token: str | None = None, **options: Unpack[Options]) -> None:
+        super().__init__(url, token, **options)
+        self._portal = Portal()
+        weakref.finalize(self, _end, self._portal)
+
+    def _ask(self, asked: Asked) -> Answer:
+        with faults_of(self.library):
+            return self._portal.call(self._carrier.ask(asked))
+
+    def close(self) -> None:
+        with suppress(ConnectionLost):  # closed before
+            self._portal.call(self._carrier.close())
+        self._portal.close()
+
+
+class SyncBody:
+    library: ClassVar[ModuleType]
+
+    def __init__(self, answer: Answer, portal: Portal) -> None:
+        self._answer = answer
+        self._portal = portal
+
+    def __iter__(self) -> Iterator[bytes]:
+        with faults_of(self.library):
+            while run := self._portal.call(self._answer.read()):
+                yield run
+
+    def close(self) -> None:
+        self._portal.tell(self._answer.close)
+
+
+def _end(portal: Portal) -> None:
+    with suppress(RuntimeError):  # the last reference went while that very thread collected garbage: none to wait for
+        portal.close()

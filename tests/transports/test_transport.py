@@ -1,0 +1,347 @@
+"""What an SDK gets over the bridge is what it would get from the provider itself, and what goes wrong is told in the
+words of its own HTTP library."""
+
+import asyncio
+import gzip
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.transports.ways import GATEWAY, Client, House, Way, built, every_way, free_port, house, losing, playing
+from tests.upstream.provider import Line, Provider
+
+HIDDEN = {"content-length", "content-encoding", "transfer-encoding", "connection"}
+"""Not carried: what they say is not so any more."""
+
+
+def sized(body: bytes, *head: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = (b"HTTP/1.1 " + status, *head, b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunked(*parts: bytes, of: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % of
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + LAST_CHUNK
+
+
+JSON = b"Content-Type: application/json"
+SSE = (
+    b": hello\n\n",
+    b'data: {"choices":[{"index":0,"delta":{"content":"caf\xc3\xa9"},"finish_reason":"stop"}]}\r\n\r\n',
+    b"data: [DONE]\n\n",
+)
+
+ANSWERS = {
+    "JSON": sized(b' {"a" : 1.0}\n', JSON, b"X-Request-Id: one", b"x-twice: 1", b"X-Twice: 2"),
+    "JSON null": sized(b"null", JSON),
+    "no JSON after all": sized(b'{"a":', JSON),
+    "no JSON and no UTF-8": sized(b'{"a":\xff', JSON),
+    "nothing": sized(b"", JSON),
+    "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "text": sized(b'"quoted"', b"Content-Type: text/plain; charset=utf-8"),
+    "text of another charset": sized(b"caf\xe9", b"Content-Type: text/plain; charset=latin-1"),
+    "bytes": sized(bytes(range(256)), b"Content-Type: application/octet-stream"),
+    "without a type": sized(b'"abc"'),
+    "compressed": sized(gzip.compress(b'{"a":1}'), JSON, b"Content-Encoding: gzip"),
+    "in chunks": chunked(b'{"a"', b":1}", of=b"application/json"),
+    "a stream": chunked(*SSE, of=b"text/event-stream; charset=utf-8"),
+    "a stream in one go": sized(b"".join(SSE), b"Content-Type: text/event-stream"),
+    "lines": chunked(b'{"a":1}\n{"a"', b":2}\n", of=b"application/x-ndjson"),
+    "audio": chunked(bytes(range(256)), b"\0\1", of=b"audio/mpeg"),
+    "not now": sized(
+        b'{"error":{}}', JSON, b"Retry-After: 7", b"x-should-retry: true", status=b"429 Too Many Requests"
+    ),
+    "not ever": sized(b"<h1>no</h1>", b"Content-Type: text/html", status=b"404 Not Found"),
+    "broken inside": sized(b'{"error":{"message":"m"}}', JSON, status=b"500 Internal Server Error"),
+    "elsewhere": sized(b"", b"Location: https://api.openai.com/v1/x", status=b"302 Found"),
+    "not modified": b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n",
+}
+
+
+def told(headers: Any) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name not in HIDDEN and not name.startswith("cf-aig-")}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@every_way
+async def test_an_answer_is_that_of_direct_http(way: Way, answer: bytes, tmp_path: Path) -> None:
+    async with house(playing([], answer), tmp_path) as at:
+
+        async def script(client: Client) -> tuple[object, ...]:
+            response = await client.get("POST", f"{at.base}/files", json={"a": 1})
+            return response.status_code, told(response.headers), response.content
+
+        direct = await way.use(None, script)
+        assert await way.use(way.transport(at.url, routes=at.routes), script) == direct
+
+
+REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "a query": ("GET", "/files?limit=2&after=a%2Fb", {}),
+    "a head": ("HEAD", "/files", {}),
+    "JSON": ("POST", "/chat:stream", {"json": {"model": "é", "stream": True}}),
+    "JSON as it is": (
+        "POST",
+        "/chat",
+        {"content": b'{"a":  1.0,\n"a":2}', "headers": {"content-type": "application/json"}},
+    ),
+    "a form": ("PATCH", "/x", {"data": {"a": "1 2", "b": "é"}}),
+    "bytes": ("PUT", "/x", {"content": bytes(range(256))}),
+    "files": (
+        "POST",
+        "/files",
+        {"data": {"purpose": "batch"}, "files": {"file": ("a.bin", bytes(range(256)), "audio/wav")}},
+    ),
+    "an empty body": ("POST", "/files/f/cancel", {}),
+    "nothing to say": ("DELETE", "/files/f", {}),
+    "headers": ("GET", "/x", {"headers": [("authorization", "Bearer k"), ("x-a", "1"), ("x-a", "2"), ("accept", "b")]}),
+}
+ON_THE_WAY = {b"host", b"accept-encoding", b"connection", b"content-length"}
+
+
+def asked(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    line, *fields = head.rstrip().split(b"\r\n")
+    headers: dict[bytes, bytes] = {}
+    for name, _, value in (field.partition(b": ") for field in fields):
+        if name.lower() not in ON_THE_WAY:
+            headers[name.lower()] = headers[name.lower()] + b", " + value if name.lower() in headers else value
+    return line, headers
+
+
+@pytest.mark.parametrize(("method", "path", "given"), REQUESTS.values(), ids=REQUESTS)
+@every_way
+async def test_a_request_is_that_of_direct_http(
+    way: Way, method: str, path: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.urandom", bytes)  # of which the boundary of several parts is made
+    heard: list[tuple[bytes, bytes]] = []
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with house(playing(heard, answer), tmp_path) as at:
+
+        async def script(client: Client) -> None:
+            assert (await client.get(method, at.base + path, **given)).status_code == 200
+
+        await way.use(None, script)
+        await way.use(way.transport(at.url, routes=at.routes), script)
+    direct, bridged = ((asked(head), body) for head, body in heard)
+    assert bridged == direct
+
+
+@every_way
+async def test_runs_come_as_the_provider_sends_them(way: Way, tmp_path: Path) -> None:
+    """The second is not sent before the first is with the client."""
+    gate, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(EVENTS, b"data: 1\n\n")
+        await gate.wait()
+        await line.send(b"data: 2\n\n")
+        line.close()
+
+    async with house(script, tmp_path) as at:
+
+        async def read(client: Client) -> list[bytes]:
+            runs = []
+            async for run in client.runs(await client.send("GET", at.base)):
+                runs.append(run)
+                loop.call_soon_threadsafe(gate.set)
+            return runs
+
+        runs = await way.use(way.transport(at.url, routes=at.routes), read)
+    assert runs == [b"data: 1\n\n", b"data: 2\n\n"]
+
+
+EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@every_way
+async def test_to_close_an_answer_early_ends_the_providers_work(way: Way, tmp_path: Path) -> None:
+    """And costs the others on the socket nothing."""
+    gone = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        if line.number == 0:
+            await line.send(EVENTS, b"data: 1\n\n")
+            await line.gone()
+            gone.set()
+        else:
+            await line.send(sized(b"{}", JSON))
+
+    async with house(script, tmp_path) as at:
+
+        async def leave(client: Client) -> int:
+            response = await client.send("GET", at.base)
+            async for _ in client.runs(response):
+                break
+            await client.close(response)
+            return (await client.get("GET", at.base)).status_code  # type: ignore[no-any-return]  # of either library
+
+        assert await way.use(way.transport(at.url, routes=at.routes), leave) == 200
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+@every_way
+async def test_many_requests_at_once_share_one_socket(way: Way, tmp_path: Path) -> None:
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+
+        async def ask(client: Client) -> int:
+            async def one() -> None:
+                assert (await client.get("POST", at.base, json={})).json() == {}
+
+            if way.has_loop:
+                await asyncio.gather(*(one() for _ in range(20)))
+            else:
+                await asyncio.gather(*(asyncio.to_thread(asyncio.run, one()) for _ in range(20)))
+            return len(at.server._sessions)
+
+        assert await way.use(way.transport(at.url, routes=at.routes), ask) == 1
+
+
+# What goes wrong.
+
+
+async def fails(way: Way, url: str, transport: Any, **options: Any) -> Exception:
+    """What the library says of a request whose body is read."""
+
+    async def ask(client: Client) -> Exception:
+        with pytest.raises(Exception) as raised:
+            await client.get("POST", url, json={})
+        return raised.value
+
+    error: Exception = await way.use(transport, ask, **options)
+    assert error.request.url == url  # type: ignore[attr-defined]  # the client adds it to its library's own
+    return error
+
+
+NOT_WHOLE = {
+    "cut": (SSE[0] + b'data: {"choices":[]}\n\n', False, "cut"),
+    "cut in an item": (SSE[0] + b'data: {"cho', False, "cut"),
+    "ended without its mark": (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', True, "without its end mark"),
+    "an error inside": (b'data: {"error":{"message":"too busy"}}\n\n', True, "too busy"),
+}
+
+
+@pytest.mark.parametrize(("body", "is_ended", "why"), NOT_WHOLE.values(), ids=NOT_WHOLE)
+@every_way
+async def test_a_broken_stream_never_looks_whole(
+    way: Way, body: bytes, is_ended: bool, why: str, tmp_path: Path
+) -> None:
+    """What came of it comes, and then an exception."""
+    answer = chunked(body, of=b"text/event-stream")
+    answer = answer if is_ended else answer.removesuffix(LAST_CHUNK)
+    async with house(playing([], answer, hang_up=True), tmp_path) as at:
+
+        async def read(client: Client) -> tuple[bytes, Exception | None]:
+            response, came = await client.send("POST", at.base), b""
+            try:
+                async for run in client.runs(response):
+                    came += run
+            except way.library.RemoteProtocolError as error:
+                return came, error
+            return came, None
+
+        came, error = await way.use(way.transport(at.url, routes=at.routes), read)
+    assert (came, why in str(error)) == (body, True)
+
+
+@every_way
+async def test_an_error_of_the_bridge_is_an_http_error_with_its_body(way: Way, tmp_path: Path) -> None:
+    async with built(House(free_port(), tmp_path)) as at:
+
+        async def ask(client: Client) -> Any:
+            return await client.get("POST", at.base, json={})
+
+        response = await way.use(way.transport(at.url, routes=at.routes), ask)
+    assert (response.status_code, response.json()["internalCode"]) == (502, 9010)
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-should-retry"] == "true"
+
+
+@every_way
+async def test_a_wrong_token_is_an_http_error_too(way: Way, tmp_path: Path) -> None:
+    """An SDK tells it at once; a connection that failed it would try again."""
+    digest = hashlib.sha256(b"right").hexdigest()
+    async with house(playing([]), tmp_path, more=f'[gateways.gateway.tokens]\nci = "sha256:{digest}"') as at:
+
+        async def ask(client: Client) -> Any:
+            return await client.get("POST", at.base, json={})
+
+        response = await way.use(way.transport(at.url, "wrong", routes=at.routes), ask)
+    assert (response.status_code, response.json()["internalCode"]) == (401, 2009)
+    assert "the bridge did not let the transport in" in response.json()["message"]
+
+
+@every_way
+async def test_no_bridge_is_a_connection_that_failed(way: Way) -> None:
+    transport = way.transport(f"ws://127.0.0.1:{free_port()}{GATEWAY}")
+    error = await fails(way, "https://api.openai.com/v1/x", transport)
+    assert type(error) is way.library.ConnectError
+
+
+@every_way
+async def test_a_bridge_that_does_not_answer_is_a_timeout_of_the_connection(way: Way) -> None:
+    async def silent(line: Line) -> None:
+        await line.gone()
+
+    async with Provider(silent) as bridge:
+        transport = way.transport(f"ws://127.0.0.1:{bridge.port}{GATEWAY}")
+        timeout = way.library.Timeout(None, connect=0.05)
+        error = await fails(way, "https://api.openai.com/v1/x", transport, timeout=timeout)
+    assert type(error) is way.library.ConnectTimeout
+
+
+@pytest.mark.parametrize("said", [b"", EVENTS + b"data: 1\n\n"], ids=["before the head", "inside the body"])
+@every_way
+async def test_silence_is_a_timeout_of_reading_and_cancels(way: Way, said: bytes, tmp_path: Path) -> None:
+    gone = asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(said)
+        await line.gone()
+        gone.set()
+
+    async with house(script, tmp_path) as at:
+        timeout = way.library.Timeout(None, read=0.05)
+        error = await fails(way, at.base, way.transport(at.url, routes=at.routes), timeout=timeout)
+        async with asyncio.timeout(5):
+            await gone.wait()
+    assert type(error) is way.library.ReadTimeout
+
+
+@every_way
+async def test_a_host_that_nobody_knows_is_asked_nothing(way: Way) -> None:
+    error = await fails(way, "https://llm.example/v1/x", way.transport("ws://127.0.0.1:1/v1/a/g"))
+    assert type(error) is way.library.UnsupportedProtocol
+    assert "routes={'https://llm.example': 'SLUG'}" in str(error)
+
+
+@every_way
+async def test_a_request_on_a_socket_that_is_lost_is_not_sent_again(way: Way, tmp_path: Path) -> None:
+    messages: list[bytes] = []
+    async with losing(messages) as url:
+        error = await fails(way, "https://api.openai.com/v1/x", way.transport(url))
+    assert type(error) is way.library.RemoteProtocolError
+    assert len(messages) == 1
+
+
+@every_way
+async def test_a_socket_that_was_lost_meanwhile_is_dialled_again(way: Way, tmp_path: Path) -> None:
+    """The bridge was started anew between two requests: nobody notices."""
+    loop = asyncio.get_running_loop()
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+
+        async def ask(client: Client) -> list[int]:
+            first = await client.get("POST", at.base, json={})
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(at.restart(), loop))
+            return [first.status_code, (await client.get("POST", at.base, json={})).status_code]
+
+        assert await way.use(way.transport(at.url, routes=at.routes), ask) == [200, 200]
