@@ -7,13 +7,11 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import WSMsgType
-
-from bridge.server import Server
 
 KEY = base64.b64encode(bytes(16)).decode()
 UPGRADE: Mapping[str, str] = {
@@ -90,6 +88,12 @@ class RawClient:
         self._writer.transport.abort()
 
 
+class Listens(Protocol):
+    """A server; the bridge's or another."""
+
+    url: str
+
+
 class Answered:
     """An HTTP answer; names of headers in lower case."""
 
@@ -129,7 +133,7 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) ->
 
 @asynccontextmanager
 async def dialled(
-    server: Server, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
+    server: Listens, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
     """A connection whose kernel holds little of what comes."""
     address = urlsplit(server.url)
@@ -150,7 +154,7 @@ async def dialled(
 
 
 @asynccontextmanager
-async def upgraded(server: Server, path: str = PATH, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
+async def upgraded(server: Listens, path: str = PATH, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
     async with dialled(server, receive_bytes=receive_bytes) as client:
         answered = await client.get(path, UPGRADE)
         assert answered.status == 101, answered.body
