@@ -2,14 +2,21 @@
 words of its own HTTP library."""
 
 import asyncio
+import gc
 import gzip
 import hashlib
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx as library
 import pytest
 
+from bridge.transports.httpx import AsyncBridgeTransport, BridgeTransport
+from tests.clock import until
 from tests.transports.ways import GATEWAY, Client, House, Way, built, every_way, free_port, house, losing, playing
 from tests.upstream.provider import Line, Provider
 
@@ -345,3 +352,62 @@ async def test_a_socket_that_was_lost_meanwhile_is_dialled_again(way: Way, tmp_p
             return [first.status_code, (await client.get("POST", at.base, json={})).status_code]
 
         assert await way.use(way.transport(at.url, routes=at.routes), ask) == [200, 200]
+
+
+# Whose loop, whose thread.
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "bridge client"]
+
+
+async def test_a_transport_that_was_forgotten_leaves_no_thread_behind(tmp_path: Path) -> None:
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+
+        def ask() -> list[str]:
+            library.Client(transport=BridgeTransport(at.url, routes=at.routes)).get(at.base)
+            return threads()
+
+        assert await asyncio.to_thread(ask)
+        await until(lambda: gc.collect() >= 0 and not threads())
+
+
+async def test_an_asynchronous_transport_may_be_used_on_one_loop_after_another(tmp_path: Path) -> None:
+    """As scripts do that call asyncio.run for every question; each has a socket of its own."""
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+        client = library.AsyncClient(transport=AsyncBridgeTransport(at.url, routes=at.routes))
+
+        def ask() -> int:
+            return asyncio.run(client.get(at.base)).status_code
+
+        assert [await asyncio.to_thread(ask) for _ in range(2)] == [200, 200]
+
+
+async def test_a_program_may_end_without_closing_anything(tmp_path: Path) -> None:
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+        program = PROGRAM.format(url=at.url, base=at.base)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-W", "error", "-c", program, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert await process.communicate() == (b"200\n", b"")
+
+
+PROGRAM = """
+import httpx
+from bridge.transports.httpx import BridgeTransport
+
+client = httpx.Client(transport=BridgeTransport("{url}", routes={{"{base}": "custom-own"}}))
+print(client.get("{base}").status_code)
+"""
+
+
+async def test_closed_twice_is_closed(tmp_path: Path) -> None:
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+        transport = BridgeTransport(at.url, routes=at.routes)
+        client = library.Client(transport=transport)
+        assert (await asyncio.to_thread(client.get, at.base)).status_code == 200
+        for _ in range(2):
+            await asyncio.to_thread(transport.close)
+        assert not threads()
+        with pytest.raises(library.RemoteProtocolError, match="this client closed the socket"):
+            await asyncio.to_thread(client.get, at.base)

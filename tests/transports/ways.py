@@ -51,22 +51,22 @@ class Client:
     """A client of either manner, as if it had an event loop."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
 
     async def get(self, method: str, url: str, **given: Any) -> Any:
         """An answer whose body is read."""
-        return await done(self._client.request(method, url, **given))
+        return await done(self.client.request(method, url, **given))
 
     async def send(self, method: str, url: str, **given: Any) -> Any:
         """An answer whose body is not read."""
-        return await done(self._client.send(self._client.build_request(method, url, **given), stream=True))
+        return await done(self.client.send(self.client.build_request(method, url, **given), stream=True))
 
     def runs(self, response: Any) -> AsyncIterator[bytes]:
         """Its body, as it comes."""
-        return each(response.aiter_raw() if hasattr(self._client, "aclose") else response.iter_raw())
+        return each(response.aiter_raw() if hasattr(self.client, "aclose") else response.iter_raw())
 
     async def close(self, response: Any) -> None:
-        await done(response.aclose() if hasattr(self._client, "aclose") else response.close())
+        await done(response.aclose() if hasattr(self.client, "aclose") else response.close())
 
 
 async def done(value: Any) -> Any:

@@ -1,0 +1,173 @@
+"""Official SDKs, unchanged, over the bridge: against a provider server that somebody else wrote."""
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import config_of, running
+from tests.transports.sdks import SDKS, OpenAi, Sdk
+from tests.transports.ways import GATEWAY, Way, done
+
+pytestmark = [
+    pytest.mark.needs("npm-aimock"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what SDKs use of Python is theirs to mend
+    pytest.mark.filterwarnings("ignore:FUNCTION_CALL is not a valid FinishReason"),  # aimock invents it for Gemini
+]
+
+SERVER = Path(__file__).parent / "aimock.cjs"
+HELLO = "Hello, and thank you for the question: yes."
+BUSY = "busy as "
+
+every_sdk = pytest.mark.parametrize(
+    ("sdk", "way"),
+    [
+        pytest.param(
+            sdk,
+            Way(sdk.library, has_loop),
+            id=f"{sdk.__name__}-{'async' if has_loop else 'sync'}",
+            marks=pytest.mark.needs(f"pip-{sdk.package}"),
+        )
+        for sdk in SDKS
+        for has_loop in (True, False)
+    ],
+)
+
+
+def busy(sdk: type[Sdk], way: Way) -> str:
+    """A question to which the first answer is 429; there is one for each."""
+    return f"{BUSY}{sdk.__name__} {way.has_loop}"
+
+
+FIXTURES: list[dict[str, Any]] = [
+    {
+        "match": {"userMessage": "weather", "hasToolResult": False},
+        "response": {"toolCalls": [{"id": "call_1", "name": "get_weather", "arguments": {"city": "Köln"}}]},
+    },
+    {"match": {"userMessage": "weather", "hasToolResult": True}, "response": {"content": "Blue."}},
+    {
+        "match": {"userMessage": "wrong"},
+        "response": {"error": {"message": "No such model", "type": "invalid_request_error"}, "status": 400},
+    },
+    *(
+        {
+            "match": {"userMessage": busy(sdk, Way(sdk.library, has_loop)), "sequenceIndex": 0},
+            "response": {"error": {"message": "Slow down", "type": "rate_limit_error"}, "status": 429},
+        }
+        for sdk in SDKS
+        for has_loop in (True, False)
+    ),
+    {"match": {"userMessage": BUSY}, "response": {"content": HELLO}},
+    {"match": {"userMessage": "hello"}, "response": {"content": HELLO}},
+]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """The URL of the provider server."""
+    command = ["node", str(SERVER)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        node.stdin.write(json.dumps(FIXTURES) + "\n")
+        node.stdin.flush()
+        yield node.stdout.readline().strip()
+        node.stdin.close()
+
+
+async def over_the_bridge(
+    sdk: type[Sdk], way: Way, provider: str, folder: Path, ask: Callable[[Any], Coroutine[Any, Any, Any]]
+) -> Any:
+    """What `ask` gives with the SDK as its makers deliver it: its provider's own URL, and a transport."""
+    config = config_of(f'[providers.{sdk.slug}]\nbase_url = "{provider}{sdk.base}"', folder)
+    async with running(config) as server:
+        transport = way.transport(server.url + GATEWAY)
+        return await way.use(transport, lambda client: ask(sdk(way, client.client)))
+
+
+@every_sdk
+async def test_an_answer(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+    assert await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.plain("hello")) == HELLO
+
+
+@every_sdk
+async def test_a_stream(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+    pieces = await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.stream("hello"))
+    assert "".join(pieces) == HELLO
+    assert len(pieces) > 3
+
+
+@every_sdk
+async def test_a_tool_and_its_result(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+    call, answer = await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.tools("weather"))
+    assert call == ("get_weather", {"city": "Köln"})
+    assert answer == "Blue."
+
+
+@pytest.mark.parametrize("how", ["plain", "stream"])
+@every_sdk
+async def test_an_error_of_the_provider(sdk: type[Sdk], way: Way, how: str, provider: str, tmp_path: Path) -> None:
+    """It is the SDK's own exception, with the provider's status and words."""
+
+    async def ask(it: Sdk) -> tuple[int, str]:
+        try:
+            await getattr(it, how)("wrong")
+        except Exception as error:
+            return it.status_of(error), str(error)
+        raise AssertionError("no error")
+
+    status, text = await over_the_bridge(sdk, way, provider, tmp_path, ask)
+    assert (status, "No such model" in text) == (400, True)
+
+
+@every_sdk
+async def test_retry_after_is_obeyed(
+    sdk: type[Sdk], way: Way, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By those that retry of their own, which reach the provider again over the bridge."""
+    slept = pauses(monkeypatch)
+
+    async def ask(it: Sdk) -> object:
+        try:
+            return await it.plain(busy(sdk, way))
+        except Exception as error:
+            return it.status_of(error)
+
+    answer = await over_the_bridge(sdk, way, provider, tmp_path, ask)
+    assert (answer, slept) == ((HELLO, [1.0]) if sdk.obeys_retry_after else (429, []))
+
+
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that are made from now on, none of which takes any time."""
+    made: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float, result: Any = None) -> Any:
+        if seconds > 0:
+            made.append(seconds)
+        return await sleep(0, result)
+
+    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr(asyncio, "sleep", pause)
+    monkeypatch.setattr("anyio._backends._asyncio.sleep", pause)
+    return made
+
+
+@pytest.mark.parametrize("has_loop", [True, False], ids=["async", "sync"])
+@pytest.mark.needs("pip-openai")
+async def test_a_file_goes_up_and_comes_down(has_loop: bool, provider: str, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    way = Way("httpx2", has_loop)
+
+    async def ask(it: Sdk) -> bytes:
+        file = await done(it.client.files.create(file=("a.bin", content), purpose="batch"))
+        assert (file.bytes, file.filename) == (len(content), "a.bin")
+        down: bytes = (await done(it.client.files.content(file.id))).content
+        return down
+
+    assert await over_the_bridge(OpenAi, way, provider, tmp_path, ask) == content
