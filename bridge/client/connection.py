@@ -34,6 +34,7 @@ class Connection:
         """In flight: those that were left too, until their last frame comes."""
         self._messages = count()
         self._tasks = Tasks()
+        self._goodbye = asyncio.Lock()
         self._watch = Watch(heartbeat_s, self._ping, self._on_silence)
         self._silence_s = heartbeat_s
         self._why: str | None = None
@@ -66,16 +67,23 @@ class Connection:
         finally:
             self._watch.stop()
             self._lose(code)
-            await self._tasks.end_all()
 
     async def close(self) -> None:
-        """Say goodbye and wait for the answer, not for long. Every event ends."""
+        """Say goodbye and wait for the answer, not for long. Every event ends. May be called again."""
         self._why = self._why or LEFT
+        async with self._goodbye:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await self._socket.close()
+            except TimeoutError:
+                pass  # it was let go of
+
+    async def let_go(self) -> None:
+        """Behind `read`: nothing of the socket is left."""
         try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._socket.close()
-        except TimeoutError:
-            pass  # it was let go of
+            await self.close()
+        finally:
+            await self._tasks.end_all()
 
     async def _read(self) -> int | None:
         """The code with which the bridge closed the socket."""
@@ -151,7 +159,10 @@ class Connection:
     def _on_silence(self) -> None:
         assert self._silence_s is not None
         self._why = f"the bridge was silent for {PINGS * self._silence_s:g} s"
-        self._tasks.start(self.close(), "close of a silent socket")
+        self._tasks.start(self._drop(), "end of a silent socket")
+
+    async def _drop(self) -> None:
+        await self._socket.close()  # cancelled once the reader has noticed
 
     def _say(self, sending: Coroutine[Any, Any, None]) -> None:
         """Not awaited by the reader: while the bridge waits to be read it may not read either."""

@@ -114,14 +114,10 @@ class Line:
         """One connection, from its beginning to its end: for how long it stood."""
         try:
             async with opened(self._door) as socket:
-                connection = Connection(socket, self._heartbeat_s)
-                stood_s = await self._stand(connection)
+                return await self._stand(Connection(socket, self._heartbeat_s))
         except CannotConnect as error:
             self._fail(error, is_final=error.is_final or not self._was_connected)
             return 0.0
-        assert connection.loss is not None
-        self._fail(connection.loss, is_final=False)
-        return stood_s
 
     async def _stand(self, connection: Connection) -> float:
         began_at = asyncio.get_running_loop().time()
@@ -129,16 +125,20 @@ class Line:
         self._settled.set()
         try:
             await connection.read()
-        finally:
+        finally:  # at once: whoever was told of the loss may ask for another
+            assert connection.loss is not None
             self._connection = None
-            if not self._is_ended:
-                self._settled.clear()
+            self._settled.clear()
+            self._fail(connection.loss, is_final=False)
+            await connection.let_go()
         return asyncio.get_running_loop().time() - began_at
 
     def _fail(self, trouble: CallFailed, *, is_final: bool) -> None:
-        if is_final or self._reconnect is None:
+        if self._is_ended:
+            self._settled.set()
+        elif is_final or self._reconnect is None:
             self._end(trouble)
-        elif not self._is_ended:
+        else:
             self._trouble = trouble
 
     async def _pause(self, failures: int) -> None:

@@ -69,8 +69,12 @@ class Stream(Answering):
         super().__init__(event)
         self._whole: Frame | None = None
         """An answer in one piece, until it is taken."""
-        self.is_streamed = True
-        """Whether the provider streams; an answer in one piece may follow a stream that broke."""
+        self._is_streamed = True
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the provider streams its answer; the one after a restart may be in one piece."""
+        return self._is_streamed
 
     @property
     def usage(self) -> Usage | None:
@@ -90,7 +94,7 @@ class Stream(Answering):
                 chunks.clear()
             if chunk.response is not None or not chunk.restarted:
                 chunks.append(chunk)
-        if self.is_streamed:
+        if self._is_streamed:
             return Answer(None, chunks, self._metadata)
         return Answer(chunks[0].response if chunks else None, (), self._metadata)
 
@@ -98,7 +102,7 @@ class Stream(Answering):
         if first.error is not None:
             raise failed(first)
         if first.has_response:
-            self._whole = first
+            self._whole, self._is_streamed = first, False
 
     def __aiter__(self) -> Self:
         return self
@@ -109,7 +113,7 @@ class Stream(Answering):
         if frame is None or frame.type == "done":
             raise StopAsyncIteration
         if frame.type == "created":
-            self.is_streamed = not frame.has_response
+            self._is_streamed = not frame.has_response
         return _chunk(frame)
 
 

@@ -1,19 +1,17 @@
 """The client against a real bridge over tapes, and against bridges that misbehave."""
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 from aiohttp import WSMsgType, web
-from aiohttp.test_utils import TestServer, unused_port
 
-from bridge.client import Bridge, CannotConnect, ConnectionLost, Event, Frame, connect
-from bridge.client.inbox import MAX_WAITING_BYTES
+from bridge.client import Bridge, ConnectionLost, Event, Frame, connect
 from bridge.upstream.tape import Chunk, End, Ending, Head, Request, Tape, TapeTransport, write_tape
+from tests.client.stage import crash, door, heard
 from tests.clock import turns
 from tests.harness import config_of, running
 
@@ -44,23 +42,6 @@ async def bridge_over(folder: Path) -> AsyncIterator[tuple[Bridge, TapeTransport
     tapes = TapeTransport(folder, pace="instant")
     async with running(config_of("", folder), tapes) as server, connect(f"{server.url}/v1/me/default") as bridge:
         yield bridge, tapes
-
-
-@asynccontextmanager
-async def scripted(script: Callable[[web.WebSocketResponse], Awaitable[None]]) -> AsyncIterator[Bridge]:
-    """A client of something that takes one message and then does as the script says."""
-
-    async def serve(request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        await socket.receive()
-        await script(socket)
-        return socket
-
-    app = web.Application()
-    app.router.add_get("/", serve)
-    async with TestServer(app) as server, connect(str(server.make_url("/")), reconnect=False) as bridge:
-        yield bridge
 
 
 async def taken(event: Event) -> list[Frame]:
@@ -174,63 +155,8 @@ async def test_a_message_that_can_own_no_event_ends_the_event_that_it_was_meant_
         assert frame.error.code == code
 
 
-async def test_the_token_is_sent_and_a_wrong_one_is_told_in_the_bridges_words(tmp_path):
-    record(tmp_path, "hello", item("Hello"), DONE)
-    digest = hashlib.sha256(b"right").hexdigest()
-    config = config_of(f'[gateways.mine.tokens]\nci = "sha256:{digest}"', tmp_path)
-    async with running(config, TapeTransport(tmp_path, pace="instant")) as server:
-        url = f"{server.url}/v1/me/mine"
-        async with connect(url, "right") as bridge, bridge.create(ask("hello")) as event:
-            assert texts(await taken(event)) == "Hello"
-        with pytest.raises(CannotConnect, match=r"HTTP 401: Unauthorized: the token is not one of gateway 'mine'"):
-            await connect(url, "wrong").__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
-        (f"ws://127.0.0.1:{unused_port()}/v1/me/default", "Connection refused"),
-        ("ws://no-such-host.invalid/", "[Nn]ame"),
-        ("127.0.0.1:8787", "no URL of a WebSocket"),
-        ("ftp://127.0.0.1/", "no URL of a WebSocket"),
-        ("", "no URL of a WebSocket"),
-    ],
-)
-async def test_where_no_bridge_is_the_reason_is_told(url, why):
-    with pytest.raises(CannotConnect, match=why):
-        await connect(url).__aenter__()
-
-
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        (web.Response(text="no such page", status=404), "HTTP 404: Not Found"),
-        (web.Response(text='{"message": 5}', status=500), "HTTP 500: 5"),
-        (web.Response(status=302, headers={"Location": "/elsewhere"}), "HTTP 302: Found"),
-        (web.Response(text="hello"), "HTTP 200: OK"),
-    ],
-)
-async def test_what_does_not_upgrade_is_no_bridge_and_a_redirect_is_not_followed(answer, why):
-    asked: list[str] = []
-
-    async def serve(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        return answer
-
-    app = web.Application()
-    app.router.add_get("/{path:.*}", serve)
-    async with TestServer(app) as server:
-        with pytest.raises(CannotConnect, match=why):
-            await connect(str(server.make_url("/here")), "secret").__aenter__()
-    assert asked == ["/here"]
-
-
 async def _close(socket: web.WebSocketResponse) -> None:
     await socket.close(code=1001, message=b"the bridge is shutting down")
-
-
-async def _break(socket: web.WebSocketResponse) -> None:
-    socket._req.transport.abort()  # as a crash would
 
 
 async def _say_nonsense(socket: web.WebSocketResponse) -> None:
@@ -252,14 +178,18 @@ async def _say_bytes(socket: web.WebSocketResponse) -> None:
     ("script", "why"),
     [
         (_close, "the bridge closed the socket: 1001 the bridge is shutting down"),
-        (_break, "the connection to the bridge was lost"),
+        (crash, "the connection to the bridge was lost"),
         (_say_nonsense, "no frame of a bridge"),
         (_say_a_list, "no frame of a bridge"),
         (_say_bytes, "no frame of a bridge"),
     ],
 )
 async def test_when_the_socket_ends_so_does_every_event_and_says_why(script, why):
-    async with scripted(script) as bridge, bridge.create(ask("one")) as one, bridge.create(ask("two")) as two:
+    async with (
+        door(heard(script), reconnect=False) as (bridge, _),
+        bridge.create(ask("one")) as one,
+        bridge.create(ask("two")) as two,
+    ):
         for event in (one, two):
             with pytest.raises(ConnectionLost, match=why):
                 await anext(event)
@@ -271,7 +201,7 @@ async def test_leaving_the_bridge_ends_an_event_that_somebody_else_still_takes()
     async def wait(socket: web.WebSocketResponse) -> None:
         assert (await socket.receive()).type is WSMsgType.CLOSE
 
-    async with scripted(wait) as bridge:
+    async with door(heard(wait), reconnect=False) as (bridge, _):
         event = await bridge.create(ask("one")).__aenter__()
         waiting = asyncio.create_task(taken(event))
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
@@ -286,26 +216,5 @@ async def test_heartbeats_and_frames_of_nobody_are_passed_over():
         await socket.send_json({"type": "universal.done", "metadata": {"eventId": "event-1"}})
         await socket.receive()
 
-    async with scripted(strange) as bridge, bridge.create(ask("one")) as event:
+    async with door(heard(strange), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
         assert [frame.type for frame in await taken(event)] == ["done"]
-
-
-BIG = "x" * (MAX_WAITING_BYTES // 4)
-
-
-async def flood(socket: web.WebSocketResponse) -> None:
-    """Frames for `slow`, twice as many as are kept for it, and then one for `quick`."""
-    for _ in range(8):
-        await socket.send_json({"type": "universal.stream", "metadata": {"eventId": "slow"}, "response": BIG})
-    await socket.send_json({"type": "universal.done", "metadata": {"eventId": "quick"}})
-    await socket.receive()
-
-
-async def test_frames_that_nobody_takes_are_bounded_and_hold_up_the_others_until_their_event_is_left():
-    async with scripted(flood) as bridge, bridge.create(ask("two"), "quick") as quick:
-        async with bridge.create(ask("one"), "slow") as slow:
-            await anext(slow)
-            waiting = asyncio.create_task(anext(quick))
-            await turns(200)
-            assert not waiting.done()
-        assert (await waiting).is_last

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.client import ConnectionLost, EventFailed, Exchange, Step, connect
-from tests.client.stage import QUERY, bridged, crash, scripted, serving
+from tests.client.stage import QUERY, bridged, crash, door, heard, serving
 from tests.clock import turns
 from tests.provider_script import RESET, SILENCE, SSE, Plays, answers, refuses, streams
 from tests.stage import DONE, FINISH, OVERLOADED, WHOLE, said
@@ -159,7 +159,7 @@ async def test_it_can_be_opened_and_closed_apart() -> None:
 
 
 async def test_a_connection_that_is_lost_raises() -> None:
-    async with scripted(crash, reconnect=False) as bridge:
+    async with door(heard(crash), reconnect=False) as (bridge, _):
         with pytest.raises(ConnectionLost):
             await bridge.exchange(STEP).open()
 

@@ -1,0 +1,95 @@
+"""How a client gets in, and what it is told when it does not."""
+
+import hashlib
+import ssl
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from bridge.client import CannotConnect, connect
+from bridge.config import load
+from tests.client.stage import QUERY
+from tests.harness import config_of, running
+from tests.provider_script import ScriptedProvider, answers
+
+CHAT = ("openai", "chat/completions", QUERY)
+CERTIFICATE = Path(__file__).parents[2] / "fixtures" / "tls" / "localhost.pem"
+
+
+async def test_the_token_is_shown_and_a_wrong_one_is_told_in_the_bridges_words(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"right").hexdigest()
+    config = config_of(f'[gateways.mine.tokens]\nci = "sha256:{digest}"', tmp_path)
+    async with running(config, ScriptedProvider(answers())) as server:
+        url = f"{server.url}/v1/me/mine"
+        async with connect(url, "right") as bridge:
+            assert (await bridge.request(*CHAT)).response == {"ok": True}
+        with pytest.raises(
+            CannotConnect, match=r"HTTP 401: Unauthorized: the token is not one of gateway 'mine'"
+        ) as refused:
+            await connect(url, "wrong")
+    assert (refused.value.status, refused.value.code, refused.value.is_final) == (401, 2009, True)
+
+
+async def test_headers_of_the_handshake_are_settings_for_all_events() -> None:
+    async with running(load(None, {}, {"port": 0}), ScriptedProvider(*[answers(b"{}", 503)] * 2, answers())) as server:
+        settings = {"cf-aig-max-attempts": "3", "cf-aig-retry-delay": "0"}
+        async with connect(f"{server.url}/v1/me/mine", headers=settings) as bridge:
+            assert len((await bridge.request(*CHAT)).metadata.attempts) == 3
+
+
+async def test_a_certificate_is_checked_and_a_context_of_ones_own_may_be_given() -> None:
+    overrides = {"port": 0, "tls_cert": CERTIFICATE, "tls_key": CERTIFICATE.with_name("localhost-key.pem")}
+    async with running(load(None, {}, overrides), ScriptedProvider(answers())) as server:
+        url = f"{server.url}/v1/me/mine"
+        with pytest.raises(CannotConnect, match=r"^the certificate is not trusted: self-signed certificate"):
+            await connect(url)
+        context = ssl.create_default_context(cafile=str(CERTIFICATE))
+        async with connect(url, ssl=context) as bridge:
+            assert (await bridge.request(*CHAT)).response == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (f"ws://127.0.0.1:{unused_port()}/v1/me/default", "Connection refused"),
+        ("ws://no-such-host.invalid/", "[Nn]ame"),
+        ("127.0.0.1:8787", "no URL of a WebSocket"),
+        ("ftp://127.0.0.1/", "no URL of a WebSocket"),
+        ("", "no URL of a WebSocket"),
+    ],
+)
+async def test_where_no_bridge_is_the_reason_is_told(url, why):
+    with pytest.raises(CannotConnect, match=why):
+        await connect(url)
+
+
+async def test_a_server_without_tls_is_told_plainly() -> None:
+    async with running(load(None, {}, {"port": 0}), ScriptedProvider()) as server:
+        with pytest.raises(CannotConnect, match=r"^TLS: "):
+            await connect(server.url.replace("ws://", "wss://") + "/v1/me/mine")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (web.Response(text="no such page", status=404), "HTTP 404: Not Found"),
+        (web.Response(text='{"message": 5}', status=500), "HTTP 500: 5"),
+        (web.Response(status=302, headers={"Location": "/elsewhere"}), "HTTP 302: Found"),
+        (web.Response(text="hello"), "HTTP 200: OK"),
+    ],
+)
+async def test_what_does_not_upgrade_is_no_bridge_and_a_redirect_is_not_followed(answer, why):
+    asked: list[str] = []
+
+    async def serve(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return answer
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", serve)
+    async with TestServer(app) as server:
+        with pytest.raises(CannotConnect, match=why):
+            await connect(str(server.make_url("/here")), "secret")
+    assert asked == ["/here"]

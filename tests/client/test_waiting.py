@@ -1,0 +1,106 @@
+"""Frames that wait to be taken: how many are kept, whom they hold up, and for how long."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bridge.client import EventFailed
+from bridge.client.connection import PATIENCE_S
+from bridge.client.inbox import MAX_WAITING_BYTES
+from tests.client.stage import QUERY, Script, bridged, door, frame, heard
+from tests.clock import advance, turns
+from tests.provider_script import streams
+from tests.stage import FINISH, said
+
+CHAT = ("openai", "chat/completions", QUERY)
+BIG = "x" * (MAX_WAITING_BYTES // 4)
+TURNS = 300
+"""Of the loop: enough for megabytes to come over loopback."""
+
+
+def flood(frames: int, said_then: list[Any]) -> Script:
+    """So many large frames for `slow`, then the last one for `quick`; and what the client says meanwhile."""
+
+    async def play(socket: web.WebSocketResponse) -> None:
+        await socket.send_json(frame("created", "slow"))
+        listening = asyncio.create_task(_listen(socket, said_then))
+        for _ in range(frames):
+            await socket.send_json(frame("stream", "slow", response=BIG))
+        await socket.send_json(frame("created", "quick", response="here"))
+        await socket.send_json(frame("done", "slow"))
+        await listening
+
+    return heard(play)
+
+
+async def _listen(socket: web.WebSocketResponse, said: list[Any]) -> None:
+    async for message in socket:
+        said.append(message.json())
+
+
+async def test_an_event_that_nobody_takes_holds_up_others_until_it_is_left() -> None:
+    async with door(flood(8, []), reconnect=False) as (bridge, _):
+        async with bridge.stream(*CHAT, event_id="slow"):
+            waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
+            await turns(TURNS)
+            assert not waiting.done()
+        assert (await waiting).response == "here"
+
+
+async def test_others_do_not_wait_for_ever_behind_it() -> None:
+    """It is cancelled, and told so behind what waited for it; the others go on."""
+    told: list[Any] = []
+    async with door(flood(8, told), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+        waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
+        await turns(TURNS)
+        advance(PATIENCE_S)
+        assert (await waiting).response == "here"
+        assert [(await anext(slow)).response for _ in range(4)] == [BIG] * 4
+        with pytest.raises(EventFailed, match="9021: nobody took its frames for 10 s") as failed:
+            await anext(slow)
+        assert (failed.value.source, failed.value.status) == ("client", 499)
+        await turns()
+        assert told[1:] == [{"type": "universal.cancel", "eventId": "slow"}]
+
+
+async def test_where_nobody_else_waits_it_may_take_its_time() -> None:
+    """As long as the bridge lets it; the bridge's own patience is a minute."""
+    async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+        await turns(TURNS)
+        for _ in range(20):
+            advance(PATIENCE_S)
+            await turns()
+        assert [chunk.response async for chunk in slow] == [BIG] * 8
+
+
+async def test_one_that_is_slow_but_keeps_up_is_not_given_up() -> None:
+    """It takes half of what waits before the others' patience ends, and once more."""
+    async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+        waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
+        taken = 0
+        while not waiting.done():
+            await turns(TURNS)
+            advance(PATIENCE_S - 1)
+            for _ in range(2):
+                assert (await anext(slow)).response == BIG
+                taken += 1
+        assert taken < 8
+        assert len([chunk async for chunk in slow]) == 8 - taken
+
+
+async def test_a_frame_larger_than_the_bound_is_taken_in() -> None:
+    async def play(socket: web.WebSocketResponse) -> None:
+        await socket.send_json(frame("created", "large", response=BIG * 8))
+        await socket.receive()
+
+    async with door(heard(play), reconnect=False) as (bridge, _):
+        assert (await bridge.request(*CHAT, event_id="large")).response == BIG * 8
+
+
+async def test_two_streams_may_be_taken_one_after_the_other() -> None:
+    play = streams(*[said("word ")] * 1000, FINISH)
+    async with bridged(play, play) as (bridge, _), bridge.stream(*CHAT) as one, bridge.stream(*CHAT) as two:
+        for stream in (two, one):
+            assert "".join([chunk.text async for chunk in stream]) == "word " * 1000
