@@ -365,10 +365,11 @@ async def test_a_transport_that_was_forgotten_leaves_no_thread_behind(tmp_path: 
     async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
 
         def ask() -> list[str]:
-            library.Client(transport=BridgeTransport(at.url, routes=at.routes)).get(at.base)
+            client = library.Client(transport=BridgeTransport(at.url, routes=at.routes))
+            assert client.get(at.base).status_code == 200
             return threads()
 
-        assert await asyncio.to_thread(ask)
+        assert len(await asyncio.to_thread(ask)) == 1
         await until(lambda: gc.collect() >= 0 and not threads())
 
 
