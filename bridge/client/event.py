@@ -19,11 +19,14 @@ class Event:
 
     def __init__(self, line: Line, event_id: EventId, request: steps.Request) -> None:
         """Raises TypeError for what JSON cannot hold."""
-        self.id = event_id
         self._line = line
         self._inbox = Inbox(event_id)
         self._message = steps.create(event_id, request)
         self._connection: Connection | None = None
+
+    @property
+    def id(self) -> EventId:
+        return self._inbox.id
 
     async def open(self) -> Self:
         """Raises CannotConnect, ConnectionLost, and ValueError when an event of that name is in flight."""
