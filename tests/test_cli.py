@@ -124,6 +124,21 @@ def test_serve_that_cannot_begin_says_why_in_a_line(args, code, said, tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
+def test_serve_leaves_a_tape_of_every_exchange_and_the_tapes_can_be_listed(tmp_path):
+    question = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"In one sentence: what is a bridge for?"}]}'
+    flags = ("--replay", str(TAPES), "--pace", "instant", "--record", str(tmp_path))
+    with started("serve", "--port", "0", *flags) as bridge:
+        assert bridge.stdout is not None
+        url = url_in(bridge.stdout.readline())
+        answered = run("call", "openai", "chat/completions", "--url", url, "--data", question)
+        bridge.terminate()
+        assert bridge.wait(PATIENCE_S) == 0
+    listed = run("tapes", "list", str(tmp_path))
+    assert answered.returncode == listed.returncode == 0
+    assert "000001-POST-chat-completions.jsonl" in listed.stdout
+    assert run("tapes", "check", str(tmp_path)).returncode == 0
+
+
 async def test_serve_does_not_mind_a_stdout_that_nobody_reads():
     port = unused_port()
     with started("serve", "--port", str(port), "--replay", str(TAPES), "--pace", "instant") as server:

@@ -1,4 +1,4 @@
-"""The command line: `bridge serve`, `check`, `call`, `demo`, `replay`.
+"""The command line: `bridge serve`, `check`, `call`, `demo`, `replay`, `tapes`.
 
 What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
 for another's imports.
@@ -15,6 +15,7 @@ import typer
 from bridge import __version__
 from bridge.replay_command import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, terms
 from bridge.replay_command import replay as replay_command
+from bridge.tapes.commands import app as tapes_commands
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -65,6 +66,9 @@ def serve(
     allow_open: Annotated[
         bool | None, typer.Option("--allow-open", help="Let a gateway without tokens be reached from other machines.")
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave a tape of every exchange with a provider in this folder.")
+    ] = None,
     replay: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Answer from the tapes of this folder, and from no provider.")
     ] = None,
@@ -83,7 +87,7 @@ def serve(
     if replay is None and any((ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
         raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
     how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
-    raise typer.Exit(serving.serve(config, flags, replay, how))
+    raise typer.Exit(serving.serve(config, flags, serving.Tapes(record, replay, how)))
 
 
 @app.command()
@@ -146,3 +150,4 @@ def demo(
 
 
 app.command()(replay_command)
+app.add_typer(tapes_commands, name="tapes")

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -19,6 +20,7 @@ from bridge.replay_command import Terms
 from bridge.server import Server
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream
+from bridge.upstream.recording import recording_transport
 from bridge.upstream.tape import TapeError, TapeTransport
 from bridge.upstream.transport import AiohttpTransport
 
@@ -29,13 +31,23 @@ class CannotServe(Exception):
     """The message says why."""
 
 
-def serve(path: Path | None, flags: Mapping[str, object], replay: Path | None, how: Terms) -> int:
+@dataclass(frozen=True, slots=True)
+class Tapes:
+    """The folders to record to and to replay from; with both, what is replayed is recorded."""
+
+    record: Path | None
+    replay: Path | None
+    how: Terms
+    """How to replay."""
+
+
+def serve(path: Path | None, flags: Mapping[str, object], tapes: Tapes) -> int:
     """Returns the exit code once a signal has ended it, or at once when it cannot begin."""
     try:
         config = load(path, os.environ, flags)
         loglines.setup(sys.stderr, config.server.log_format, config.server.log_level)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve(config, lambda: _upstream(replay, how)))
+            runner.run(_serve(config, lambda: _upstream(tapes)))
     except ConfigError as error:
         return refuse(error, path)
     except CannotServe as error:
@@ -53,13 +65,14 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _upstream(replay: Path | None, how: Terms) -> Upstream:
-    if replay is None:
-        return Upstream(AiohttpTransport())
+def _upstream(tapes: Tapes) -> Upstream:
     try:
-        return Upstream(TapeTransport(replay, **how))
+        transport = AiohttpTransport() if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
+        return Upstream(transport if tapes.record is None else recording_transport(transport, tapes.record))
     except TapeError as error:
         raise CannotServe(str(error)) from None
+    except OSError as error:
+        raise CannotServe(f"cannot record to {tapes.record}: {reason_of(error)}") from None
 
 
 async def _serve(config: Config, upstream: Callable[[], Upstream]) -> None:
