@@ -1,16 +1,15 @@
 """Official SDKs, unchanged, over the bridge: against a provider server that somebody else wrote."""
 
 import asyncio
-import json
-import subprocess
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness import config_of, running
+from tests.transports.aimock import HELLO, busy
 from tests.transports.sdks import SDKS, OpenAi, Sdk
 from tests.transports.ways import GATEWAY, Way, done
 
@@ -19,10 +18,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what SDKs use of Python is theirs to mend
     pytest.mark.filterwarnings("ignore:FUNCTION_CALL is not a valid FinishReason"),  # aimock invents it for Gemini
 ]
-
-SERVER = Path(__file__).parent / "aimock.cjs"
-HELLO = "Hello, and thank you for the question: yes."
-BUSY = "busy as "
 
 every_sdk = pytest.mark.parametrize(
     ("sdk", "way"),
@@ -37,47 +32,6 @@ every_sdk = pytest.mark.parametrize(
         for has_loop in (True, False)
     ],
 )
-
-
-def busy(sdk: type[Sdk], way: Way) -> str:
-    """A question to which the first answer is 429; there is one for each."""
-    return f"{BUSY}{sdk.__name__} {way.has_loop}"
-
-
-FIXTURES: list[dict[str, Any]] = [
-    {
-        "match": {"userMessage": "weather", "hasToolResult": False},
-        "response": {"toolCalls": [{"id": "call_1", "name": "get_weather", "arguments": {"city": "Köln"}}]},
-    },
-    {"match": {"userMessage": "weather", "hasToolResult": True}, "response": {"content": "Blue."}},
-    {
-        "match": {"userMessage": "wrong"},
-        "response": {"error": {"message": "No such model", "type": "invalid_request_error"}, "status": 400},
-    },
-    *(
-        {
-            "match": {"userMessage": busy(sdk, Way(sdk.library, has_loop)), "sequenceIndex": 0},
-            "response": {"error": {"message": "Slow down", "type": "rate_limit_error"}, "status": 429},
-        }
-        for sdk in SDKS
-        for has_loop in (True, False)
-    ),
-    {"match": {"userMessage": BUSY}, "response": {"content": HELLO}},
-    {"match": {"userMessage": "hello"}, "response": {"content": HELLO}},
-]
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[str]:
-    """The URL of the provider server."""
-    command = ["node", str(SERVER)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
-        assert node.stdin is not None
-        assert node.stdout is not None
-        node.stdin.write(json.dumps(FIXTURES) + "\n")
-        node.stdin.flush()
-        yield node.stdout.readline().strip()
-        node.stdin.close()
 
 
 async def over_the_bridge(
