@@ -1,17 +1,16 @@
 """Golden transcripts: what a client says and what it hears, over taped providers and a real socket.
 
 `fixtures/transcripts/CASE.jsonl` holds line by line what was said: {"client": message} and {"bridge": frame}. There may
-be {"connect": query} at its beginning, and {"passes_s": seconds}. All but the frames is input. To write them anew, set
-BRIDGE_REWRITE_TRANSCRIPTS in the environment; read the difference before you keep it.
+be {"connect": query} at its beginning, and {"passes_s": seconds}. All but the frames is input. `pytest --bridge-update`
+writes them anew; read the difference before you keep it.
 """
 
-import os
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
+from bridge.testing.transcripts import Line, check, read, steady
 from bridge.upstream.tape import TapeTransport
 from tests.clock import advance, turns
 from tests.harness import Client, Frame, config_of, connected, running
@@ -21,7 +20,6 @@ CASES = sorted((FIXTURES / "transcripts").glob("*.jsonl"))
 TAPES = sorted((FIXTURES / "tapes").iterdir())
 SLUGS = {"replicate": "custom-replicate-stream"}
 """Where the provider is not called as the folder of its tapes."""
-REWRITES = bool(os.environ.get("BRIDGE_REWRITE_TRANSCRIPTS"))
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -36,28 +34,15 @@ base_url = "https://stream.replicate.com/v1"
 ENOUGH_TURNS = 200
 """Of the loop, for any event over tapes that play in no time."""
 
-Line = dict[str, Any]
-
 
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
-async def test_transcript(path: Path, tmp_path: Path) -> None:
-    written = read(path)
-    played = await play([line for line in written if "bridge" not in line], tmp_path)
-    if REWRITES:
-        write(path, played)
-    assert played == written
+async def test_transcript(path: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    said = await play([line for line in read(path) if "bridge" not in line], tmp_path)
+    check(path, said, update=pytestconfig.getoption("bridge_update"))
 
 
 def test_there_is_a_transcript_of_every_provider_that_there_are_tapes_of() -> None:
     assert folders_of([line for path in CASES for line in read(path)]) == TAPES
-
-
-def read(path: Path) -> list[Line]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def write(path: Path, lines: list[Line]) -> None:
-    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
 
 
 def folders_of(lines: list[Line]) -> list[Path]:
@@ -81,7 +66,7 @@ async def play(lines: list[Line], folder: Path) -> list[Line]:
                 await client.send(line["client"])
             else:
                 advance(line.get("passes_s", 0.0))
-            played += [{"bridge": steady(frame)} for frame in await heard(client)]
+            played += [{"bridge": steady(counted_anew(frame))} for frame in await heard(client)]
     return played
 
 
@@ -105,13 +90,7 @@ def is_answer_to_probe(frame: Frame) -> bool:
     return bool(frame["type"] == "universal.error") and frame["error"]["code"] == 9002
 
 
-def steady(frame: Frame) -> Frame:
-    """Without what differs from run to run."""
-    metadata = frame["metadata"]
-    if "logId" in metadata:
-        metadata["logId"] = "…"
-    for timed in (metadata, *metadata.get("attempts", ())):
-        if "durationMs" in timed:
-            timed["durationMs"] = 0
+def counted_anew(frame: Frame) -> Frame:
+    """Without the count of messages, among which are the probes."""
     frame.get("error", {}).pop("messageIndex", None)
     return frame

@@ -1,0 +1,87 @@
+"""What a bridge answers to a test's requests, held against the transcript that lies beside the test."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from bridge import redact
+from bridge.client import Request, steps
+from bridge.client.sync import Bridge, connect
+from bridge.testing.transcripts import Json, Line, check, steady
+
+
+class BridgeFrames:
+    """Call it with requests, any number of times in a test; each call has a transcript of its own.
+
+    For one test. `path` is the first transcript; the second has `-2` behind its name, and so on.
+    """
+
+    def __init__(self, url: str, path: Path, *, update: bool) -> None:
+        self._url = url
+        self._path = path
+        self._update = update
+        self._calls = 0
+
+    def __call__(self, *requests: Request) -> list[Json]:
+        """Send each as an event on a new socket, one when the other is over; all their frames, as they came.
+
+        Raises TranscriptDiffers, TypeError for what JSON cannot hold, and CallFailed when the bridge cannot be spoken
+        to; an event that fails is no exception, but has its frames.
+        """
+        __tracebackhide__ = True  # the test's own line is what one wants to see
+        said = self._said(requests)
+        self._calls += 1
+        check(self._transcript(), [_comparable(line) for line in said], update=self._update)
+        return [line["bridge"] for line in said if "bridge" in line]
+
+    def _transcript(self) -> Path:
+        return self._path if self._calls == 1 else self._path.with_stem(f"{self._path.stem}-{self._calls}")
+
+    def _said(self, requests: tuple[Request, ...]) -> list[Line]:
+        with connect(self._url, reconnect=False) as bridge:
+            return [line for request in requests for line in _played(bridge, request)]
+
+
+def _played(bridge: Bridge, request: Request) -> Iterator[Line]:
+    with bridge.create(request) as event:
+        yield {"client": orjson.loads(steps.create(event.id, request))}
+        for frame in event:
+            yield {"bridge": orjson.loads(frame.raw)}
+
+
+def _comparable(line: Line) -> Line:
+    if "bridge" in line:
+        return {"bridge": steady(line["bridge"])}
+    message = line["client"]
+    return {"client": message | {"request": without_secrets(message["request"])}}
+
+
+def without_secrets(request: Any) -> Any:
+    """A request as a file may hold it. A key is not the same on every machine, either."""
+    match request:
+        case list():
+            return [without_secrets(step) for step in request]
+        case dict():
+            return {name: _MASKS[name](value) if name in _MASKS else value for name, value in request.items()}
+        case _:
+            return request
+
+
+def _headers(headers: Any) -> Any:
+    if not isinstance(headers, dict):
+        return headers
+    masked: Mapping[str, str] = dict(redact.headers((name, str(value)) for name, value in headers.items()))
+    return masked
+
+
+def _endpoint(endpoint: Any) -> Any:
+    return redact.url(endpoint) if isinstance(endpoint, str) else endpoint
+
+
+_MASKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "headers": _headers,
+    "endpoint": _endpoint,
+    "steps": without_secrets,
+}
