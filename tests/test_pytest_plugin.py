@@ -303,3 +303,7 @@ def test_steady_leaves_the_frame_as_it_was() -> None:
 )
 def test_a_request_is_kept_without_its_secrets(request_: object, kept: object) -> None:
     assert without_secrets(request_) == kept
+
+
+def test_the_example_is_the_readmes():
+    assert f"```python\n{EXAMPLE}```\n" in (ROOT / "README.md").read_text()

@@ -87,7 +87,7 @@ def test_the_messages_are_json(block):
 
 async def test_the_python_example_prints_the_answer(tmp_path):
     """Run as printed, in a process of its own, against providers played from tape."""
-    [example] = blocks("python")
+    example, *_ = blocks("python")  # the others have tests of their own, beside what they show
     script = tmp_path / "example.py"
     script.write_text(example)
     tapes = TapeTransport(ROOT / "bridge" / "demo" / "tapes", pace="instant")
@@ -107,6 +107,7 @@ def test_the_commands_are_those_of_the_command_line():
     from bridge.cli import app
 
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands |= {group.name for group in app.registered_groups if group.name}
     assert commands == set(re.findall(r"^\| `bridge (\w+)", README, re.MULTILINE))
 
 
@@ -114,3 +115,13 @@ def test_the_two_commands_are_what_ci_runs():
     ci = (ROOT / ".ci" / "run").read_text()
     assert ".venv/bin/pip install '.[test]' && .venv/bin/pytest" in README
     assert "pip install '.[test]'" in ci.replace('"', "'")
+
+
+def test_the_transports_take_what_is_shown():
+    from bridge.transports.httpx import AsyncBridgeTransport
+
+    known = inspect.signature(AsyncBridgeTransport).parameters
+    calls = [node for block in blocks("python") for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    shown = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id.endswith("BridgeTransport")]
+    assert len(shown) >= 8
+    assert {keyword.arg for call in shown for keyword in call.keywords} <= known.keys()
