@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from io import BytesIO
 from typing import Final
 
 from bridge.deadlines import Clock
@@ -114,17 +115,17 @@ class Attempt:
 
     async def _collect(self, answer: Answer, head: bytes) -> bytes:
         """The whole body of an answer in one piece, counted in the event's hold. Raises OutOfMemoryBudget."""
-        hold, parts = self._event.hold, list[bytes]()
+        hold, body = self._event.hold, BytesIO()  # which hands over what it holds without a copy
         try:
             data = head or await self._read(answer)
             while data:
                 hold.add(len(data))
-                parts.append(data)
+                body.write(data)
                 data = await self._read(answer)
         except BaseException:
-            hold.give(sum(map(len, parts)))
+            hold.give(body.tell())
             raise
-        return b"".join(parts)
+        return body.getvalue()
 
     async def _read(self, answer: Answer) -> bytes:
         """One read of a body of which the client knows nothing yet: to break off here is to give no answer."""

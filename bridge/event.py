@@ -23,6 +23,9 @@ class Sink(Protocol):
     def send(self, frames: list[bytes]) -> None:
         """Never blocks, never fails: frames for a peer that is gone are dropped."""
 
+    def send_one(self, parts: list[bytes]) -> None:
+        """The same for one frame, given in parts so that a long one need not be copied."""
+
     async def drained(self) -> None: ...
 
 

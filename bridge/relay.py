@@ -21,7 +21,7 @@ from bridge.outcomes import total_timeout
 from bridge.plan import Ground, PlannedStep, plan
 from bridge.policy.chain import Chain, Decision, GiveUp, Reason, Relay, Try
 from bridge.record import Heading, Record
-from bridge.wire.frames import EventFrames, error_body, error_object, response_field
+from bridge.wire.frames import EventFrames, error_body, error_object, response_value
 from bridge.wire.ids import uuid7
 from bridge.wire.messages import Create
 
@@ -148,15 +148,15 @@ class EventRelay:
         record.restarted = event.told is not None
         record.usage, record.cost = whole.usage, whole.cost
         raw = self._steps[whole.heading.step].step.settings.frames == "raw"
-        encode = partial(response_field, whole.body, whole.heading.content_type, raw=raw)
-        field = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        encode = partial(response_value, whole.body, whole.heading.content_type, raw=raw)
+        response = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
         metadata = self._closing(whole.heading, whole.error)
-        self._last(self._frames.answered(metadata, field, error_object(whole.error) if whole.error else None))
+        self._last(self._frames.answered(metadata, response, error_object(whole.error) if whole.error else None))
         if event.sink.is_full:
             await event.drained()  # its bytes count until they are taken
 
     def _done(self, heading: Heading) -> None:
-        self._last(self._frames.done(self._closing(heading, None)))
+        self._last([self._frames.done(self._closing(heading, None))])
 
     def _fail(self, error: BridgeError) -> None:
         """The last frame of an event that failed: in place of an answer, or after one had begun."""
@@ -164,10 +164,9 @@ class EventRelay:
         own = Heading(event.step, self._provider_slug(), error.status, "application/json")
         metadata = self._closing(event.told or own, error)
         if event.told is not None or self._alarm.cancelled is not None:
-            self._last(self._frames.failed(metadata, error_object(error)))
+            self._last([self._frames.failed(metadata, error_object(error))])
         else:
-            field = response_field(error_body(error), "application/json")
-            self._last(self._frames.answered(metadata, field, error_object(error)))
+            self._last(self._frames.answered(metadata, error_body(error), error_object(error)))
 
     def _closing(self, heading: Heading, error: BridgeError | None) -> dict[str, object]:
         """The last frame's metadata."""
@@ -178,10 +177,10 @@ class EventRelay:
     def _provider_slug(self) -> str | None:
         return self._steps[self._event.step].provider.slug if self._steps else None
 
-    def _last(self, frame: bytes) -> None:
+    def _last(self, parts: list[bytes]) -> None:
         if not self._ended:
             self._ended = True
-            self._event.sink.send([frame])
+            self._event.sink.send_one(parts)
             self._on_last()
 
     def _end(self) -> None:

@@ -97,7 +97,7 @@ class ClientSocket(asyncio.Protocol):
 
     def send(self, frames: list[bytes]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
-        if self._response.closed or self._transport.is_closing():
+        if self._is_closing:
             return
         parts: list[bytes] = []
         for frame in frames:
@@ -107,16 +107,24 @@ class ClientSocket(asyncio.Protocol):
             elif size < 65_536:
                 parts.append(_MEDIUM(_FIN | WSMsgType.TEXT, 126, size))
             else:
-                self._write_alone(parts, frame)
+                self._write(b"".join(parts))
+                self._write_long([frame], size)
                 parts = []
                 continue
             parts.append(frame)
-        if parts:
-            self._write(b"".join(parts))
+        self._write(b"".join(parts))
+
+    def send_one(self, parts: list[bytes]) -> None:
+        """The same for one frame, given in parts so that a long one need not be copied."""
+        size = sum(map(len, parts))
+        if size < 65_536:
+            self.send([b"".join(parts)])
+        elif not self._is_closing:
+            self._write_long(parts, size)
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
         """A ping or a pong; at most 125 bytes of payload."""
-        if not (self._response.closed or self._transport.is_closing()):
+        if not self._is_closing:
             self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
 
     async def drained(self) -> None:
@@ -148,14 +156,20 @@ class ClientSocket(asyncio.Protocol):
         """Let go of the connection at once; what stands in line is lost."""
         self._transport.abort()
 
-    def _write_alone(self, before: list[bytes], frame: bytes) -> None:
+    @property
+    def _is_closing(self) -> bool:
+        return self._response.closed or self._transport.is_closing()
+
+    def _write_long(self, parts: list[bytes], size: int) -> None:
         """A long frame is not worth another copy."""
-        self._write(b"".join((*before, _LONG(_FIN | WSMsgType.TEXT, 127, len(frame)))))
-        self._write(frame)
+        self._write(_LONG(_FIN | WSMsgType.TEXT, 127, size))
+        for part in parts:
+            self._write(part)
 
     def _write(self, data: bytes) -> None:
-        self._written_bytes += len(data)
-        self._transport.write(data)
+        if data:
+            self._written_bytes += len(data)
+            self._transport.write(data)
 
 
 def _nothing() -> None: ...

@@ -61,6 +61,9 @@ class Sink:
         self.raw += frames
         self.frames += map(orjson.loads, frames)
 
+    def send_one(self, parts: list[bytes]) -> None:
+        self.send([b"".join(parts)])
+
     async def drained(self) -> None:
         await self._taken.wait()
 

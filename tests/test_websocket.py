@@ -89,6 +89,26 @@ async def test_all_short_frames_of_a_send_leave_in_one_write(pair: Pair, monkeyp
     assert writes == [102 * 50]
 
 
+@pytest.mark.parametrize("size", [10, 70_000, 3_000_000])
+async def test_a_frame_in_parts_is_one_frame_among_others(pair: Pair, size: int) -> None:
+    long = [b"{", b"x" * size, b"", b"}"]
+    pair.socket.send([b"before"])
+    pair.socket.send_one(long)
+    pair.socket.send([b"after"])
+    assert [(await pair.client.next())[1] for _ in range(3)] == [b"before", b"".join(long), b"after"]
+
+
+async def test_a_long_frame_is_not_copied(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = []
+    write = pair.transport.write
+    monkeypatch.setattr(pair.transport, "write", lambda data: (writes.append(data), write(data)))
+    long = b"x" * 70_000
+    pair.socket.send([b"before", long, b"after"])
+    pair.socket.send_one([b"{", long, b"}"])
+    assert sum(each is long for each in writes) == 2
+    assert len(writes) == 8
+
+
 async def test_control_frames_go_between(pair: Pair) -> None:
     pair.socket.send([b"one"])
     pair.socket.control(WSMsgType.PING, b"payload")

@@ -49,9 +49,12 @@ class EventFrames:
         """`universal.created` of a stream: more follows."""
         return b"".join((_CREATED, self._with_id(metadata), b"}"))
 
-    def answered(self, metadata: Json, response: bytes, error: Json | None = None) -> bytes:
-        """`universal.created` with the whole answer in it, the event's last frame. `response` holds `,"response":…`."""
-        return b"".join((_CREATED, self._with_id(metadata), response, _error_field(error), b"}"))
+    def answered(self, metadata: Json, response: bytes, error: Json | None = None) -> list[bytes]:
+        """`universal.created` with the whole answer in it, the event's last frame; `response` as by `response_value`.
+
+        In parts, which are not joined here: to copy 64 MiB takes 30 ms.
+        """
+        return [b"".join((_CREATED, self._with_id(metadata), _RESPONSE)), response, _error_field(error) + b"}"]
 
     def done(self, metadata: Json) -> bytes:
         """`universal.done`: the promise that the stream was whole."""
@@ -124,8 +127,8 @@ def error_body(error: BridgeError) -> bytes:
     return orjson.dumps(body)
 
 
-def response_field(body: bytes, content_type: str, *, raw: bool = False) -> bytes:
-    """`,"response":…` for an answer in one piece: JSON as it is, text as a string, other bytes as base64.
+def response_value(body: bytes, content_type: str, *, raw: bool = False) -> bytes:
+    """The `response` of an answer in one piece: JSON as it is, text as a string, other bytes as base64.
 
     `content_type` is the bare media type in lower case. Where it is empty the body itself says which of them it is.
     With `frames: raw` all that is no JSON is a run with its encoding: then a string, null and broken UTF-8 say which
@@ -133,16 +136,16 @@ def response_field(body: bytes, content_type: str, *, raw: bool = False) -> byte
     """
     means_json = content_type == "application/json" or content_type.endswith("+json")
     if body and (means_json or not content_type or content_type in _STREAMS) and is_json(body):
-        return _RESPONSE + body
+        return body
     if raw:
-        return _RESPONSE + _run(body)
+        return _run(body)
     if not body:
-        return _RESPONSE + b"null"
+        return b"null"
     if means_json:
-        return _RESPONSE + _malformed(body)
+        return _malformed(body)
     if _means_text(content_type) or (not content_type and _is_utf8(body)):
-        return _RESPONSE + _text(body)
-    return _RESPONSE + _base64(body)
+        return _text(body)
+    return _base64(body)
 
 
 def _means_text(content_type: str) -> bool:

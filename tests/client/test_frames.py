@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from bridge.client import Attempt, Failure, Frame, Metadata, Usage
-from bridge.wire.frames import EventFrames, response_field
+from bridge.wire.frames import EventFrames, response_value
 
 
 def frame(kind: str = "stream", **members: object) -> Frame:
@@ -121,7 +121,8 @@ def test_the_body_of_an_answer_in_one_piece_is_the_providers(
     """As the bridge writes it with `frames: raw`: to the byte."""
     metadata = {"step": "0", "headers": {"x": '"response":'}}
     frames = EventFrames(event_id, compat=False)
-    assert Frame.of(frames.answered(metadata, response_field(body, content_type, raw=True), error)).body == body
+    parts = frames.answered(metadata, response_value(body, content_type, raw=True), error)
+    assert Frame.of(b"".join(parts)).body == body
 
 
 def test_the_body_is_found_in_frames_that_somebody_else_wrote() -> None:

@@ -20,7 +20,7 @@ from bridge.errors import (
 )
 from bridge.wire.body import Shape, decoder_for
 from bridge.wire.dialects import StreamReader
-from bridge.wire.frames import EventFrames, error_body, error_object, heartbeat, refusal, response_field
+from bridge.wire.frames import EventFrames, error_body, error_object, heartbeat, refusal, response_value
 from bridge.wire.item import Item, Kind
 
 FRAMES = EventFrames(b'"my-request"', compat=False)
@@ -42,7 +42,7 @@ def response(item: Item) -> dict[str, Any]:
 
 def answer(body: bytes, content_type: str) -> dict[str, Any]:
     """What an answer in one piece says in its frame."""
-    said: dict[str, Any] = read(b"{" + response_field(body, content_type)[1:] + b"}")
+    said: dict[str, Any] = read(b'{"response":' + response_value(body, content_type) + b"}")
     return said
 
 
@@ -56,7 +56,7 @@ def test_a_stream_opens_without_a_response_and_is_done_without_one() -> None:
 
 
 def test_an_answer_in_one_piece_is_created_with_its_response() -> None:
-    assert read(FRAMES.answered(METADATA, response_field(b'{"a":1}', "application/json"))) == {
+    assert read(b"".join(FRAMES.answered(METADATA, b'{"a":1}'))) == {
         "type": "universal.created",
         "metadata": {"eventId": "my-request"} | METADATA,
         "response": {"a": 1},
@@ -65,8 +65,7 @@ def test_an_answer_in_one_piece_is_created_with_its_response() -> None:
 
 def test_a_failed_answer_has_response_and_error_side_by_side() -> None:
     error = UnknownProvider("no such provider")
-    field = response_field(error_body(error), "application/json")
-    said = read(FRAMES.answered(METADATA, field, error_object(error)))
+    said = read(b"".join(FRAMES.answered(METADATA, error_body(error), error_object(error))))
     assert list(said) == ["type", "metadata", "response", "error"]
     assert said["response"]["internalCode"] == said["error"]["code"] == 2008
 
@@ -92,7 +91,7 @@ def test_every_frame_echoes_the_event_id_as_it_came(raw: bytes) -> None:
     item = Item(b"{}")
     for frame in (
         frames.opened(METADATA),
-        frames.answered(METADATA, b',"response":1', error),
+        b"".join(frames.answered(METADATA, b"1", error)),
         frames.done(METADATA),
         frames.failed(METADATA, error),
         *frames.items([item, Item(b"x", Kind.TEXT)]),
@@ -272,7 +271,7 @@ def test_json_is_json_text_is_text_and_other_bytes_are_base64(
 
 def test_an_answer_s_json_is_spliced_in_untouched() -> None:
     body = b'{\n "a" : 1.0, "a": 1e400, "n": 123456789012345678901234567890 }\n'
-    assert response_field(body, "application/json") == b',"response":' + body
+    assert response_value(body, "application/json") is body
 
 
 # Whatever comes.
