@@ -104,7 +104,8 @@ class connect:  # noqa: N801 - to its callers it is a function
     `bridge = await connect(url)` works too, and wants a `bridge.close()`. Raises CannotConnect. `headers` go with the
     handshake, such as `cf-aig-*` settings for all events of the socket. After `heartbeat_s` without a word from the
     bridge it is pinged, after three times that the socket counts as lost; no single message may take longer. A socket
-    that is lost is dialled again as `reconnect` says, unless it is False; True is `Reconnect()`.
+    that is lost is dialled again as `reconnect` says, unless it is False; True is `Reconnect()`. Events over
+    `max_in_flight` wait for others to end: the bridge refuses what is over its own limit, 256 unless configured.
     """
 
     def __init__(
@@ -117,15 +118,17 @@ class connect:  # noqa: N801 - to its callers it is a function
         reconnect: Reconnect | bool = True,
         heartbeat_s: float | None = 20.0,
         timeout_s: float = 10.0,
+        max_in_flight: int = 256,
     ) -> None:
         again = Reconnect() if reconnect is True else reconnect or None
         self._door = Door(url, token, headers or {}, ssl, timeout_s)
         self._again = again
         self._heartbeat_s = heartbeat_s
+        self._max_in_flight = max_in_flight
         self._bridge: Bridge | None = None
 
     async def _open(self) -> Bridge:
-        line = Line(self._door, self._again, self._heartbeat_s)
+        line = Line(self._door, self._again, self._heartbeat_s, self._max_in_flight)
         await line.open()
         self._bridge = Bridge(line)
         return self._bridge

@@ -41,13 +41,16 @@ class Connection:
         self.loss: ConnectionLost | None = None
         """Why nothing can be sent any more."""
 
-    async def begin(self, inbox: Inbox, message: bytes) -> None:
-        """Send the message that starts an event. Raises ConnectionLost, and ValueError for a name that is in use."""
+    def take_in(self, inbox: Inbox) -> None:
+        """An event whose frames will come. Raises ConnectionLost, and ValueError for a name that is in use."""
         if self.loss is not None:
             raise ConnectionLost(str(self.loss), code=self.loss.code)
         if inbox.id in self._events:
             raise ValueError(f"an event named {inbox.id!r} is in flight on this socket")
         self._events[inbox.id] = inbox
+
+    async def begin(self, inbox: Inbox, message: bytes) -> None:
+        """Send the message that starts it."""
         inbox.message = next(self._messages)
         await self._send(self._socket.send_frame(message, WSMsgType.TEXT))
 
@@ -114,6 +117,7 @@ class Connection:
             await self._hold_up(inbox)
         if frame.is_last:
             del self._events[inbox.id]
+            inbox.on_over()
         inbox.put(frame)
 
     def _owner(self, frame: Frame) -> Inbox | None:
@@ -148,6 +152,7 @@ class Connection:
         self.loss = ConnectionLost(self._why or _LOST, code=code, events=names)
         for inbox in self._events.values():
             inbox.fail(self.loss)
+            inbox.on_over()
 
     async def _cancel(self, event_id: EventId) -> None:
         next(self._messages)

@@ -29,8 +29,9 @@ class Event:
         return self._inbox.id
 
     async def open(self) -> Self:
-        """Raises CannotConnect, ConnectionLost, and ValueError when an event of that name is in flight."""
-        self._connection = await self._line.connection()
+        """Waits for a connection with room. Raises CannotConnect, ConnectionLost, and ValueError when an event of that
+        name is in flight."""
+        self._connection = await self._line.place(self._inbox)
         try:
             await self._connection.begin(self._inbox, self._message)
         except BaseException:

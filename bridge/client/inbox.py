@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from copy import copy
 from typing import Final
 
@@ -19,6 +20,8 @@ class Inbox:
         self.id = event_id
         self.message: int | None = None
         """Its place among the messages of its socket, once sent: a refusal may name nothing else."""
+        self.on_over: Callable[[], None] = _nothing
+        """Called when it is in flight no more."""
         self._frames: deque[Frame] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
@@ -85,3 +88,6 @@ class Inbox:
         self._frames.clear()
         self._waiting_bytes = 0
         self._room.set()
+
+
+def _nothing() -> None: ...

@@ -11,6 +11,7 @@ from typing import Final
 from bridge.client.connection import LEFT, Connection
 from bridge.client.errors import CallFailed, CannotConnect, ConnectionLost
 from bridge.client.handshake import Door, opened
+from bridge.client.inbox import Inbox
 from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.client")
@@ -41,12 +42,13 @@ class Reconnect:
 
 
 class Line:
-    """At most one connection at a time. `connection` gives it, once there is one."""
+    """At most one connection at a time, and on it no more events than the bridge takes."""
 
-    def __init__(self, door: Door, reconnect: Reconnect | None, heartbeat_s: float | None) -> None:
+    def __init__(self, door: Door, reconnect: Reconnect | None, heartbeat_s: float | None, max_in_flight: int) -> None:
         self._door = door
         self._reconnect = reconnect
         self._heartbeat_s = heartbeat_s
+        self._room = asyncio.Semaphore(max_in_flight)
         self._tasks = Tasks()
         self._connection: Connection | None = None
         self._was_connected = False
@@ -66,8 +68,23 @@ class Line:
             await self.close()
             raise
 
-    async def connection(self) -> Connection:
-        """Waits for one, not for long. Raises CannotConnect or ConnectionLost where none will come."""
+    async def place(self, inbox: Inbox) -> Connection:
+        """The connection on which an event may begin, once there is one with room.
+
+        Raises CannotConnect or ConnectionLost where none will come, and ValueError for a name that is in use.
+        """
+        await self._room.acquire()
+        try:
+            connection = await self._connected()
+            connection.take_in(inbox)
+        except BaseException:
+            self._room.release()
+            raise
+        inbox.on_over = self._room.release
+        return connection
+
+    async def _connected(self) -> Connection:
+        """Waits for a connection, not for long."""
         self._check()
         while self._connection is None:
             await self._settling()

@@ -80,8 +80,12 @@ def chain(first: AnyStep, fallback: Iterable[AnyStep], config: Mapping[str, Any]
 
 
 def create(event_id: EventId, request: Request) -> bytes:
-    """The message that starts an event. Raises TypeError for what JSON cannot hold."""
-    return orjson.dumps({"type": "universal.create", "eventId": event_id, "request": as_json(request)})
+    """The message that starts an event, whatever name the request itself has. Raises TypeError for what JSON cannot
+    hold."""
+    written = as_json(request)
+    if isinstance(written, Mapping) and "eventId" in written:
+        written = {**written, "eventId": event_id}  # which would win over the one beside it
+    return orjson.dumps({"type": "universal.create", "eventId": event_id, "request": written})
 
 
 def cancel(event_id: EventId) -> bytes:

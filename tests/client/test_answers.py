@@ -91,6 +91,39 @@ async def test_many_at_once_on_one_socket() -> None:
     assert [(answer.metadata.event_id, answer.text) for answer in found] == [(name, "hello") for name in names]
 
 
+async def test_more_than_the_bridge_takes_at_once_wait_for_room() -> None:
+    async with bridged(*[streams(*WHOLE)] * 600) as (bridge, _):
+        found = await asyncio.gather(*[bridge.request(*CHAT) for _ in range(600)])
+    assert [answer.text for answer in found] == ["Hello"] * 600
+
+
+async def test_room_is_given_back_by_those_that_are_left_fail_or_cannot_begin() -> None:
+    plays = *[streams(said("a"), SILENCE)] * 3, *[refuses()] * 3, answers()
+    async with serving(*plays) as (url, provider, _), connect(url, max_in_flight=2) as bridge:
+        for _ in range(3):
+            async with bridge.stream(*CHAT, event_id="left"):
+                with pytest.raises(ValueError, match="left"):
+                    await bridge.request(*CHAT, event_id="left")
+        for _ in range(3):
+            with pytest.raises(EventFailed):
+                await bridge.request(*CHAT)
+        assert (await bridge.request(*CHAT)).response == {"ok": True}
+        await provider.played[0].over.wait()
+
+
+async def test_one_that_waits_for_room_may_be_given_up() -> None:
+    plays = streams(said("a"), SILENCE), answers()
+    async with serving(*plays) as (url, provider, _), connect(url, max_in_flight=1) as bridge:
+        async with bridge.stream(*CHAT):
+            waiting = asyncio.create_task(bridge.request(*CHAT))
+            await turns()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert (await bridge.request(*CHAT)).response == {"ok": True}
+    assert len(provider.played) == 2
+
+
 async def test_a_fallback_answers_where_the_first_step_does_not() -> None:
     """Each step has its own headers, for they may be credentials; the settings are for all, but for its own."""
     plays = answers(b"{}", 503), answers(b"{}", 503), streams(*WHOLE)

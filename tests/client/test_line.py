@@ -182,6 +182,19 @@ async def test_a_new_event_waits_for_a_connection_but_not_for_ever(pauses: Pause
             await waiting
 
 
+async def test_what_waits_for_room_is_served_over_the_new_socket() -> None:
+    async with (
+        serving(streams(said("a"), SILENCE), answers()) as (url, _, server),
+        connect(url, reconnect=AT_ONCE, max_in_flight=1) as bridge,
+        bridge.stream(*CHAT),
+    ):
+        waiting = asyncio.create_task(bridge.request(*CHAT))
+        await turns()
+        for session in server._sessions:
+            session._socket.abort()
+        assert (await waiting).response == {"ok": True}
+
+
 async def test_a_new_event_that_is_given_up_while_it_waits_is_never_sent(pauses: Pauses) -> None:
     async with door(crash, answer_all, reconnect=LATER) as (bridge, _):
         await pauses.next()

@@ -9,7 +9,7 @@ from bridge.client import Config, Step
 from bridge.client.steps import cancel, chain, create
 from bridge.settings import SETTINGS, StepSettings
 from bridge.wire import messages
-from bridge.wire.messages import Create, Limits, parse
+from bridge.wire.messages import Create, EventId, Limits, parse
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,12 @@ def test_the_settings_of_a_chain_are_beside_its_steps() -> None:
     step = {"provider": "openai", "endpoint": ""}
     assert chain(Step("openai"), [step], {"maxAttempts": 2}) == {"config": {"maxAttempts": 2}, "steps": [step, step]}
     assert chain(Step("openai"), (), None) == {"steps": [step]}
+
+
+def test_the_name_that_is_given_wins_over_the_requests_own() -> None:
+    created = parse(create("given", {"provider": "openai", "eventId": "own"}), StepSettings(), Limits())
+    assert isinstance(created, Create)
+    assert created.event_id == EventId("given", b'"given"')
 
 
 def test_bytes_of_json_stay_as_they_are() -> None:
