@@ -100,10 +100,10 @@ async def test_more_than_the_bridge_takes_at_once_wait_for_room() -> None:
 async def test_room_is_given_back_by_those_that_are_left_fail_or_cannot_begin() -> None:
     plays = *[streams(said("a"), SILENCE)] * 3, *[refuses()] * 3, answers()
     async with serving(*plays) as (url, provider, _), connect(url, max_in_flight=2) as bridge:
-        for _ in range(3):
-            async with bridge.stream(*CHAT, event_id="left"):
-                with pytest.raises(ValueError, match="left"):
-                    await bridge.request(*CHAT, event_id="left")
+        for number in range(3):
+            async with bridge.stream(*CHAT, event_id=number):
+                with pytest.raises(ValueError, match=str(number)):
+                    await bridge.request(*CHAT, event_id=number)
         for _ in range(3):
             with pytest.raises(EventFailed):
                 await bridge.request(*CHAT)
