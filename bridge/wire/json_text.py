@@ -1,7 +1,9 @@
 """What must be known of a JSON text without taking it apart: is it any, how deep it nests, do its escapes pair up."""
 
+import codecs
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import accumulate, islice
 from typing import Final
 
@@ -18,6 +20,8 @@ _SIGNS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # as signed bytes
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _CLOSERS: Final = {ord("["): b"]", ord("{"): b"}"}
 _PART_BYTES: Final = 1 << 16
+TURN_BYTES: Final = 1 << 20
+_utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 _HEAD_TOKENS: Final = 1 << 16
 
 _SURROGATES: Final = re.compile(
@@ -38,11 +42,38 @@ def is_json(text: bytes) -> bool:
     What nests deeper than about a thousand levels is not looked into, and counts as none.
     """
     try:
-        if not text.isascii():
-            text.decode()  # msgspec does not look at the UTF-8 of what it skips
+        check_utf8(text)  # msgspec does not look at what it skips
         return _is_skimmed(text) or _is_skimmed(without_lone_surrogates(text))
     except (UnicodeDecodeError, RecursionError):
         return False
+
+
+def check_utf8(text: bytes) -> None:
+    """Raises UnicodeDecodeError. A long text is looked at in parts, so that a thread doing it lets others run."""
+    if text.isascii():
+        return
+    if len(text) <= TURN_BYTES:
+        text.decode()
+        return
+    decode = _utf8_decoder().decode
+    for part in _parts(text):
+        decode(part)
+    decode(b"", True)
+
+
+def copied(span: msgspec.Raw) -> bytes:
+    """The bytes of a span; long ones in parts, as above."""
+    view = memoryview(span)
+    if len(view) <= TURN_BYTES:
+        return bytes(view)
+    copy = BytesIO()
+    copy.writelines(_parts(view))
+    return copy.getvalue()
+
+
+def _parts(text: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(text)
+    return (view[start : start + TURN_BYTES] for start in range(0, len(view), TURN_BYTES))
 
 
 def _is_skimmed(text: bytes) -> bool:

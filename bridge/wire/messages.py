@@ -11,7 +11,7 @@ import msgspec
 from bridge.errors import BadField, BadMessage, BridgeError, TooLarge, UnknownType
 from bridge.settings import StepSettings
 from bridge.wire import parsing
-from bridge.wire.json_text import HARMLESS, closed_above, deeper_than, without_lone_surrogates
+from bridge.wire.json_text import HARMLESS, check_utf8, closed_above, copied, deeper_than, without_lone_surrogates
 from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
 from bridge.wire.steps import Limits, Request, Step, StepReader
 
@@ -113,8 +113,7 @@ class _Message:
         self.request = self._members.request
 
     def _read(self, data: bytes) -> _Members:
-        if not data.isascii():
-            data.decode()  # msgspec does not look at the UTF-8 of what it skips
+        check_utf8(data)  # msgspec does not look at what it skips
         try:
             return self._decode(data)
         except msgspec.DecodeError:
@@ -148,11 +147,11 @@ class _Message:
         A span is a view: it shows what stands in its place. Where lone surrogates were replaced, the original is put
         there for the moment.
         """
-        found = bytes(span)
+        found = copied(span)
         if self._shown is None or HARMLESS not in found:
             return found
         self._shown[:] = self._data
-        found = bytes(span)
+        found = copied(span)
         self._shown[:] = self._harmless
         return found
 

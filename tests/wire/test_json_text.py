@@ -4,11 +4,21 @@ import json
 import re
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.wire.json_text import HARMLESS, closed_above, deeper_than, is_json, without_lone_surrogates
+from bridge.wire.json_text import (
+    HARMLESS,
+    TURN_BYTES,
+    check_utf8,
+    closed_above,
+    copied,
+    deeper_than,
+    is_json,
+    without_lone_surrogates,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.sampled_from('[]{}"\\a\ud83d\ude00\u2028é'), max_size=6),
@@ -181,3 +191,28 @@ def test_what_stands_before_the_cut_is_kept() -> None:
 def test_it_is_not_looked_for_without_end() -> None:
     assert closed_above(8, b"[" + b"[]," * 100_000 + b"[" * 100) is None
     assert closed_above(8, b'["' + b"x" * 1_000_000 + b'",' + b"[" * 100) is not None
+
+
+# Long texts, which are gone through in parts
+
+
+LONG = ("é" * TURN_BYTES).encode()
+
+
+@pytest.mark.parametrize("before", [b"", b"x", b"xx"])
+def test_utf_8_is_right_wherever_a_part_ends(before: bytes) -> None:
+    check_utf8(before + LONG)
+
+
+@pytest.mark.parametrize(
+    "text", [b"\xff", b"\xc3", LONG[:-1], LONG + b"\xff", b"\xff" + LONG, LONG + b"\xc3", LONG[:TURN_BYTES] + b"\x80"]
+)
+def test_utf_8_that_is_broken_anywhere_is_found(text: bytes) -> None:
+    with pytest.raises(UnicodeDecodeError):
+        check_utf8(text)
+
+
+@pytest.mark.parametrize("size", [0, 1, TURN_BYTES, TURN_BYTES + 1, 3 * TURN_BYTES - 1])
+def test_a_copy_is_the_same_bytes(size: int) -> None:
+    text = (LONG * 2)[:size]
+    assert copied(msgspec.Raw(text)) == text
