@@ -49,9 +49,8 @@ class Sdk:
         raise NotImplementedError
 
     @staticmethod
-    def status_of(error: Exception) -> int:
-        status: int = error.status_code  # type: ignore[attr-defined]  # of whichever SDK
-        return status
+    def status_of(error: Any) -> int:
+        return int(error.status_code)
 
     def pick(self, module: str, plain: str, with_loop: str) -> Any:
         return getattr(import_module(module), with_loop if self.has_loop else plain)
@@ -174,9 +173,8 @@ class GoogleGenAi(Sdk):
         return await done(self.client.models.generate_content(model="small", contents=contents, **more))
 
     @staticmethod
-    def status_of(error: Exception) -> int:
-        status: int = error.code  # type: ignore[attr-defined]  # google.genai.errors.APIError
-        return status
+    def status_of(error: Any) -> int:
+        return int(error.code)
 
 
 class Mistral(Sdk):
