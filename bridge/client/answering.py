@@ -27,8 +27,8 @@ class Answering:
 
     async def open(self) -> Self:
         """Returns when the answer begins. Raises CannotConnect, ConnectionLost and EventFailed."""
+        await self._event.open()
         try:
-            await self._event.open()
             first = await self._next()
             assert first is not None, "an event has a frame, or an error"
             self._begin(first)

@@ -11,7 +11,7 @@ from bridge.client import steps
 from bridge.client.errors import ConnectionLost, EventFailed
 from bridge.client.frames import EventId, Failure, Frame, Metadata
 from bridge.client.inbox import Inbox
-from bridge.client.watch import PINGS, Watch
+from bridge.client.watch import Watch
 from bridge.errors import SlowClient
 from bridge.tasks import Tasks
 
@@ -36,7 +36,6 @@ class Connection:
         self._tasks = Tasks()
         self._goodbye = asyncio.Lock()
         self._watch = Watch(heartbeat_s, self._ping, self._on_silence)
-        self._silence_s = heartbeat_s
         self._why: str | None = None
         self.loss: ConnectionLost | None = None
         """Why nothing can be sent any more."""
@@ -101,9 +100,9 @@ class Connection:
                 case WSMsgType.PONG:
                     pass
                 case WSMsgType.CLOSE:
-                    reason = f"{message.data} {message.extra or ''}".rstrip()
-                    self._why = self._why or f"the bridge closed the socket: {reason}"
-                    return int(message.data)
+                    reason = f": {message.data} {message.extra or ''}".rstrip() if message.data else ""
+                    self._why = self._why or f"the bridge closed the socket{reason}"
+                    return message.data or None
                 case WSMsgType.CLOSED | WSMsgType.CLOSING:
                     return None
                 case _:
@@ -121,11 +120,12 @@ class Connection:
         inbox.put(frame)
 
     def _owner(self, frame: Frame) -> Inbox | None:
-        event_id = frame.metadata.event_id
+        event_id, error = frame.metadata.event_id, frame.error
         if event_id is not None:
             return self._events.get(event_id)
-        index = None if frame.error is None else frame.error.message_index
-        return next((inbox for inbox in self._events.values() if inbox.message == index), None)
+        if error is None or error.message_index is None:
+            return None
+        return next((inbox for inbox in self._events.values() if inbox.message == error.message_index), None)
 
     async def _hold_up(self, inbox: Inbox) -> None:
         """Leaves the socket unread, which the bridge feels and then the provider. But not while others go hungry."""
@@ -142,7 +142,7 @@ class Connection:
             self._watch.is_deaf = False
 
     def _give_up(self, inbox: Inbox) -> None:
-        message = f"nobody took its frames for {PATIENCE_S:g} s while other events waited behind them"
+        message = f"other events waited for {PATIENCE_S:g} s behind its frames, which nobody took"
         failure = Failure(SlowClient.code, message, SlowClient.source)
         inbox.fail(EventFailed(failure, Metadata(event_id=inbox.id, status=SlowClient.status, success=False)))
         self.cancel(inbox)
@@ -161,9 +161,8 @@ class Connection:
     def _ping(self) -> None:
         self._say(self._socket.ping())
 
-    def _on_silence(self) -> None:
-        assert self._silence_s is not None
-        self._why = f"the bridge was silent for {PINGS * self._silence_s:g} s"
+    def _on_silence(self, silent_s: float) -> None:
+        self._why = f"the bridge was silent for {silent_s:.0f} s"
         self._tasks.start(self._drop(), "end of a silent socket")
 
     async def _drop(self) -> None:

@@ -31,6 +31,8 @@ class Event:
     async def open(self) -> Self:
         """Waits for a connection with room. Raises CannotConnect, ConnectionLost, and ValueError when an event of that
         name is in flight."""
+        if self._connection is not None or self._inbox.is_left:
+            raise RuntimeError("an event is opened once")
         self._connection = await self._line.place(self._inbox)
         try:
             await self._connection.begin(self._inbox, self._message)
@@ -52,6 +54,8 @@ class Event:
 
     async def take(self) -> Frame | None:
         """The next frame, None after the last."""
+        if self._connection is None:
+            raise RuntimeError("not open: enter it by `with` or `async with`")
         return await self._inbox.take()
 
     async def __aenter__(self) -> Self:

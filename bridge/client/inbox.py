@@ -29,7 +29,7 @@ class Inbox:
         self._room.set()
         self._error: CallFailed | None = None
         self.is_over = False
-        """The last frame has come, or none can come any more."""
+        """The last frame has come."""
         self.is_left = False
         """Nobody takes from it any more."""
         self.is_hungry = False

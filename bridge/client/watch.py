@@ -9,9 +9,9 @@ PINGS: Final = 3
 
 
 class Watch:
-    """One timer per socket. `is_deaf` is set while nobody reads the socket: what came then was not heard."""
+    """One timer per socket; `on_dead` is told for how many seconds it was silent."""
 
-    def __init__(self, silence_s: float | None, ping: Callable[[], None], on_dead: Callable[[], None]) -> None:
+    def __init__(self, silence_s: float | None, ping: Callable[[], None], on_dead: Callable[[float], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._silence_s = silence_s
         self._ping = ping
@@ -19,6 +19,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = self._loop.time()
         self.is_deaf = False
+        """Nobody reads the socket: what comes is not heard."""
 
     def start(self) -> None:
         if self._silence_s is not None:
@@ -36,7 +37,7 @@ class Watch:
             self.heard()
         silent_s = self._loop.time() - self._heard_at
         if silent_s >= PINGS * silence_s:
-            self._on_dead()
+            self._on_dead(silent_s)
             return
         if silent_s >= silence_s:
             self._ping()

@@ -254,6 +254,21 @@ async def test_a_request_drops_what_came_before_a_restart(again: Plays, items: i
     assert (answer.response is None) is bool(items)
 
 
+async def test_a_stream_that_was_not_entered_says_so_and_is_entered_once() -> None:
+    async with bridged(streams(*WHOLE)) as (bridge, _):
+        stream = bridge.stream(*CHAT)
+        with pytest.raises(RuntimeError, match="async with"):
+            await anext(stream)
+        async with stream:
+            with pytest.raises(RuntimeError, match="once"):
+                await stream.open()
+            assert (await stream.collect()).text == "Hello"
+        never = bridge.stream(*CHAT)
+        never.close()
+        with pytest.raises(RuntimeError, match="once"):
+            await never.open()
+
+
 async def test_what_json_cannot_hold_raises_before_anything_is_sent() -> None:
     async with bridged(answers()) as (bridge, provider):
         for query in (object(), {1: 2}, "\ud83d"):

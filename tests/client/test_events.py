@@ -197,6 +197,16 @@ async def test_when_the_socket_ends_so_does_every_event_and_says_why(script, why
             await bridge.create(ask("three")).__aenter__()
 
 
+async def test_a_close_frame_need_not_have_a_reason() -> None:
+    async def close(socket: web.WebSocketResponse) -> None:
+        await socket._writer.send_frame(b"", WSMsgType.CLOSE)
+
+    async with door(heard(close), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
+        with pytest.raises(ConnectionLost, match=r"^the bridge closed the socket$") as lost:
+            await anext(event)
+        assert lost.value.code is None
+
+
 async def test_leaving_the_bridge_ends_an_event_that_somebody_else_still_takes():
     async def wait(socket: web.WebSocketResponse) -> None:
         assert (await socket.receive()).type is WSMsgType.CLOSE

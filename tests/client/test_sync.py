@@ -176,6 +176,22 @@ async def test_closing_ends_what_another_thread_waits_for() -> None:
         assert isinstance(await use(ask), ConnectionLost)
 
 
+UNCLOSED = """
+import sys
+from bridge.client.sync import connect
+print(connect(sys.argv[1]).request("openai", "chat/completions", {}).response)
+"""
+
+
+async def test_a_script_that_closes_nothing_ends_all_the_same() -> None:
+    async with serving(answers()) as (url, _, _):
+        script = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", UNCLOSED, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        assert await script.communicate() == (b"{'ok': True}\n", b"")
+        assert script.returncode == 0
+
+
 SCRIPT = """
 import sys
 from bridge.client.sync import connect

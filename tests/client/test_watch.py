@@ -1,5 +1,7 @@
 """Whether the bridge is still there."""
 
+import pytest
+
 from bridge.client.watch import Watch
 from tests.clock import advance, turns
 
@@ -12,7 +14,8 @@ class Seen:
     def ping(self) -> None:
         self.pings += 1
 
-    def die(self) -> None:
+    def die(self, silent_s: float) -> None:
+        assert silent_s == pytest.approx(60, abs=1)
         self.is_dead = True
 
 
