@@ -22,7 +22,6 @@ PROGRAMS = [
 ]
 
 
-@pytest.mark.skipif("## Python client" not in README, reason="the README has no section on the client")
 @pytest.mark.parametrize(
     ("marks", "tape", "told"),
     [
