@@ -1,17 +1,21 @@
 """Universal Bridge: a self-hosted WebSocket gateway to every AI provider.
 
-Five words. A *session* is one client's socket. An *event* is one request on it, named by its `eventId`. A *chain* is
-the event's list of steps, and decides what to try next. A *step* is one provider call. A *relay* runs one event from
-its first message to its last frame.
+Five words. A *session* is one client's socket. An *event* is one request on it, named by its `eventId`. A *chain*
+is the event's list of steps, and decides what to try next. A *step* is one provider call. A *relay* runs one event
+from its first message to its last frame.
 
-The way of one message: `server` upgrades and authenticates; `session` parses a message (`wire.messages`) and starts a
-task for it; `relay` asks the chain (`policy.chain`) what to try, and lets an `attempt` try it (`upstream.http`); a
-`passage` passes the stream on, read by read, through a decoder (`wire.body`), a reader that knows what items mean
-(`wire.dialects`) and the encoder of frames (`wire.frames`).
+The way of one message: `server` upgrades and authenticates (`handshake`); `session` parses a message
+(`wire.messages`) and starts a task for it; `relay.event_relay` asks the chain (`policy.chain`) what to try, and
+lets a `relay.attempt` try it (`upstream.http`); a `relay.passage` passes the stream on, read by read, through a
+decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and the encoder of frames
+(`wire.frames`).
 
-Imports point down only: cli → server | client → session → relay → upstream → policy → wire → settings, providers,
-redact → errors. `wire`, `policy`, `redact` and `errors` are pure: no event loop, no network, no disk, no clock, no
-chance. A contract in `pyproject.toml` keeps it so.
+Imports point down only: cli → transports → server | client → session → relay → upstream → policy → wire → config →
+providers, settings → errors, redact. `wire`, `policy`, `providers`, `settings`, `redact` and `errors` are pure: no
+event loop, no network, no disk, no clock, no chance. Contracts in `pyproject.toml` keep it so.
+
+Around it: `client` and `transports` are for those who call a bridge from Python, `testing` and `pytest_plugin` for
+those who test against one, `upstream.tape` and its neighbours for recorded traffic.
 """
 
 __version__ = "0.1.0"

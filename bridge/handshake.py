@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from bridge.checks import is_loopback
+from bridge.config.checks import is_loopback
+from bridge.config.gateways import Gateway, authenticate
 from bridge.errors import BadField, OriginRefused, Unauthorized
-from bridge.gateways import Gateway, authenticate
 
 TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
 _TOKEN_PROTOCOL: Final = TOKEN_HEADER + "."

@@ -7,11 +7,9 @@ from typing import Final
 
 from aiohttp import web
 
-from bridge.budget import Budget
 from bridge.config import Config
+from bridge.config.gateways import Gateway
 from bridge.errors import BadField, BadMessage, Draining, OutOfMemoryBudget, UnknownGateway
-from bridge.event import Shared
-from bridge.gateways import Gateway
 from bridge.handshake import (
     TOKEN_HEADER,
     check_origin,
@@ -22,10 +20,12 @@ from bridge.handshake import (
     offered_protocols,
 )
 from bridge.http_errors import WEBSOCKET_WANTED, Connection, UpgradeRequired, own_errors
-from bridge.plan import Ground
 from bridge.policy.breaker import Breakers
+from bridge.relay.budget import Budget
+from bridge.relay.event import Shared
+from bridge.relay.plan import Ground
 from bridge.session import Session, Terms
-from bridge.settings import from_headers
+from bridge.settings.step import from_headers
 from bridge.tls import server_context
 from bridge.upstream.http import Upstream
 from bridge.websocket import CLOSE_GRACE_S, ClientSocket

@@ -10,13 +10,21 @@ from typing import Final, assert_never
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from bridge.budget import Budget, Hold
-from bridge.errors import BridgeError, Cancelled, Draining, EventIdInFlight, SlowClient, TooManyInFlight
-from bridge.event import Shared
-from bridge.plan import Ground
-from bridge.relay import OFF_LOOP_BYTES, EventRelay, new_id
-from bridge.server_settings import ServerSettings
-from bridge.settings import StepSettings
+from bridge.errors import (
+    BridgeError,
+    Cancelled,
+    Draining,
+    EventIdInFlight,
+    OutOfMemoryBudget,
+    SlowClient,
+    TooManyInFlight,
+)
+from bridge.relay.budget import Budget, Hold
+from bridge.relay.event import Shared
+from bridge.relay.event_relay import OFF_LOOP_BYTES, EventRelay, new_id
+from bridge.relay.plan import Ground
+from bridge.settings.server import ServerSettings
+from bridge.settings.step import StepSettings
 from bridge.tasks import Tasks
 from bridge.watch import Watch, times_of
 from bridge.websocket import ClientSocket
@@ -58,6 +66,7 @@ class Session:
         self._shared = shared
         self._limits = limits_of(server)
         self._budget = Budget(server.max_buffered_bytes, "this socket", memory)
+        self._arrival = Hold(self._budget)
         self._room = asyncio.Event()
         self._events: dict[str | int, EventRelay] = {}
         self._tasks = Tasks()
@@ -66,7 +75,7 @@ class Session:
         self._unread_answers = 0
         self._is_draining = self._is_closing = False
         self._watch = Watch(socket, times_of(server, terms.heartbeat_s), self._beat, self._on_slow_client)
-        socket.on_gone = self._on_gone
+        socket.on_gone, socket.on_arrival = self._on_gone, self._on_arrival
 
     async def run(self) -> None:
         """Reads until the client leaves or is sent away. Then its events end, and nothing is left open."""
@@ -79,6 +88,7 @@ class Session:
             await self._closing.wait_all()
             await self._socket.let_go()
             await self._tasks.wait_all()
+            self._arrival.drop()
 
     def drain(self) -> None:
         """No new events; close as soon as there are none. May be called again."""
@@ -97,6 +107,8 @@ class Session:
             if not received % MESSAGES_PER_TURN:
                 await asyncio.sleep(0)
             message = await self._response.receive()
+            self._arrival.drop()
+            self._socket.arrived_bytes = 0
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     await self._take(message.data)
@@ -107,6 +119,7 @@ class Session:
                     pass
                 case _:
                     return
+            del message  # 64 MiB, it may be, and the next one may be long in coming
 
     async def _may_answer(self) -> None:
         """A client that takes no answers may ask for some more of them, but not for any number."""
@@ -199,6 +212,13 @@ class Session:
     def _on_slow_client(self) -> None:
         self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
         self._close(WSCloseCode.POLICY_VIOLATION, b"too slow")
+
+    def _on_arrival(self, size: int) -> None:
+        """More of a long message is there. It has no event yet that could be told, so the socket is."""
+        try:
+            self._arrival.add(size, overdraw=True)
+        except OutOfMemoryBudget:
+            self._close(WSCloseCode.TRY_AGAIN_LATER, b"out of memory")
 
     def _on_gone(self) -> None:
         self._cancel_all(Cancelled("the socket was closed"))

@@ -2,8 +2,8 @@
 
 import ssl
 
-from bridge.problems import ConfigError, Problem
-from bridge.server_settings import ServerSettings
+from bridge.config.problems import ConfigError, Problem
+from bridge.settings.server import ServerSettings
 
 
 def server_context(server: ServerSettings) -> ssl.SSLContext | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import WSMsgType
 
-from bridge.server_settings import ServerSettings
+from bridge.settings.server import ServerSettings
 from bridge.websocket import ClientSocket
 
 

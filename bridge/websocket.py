@@ -15,6 +15,9 @@ from aiohttp import WSMsgType, web
 CLOSE_GRACE_S: Final = 5.0
 """How long a client may take to read what is left for it, and to answer a close frame; then it is let go of."""
 
+LONG_BYTES: Final = 1 << 20
+"""A message that is longer counts while it is on its way in; up to here it may wait in aiohttp's buffers anyway."""
+
 _FIN: Final = 0x80
 _SHORT: Final = struct.Struct("!BB").pack
 _MEDIUM: Final = struct.Struct("!BBH").pack
@@ -42,14 +45,21 @@ class ClientSocket(asyncio.Protocol):
         self._gone = asyncio.Event()
         self.on_gone: Callable[[], None] = _nothing
         """Called when the connection is lost."""
+        self.on_arrival: Callable[[int], None] = _nothing
+        """Called with the size of each read that belongs to a long message which is not whole yet."""
         self.heard_at = self._loop.time()
         """When something came from the client last, be it a part of a message."""
+        self.arrived_bytes = 0
+        """Since somebody set this to 0, when a message was whole."""
         self._transport.set_protocol(self)
 
     # What asyncio calls.
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
+        self.arrived_bytes += len(data)
+        if self.arrived_bytes > LONG_BYTES:
+            self.on_arrival(len(data))
         self._handler.data_received(data)
 
     def eof_received(self) -> None:
@@ -172,7 +182,7 @@ class ClientSocket(asyncio.Protocol):
             self._transport.write(data)
 
 
-def _nothing() -> None: ...
+def _nothing(*_: object) -> None: ...
 
 
 if sys.platform == "linux":

@@ -6,14 +6,14 @@ from typing import Any
 
 import orjson
 
-from bridge.budget import Budget, Hold
 from bridge.errors import Cancelled
-from bridge.event import Shared
-from bridge.plan import Ground
 from bridge.policy.breaker import Breakers
 from bridge.providers import REGISTRY, Provider, make_provider
-from bridge.relay import EventRelay
-from bridge.settings import StepSettings
+from bridge.relay.budget import Budget, Hold
+from bridge.relay.event import Shared
+from bridge.relay.event_relay import EventRelay
+from bridge.relay.plan import Ground
+from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
 from bridge.wire.messages import Create, Limits, parse
 from tests.clock import advance, turns

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from bridge.config.gateways import Gateway, Token
 from bridge.errors import BadField, OriginRefused, Unauthorized
-from bridge.gateways import Gateway, Token
 from bridge.handshake import (
     check_origin,
     check_token,

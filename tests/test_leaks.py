@@ -11,15 +11,18 @@ from typing import NamedTuple
 import pytest
 from aiohttp import WSMsgType
 
-from bridge.event import Event
-from bridge.passage import Passage
-from bridge.relay import EventRelay
+from bridge.errors import BridgeError
+from bridge.relay.attempt import Attempt
+from bridge.relay.event import Event
+from bridge.relay.event_relay import EventRelay
+from bridge.relay.passage import Passage
 from bridge.server import Server
 from tests.clock import turns, until
-from tests.harness import config_of, connected, running
+from tests.harness import config_of, connected, is_last, running
+from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 from tests.raw_client import UPGRADE, RawClient, dialled, frame, upgraded
 from tests.sibling import HEAD, chunk
-from tests.stage import DONE, FINISH, ROLE, said, step
+from tests.stage import DONE, FINISH, OVERLOADED, ROLE, said, step
 from tests.upstream.provider import Line, Provider
 
 COUNT = 100
@@ -150,6 +153,50 @@ async def test_events_that_end_well_share_one_connection_and_leave_nothing_behin
         await back_to(before)
 
 
+@pytest.mark.parametrize(
+    ("changed", "play"),
+    [
+        ({}, refuses()),
+        ({}, answers(status=503)),
+        ({}, Plays([b'{"a":', RESET], content_type=JSON)),
+        ({}, Plays([b"x" * 3_000_000], content_type=JSON)),
+        ({}, streams(RESET)),
+        ({}, streams(ROLE, said("a"), RESET)),
+        ({}, streams(ROLE, said("a"))),
+        ({}, streams(ROLE, OVERLOADED)),
+        ({}, streams(b"data: " + b"x" * 3_000_000)),
+        ({"config": {"requestTimeout": 20}}, streams(ROLE, SILENCE)),
+        ({"config": {"idleTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
+        ({"config": {"totalTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
+        ({"config": {"onBreak": "restart"}}, streams(ROLE, said("a"), RESET)),
+        ({"provider": "nobody"}, None),
+        ({"endpoint": "../x"}, None),
+        ({"provider": 5}, None),
+        ({"eventId": 1.5}, None),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 2])
+async def test_nor_does_a_failed_one_wait_for_the_collector(
+    tmp_path: Path, changed: dict[str, object], play: Plays | None, steps: int
+) -> None:
+    """An error's traceback keeps alive what its frames worked on, and they the error."""
+    text = "[server]\nmax_item_bytes = 1_000_000\nmax_buffered_bytes = 2_000_000\n"
+    provider = ScriptedProvider(*([play] * steps * 2 if play else []))
+    async with running(config_of(text, tmp_path), provider) as server, connected(server) as client:
+        before = parts_of_events()
+        gc.disable()
+        try:
+            for _ in range(2):
+                await client.create([{"eventId": "a", **step(), **changed}] * steps)
+                while not (is_last(await client.receive())):
+                    pass
+                await turns()
+            client.frames.clear()
+            assert parts_of_events() <= before
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Path, steps: int) -> None:
     """It may be 64 MiB long, and its budget is given back at its end."""
@@ -169,7 +216,7 @@ async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Pa
 
 
 def parts_of_events() -> int:
-    return sum(isinstance(each, EventRelay | Event | Passage) for each in gc.get_objects())
+    return sum(isinstance(each, EventRelay | Event | Attempt | Passage | BridgeError) for each in gc.get_objects())
 
 
 async def _one_that_ends_well(server: Server) -> None:

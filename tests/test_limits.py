@@ -1,8 +1,9 @@
 """How much a client may make the bridge hold: of its messages, of answers to it, of what it does not read."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -203,3 +204,48 @@ async def _stands_still(client: RawClient) -> None:
     while left != transport.get_write_buffer_size():
         left = transport.get_write_buffer_size()
         await turns(500)
+
+
+# Long messages on their way in
+
+LONG = """
+[server]
+max_message_bytes = 8_000_000
+max_buffered_bytes = 8_000_000
+memory_budget_bytes = 16_000_000
+"""
+
+
+async def test_messages_that_are_not_whole_yet_count_too(tmp_path: Path) -> None:
+    """One byte short of their end: whoever would make the bridge hold too much is sent away, and the others go on."""
+    part = frame(b"x" * 7_000_000)[:-1]
+    async with running(config_of(LONG, tmp_path), ScriptedProvider(answers())) as server, connected(server) as other:
+        async with upgraded(server) as one, upgraded(server) as two, upgraded(server) as three:
+            await one.send(part)
+            await two.send(part)
+            sending = asyncio.create_task(three.send(part))
+            assert await three.closed() == 1013
+            with suppress(ConnectionError):
+                await sending
+            for client in (one, two):
+                await client.send(b"x")
+                assert (await client.hear())["error"]["code"] == 9001
+            assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
+            for client in (one, two):
+                await client.send(part + b"x")
+                assert (await client.hear())["error"]["code"] == 9001
+
+
+async def test_an_idle_socket_does_not_hold_on_to_what_was_said_last(tmp_path: Path) -> None:
+    async with running(config_of(LONG, tmp_path), ScriptedProvider()) as server, upgraded(server) as client:
+        await client.send(frame(b"x"))
+        await client.hear()
+        tracemalloc.start()
+        try:
+            await client.send(frame(b"x" * 7_000_000))
+            await client.hear()
+            await turns()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1_000_000

@@ -1,5 +1,6 @@
 """Everything in the README is run, or checked against the tables that the code itself uses."""
 
+import ast
 import asyncio
 import os
 import re
@@ -14,8 +15,8 @@ import pytest
 from bridge.config import GATEWAY, PROVIDER, load
 from bridge.errors import all_errors
 from bridge.providers import ALIASES, REGISTRY
-from bridge.server_settings import SERVER
-from bridge.settings import SETTINGS
+from bridge.settings.server import SERVER
+from bridge.settings.step import SETTINGS
 from bridge.upstream.tape import TapeTransport
 from tests.harness import config_of, running
 
@@ -118,10 +119,10 @@ def test_the_two_commands_are_what_ci_runs():
 
 
 def test_the_transports_take_what_is_shown():
-    from bridge.transports.httpx import AsyncBridgeTransport
+    from bridge.transports.transport import Options
 
-    known = inspect.signature(AsyncBridgeTransport).parameters
+    known = {"url", "token"} | Options.__annotations__.keys()
     calls = [node for block in blocks("python") for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
     shown = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id.endswith("BridgeTransport")]
     assert len(shown) >= 8
-    assert {keyword.arg for call in shown for keyword in call.keywords} <= known.keys()
+    assert {keyword.arg for call in shown for keyword in call.keywords} <= known

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import typer
 
-from bridge.replay_command import terms
+from bridge.cli.replaying import terms
 from bridge.upstream.faults import Reset, Slow
 from bridge.upstream.tape_file import Chunk, End, Ending, Head, Request, Tape, write_tape
 from bridge.upstream.tape_match import Matching

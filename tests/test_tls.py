@@ -12,7 +12,7 @@ import pytest
 
 from bridge.config import ConfigError
 from bridge.server import Server
-from bridge.server_settings import ServerSettings
+from bridge.settings.server import ServerSettings
 from bridge.tls import server_context
 from tests.clock import advance, turns, until
 from tests.harness import Client, config_of, connected, running

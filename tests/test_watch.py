@@ -199,7 +199,7 @@ async def _stands_still(provider: ScriptedProvider) -> None:
 
 
 async def _seconds_until_cancelled(client: RawClient, provider: ScriptedProvider) -> int:
-    """The client goes on answering pings. The kernel may find room for a little more on the way: then it takes longer."""
+    """The client goes on answering pings. The kernel may find room for a little more: then it takes longer."""
     passed_s = 0
     while provider.open_streams:
         await client.send(PONG)

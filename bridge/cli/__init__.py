@@ -13,8 +13,8 @@ from typing import Annotated, Final
 import typer
 
 from bridge import __version__
-from bridge.replay_command import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, terms
-from bridge.replay_command import replay as replay_command
+from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, terms
+from bridge.cli.replaying import replay as replay_command
 from bridge.tapes.commands import app as tapes_commands
 
 app: Final = typer.Typer(

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from bridge.config import ConfigError, load
-from bridge.describe import describe
+from bridge.config.describe import describe
 from bridge.tls import server_context
 
 

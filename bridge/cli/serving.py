@@ -11,12 +11,13 @@ from pathlib import Path
 
 import typer
 
-from bridge import __version__, loglines
+from bridge import __version__
 from bridge.cli.checking import refuse
+from bridge.cli.replaying import Terms
 from bridge.config import Config, ConfigError, load
-from bridge.gateways import ANY
+from bridge.config.gateways import ANY
+from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
-from bridge.replay_command import Terms
 from bridge.server import Server
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream

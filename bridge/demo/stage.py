@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import orjson
 
-from bridge import __version__, loglines
+from bridge import __version__
 from bridge.client import Bridge, CannotConnect, ConnectionLost, Frame, connect
 from bridge.config import load
 from bridge.demo.scenes import SCENES, STREAM, Played, Scene
 from bridge.demo.screen import Screen, came, screen_on, sent, words
 from bridge.demo.snippets import Snippets, command, snippets
+from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
 from bridge.server import Server
 from bridge.signals import first_signal

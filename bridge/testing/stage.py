@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.client.portal import Portal
 from bridge.config import Config, load
-from bridge.problems import ConfigError
+from bridge.config.problems import ConfigError
 from bridge.server import Server
 from bridge.upstream.faults import parse_fault
 from bridge.upstream.http import Upstream

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from bridge.endpoints import Base, Target, quoted, validate_base_url
 from bridge.errors import EndpointRefused
 from bridge.providers import REGISTRY, Provider, resolve
+from bridge.providers.endpoints import Base, Target, quoted, validate_base_url
 
 _PLACEHOLDER: Final = re.compile(r"\\\{([a-z_]+)\\\}")
 _REST: Final = r"(?P<rest>(?:/.*)?(?:\?.*)?)"

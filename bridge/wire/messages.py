@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BadField, BadMessage, BridgeError, TooLarge, UnknownType
-from bridge.settings import StepSettings
+from bridge.settings.step import StepSettings
 from bridge.wire import parsing
 from bridge.wire.json_text import HARMLESS, check_utf8, closed_above, copied, deeper_than, without_lone_surrogates
 from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
@@ -78,7 +78,8 @@ def parse(data: bytes, defaults: StepSettings, limits: Limits) -> Create | Cance
         reader = StepReader(message.as_written, limits)
         return Create(event_id, reader.read(request, defaults), reader.warnings)
     except BridgeError as error:
-        return Refused(error, event_id, owned)
+        error.__context__ = None
+        return Refused(error.with_traceback(None), event_id, owned)  # whose frames would keep the whole message alive
     except RecursionError:
         return Refused(TooLarge("the message nests too deep to be read"), event_id, owned)
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from bridge.errors import BadField, TooLarge
-from bridge.settings import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
 from bridge.wire.headers import check_size, checked, forwarded, headers_in
 from bridge.wire.spans import ABSENT, JsonType, elements_in, text_in, type_of
 

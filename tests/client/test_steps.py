@@ -7,7 +7,7 @@ import pytest
 
 from bridge.client import Config, Step
 from bridge.client.steps import cancel, chain, create
-from bridge.settings import SETTINGS, StepSettings
+from bridge.settings.step import SETTINGS, StepSettings
 from bridge.wire import messages
 from bridge.wire.messages import Create, EventId, Limits, parse
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from bridge.client.steps import create
-from bridge.settings import StepSettings
+from bridge.settings.step import StepSettings
 from bridge.transports.asking import Asked, step_of
 from bridge.transports.routes import Address, Place
 from bridge.wire.messages import Create, Limits, parse

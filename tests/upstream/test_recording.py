@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bridge import loglines
 from bridge.config import Config
+from bridge.logs import lines as loglines
 from bridge.upstream.recording import RecordingTransport, recording_transport
 from bridge.upstream.tape import TapeTransport
 from bridge.upstream.tape_file import End, Tape, TapeError, check, pairs, read_tape

@@ -3,7 +3,7 @@
 import json
 
 from bridge.errors import BridgeError
-from bridge.settings import StepSettings
+from bridge.settings.step import StepSettings
 from bridge.wire.messages import Cancel, Create, Limits, Refused, Step, parse
 
 SETTINGS = StepSettings()

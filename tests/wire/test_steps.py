@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.errors import BadField, TooLarge
-from bridge.settings import StepSettings
+from bridge.settings.step import StepSettings
 from bridge.wire.messages import Limits
 from tests.wire.asking import created, fault, step
 

@@ -1,0 +1,20 @@
+"""What a bridge is told: a TOML file, the environment and the command line, read once into frozen values."""
+
+from bridge.config.checks import is_loopback
+from bridge.config.gateways import ANY, Gateway, Token, authenticate
+from bridge.config.loading import GATEWAY, PROVIDER, Config, load
+from bridge.config.problems import ConfigError, Problem
+
+__all__ = [
+    "ANY",
+    "GATEWAY",
+    "PROVIDER",
+    "Config",
+    "ConfigError",
+    "Gateway",
+    "Problem",
+    "Token",
+    "authenticate",
+    "is_loopback",
+    "load",
+]

@@ -1,0 +1,69 @@
+"""What a configuration means, in lines for people and without any secret."""
+
+from collections.abc import Iterable, Iterator
+
+from bridge import redact
+from bridge.config import PROVIDER, Config
+from bridge.config.checks import is_loopback
+from bridge.config.gateways import ANY, Gateway
+from bridge.providers import REGISTRY, Provider
+from bridge.settings.server import SERVER, ServerSettings
+from bridge.settings.step import SETTINGS
+
+_TOLD_APART = ("host", "port", "tls_cert", "tls_key")
+
+
+def describe(config: Config) -> list[str]:
+    """Where it listens, who may use it, and whatever differs from the defaults; lines under a heading are indented."""
+    lines = [_listening(config.server), *_server(config.server)]
+    for gateway in config.gateways.values():
+        lines += _gateway(gateway)
+    for provider in config.providers.values():
+        lines += _provider(provider)
+    return [*lines, *(f"note: {note}" for note in config.notes)]
+
+
+def _listening(server: ServerSettings) -> str:
+    scheme = "wss" if server.tls_cert else "ws"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    reach = "this machine only" if is_loopback(server.host) else "other machines too"
+    return f"listens on {scheme}://{host}:{server.port or '(any free port)'} ({reach})"
+
+
+def _server(server: ServerSettings) -> Iterator[str]:
+    rows = ((row.name, getattr(server, row.name), row.default) for row in SERVER if row.name not in _TOLD_APART)
+    yield from _differences(rows)
+    if server.tls_cert:
+        yield f"  certificate {server.tls_cert}, key {server.tls_key}"
+
+
+def _gateway(gateway: Gateway) -> Iterator[str]:
+    name = "for any name" if gateway.name == ANY else gateway.name
+    tokens = ", ".join(f"{token.name} ({token.given})" for token in gateway.tokens)
+    yield f"gateway {name}: " + (f"tokens {tokens}" if tokens else "open, whoever reaches it may use it")
+    yield from _differences((row.name, getattr(gateway.settings, row.name), row.default) for row in SETTINGS)
+    yield from _differences(
+        (
+            ("compat", gateway.compat, False),
+            ("allowed_origins", ", ".join(gateway.allowed_origins), ""),
+            ("allowed_hosts", ", ".join(gateway.allowed_hosts), ""),
+        )
+    )
+
+
+def _provider(provider: Provider) -> Iterator[str]:
+    known = REGISTRY.get(provider.slug)
+    if known != provider:
+        yield f"provider {provider.slug}, {'changed' if known else 'added'}"
+        yield from _differences((key, _plain(provider, key), _plain(known, key)) for key in PROVIDER)
+
+
+def _plain(provider: Provider | None, key: str) -> object:
+    value = getattr(provider, key, None)
+    return redact.url(value) if isinstance(value, str) and key == "base_url" else value
+
+
+def _differences(rows: Iterable[tuple[str, object, object]]) -> Iterator[str]:
+    for name, value, default in rows:
+        if value != default:
+            yield f"  {name} = {value}" + ("" if default in (None, "") else f" (default {default})")

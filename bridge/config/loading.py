@@ -1,0 +1,204 @@
+"""The configuration: a TOML file, the environment and the command line, read once into frozen values.
+
+The tables of settings live beside their values: `bridge.settings.step` for one step, `bridge.settings.server` for the
+process. Whatever is wrong is found in one pass and told with its key and line.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from bridge.config import checks
+from bridge.config.gateways import ANY, Gateway, Token, is_gateway_name, read_token
+from bridge.config.problems import ConfigError, Place, Problem, Report, Takers
+from bridge.config.toml_lines import key_lines
+from bridge.providers import Provider
+from bridge.providers import resolving as providers
+from bridge.settings.kinds import Choice, Flag, Kind, Number, Text, Texts
+from bridge.settings.server import ENVIRONMENT_PREFIX, SERVER, ServerSettings
+from bridge.settings.step import SETTINGS, StepSettings
+
+
+def _as_it_is(value: object) -> object:
+    return value
+
+
+GATEWAY: Final[Mapping[str, Kind]] = {
+    "compat": Flag(),
+    "allowed_origins": Texts(
+        r"[a-z][a-z0-9+.-]*://[^/\s]+", 'a list of origins such as "https://app.example.com", without a path'
+    ),
+    "allowed_hosts": Texts(r"[^/\s]+", 'a list of host names such as "bridge.example.com"'),
+}
+"""Keys of a gateway's table beside the settings of a step and `tokens`."""
+
+PROVIDER: Final[Mapping[str, Kind]] = {
+    "base_url": Text("a URL"),
+    "ended_without_mark": Choice(("broken", "done")),
+    "max_connections": Number(1),
+}
+"""Keys of a provider's table; `bridge.providers` says what they do."""
+
+_ACCEPT_GATEWAY: Final = {name: kind.accept for name, kind in GATEWAY.items()} | {
+    setting.name: setting.kind.accept for setting in SETTINGS
+}
+_ACCEPT_PROVIDER: Final = {name: kind.accept for name, kind in PROVIDER.items()}
+_ACCEPT_SERVER: Final = {row.name: row.kind.accept for row in SERVER}
+_PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
+_TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _as_it_is)
+_NO_GATEWAY: Final = "the file defines no gateway: there is one for any name, and it is open"
+_SYNTAX_ERROR_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """An immutable snapshot: sessions hold the one that they began with."""
+
+    server: ServerSettings
+    gateways: Mapping[str, Gateway]
+    providers: Mapping[str, Provider]
+    path: Path | None = None
+    """The file it was read from."""
+    notes: tuple[str, ...] = ()
+    """What is no fault but may surprise."""
+
+    def gateway(self, name: str) -> Gateway | None:
+        """The gateway of that name, else the one for any name, if there is one."""
+        return self.gateways.get(name) or self.gateways.get(ANY)
+
+
+def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+    """Read the configuration; without a file, the defaults and one open gateway for any name.
+
+    `overrides` are the command line's, by the names of ServerSettings; None is not given. Command line comes before
+    environment, environment before file, file before default. Relative paths in the file are relative to its folder.
+    Raises ConfigError with every problem that was found.
+    """
+    text = _text_of(path) if path else ""
+    document = _parsed(text)
+    report = Report(key_lines(text))
+    tables = {name: report.table(document.get(name, {}), report.place(name)) for name in _TABLES}
+    report.take(document, _TABLES, report.place)
+    folder = path.parent if path else Path()
+    server, places = _server(report, tables["server"], folder, environ, overrides)
+    gateways = _gateways(report, tables["gateways"], partial(read_token, folder=folder, environ=environ))
+    known = _providers(report, tables["providers"])
+    checks.check_tls(report, server, places)
+    checks.check_open(report, server, places, gateways)
+    checks.check_liveness(report, server, places)
+    if report.problems:
+        raise ConfigError(report.problems)
+    notes = (_NO_GATEWAY,) if path and not tables["gateways"] else ()
+    return Config(server, MappingProxyType(gateways), known, path, notes)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError([Problem("", None, f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([Problem("", error.object.count(b"\n", 0, error.start) + 1, "is not UTF-8 text")]) from None
+
+
+def _parsed(text: str) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        # Only Python 3.14 tells the line apart from the message; "at end of document" is the other form.
+        message = str(error)
+        found = _SYNTAX_ERROR_LINE.search(message)
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise ConfigError(
+            [Problem("", line, f"is not TOML: {message.removesuffix(found[0] if found else '')}")]
+        ) from None
+
+
+def _server(
+    report: Report,
+    table: Mapping[str, object],
+    folder: Path,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+) -> tuple[ServerSettings, Mapping[str, Place]]:
+    """The settings, and where each that is not a default was given."""
+    variables = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and value
+    }
+    flags = {name: value for name, value in overrides.items() if value is not None}
+    sources: tuple[tuple[Mapping[str, object], Takers, Callable[[str], Place], Path], ...] = (
+        (table, _ACCEPT_SERVER, partial(report.place, "server"), folder),
+        (variables, _PARSE_SERVER, _variable, Path()),
+        (flags, _ACCEPT_SERVER, _flag, Path()),
+    )
+    values: dict[str, Any] = {}
+    places: dict[str, Place] = {}
+    for given, takers, place, base in sources:
+        for name, value in report.take(given, takers, place).items():
+            values[name] = base / value if isinstance(value, Path) else value
+            places[name] = place(name)
+    return ServerSettings(**values), places
+
+
+def _variable(name: str) -> Place:
+    return Place(ENVIRONMENT_PREFIX + name.upper())
+
+
+def _flag(name: str) -> Place:
+    return Place("--" + name.replace("_", "-"))
+
+
+def _gateways(report: Report, tables: Mapping[str, object], read: Callable[..., Token]) -> dict[str, Gateway]:
+    gateways = {name: _gateway(report, name, given, read) for name, given in tables.items()}
+    return gateways or {ANY: Gateway(ANY)}
+
+
+def _gateway(report: Report, name: str, given: object, read: Callable[..., Token]) -> Gateway:
+    place = partial(report.place, "gateways", name)
+    if not is_gateway_name(name):
+        report.add(place(), 'a gateway\'s name is 1 to 64 of A-Z a-z 0-9 _ -, or "*" for any name')
+    tokens = partial(_tokens, report, partial(place, "tokens"), read)
+    taken = report.take(report.table(given, place()), {**_ACCEPT_GATEWAY, "tokens": tokens}, place)
+    own = {key: taken.pop(key) for key in ("tokens", *GATEWAY) if key in taken}
+    return Gateway(name, settings=StepSettings(**taken), **own)
+
+
+def _tokens(
+    report: Report, place: Callable[..., Place], read: Callable[..., Token], given: object
+) -> tuple[Token, ...]:
+    def token(name: str, value: object) -> Token:
+        try:
+            return read(name, value)
+        except ValueError as error:
+            report.add(place(name), str(error))
+            return Token(name, b"")  # nobody's digest; without it the gateway would pass for an open one
+
+    return tuple(token(name, value) for name, value in report.table(given, place()).items())
+
+
+def _providers(report: Report, tables: Mapping[str, object]) -> Mapping[str, Provider]:
+    changes = {slug: _changes(report, slug, given) for slug, given in tables.items()}
+    return providers.overlay({slug: taken for slug, taken in changes.items() if taken is not None})
+
+
+def _changes(report: Report, slug: str, given: object) -> dict[str, object] | None:
+    """What one provider's table changes; None if it cannot stand, which is then reported."""
+    place = partial(report.place, "providers", slug)
+    table = report.table(given, place())
+    taken = report.take(table, _ACCEPT_PROVIDER, place)
+    if "base_url" in table and "base_url" not in taken:
+        return None  # refused already; that it is missing now is no second problem
+    try:
+        providers.overlay({slug: taken})
+    except ValueError as error:
+        message = str(error)
+        report.add(place("base_url") if message.startswith("base_url") else place(), message)
+        return None
+    return taken

@@ -1,0 +1,145 @@
+"""The built-in providers, as data: base URL, header of the key, and what an endpoint says about its host.
+
+Sources: developers.cloudflare.com/ai-gateway/usage/providers/SLUG, and the table of Cloudflare's own client,
+github.com/cloudflare/ai packages/gateway-core/src/gateway-providers.ts. Where a row has others, they stand with it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from bridge.providers.endpoints import Base, validate_base_url
+
+EndedWithoutMark = Literal["broken", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """How a provider wants its key. For stored keys; a client brings its own header and may use another form."""
+
+    header: str
+    scheme: str = ""
+
+    def value(self, key: str) -> str:
+        return f"{self.scheme} {key}" if self.scheme else key
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the endpoints go that begin as `begins` says: segments, of which `{name}` is any one."""
+
+    base: Base
+    begins: tuple[str, ...] = ()
+    whole: bool = False
+    """What `begins` took stays in the path; else it is cut off."""
+    into: str = ""
+    """A segment that comes between the base and an endpoint that does not bring it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    slug: str
+    base_url: str
+    credential: Credential
+    routes: tuple[Route, ...]
+    """Tried in order; the first that fits has the endpoint. Most providers have one, which fits all."""
+    target_header: str = ""
+    """A request header whose URL stands for base URL and endpoint together, if it is below one of `target_hosts`."""
+    target_hosts: tuple[str, ...] = ()
+    ended_without_mark: EndedWithoutMark = "broken"
+    """What a stream of a known dialect is whose body ended cleanly but without its mark."""
+    max_connections: int = 1024
+
+
+def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = "") -> Route:
+    segments = tuple(begins.split("/")) if begins else ()
+    names = frozenset(segment[1:-1] for segment in segments if segment[0] == "{")
+    return Route(validate_base_url(base_url, names | {"account_id"}), segments, whole, into)
+
+
+def plain(slug: str, base_url: str, credential: Credential) -> Provider:
+    """A provider all of whose endpoints go below one base. Raises ValueError for a bad base URL."""
+    return Provider(slug, base_url, credential, (_route(base_url),))
+
+
+BEARER = Credential("authorization", "Bearer")
+_X_API_KEY = Credential("x-api-key")
+
+_AZURE = "https://{resource}.openai.azure.com/openai/deployments/{deployment}"
+_BEDROCK = "https://bedrock-runtime.{region}.amazonaws.com"
+_MANTLE = "https://bedrock-mantle.{region}.api.aws"
+_VERTEX = "https://{location}-aiplatform.googleapis.com"
+_VERTEX_LOCATIONS = "{version}/projects/{project}/locations/"
+_WORKERS_AI = "https://api.cloudflare.com/client/v4/accounts/{account_id}/ai"
+_BASETEN = "https://inference.baseten.co/v1"
+_BASETEN_MODEL = "https://model-{model}.api.baseten.co/production/predict"
+
+_ROWS: tuple[Provider, ...] = (
+    plain("openai", "https://api.openai.com/v1", BEARER),
+    plain("anthropic", "https://api.anthropic.com", _X_API_KEY),
+    plain("google-ai-studio", "https://generativelanguage.googleapis.com", Credential("x-goog-api-key")),
+    # Hosts: docs.cloud.google.com, "Generative AI on Vertex AI locations"; us, eu: also Anthropic's Vertex clients.
+    Provider(
+        "google-vertex-ai",
+        _VERTEX,
+        BEARER,
+        (
+            _route("https://aiplatform.googleapis.com", _VERTEX_LOCATIONS + "global", whole=True),
+            _route("https://aiplatform.us.rep.googleapis.com", _VERTEX_LOCATIONS + "us", whole=True),
+            _route("https://aiplatform.eu.rep.googleapis.com", _VERTEX_LOCATIONS + "eu", whole=True),
+            _route(_VERTEX, _VERTEX_LOCATIONS + "{location}", whole=True),
+        ),
+    ),
+    Provider("azure-openai", _AZURE, Credential("api-key"), (_route(_AZURE, "{resource}/{deployment}"),)),
+    # Mantle's host: docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html
+    Provider(
+        "aws-bedrock",
+        _BEDROCK,
+        BEARER,
+        (_route(_BEDROCK, "bedrock-runtime/{region}"), _route(_MANTLE, "bedrock-mantle/{region}")),
+    ),
+    # v1: developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility. A user's note says that models are
+    # called as run/@cf/…, Cloudflare's pages show @cf/…: both are taken.
+    Provider(
+        "workers-ai", _WORKERS_AI, BEARER, (_route(_WORKERS_AI, "v1", whole=True), _route(_WORKERS_AI, into="run"))
+    ),
+    plain("groq", "https://api.groq.com/openai/v1", BEARER),
+    plain("mistral", "https://api.mistral.ai", BEARER),
+    # The page counts /v1 to the base, its own examples do not, and v2 exists.
+    plain("cohere", "https://api.cohere.com", BEARER),
+    plain("deepseek", "https://api.deepseek.com", BEARER),
+    plain("perplexity-ai", "https://api.perplexity.ai", BEARER),
+    plain("replicate", "https://api.replicate.com/v1", BEARER),
+    # As Cloudflare documents it. Unverified: Hugging Face seems to have moved to router.huggingface.co.
+    plain("huggingface", "https://api-inference.huggingface.co/models", BEARER),
+    plain("openrouter", "https://openrouter.ai/api/v1", BEARER),
+    plain("grok", "https://api.x.ai/v1", BEARER),
+    plain("cerebras", "https://api.cerebras.ai/v1", BEARER),
+    # Host: docs.baseten.co/quickstart; the path below model-{id} is Cloudflare's. Unverified: that Baseten, whose own
+    # form is `Api-Key`, takes Bearer there too, as Cloudflare says.
+    Provider("baseten", _BASETEN, BEARER, (_route(_BASETEN_MODEL, "model/{model}"), _route(_BASETEN))),
+    plain("parallel", "https://api.parallel.ai", _X_API_KEY),  # docs.parallel.ai/api-reference
+    # The page counts /v1 to the base, but Cartesia's paths have none (github.com/cartesia-ai/cartesia-python).
+    plain("cartesia", "https://api.cartesia.ai", _X_API_KEY),
+    plain("elevenlabs", "https://api.elevenlabs.io", Credential("xi-api-key")),
+    plain("deepgram", "https://api.deepgram.com", Credential("authorization", "Token")),
+    # Unverified: that all the URLs in use are below these hosts. Unbound, the header would reach any host at all.
+    Provider(
+        "fal",
+        "https://fal.run",
+        Credential("authorization", "Key"),
+        (_route("https://fal.run"),),
+        target_header="x-fal-target-url",
+        target_hosts=("fal.run", "fal.ai"),
+    ),
+    plain("ideogram", "https://api.ideogram.ai", Credential("api-key")),
+    # In Cloudflare's client only, not among its pages.
+    plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER),
+)
+
+REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.slug: provider for provider in _ROWS})
+
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {"google": "google-ai-studio", "perplexity": "perplexity-ai", "xai": "grok"}
+)

@@ -1,0 +1,164 @@
+"""Which provider a slug names, where an endpoint of it goes, and which model is asked for.
+
+The built-in rows are in `registry`, what an endpoint may hold in `endpoints`; a configuration is laid over both.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Annotated
+from urllib.parse import unquote
+
+import msgspec
+
+from bridge.errors import EndpointRefused, UnknownProvider
+from bridge.providers.endpoints import Target, below, check, filled, named_target, quoted, validate_base_url
+from bridge.providers.registry import ALIASES, BEARER, REGISTRY, EndedWithoutMark, Provider, Route, plain
+
+
+def lookup(slug: str, providers: Mapping[str, Provider]) -> Provider:
+    """Raises UnknownProvider for what is neither built in, nor an alias, nor configured."""
+    provider = providers.get(slug) or providers.get(ALIASES.get(slug, slug))
+    if provider is None:
+        raise UnknownProvider(
+            f"The provider {quoted(slug)} is neither built in nor configured as [providers.custom-NAME]."
+        )
+    return provider
+
+
+# Where an endpoint goes.
+
+
+def resolve(provider: Provider, endpoint: str, *, account: str, headers: Mapping[str, str]) -> Target:
+    """The URL of one request. `account` is the account id of the URL that the client connected to.
+
+    Path and query reach the provider as they were written; one leading slash does not count. Raises EndpointRefused,
+    naming what is wrong, for an endpoint that would leave the provider's base URL or cannot be sent.
+    """
+    if provider.target_header and (url := _header(headers, provider.target_header)) is not None:
+        return named_target(url, provider.target_hosts)
+    endpoint = endpoint.removeprefix("/")
+    check(endpoint)
+    for route in provider.routes:
+        if (taken := _take(route, endpoint)) is not None:
+            values, rest = taken
+            return below(filled(route.base, {"account_id": account, **values}), rest)
+    forms = " or ".join("/".join(route.begins) for route in provider.routes)
+    raise EndpointRefused(f"An endpoint of {provider.slug} begins with {forms}.")
+
+
+def _header(headers: Mapping[str, str], wanted: str) -> str | None:
+    return next((value for name, value in headers.items() if name.lower() == wanted), None)
+
+
+def _take(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
+    """The names that the endpoint fills, and what of it is to be joined; None if it begins otherwise."""
+    if not route.begins and not route.into:
+        return {}, endpoint
+    path, mark, query = endpoint.partition("?")
+    segments = path.split("/", len(route.begins))
+    if len(segments) < len(route.begins):
+        return None
+    pairs = list(zip(route.begins, segments, strict=False))
+    if any(begin != segment for begin, segment in pairs if begin[0] != "{"):
+        return None
+    rest = path if route.whole else "".join(segments[len(pairs) :])
+    if route.into and rest.partition("/")[0] != route.into:
+        rest = f"{route.into}/{rest}"
+    return {begin[1:-1]: segment for begin, segment in pairs if begin[0] == "{"}, rest + mark + query
+
+
+# What a configuration changes.
+
+
+class _Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    base_url: str | None = None
+    ended_without_mark: EndedWithoutMark | None = None
+    max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+_CUSTOM_SLUG = re.compile(r"custom-[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def make_provider(slug: str, table: Mapping[str, object]) -> Provider:
+    """A built-in provider changed as `[providers.SLUG]` says, or a new one. Raises ValueError, saying what is wrong."""
+    override = msgspec.convert(dict(table), _Override)
+    known = REGISTRY.get(ALIASES.get(slug, slug))
+    if known is None:
+        known = _custom(slug, override.base_url)
+    elif override.base_url is not None:
+        known = _moved(known, override.base_url)
+    return replace(
+        known,
+        ended_without_mark=override.ended_without_mark or known.ended_without_mark,
+        max_connections=override.max_connections or known.max_connections,
+    )
+
+
+def overlay(overrides: Mapping[str, Mapping[str, object]]) -> Mapping[str, Provider]:
+    """REGISTRY, changed and extended by the tables `[providers.NAME]`. Raises ValueError as make_provider does."""
+    made = [make_provider(slug, table) for slug, table in overrides.items()]
+    return MappingProxyType({**REGISTRY, **{provider.slug: provider for provider in made}})
+
+
+def _custom(slug: str, base_url: str | None) -> Provider:
+    if not _CUSTOM_SLUG.fullmatch(slug):
+        raise ValueError(f"{quoted(slug)} is no built-in provider; a new one is called custom-NAME")
+    if base_url is None:
+        raise ValueError(f"{slug} needs a base_url")
+    return plain(slug, base_url, BEARER)
+
+
+def _moved(provider: Provider, base_url: str) -> Provider:
+    """The provider below another base. The routes that fill what the new base leaves open stay; if there is nothing
+    to fill, endpoints are joined as they are. The URL in a header is taken no more: it would go round the new base.
+    """
+    known = frozenset[str]().union(*(route.base.names for route in provider.routes))
+    base = validate_base_url(base_url, known | {"account_id"})
+    routes = tuple(
+        replace(route, base=base) for route in provider.routes if base.names and route.base.names == base.names
+    )
+    if not routes and base.names - {"account_id"}:
+        raise ValueError(f"base_url must hold all placeholders of {provider.base_url} or none")
+    return replace(provider, base_url=base_url, routes=routes or (Route(base),), target_hosts=())
+
+
+# Which model.
+
+
+class _Named(msgspec.Struct):
+    model: str | None = None
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+_MODEL_CHARS = 256
+
+_IN_QUERY = re.compile(r"(?:^|&)model=([^&]+)")
+_IN_PATH = (
+    re.compile(r"(?:^|/)models/([^/:]+)"),  # Gemini and Vertex AI: models/X:generateContent
+    re.compile(r"(?:^|/)model/([^/]+)"),  # Bedrock and Baseten: model/X/invoke; a Bedrock id may hold a colon
+    re.compile(r"(?:^|/)(@[a-z]+/.+)"),  # Workers AI: @cf/author/name
+    re.compile(r"(?:^|/)deployments/([^/]+)"),  # Azure's own paths
+    re.compile(r"^[A-Za-z0-9-]+/(?!v\d)([^/]+)/(?:chat/|completions|embeddings|responses|images/|audio/)"),  # and short
+    re.compile(r"^(fal-ai/.+)"),
+)
+
+
+def model_of(endpoint: str, body: bytes) -> str | None:
+    """The model for the breaker and the log: the body's `model`, else the one in the endpoint. Never raises."""
+    model = _named_in(body) or _named_by(endpoint)
+    return model[:_MODEL_CHARS] if model else None
+
+
+def _named_in(body: bytes) -> str | None:
+    try:
+        return _NAMED.decode(body).model
+    except (ValueError, RecursionError):  # not JSON, not UTF-8, `model` no string, too deep
+        return None
+
+
+def _named_by(endpoint: str) -> str | None:
+    path, _, query = endpoint.removeprefix("/").partition("?")
+    found = next((found for pattern in _IN_PATH if (found := pattern.search(path))), None) or _IN_QUERY.search(query)
+    return unquote(found[1]) if found else None

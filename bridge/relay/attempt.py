@@ -1,0 +1,167 @@
+"""One provider call of one event: opened, looked at, and taken in one piece or as a stream."""
+
+import asyncio
+import time
+from io import BytesIO
+from typing import Final
+
+from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, UnusableAnswer
+from bridge.policy.backoff import asked_ms
+from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Try
+from bridge.relay.deadlines import Clock
+from bridge.relay.event import Event, Whole
+from bridge.relay.outcomes import cause_of, outcome_of, status_error, timeout_error
+from bridge.relay.passage import Passage
+from bridge.relay.plan import PlannedStep
+from bridge.relay.record import Heading
+from bridge.upstream.http import Answer, Call
+from bridge.wire.body import Shape, decoder_for, sniff
+from bridge.wire.dialects import read_answer
+
+_LABELS: Final[dict[Shape, tuple[str, ...]]] = {
+    Shape.SSE: ("text/event-stream",),
+    Shape.NDJSON: ("application/x-ndjson", "application/jsonl", "application/stream+json"),
+}
+"""What a stream of this shape is called; a mislabelled one gets the first."""
+
+
+class Attempt:
+    """One try of one step. `run` once."""
+
+    def __init__(self, event: Event, chain: Chain, planned: PlannedStep, go: Try) -> None:
+        self._event = event
+        self._chain = chain
+        self._planned = planned
+        self._settings = planned.step.settings
+        self._go = go
+        self._deadlines = event.alarm.deadlines
+        self._passage: Passage | None = None
+
+    async def run(self) -> Outcome | None:
+        """What became of it; None when it was a stream, passed on to its end and whole."""
+        event, loop = self._event, asyncio.get_running_loop()
+        event.step, event.error = self._go.step, None
+        began_at, status = loop.time(), None
+        try:
+            answer = await self._open()
+            status = answer.status
+            try:
+                return await self._take(answer)
+            finally:
+                await answer.aclose()
+        except asyncio.CancelledError:
+            return self._failed(timeout_error(event.alarm.caught(), self._planned))
+        except BridgeError as error:
+            return self._failed(error)
+        except Exception:
+            event.error = InternalError("internal error")
+            raise
+        finally:
+            self._deadlines.keep_only(Clock.TOTAL)
+            slug = self._planned.provider.slug
+            failure = event.alarm.cancelled or event.error
+            event.record.tried(self._go.step, slug, status, failure, loop.time() - began_at)
+
+    @property
+    def heading(self) -> Heading:
+        """Of the stream that was passed on."""
+        assert self._passage is not None
+        return self._passage.heading
+
+    async def _open(self) -> Answer:
+        self._event.phase = "connecting"
+        self._deadlines.set_ms(Clock.CONNECT, self._settings.connect_timeout)
+        self._deadlines.set_ms(Clock.REQUEST, self._settings.request_timeout)
+        step = self._planned.step
+        call = Call(
+            method=step.method,
+            target=self._planned.target,
+            headers=list(step.provider_headers.items()),
+            body=step.body,
+            on_connected=self._connected,
+            max_connections=self._planned.provider.max_connections,
+        )
+        answer = await self._event.shared.upstream.open(call)
+        self._connected()
+        self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
+        return answer
+
+    def _connected(self) -> None:
+        self._event.phase = "waiting"
+        self._deadlines.clear(Clock.CONNECT)
+
+    async def _take(self, answer: Answer) -> Outcome | None:
+        head = b""
+        if 200 <= answer.status < 300:
+            shape, head = await self._sniff(answer)
+            if shape is not Shape.WHOLE:
+                label = _label(answer.content_type, shape)
+                decoder = decoder_for(shape, self._event.shared.max_item_bytes)
+                heading = self._heading(answer, label)
+                self._passage = Passage(self._event, self._chain, self._planned, answer, heading, decoder)
+                return await self._passage.run(head, last=self._go.last)
+        return self._judge(answer, await self._collect(answer, head))
+
+    async def _sniff(self, answer: Answer) -> tuple[Shape, bytes]:
+        """What sort of body it is, and what had to be read of it to know."""
+        path = self._planned.target.raw_path.partition(b"?")[0].decode()
+        head = b""
+        while True:
+            data = await self._read(answer)
+            head += data
+            shape = sniff(answer.content_type, path, head, ended=not data)
+            if shape is not None:
+                return shape, head
+
+    async def _collect(self, answer: Answer, head: bytes) -> bytes:
+        """The whole body of an answer in one piece, counted in the event's hold. Raises OutOfMemoryBudget."""
+        hold, body = self._event.hold, BytesIO()  # which hands over what it holds without a copy
+        try:
+            data = head or await self._read(answer)
+            while data:
+                hold.add(len(data))
+                body.write(data)
+                data = await self._read(answer)
+        except BaseException:
+            hold.give(body.tell())
+            raise
+        return body.getvalue()
+
+    async def _read(self, answer: Answer) -> bytes:
+        """One read of a body of which the client knows nothing yet: to break off here is to give no answer."""
+        try:
+            data = await answer.read()
+        except BrokenStream as error:
+            raise ResetBeforeAnswer(str(error)) from None
+        self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
+        return data
+
+    def _judge(self, answer: Answer, body: bytes) -> Outcome:
+        """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
+        event, found = self._event, read_answer(answer.status, body)
+        outcome: Outcome = Answered(whole=True)
+        if found.fault is not None:
+            pause_ms = asked_ms(answer.headers, time.time())
+            event.error = status_error(found.fault, answer.status, pause_ms)
+            outcome = outcome_of(found.fault, answer.status, pause_ms)
+        elif answer.status >= 300:
+            event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
+            outcome = Failed(Cause.REDIRECT)
+        heading = self._heading(answer, answer.content_type)
+        event.keep(Whole(heading, body, event.error, found.usage, found.cost))
+        return outcome
+
+    def _heading(self, answer: Answer, content_type: str) -> Heading:
+        slug = self._planned.provider.slug
+        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers)
+
+    def _failed(self, error: BridgeError) -> Outcome:
+        self._event.error = error
+        cause = cause_of(error)
+        return Broke(cause) if self._passage is not None and self._passage.has_answered else Failed(cause)
+
+
+def _label(content_type: str, shape: Shape) -> str:
+    """What the client is told the stream is: the provider's word for it, unless that was wrong."""
+    labels = _LABELS.get(shape)
+    return content_type if labels is None or content_type in labels else labels[0]

@@ -1,0 +1,199 @@
+"""Runs one event from its first message to its last frame: the only place where decisions meet I/O.
+
+`run` asks the chain what to try, lets an `Attempt` try it, tells the chain the outcome, and so on; `_finish` says the
+last word. Exactly one last frame goes out, whatever happens.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalError, TotalTimeout
+from bridge.policy.chain import Chain, Decision, GiveUp, Reason, Relay, Try
+from bridge.relay.attempt import Attempt
+from bridge.relay.budget import Hold
+from bridge.relay.deadlines import Alarm, Clock
+from bridge.relay.event import Event, Shared, Sink, Whole
+from bridge.relay.outcomes import total_timeout
+from bridge.relay.plan import Ground, PlannedStep, plan
+from bridge.relay.record import Heading, Record
+from bridge.wire.frames import EventFrames, error_body, error_object, response_value
+from bridge.wire.ids import uuid7
+from bridge.wire.messages import Create
+
+log = logging.getLogger("bridge.event")
+
+OFF_LOOP_BYTES: Final = 1 << 20
+"""From here on, work in proportion to a text's length is done in a thread, so that neighbours are not kept waiting."""
+
+
+class EventRelay:
+    """One event. `run` is its task; `cancel` may be called at any time, and more than once."""
+
+    def __init__(
+        self,
+        create: Create,
+        event_id: bytes,
+        ground: Ground,
+        shared: Shared,
+        sink: Sink,
+        hold: Hold,
+        on_last: Callable[[], None],
+        *,
+        compat: bool,
+    ) -> None:
+        """`event_id` is raw JSON; `on_last` is called when the last frame is out."""
+        self.event_id = event_id
+        self._loop = asyncio.get_running_loop()
+        self._create = create
+        self._ground = ground
+        self._on_last = on_last
+        self._alarm = Alarm()
+        self._frames = EventFrames(event_id, compat=compat)
+        record = Record(new_id(), ground.gateway, self._loop.time(), create.warnings)
+        self._event = Event(self._frames, sink, hold, shared, record, self._alarm)
+        self._steps: list[PlannedStep] = []
+        self._chain: Chain | None = None
+        self._ended = False
+
+    @property
+    def phase(self) -> str:
+        return self._event.phase
+
+    @property
+    def step(self) -> int:
+        return self._event.step
+
+    async def run(self) -> None:
+        self._alarm.attach()
+        try:
+            if self._alarm.cancelled is None:
+                await self._drive()
+        except asyncio.CancelledError:
+            if self._alarm.cancelled is None:
+                raise
+        except BridgeError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("an event failed for a reason that nobody expected")
+            self._fail(InternalError(f"internal error; the bridge's log tells more under {self._event.record.log_id}"))
+        finally:
+            self._end()
+
+    def refuse(self, error: BridgeError) -> None:
+        """In place of `run`: the event ends before it has begun."""
+        self._fail(error)
+        self._end()
+
+    def cancel(self, error: BridgeError) -> None:
+        """Stop in whatever phase it is; `error` becomes the last frame's."""
+        if not self._ended:
+            self._alarm.cancel(error)
+
+    async def _drive(self) -> None:
+        self._steps = steps = plan(self._create.steps, self._ground)
+        self._chain = chain = Chain([planned.policy for planned in steps], self._event.shared.breakers)
+        self._alarm.deadlines.set_ms(Clock.TOTAL, steps[0].step.settings.total_timeout)
+        decision: Decision = chain.start(self._loop.time())
+        while isinstance(decision, Try):
+            self._skip(decision.skipped)
+            await self._back_off(decision.wait_s)
+            attempt = Attempt(self._event, chain, steps[decision.step], decision)
+            outcome = await attempt.run()
+            if outcome is None:
+                self._done(attempt.heading)
+                return
+            if isinstance(self._event.error, TotalTimeout):
+                raise self._event.error
+            decision = chain.next(outcome, self._loop.time(), random.random())  # noqa: S311 - spreads a pause
+        await self._finish(decision)
+
+    def _skip(self, steps: tuple[int, ...]) -> None:
+        for step in steps:
+            error = EveryStepSkipped("skipped: the provider keeps failing")
+            self._event.record.tried(step, self._steps[step].provider.slug, None, error, 0.0)
+
+    async def _back_off(self, wait_s: float) -> None:
+        if wait_s:
+            self._event.phase = "backing off"
+            try:
+                await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                self._alarm.caught()
+                raise total_timeout() from None
+
+    async def _finish(self, decision: Relay | GiveUp) -> None:
+        """The last answer that a provider gave; the bridge's own error only if none gave any, or a stream was told."""
+        event, whole = self._event, self._event.whole
+        if isinstance(decision, GiveUp):
+            self._skip(decision.skipped)
+            if decision.reason is Reason.SKIPPED:
+                raise EveryStepSkipped(
+                    "every step's provider keeps failing and is being probed", retry_after_ms=decision.retry_after_ms
+                )
+            whole = None if event.told else whole
+        if whole is None:
+            assert event.error is not None
+            raise event.error
+        await self._answer(whole)
+
+    async def _answer(self, whole: Whole) -> None:
+        """The last frame of an answer in one piece."""
+        event, record = self._event, self._event.record
+        self._alarm.deadlines.stop()  # the answer is there
+        record.restarted = event.told is not None
+        record.usage, record.cost = whole.usage, whole.cost
+        raw = self._steps[whole.heading.step].step.settings.frames == "raw"
+        encode = partial(response_value, whole.body, whole.heading.content_type, raw=raw)
+        response = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        metadata = self._closing(whole.heading, whole.error)
+        self._last(self._frames.answered(metadata, response, error_object(whole.error) if whole.error else None))
+        if event.sink.is_full:
+            await event.drained()  # its bytes count until they are taken
+
+    def _done(self, heading: Heading) -> None:
+        self._last([self._frames.done(self._closing(heading, None))])
+
+    def _fail(self, error: BridgeError) -> None:
+        """The last frame of an event that failed: in place of an answer, or after one had begun."""
+        event = self._event
+        own = Heading(event.step, self._provider_slug(), error.status, "application/json")
+        metadata = self._closing(event.told or own, error)
+        if event.told is not None or self._alarm.cancelled is not None:
+            self._last([self._frames.failed(metadata, error_object(error))])
+        else:
+            self._last(self._frames.answered(metadata, error_body(error), error_object(error)))
+
+    def _closing(self, heading: Heading, error: BridgeError | None) -> dict[str, object]:
+        """The last frame's metadata."""
+        record = self._event.record
+        record.model = self._steps[heading.step].model if self._steps else None
+        return record.closing(heading, self._loop.time(), error)
+
+    def _provider_slug(self) -> str | None:
+        return self._steps[self._event.step].provider.slug if self._steps else None
+
+    def _last(self, parts: list[bytes]) -> None:
+        if not self._ended:
+            self._ended = True
+            self._event.sink.send_one(parts)
+            self._on_last()
+
+    def _end(self) -> None:
+        """Gives back everything, and tells the log. Cannot block."""
+        if not self._ended:
+            self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
+        self._alarm.detach()
+        self._event.let_go()
+        if self._chain is not None:
+            self._chain.abandon(self._loop.time())
+        log.info("event", extra={"fields": self._event.record.log_fields(self.event_id)})
+
+
+def new_id() -> str:
+    """A name for an event or its log row."""
+    return uuid7(time.time_ns() // 1_000_000, random.getrandbits(74))

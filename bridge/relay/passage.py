@@ -1,0 +1,189 @@
+"""Passes one stream on to the client, read by read, and says what became of it."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from bridge.errors import BridgeError, BrokenStream
+from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Refused
+from bridge.relay.deadlines import Clock
+from bridge.relay.event import Event
+from bridge.relay.outcomes import outcome_of, stream_error, timeout_error
+from bridge.relay.plan import PlannedStep
+from bridge.relay.record import Heading
+from bridge.upstream.http import Answer
+from bridge.wire.body import Decoder
+from bridge.wire.dialects import Ending, StreamReader, Verdict
+from bridge.wire.stream import Stream
+
+TURN_BYTES: Final = 65_536
+"""What one event may pass on before its neighbours have a turn."""
+
+HOLD_S: Final = 10.0
+SILENCE_S: Final = 2.0
+LINGER_S: Final = 1.0
+
+
+class Passage:
+    """One stream of one attempt. `run` once. Until the step has answered nothing is told, unless it is the last."""
+
+    def __init__(
+        self, event: Event, chain: Chain, planned: PlannedStep, answer: Answer, heading: Heading, decoder: Decoder
+    ) -> None:
+        self.heading = heading
+        self.has_answered = False
+        """The chain knows that the step has answered."""
+        self._is_told = False  # the client has its first frame
+        self._counted_bytes = 0
+        self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
+        self._event = event
+        self._chain = chain
+        self._planned = planned
+        self._idle_ms = planned.step.settings.idle_timeout
+        self._answer = answer
+        self._deadlines = event.alarm.deadlines
+        self._stream = Stream(decoder, StreamReader(), event.frames, raw=planned.step.settings.frames == "raw")
+
+    async def run(self, head: bytes, *, last: bool) -> Outcome | None:
+        """`head` was read already. None when the stream was passed on to its end, and whole."""
+        record, stream = self._event.record, self._stream
+        self._event.phase = "streaming"
+        if last and head:
+            self._tell()  # nothing can come after it, so nothing is held back
+        try:
+            ending = await self._until_it_ends(head)
+            return self._failed_inside() if ending is None else self._conclude(ending)
+        finally:
+            self._count(0)
+            record.chunks += stream.chunks
+            if self._is_told:
+                record.usage, record.cost = stream.reader.usage, stream.reader.cost
+
+    async def _until_it_ends(self, head: bytes) -> Ending | None:
+        """How the body ended; None when the provider reported an error inside it."""
+        try:
+            return await self._pass_on(head)
+        except BrokenStream as error:
+            self._break = BrokenStream(f"the provider's stream was cut: {error}")
+            return Ending.CUT
+        except asyncio.CancelledError:
+            return self._interrupted()
+
+    async def _pass_on(self, data: bytes) -> Ending | None:
+        """The hot path: per read one await for the bytes, one call that makes frames of them, one write."""
+        stream, sink, read = self._stream, self._event.sink, self._answer.read
+        while data:
+            for turn in _turns(data):
+                if frames := stream.feed(turn):
+                    sink.send(frames)
+                if stream.answered is not self.has_answered:
+                    self._answered()
+                if stream.failed:
+                    return None
+                self._count(stream.pending_bytes)
+                self._wind_clocks()
+                if sink.is_full:
+                    await self._event.drained()
+                elif turn is not data:
+                    await asyncio.sleep(0)
+            data = await read()
+        return Ending.END
+
+    def _count(self, pending_bytes: int) -> None:
+        """An item that is long in coming is held, and counts as such. Raises OutOfMemoryBudget."""
+        counted = pending_bytes if pending_bytes > TURN_BYTES else 0
+        if counted != self._counted_bytes:
+            self._event.hold.give(self._counted_bytes)
+            self._counted_bytes = 0
+            if counted:
+                self._event.hold.add(counted)
+                self._counted_bytes = counted
+
+    def _interrupted(self) -> Ending:
+        """A clock struck; that takes nothing from an answer which is complete. Raises the clock's error for others."""
+        clock, reader = self._event.alarm.caught(), self._stream.reader
+        if reader.closed or clock is Clock.SILENCE:
+            return Ending.SILENT
+        error = timeout_error(clock, self._planned)
+        if not reader.finished:
+            raise error
+        self._break = error
+        return Ending.CUT
+
+    def _wind_clocks(self) -> None:
+        """Until when the next bytes may take: assignments, but at a stream's beginning and end."""
+        reader, deadlines = self._stream.reader, self._deadlines
+        if reader.closed:
+            if not deadlines.is_set(Clock.LINGER):
+                deadlines.clear(Clock.IDLE, Clock.SILENCE)
+                deadlines.set(Clock.LINGER, LINGER_S)
+        elif reader.finished:
+            deadlines.clear(Clock.IDLE)
+            deadlines.set(Clock.SILENCE, SILENCE_S)
+        else:
+            deadlines.clear(Clock.SILENCE)
+            deadlines.set_ms(Clock.IDLE, self._idle_ms)
+            if self._stream.is_holding and not deadlines.is_set(Clock.HOLD):
+                self._event.alarm.on_hold_over = self._answered
+                deadlines.set(Clock.HOLD, HOLD_S)
+
+    def _answered(self) -> None:
+        self.has_answered = self._stream.answered = True
+        self._deadlines.clear(Clock.REQUEST, Clock.HOLD)
+        self._tell_chain(Answered())
+        self._tell()
+
+    def _tell_chain(self, answered: Answered) -> None:
+        self._chain.next(answered, asyncio.get_running_loop().time(), 0.0)
+
+    def _tell(self) -> None:
+        """The stream's first frame, and behind it what was held back."""
+        if self._is_told:
+            return
+        self._is_told = True
+        event = self._event
+        event.record.restarted = event.told is not None
+        event.told = self.heading
+        event.keep(None)
+        opened = event.frames.opened(event.record.opening(self.heading, success=True))
+        event.sink.send([opened, *self._stream.release()])
+
+    def _conclude(self, ending: Ending) -> Outcome | None:
+        stream = self._stream
+        clean_end_is_whole = self._planned.provider.ended_without_mark == "done"
+        frames, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
+        self._event.sink.send(frames)
+        is_whole = verdict in {Verdict.WHOLE, Verdict.WHOLE_CUT} and not stream.failed
+        if (stream.answered or is_whole) and not self.has_answered:
+            self._answered()
+        if stream.failed:
+            return self._failed_inside()
+        if is_whole:
+            self._tell_chain(Answered(whole=True))
+            self._warn_of(verdict)
+            return None
+        if verdict is Verdict.EMPTY:
+            self._break = BrokenStream("the provider's stream was empty")
+        self._event.error = self._break
+        return Broke() if self.has_answered else Failed(Cause.BREAK)
+
+    def _warn_of(self, verdict: Verdict) -> None:
+        if verdict is Verdict.WHOLE_CUT:
+            self._event.record.warnings.append("the connection was cut after the answer's end; usage may be missing")
+
+    def _failed_inside(self) -> Outcome:
+        fault = self._stream.reader.fault
+        assert fault is not None
+        self._event.error = stream_error(fault)
+        if self.has_answered:
+            return Broke(Cause.STATUS, fault.status)
+        outcome = outcome_of(fault, fault.status)
+        if isinstance(outcome, Refused) and self._planned.policy.on_policy == "answer":
+            self._tell()  # the refusal is the answer
+        return outcome
+
+
+def _turns(data: bytes) -> Iterable[bytes]:
+    if len(data) <= TURN_BYTES:
+        return (data,)
+    return (data[start : start + TURN_BYTES] for start in range(0, len(data), TURN_BYTES))

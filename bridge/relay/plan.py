@@ -1,0 +1,76 @@
+"""From what a client asked to what can be called: every step's provider, address and policy, or the event's fault."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bridge.errors import BridgeError
+from bridge.policy.chain import StepPolicy
+from bridge.providers import Provider, Target, lookup, model_of, resolve
+from bridge.settings.step import StepSettings
+from bridge.wire.messages import Step
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step, ready to be tried."""
+
+    step: Step
+    provider: Provider
+    target: Target
+    model: str | None
+    policy: StepPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where an event takes place."""
+
+    account: str
+    gateway: str
+    settings: StepSettings
+    """The gateway's own."""
+    providers: Mapping[str, Provider]
+
+
+def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
+    """Raises UnknownProvider or EndpointRefused, which name the step when there are several."""
+    planned = []
+    for index, step in enumerate(steps):
+        try:
+            planned.append(_plan_step(step, ground))
+        except BridgeError as error:
+            if len(steps) == 1:
+                raise
+            raise type(error)(f"step {index}: {error}") from None
+    return planned
+
+
+def _plan_step(step: Step, ground: Ground) -> PlannedStep:
+    provider = lookup(step.provider, ground.providers)
+    target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
+    model = model_of(step.endpoint, step.body)
+    return PlannedStep(step, provider, target, model, _policy(step, target, model, ground))
+
+
+def _policy(step: Step, target: Target, model: str | None, ground: Ground) -> StepPolicy:
+    settings = step.settings
+    return StepPolicy(
+        max_attempts=settings.max_attempts,
+        retry_delay_ms=settings.retry_delay,
+        backoff=settings.backoff,
+        max_retry_after_ms=settings.max_retry_after,
+        on_policy=settings.on_policy,
+        on_break=settings.on_break,
+        breaker_key=(ground.gateway, target.base, model),
+        request_timeout_counts=_is_as_patient(settings, ground.settings),
+    )
+
+
+def _is_as_patient(asked: StepSettings, own: StepSettings) -> bool:
+    """Whether no timeout is shorter than the gateway's own: such a one says more of the client than of the provider."""
+    pairs = (
+        (asked.connect_timeout, own.connect_timeout),
+        (asked.request_timeout, own.request_timeout),
+        (asked.idle_timeout, own.idle_timeout),
+    )
+    return asked is own or all(mine == 0 or 0 < theirs <= mine for mine, theirs in pairs)

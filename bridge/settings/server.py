@@ -1,0 +1,96 @@
+"""What one process of the bridge is told about itself: where it listens, what it bounds, how it logs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, Text
+
+ENVIRONMENT_PREFIX: Final = "BRIDGE_SERVER_"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Times are milliseconds. `SERVER` explains each."""
+
+    host: str = "127.0.0.1"
+    port: int = 8787
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    max_message_bytes: int = 67_108_864
+    max_in_flight: int = 256
+    max_steps: int = 32
+    max_headers: int = 100
+    max_header_bytes: int = 32_768
+    max_json_depth: int = 512
+    max_item_bytes: int = 67_108_864
+    max_buffered_bytes: int = 268_435_456
+    memory_budget_bytes: int = 2_147_483_648
+    max_sockets: int = 10_000
+    handshake_timeout: int = 10_000
+    ping_interval: int = 20_000
+    peer_timeout: int = 60_000
+    slow_client_timeout: int = 60_000
+    drain_timeout: int = 30_000
+    allow_open: bool = False
+    log_format: Literal["auto", "json", "text"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetting:
+    name: str
+    default: object
+    kind: Kind
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it too."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+_MS: Final = Number(1, LONGEST_MS, "milliseconds")
+_BYTES: Final = Number(1024, None, "bytes")
+_COUNT: Final = Number(1)
+
+_Row = ServerSetting
+SERVER: Final[tuple[ServerSetting, ...]] = (
+    _Row("host", "127.0.0.1", Text(), "The address to listen on."),
+    _Row("port", 8787, Number(0, 65_535), "The port to listen on. 0: any free one; the ready line tells which."),
+    _Row("tls_cert", None, File(), "The certificate chain (PEM) to serve wss:// and https:// with."),
+    _Row("tls_key", None, File(), "The private key (PEM) of that certificate."),
+    _Row("max_message_bytes", 67_108_864, _BYTES, "The longest message that a client may send."),
+    _Row("max_in_flight", 256, _COUNT, "How many events one socket may have in flight."),
+    _Row("max_steps", 32, _COUNT, "How many steps one event may have."),
+    _Row("max_headers", 100, _COUNT, "How many headers one step may have."),
+    _Row("max_header_bytes", 32_768, _BYTES, "How long all headers of one step may be together."),
+    _Row("max_json_depth", 512, Number(8, 1000), "How deep a message's JSON may be nested."),
+    _Row("max_item_bytes", 67_108_864, _BYTES, "The longest single item of a provider's stream."),
+    _Row("max_buffered_bytes", 268_435_456, _BYTES, "What one socket may hold in memory before reading for it pauses."),
+    _Row("memory_budget_bytes", 2_147_483_648, _BYTES, "What all sockets together may hold in memory."),
+    _Row("max_sockets", 10_000, _COUNT, "How many client sockets one process takes."),
+    _Row("handshake_timeout", 10_000, _MS, "How long a client may take to send its handshake."),
+    _Row("ping_interval", 20_000, _MS, "After how long without anything from the client it is pinged."),
+    _Row("peer_timeout", 60_000, _MS, "After how long without a sign of life a client counts as gone."),
+    _Row("slow_client_timeout", 60_000, _MS, "How long a client may take nothing while frames wait for it."),
+    _Row(
+        "drain_timeout",
+        30_000,
+        Number(0, LONGEST_MS, "milliseconds"),
+        "How long a shutdown waits for events in flight.",
+    ),
+    _Row("allow_open", False, Flag(), "Let a gateway without tokens be reached from other machines."),
+    _Row(
+        "log_format",
+        "auto",
+        Choice(("auto", "json", "text")),
+        "How log lines look. auto: text on a terminal, else JSON.",
+    ),
+    _Row(
+        "log_level",
+        "info",
+        Choice(("debug", "info", "warning", "error")),
+        "The least severe log lines that are written.",
+    ),
+)

@@ -1,0 +1,176 @@
+"""The settings of one step: the one table of them, and how a message's `config` and `cf-aig-*` headers change them.
+
+The names and ranges of the first four in `config` and headers are Cloudflare's
+(developers.cloudflare.com/ai-gateway, request handling); the others are ours.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+from bridge.errors import BadField
+from bridge.settings.kinds import LONGEST_MS, Choice, Kind, Number, OutOfRangeError
+
+T = TypeVar("T")
+
+
+class StepSettings(msgspec.Struct, frozen=True, gc=False):
+    """How one step is tried. Times are milliseconds; 0 is no limit for the four timeouts. `SETTINGS` explains each."""
+
+    connect_timeout: int = 10_000
+    request_timeout: int = 600_000
+    idle_timeout: int = 300_000
+    total_timeout: int = 3_600_000
+    max_attempts: int = 1
+    retry_delay: int = 500
+    backoff: Literal["constant", "linear", "exponential"] = "exponential"
+    max_retry_after: int = 10_000
+    on_break: Literal["error", "restart"] = "error"
+    on_policy: Literal["answer", "next"] = "answer"
+    frames: Literal["items", "raw"] = "items"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    name: str
+    """In StepSettings and in a gateway's table of the configuration file."""
+    wire: str
+    """In a message's `config`."""
+    header: str | None
+    """The request header that sets it too, lower case."""
+    default: int | str
+    kind: Kind
+    help: str
+
+
+_MS: Final = Number(0, LONGEST_MS, "milliseconds")
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        "connect_timeout",
+        "connectTimeout",
+        None,
+        10_000,
+        _MS,
+        "How long connecting to the provider may take, TLS included. 0: no limit.",
+    ),
+    Setting(
+        "request_timeout",
+        "requestTimeout",
+        "cf-aig-request-timeout",
+        600_000,
+        _MS,
+        "How long the first item of an answer may take; headers, comments and bookkeeping are none. 0: no limit.",
+    ),
+    Setting(
+        "idle_timeout",
+        "idleTimeout",
+        None,
+        300_000,
+        _MS,
+        "How long a stream may be silent; any byte starts the time anew. 0: no limit.",
+    ),
+    Setting(
+        "total_timeout",
+        "totalTimeout",
+        None,
+        3_600_000,
+        _MS,
+        "How long the whole event may take, with all its steps and retries. 0: no limit.",
+    ),
+    Setting(
+        "max_attempts",
+        "maxAttempts",
+        "cf-aig-max-attempts",
+        1,
+        Number(1, 5),
+        "How often a step is tried. A retry after the request was sent may be billed twice.",
+    ),
+    Setting(
+        "retry_delay",
+        "retryDelay",
+        "cf-aig-retry-delay",
+        500,
+        Number(0, 5000, "milliseconds"),
+        "The wait before the first retry, give or take a fifth.",
+    ),
+    Setting(
+        "backoff",
+        "backoff",
+        "cf-aig-backoff",
+        "exponential",
+        Choice(("constant", "linear", "exponential")),
+        "How the wait grows from one retry to the next.",
+    ),
+    Setting(
+        "max_retry_after",
+        "maxRetryAfter",
+        None,
+        10_000,
+        _MS,
+        "The longest wait that a provider's Retry-After may ask for; if it asks for more, the step is not retried.",
+    ),
+    Setting(
+        "on_break",
+        "onBreak",
+        None,
+        "error",
+        Choice(("error", "restart")),
+        "What follows a stream that breaks after it answered: the event fails, or the next step starts from scratch.",
+    ),
+    Setting(
+        "on_policy",
+        "onPolicy",
+        None,
+        "answer",
+        Choice(("answer", "next")),
+        "What a provider's content-policy refusal is: the answer, or a reason to try the next step.",
+    ),
+    Setting(
+        "frames",
+        "frames",
+        None,
+        "items",
+        Choice(("items", "raw")),
+        "What a stream's frames carry: one item each, or a run of the provider's body as it came.",
+    ),
+)
+
+_BY_WIRE: Final = {setting.wire: setting for setting in SETTINGS}
+_WITH_HEADER: Final = tuple((setting.header, setting) for setting in SETTINGS if setting.header)
+
+
+def from_config_object(
+    base: StepSettings, fields: Mapping[str, object], where: str, warnings: list[str]
+) -> StepSettings:
+    """`base` changed by a message's `config`; `base` itself when nothing applies. Unknown fields are ignored.
+
+    A number out of range is clamped, and a sentence that says so is added to `warnings`. Raises BadField, which
+    names the field as `where.field`.
+    """
+    changed: dict[str, Any] = {}
+    for wire, value in fields.items():
+        if setting := _BY_WIRE.get(wire):
+            changed[setting.name] = _taken(setting.kind.accept, value, f"{where}.{wire}", warnings)
+    return msgspec.structs.replace(base, **changed) if changed else base
+
+
+def from_headers(base: StepSettings, headers: Mapping[str, str], where: str, warnings: list[str]) -> StepSettings:
+    """`base` changed by `cf-aig-*` headers, whose names are lower case; else as `from_config_object`."""
+    changed: dict[str, Any] = {}
+    for header, setting in _WITH_HEADER:
+        if header in headers:
+            changed[setting.name] = _taken(setting.kind.parse, headers[header], f"{where}.{header}", warnings)
+    return msgspec.structs.replace(base, **changed) if changed else base
+
+
+def _taken(take: Callable[[T], object], value: T, field: str, warnings: list[str]) -> object:
+    try:
+        return take(value)
+    except OutOfRangeError as error:
+        warnings.append(f"{field}: {error}; {error.nearest} is used instead.")
+        return error.nearest
+    except ValueError as error:
+        raise BadField(f"{field}: {error}") from None

@@ -1,0 +1,521 @@
+"""What a configuration means, and how its mistakes are told."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from bridge.config import Config, ConfigError, Gateway, Token, authenticate, is_loopback, load
+from bridge.config.describe import describe
+from bridge.errors import BadField
+from bridge.providers import REGISTRY
+from bridge.settings.server import SERVER, ServerSettings
+from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
+
+TOKEN = "the-secret-of-ci"
+DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
+EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
+BASE = StepSettings(request_timeout=7)
+
+
+class Files:
+    """A folder with one configuration in it, and whatever stands beside."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self, text: str, environ: Mapping[str, str] | None = None, **overrides: object) -> Config:
+        path = self.folder / "bridge.toml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, environ or {}, overrides)
+
+    def problems(
+        self, text: str, environ: Mapping[str, str] | None = None, **overrides: object
+    ) -> list[tuple[str, int | None, str]]:
+        with pytest.raises(ConfigError) as caught:
+            self.load(text, environ, **overrides)
+        return [(problem.key, problem.line, problem.message) for problem in caught.value.problems]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+# The tables.
+
+
+def test_the_tables_and_the_values_agree_on_every_name_and_default() -> None:
+    assert [(row.name, row.default) for row in SERVER] == [(f.name, f.default) for f in fields(ServerSettings)]
+    defaults = msgspec.structs.asdict(StepSettings())
+    assert {row.name: row.default for row in SETTINGS} == defaults
+
+
+@pytest.mark.parametrize("row", [*SETTINGS, *SERVER], ids=lambda row: row.name)
+def test_every_setting_has_a_help_sentence_and_a_default_that_is_allowed(row: Any) -> None:
+    assert row.help[0].isupper()
+    assert row.help.endswith(".")
+    assert row.default is None or row.kind.accept(row.default) == row.default
+
+
+def test_wire_names_are_the_camel_case_of_the_names() -> None:
+    for row in SETTINGS:
+        first, *rest = row.name.split("_")
+        assert row.wire == first + "".join(part.capitalize() for part in rest)
+
+
+def test_the_headers_are_cloudflare_s_four() -> None:
+    assert {row.name: row.header for row in SETTINGS if row.header} == {
+        "request_timeout": "cf-aig-request-timeout",
+        "max_attempts": "cf-aig-max-attempts",
+        "retry_delay": "cf-aig-retry-delay",
+        "backoff": "cf-aig-backoff",
+    }
+
+
+# Settings that come with a message.
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"),
+    [
+        ({"requestTimeout": 5000, "maxAttempts": 3}, {"request_timeout": 5000, "max_attempts": 3}),
+        ({"requestTimeout": 5000.0}, {"request_timeout": 5000}),
+        ({"connectTimeout": 0}, {"connect_timeout": 0}),
+        ({"backoff": "linear", "onBreak": "restart"}, {"backoff": "linear", "on_break": "restart"}),
+        ({"onPolicy": "next", "frames": "raw"}, {"on_policy": "next", "frames": "raw"}),
+        ({"idleTimeout": 1, "totalTimeout": 2}, {"idle_timeout": 1, "total_timeout": 2}),
+        ({"maxRetryAfter": 3}, {"max_retry_after": 3}),
+        ({"retryDelay": 5000, "cacheTtl": None}, {"retry_delay": 5000}),
+    ],
+)  # fmt: skip
+def test_config_fields_change_their_settings_and_no_other(given: dict[str, object], changed: dict[str, Any]) -> None:
+    warnings: list[str] = []
+    settings = from_config_object(BASE, given, "request.config", warnings)
+    assert settings == msgspec.structs.replace(BASE, **changed)
+    assert type(settings.request_timeout) is int
+    assert warnings == []
+
+
+@pytest.mark.parametrize("given", [{}, {"max_attempts": 3, "unknown": object()}])
+def test_the_base_itself_is_returned_when_no_field_applies(given: dict[str, object]) -> None:
+    assert from_config_object(BASE, given, "request.config", []) is BASE
+
+
+def test_the_base_itself_is_returned_when_no_header_applies() -> None:
+    assert from_headers(BASE, {"cf-aig-event-id": "3", "content-type": "x"}, "request.headers", []) is BASE
+
+
+@pytest.mark.parametrize(
+    ("wire", "given", "taken"),
+    [
+        ("maxAttempts", 0, 1),
+        ("maxAttempts", 6, 5),
+        ("maxAttempts", 10**400, 5),
+        ("retryDelay", 5001, 5000),
+        ("retryDelay", -1, 0),
+        ("requestTimeout", 1e300, 2**31 - 1),
+    ],
+)
+def test_a_number_out_of_range_is_clamped_and_a_sentence_says_so(wire: str, given: float, taken: int) -> None:
+    warnings: list[str] = []
+    settings = from_config_object(BASE, {wire: given}, "request[1].config", warnings)
+    assert taken in msgspec.structs.astuple(settings)
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"request[1].config.{wire}: ")
+    assert warnings[0].endswith(f" {taken} is used instead.")
+    assert len(warnings[0]) < 200
+
+
+@pytest.mark.parametrize(
+    ("wire", "given", "message"),
+    [
+        ("maxAttempts", "three", "'three' is not a whole number from 1 to 5"),
+        ("maxAttempts", True, "true is not a whole number from 1 to 5"),
+        ("maxAttempts", None, "null is not a whole number from 1 to 5"),
+        ("maxAttempts", 1.5, "1.5 is not a whole number from 1 to 5"),
+        ("maxAttempts", [1], "a list is not a whole number from 1 to 5"),
+        ("retryDelay", float("nan"), "nan is not a whole number of milliseconds from 0 to 5000"),
+        ("retryDelay", "500", "'500' is not a whole number of milliseconds from 0 to 5000"),
+        ("backoff", "Linear", '\'Linear\' is not "constant", "linear" or "exponential"'),
+        ("backoff", 1, '1 is not "constant", "linear" or "exponential"'),
+        ("frames", {}, 'an object is not "items" or "raw"'),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_a_bad_field_that_says_what_came_and_what_is_wanted(
+    wire: str, given: object, message: str
+) -> None:
+    with pytest.raises(BadField) as caught:
+        from_config_object(BASE, {wire: given}, "request.config", [])
+    assert str(caught.value) == f"request.config.{wire}: {message}"
+
+
+def test_a_refused_value_is_not_repeated_at_length() -> None:
+    with pytest.raises(BadField) as caught:
+        from_config_object(BASE, {"backoff": "x" * 1_000_000}, "request.config", [])
+    assert len(str(caught.value)) < 200
+
+
+def test_headers_change_the_four_settings_they_name() -> None:
+    headers = {
+        "cf-aig-request-timeout": " 5000 ",
+        "cf-aig-max-attempts": "3",
+        "cf-aig-retry-delay": "9999",
+        "cf-aig-backoff": "Constant",
+    }
+    warnings: list[str] = []
+    settings = from_headers(BASE, headers, "request.headers", warnings)
+    assert settings == StepSettings(request_timeout=5000, max_attempts=3, retry_delay=5000, backoff="constant")
+    assert [warning.split(":")[0] for warning in warnings] == ["request.headers.cf-aig-retry-delay"]
+
+
+@pytest.mark.parametrize("text", ["", "3s", "1_0", "٣", "1.5", "9" * 5000])
+def test_a_header_that_does_not_parse_is_a_bad_field_that_names_it(text: str) -> None:
+    with pytest.raises(BadField, match=r"^handshake\.cf-aig-max-attempts: "):
+        from_headers(BASE, {"cf-aig-max-attempts": text}, "handshake", [])
+
+
+# Without a file, and where values come from.
+
+
+def test_without_a_file_there_is_one_open_gateway_for_any_name() -> None:
+    config = load(None, {}, {})
+    assert config.gateway("whatever") == Gateway("*", (), StepSettings())
+    assert config.server == ServerSettings()
+    assert config.providers == REGISTRY
+    assert config.notes == ()
+
+
+def test_a_file_without_gateways_has_the_open_one_and_a_note_says_so(files: Files) -> None:
+    config = files.load("[server]\nport = 1")
+    assert config.gateway("any") == Gateway("*")
+    assert any("no gateway" in note for note in config.notes)
+
+
+def test_a_gateway_of_its_own_name_comes_before_the_one_for_any(files: Files) -> None:
+    config = files.load('[gateways."*"]\n[gateways.prod]')
+    assert [config.gateway(name).name for name in ("prod", "dev")] == ["prod", "*"]  # type: ignore[union-attr]  # both are there
+    assert config.notes == ()
+
+
+def test_an_unknown_name_has_no_gateway_unless_there_is_one_for_any(files: Files) -> None:
+    assert files.load("[gateways.prod]").gateway("dev") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "overrides", "port"),
+    [
+        ("", {}, {}, 8787),
+        ("port = 1", {}, {}, 1),
+        ("port = 1", {"BRIDGE_SERVER_PORT": "2"}, {}, 2),
+        ("port = 1", {"BRIDGE_SERVER_PORT": "2"}, {"port": 3}, 3),
+        ("port = 1", {"BRIDGE_SERVER_PORT": ""}, {"port": None}, 1),
+    ],
+)
+def test_command_line_comes_before_environment_before_file_before_default(
+    files: Files, text: str, environ: dict[str, str], overrides: dict[str, object], port: int
+) -> None:
+    assert files.load(f"[server]\n{text}", environ, **overrides).server.port == port
+
+
+def test_every_server_setting_has_an_environment_variable(files: Files, tmp_path: Path) -> None:
+    pem = tmp_path / "x.pem"
+    pem.write_text("")
+    samples = {"Number": "1024", "Flag": "yes", "File": str(pem), "Text": "localhost"}
+    special = {"ping_interval": "1", "max_json_depth": "9", "log_format": "json", "log_level": "debug"}
+    environ = {row.variable: special.get(row.name) or samples[type(row.kind).__name__] for row in SERVER}
+    server = files.load("", environ).server
+    assert [row.name for row in SERVER if getattr(server, row.name) == row.default] == []
+
+
+def test_a_byte_order_mark_and_carriage_returns_are_taken(files: Files) -> None:
+    assert files.load("\ufeff[server]\r\nport = 1\r\n").server.port == 1
+
+
+def test_a_loaded_configuration_cannot_be_changed(files: Files) -> None:
+    config = files.load("[gateways.prod]")
+    with pytest.raises(FrozenInstanceError):
+        config.server.port = 1  # type: ignore[misc]  # that is the test
+    with pytest.raises(AttributeError):
+        config.gateways["prod"].settings.max_attempts = 2  # type: ignore[misc]  # that is the test
+    with pytest.raises(TypeError):
+        config.gateways["new"] = Gateway("new")  # type: ignore[index]  # that is the test
+
+
+# Gateways, tokens, providers.
+
+
+def test_a_gateway_has_settings_of_its_own(files: Files) -> None:
+    gateway = files.load(
+        """
+        [gateways.prod]
+        max_attempts = 3
+        on_break = "restart"
+        compat = true
+        allowed_origins = ["HTTPS://App.example.com", "chrome-extension://abc"]
+        allowed_hosts = ["bridge.example.com:8787"]
+        """
+    ).gateways["prod"]
+    assert gateway.settings == StepSettings(max_attempts=3, on_break="restart")
+    assert gateway.compat
+    assert gateway.allowed_origins == ("https://app.example.com", "chrome-extension://abc")
+    assert gateway.allowed_hosts == ("bridge.example.com:8787",)
+
+
+@pytest.mark.parametrize("given", [f"sha256:{DIGEST}", f"sha256:{DIGEST.upper()}", "env:CI_TOKEN", "file:secrets/ci"])
+def test_a_token_is_known_however_it_is_given(files: Files, given: str) -> None:
+    (files.folder / "secrets").mkdir()
+    (files.folder / "secrets" / "ci").write_text(TOKEN + "\n")
+    gateway = files.load(f'[gateways.prod.tokens]\nci = "{given}"', {"CI_TOKEN": TOKEN}).gateways["prod"]
+    assert not gateway.is_open
+    assert authenticate(gateway, TOKEN) == "ci"
+
+
+@pytest.mark.parametrize("presented", ["", "other", TOKEN + "\n", DIGEST, chr(0xD800), chr(0xDCFF), "é"])
+def test_whoever_presents_anything_else_is_nobody(presented: str) -> None:
+    gateway = Gateway(
+        "prod", (Token("a", hashlib.sha256(b"one").digest()), Token("b", hashlib.sha256(b"two").digest()))
+    )
+    assert authenticate(gateway, presented) is None
+    assert [authenticate(gateway, token) for token in ("one", "two")] == ["a", "b"]
+
+
+def test_a_token_does_not_show_its_digest() -> None:
+    assert DIGEST[:8] not in repr(Token("ci", bytes.fromhex(DIGEST))) + repr(Gateway("prod", (Token("ci", b"\xab"),)))
+    assert "xab" not in repr(Token("ci", b"\xab"))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (f'"{TOKEN}"', "printf %s TOKEN | sha256sum"),
+        (f'"sha256:{TOKEN}"', "printf %s TOKEN | sha256sum"),
+        (f'"env:{TOKEN}"', "env:NAME"),
+        (f'"secret:{TOKEN}"', "printf %s TOKEN | sha256sum"),
+        ("1234", "printf %s TOKEN | sha256sum"),
+        (f'"sha256:{EMPTY_DIGEST}"', "empty token"),
+        ('"env:MISSING"', "MISSING is not set"),
+        ('"env:EMPTY"', "env:EMPTY is an empty token"),
+        ('"file:missing"', "cannot be read: No such file"),
+        ('"file:."', "cannot be read: Is a directory"),
+        ('"file:binary"', "not UTF-8"),
+    ],
+)
+def test_a_token_that_cannot_be_used_is_refused_and_never_repeated(files: Files, given: str, told: str) -> None:
+    (files.folder / "binary").write_bytes(b"\xff\xfe")
+    text = f"\n[gateways.prod.tokens]\nci = {given}"
+    [(key, line, message)] = files.problems(text, {"EMPTY": " \n"}, host="0.0.0.0")
+    assert (key, line) == ("gateways.prod.tokens.ci", 3)
+    assert told in message
+    assert TOKEN not in message
+
+
+def test_a_provider_is_changed_and_another_added(files: Files) -> None:
+    config = files.load(
+        """
+        [providers.openai]
+        base_url = "http://127.0.0.1:9000/v1"
+        [providers.custom-mine]
+        base_url = "https://models.example.com/v1"
+        ended_without_mark = "done"
+        max_connections = 3
+        """
+    )
+    assert config.providers["openai"].base_url == "http://127.0.0.1:9000/v1"
+    mine = config.providers["custom-mine"]
+    assert (mine.ended_without_mark, mine.max_connections) == ("done", 3)
+    assert config.providers["anthropic"] == REGISTRY["anthropic"]
+
+
+# What is wrong, and where.
+
+MISTAKES = {
+    "an unknown key": ("[gateways.a]\nmax_atempts = 3", "gateways.a.max_atempts", 2, "did you mean max_attempts?"),
+    "an unknown table": ("[gateway.prod]", "gateway", 1, "did you mean gateways?"),
+    "nothing like it": ("[server]\nzzz = 1", "server.zzz", 2, "known are allow_open, drain_timeout"),
+    "a number too large": ("[server]\n\nport = 65536", "server.port", 3, "65536 is not a whole number from 0 to 65535"),
+    "a number too small": ("[gateways.a]\nmax_attempts = 0", "gateways.a.max_attempts", 2, "0 is not a whole number"),
+    "a text for a number": ('[server]\nport = "80"', "server.port", 2, "'80' is not a whole number"),
+    "a wrong word": ('[server]\nlog_format = "xml"', "server.log_format", 2, 'is not "auto", "json" or "text"'),
+    "an empty host": ('server.host = ""', "server.host", 1, "'' is not a text that is not empty"),
+    "no table": ("server = 1", "server", 1, "1 is not a table"),
+    "no gateway table": ("[gateways]\nprod = true", "gateways.prod", 2, "true is not a table"),
+    "no token table": ('[gateways.prod]\ntokens = "x"', "gateways.prod.tokens", 2, "is not a table"),
+    "a gateway's bad name": ('[gateways."a b"]', 'gateways."a b"', 1, "1 to 64"),
+    "a gateway's long name": (f"[gateways.{'a' * 65}]", f"gateways.{'a' * 65}", 1, "1 to 64"),
+    "an origin with a path": ('gateways.a.allowed_origins = ["x://b/"]', "gateways.a.allowed_origins", 1, "path"),
+    "one origin alone": ('gateways.a.allowed_origins = "https://a.b"', "gateways.a.allowed_origins", 1, "a list of"),
+    "an unknown provider": ('[providers.openia]\nbase_url = "https://a.b"', "providers.openia", 1, "custom-NAME"),
+    "a new provider's URL": ("[providers.custom-a]\nbase_url = 1", "providers.custom-a.base_url", 2, "1 is not a URL"),
+    "a provider's bad URL": ('[providers.openai]\n\nbase_url = "nonsense"', "providers.openai.base_url", 3, "base_url"),
+    "a provider's key": ("[providers.openai]\nurl = 1", "providers.openai.url", 2, "unknown key"),
+    "a provider's number": ("providers.openai.max_connections = 0", "providers.openai.max_connections", 1, "1 or more"),
+    "a certificate alone": ('[server]\ntls_cert = "bridge.toml"', "server.tls_cert", 2, "without tls_key"),
+    "a key alone": ('[server]\ntls_key = "bridge.toml"', "server.tls_key", 2, "without tls_cert"),
+    "an open gateway": ('[server]\nhost = "0.0.0.0"', "server.host", 2, "--allow-open"),
+    "hasty liveness": ("[server]\nping_interval = 60000", "server.ping_interval", 2, "must be more than ping_interval"),
+    "broken TOML": ("[server]\nport 1", "", 2, "is not TOML: Expected '=' after a key in a key/value pair"),
+    "unfinished TOML": ("[server]\nport =", "", 2, "is not TOML: "),
+    "a key twice": ("[server]\nport = 1\nport = 2", "", 3, "is not TOML: Cannot overwrite a value"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "line", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_its_key_and_its_line(
+    files: Files, text: str, key: str, line: int, message: str
+) -> None:
+    [problem] = files.problems(text)
+    assert problem[:2] == (key, line)
+    assert message in problem[2]
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(files: Files) -> None:
+    text = """
+        [providers.openai]
+        base_url = 1
+        [gateways.prod]
+        max_attempts = 9
+        frames = "RAW"
+        [gateways.prod.tokens]
+        ci = "plain"
+        [server]
+        prot = 1
+        tls_cert = "missing.pem"
+        tls_key = "missing.key"
+        """
+    told = files.problems(text, {"BRIDGE_SERVER_PROT": "1", "BRIDGE_SERVER_LOG_LEVEL": "loud"}, port="x")
+    assert [(line, key) for key, line, _ in told] == [
+        (3, "providers.openai.base_url"),
+        (5, "gateways.prod.max_attempts"),
+        (6, "gateways.prod.frames"),
+        (8, "gateways.prod.tokens.ci"),
+        (10, "server.prot"),
+        (11, "server.tls_cert"),
+        (12, "server.tls_key"),
+        (None, "BRIDGE_SERVER_PROT"),
+        (None, "BRIDGE_SERVER_LOG_LEVEL"),
+        (None, "--port"),
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "missing.toml", {}, {})
+    [problem] = caught.value.problems
+    assert problem.render("missing.toml") == "missing.toml: cannot be read: No such file or directory"
+
+
+def test_a_file_that_is_not_text_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_bytes(b"[server]\n# caf\xe9\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {}, {})
+    assert [problem.render("b.toml") for problem in caught.value.problems] == ["b.toml:2: is not UTF-8 text"]
+
+
+def test_a_problem_is_rendered_with_its_file_only_where_it_is_of_the_file(files: Files) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.load("[server]\nprot = 1", {"BRIDGE_SERVER_PORT": "x"})
+    assert [problem.render("b.toml") for problem in caught.value.problems] == [
+        "b.toml:2: server.prot: unknown key; did you mean port?",
+        "BRIDGE_SERVER_PORT: 'x' is not a whole number from 0 to 65535",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "overrides", "key"),
+    [
+        ("", {}, {"host": "0.0.0.0"}, "--host"),
+        ("", {"BRIDGE_SERVER_HOST": "::"}, {}, "BRIDGE_SERVER_HOST"),
+        ("[gateways.a.tokens]", {}, {"host": "example.com"}, "--host"),
+        (f'[gateways.a]\n[gateways.b.tokens]\nci = "sha256:{DIGEST}"', {}, {"host": "10.0.0.1"}, "--host"),
+    ],
+)
+def test_an_open_gateway_is_not_put_on_the_network_by_accident(
+    files: Files, text: str, environ: dict[str, str], overrides: dict[str, object], key: str
+) -> None:
+    [problem] = files.problems(text, environ, **overrides)
+    assert problem[0] == key
+    assert "no tokens" in problem[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        ("", {"host": "0.0.0.0", "allow_open": True}),
+        ("", {"host": "localhost"}),
+        ("", {"host": "127.8.9.1"}),
+        ("", {"host": "::1"}),
+        (f'[gateways.a.tokens]\nci = "sha256:{DIGEST}"', {"host": "0.0.0.0"}),
+    ],
+)
+def test_a_gateway_may_listen_where_nobody_unknown_can_use_it(
+    files: Files, text: str, overrides: dict[str, Any]
+) -> None:
+    assert files.load(text, **overrides).server.host == overrides["host"]
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("::1", True), ("[::1]", True), ("LOCALHOST", True), ("app.localhost", True),
+        ("0.0.0.0", False), ("::", False), ("", False), ("localhost.example.com", False), ("127.0.0.1.nip.io", False),
+    ],
+)  # fmt: skip
+def test_loopback_is_told_from_what_others_can_reach(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_relative_paths_are_relative_to_the_file(files: Files) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (files.folder / name).write_text("")
+    server = files.load('[server]\ntls_cert = "cert.pem"\ntls_key = "key.pem"').server
+    assert (server.tls_cert, server.tls_key) == (files.folder / "cert.pem", files.folder / "key.pem")
+
+
+# What it means.
+
+
+def test_a_description_says_what_matters_and_holds_no_secret(files: Files) -> None:
+    config = files.load(
+        f"""
+        [server]
+        max_sockets = 5
+        [gateways.prod]
+        max_attempts = 3
+        allowed_origins = ["https://a.b"]
+        [gateways.prod.tokens]
+        ci = "sha256:{DIGEST}"
+        bot = "env:BOT_TOKEN"
+        [gateways."*"]
+        [providers.openai]
+        max_connections = 7
+        [providers.custom-mine]
+        base_url = "https://models.example.com/v1"
+        """,
+        {"BOT_TOKEN": TOKEN},
+    )
+    assert describe(config) == [
+        "listens on ws://127.0.0.1:8787 (this machine only)",
+        "  max_sockets = 5 (default 10000)",
+        "gateway prod: tokens ci (sha256), bot (env:BOT_TOKEN)",
+        "  max_attempts = 3 (default 1)",
+        "  allowed_origins = https://a.b",
+        "gateway for any name: open, whoever reaches it may use it",
+        "provider openai, changed",
+        "  max_connections = 7 (default 1024)",
+        "provider custom-mine, added",
+        "  base_url = https://models.example.com/v1",
+        "  ended_without_mark = broken",
+        "  max_connections = 1024",
+    ]
+
+
+def test_a_description_tells_an_address_that_others_can_reach(files: Files) -> None:
+    first, *_, last = describe(files.load("", host="::", port=0, allow_open=True))
+    assert first == "listens on ws://[::]:(any free port) (other machines too)"
+    assert last.startswith("note: the file defines no gateway")

@@ -1,0 +1,141 @@
+"""From what was asked to what can be called."""
+
+import pytest
+
+from bridge.errors import BridgeError, EndpointRefused, UnknownProvider
+from bridge.providers import REGISTRY, overlay
+from bridge.relay.plan import Ground, PlannedStep, plan
+from bridge.settings.step import StepSettings
+from tests.wire.asking import created
+
+GATEWAY = StepSettings(connect_timeout=1000, request_timeout=2000, idle_timeout=3000)
+CHAT = '{"provider":"openai","endpoint":"chat/completions","query":{"model":"gpt-5"}}'
+
+
+def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> Ground:
+    return Ground(account, gateway, settings, REGISTRY)
+
+
+def planned(request: str, where: Ground | None = None) -> list[PlannedStep]:
+    where = where or ground()
+    return plan(created(request, where.settings).steps, where)
+
+
+def the_step(request: str, where: Ground | None = None) -> PlannedStep:
+    [only] = planned(request, where)
+    return only
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint", "url"),
+    [
+        ("openai", "chat/completions", "api.openai.com/v1/chat/completions"),
+        ("openai", "v1/chat/completions", "api.openai.com/v1/chat/completions"),
+        ("openai", "/v1/models?limit=2&after=a%2Fb", "api.openai.com/v1/models?limit=2&after=a%2Fb"),
+        ("anthropic", "v1/messages", "api.anthropic.com/v1/messages"),
+        (
+            "google-ai-studio",
+            "v1beta/models/gemini:streamGenerateContent?alt=sse",
+            "generativelanguage.googleapis.com/v1beta/models/gemini:streamGenerateContent?alt=sse",
+        ),
+    ],
+)
+def test_a_step_s_endpoint_becomes_an_address_below_its_provider_s(provider: str, endpoint: str, url: str) -> None:
+    step = the_step(f'{{"provider":"{provider}","endpoint":"{endpoint}"}}')
+    assert step.provider.slug == provider
+    assert f"{step.target.host}{step.target.raw_path.decode()}" == url
+
+
+def test_the_account_of_the_url_stands_where_a_provider_wants_it() -> None:
+    account = "0123456789abcdef0123456789abcdef"
+    step = the_step('{"provider":"workers-ai","endpoint":"@cf/meta/llama"}', ground(account=account))
+    assert account.encode() in step.target.raw_path
+    assert step.target.raw_path.endswith(b"/@cf/meta/llama")
+
+
+def test_the_steps_keep_their_order_and_what_was_asked() -> None:
+    first, second = planned(f'[{CHAT},{{"provider":"groq","endpoint":"chat/completions","query":{{"model":"llama"}}}}]')
+    assert [first.provider.slug, second.provider.slug] == ["openai", "groq"]
+    assert [first.model, second.model] == ["gpt-5", "llama"]
+    assert first.step.body == b'{"model":"gpt-5"}'
+
+
+def test_the_chain_is_told_the_settings_of_each_step() -> None:
+    waits = '"maxAttempts":3,"retryDelay":7,"backoff":"linear","maxRetryAfter":9'
+    turns = '"onPolicy":"next","onBreak":"restart"'
+    policy = the_step(f'{{"provider":"openai","endpoint":"x","config":{{{waits},{turns}}}}}').policy
+    assert (policy.max_attempts, policy.retry_delay_ms, policy.backoff) == (3, 7, "linear")
+    assert (policy.max_retry_after_ms, policy.on_policy, policy.on_break) == (9, "next", "restart")
+
+
+# Faults.
+
+
+@pytest.mark.parametrize(
+    ("faulty", "kind"),
+    [
+        ('{"provider":"nobody","endpoint":"x"}', UnknownProvider),
+        ('{"provider":"","endpoint":"x"}', UnknownProvider),
+        ('{"provider":"openai","endpoint":"../admin"}', EndpointRefused),
+        ('{"provider":"openai","endpoint":"https://evil.example/"}', EndpointRefused),
+        ('{"provider":"workers-ai","endpoint":"@cf/meta/llama"}', EndpointRefused),
+    ],
+)
+def test_a_step_that_cannot_be_called_is_its_event_s_fault_and_named_among_several(
+    faulty: str, kind: type[BridgeError]
+) -> None:
+    with pytest.raises(kind) as alone:
+        planned(faulty)
+    with pytest.raises(kind) as among_others:
+        planned(f"[{CHAT},{faulty},{faulty}]")
+    assert str(among_others.value) == f"step 1: {alone.value}"
+    assert among_others.value.code == alone.value.code
+
+
+# Breakers.
+
+
+def test_steps_of_one_gateway_base_and_model_share_a_breaker_and_no_others_do() -> None:
+    custom = overlay({"custom-other": {"base_url": "https://other.example/v1"}})
+    other_base = Ground("account", "mine", GATEWAY, custom)
+    keys = [
+        the_step(CHAT).policy.breaker_key,
+        the_step(CHAT, ground("another")).policy.breaker_key,
+        the_step(CHAT.replace("gpt-5", "gpt-4")).policy.breaker_key,
+        the_step(CHAT.replace("openai", "custom-other"), other_base).policy.breaker_key,
+        the_step('{"provider":"openai","endpoint":"models"}').policy.breaker_key,
+    ]
+    assert len(set(keys)) == len(keys)
+    assert the_step(CHAT.replace("chat/", "v1/chat/"), ground(account="another")).policy.breaker_key == keys[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "counts"),
+    [
+        ("{}", True),
+        ('{"maxAttempts":3}', True),
+        ('{"requestTimeout":2000}', True),
+        ('{"requestTimeout":2001}', True),
+        ('{"requestTimeout":1999}', False),
+        ('{"requestTimeout":0}', True),
+        ('{"connectTimeout":999}', False),
+        ('{"idleTimeout":2999}', False),
+        ('{"connectTimeout":5000,"requestTimeout":5000,"idleTimeout":5000}', True),
+        ('{"connectTimeout":0,"requestTimeout":0,"idleTimeout":0}', True),
+        ('{"totalTimeout":1}', True),
+    ],
+)
+def test_a_timeout_counts_against_the_provider_if_none_is_shorter_than_the_gateway_s_own(
+    config: str, counts: bool
+) -> None:
+    request = f'{{"provider":"openai","endpoint":"x","config":{config}}}'
+    assert the_step(request).policy.request_timeout_counts is counts
+
+
+@pytest.mark.parametrize(
+    ("config", "counts"), [("{}", True), ('{"idleTimeout":0}', True), ('{"idleTimeout":99}', False)]
+)
+def test_any_timeout_is_shorter_than_none(config: str, counts: bool) -> None:
+    where = ground(settings=StepSettings(connect_timeout=0, request_timeout=0, idle_timeout=0))
+    request = f'{{"provider":"openai","endpoint":"x","config":{config}}}'
+    assert the_step(request, where).policy.request_timeout_counts is counts
