@@ -4,7 +4,7 @@ A code is a class. Codes below 9000 are Cloudflare AI Gateway's own, those above
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, Self
 
 Source = Literal["provider", "bridge", "client"]
 
@@ -25,6 +25,11 @@ class BridgeError(Exception):
     def __init__(self, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(message.encode(errors="replace").decode())
         self.retry_after_ms = retry_after_ms
+
+    def bare(self) -> Self:
+        """Without where it comes from: to keep an error is to keep all that the frames of its traceback worked on."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class InternalError(BridgeError):

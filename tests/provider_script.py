@@ -66,7 +66,7 @@ class Played:
     async def part(self, part: Part) -> bytes:
         if isinstance(part, BaseException):
             self.over.set()
-            raise part
+            raise type(part)(*part.args)  # not the script's own: its traceback would keep all this alive
         if isinstance(part, bytes):
             return part
         await (asyncio.get_running_loop().create_future() if part is SILENCE else part.wait())

@@ -156,7 +156,7 @@ class Attempt:
         return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers)
 
     def _failed(self, error: BridgeError) -> Outcome:
-        self._event.error = error
+        self._event.error = error.bare()
         cause = cause_of(error)
         return Broke(cause) if self._passage is not None and self._passage.has_answered else Failed(cause)
 

@@ -75,11 +75,6 @@ class Event:
             self.hold.give(len(self.whole.body))
         self.whole = whole
 
-    def let_go(self) -> None:
-        """It is over. An error's traceback refers to frames that refer to this: both would wait for the collector."""
-        self.error = self.whole = None
-        self.hold.drop()
-
     async def drained(self) -> None:
         """Until the client has taken what stands in line; meanwhile its clocks stand still."""
         self.alarm.deadlines.stand_still()

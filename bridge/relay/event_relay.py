@@ -77,7 +77,7 @@ class EventRelay:
             if self._alarm.cancelled is None:
                 raise
         except BridgeError as error:
-            self._fail(error)
+            self._fail(error.bare())
         except Exception:
             log.exception("an event failed for a reason that nobody expected")
             self._fail(InternalError(f"internal error; the bridge's log tells more under {self._event.record.log_id}"))
@@ -188,7 +188,7 @@ class EventRelay:
         if not self._ended:
             self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
         self._alarm.detach()
-        self._event.let_go()
+        self._event.hold.drop()
         if self._chain is not None:
             self._chain.abandon(self._loop.time())
         log.info("event", extra={"fields": self._event.record.log_fields(self.event_id)})

@@ -78,8 +78,7 @@ def parse(data: bytes, defaults: StepSettings, limits: Limits) -> Create | Cance
         reader = StepReader(message.as_written, limits)
         return Create(event_id, reader.read(request, defaults), reader.warnings)
     except BridgeError as error:
-        error.__context__ = None
-        return Refused(error.with_traceback(None), event_id, owned)  # whose frames would keep the whole message alive
+        return Refused(error.bare(), event_id, owned)
     except RecursionError:
         return Refused(TooLarge("the message nests too deep to be read"), event_id, owned)
 
