@@ -63,7 +63,8 @@ class ClientSocket(asyncio.Protocol):
         self._handler.data_received(data)
 
     def eof_received(self) -> None:
-        self._handler.eof_received()
+        """No goodbye can come any more, and asyncio's way would be to wait until all that stands in line is taken."""
+        self.abort()
 
     def pause_writing(self) -> None:
         self._flowing.clear()
@@ -142,12 +143,13 @@ class ClientSocket(asyncio.Protocol):
         await self._flowing.wait()
 
     async def close(self, code: int, reason: bytes) -> None:
-        """Say goodbye, behind all that was said before, and wait for the answer; not for long."""
+        """Say goodbye, behind all that was said before, and wait for the answer; not for long. Then let go."""
         try:
             async with asyncio.timeout(CLOSE_GRACE_S):
                 await self._response.close(code=code, message=reason)
         except TimeoutError:
             self.abort()
+        await self.let_go()
 
     async def let_go(self) -> None:
         """Close the connection; what stands in line may still be taken, but not for long. Returns when it is gone."""

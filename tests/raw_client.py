@@ -84,6 +84,10 @@ class RawClient:
         except ConnectionError:
             return b""
 
+    def end(self) -> None:
+        """Close our half of the connection."""
+        self._writer.write_eof()
+
     def drop(self) -> None:
         self._writer.transport.abort()
 

@@ -138,6 +138,16 @@ async def test_a_client_that_leaves_while_it_does_not_read_lets_its_providers_go
         await until(lambda: endless.left == 1)
 
 
+async def test_one_that_ends_its_half_and_reads_no_more_is_let_go_of(tmp_path: Path) -> None:
+    """Nothing is to be heard of it any more, and nothing says that it is gone."""
+    endless = Endless()
+    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
+        await client.say(create("a"))
+        await endless.stands_still()
+        client.end()
+        await until(lambda: endless.left == 1)
+
+
 async def test_one_that_says_goodbye_and_reads_no_more_is_let_go_of(tmp_path: Path) -> None:
     """It has closed the WebSocket in good order, and keeps the connection."""
     endless = Endless()
