@@ -58,7 +58,6 @@ class Session:
         shared: Shared,
         memory: Budget,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
         self._response = response
         self._socket = socket
         self._terms = terms
@@ -107,10 +106,10 @@ class Session:
             if not received % MESSAGES_PER_TURN:
                 await asyncio.sleep(0)
             message = await self._response.receive()
-            self._arrival.drop()
-            self._socket.arrived_bytes = 0
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
+                    self._arrival.drop()
+                    self._on_arrival(self._socket.took(len(message.data)))
                     await self._take(message.data)
                 case WSMsgType.PING:
                     await self._may_answer()

@@ -49,16 +49,15 @@ class ClientSocket(asyncio.Protocol):
         """Called with the size of each read that belongs to a long message which is not whole yet."""
         self.heard_at = self._loop.time()
         """When something came from the client last, be it a part of a message."""
-        self.arrived_bytes = 0
-        """Since somebody set this to 0, when a message was whole."""
+        self._arrived_bytes = 0
         self._transport.set_protocol(self)
 
     # What asyncio calls.
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
-        self.arrived_bytes += len(data)
-        if self.arrived_bytes > LONG_BYTES:
+        self._arrived_bytes += len(data)
+        if self._arrived_bytes > LONG_BYTES:
             self.on_arrival(len(data))
         self._handler.data_received(data)
 
@@ -105,6 +104,15 @@ class ClientSocket(asyncio.Protocol):
         Less by those that stand in line themselves.
         """
         return self._written_bytes - self.waiting_bytes
+
+    def took(self, size: int) -> int:
+        """A message of so many bytes was whole, and was taken: how much else has come, when that counts.
+
+        Heads of frames are not told from what they announce; so what is not much is taken for nothing.
+        """
+        rest = self._arrived_bytes - size
+        self._arrived_bytes = rest if rest > LONG_BYTES else 0
+        return self._arrived_bytes
 
     def send(self, frames: list[bytes]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
