@@ -27,6 +27,8 @@ allowed_origins = ["https://app.example"]
 allowed_hosts = ["bridge.example"]
 [gateways.compatible]
 compat = true
+[gateways.hasty]
+request_timeout = 30
 """
 TOKENED = "/v1/account/tokened"
 OPEN = "/v1/account/open"
@@ -241,6 +243,51 @@ async def test_settings_of_the_handshake_hold_for_its_events(tmp_path: Path) -> 
     ):
         [frame] = await client.call({"eventId": "a", **step()})
         assert frame["error"]["code"] == 9013
+
+
+@pytest.mark.parametrize(
+    ("handshake", "members", "said"),
+    [
+        (None, {}, "within 30 ms"),
+        ("31", {}, "within 31 ms"),
+        ("31", {"headers": {"cf-aig-request-timeout": "32"}}, "within 32 ms"),
+        ("31", {"config": {"requestTimeout": 33}}, "within 33 ms"),
+    ],
+    ids=["the gateway's", "the handshake's", "the step's headers'", "the step's config's"],
+)
+async def test_the_step_comes_before_the_handshake_and_that_before_the_gateway(
+    tmp_path: Path, handshake: str | None, members: dict[str, object], said: str
+) -> None:
+    headers = {"cf-aig-request-timeout": handshake} if handshake else {}
+    silent = ScriptedProvider(streams(asyncio.Event()))
+    async with (
+        running(config_of(CONFIG, tmp_path), silent) as server,
+        connected(server, "/v1/account/hasty", headers=headers) as client,
+    ):
+        [frame] = await client.call({"eventId": "a", **step(), **members})
+        assert said in frame["error"]["message"]
+
+
+async def test_no_header_of_the_handshake_goes_upstream(tmp_path: Path) -> None:
+    headers = {
+        "cf-aig-authorization": f"Bearer {TOKEN}",
+        "cf-aig-max-attempts": "2",
+        "Authorization": "Bearer of-the-handshake",
+        "Cookie": "a=b",
+        "User-Agent": "a browser",
+        "X-Mine": "1",
+    }
+    provider = ScriptedProvider(streams(*WHOLE))
+    async with (
+        running(config_of(CONFIG, tmp_path), provider) as server,
+        connected(server, TOKENED, headers=headers) as client,
+    ):
+        await client.call({"eventId": "a", **step()})
+    assert dict(provider.played[0].headers) == {
+        "authorization": "Bearer none",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+    }
 
 
 # Bounds

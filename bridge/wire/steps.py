@@ -127,7 +127,7 @@ class StepReader:
         level = self._level(given, where, ground)
         check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
         provider_headers = forwarded(level.headers)
-        if given.query is not ABSENT:
+        if given.query is not ABSENT and type_of(given.body) is JsonType.NULL:
             provider_headers.setdefault("content-type", "application/json")
         return Step(
             provider=provider,

@@ -55,6 +55,17 @@ def test_the_tables_and_the_values_agree_on_every_name_and_default() -> None:
     assert {row.name: row.default for row in SETTINGS} == defaults
 
 
+def test_the_limits_are_those_of_the_protocol() -> None:
+    """PROTOCOL.md, B "Limits" and "Liveness"."""
+    server = ServerSettings()
+    assert (server.max_message_bytes, server.max_item_bytes) == (64 << 20, 64 << 20)
+    assert server.max_buffered_bytes == 256 << 20
+    assert (server.max_in_flight, server.max_steps, server.max_sockets) == (256, 32, 10_000)
+    assert (server.max_headers, server.max_header_bytes, server.max_json_depth) == (100, 32 << 10, 512)
+    assert (server.handshake_timeout, server.ping_interval) == (10_000, 20_000)
+    assert (server.peer_timeout, server.slow_client_timeout) == (60_000, 60_000)
+
+
 @pytest.mark.parametrize("row", [*SETTINGS, *SERVER], ids=lambda row: row.name)
 def test_every_setting_has_a_help_sentence_and_a_default_that_is_allowed(row: Any) -> None:
     assert row.help[0].isupper()

@@ -19,6 +19,9 @@ def fails(status: int = 500, body: bytes = b'{"error":{"message":"it failed"}}',
     return answers(body, status, **headers)
 
 
+ALWAYS = {"eventId", "cacheStatus", "logId", "step", "contentType", "status", "success", "durationMs", "chunks"}
+"""What the metadata of every last frame holds."""
+
 # Answers that need no second try.
 
 
@@ -321,3 +324,21 @@ async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -
     house = House(too_long, Plays([half], content_type="text/plain"), budget_bytes=12_000)
     stage = await house.event([step(), step("groq")]).begin()
     assert (stage.code, stage.metadata["step"]) == (None, "1")
+
+
+# How complete the metadata of an event that failed are.
+
+FAILED: dict[str, tuple[list[Plays], set[str]]] = {
+    "a connection refused": ([refuses(), refuses()], {"provider", "attempts"}),
+    "an answer that is an error": ([fails(401), fails(401)], {"provider", "attempts", "headers"}),
+    "a redirect": ([fails(302), fails(302)], {"provider", "attempts", "headers"}),
+    "an error in a stream": ([fails(), streams(said("a"), OVERLOADED)], {"provider", "attempts", "headers"}),
+    "a broken stream": ([streams(said("a"), RESET)], {"provider", "headers"}),
+}
+
+
+@pytest.mark.parametrize(("plays", "more"), FAILED.values(), ids=FAILED)
+async def test_the_metadata_of_a_failed_event_are_complete(plays: list[Plays], more: set[str]) -> None:
+    stage = await run_event([step(maxAttempts=0), step("groq")], *plays)
+    assert set(stage.metadata) == ALWAYS | {"warnings"} | more
+    assert set(stage.last()["error"]) == {"code", "message", "source", "retryable"}
