@@ -108,14 +108,14 @@ class Session:
             message = await self._response.receive()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    self._arrival.drop()
-                    self._on_arrival(self._socket.took(len(message.data)))
+                    self._count_arrival(len(message.data))
                     await self._take(message.data)
                 case WSMsgType.PING:
+                    self._count_arrival(len(message.data))
                     await self._may_answer()
                     self._socket.control(WSMsgType.PONG, message.data)
                 case WSMsgType.PONG:
-                    pass
+                    self._count_arrival(len(message.data))
                 case _:
                     return
             del message  # 64 MiB, it may be, and the next one may be long in coming
@@ -181,7 +181,8 @@ class Session:
         event_id, error = refused.event_id, refused.error
         is_taken = event_id is not None and event_id.key in self._events
         if refused.owned and not is_taken:
-            self._relay(Create(event_id, [], []), event_id or _made_up(), Hold(self._budget), _nothing).refuse(error)
+            event_id = event_id or _made_up()
+            self._relay(Create(event_id, [], []), event_id, Hold(self._budget), lambda: None).refuse(error)
             return
         told = _in_flight() if refused.owned else error
         self._socket.send([refusal(told, index, event_id.raw if event_id else None)])
@@ -211,6 +212,10 @@ class Session:
     def _on_slow_client(self) -> None:
         self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
         self._close(WSCloseCode.POLICY_VIOLATION, b"too slow")
+
+    def _count_arrival(self, taken_bytes: int) -> None:
+        self._arrival.drop()
+        self._on_arrival(self._socket.took(taken_bytes))
 
     def _on_arrival(self, size: int) -> None:
         """More of a long message is there. It has no event yet that could be told, so the socket is."""
@@ -245,6 +250,3 @@ def _made_up() -> EventId:
 
 def _in_flight() -> EventIdInFlight:
     return EventIdInFlight("an event with this eventId is in flight; its id may be used again after its last frame")
-
-
-def _nothing() -> None: ...

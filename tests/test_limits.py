@@ -177,6 +177,7 @@ async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_p
         await _stands_still(client)
         gate.set()
         assert (await other.until_last("a"))[-1]["type"] == "universal.done"
+        assert not sending.done(), "it still could send more"
         sending.cancel()
 
 
