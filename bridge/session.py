@@ -68,10 +68,8 @@ class Session:
         self._arrival = Hold(self._budget)
         self._room = asyncio.Event()
         self._events: dict[str | int, EventRelay] = {}
-        self._tasks = Tasks()
-        self._closing = Tasks()
-        self._messages = 0
-        self._unread_answers = 0
+        self._tasks, self._closing = Tasks(), Tasks()
+        self._messages = self._unread_answers = 0
         self._is_draining = self._is_closing = False
         self._watch = Watch(socket, times_of(server, terms.heartbeat_s), self._beat, self._on_slow_client)
         socket.on_gone, socket.on_arrival = self._on_gone, self._on_arrival
