@@ -88,6 +88,11 @@ def test_the_javascript_snippet_works_as_printed(printed):
     assert (said.stdout, said.stderr, said.returncode) == (f"{STREAMED}\n", "", 0)
 
 
+def test_however_fast_it_is_played_a_part_of_the_long_answer_is_left_to_cancel():
+    out = io.StringIO()
+    assert play(TAPES, Plain(out), stay=False, port=0, pace=0) == 0, out.getvalue()
+
+
 # What it notices.
 
 

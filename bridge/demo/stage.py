@@ -19,12 +19,16 @@ from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
 from bridge.server import Server
 from bridge.signals import first_signal
+from bridge.upstream.faults import parse_fault
 from bridge.upstream.http import Upstream
 from bridge.upstream.tape import TapeError, TapeTransport, read_tape
 from bridge.wire.texts import text_of
 
 SCENE_S: Final = 60.0
 """Within which a scene must end, or it has failed."""
+
+PAUSE: Final = parse_fault("stall@chunk:100:5s")
+"""However fast tapes are played, the long one is not over before its client has enough of it; none else is as long."""
 
 
 def demo(*, stay: bool, port: int, pace: float) -> int:
@@ -51,7 +55,7 @@ class Stage:
     def __init__(self, folder: Path, screen: Screen, pace: float) -> None:
         self._folder = folder
         self._screen = screen
-        self._tapes = TapeTransport(folder, pace=pace)
+        self._tapes = TapeTransport(folder, pace=pace, faults=[PAUSE])
 
     async def run(self, *, stay: bool, port: int) -> int:
         """Raises OSError when the port cannot be had."""
