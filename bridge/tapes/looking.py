@@ -15,12 +15,15 @@ from bridge.upstream.tape_folder import CUT, TapeFolder, cut_tapes
 
 COLUMNS = ("file", "method", "URL", "status", "chunks", "ms", "ending")
 FOR_TRYING = "Imported tapes are for trying, not for committing: look through them first."
+NO_TAPE = "No tape here: a folder of *.jsonl, or one such file, is wanted"
 
 
 def table(path: Path) -> int:
     rows: list[tuple[str, ...]] = [COLUMNS]
     faults = 0
-    for file in _tapes(path):
+    if not (tapes := _tapes(path)):
+        return _complain(f"{path}: {NO_TAPE}")
+    for file in tapes:
         try:
             rows.append((str(file), *_row(read_tape(file))))
         except TapeError as error:
@@ -52,12 +55,13 @@ def body(file: Path) -> int:
 
 
 def check(path: Path) -> int:
-    tapes = _tapes(path)
+    if not (tapes := _tapes(path)):
+        return _complain(f"{path}: {NO_TAPE}")
     faults = [f"{file}: {fault}" for file in tapes for fault in _faults(file)]
     for fault in faults:
         _complain(fault)
     typer.echo(f"{len(tapes)} tapes, {len(faults)} faults")
-    return 1 if faults or not tapes else 0
+    return 1 if faults else 0
 
 
 def take_in(files: Sequence[Path], to: Path) -> int:

@@ -112,8 +112,12 @@ def test_check_finds_faults_of_the_format_and_recordings_that_were_cut(tapes: Pa
     assert f"{part}: The recording was cut" in result.stderr
 
 
-def test_check_of_nothing_is_no_success(tmp_path: Path) -> None:
-    assert run("check", tmp_path).exit_code == 1
+@pytest.mark.parametrize("command", ["list", "check"])
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_where_there_is_no_tape_that_is_said(tmp_path: Path, command: str, name: str) -> None:
+    result = run(command, tmp_path / name)
+    said = f"{tmp_path / name}: No tape here: a folder of *.jsonl, or one such file, is wanted\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
 
 
 def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
