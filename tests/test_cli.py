@@ -6,6 +6,7 @@ import io
 import json
 import signal
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from bridge.cli.serving import urls
 from bridge.client import ConnectionLost, Frame, connect
 from bridge.demo.scenes import SCENES, STREAM
 from bridge.upstream.tape import Chunk, End, Ending, Head, Request, Tape, TapeTransport, write_tape
-from tests.commands import PATIENCE_S, ROOT, TAPES, run, started, url_in
+from tests.commands import BRIDGE, PATIENCE_S, ROOT, TAPES, environment, run, started, url_in
 from tests.harness import config_of, running
 
 PLAIN, STORY = SCENES[0].request, SCENES[3].request
@@ -304,6 +305,7 @@ async def test_call_writes_audio_as_it_is_and_says_when_nothing_came(call):
     [
         ["--data", "{"],
         ["--data", "@no-such-file"],
+        ["--data", "@~no-such-user/file"],
         ["--data", ""],
         ["--header", "no colon"],
         ["--header", ": no name"],
@@ -392,6 +394,19 @@ def test_a_header_that_is_none_is_not_shown_for_it_may_be_a_key():
     with pytest.raises(typer.BadParameter) as refused:
         asking.step("openai", "chat", None, ["sk-secret"], None)
     assert "sk-secret" not in refused.value.message
+    with pytest.raises(typer.BadParameter) as refused:
+        asking.fallback("openai sk-secret")
+    assert "sk-secret" not in refused.value.message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
+def test_a_full_disk_is_told_in_a_line():
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*BRIDGE, "check"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=PATIENCE_S
+        )
+    said = "bridge: the output cannot be written: no space is left where it goes\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 # What call shows.

@@ -4,6 +4,7 @@ What a command takes stands here. What it does stands in a module of its own, im
 for another's imports.
 """
 
+import errno
 import gc
 import os
 import sys
@@ -33,7 +34,13 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed before we began: what is said goes nowhere
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the process lives
-    app()
+    try:
+        app()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more, at its end
+        sys.exit("bridge: the output cannot be written: no space is left where it goes")
 
 
 def _version(wanted: bool) -> None:

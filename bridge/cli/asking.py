@@ -33,7 +33,7 @@ def fallback(text: str) -> Step:
         case [provider, endpoint, data]:
             return {"provider": provider, "endpoint": endpoint, "query": _json("--fallback", data)}
         case _:
-            raise _wrong("--fallback", f"expected 'PROVIDER ENDPOINT JSON|@FILE' or a step as JSON, got {text!r}")
+            raise _wrong("--fallback", "expected 'PROVIDER ENDPOINT JSON|@FILE' or a step as JSON")
 
 
 def request(first: Step, fallbacks: Sequence[Step], config: str | None) -> dict[str, Any]:
@@ -79,9 +79,11 @@ def _read(option: str, source: str) -> bytes:
         return sys.stdin.buffer.read()
     if not source.startswith("@"):
         return source.encode(errors="surrogateescape")
-    path = Path(source[1:]).expanduser()
+    path = Path(source[1:])
     try:
-        return path.read_bytes()
+        return path.expanduser().read_bytes()
+    except RuntimeError:  # pathlib's, for the ~ of nobody
+        raise _wrong(option, f"{path} cannot be read: there is no such home directory") from None
     except OSError as error:
         raise _wrong(option, f"{path} cannot be read: {error.strerror}") from None
 
