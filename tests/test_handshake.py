@@ -54,6 +54,8 @@ def test_subprotocols_are_offered_in_the_client_s_order(header: str | None, offe
         (["cf-aig-authorization.secret", "chat"], "chat"),
         (["cf-aig-authorization.secret", "openai-insecure-api-key.sk-1", "realtime"], "realtime"),
         (["xi-api-key.1", "fal-api-key.2"], "xi-api-key.1"),
+        (["xi-api-key.1", "chat"], "chat"),
+        (["fal-api-key.2", "chat"], "chat"),
     ],
 )
 def test_one_that_was_offered_is_echoed_and_rather_one_that_carries_no_credential(

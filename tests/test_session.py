@@ -211,6 +211,14 @@ async def test_as_deep_and_as_long_as_may_be_is_taken(client: Client) -> None:
     assert (await client.until_last("long"))[-1]["metadata"]["success"]
 
 
+async def test_what_is_twice_as_long_as_may_be_still_has_an_event_to_fail(client: Client) -> None:
+    long = of(query="")
+    long = of(query="x" * (40_000 - len(long)))
+    assert len(long) == 40_000
+    await client.socket.send_frame(long, WSMsgType.TEXT)
+    assert (await client.until_last("bad"))[-1]["error"]["code"] == 9006
+
+
 async def test_one_event_too_many_is_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [*[streams(said("a"), gate, *WHOLE)] * 4, answers()]

@@ -123,6 +123,17 @@ async def test_heartbeats_name_the_events_in_flight_and_where_they_are(tmp_path:
         }
 
 
+async def test_a_heartbeat_tells_the_step_that_is_tried(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path, answers(status=401), Plays(waiting=[SILENCE])) as (server, provider),
+        connected(server, PATH + "?heartbeat=5") as client,
+    ):
+        await client.create([{"eventId": 7, **step()}, step("groq")])
+        await until(lambda: len(provider.played) == 2)
+        await pass_s(5.1)
+        assert (await client.receive())["events"] == [{"eventId": 7, "phase": "waiting", "step": "1"}]
+
+
 async def test_without_events_a_heartbeat_has_none(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _), upgraded(server, PATH + "?heartbeat=1") as client:
         await pass_s(3)

@@ -1,5 +1,6 @@
 """What is retried, what falls through, and what the client is told in the end, over streamed and plain answers."""
 
+import asyncio
 import time
 from email.utils import formatdate
 
@@ -7,7 +8,7 @@ import httpx
 import pytest
 
 from bridge.upstream.dial import TlsError
-from tests.provider_script import REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
+from tests.provider_script import JSON, REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, House, said, step
 from tests.stage import run as run_event
 
@@ -45,6 +46,13 @@ async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadat
     assert "response" not in stage.frames[0]
     assert last["chunks"] == 3
     assert stage.house.provider.played[0].was_read_to_its_end
+
+
+@pytest.mark.parametrize("status", [201, 202, 203, 206, 299])
+async def test_any_success_may_be_a_stream(status: int) -> None:
+    stage = await run_event(step(), Plays(WHOLE, status))
+    assert stage.types == ["created", "stream", "stream", "stream", "done"]
+    assert (stage.metadata["status"], stage.metadata["success"]) == (status, True)
 
 
 async def test_the_providers_headers_are_on_the_first_frame_and_again_on_the_last() -> None:
@@ -138,6 +146,17 @@ async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
         None,
     ]
     assert all(isinstance(a["durationMs"], int) for a in attempts)
+
+
+async def test_an_attempt_tells_how_long_it_took() -> None:
+    gates = [asyncio.Event(), asyncio.Event()]
+    house = House(Plays(waiting=[gates[0], RESET]), Plays([b"{}"], content_type=JSON, waiting=[gates[1]]))
+    stage = await house.event([step(), step("groq")]).begin()
+    for gate, seconds in zip(gates, (2, 3), strict=True):
+        await stage.pass_s(seconds)
+        await stage.open(gate)
+    assert [round(a["durationMs"], -2) for a in stage.metadata["attempts"]] == [2000, 3000]
+    assert round(stage.metadata["durationMs"], -2) == 5000
 
 
 async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
@@ -342,3 +361,14 @@ async def test_the_metadata_of_a_failed_event_are_complete(plays: list[Plays], m
     stage = await run_event([step(maxAttempts=0), step("groq")], *plays)
     assert set(stage.metadata) == ALWAYS | {"warnings"} | more
     assert set(stage.last()["error"]) == {"code", "message", "source", "retryable"}
+
+
+async def test_the_bridges_own_error_is_json_in_one_piece() -> None:
+    stage = await run_event(step(), refuses())
+    assert (stage.metadata["contentType"], stage.metadata["status"]) == ("application/json", 502)
+
+
+@pytest.mark.parametrize(("body", "retryable"), [(b'{"error":{"code":"rate_limit_exceeded"}}', True), (QUOTA, False)])
+async def test_to_wait_does_not_help_where_no_money_is_left(body: bytes, retryable: bool) -> None:
+    stage = await run_event(step(), fails(429, body))
+    assert stage.last()["error"]["retryable"] is retryable

@@ -257,6 +257,15 @@ def test_after_the_finish_mark_a_stream_is_whole_however_it_ends(rows: list[tupl
     assert verdict(reader, Ending.CUT) is verdict(reader, truncated=True) is Verdict.WHOLE_CUT
 
 
+@pytest.mark.parametrize("word", ["completed", "incomplete", "cancelled"])
+def test_a_response_closes_in_three_ways(word: str) -> None:
+    reader, marks = read(
+        [typed('{"type":"response.output_text.delta","delta":"Hi"}'), typed(f'{{"type":"response.{word}"}}')]
+    )
+    assert marks == [ANSWER, CLOSING]
+    assert verdict(reader, Ending.CUT) is Verdict.WHOLE
+
+
 @pytest.mark.parametrize("ending", Ending)
 @pytest.mark.parametrize("truncated", [False, True])
 def test_after_the_closing_mark_nothing_breaks_a_stream(ending: Ending, truncated: bool) -> None:
