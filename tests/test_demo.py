@@ -18,7 +18,7 @@ from bridge.demo.scenes import SCENES, Played
 from bridge.demo.screen import Plain, Terminal, came, words
 from bridge.demo.snippets import command
 from bridge.demo.stage import play, said_on
-from tests.commands import PATIENCE_S, TAPES, environment, started
+from tests.commands import PATIENCE_S, TAPES, environment, run, started
 
 PACE = "0.2"
 """Quick, and yet slow enough that a cancel comes before the story's end."""
@@ -116,6 +116,13 @@ def test_no_tapes_or_a_port_in_use_are_told_in_a_line(tmp_path):
         f"{tmp_path}: No tape here: a folder of *.jsonl, or one such file, is wanted",
         f"cannot listen on 127.0.0.1:{port}: Address already in use",
     ]
+
+
+def test_a_port_that_is_none_is_wrong_usage():
+    ended = run("demo", "--port", "99999")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "'--port'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 TAPED = "all of it"

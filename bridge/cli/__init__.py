@@ -147,7 +147,7 @@ def call(
 @app.command()
 def demo(
     stay: Annotated[bool, typer.Option("--stay", help="Keep serving afterwards, and say how to connect.")] = False,
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 for any free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free one.")] = 0,
     pace: Pace = 1.0,
 ) -> None:
     """See the bridge work: no key, no network. Its providers are played from tape."""
