@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bridge.config import Config
 from bridge.config.gateways import Gateway
-from bridge.errors import BadField, BadMessage, Draining, OutOfMemoryBudget, UnknownGateway
+from bridge.errors import BadMessage, Draining, OutOfMemoryBudget, UnknownGateway
 from bridge.handshake import (
     TOKEN_HEADER,
     check_origin,
@@ -169,12 +169,10 @@ class Server:
         headers = {name.lower(): value for name, value in request.headers.items()}
         warnings: list[str] = []
         settings = from_headers(gateway.settings, headers, "handshake", warnings)
-        if warnings:
-            raise BadField("; ".join(warnings))
         ground = Ground(
             request.match_info["account"], request.match_info["gateway"], gateway.settings, self._config.providers
         )
-        return Terms(ground, settings, is_compat(request.query, gateway), heartbeat_s(request.query))
+        return Terms(ground, settings, is_compat(request.query, gateway), heartbeat_s(request.query), tuple(warnings))
 
     def _admit(self) -> None:
         if self._is_draining:

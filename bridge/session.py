@@ -44,6 +44,8 @@ class Terms:
     """The gateway's, with those of the handshake laid over them."""
     compat: bool
     heartbeat_s: float | None
+    warnings: tuple[str, ...] = ()
+    """Of settings that were clamped; every event hears of them."""
 
 
 class Session:
@@ -155,6 +157,7 @@ class Session:
         except BridgeError as error:
             self._refuse(Refused(error, event_id, owned=True), index)
             return
+        create.warnings[:0] = self._terms.warnings
         relay = self._relay(create, event_id, hold, partial(self._ended, event_id))
         self._events[event_id.key] = relay
         self._tasks.start(self._run(relay), f"event {event_id.key}")

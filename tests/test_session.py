@@ -248,7 +248,17 @@ async def test_cancelling_nobody_is_no_fault(client: Client) -> None:
     await client.cancel(5)
 
 
-async def test_the_token_of_the_handshake_is_not_passed_on(tmp_path: Path) -> None:
+async def test_a_setting_of_the_handshake_that_is_clamped_is_told_with_every_event(tmp_path: Path) -> None:
+    headers = {"cf-aig-max-attempts": "9"}
+    async with serving(tmp_path, answers(), answers()) as (server, _), connected(server, headers=headers) as client:
+        for event_id in ("a", "b"):
+            [frame] = await client.call({"eventId": event_id, **step(), "config": {"retryDelay": 9999}})
+            told, own = frame["metadata"]["warnings"]
+            assert told.startswith("handshake.cf-aig-max-attempts")
+            assert own.startswith("request.config.retryDelay")
+
+
+async def test_a_token_in_a_message_is_not_passed_on(tmp_path: Path) -> None:
     headers = {"cf-aig-authorization": "Bearer secret", "x-mine": "1", "sec-websocket-key": "k", "host": "h"}
     async with serving(tmp_path, answers()) as (server, provider), connected(server) as client:
         await client.call({"eventId": "a", **step(), "headers": headers})
