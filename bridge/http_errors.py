@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from bridge.errors import BadMessage, BridgeError, ClientError, InternalError
+from bridge.errors import BadMessage, BridgeError, InternalError
 from bridge.wire.frames import error_body
 
 log = logging.getLogger("bridge.server")
@@ -17,16 +17,16 @@ WEBSOCKET_WANTED: Final = "this is a WebSocket's address: connect to it with ws:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class NotFound(ClientError):
+class NotFound(BadMessage):
     """No such path; the message says which there are."""
 
     status = 404
-    code = 9001
 
 
-class UpgradeRequired(ClientError):
+class UpgradeRequired(BadMessage):
+    """A path of a WebSocket, asked for as a page."""
+
     status = 426
-    code = 9001
 
 
 class Connection(RequestHandler):

@@ -1,5 +1,6 @@
 """What a stream and an exchange have in common: an event whose first frame has come."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -9,7 +10,7 @@ from bridge.client.frames import EventId, Failure, Frame, Metadata
 from bridge.errors import InternalError
 
 
-class Answering:
+class Answering(ABC):
     """Open, it knows who answers; closed before its end, it is cancelled. For one task."""
 
     def __init__(self, event: Event) -> None:
@@ -41,8 +42,9 @@ class Answering:
         """Nobody wants the rest; if it is not over, it is cancelled. Waits for nothing."""
         self._event.close()
 
+    @abstractmethod
     def _begin(self, first: Frame) -> None:
-        raise NotImplementedError
+        """The first frame has come."""
 
     async def _next(self) -> Frame | None:
         """The next frame, None after the last. Raises EventFailed where the last says so and has no response."""

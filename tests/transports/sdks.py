@@ -4,6 +4,7 @@ Every method is written once: with an SDK that has no event loop its calls block
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ Call = tuple[str, Any]
 """A tool's name and arguments."""
 
 
-class Sdk:
+class Sdk(ABC):
     """One SDK with one client of it. `model` and key are of no account to the provider of the tests."""
 
     package: ClassVar[str]
@@ -34,19 +35,19 @@ class Sdk:
         self.has_loop = way.has_loop
         self.client = self.make(http)
 
-    def make(self, http: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def make(self, http: Any) -> Any: ...
 
-    async def plain(self, text: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    async def plain(self, text: str) -> str: ...
 
+    @abstractmethod
     async def stream(self, text: str) -> list[str]:
         """The pieces of an answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def tools(self, text: str) -> tuple[Call, str]:
         """The tool that the model wants, and its answer once it has the result."""
-        raise NotImplementedError
 
     @staticmethod
     def status_of(error: Any) -> int:
