@@ -108,8 +108,9 @@ async def test_a_bridge_that_replays_has_the_same_options(tapes: Path) -> None:
     assert "exhausted tapes do not repeat" in lasts[-1]["error"]["message"]
 
 
-def test_a_bridge_without_tapes_takes_no_rules_for_them() -> None:
-    refused = run("serve", "--fault", "reset@head")
+@pytest.mark.parametrize("option", ["--fault reset@head", "--pace instant"])
+def test_a_bridge_without_tapes_takes_no_rules_for_them(option: str) -> None:
+    refused = run("serve", *option.split())
     assert refused.returncode == 2
     assert "--replay DIR" in refused.stderr
 

@@ -91,7 +91,7 @@ def serve(
     from bridge.cli import serving
 
     flags = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "allow_open": allow_open}
-    if replay is None and any((ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
+    if replay is None and any((pace != 1.0, ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
         raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
     how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
     raise typer.Exit(serving.serve(config, flags, serving.Tapes(record, replay, how)))
