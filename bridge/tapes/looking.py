@@ -66,29 +66,33 @@ def check(path: Path) -> int:
 
 def take_in(files: Sequence[Path], to: Path) -> int:
     """1 when a file gave no tape, or something of it was left out."""
-    left_out = 0
+    tapes = left_out = 0
     try:
         folder = TapeFolder(to)
         for file in files:
-            left_out += _take_in(file, folder)
+            for made in _take_in(file, folder):
+                tapes += made
+                left_out += not made
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}")
-    typer.echo(FOR_TRYING, err=True)
+    if tapes:
+        typer.echo(FOR_TRYING, err=True)
     return 1 if left_out else 0
 
 
-def _take_in(file: Path, folder: TapeFolder) -> int:
-    """How much was left out."""
-    left_out = 0
+def _take_in(file: Path, folder: TapeFolder) -> Iterator[bool]:
+    """Of everything in the file: whether it became a tape."""
     try:
         for made in imported(file, folder):
             if isinstance(made, Skipped):
-                left_out += _complain(f"{file}: {made.what} is left out: {made.why}")
+                _complain(f"{file}: {made.what} is left out: {made.why}")
+                yield False
             else:
                 typer.echo(str(made))
+                yield True
     except Unusable as error:
-        return _complain(f"{file}: {error}")
-    return left_out
+        _complain(f"{file}: {error}")
+        yield False
 
 
 def _complain(line: str) -> int:

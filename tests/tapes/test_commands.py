@@ -137,6 +137,13 @@ def test_import_says_what_is_left_out_and_goes_on(tmp_path: Path) -> None:
     assert "entry 3 is left out: it is a WebSocket" in result.stderr
 
 
+def test_import_of_nothing_gives_no_advice_on_tapes(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("[]")
+    result = run("import", tmp_path / "other", "--to", tmp_path / "tapes")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "for trying" not in result.stderr
+
+
 def test_import_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     result = run("import", tmp_path / "none.yaml", "--to", tmp_path / "tapes")
     assert result.exit_code == 1
