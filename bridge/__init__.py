@@ -7,12 +7,17 @@ from its first message to its last frame.
 The way of one message: `server` upgrades and authenticates (`handshake`); `session` parses a message
 (`wire.messages`) and starts a task for it; `relay.event_relay` asks the chain (`policy.chain`) what to try, and
 lets a `relay.attempt` try it (`upstream.http`); a `relay.passage` passes the stream on, read by read, through a
-decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and the encoder of frames
-(`wire.frames`).
+decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and what makes frames of them
+(`wire.carriers`, `wire.frames`). A `relay.voice` is how the event is heard: in frames on a socket.
 
-Imports point down only: cli → transports → server | client → session → relay → upstream → policy → wire → config →
-providers, settings → errors, redact. `wire`, `policy`, `providers`, `settings`, `redact` and `errors` are pure: no
-event loop, no network, no disk, no clock, no chance. Contracts in `pyproject.toml` keep it so.
+What a gateway does for its events beside calling providers are its `services`: a gate, a cache, keys, prices, and
+observers that keep a log and count. `assembly` puts together those that the configuration asks for; `relay.services`
+says what an event asks of each, and when.
+
+Imports point down only: cli → transports → server | client → assembly → session → services → relay → upstream, storage
+→ policy → wire → config → providers, settings → errors, redact. `wire`, `policy`, `providers`, `settings`, `redact`
+and `errors` are pure: no event loop, no network, no disk, no clock, no chance. Contracts in `pyproject.toml` keep it
+so.
 
 Around it: `client` and `transports` are for those who call a bridge from Python, `testing` and `pytest_plugin` for
 those who test against one, `upstream.tape` and its neighbours for recorded traffic.

@@ -65,6 +65,33 @@ class Unauthorized(ClientError):
     status = 401
 
 
+class NotAllowed(Unauthorized):
+    """The token may not call this provider."""
+
+    status = 403
+
+
+class UnknownKey(ClientError):
+    """The gateway has no stored key of that alias for the provider."""
+
+    code = 2040
+
+
+class RateLimited(ClientError):
+    """More requests than the gateway, or the token, may make in its window."""
+
+    code = 2003
+    status = 429
+    retryable = True
+
+
+class SpendLimit(ClientError):
+    """More money than the gateway, or the token, may spend in its window."""
+
+    code = 2041
+    status = 429
+
+
 class BadMessage(ClientError):
     """The message is no JSON object."""
 

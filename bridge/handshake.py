@@ -29,18 +29,23 @@ def echoed_protocol(offered: Sequence[str]) -> str | None:
     return next(innocent, offered[0] if offered else None)
 
 
-def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> None:
-    """Raises Unauthorized unless the gateway is open, or one of its tokens came by header or by subprotocol."""
+def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> str:
+    """The name of the token that came by header or by subprotocol; empty if the gateway is open.
+
+    Raises Unauthorized.
+    """
     if gateway.is_open:
-        return
+        return ""
     presented = _token_in(header, offered)
     if presented is None:
         raise Unauthorized(
             f"Unauthorized: gateway {gateway.name!r} wants a token, as header {TOKEN_HEADER}: Bearer TOKEN "
             f"or as subprotocol {_TOKEN_PROTOCOL}TOKEN"
         )
-    if authenticate(gateway, presented) is None:
+    name = authenticate(gateway, presented)
+    if name is None:
         raise Unauthorized(f"Unauthorized: the token is not one of gateway {gateway.name!r}")
+    return name
 
 
 def _token_in(header: str | None, offered: Iterable[str]) -> str | None:

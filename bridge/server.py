@@ -24,6 +24,7 @@ from bridge.policy.breaker import Breakers
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.relay.plan import Ground
+from bridge.relay.services import Services
 from bridge.session import Session, Terms
 from bridge.settings.step import from_headers
 from bridge.tls import server_context
@@ -43,10 +44,10 @@ BACKLOG: Final = 1024
 class Server:
     """Owns the listening sockets and the sessions. `start`, then `stop`."""
 
-    def __init__(self, config: Config, upstream: Upstream) -> None:
+    def __init__(self, config: Config, upstream: Upstream, services: Services | None = None) -> None:
         self._config = config
         self._upstream = upstream
-        self._shared = Shared(upstream, Breakers(), config.server.max_item_bytes)
+        self._shared = Shared(upstream, Breakers(), config.server.max_item_bytes, services or Services())
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
         self._sessions: set[Session] = set()
         self._session_ended = asyncio.Event()
@@ -121,13 +122,13 @@ class Server:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         """One handshake, and then the session until its end."""
-        gateway = self._gateway(request)
+        gateway = self._gateway(request.match_info["gateway"])
         offered = offered_protocols(request.headers.get("Sec-WebSocket-Protocol"))
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
-        check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
+        token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise UpgradeRequired(WEBSOCKET_WANTED)
-        terms = self._terms(request, gateway)
+        terms = self._terms(request, gateway, token)
         self._admit()
         echoed = echoed_protocol(offered)
         response = web.WebSocketResponse(
@@ -158,19 +159,25 @@ class Server:
             self._sessions.discard(session)
             self._session_ended.set()
 
-    def _gateway(self, request: web.Request) -> Gateway:
-        name = request.match_info["gateway"]
+    def _gateway(self, name: str) -> Gateway:
         gateway = self._config.gateway(name)
         if gateway is None:
             raise UnknownGateway(f"there is no gateway {name[:64]!r}: define it under [gateways] in the configuration")
         return gateway
 
-    def _terms(self, request: web.Request, gateway: Gateway) -> Terms:
+    def _terms(self, request: web.Request, gateway: Gateway, token: str) -> Terms:
         headers = {name.lower(): value for name, value in request.headers.items()}
         warnings: list[str] = []
         settings = from_headers(gateway.settings, headers, "handshake", warnings)
+        name = request.match_info["gateway"]
         ground = Ground(
-            request.match_info["account"], request.match_info["gateway"], gateway.settings, self._config.providers
+            account=request.match_info["account"],
+            gateway=name,
+            settings=gateway.settings,
+            providers=self._config.providers,
+            live=partial(self._gateway, name),
+            token=token,
+            user_agent=request.headers.get("User-Agent", ""),
         )
         return Terms(ground, settings, is_compat(request.query, gateway), heartbeat_s(request.query), tuple(warnings))
 

@@ -23,6 +23,7 @@ from bridge.relay.budget import Budget, Hold
 from bridge.relay.event import Shared
 from bridge.relay.event_relay import OFF_LOOP_BYTES, EventRelay, new_id
 from bridge.relay.plan import Ground
+from bridge.relay.voice import FrameVoice
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
 from bridge.tasks import Tasks
@@ -189,8 +190,8 @@ class Session:
         self._socket.send([refusal(told, index, event_id.raw if event_id else None)])
 
     def _relay(self, create: Create, event_id: EventId, hold: Hold, on_last: Callable[[], None]) -> EventRelay:
-        ground, compat = self._terms.ground, self._terms.compat
-        return EventRelay(create, event_id.raw, ground, self._shared, self._socket, hold, on_last, compat=compat)
+        voice = FrameVoice(event_id.raw, self._socket, compat=self._terms.compat)
+        return EventRelay(create, event_id.raw, self._terms.ground, self._shared, voice, hold, on_last)
 
     def _ended(self, event_id: EventId) -> None:
         """Its last frame is out."""

@@ -9,6 +9,7 @@ import aiohttp
 import httpx
 import orjson
 
+from bridge.assembly import services_of
 from bridge.config import Config, load
 from bridge.server import Server
 from bridge.upstream.http import Upstream
@@ -27,12 +28,13 @@ def config_of(text: str, folder: Path, **overrides: object) -> Config:
 @asynccontextmanager
 async def running(config: Config, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Server]:
     """A bridge that listens on a free port of loopback, over the real transport or the given one."""
-    server = Server(config, Upstream(transport or AiohttpTransport()))
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
+    async with services_of(config) as services:
+        server = Server(config, Upstream(transport or AiohttpTransport()), services)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 class Client:

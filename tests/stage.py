@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from bridge.config.gateways import Gateway
 from bridge.errors import Cancelled
 from bridge.policy.breaker import Breakers
 from bridge.providers import REGISTRY, Provider, make_provider
@@ -13,6 +14,7 @@ from bridge.relay.budget import Budget, Hold
 from bridge.relay.event import Shared
 from bridge.relay.event_relay import EventRelay
 from bridge.relay.plan import Ground
+from bridge.relay.voice import FrameVoice
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
 from bridge.wire.messages import Create, Limits, parse
@@ -103,10 +105,9 @@ class Stage:
         self.house = house
         self.sink = Sink()
         self.lasts = 0
-        ground = Ground("0" * 32, "gateway", settings, house.providers)
-        self.relay = EventRelay(
-            create, create.event_id.raw, ground, house.shared, self.sink, hold, self._on_last, compat=compat
-        )
+        ground = Ground("0" * 32, "gateway", settings, house.providers, lambda: Gateway("gateway"))
+        voice = FrameVoice(create.event_id.raw, self.sink, compat=compat)
+        self.relay = EventRelay(create, create.event_id.raw, ground, house.shared, voice, hold, self._on_last)
         self._task: asyncio.Task[None] | None = None
 
     def _on_last(self) -> None:

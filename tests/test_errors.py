@@ -12,8 +12,11 @@ BRIDGE = Path(bridge.errors.__file__).parent
 
 CODES = {
     2001: (400, "client"),
+    2003: (429, "client"),
     2008: (400, "client"),
     2009: (401, "client"),
+    2040: (400, "client"),
+    2041: (429, "client"),
     9001: (400, "client"),
     9002: (400, "client"),
     9003: (400, "client"),
@@ -39,10 +42,8 @@ CODES = {
     9023: (503, "bridge"),
     9099: (500, "bridge"),
 }
-"""Of Cloudflare's codes those of rate limits, stored keys and spend limits (2003, 2040, 2041) are not among them: the
-bridge has none of the three."""
 
-RETRYABLE = {9005, 9008, 9010, 9012, 9013, 9014, 9016, 9017, 9022, 9023}
+RETRYABLE = {2003, 9005, 9008, 9010, 9012, 9013, 9014, 9016, 9017, 9022, 9023}
 
 
 def test_every_code_exists_once_with_its_status_and_its_source() -> None:

@@ -32,7 +32,9 @@ def blocks(language: str) -> list[str]:
 def rows_of_settings() -> Iterator[str]:
     for row in SETTINGS:
         header = f"`{row.header}`" if row.header else ""
-        yield f"| `{row.wire}` | `{row.name}` | {header} | `{row.default}` | {row.help} |"
+        gateway = f"`{row.name}`" if row.of_gateway else ""
+        default = "" if row.default in (None, "") else f"`{str(row.default).lower()}`"
+        yield f"| `{row.wire}` | {gateway} | {header} | {default} | {row.help} |"
 
 
 def rows_of_server() -> Iterator[str]:

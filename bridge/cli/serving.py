@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from bridge import __version__
+from bridge.assembly import services_of
 from bridge.cli.checking import refuse
 from bridge.cli.replaying import Terms
 from bridge.config import Config, ConfigError, load
@@ -77,7 +78,11 @@ def _upstream(tapes: Tapes) -> Upstream:
 
 
 async def _serve(config: Config, upstream: Callable[[], Upstream]) -> None:
-    server = Server(config, upstream())
+    async with services_of(config) as services:
+        await _run(config, Server(config, upstream(), services))
+
+
+async def _run(config: Config, server: Server) -> None:
     try:
         await server.start()
     except OSError as error:

@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class Config(TypedDict, total=False):
-    """The settings of a step (README, "Settings"). Times are milliseconds, 0 is no limit."""
+    """The settings of a step (README, "Settings"). Times are milliseconds but for `cacheTtl`, which is seconds."""
 
     connectTimeout: int
     requestTimeout: int
@@ -26,6 +26,16 @@ class Config(TypedDict, total=False):
     onBreak: Literal["error", "restart"]
     onPolicy: Literal["answer", "next"]
     frames: Literal["items", "raw"]
+    cacheTtl: int
+    skipCache: bool
+    cacheKey: str
+    byokAlias: str
+    collectLog: bool
+    collectLogPayload: bool
+    metadata: dict[str, str | int | float | bool]
+    customCost: dict[str, float]
+    otelTraceId: str
+    otelParentSpanId: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bridge.config.keys import StoredKey
+from bridge.config.limits import NO_LIMITS, Limits
 from bridge.settings.step import StepSettings
 
 ANY: Final = "*"
@@ -27,6 +29,9 @@ class Token:
     """SHA-256 of the token's UTF-8 bytes."""
     given: str = "sha256"
     """How the configuration gives it, without the secret: `sha256`, `env:NAME` or `file:PATH`."""
+    providers: frozenset[str] | None = None
+    """The slugs that it may call; None for any."""
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,20 @@ class Gateway:
     allowed_origins: tuple[str, ...] = ()
     """Beside loopback ones, for an open gateway; lower case."""
     allowed_hosts: tuple[str, ...] = ()
+    keys: Mapping[tuple[str, str], StoredKey] = field(default_factory=dict)
+    """By provider's slug and alias. An open gateway has none."""
+    limits: Limits = NO_LIMITS
+    cache_shared: bool = False
+    """The cache gives an answer to whoever asks the same, with whichever credential."""
+    log_rows: int = 0
+    """How many rows of its events the request log keeps at most; 0 for any number."""
 
     @property
     def is_open(self) -> bool:
         return not self.tokens
+
+    def token(self, name: str) -> Token | None:
+        return next((token for token in self.tokens if token.name == name), None)
 
 
 def is_gateway_name(name: str) -> bool:

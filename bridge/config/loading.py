@@ -45,7 +45,7 @@ PROVIDER: Final[Mapping[str, Kind]] = {
 """Keys of a provider's table; `bridge.providers` says what they do."""
 
 _ACCEPT_GATEWAY: Final = {name: kind.accept for name, kind in GATEWAY.items()} | {
-    setting.name: setting.kind.accept for setting in SETTINGS
+    setting.name: setting.kind.accept for setting in SETTINGS if setting.of_gateway
 }
 _ACCEPT_PROVIDER: Final = {name: kind.accept for name, kind in PROVIDER.items()}
 _ACCEPT_SERVER: Final = {row.name: row.kind.accept for row in SERVER}

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from io import BytesIO
 from typing import Final
 
@@ -81,9 +82,34 @@ class Attempt:
             on_connected=self._connected,
             max_connections=self._planned.provider.max_connections,
         )
-        answer = await self._event.shared.upstream.open(call)
+        cache = self._event.shared.services.cache
+        if cache is None:
+            answer = await self._dial(call)
+        else:
+            answer = await cache.open(self._event.ground, self._planned, call, partial(self._dial, call))
+        self._event.record.cached = answer.cached
         self._connected()
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
+        return answer
+
+    async def _dial(self, call: Call) -> Answer:
+        """The provider call itself, with all that has to be asked first."""
+        event, keys, leave = self._event, self._event.shared.services.keys, None
+        if event.admission is not None:
+            leave = await event.admission.enter(self._planned)
+        try:
+            if keys is not None and self._planned.key is not None:
+                event.record.byok_alias = self._planned.key.alias
+                call = await keys.authorised(call, self._planned)
+            if event.record.called_at is None:
+                event.record.called_at = asyncio.get_running_loop().time()
+            answer = await event.shared.upstream.open(call)
+        except BaseException:
+            if leave is not None:
+                leave()
+            raise
+        if leave is not None:
+            answer.on_close(leave)
         return answer
 
     def _connected(self) -> None:
@@ -149,6 +175,8 @@ class Attempt:
             outcome = Failed(Cause.REDIRECT)
         heading = self._heading(answer, answer.content_type)
         event.keep(Whole(heading, body, event.error, found.usage, found.cost))
+        if event.error is None:
+            answer.keep()
         return outcome
 
     def _heading(self, answer: Answer, content_type: str) -> Heading:

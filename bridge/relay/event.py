@@ -1,32 +1,17 @@
 """What the parts that run an event share of it."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from bridge.errors import BridgeError
 from bridge.policy.breaker import Breakers
 from bridge.relay.budget import Hold
 from bridge.relay.deadlines import Alarm
+from bridge.relay.plan import Ground
 from bridge.relay.record import Heading, Record
+from bridge.relay.services import Admission, Services
+from bridge.relay.voice import Voice
 from bridge.upstream.http import Upstream
 from bridge.wire.dialects import Usage
-from bridge.wire.frames import EventFrames
-
-
-class Sink(Protocol):
-    """Where an event's frames go."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether frames stand in line: then wait for `drained` before the provider is read on."""
-
-    def send(self, frames: list[bytes]) -> None:
-        """Never blocks, never fails: frames for a peer that is gone are dropped."""
-
-    def send_one(self, parts: list[bytes]) -> None:
-        """The same for one frame, given in parts so that a long one need not be copied."""
-
-    async def drained(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +21,7 @@ class Shared:
     upstream: Upstream
     breakers: Breakers
     max_item_bytes: int
+    services: Services = field(default_factory=Services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +40,14 @@ class Whole:
 class Event:
     """What is known and owned of an event while it runs; its attempts change it."""
 
-    frames: EventFrames
-    sink: Sink
+    voice: Voice
     hold: Hold
+    ground: Ground
     shared: Shared
     record: Record
     alarm: Alarm
+    admission: Admission | None = None
+    """Once it was let in, where somebody asks."""
     phase: str = "starting"
     step: int = 0
     error: BridgeError | None = None
@@ -79,6 +67,6 @@ class Event:
         """Until the client has taken what stands in line; meanwhile its clocks stand still."""
         self.alarm.deadlines.stand_still()
         try:
-            await self.sink.drained()
+            await self.voice.drained()
         finally:
             self.alarm.deadlines.go_on()

@@ -1,7 +1,7 @@
 """Runs one event from its first message to its last frame: the only place where decisions meet I/O.
 
 `run` asks the chain what to try, lets an `Attempt` try it, tells the chain the outcome, and so on; `_finish` says the
-last word. Exactly one last frame goes out, whatever happens.
+last word. Exactly one goes out, whatever happens.
 """
 
 import asyncio
@@ -16,12 +16,14 @@ from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalErro
 from bridge.policy.chain import Chain, Decision, GiveUp, Reason, Relay, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
+from bridge.relay.closing import entry_of
 from bridge.relay.deadlines import Alarm, Clock
-from bridge.relay.event import Event, Shared, Sink, Whole
+from bridge.relay.entry import Cost
+from bridge.relay.event import Event, Shared, Whole
 from bridge.relay.outcomes import total_timeout
 from bridge.relay.plan import Ground, PlannedStep, plan
 from bridge.relay.record import Heading, Record
-from bridge.wire.frames import EventFrames, error_body, error_object, response_value
+from bridge.relay.voice import Voice
 from bridge.wire.ids import uuid7
 from bridge.wire.messages import Create
 
@@ -40,22 +42,20 @@ class EventRelay:
         event_id: bytes,
         ground: Ground,
         shared: Shared,
-        sink: Sink,
+        voice: Voice,
         hold: Hold,
         on_last: Callable[[], None],
-        *,
-        compat: bool,
     ) -> None:
-        """`event_id` is raw JSON; `on_last` is called when the last frame is out."""
+        """`event_id` is raw JSON; `on_last` is called when the last word is out."""
         self.event_id = event_id
         self._loop = asyncio.get_running_loop()
         self._create = create
         self._ground = ground
         self._on_last = on_last
         self._alarm = Alarm()
-        self._frames = EventFrames(event_id, compat=compat)
-        record = Record(new_id(), ground.gateway, self._loop.time(), create.warnings)
-        self._event = Event(self._frames, sink, hold, shared, record, self._alarm)
+        now_ns = time.time_ns()
+        record = Record(new_id(now_ns), ground.gateway, self._loop.time(), create.warnings, now_ns)
+        self._event = Event(voice, hold, ground, shared, record, self._alarm)
         self._steps: list[PlannedStep] = []
         self._chain: Chain | None = None
         self._ended = False
@@ -96,6 +96,7 @@ class EventRelay:
 
     async def _drive(self) -> None:
         self._steps = steps = plan(self._create.steps, self._ground)
+        await self._admit(steps)
         self._chain = chain = Chain([planned.policy for planned in steps], self._event.shared.breakers)
         self._alarm.deadlines.set_ms(Clock.TOTAL, steps[0].step.settings.total_timeout)
         decision: Decision = chain.start(self._loop.time())
@@ -111,6 +112,15 @@ class EventRelay:
                 raise self._event.error
             decision = chain.next(outcome, self._loop.time(), random.random())  # noqa: S311 - spreads a pause
         await self._finish(decision)
+
+    async def _admit(self, steps: list[PlannedStep]) -> None:
+        """Ask the gate, where there is one; and see how much of the bodies is wanted."""
+        services, settings = self._event.shared.services, steps[0].step.settings
+        if settings.collect_log and settings.collect_log_payload:
+            self._event.record.head_bytes = services.payload_bytes
+        if services.gate is not None:
+            self._event.phase = "waiting"
+            self._event.admission = await services.gate.admit(self._ground, settings, steps)
 
     def _skip(self, steps: tuple[int, ...]) -> None:
         for step in steps:
@@ -146,54 +156,72 @@ class EventRelay:
         event, record = self._event, self._event.record
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
-        record.usage, record.cost = whole.usage, whole.cost
+        record.usage, record.told_cost = whole.usage, whole.cost
+        record.forget_answer()
+        record.take(whole.body)
+        if record.answered_at is None:
+            record.answered_at = self._loop.time()
         raw = self._steps[whole.heading.step].step.settings.frames == "raw"
-        encode = partial(response_value, whole.body, whole.heading.content_type, raw=raw)
-        response = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        encode = partial(event.voice.encoded, whole.body, whole.heading.content_type, raw=raw)
+        encoded = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
         metadata = self._closing(whole.heading, whole.error)
-        self._last(self._frames.answered(metadata, response, error_object(whole.error) if whole.error else None))
-        if event.sink.is_full:
+        self._last(partial(event.voice.answer, whole.heading, metadata, encoded, whole.error))
+        if event.voice.is_full:
             await event.drained()  # its bytes count until they are taken
 
     def _done(self, heading: Heading) -> None:
-        self._last([self._frames.done(self._closing(heading, None))])
+        self._last(partial(self._event.voice.done, self._closing(heading, None)))
 
     def _fail(self, error: BridgeError) -> None:
         """The last frame of an event that failed: in place of an answer, or after one had begun."""
         event = self._event
         own = Heading(event.step, self._provider_slug(), error.status, "application/json")
         metadata = self._closing(event.told or own, error)
-        if event.told is not None or self._alarm.cancelled is not None:
-            self._last([self._frames.failed(metadata, error_object(error))])
-        else:
-            self._last(self._frames.answered(metadata, error_body(error), error_object(error)))
+        say = event.voice.fail if event.told is not None or self._alarm.cancelled is not None else event.voice.refuse
+        self._last(partial(say, metadata, error))
 
     def _closing(self, heading: Heading, error: BridgeError | None) -> dict[str, object]:
-        """The last frame's metadata."""
+        """The last word's metadata."""
         record = self._event.record
         record.model = self._steps[heading.step].model if self._steps else None
+        record.cost = self._cost(heading.step)
         return record.closing(heading, self._loop.time(), error)
+
+    def _cost(self, step: int) -> Cost | None:
+        record, pricer = self._event.record, self._event.shared.services.pricer
+        if record.cached:
+            return Cost(0.0, "cache")
+        if pricer is not None and self._steps:
+            return pricer.cost(self._steps[step], record.usage, record.told_cost)
+        return None if record.told_cost is None else Cost(record.told_cost, "provider")
 
     def _provider_slug(self) -> str | None:
         return self._steps[self._event.step].provider.slug if self._steps else None
 
-    def _last(self, parts: list[bytes]) -> None:
+    def _last(self, say: Callable[[], None]) -> None:
         if not self._ended:
             self._ended = True
-            self._event.sink.send_one(parts)
+            say()
             self._on_last()
 
     def _end(self) -> None:
-        """Gives back everything, and tells the log. Cannot block."""
+        """Gives back everything, and tells those who watch. Cannot block."""
         if not self._ended:
             self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
+        event = self._event
         self._alarm.detach()
-        self._event.hold.drop()
+        event.hold.drop()
         if self._chain is not None:
             self._chain.abandon(self._loop.time())
-        log.info("event", extra={"fields": self._event.record.log_fields(self.event_id)})
+        if event.admission is not None:
+            event.admission.leave(event.record.cost, event.record.usage)
+        log.info("event", extra={"fields": event.record.log_fields(self.event_id)})
+        if event.shared.services.observers:
+            entry = entry_of(event, self.event_id, self._create.steps, self._steps)
+            for observer in event.shared.services.observers:
+                observer.ended(entry)
 
 
-def new_id() -> str:
+def new_id(now_ns: int | None = None) -> str:
     """A name for an event or its log row."""
-    return uuid7(time.time_ns() // 1_000_000, random.getrandbits(74))
+    return uuid7((now_ns or time.time_ns()) // 1_000_000, random.getrandbits(74))

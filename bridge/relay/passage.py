@@ -33,7 +33,7 @@ class Passage:
         self.heading = heading
         self.has_answered = False
         """The chain knows that the step has answered."""
-        self._is_told = False  # the client has its first frame
+        self._is_told = False  # the client has been told that it begins
         self._counted_bytes = 0
         self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
@@ -42,11 +42,13 @@ class Passage:
         self._idle_ms = planned.step.settings.idle_timeout
         self._answer = answer
         self._deadlines = event.alarm.deadlines
-        self._stream = Stream(decoder, StreamReader(), event.frames, raw=planned.step.settings.frames == "raw")
+        carrier = event.voice.carrier(raw=planned.step.settings.frames == "raw")
+        self._stream = Stream(decoder, StreamReader(), carrier)
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
         """`head` was read already. None when the stream was passed on to its end, and whole."""
         record, stream = self._event.record, self._stream
+        record.forget_answer()
         self._event.phase = "streaming"
         if last and head:
             self._tell()  # nothing can come after it, so nothing is held back
@@ -57,7 +59,7 @@ class Passage:
             self._count(0)
             record.chunks += stream.chunks
             if self._is_told:
-                record.usage, record.cost = stream.reader.usage, stream.reader.cost
+                record.usage, record.told_cost = stream.reader.usage, stream.reader.cost
 
     async def _until_it_ends(self, head: bytes) -> Ending | None:
         """How the body ended; None when the provider reported an error inside it."""
@@ -71,18 +73,19 @@ class Passage:
 
     async def _pass_on(self, data: bytes) -> Ending | None:
         """The hot path: per read one await for the bytes, one call that makes frames of them, one write."""
-        stream, sink, read = self._stream, self._event.sink, self._answer.read
+        stream, voice, read, take = self._stream, self._event.voice, self._answer.read, self._event.record.take
         while data:
+            take(data)
             for turn in _turns(data):
-                if frames := stream.feed(turn):
-                    sink.send(frames)
+                if parts := stream.feed(turn):
+                    voice.say(parts)
                 if stream.answered is not self.has_answered:
                     self._answered()
                 if stream.failed:
                     return None
                 self._count(stream.pending_bytes)
                 self._wind_clocks()
-                if sink.is_full:
+                if voice.is_full:
                     await self._event.drained()
                 elif turn is not data:
                     await asyncio.sleep(0)
@@ -129,6 +132,9 @@ class Passage:
 
     def _answered(self) -> None:
         self.has_answered = self._stream.answered = True
+        record = self._event.record
+        if record.answered_at is None:
+            record.answered_at = asyncio.get_running_loop().time()
         self._deadlines.clear(Clock.REQUEST, Clock.HOLD)
         self._tell_chain(Answered())
         self._tell()
@@ -137,7 +143,7 @@ class Passage:
         self._chain.next(answered, asyncio.get_running_loop().time(), 0.0)
 
     def _tell(self) -> None:
-        """The stream's first frame, and behind it what was held back."""
+        """That the stream begins, and behind it what was held back."""
         if self._is_told:
             return
         self._is_told = True
@@ -145,14 +151,13 @@ class Passage:
         event.record.restarted = event.told is not None
         event.told = self.heading
         event.keep(None)
-        opened = event.frames.opened(event.record.opening(self.heading, success=True))
-        event.sink.send([opened, *self._stream.release()])
+        event.voice.open(self.heading, event.record.opening(self.heading, success=True), self._stream.release())
 
     def _conclude(self, ending: Ending) -> Outcome | None:
         stream = self._stream
         clean_end_is_whole = self._planned.provider.ended_without_mark == "done"
-        frames, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
-        self._event.sink.send(frames)
+        parts, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
+        self._event.voice.say(parts)
         is_whole = verdict in {Verdict.WHOLE, Verdict.WHOLE_CUT} and not stream.failed
         if (stream.answered or is_whole) and not self.has_answered:
             self._answered()
@@ -161,6 +166,8 @@ class Passage:
         if is_whole:
             self._tell_chain(Answered(whole=True))
             self._warn_of(verdict)
+            if verdict is Verdict.WHOLE:
+                self._answer.keep()
             return None
         if verdict is Verdict.EMPTY:
             self._break = BrokenStream("the provider's stream was empty")

@@ -1,11 +1,14 @@
 """From what a client asked to what can be called: every step's provider, address and policy, or the event's fault."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from bridge.config.gateways import Gateway
+from bridge.config.keys import StoredKey
 from bridge.errors import BridgeError
 from bridge.policy.chain import StepPolicy
 from bridge.providers import Provider, Target, lookup, model_of, resolve
+from bridge.relay.entry import Transport
 from bridge.settings.step import StepSettings
 from bridge.wire.messages import Step
 
@@ -19,6 +22,8 @@ class PlannedStep:
     target: Target
     model: str | None
     policy: StepPolicy
+    key: StoredKey | None = None
+    """The gateway's, for a request that brought none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,16 @@ class Ground:
 
     account: str
     gateway: str
+    """As the client called it."""
     settings: StepSettings
-    """The gateway's own."""
+    """The gateway's own, when the socket was opened."""
     providers: Mapping[str, Provider]
+    live: Callable[[], Gateway]
+    """The gateway as it is configured now: its tokens, keys and limits. Raises UnknownGateway if it is gone."""
+    token: str = ""
+    """The name of the token that was presented; empty where the gateway is open."""
+    transport: Transport = "websocket"
+    user_agent: str = ""
 
 
 def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
@@ -60,7 +72,7 @@ def _policy(step: Step, target: Target, model: str | None, ground: Ground) -> St
         backoff=settings.backoff,
         max_retry_after_ms=settings.max_retry_after,
         on_policy=settings.on_policy,
-        on_break=settings.on_break,
+        on_break=settings.on_break if ground.transport == "websocket" else "error",
         breaker_key=(ground.gateway, target.base, model),
         request_timeout_counts=_is_as_patient(settings, ground.settings),
     )

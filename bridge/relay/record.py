@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.relay.entry import Cost
 from bridge.wire import parsing
 from bridge.wire.dialects import Usage
 
@@ -33,16 +34,48 @@ class Record:
     gateway: str
     began_at: float
     warnings: list[str]
+    created_at_ns: int = 0
+    """Wall clock, since 1970."""
+    called_at: float | None = None
+    """When the first provider call began."""
+    answered_at: float | None = None
+    """When the first answer item had come."""
+    cached: bool = False
+    """No provider was called for the answer."""
+    byok_alias: str | None = None
+    """Of the stored key that the last attempt used."""
     attempts: list[dict[str, object]] = field(default_factory=list)
     chunks: int = 0
     """Frames of items or runs that were sent."""
     usage: Usage | None = None
-    cost: float | None = None
+    told_cost: float | None = None
+    """US dollars, as the provider itself reported them."""
+    cost: Cost | None = None
     model: str | None = None
+    answer_bytes: int = 0
+    answer_head: list[bytes] = field(default_factory=list)
+    """The beginning of the answer's body, at least `head_bytes` of it if there were as many."""
+    head_bytes: int = 0
+    """How much of it is wanted."""
     restarted: bool = False
     """An earlier stream of the event is to be dropped."""
     outcome: dict[str, object] = field(default_factory=dict)
     """The last frame's metadata and the error's code, for the log."""
+    heading: Heading | None = None
+    """The last frame's."""
+    error: BridgeError | None = None
+    ended_at: float = 0.0
+
+    def take(self, data: bytes) -> None:
+        """More of the answer that is passed on; the hot path."""
+        if self.answer_bytes < self.head_bytes:
+            self.answer_head.append(data)
+        self.answer_bytes += len(data)
+
+    def forget_answer(self) -> None:
+        """Another one begins in its place."""
+        self.answer_bytes = 0
+        self.answer_head.clear()
 
     def tried(self, step: int, provider: str, status: int | None, error: BridgeError | None, took_s: float) -> None:
         """One attempt, or one step that was skipped; `status` is the provider's, if it came to one."""
@@ -56,7 +89,7 @@ class Record:
     def opening(self, heading: Heading, *, success: bool) -> dict[str, object]:
         """The metadata of a first frame."""
         metadata: dict[str, object] = {
-            "cacheStatus": "MISS",
+            "cacheStatus": "HIT" if self.cached else "MISS",
             "logId": self.log_id,
             "step": str(heading.step),
             "contentType": heading.content_type,
@@ -76,12 +109,13 @@ class Record:
         metadata = self.opening(heading, success=error is None)
         if len(self.attempts) > 1:
             metadata["attempts"] = self.attempts
+        self.heading, self.error, self.ended_at = heading, error, now
         metadata["durationMs"] = _ms(now - self.began_at)
         metadata["chunks"] = self.chunks
         if self.usage is not None:
             metadata["usage"] = msgspec.to_builtins(self.usage)
         if self.cost is not None:
-            metadata["cost"] = self.cost
+            metadata["cost"] = self.cost.usd
         if self.warnings:
             metadata["warnings"] = self.warnings
         self.outcome = {key: value for key, value in metadata.items() if key not in _NOT_LOGGED}

@@ -18,9 +18,9 @@ _SPELLINGS = {
 
 
 class OutOfRangeError(ValueError):
-    """A number of the right type but too small or too large; `nearest` is the closest one that is allowed."""
+    """A value of the right type but too small or too large; `nearest` is the closest one that is allowed."""
 
-    def __init__(self, message: str, nearest: int) -> None:
+    def __init__(self, message: str, nearest: object) -> None:
         super().__init__(message)
         self.nearest = nearest
 
@@ -49,7 +49,8 @@ def shown(value: object) -> str:
     return "a list" if isinstance(value, list | tuple) else reprlib.repr(value)
 
 
-def _refusal(value: object, wants: str) -> ValueError:
+def refusal(value: object, wants: str) -> ValueError:
+    """What a kind raises."""
     return ValueError(f"{shown(value)} is not {wants}")
 
 
@@ -70,16 +71,33 @@ class Number:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         nearest = max(self.low, value if self.high is None else min(value, self.high))
         if nearest != value:
-            raise OutOfRangeError(str(_refusal(value, self.wants)), nearest)
+            raise OutOfRangeError(str(refusal(value, self.wants)), nearest)
         return value
 
     def parse(self, text: str) -> int:
         if not _WHOLE_NUMBER.fullmatch(text.strip()):
-            raise _refusal(text, self.wants)
+            raise refusal(text, self.wants)
         return self.accept(int(text))
+
+
+@dataclass(frozen=True, slots=True)
+class NumberOrZero:
+    """A number that is switched off by 0."""
+
+    number: Number
+
+    @property
+    def wants(self) -> str:
+        return f"{self.number.wants}, or 0 for none"
+
+    def accept(self, value: object) -> int:
+        return 0 if value == 0 and not isinstance(value, bool) else self.number.accept(value)
+
+    def parse(self, text: str) -> int:
+        return 0 if text.strip() == "0" else self.number.parse(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +113,7 @@ class Choice:
 
     def accept(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         return value
 
     def parse(self, text: str) -> str:
@@ -108,14 +126,14 @@ class Flag:
 
     def accept(self, value: object) -> bool:
         if not isinstance(value, bool):
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         return value
 
     def parse(self, text: str) -> bool:
         try:
             return _SPELLINGS[text.strip().lower()]
         except KeyError:
-            raise _refusal(text, self.wants) from None
+            raise refusal(text, self.wants) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +142,23 @@ class Text:
 
     def accept(self, value: object) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
+        return value
+
+    def parse(self, text: str) -> str:
+        return self.accept(text.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text that all of `pattern` describes."""
+
+    pattern: str
+    wants: str
+
+    def accept(self, value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            raise refusal(value, self.wants)
         return value
 
     def parse(self, text: str) -> str:
@@ -141,7 +175,7 @@ class File:
         if isinstance(value, Path):
             return value
         if not isinstance(value, str) or not value:
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         return Path(value).expanduser()
 
     def parse(self, text: str) -> Path:
@@ -157,7 +191,7 @@ class Texts:
 
     def accept(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list | tuple):
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         return tuple(self._accept_one(one) for one in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
@@ -165,5 +199,5 @@ class Texts:
 
     def _accept_one(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value.lower()):
-            raise _refusal(value, self.wants)
+            raise refusal(value, self.wants)
         return value.lower()

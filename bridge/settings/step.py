@@ -1,7 +1,7 @@
 """The settings of one step: the one table of them, and how a message's `config` and `cf-aig-*` headers change them.
 
-The names and ranges of the first four in `config` and headers are Cloudflare's
-(developers.cloudflare.com/ai-gateway, request handling); the others are ours.
+The headers, and the ranges of what they set, are Cloudflare's (developers.cloudflare.com/ai-gateway: request handling,
+caching, logging, custom costs, stored keys); what has no header is ours.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from bridge.errors import BadField
-from bridge.settings.kinds import LONGEST_MS, Choice, Kind, Number, OutOfRangeError
+from bridge.settings.accounting import CustomCost, CustomCosts, Metadata, MetadataEntries
+from bridge.settings.kinds import LONGEST_MS, Choice, Flag, Kind, Number, NumberOrZero, OutOfRangeError, Pattern
 
 T = TypeVar("T")
 
@@ -30,6 +31,16 @@ class StepSettings(msgspec.Struct, frozen=True, gc=False):
     on_break: Literal["error", "restart"] = "error"
     on_policy: Literal["answer", "next"] = "answer"
     frames: Literal["items", "raw"] = "items"
+    cache_ttl: int | None = None
+    skip_cache: bool = False
+    cache_key: str | None = None
+    byok_alias: str = "default"
+    collect_log: bool = True
+    collect_log_payload: bool = True
+    metadata: Metadata | None = None
+    custom_cost: CustomCost | None = None
+    otel_trace_id: str | None = None
+    otel_parent_span_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +51,18 @@ class Setting:
     """In a message's `config`."""
     header: str | None
     """The request header that sets it too, lower case."""
-    default: int | str
+    default: int | str | None
     kind: Kind
     help: str
+    old_header: str | None = None
+    """Another name of the header, which Cloudflare still takes."""
+    of_event: bool = False
+    """It is the whole event's: what the first step says counts."""
+    of_gateway: bool = True
+    """A gateway may set it."""
 
+
+_MONTH_S: Final = 2_592_000
 
 _MS: Final = Number(0, LONGEST_MS, "milliseconds")
 
@@ -136,10 +155,103 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         Choice(("items", "raw")),
         "What a stream's frames carry: one item each, or a run of the provider's body as it came.",
     ),
+    Setting(
+        "cache_ttl",
+        "cacheTtl",
+        "cf-aig-cache-ttl",
+        None,
+        NumberOrZero(Number(60, _MONTH_S, "seconds")),
+        "How many seconds an answer may be given again from the cache. 0 or not set: the cache is off.",
+        old_header="cf-cache-ttl",
+    ),
+    Setting(
+        "skip_cache",
+        "skipCache",
+        "cf-aig-skip-cache",
+        False,
+        Flag(),
+        "Neither look into the cache nor keep the answer there.",
+        old_header="cf-skip-cache",
+        of_gateway=False,
+    ),
+    Setting(
+        "cache_key",
+        "cacheKey",
+        "cf-aig-cache-key",
+        None,
+        Pattern(r"[^\x00-\x1f]{1,1024}", "a key of 1 to 1024 characters"),
+        "What the answer is kept under, in place of all that the request holds; with it, the cache is on for 5 minutes "
+        "where no cache_ttl is set.",
+        of_gateway=False,
+    ),
+    Setting(
+        "byok_alias",
+        "byokAlias",
+        "cf-aig-byok-alias",
+        "default",
+        Pattern(r"[A-Za-z0-9_-]{1,64}", "an alias of 1 to 64 of A-Z a-z 0-9 _ -"),
+        "Which of the gateway's stored keys is used when the request brings none.",
+    ),
+    Setting(
+        "collect_log",
+        "collectLog",
+        "cf-aig-collect-log",
+        True,
+        Flag(),
+        "Whether the event has a row in the request log.",
+        of_event=True,
+    ),
+    Setting(
+        "collect_log_payload",
+        "collectLogPayload",
+        "cf-aig-collect-log-payload",
+        True,
+        Flag(),
+        "Whether that row holds the bodies of request and answer, redacted and bounded.",
+        of_event=True,
+    ),
+    Setting(
+        "metadata",
+        "metadata",
+        "cf-aig-metadata",
+        None,
+        MetadataEntries(),
+        "Up to five entries to find the event's row by: strings, numbers, booleans.",
+        of_event=True,
+    ),
+    Setting(
+        "custom_cost",
+        "customCost",
+        "cf-aig-custom-cost",
+        None,
+        CustomCosts(),
+        "What a token costs in US dollars, or the whole, where the price that is known is not yours.",
+    ),
+    Setting(
+        "otel_trace_id",
+        "otelTraceId",
+        "cf-aig-otel-trace-id",
+        None,
+        Pattern(r"(?!0{32})[0-9A-Fa-f]{32}", "a trace id of 32 hexadecimal digits"),
+        "The trace that the event's span belongs to.",
+        of_event=True,
+        of_gateway=False,
+    ),
+    Setting(
+        "otel_parent_span_id",
+        "otelParentSpanId",
+        "cf-aig-otel-parent-span-id",
+        None,
+        Pattern(r"(?!0{16})[0-9A-Fa-f]{16}", "a span id of 16 hexadecimal digits"),
+        "The span that is the parent of the event's.",
+        of_event=True,
+        of_gateway=False,
+    ),
 )
 
 _BY_WIRE: Final = {setting.wire: setting for setting in SETTINGS}
-_WITH_HEADER: Final = tuple((setting.header, setting) for setting in SETTINGS if setting.header)
+_BY_OLD_HEADER: Final = {setting.old_header: setting for setting in SETTINGS if setting.old_header}
+_BY_HEADER: Final = {setting.header: setting for setting in SETTINGS if setting.header}
 
 
 def from_config_object(
@@ -160,8 +272,9 @@ def from_config_object(
 def from_headers(base: StepSettings, headers: Mapping[str, str], where: str, warnings: list[str]) -> StepSettings:
     """`base` changed by `cf-aig-*` headers, whose names are lower case; else as `from_config_object`."""
     changed: dict[str, Any] = {}
-    for header, setting in _WITH_HEADER:
-        if header in headers:
+    for table in (_BY_OLD_HEADER, _BY_HEADER):
+        for header in headers.keys() & table.keys():
+            setting = table[header]
             changed[setting.name] = _taken(setting.kind.parse, headers[header], f"{where}.{header}", warnings)
     return msgspec.structs.replace(base, **changed) if changed else base
 

@@ -112,6 +112,17 @@ class Answer:
         self._is_read: Callable[[], bool] = response.extensions.get("ended", bool)
         self._over = False
         self._release: Callable[[], None] | None = release
+        self._on_close: Callable[[], None] | None = None
+
+    cached = False
+    """Whether no provider was called for it."""
+
+    def keep(self) -> None:
+        """Told by whoever read it: it was whole and good. What comes from a provider directly is not kept."""
+
+    def on_close(self, call: Callable[[], None]) -> None:
+        """To be called once, when it is closed."""
+        self._on_close = call
 
     @property
     def ended(self) -> bool:
@@ -147,9 +158,12 @@ class Answer:
     async def aclose(self) -> None:
         """At once, and as often as one likes. The connection is kept when the body has come to its end."""
         release, self._release = self._release, None
-        if release is not None:
-            release()
-            await self._stream.aclose()
+        if release is None:
+            return
+        release()
+        if self._on_close is not None:
+            self._on_close()
+        await self._stream.aclose()
 
 
 def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -6,7 +6,7 @@ PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: 
 import base64
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -63,7 +63,7 @@ class Given(msgspec.Struct, rename="camel", gc=False):
 
 _given = msgspec.json.Decoder(Given)
 _CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
-_Value = str | int | float | bool | None | msgspec.UnsetType
+_Value = str | int | float | bool | dict[str, Any] | None | msgspec.UnsetType
 _config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, _Value, UNSET) for wire in _CONFIG_MEMBERS]))
 """The known members of a config. The unknown are skipped, however many there are."""
 

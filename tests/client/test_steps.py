@@ -7,6 +7,7 @@ import pytest
 
 from bridge.client import Config, Step
 from bridge.client.steps import cancel, chain, create
+from bridge.settings.accounting import Metadata
 from bridge.settings.step import SETTINGS, StepSettings
 from bridge.wire import messages
 from bridge.wire.messages import Create, EventId, Limits, parse
@@ -74,6 +75,8 @@ def test_a_bridge_understands_both_messages() -> None:
 def test_the_settings_are_those_of_the_bridge() -> None:
     """Every name, and what it may hold."""
     hints, theirs = get_type_hints(Config), get_type_hints(StepSettings)
+    as_json = {"cache_ttl": int, "metadata": Metadata, "custom_cost": dict[str, float]}
+    theirs |= as_json | dict.fromkeys(("cache_key", "otel_trace_id", "otel_parent_span_id"), str)
     assert hints == {setting.wire: theirs[setting.name] for setting in SETTINGS}
 
 

@@ -79,12 +79,26 @@ def test_wire_names_are_the_camel_case_of_the_names() -> None:
         assert row.wire == first + "".join(part.capitalize() for part in rest)
 
 
-def test_the_headers_are_cloudflare_s_four() -> None:
-    assert {row.name: row.header for row in SETTINGS if row.header} == {
-        "request_timeout": "cf-aig-request-timeout",
-        "max_attempts": "cf-aig-max-attempts",
-        "retry_delay": "cf-aig-retry-delay",
-        "backoff": "cf-aig-backoff",
+def test_the_headers_are_cloudflare_s() -> None:
+    assert [row.header for row in SETTINGS if row.header] == [
+        "cf-aig-request-timeout",
+        "cf-aig-max-attempts",
+        "cf-aig-retry-delay",
+        "cf-aig-backoff",
+        "cf-aig-cache-ttl",
+        "cf-aig-skip-cache",
+        "cf-aig-cache-key",
+        "cf-aig-byok-alias",
+        "cf-aig-collect-log",
+        "cf-aig-collect-log-payload",
+        "cf-aig-metadata",
+        "cf-aig-custom-cost",
+        "cf-aig-otel-trace-id",
+        "cf-aig-otel-parent-span-id",
+    ]
+    assert {row.name: row.old_header for row in SETTINGS if row.old_header} == {
+        "cache_ttl": "cf-cache-ttl",
+        "skip_cache": "cf-skip-cache",
     }
 
 
@@ -101,7 +115,7 @@ def test_the_headers_are_cloudflare_s_four() -> None:
         ({"onPolicy": "next", "frames": "raw"}, {"on_policy": "next", "frames": "raw"}),
         ({"idleTimeout": 1, "totalTimeout": 2}, {"idle_timeout": 1, "total_timeout": 2}),
         ({"maxRetryAfter": 3}, {"max_retry_after": 3}),
-        ({"retryDelay": 5000, "cacheTtl": None}, {"retry_delay": 5000}),
+        ({"retryDelay": 5000, "temperature": None}, {"retry_delay": 5000}),
     ],
 )  # fmt: skip
 def test_config_fields_change_their_settings_and_no_other(given: dict[str, object], changed: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bridge.config.gateways import Gateway
 from bridge.errors import BridgeError, EndpointRefused, UnknownProvider
 from bridge.providers import REGISTRY, overlay
 from bridge.relay.plan import Ground, PlannedStep, plan
@@ -13,7 +14,7 @@ CHAT = '{"provider":"openai","endpoint":"chat/completions","query":{"model":"gpt
 
 
 def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> Ground:
-    return Ground(account, gateway, settings, REGISTRY)
+    return Ground(account, gateway, settings, REGISTRY, lambda: Gateway(gateway))
 
 
 def planned(request: str, where: Ground | None = None) -> list[PlannedStep]:
@@ -97,7 +98,7 @@ def test_a_step_that_cannot_be_called_is_its_event_s_fault_and_named_among_sever
 
 def test_steps_of_one_gateway_base_and_model_share_a_breaker_and_no_others_do() -> None:
     custom = overlay({"custom-other": {"base_url": "https://other.example/v1"}})
-    other_base = Ground("account", "mine", GATEWAY, custom)
+    other_base = Ground("account", "mine", GATEWAY, custom, lambda: Gateway("mine"))
     keys = [
         the_step(CHAT).policy.breaker_key,
         the_step(CHAT, ground("another")).policy.breaker_key,

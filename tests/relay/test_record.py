@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConnectFailed, NoAnswerInTime, ProviderStatus
+from bridge.relay.entry import Cost
 from bridge.relay.record import Heading, Record
 from bridge.wire.dialects import Usage
 
@@ -67,8 +68,8 @@ def test_a_failed_event_s_says_so() -> None:
     ("fields", "told"),
     [
         ({"chunks": 7}, {"chunks": 7}),
-        ({"cost": 0.0}, {"cost": 0.0}),
-        ({"cost": 0.25}, {"cost": 0.25}),
+        ({"cost": Cost(0.0, "provider")}, {"cost": 0.0}),
+        ({"cost": Cost(0.25, "prices")}, {"cost": 0.25}),
         (
             {"usage": Usage(1, 2, 0, 3)},
             {"usage": {"inputTokens": 1, "outputTokens": 2, "cachedTokens": 0, "totalTokens": 3}},

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import BridgeError, ItemTooLarge
 from bridge.wire.body import Shape, decoder_for
+from bridge.wire.carriers import ItemCarrier, RunCarrier
 from bridge.wire.dialects import Ending, StreamReader, Verdict
 from bridge.wire.frames import EventFrames
 from bridge.wire.stream import MAX_HELD_BYTES, MAX_HELD_ITEMS, Stream
@@ -24,7 +25,8 @@ COMMENT = b": keep-alive\n\n"
 
 
 def stream_of(shape: Shape = Shape.SSE, *, raw: bool = False) -> Stream:
-    return Stream(decoder_for(shape, 1 << 21), StreamReader(), EventFrames(b"1", compat=False), raw=raw)
+    frames = EventFrames(b"1", compat=False)
+    return Stream(decoder_for(shape, 1 << 21), StreamReader(), RunCarrier(frames) if raw else ItemCarrier(frames))
 
 
 def responses(frames: list[bytes]) -> list[Any]:

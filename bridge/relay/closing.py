@@ -1,0 +1,63 @@
+"""What is told of an event once it is over."""
+
+from collections.abc import Sequence
+
+from bridge.relay.entry import Bodies, Entry
+from bridge.relay.event import Event
+from bridge.relay.plan import PlannedStep
+from bridge.relay.record import Record
+from bridge.wire import parsing
+from bridge.wire.messages import Step
+
+
+def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequence[PlannedStep]) -> Entry:
+    """Of an event whose last word is out; `asked` or `planned` may be empty, if it did not come so far."""
+    record, ground, heading = event.record, event.ground, event.record.heading
+    assert heading is not None
+    step = asked[heading.step] if asked else None
+    return Entry(
+        log_id=record.log_id,
+        event_id=parsing.parse(event_id),
+        account=ground.account,
+        gateway=ground.gateway,
+        token=ground.token,
+        transport=ground.transport,
+        created_at_ns=record.created_at_ns,
+        duration_ms=(record.ended_at - record.began_at) * 1000,
+        first_answer_ms=_ms_since(record.began_at, record.answered_at),
+        added_ms=_ms_since(record.began_at, record.called_at),
+        step=heading.step,
+        provider=heading.provider,
+        model=record.model,
+        method=step.method if step else None,
+        path=step.endpoint.partition("?")[0] if step else None,
+        url=planned[heading.step].target.base if planned else None,
+        status=heading.status,
+        success=record.error is None,
+        code=record.error.code if record.error else None,
+        reason=str(record.error) if record.error else None,
+        cached=record.cached,
+        byok_alias=record.byok_alias,
+        request_content_type=step.provider_headers.get("content-type", "") if step else "",
+        answer_content_type=heading.content_type,
+        request_bytes=len(step.body) if step else 0,
+        answer_bytes=record.answer_bytes,
+        chunks=record.chunks,
+        usage=record.usage,
+        cost=record.cost,
+        attempts=record.attempts,
+        settings=asked[0].settings if asked else ground.settings,
+        bodies=_bodies(record, step),
+        warnings=record.warnings,
+    )
+
+
+def _bodies(record: Record, step: Step | None) -> Bodies | None:
+    most = record.head_bytes
+    if not most or step is None:
+        return None
+    return Bodies(step.body[:most], b"".join(record.answer_head)[:most], most)
+
+
+def _ms_since(began_at: float, at: float | None) -> float | None:
+    return None if at is None else (at - began_at) * 1000

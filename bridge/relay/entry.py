@@ -1,0 +1,86 @@
+"""One event as it was at its end: what its row in the log, its metrics and its span are made of."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from bridge.settings.step import StepSettings
+from bridge.wire.dialects import Usage
+
+Transport = Literal["websocket", "http", "realtime"]
+CostSource = Literal["custom", "provider", "prices", "cache"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """US dollars. What the cache gives costs nothing: the only 0 that is not somebody's price."""
+
+    usd: float
+    source: CostSource
+    estimated: bool = False
+    """The tokens were not told, because the stream was cut; they were guessed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """The beginnings of request and answer, as they were: whoever stores them redacts them first."""
+
+    request: bytes
+    answer: bytes
+    most_bytes: int
+    """How much of each is kept at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """No header's value but the content types', no URL's query."""
+
+    log_id: str
+    event_id: str | int
+    account: str
+    gateway: str
+    """As the client called it."""
+    token: str
+    """The name of the token that was presented; empty where the gateway is open."""
+    transport: Transport
+    created_at_ns: int
+    """Wall clock, since 1970."""
+    duration_ms: float
+    first_answer_ms: float | None
+    """From the event's beginning to its first answer item; None when there was none."""
+    added_ms: float | None
+    """From the event's beginning to the first provider call: what the bridge itself took. None without a call."""
+    step: int
+    provider: str | None
+    """A slug; None when no step could be planned."""
+    model: str | None
+    method: str | None
+    path: str | None
+    """Below the provider's base URL, without query."""
+    url: str | None
+    """The base URL that was called: the key to its price."""
+    status: int
+    success: bool
+    code: int | None
+    """The error's; None for a success."""
+    reason: str | None
+    cached: bool
+    byok_alias: str | None
+    """Of the stored key that was used."""
+    request_content_type: str
+    answer_content_type: str
+    request_bytes: int
+    answer_bytes: int
+    chunks: int
+    usage: Usage | None
+    cost: Cost | None
+    attempts: list[dict[str, object]]
+    settings: StepSettings
+    """The first step's: they hold what is the whole event's."""
+    bodies: Bodies | None
+    """None where they are not to be kept."""
+    warnings: list[str]
+
+
+class Observer(Protocol):
+    def ended(self, entry: Entry) -> None:
+        """A plain call that cannot block, and does not fail."""

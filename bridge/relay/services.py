@@ -1,0 +1,63 @@
+"""What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.relay.entry import Cost, Observer
+from bridge.relay.plan import Ground, PlannedStep
+from bridge.settings.step import StepSettings
+from bridge.upstream.http import Answer, Call
+from bridge.wire.dialects import Usage
+
+Dial = Callable[[], Awaitable[Answer]]
+"""Makes the provider call, with all that has to be asked first. Raises what `Upstream.open` does, and the gate's."""
+
+
+class Admission(Protocol):
+    """One event that was let in."""
+
+    async def enter(self, planned: PlannedStep) -> Callable[[], None]:
+        """Before a provider is called, not before the cache is asked: wait for a turn at it, reserve what it may cost.
+
+        Returns what gives the turn back. Raises SpendLimit, TooManyInFlight.
+        """
+
+    def leave(self, cost: Cost | None, usage: Usage | None) -> None:
+        """The event is over: what was reserved is settled. Called exactly once, and cannot block."""
+
+
+class Gate(Protocol):
+    """Who may pass, how often, and for how much money."""
+
+    async def admit(self, ground: Ground, settings: StepSettings, steps: list[PlannedStep]) -> Admission:
+        """Before the first step. Raises RateLimited, SpendLimit, TooManyInFlight, ProviderNotAllowed."""
+
+
+class Cache(Protocol):
+    async def open(self, ground: Ground, planned: PlannedStep, call: Call, dial: Dial) -> Answer:
+        """An answer from the cache, or of a call that is in flight already, or of `dial`.
+
+        Its `cached` and `kept` tell and decide what becomes of it (`upstream.http.Answer`).
+        """
+
+
+class Keys(Protocol):
+    async def authorised(self, call: Call, planned: PlannedStep) -> Call:
+        """The call with the gateway's stored key, where the plan says so. Raises KeyUnusable."""
+
+
+class Pricer(Protocol):
+    def cost(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
+        """`told` is the provider's own figure. None is unknown. Cheap, for every event asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    gate: Gate | None = None
+    cache: Cache | None = None
+    keys: Keys | None = None
+    pricer: Pricer | None = None
+    observers: tuple[Observer, ...] = ()
+    payload_bytes: int = 0
+    """How much of a request's and an answer's body observers want to see at most."""

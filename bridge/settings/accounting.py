@@ -1,0 +1,85 @@
+"""Settings that are small objects: what an event cost, and what its sender wants to find it by later.
+
+Both are Cloudflare's: developers.cloudflare.com/ai-gateway, custom costs and custom metadata.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import orjson
+
+from bridge.settings.kinds import OutOfRangeError, refusal
+
+MAX_METADATA_ENTRIES: Final = 5
+_RESERVED: Final = {"cf.user_id"}
+
+Metadata = dict[str, str | int | float | bool]
+
+
+class CustomCost(msgspec.Struct, frozen=True):
+    """US dollars per token, or for the whole. A cache rate that is not given is `per_token_in`."""
+
+    per_token_in: float | None = None
+    per_token_out: float | None = None
+    per_cache_read_token: float | None = None
+    per_cache_write_token: float | None = None
+    total_cost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CustomCosts:
+    """The kind of a `CustomCost`."""
+
+    wants: str = (
+        'an object with "per_token_in" and "per_token_out" (and "per_cache_read_token", "per_cache_write_token"), '
+        'or with "total_cost", each a number of US dollars, 0 or more'
+    )
+
+    def accept(self, value: object) -> CustomCost:
+        if not isinstance(value, Mapping) or not value:
+            raise refusal(value, self.wants)
+        try:
+            cost = msgspec.convert(dict(value), CustomCost)
+        except msgspec.ValidationError:
+            raise refusal(value, self.wants) from None
+        rates = msgspec.structs.astuple(cost)
+        if any(rate is not None and not 0 <= rate < float("inf") for rate in rates):
+            raise refusal(value, self.wants)
+        if cost.total_cost is None and (cost.per_token_in is None or cost.per_token_out is None):
+            raise refusal(value, self.wants)
+        return cost
+
+    def parse(self, text: str) -> CustomCost:
+        return self.accept(_json(text, self.wants))
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataEntries:
+    """The kind of `Metadata`: of more than five entries the first five count, and values that are objects do not."""
+
+    wants: str = f"an object of at most {MAX_METADATA_ENTRIES} entries, each a string, a number or a boolean"
+
+    def accept(self, value: object) -> Metadata:
+        if not isinstance(value, Mapping):
+            raise refusal(value, self.wants)
+        kept = {
+            str(name): entry
+            for name, entry in value.items()
+            if isinstance(entry, str | int | float | bool) and name not in _RESERVED
+        }
+        first = dict(list(kept.items())[:MAX_METADATA_ENTRIES])
+        if len(first) != len(value):
+            raise OutOfRangeError(str(refusal(value, self.wants)), first)
+        return first
+
+    def parse(self, text: str) -> Metadata:
+        return self.accept(_json(text, self.wants))
+
+
+def _json(text: str, wants: str) -> object:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise refusal(text, f"JSON: {wants}") from None

@@ -1,0 +1,1 @@
+"""I/O to disk and to Redis."""

@@ -1,0 +1,56 @@
+"""How a stream's bytes reach the client: as items, as runs of the body cut at item ends, or just as they came."""
+
+from typing import Final, Protocol
+
+from bridge.wire.frames import EventFrames
+from bridge.wire.item import Item
+
+
+class Carrier(Protocol):
+    """Of one stream."""
+
+    def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+        """What to send for one read.
+
+        `items` are those that `data` completed, up to the first that reports an error; `pending_bytes` have come of
+        an item that is not complete yet. At the body's end there may be items without data.
+        """
+
+
+class ItemCarrier:
+    """A frame per item."""
+
+    def __init__(self, frames: EventFrames) -> None:
+        self._frames = frames
+
+    def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+        return self._frames.items(items)
+
+
+class RunCarrier:
+    """A frame per run of the body, up to the end of its last item."""
+
+    def __init__(self, frames: EventFrames) -> None:
+        self._frames = frames
+        self._run = bytearray()
+
+    def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+        run = self._run
+        run += data
+        end = len(run) - pending_bytes
+        if end <= 0:
+            return []
+        with memoryview(run) as view:
+            body = bytes(view[:end])
+        del run[:end]
+        return [self._frames.run(body)]
+
+
+class ByteCarrier:
+    """The body itself, whole items or not."""
+
+    def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+        return [data] if data else []
+
+
+BYTES: Final = ByteCarrier()
