@@ -1,8 +1,9 @@
 """What a bridge is told: a TOML file, the environment and the command line, read once into frozen values."""
 
 from bridge.config.checks import is_loopback
+from bridge.config.gateway_tables import GATEWAY
 from bridge.config.gateways import ANY, Gateway, Token, authenticate
-from bridge.config.loading import GATEWAY, PROVIDER, Config, load
+from bridge.config.loading import PROVIDER, Config, load
 from bridge.config.problems import ConfigError, Problem
 
 __all__ = [

@@ -5,21 +5,20 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from bridge.config.keys import StoredKey
 from bridge.config.limits import NO_LIMITS, Limits
+from bridge.config.otel import OtelExporter
 from bridge.settings.step import StepSettings
 
 ANY: Final = "*"
 """The gateway that stands in for every name that has none of its own."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}|\*")
-_HEX_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_EMPTY_DIGEST: Final = hashlib.sha256().digest()
-_MAX_TOKEN_FILE_BYTES: Final = 65_536
+
+
+LogStrategy = Literal["STOP_INSERTING", "DELETE_OLDEST"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,9 @@ class Gateway:
     """The cache gives an answer to whoever asks the same, with whichever credential."""
     log_rows: int = 0
     """How many rows of its events the request log keeps at most; 0 for any number."""
+    log_strategy: LogStrategy = "DELETE_OLDEST"
+    """What makes room once there are so many: the oldest row goes, or no new one is kept."""
+    otel: tuple[OtelExporter, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -66,7 +68,7 @@ def is_gateway_name(name: str) -> bool:
 
 def authenticate(gateway: Gateway, token: str) -> str | None:
     """The name of the token that was presented, or None. Takes as long whichever it is, and never raises."""
-    presented = _digest(token)
+    presented = digest_of(token)
     name = None
     for known in gateway.tokens:
         if hmac.compare_digest(known.digest, presented):
@@ -74,52 +76,6 @@ def authenticate(gateway: Gateway, token: str) -> str | None:
     return name
 
 
-def read_token(name: str, given: object, folder: Path, environ: Mapping[str, str]) -> Token:
-    """The token that `sha256:HEX`, `env:NAME` or `file:PATH`, relative to `folder`, stands for.
-
-    Raises ValueError, whose message never holds `given` where that may be the token itself.
-    """
-    form, _, rest = given.partition(":") if isinstance(given, str) else ("", "", "")
-    if form == "sha256":
-        return _checked(Token(name, _from_hex(rest)))
-    if form == "env" and _VARIABLE.fullmatch(rest):
-        return _checked(Token(name, _digest(_from_environment(rest, environ)), f"env:{rest}"))
-    if form == "file" and rest:
-        return _checked(Token(name, _digest(_from_file(folder / Path(rest).expanduser())), f"file:{rest}"))
-    raise ValueError(
-        'a token is given as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text; '
-        "HEX is the output of: printf %s TOKEN | sha256sum"
-    )
-
-
-def _digest(token: str) -> bytes:
+def digest_of(token: str) -> bytes:
     # A header that was no UTF-8 reaches us with lone surrogates; they must fail to match, not raise.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def _checked(token: Token) -> Token:
-    if token.digest == _EMPTY_DIGEST:
-        raise ValueError(f"{token.given} is an empty token, which anybody could present")
-    return token
-
-
-def _from_hex(text: str) -> bytes:
-    if not _HEX_DIGEST.fullmatch(text):
-        raise ValueError("sha256: is followed by 64 hexadecimal digits, the output of: printf %s TOKEN | sha256sum")
-    return bytes.fromhex(text)
-
-
-def _from_environment(variable: str, environ: Mapping[str, str]) -> str:
-    if variable not in environ:
-        raise ValueError(f"the environment variable {variable} is not set")
-    return environ[variable].strip()
-
-
-def _from_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAX_TOKEN_FILE_BYTES).decode().strip()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} does not hold a token: it is not UTF-8 text") from None

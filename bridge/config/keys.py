@@ -14,6 +14,7 @@ class AwsKey:
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     region: str | None = None
+    """Where the endpoint names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class StoredKey:
     provider: str
     """A slug."""
     alias: str
+    """Empty for a service account that a request brought itself."""
     secret: Secret = field(repr=False)
     given: str
     """How the configuration gives it, without the secret: `env:NAME` or `file:PATH`."""

@@ -1,10 +1,15 @@
-"""How much a gateway, or one of its tokens, may be used. The vocabulary is Cloudflare AI Gateway's."""
+"""How much a gateway, or one of its tokens, may be used. The vocabulary is Cloudflare AI Gateway's.
+
+Sources: developers.cloudflare.com/ai-gateway/features/spend-limits and /rate-limiting; the modes' names are those of
+Cloudflare's Terraform provider (resource `cloudflare_ai_gateway`), whose schema is made from the same API.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Technique = Literal["fixed", "sliding"]
+Mode = Literal["partition", "filter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,15 +22,31 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class Dimension:
+    """What a rule looks at in an event.
+
+    `partition`: each value has a budget of its own, where `values` names some only those. `filter`: the rule is for
+    the events whose value is one of `values`, which share a budget. A value is the text of what the event says.
+    """
+
+    mode: Mode
+    values: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class SpendRule:
-    """So many US dollars in so many seconds."""
+    """So many US dollars in so many seconds. It is for the events that fit all of its dimensions."""
 
     id: str
+    """Told to the client; no two rules of one table have the same."""
     limit_usd: float
     window_s: int
-    technique: Technique = "fixed"
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Keys of an event's metadata, each with its mode: what it counts by, or the value it must have."""
+    technique: Technique = "sliding"
+    metadata: Mapping[str, Dimension] = field(default_factory=dict)
+    """By the key of an event's metadata."""
+    provider: Dimension | None = None
+    """Its values are slugs."""
+    model: Dimension | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,28 +14,21 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bridge.config import checks
-from bridge.config.gateways import ANY, Gateway, Token, is_gateway_name, read_token
+from bridge.config.gateway_tables import gateways_of
+from bridge.config.gateways import ANY, Gateway
 from bridge.config.problems import ConfigError, Place, Problem, Report, Takers
+from bridge.config.reader import Reader
+from bridge.config.secrets import Secrets
 from bridge.config.toml_lines import key_lines
 from bridge.providers import Provider
 from bridge.providers import resolving as providers
-from bridge.settings.kinds import Choice, Flag, Kind, Number, Text, Texts
+from bridge.settings.kinds import Choice, Kind, Number, Text
 from bridge.settings.server import ENVIRONMENT_PREFIX, SERVER, ServerSettings
-from bridge.settings.step import SETTINGS, StepSettings
 
 
 def _as_it_is(value: object) -> object:
     return value
 
-
-GATEWAY: Final[Mapping[str, Kind]] = {
-    "compat": Flag(),
-    "allowed_origins": Texts(
-        r"[a-z][a-z0-9+.-]*://[^/\s]+", 'a list of origins such as "https://app.example.com", without a path'
-    ),
-    "allowed_hosts": Texts(r"[^/\s]+", 'a list of host names such as "bridge.example.com"'),
-}
-"""Keys of a gateway's table beside the settings of a step and `tokens`."""
 
 PROVIDER: Final[Mapping[str, Kind]] = {
     "base_url": Text("a URL"),
@@ -44,9 +37,6 @@ PROVIDER: Final[Mapping[str, Kind]] = {
 }
 """Keys of a provider's table; `bridge.providers` says what they do."""
 
-_ACCEPT_GATEWAY: Final = {name: kind.accept for name, kind in GATEWAY.items()} | {
-    setting.name: setting.kind.accept for setting in SETTINGS if setting.of_gateway
-}
 _ACCEPT_PROVIDER: Final = {name: kind.accept for name, kind in PROVIDER.items()}
 _ACCEPT_SERVER: Final = {row.name: row.kind.accept for row in SERVER}
 _PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
@@ -66,6 +56,8 @@ class Config:
     """The file it was read from."""
     notes: tuple[str, ...] = ()
     """What is no fault but may surprise."""
+    files: tuple[Path, ...] = ()
+    """All that were read: a change of one is a change of the configuration."""
 
     def gateway(self, name: str) -> Gateway | None:
         """The gateway of that name, else the one for any name, if there is one."""
@@ -86,15 +78,17 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     report.take(document, _TABLES, report.place)
     folder = path.parent if path else Path()
     server, places = _server(report, tables["server"], folder, environ, overrides)
-    gateways = _gateways(report, tables["gateways"], partial(read_token, folder=folder, environ=environ))
     known = _providers(report, tables["providers"])
+    secrets = Secrets(folder, environ)
+    gateways = gateways_of(Reader(report, ("gateways",), secrets, known), tables["gateways"])
     checks.check_tls(report, server, places)
     checks.check_open(report, server, places, gateways)
     checks.check_liveness(report, server, places)
     if report.problems:
         raise ConfigError(report.problems)
     notes = (_NO_GATEWAY,) if path and not tables["gateways"] else ()
-    return Config(server, MappingProxyType(gateways), known, path, notes)
+    files = (path, server.tls_cert, server.tls_key, *secrets.files)
+    return Config(server, MappingProxyType(gateways), known, path, notes, tuple(file for file in files if file))
 
 
 def _text_of(path: Path) -> str:
@@ -153,34 +147,6 @@ def _variable(name: str) -> Place:
 
 def _flag(name: str) -> Place:
     return Place("--" + name.replace("_", "-"))
-
-
-def _gateways(report: Report, tables: Mapping[str, object], read: Callable[..., Token]) -> dict[str, Gateway]:
-    gateways = {name: _gateway(report, name, given, read) for name, given in tables.items()}
-    return gateways or {ANY: Gateway(ANY)}
-
-
-def _gateway(report: Report, name: str, given: object, read: Callable[..., Token]) -> Gateway:
-    place = partial(report.place, "gateways", name)
-    if not is_gateway_name(name):
-        report.add(place(), 'a gateway\'s name is 1 to 64 of A-Z a-z 0-9 _ -, or "*" for any name')
-    tokens = partial(_tokens, report, partial(place, "tokens"), read)
-    taken = report.take(report.table(given, place()), {**_ACCEPT_GATEWAY, "tokens": tokens}, place)
-    own = {key: taken.pop(key) for key in ("tokens", *GATEWAY) if key in taken}
-    return Gateway(name, settings=StepSettings(**taken), **own)
-
-
-def _tokens(
-    report: Report, place: Callable[..., Place], read: Callable[..., Token], given: object
-) -> tuple[Token, ...]:
-    def token(name: str, value: object) -> Token:
-        try:
-            return read(name, value)
-        except ValueError as error:
-            report.add(place(name), str(error))
-            return Token(name, b"")  # nobody's digest; without it the gateway would pass for an open one
-
-    return tuple(token(name, value) for name, value in report.table(given, place()).items())
 
 
 def _providers(report: Report, tables: Mapping[str, object]) -> Mapping[str, Provider]:

@@ -1,0 +1,146 @@
+"""The keys that limit a gateway, or one of its tokens, in the vocabulary of Cloudflare's REST API.
+
+developers.cloudflare.com/api/resources/ai_gateway/methods/create; `max_concurrent` is ours.
+"""
+
+from collections import Counter
+from functools import partial
+from typing import Any, Final
+
+from bridge.config.limits import Dimension, Limits, RateLimit, SpendRule
+from bridge.config.problems import Takers
+from bridge.config.reader import Reader
+from bridge.settings.kinds import Choice, Flag, Number, Text, refusal
+
+MAX_SPEND_RULES: Final = 20
+_TECHNIQUE: Final = Choice(("fixed", "sliding"))
+
+
+def limit_takers(reader: Reader) -> Takers:
+    return {
+        "rate_limiting_limit": Number(0).accept,
+        "rate_limiting_interval": Number(0, None, "seconds").accept,
+        "rate_limiting_technique": _TECHNIQUE.accept,
+        "spend_limits": partial(_spend_rules, reader.below("spend_limits")),
+        "max_concurrent": Number(0).accept,
+        "max_concurrent_by_provider": partial(_by_provider, reader.below("max_concurrent_by_provider")),
+    }
+
+
+def limits_from(reader: Reader, taken: dict[str, Any]) -> Limits:
+    """Takes its own out of `taken`."""
+    rate = {name: taken.pop(f"rate_limiting_{name}", None) for name in ("limit", "interval", "technique")}
+    _check_rate(reader, rate)
+    return Limits(
+        rate=RateLimit(rate["limit"], rate["interval"], rate["technique"] or "fixed")
+        if rate["limit"] and rate["interval"]
+        else None,
+        spend=taken.pop("spend_limits", ()),
+        max_concurrent=taken.pop("max_concurrent", 0),
+        max_concurrent_by_provider=taken.pop("max_concurrent_by_provider", {}),
+    )
+
+
+def _check_rate(reader: Reader, rate: dict[str, Any]) -> None:
+    """Cloudflare gives all three, and 0 for none; one that is not there was forgotten, or refused already."""
+    for name, other in (("limit", "interval"), ("interval", "limit"), ("technique", "limit")):
+        if rate[name] and rate[other] is None:
+            reader.problem(f"is of no use without rate_limiting_{other}", f"rate_limiting_{name}")
+
+
+def _by_provider(reader: Reader, given: object) -> dict[str, int]:
+    limits = {}
+    for name, value in reader.table(given).items():
+        try:
+            limits[reader.slug(name)] = Number(1).accept(value)
+        except ValueError as error:
+            reader.problem(str(error), name)
+    return limits
+
+
+# Spend limits.
+
+
+def _spend_rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
+    """Those that are in force."""
+    rules: list[SpendRule] = []
+    takers: Takers = {
+        "enabled": Flag().accept,
+        "rules": lambda value: rules.extend(_rules(reader.below("rules"), value)),
+    }
+    taken = reader.take(given, takers)
+    return tuple(rules) if taken.get("enabled", True) else ()
+
+
+def _rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
+    elements = reader.list(given)
+    if len(elements) > MAX_SPEND_RULES:
+        reader.problem(f"{len(elements)} rules; at most {MAX_SPEND_RULES} are taken")
+    rules = [rule for each, value in elements if (rule := _rule(each, value)) is not None]
+    for twice in (id_ for id_, times in Counter(rule.id for rule in rules).items() if times > 1):
+        reader.problem(f"more than one rule is called {twice!r}")
+    return tuple(rules)
+
+
+def _rule(reader: Reader, given: object) -> SpendRule | None:
+    """None for one that is switched off, or cannot stand."""
+    takers: Takers = {
+        "id": Text("a name").accept,
+        "enabled": Flag().accept,
+        "limitType": Choice(("cost",)).accept,
+        "limit": _usd,
+        "window": Number(1, None, "seconds").accept,
+        "technique": _TECHNIQUE.accept,
+        "metadata": partial(_dimensions, reader.below("metadata")),
+        "provider": partial(_provider_dimension, reader.below("provider")),
+        "model": partial(_dimension, reader.below("model")),
+    }
+    taken = reader.take(given, takers)
+    missing = [name for name in ("id", "limitType", "limit", "window") if name not in reader.table(given)]
+    if missing:
+        reader.problem(f"{' and '.join(missing)} must be given, as in {_EXAMPLE}")
+    if missing or not taken.get("enabled", True) or not {"id", "limit", "window"} <= taken.keys():
+        return None
+    return SpendRule(
+        taken["id"],
+        taken["limit"],
+        taken["window"],
+        taken.get("technique", "sliding"),
+        taken.get("metadata", {}),
+        taken.get("provider"),
+        taken.get("model"),
+    )
+
+
+_EXAMPLE: Final = '{ id = "day", limitType = "cost", limit = 5.0, window = 86400 }'
+
+
+def _usd(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise refusal(value, "an amount of US dollars, 0 or more")
+    return float(value)
+
+
+def _dimensions(reader: Reader, given: object) -> dict[str, Dimension]:
+    table = reader.table(given)
+    return {key: found for key, value in table.items() if (found := _dimension(reader.below(key), value)) is not None}
+
+
+def _provider_dimension(reader: Reader, given: object) -> Dimension | None:
+    found = _dimension(reader, given)
+    return found and Dimension(found.mode, reader.slugs(list(found.values)) if found.values else frozenset())
+
+
+def _dimension(reader: Reader, given: object) -> Dimension | None:
+    taken = reader.take(given, {"mode": Choice(("partition", "filter")).accept, "values": _values})
+    mode, values = taken.get("mode"), taken.get("values", frozenset())
+    if mode is None or (mode == "filter" and not values):
+        reader.problem('is { mode = "partition" } or { mode = "filter", values = ["…"] }')
+        return None
+    return Dimension(mode, values)
+
+
+def _values(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise refusal(value, "a list of texts")
+    return frozenset(value)
