@@ -1,0 +1,90 @@
+"""A real Redis that a test may stop, kill, freeze and start again. It keeps nothing on disk."""
+
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+START_S = 20.0
+
+
+class RedisServer:
+    """Listens on a unix socket in its folder: no port can be taken from it, and after a restart it is where it was."""
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / "redis.sock"
+        self._config = folder / "redis.conf"
+        self._config.write_text(
+            f'port 0\nunixsocket {self._socket}\ndir {folder}\nsave ""\nappendonly no\ndaemonize no\nlogfile ""\n'
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{self._socket}"
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        assert self._process is None
+        self._process = subprocess.Popen(["redis-server", str(self._config)], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        while (line := self._process.stdout.readline()) and b"ready to accept connections" not in line:
+            pass
+        assert line, "redis-server ended before it was ready"
+        # What it says later nobody reads; it says little, and a full pipe would take hours.
+
+    def kill(self) -> None:
+        """As a machine that loses its power: no goodbye to anybody."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(START_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+
+    def freeze(self) -> None:
+        """Connections stay, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def ask(self, *words: str) -> bytes:
+        """The first bytes of its answer to one command, as it sends them: for commands whose answers are short."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(START_S)
+            asking.connect(str(self._socket))
+            asking.sendall(f"*{len(words)}\r\n".encode() + b"".join(_bulk(word.encode()) for word in words))
+            return asking.recv(65_536)
+
+    def end(self) -> None:
+        if self._process is not None:
+            self.kill()
+
+
+def _bulk(word: bytes) -> bytes:
+    return b"$%d\r\n%s\r\n" % (len(word), word)
+
+
+@contextmanager
+def redis_server() -> Iterator[RedisServer]:
+    """One that runs."""
+    # A unix socket's path has at most some hundred characters, which a test's own folder may well exceed.
+    with tempfile.TemporaryDirectory(prefix="bridge-redis-") as folder:
+        server = RedisServer(Path(folder))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.end()
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    """The test itself is marked `needs("redis-server")`."""
+    with redis_server() as server:
+        yield server
