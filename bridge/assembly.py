@@ -2,13 +2,37 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
-from bridge.config import Config
+from bridge.config import Config, ConfigError, Problem
 from bridge.relay.services import Services
+
+if TYPE_CHECKING:
+    from bridge.storage.redis import SharedStore
 
 
 @asynccontextmanager
 async def services_of(config: Config) -> AsyncIterator[Services]:
     """Raises ConfigError for what is configured and cannot be had."""
-    async with AsyncExitStack():
+    async with AsyncExitStack() as stack:
+        await _shared_store(config, stack)
         yield Services()
+
+
+async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore | None":
+    """The Redis that was asked for, there or not."""
+    asked = config.server.redis_url
+    if asked is None:
+        return None
+    try:
+        from bridge.storage.redis import opened
+    except ImportError:
+        raise _unusable("redis_url", "needs the extra redis: pip install 'universal-bridge[redis]'") from None
+    try:
+        return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix))
+    except ValueError:
+        raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
+
+
+def _unusable(key: str, why: str) -> ConfigError:
+    return ConfigError([Problem(key, None, why)])

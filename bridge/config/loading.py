@@ -7,7 +7,7 @@ process. Whatever is wrong is found in one pass and told with its key and line.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from bridge.config.toml_lines import key_lines
 from bridge.providers import Provider
 from bridge.providers import resolving as providers
 from bridge.settings.kinds import Choice, Kind, Number, Text
+from bridge.settings.redis_url import RedisUrl, RedisUrlKind
 from bridge.settings.server import ENVIRONMENT_PREFIX, SERVER, ServerSettings
 
 
@@ -80,6 +81,7 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     server, places = _server(report, tables["server"], folder, environ, overrides)
     known = _providers(report, tables["providers"])
     secrets = Secrets(folder, environ)
+    server = _with_redis(report, server, places, secrets)
     gateways = gateways_of(Reader(report, ("gateways",), secrets, known), tables["gateways"])
     checks.check_tls(report, server, places)
     checks.check_open(report, server, places, gateways)
@@ -139,6 +141,23 @@ def _server(
             values[name] = base / value if isinstance(value, Path) else value
             places[name] = place(name)
     return ServerSettings(**values), places
+
+
+def _with_redis(
+    report: Report, server: ServerSettings, places: Mapping[str, Place], secrets: Secrets
+) -> ServerSettings:
+    """With the URL read from where it is, if it was not given itself."""
+    named = server.redis_url
+    if named is None or named.url:
+        return server
+    try:
+        found = RedisUrlKind().parse(secrets.read(named.given))
+        if not found.url:
+            raise ValueError(f"{named.given} holds a reference, not a URL")
+    except ValueError as error:
+        report.add(places["redis_url"], str(error))
+        return server
+    return replace(server, redis_url=RedisUrl(named.given, found.url))
 
 
 def _variable(name: str) -> Place:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, Text
+from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, Pattern, Text
+from bridge.settings.redis_url import RedisUrl, RedisUrlKind
 
 ENVIRONMENT_PREFIX: Final = "BRIDGE_SERVER_"
 
@@ -33,6 +34,9 @@ class ServerSettings:
     slow_client_timeout: int = 60_000
     drain_timeout: int = 30_000
     allow_open: bool = False
+    workers: int = 1
+    redis_url: RedisUrl | None = None
+    redis_prefix: str = "bridge"
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -81,6 +85,14 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         "How long a shutdown waits for events in flight.",
     ),
     _Row("allow_open", False, Flag(), "Let a gateway without tokens be reached from other machines."),
+    _Row("workers", 1, Number(1, 256), "How many processes serve; bounds of memory and sockets are each one's."),
+    _Row("redis_url", None, RedisUrlKind(), "The Redis that limits, cache and breakers are shared by (extra `redis`)."),
+    _Row(
+        "redis_prefix",
+        "bridge",
+        Pattern(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ . -"),
+        "What each key in Redis begins with: bridges that share it, share all.",
+    ),
     _Row(
         "log_format",
         "auto",
