@@ -1,16 +1,16 @@
 """The keys that limit a gateway, or one of its tokens, in the vocabulary of Cloudflare's REST API.
 
-developers.cloudflare.com/api/resources/ai_gateway/methods/create; `max_concurrent` is ours.
+developers.cloudflare.com/api/resources/ai_gateway/methods/create; `max_concurrent…` and `max_wait` are ours.
 """
 
 from collections import Counter
 from functools import partial
 from typing import Any, Final
 
-from bridge.config.limits import Dimension, Limits, RateLimit, SpendRule
+from bridge.config.limits import DEFAULT_MAX_WAIT_MS, Dimension, Limits, RateLimit, SpendRule
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
-from bridge.settings.kinds import Choice, Flag, Number, Text, refusal
+from bridge.settings.kinds import LONGEST_MS, Choice, Flag, Number, Text, refusal
 
 MAX_SPEND_RULES: Final = 20
 _TECHNIQUE: Final = Choice(("fixed", "sliding"))
@@ -24,6 +24,7 @@ def limit_takers(reader: Reader) -> Takers:
         "spend_limits": partial(_spend_rules, reader.below("spend_limits")),
         "max_concurrent": Number(0).accept,
         "max_concurrent_by_provider": partial(_by_provider, reader.below("max_concurrent_by_provider")),
+        "max_wait": Number(0, LONGEST_MS, "milliseconds").accept,
     }
 
 
@@ -38,6 +39,7 @@ def limits_from(reader: Reader, taken: dict[str, Any]) -> Limits:
         spend=taken.pop("spend_limits", ()),
         max_concurrent=taken.pop("max_concurrent", 0),
         max_concurrent_by_provider=taken.pop("max_concurrent_by_provider", {}),
+        max_wait_ms=taken.pop("max_wait", DEFAULT_MAX_WAIT_MS),
     )
 
 

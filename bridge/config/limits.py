@@ -6,7 +6,9 @@ Cloudflare's Terraform provider (resource `cloudflare_ai_gateway`), whose schema
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
+
+DEFAULT_MAX_WAIT_MS: Final = 10_000
 
 Technique = Literal["fixed", "sliding"]
 Mode = Literal["partition", "filter"]
@@ -58,6 +60,8 @@ class Limits:
     max_concurrent: int = 0
     """Events in flight at once; more of them wait their turn."""
     max_concurrent_by_provider: Mapping[str, int] = field(default_factory=dict)
+    max_wait_ms: int = DEFAULT_MAX_WAIT_MS
+    """How long an event may wait for a turn, at each of the two. 0: not at all."""
 
 
 NO_LIMITS = Limits()
