@@ -374,7 +374,7 @@ async def test_a_handler_that_fails_tells_no_more_than_that(
     def fail(*_: object) -> None:
         raise RuntimeError("nobody expected this")
 
-    monkeypatch.setattr("bridge.server.check_origin", fail)
+    monkeypatch.setattr("bridge.door.check_origin", fail)
     async with dialled(server) as client:
         answered = await client.get(OPEN, UPGRADE)
         assert (answered.status, answered.code) == (500, 9099)

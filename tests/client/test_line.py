@@ -117,7 +117,7 @@ async def test_over_a_bridge_whose_sockets_are_killed() -> None:
         bridge.stream(*CHAT) as stream,
     ):
         await anext(stream)
-        for session in server._sessions:
+        for session in server.guests:
             session._socket.abort()
         with pytest.raises(ConnectionLost):
             await anext(stream)
@@ -190,7 +190,7 @@ async def test_what_waits_for_room_is_served_over_the_new_socket() -> None:
     ):
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns()
-        for session in server._sessions:
+        for session in server.guests:
             session._socket.abort()
         assert (await waiting).response == {"ok": True}
 

@@ -208,7 +208,7 @@ async def test_many_requests_at_once_share_one_socket(way: Way, tmp_path: Path) 
                 await asyncio.gather(*(one() for _ in range(20)))
             else:
                 await asyncio.gather(*(asyncio.to_thread(asyncio.run, one()) for _ in range(20)))
-            return len(at.server._sessions)
+            return len(at.server.guests)
 
         assert await way.use(way.transport(at.url, routes=at.routes), ask) == 1
 
