@@ -13,10 +13,12 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    def start(self, coroutine: Coroutine[object, object, None], name: str) -> None:
+    def start(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Returns it for whoever has a reason to end it before the others."""
         task = asyncio.create_task(coroutine, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     async def end_all(self) -> None:
         """Cancel what still runs, and wait for it. Every task has begun by then, and so can give back what it owns."""

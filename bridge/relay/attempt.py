@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from functools import partial
 from io import BytesIO
 from typing import Final
 
@@ -10,12 +9,14 @@ from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeA
 from bridge.policy.backoff import asked_ms
 from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Try
 from bridge.relay.deadlines import Clock
+from bridge.relay.dialling import Dialling
 from bridge.relay.event import Event, Whole
 from bridge.relay.outcomes import cause_of, outcome_of, status_error, timeout_error
 from bridge.relay.passage import Passage
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
-from bridge.upstream.http import Answer, Call
+from bridge.upstream.answer import Answer
+from bridge.upstream.http import Call
 from bridge.wire.body import Shape, decoder_for, sniff
 from bridge.wire.dialects import read_answer
 
@@ -41,7 +42,7 @@ class Attempt:
     async def run(self) -> Outcome | None:
         """What became of it; None when it was a stream, passed on to its end and whole."""
         event, loop = self._event, asyncio.get_running_loop()
-        event.step, event.error = self._go.step, None
+        event.step, event.error, event.record.cached = self._go.step, None, False
         began_at, status = loop.time(), None
         try:
             answer = await self._open()
@@ -50,6 +51,7 @@ class Attempt:
                 return await self._take(answer)
             finally:
                 await answer.aclose()
+                event.record.cached = answer.cached
         except asyncio.CancelledError:
             return self._failed(timeout_error(event.alarm.caught(), self._planned))
         except BridgeError as error:
@@ -83,33 +85,11 @@ class Attempt:
             max_connections=self._planned.provider.max_connections,
         )
         cache = self._event.shared.services.cache
-        if cache is None:
-            answer = await self._dial(call)
-        else:
-            answer = await cache.open(self._event.ground, self._planned, call, partial(self._dial, call))
+        dial = Dialling(self._event, self._planned, call)
+        answer = await (dial() if cache is None else cache.open(self._event.ground, self._planned, call, dial))
         self._event.record.cached = answer.cached
         self._connected()
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
-        return answer
-
-    async def _dial(self, call: Call) -> Answer:
-        """The provider call itself, with all that has to be asked first."""
-        event, keys, leave = self._event, self._event.shared.services.keys, None
-        if event.admission is not None:
-            leave = await event.admission.enter(self._planned)
-        try:
-            if keys is not None and self._planned.key is not None:
-                event.record.byok_alias = self._planned.key.alias
-                call = await keys.authorised(call, self._planned)
-            if event.record.called_at is None:
-                event.record.called_at = asyncio.get_running_loop().time()
-            answer = await event.shared.upstream.open(call)
-        except BaseException:
-            if leave is not None:
-                leave()
-            raise
-        if leave is not None:
-            answer.on_close(leave)
         return answer
 
     def _connected(self) -> None:
@@ -174,7 +154,7 @@ class Attempt:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
         heading = self._heading(answer, answer.content_type)
-        event.keep(Whole(heading, body, event.error, found.usage, found.cost))
+        event.keep(Whole(heading, body, event.error, found.usage, found.cost, cached=answer.cached))
         if event.error is None:
             answer.keep()
         return outcome

@@ -34,6 +34,7 @@ class Whole:
     error: BridgeError | None
     usage: Usage | None
     cost: float | None
+    cached: bool = False
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from bridge.relay.event import Event
 from bridge.relay.outcomes import outcome_of, stream_error, timeout_error
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
-from bridge.upstream.http import Answer
+from bridge.upstream.answer import Answer
 from bridge.wire.body import Decoder
 from bridge.wire.dialects import Ending, StreamReader, Verdict
 from bridge.wire.stream import Stream

@@ -1,17 +1,16 @@
 """What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from bridge.policy.breaker import Breakers
 from bridge.relay.entry import Cost, Observer
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.settings.step import StepSettings
-from bridge.upstream.http import Answer, Call
+from bridge.upstream.answer import Answer
+from bridge.upstream.http import Call
 from bridge.wire.dialects import Usage
-
-Dial = Callable[[], Awaitable[Answer]]
-"""Makes the provider call, with all that has to be asked first. Raises what `Upstream.open` does, and the gate's."""
 
 
 class Admission(Protocol):
@@ -20,11 +19,15 @@ class Admission(Protocol):
     async def enter(self, planned: PlannedStep) -> Callable[[], None]:
         """Before a provider is called, not before the cache is asked: wait for a turn at it, reserve what it may cost.
 
-        Returns what gives the turn back. Raises SpendLimit, TooManyInFlight.
+        Returns what gives the turn back, which may be after `leave` if other events read the same answer on. Raises
+        SpendLimit, TooManyInFlight.
         """
 
     def leave(self, cost: Cost | None, usage: Usage | None) -> None:
-        """The event is over: what was reserved is settled. Called exactly once, and cannot block."""
+        """The event is over: what was reserved is settled. Called exactly once, and cannot block.
+
+        There may be a cost without `enter`: that of a call which another event made, and left.
+        """
 
 
 class Gate(Protocol):
@@ -34,11 +37,27 @@ class Gate(Protocol):
         """Before the first step. Raises RateLimited, SpendLimit, TooManyInFlight, ProviderNotAllowed."""
 
 
+class Dial(Protocol):
+    """The provider call of one attempt, with all that has to be asked first."""
+
+    async def __call__(self) -> Answer:
+        """All of it. Raises what `enter` and `call` do."""
+
+    async def enter(self) -> None:
+        """Wait for the event's own turn at the provider. Raises SpendLimit, TooManyInFlight."""
+
+    async def call(self, on_connected: Callable[[], None]) -> Answer:
+        """Once, right after `enter`, by whoever: the turn is given back when the answer is closed, or there is none.
+
+        Raises KeyUnusable and what `Upstream.open` does.
+        """
+
+
 class Cache(Protocol):
     async def open(self, ground: Ground, planned: PlannedStep, call: Call, dial: Dial) -> Answer:
         """An answer from the cache, or of a call that is in flight already, or of `dial`.
 
-        Its `cached` and `kept` tell and decide what becomes of it (`upstream.http.Answer`).
+        Its `cached` tells which, and its `keep` decides whether it is given again. Raises what `dial` does.
         """
 
 
@@ -59,5 +78,6 @@ class Services:
     keys: Keys | None = None
     pricer: Pricer | None = None
     observers: tuple[Observer, ...] = ()
+    breakers: Breakers = field(default_factory=Breakers)
     payload_bytes: int = 0
     """How much of a request's and an answer's body observers want to see at most."""

@@ -1,9 +1,9 @@
 """One provider call over any httpx transport: request made, answer read, foreign exceptions told in our own words."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from weakref import WeakValueDictionary
 
 import httpx
@@ -18,10 +18,10 @@ from bridge.errors import (
     UnusableAnswer,
 )
 from bridge.providers import Target
+from bridge.upstream.answer import Answer
 from bridge.upstream.dial import TlsError
 
 MAX_CONNECTIONS = 1024
-PUBLIC_HEADERS_BYTES = 16_384
 
 _FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
     (TlsError, TlsFailed),
@@ -33,20 +33,6 @@ _FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
     (httpx.RequestError, ResetBeforeAnswer),
 )
 """What an exception before the answer's head means; the first that fits is it. After the head all mean BrokenStream."""
-
-_NOT_PUBLIC = {
-    "connection",
-    "content-encoding",
-    "content-length",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-connection",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,7 @@ class Upstream:
         # A semaphore lives as long as a call holds it, so that hosts which clients make up leave nothing behind.
         self._turns: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
 
-    async def open(self, call: Call) -> "Answer":
+    async def open(self, call: Call) -> "ProviderAnswer":
         """Send the request and return at the answer's head, whatever its status. Cancelled, it leaves nothing open.
 
         Raises ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
@@ -79,7 +65,7 @@ class Upstream:
         turns = self._turns_at(call)
         await turns.acquire()
         try:
-            return Answer(await self._transport.handle_async_request(_request(call)), turns.release)
+            return ProviderAnswer(await self._transport.handle_async_request(_request(call)), turns.release)
         except (httpx.RequestError, httpx.InvalidURL) as exc:
             turns.release()
             raise _fault(exc) from exc
@@ -98,15 +84,14 @@ class Upstream:
         return turns
 
 
-class Answer:
-    """An answer whose head has come. Who opened it closes it, unless it was read to its end or to its break."""
+class ProviderAnswer(Answer):
+    """An answer as it comes from the provider, whose connection it holds."""
 
     def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         raw = response.headers.raw
         self.status = response.status_code
         self.headers = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        """Names in lower case, in the provider's order; repeated ones as often as they came."""
         self._stream = response.stream
         self._reads = aiter(response.stream)
         self._is_read: Callable[[], bool] = response.extensions.get("ended", bool)
@@ -114,33 +99,18 @@ class Answer:
         self._release: Callable[[], None] | None = release
         self._on_close: Callable[[], None] | None = None
 
-    cached = False
-    """Whether no provider was called for it."""
-
-    def keep(self) -> None:
-        """Told by whoever read it: it was whole and good. What comes from a provider directly is not kept."""
-
     def on_close(self, call: Callable[[], None]) -> None:
         """To be called once, when it is closed."""
         self._on_close = call
 
+    def keep(self) -> None:
+        """There is nobody here to keep it."""
+
     @property
     def ended(self) -> bool:
-        """The body is whole, and all of it has been read: the next `read` gives b"" without waiting."""
         return self._over or self._is_read()
 
-    @cached_property
-    def content_type(self) -> str:
-        """The bare media type in lower case; "" when the provider names none."""
-        value = next((value for name, value in self.headers if name == "content-type"), "")
-        return value.partition(";")[0].strip().lower()
-
-    @cached_property
-    def public_headers(self) -> dict[str, str]:
-        return public_headers(self.headers)
-
     async def read(self) -> bytes:
-        """What has come since the last read; b"" at the clean end, and ever after. Raises BrokenStream when cut."""
         data = b""
         if self._over:
             return data
@@ -156,7 +126,7 @@ class Answer:
         return data
 
     async def aclose(self) -> None:
-        """At once, and as often as one likes. The connection is kept when the body has come to its end."""
+        """The connection is kept when the body has come to its end."""
         release, self._release = self._release, None
         if release is None:
             return
@@ -164,29 +134,6 @@ class Answer:
         if self._on_close is not None:
             self._on_close()
         await self._stream.aclose()
-
-
-def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The part of an answer's headers (lower-case names) that the client gets to see; repeated ones joined by commas.
-
-    From the first one on that would make it more than 16 KiB, the rest is dropped.
-    """
-    hidden = _NOT_PUBLIC.union(*(_listed(value) for name, value in headers if name == "connection"))
-    public: dict[str, str] = {}
-    size = 0
-    for name, value in headers:
-        if name in hidden:
-            continue
-        size += len(name) + len(value)
-        if size > PUBLIC_HEADERS_BYTES:
-            break
-        public[name] = f"{public[name]}, {value}" if name in public else value
-    return public
-
-
-def _listed(connection: str) -> set[str]:
-    """The headers that a Connection header makes hop-by-hop (RFC 9110, section 7.6.1)."""
-    return {name.strip().lower() for name in connection.split(",")}
 
 
 @lru_cache(maxsize=512)

@@ -19,7 +19,8 @@ from bridge.errors import (
     UnusableAnswer,
 )
 from bridge.providers import Target
-from bridge.upstream.http import MAX_CONNECTIONS, Answer, Call, Upstream, public_headers
+from bridge.upstream.answer import Answer, public_headers
+from bridge.upstream.http import MAX_CONNECTIONS, Call, ProviderAnswer, Upstream
 from bridge.upstream.transport import AiohttpTransport
 from tests.upstream.provider import OK, Line, Provider, Script, sends
 
@@ -225,7 +226,7 @@ class Stream(httpx.AsyncByteStream):
 
 async def test_an_empty_read_of_a_transport_is_not_the_end() -> None:
     stream = Stream(b"", b"a", b"", b"", b"b", b"")
-    answer = Answer(httpx.Response(200, stream=stream), lambda: None)
+    answer = ProviderAnswer(httpx.Response(200, stream=stream), lambda: None)
     assert [await answer.read() for _ in range(4)] == [b"a", b"b", b"", b""]
     assert stream.closed == 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import UnusableAnswer
 from bridge.providers import Target
-from bridge.upstream.http import Answer, Call, Upstream
+from bridge.upstream.http import Call, ProviderAnswer, Upstream
 from bridge.upstream.tape import (
     End,
     Head,
@@ -424,5 +424,5 @@ def test_kept_tapes_are_told_apart_by_their_requests_unless_they_are_numbered() 
 
 
 async def test_the_answer_of_a_tape_that_was_read_to_its_end_is_at_its_end_ever_after(tmp_path: Path) -> None:
-    answer = Answer(await ask(transport_of(tmp_path, tape(b"all"))), lambda: None)
+    answer = ProviderAnswer(await ask(transport_of(tmp_path, tape(b"all"))), lambda: None)
     assert [await answer.read() for _ in range(3)] == [b"all", b"", b""]

@@ -1,0 +1,52 @@
+"""The provider call of one attempt, with all that has to be asked first."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from bridge.relay.event import Event
+from bridge.relay.plan import PlannedStep
+from bridge.upstream.http import Call, ProviderAnswer
+
+
+class Dialling:
+    """Call it once; or `enter`, and then `call`, without a wait in between in which one could be interrupted.
+
+    `call` may run on behalf of other events too, and beyond the end of its own.
+    """
+
+    def __init__(self, event: Event, planned: PlannedStep, call: Call) -> None:
+        self._event = event
+        self._planned = planned
+        self._call = call
+        self._leave: Callable[[], None] | None = None
+
+    async def __call__(self) -> ProviderAnswer:
+        await self.enter()
+        return await self.call(self._call.on_connected)
+
+    async def enter(self) -> None:
+        if self._event.admission is not None:
+            self._leave = await self._event.admission.enter(self._planned)
+
+    async def call(self, on_connected: Callable[[], None]) -> ProviderAnswer:
+        record = self._event.record
+        try:
+            call = await self._authorised(replace(self._call, on_connected=on_connected))
+            if record.called_at is None:
+                record.called_at = asyncio.get_running_loop().time()
+            answer = await self._event.shared.upstream.open(call)
+        except BaseException:
+            if self._leave is not None:
+                self._leave()
+            raise
+        if self._leave is not None:
+            answer.on_close(self._leave)
+        return answer
+
+    async def _authorised(self, call: Call) -> Call:
+        keys, key = self._event.shared.services.keys, self._planned.key
+        if keys is None or key is None:
+            return call
+        self._event.record.byok_alias = key.alias
+        return await keys.authorised(call, self._planned)
