@@ -90,6 +90,8 @@ class SpendLimit(ClientError):
 
     code = 2041
     status = 429
+    of_step: bool = False
+    """The rule is for some providers or models: another step may have money left."""
 
 
 class BadMessage(ClientError):
@@ -176,6 +178,13 @@ class Draining(BridgeError):
     code = 9022
     status = 503
     retryable = True
+
+
+class KeyUnusable(BridgeError):
+    """A stored key cannot be used: no token was to be had for it, or nothing here can sign with it."""
+
+    code = 9024
+    status = 502
 
 
 class EveryStepSkipped(BridgeError):

@@ -53,13 +53,17 @@ class Gateway:
     log_strategy: LogStrategy = "DELETE_OLDEST"
     """What makes room once there are so many: the oldest row goes, or no new one is kept."""
     otel: tuple[OtelExporter, ...] = ()
+    _by_name: Mapping[str, Token] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {token.name: token for token in self.tokens})
 
     @property
     def is_open(self) -> bool:
         return not self.tokens
 
     def token(self, name: str) -> Token | None:
-        return next((token for token in self.tokens if token.name == name), None)
+        return self._by_name.get(name)
 
 
 def is_gateway_name(name: str) -> bool:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from bridge.config.gateways import Gateway
 from bridge.config.keys import StoredKey
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, NotAllowed
 from bridge.policy.chain import StepPolicy
+from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.relay.entry import Transport
 from bridge.settings.step import StepSettings
@@ -23,7 +24,7 @@ class PlannedStep:
     model: str | None
     policy: StepPolicy
     key: StoredKey | None = None
-    """The gateway's, for a request that brought none."""
+    """The gateway's, for a request that brought none; or an account that it brought, to mint a token with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,10 @@ class Ground:
     """The gateway's own, when the socket was opened."""
     providers: Mapping[str, Provider]
     live: Callable[[], Gateway]
-    """The gateway as it is configured now: its tokens, keys and limits. Raises UnknownGateway if it is gone."""
+    """The gateway as it is configured now: its tokens, keys and limits.
+
+    Raises UnknownGateway if it is gone, Unauthorized if the token that was presented is.
+    """
     token: str = ""
     """The name of the token that was presented; empty where the gateway is open."""
     transport: Transport = "websocket"
@@ -45,11 +49,14 @@ class Ground:
 
 
 def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
-    """Raises UnknownProvider or EndpointRefused, which name the step when there are several."""
+    """Raises what `Ground.live` does; and UnknownProvider, NotAllowed, EndpointRefused, UnknownKey, which name the step
+    when there are several.
+    """
+    gateway = ground.live()
     planned = []
     for index, step in enumerate(steps):
         try:
-            planned.append(_plan_step(step, ground))
+            planned.append(_plan_step(step, ground, gateway))
         except BridgeError as error:
             if len(steps) == 1:
                 raise
@@ -57,14 +64,23 @@ def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
     return planned
 
 
-def _plan_step(step: Step, ground: Ground) -> PlannedStep:
+def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
     provider = lookup(step.provider, ground.providers)
+    _check_allowed(provider, ground, gateway)
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
     model = model_of(step.endpoint, step.body)
-    return PlannedStep(step, provider, target, model, _policy(step, target, model, ground))
+    policy = _policy(step, provider, target, model, ground)
+    return PlannedStep(step, provider, target, model, policy, key_for(step, provider, gateway.keys))
 
 
-def _policy(step: Step, target: Target, model: str | None, ground: Ground) -> StepPolicy:
+def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None:
+    token = gateway.token(ground.token)
+    if token is not None and token.providers is not None and provider.slug not in token.providers:
+        allowed = ", ".join(sorted(token.providers))
+        raise NotAllowed(f"The token {token.name!r} may not call {provider.slug}; it may call {allowed}.")
+
+
+def _policy(step: Step, provider: Provider, target: Target, model: str | None, ground: Ground) -> StepPolicy:
     settings = step.settings
     return StepPolicy(
         max_attempts=settings.max_attempts,
@@ -73,7 +89,7 @@ def _policy(step: Step, target: Target, model: str | None, ground: Ground) -> St
         max_retry_after_ms=settings.max_retry_after,
         on_policy=settings.on_policy,
         on_break=settings.on_break if ground.transport == "websocket" else "error",
-        breaker_key=(ground.gateway, target.base, model),
+        breaker_key=(ground.gateway, target.base, model, provider.slug),
         request_timeout_counts=_is_as_patient(settings, ground.settings),
     )
 
