@@ -42,7 +42,8 @@ class Attempt:
     async def run(self) -> Outcome | None:
         """What became of it; None when it was a stream, passed on to its end and whole."""
         event, loop = self._event, asyncio.get_running_loop()
-        event.step, event.error, event.record.cached = self._go.step, None, False
+        event.step, event.provider = self._go.step, self._planned.provider.slug
+        event.error, event.record.cached = None, False
         began_at, status = loop.time(), None
         try:
             answer = await self._open()
@@ -63,7 +64,7 @@ class Attempt:
             self._deadlines.keep_only(Clock.TOTAL)
             slug = self._planned.provider.slug
             failure = event.alarm.cancelled or event.error
-            event.record.tried(self._go.step, slug, status, failure, loop.time() - began_at)
+            event.record.tried(self._go.step, slug, status, failure, began_at, loop.time())
 
     @property
     def heading(self) -> Heading:

@@ -46,7 +46,11 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
         usage=record.usage,
         cost=record.cost,
         attempts=record.attempts,
+        attempt_times_ms=[
+            ((a - record.began_at) * 1000, (b - record.began_at) * 1000) for a, b in record.attempt_times
+        ],
         settings=asked[0].settings if asked else ground.settings,
+        traceparent=(asked[0].headers.get("traceparent") if asked else None) or ground.traceparent,
         bodies=_bodies(record, step),
         warnings=record.warnings,
     )

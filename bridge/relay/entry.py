@@ -32,7 +32,7 @@ class Bodies:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """No header's value but the content types', no URL's query."""
+    """No header's value but those that are named here, no URL's query."""
 
     log_id: str
     event_id: str | int
@@ -74,8 +74,12 @@ class Entry:
     usage: Usage | None
     cost: Cost | None
     attempts: list[dict[str, object]]
+    attempt_times_ms: list[tuple[float, float]]
+    """Of each attempt, when it began and ended, from the event's beginning."""
     settings: StepSettings
     """The first step's: they hold what is the whole event's."""
+    traceparent: str
+    """That header of the first step, else of the handshake or the HTTP request; empty without."""
     bodies: Bodies | None
     """None where they are not to be kept."""
     warnings: list[str]

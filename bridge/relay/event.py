@@ -22,6 +22,8 @@ class Shared:
     breakers: Breakers
     max_item_bytes: int
     services: Services = field(default_factory=Services)
+    running: set["Event"] = field(default_factory=set)
+    """The events that have begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,9 @@ class Whole:
     cached: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
-    """What is known and owned of an event while it runs; its attempts change it."""
+    """What is known and owned of an event while it runs; its attempts change it. No two are equal."""
 
     voice: Voice
     hold: Hold
@@ -51,6 +53,8 @@ class Event:
     """Once it was let in, where somebody asks."""
     phase: str = "starting"
     step: int = 0
+    provider: str = ""
+    """The slug of that step's, once it was asked."""
     error: BridgeError | None = None
     """Of the attempt made last."""
     whole: Whole | None = None

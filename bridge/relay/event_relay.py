@@ -70,6 +70,7 @@ class EventRelay:
 
     async def run(self) -> None:
         self._alarm.attach()
+        self._event.shared.running.add(self._event)
         try:
             if self._alarm.cancelled is None:
                 await self._drive()
@@ -125,7 +126,8 @@ class EventRelay:
     def _skip(self, steps: tuple[int, ...]) -> None:
         for step in steps:
             error = EveryStepSkipped("skipped: the provider keeps failing")
-            self._event.record.tried(step, self._steps[step].provider.slug, None, error, 0.0)
+            now = self._loop.time()
+            self._event.record.tried(step, self._steps[step].provider.slug, None, error, now, now)
 
     async def _back_off(self, wait_s: float) -> None:
         if wait_s:
@@ -209,6 +211,7 @@ class EventRelay:
         if not self._ended:
             self._fail(self._alarm.cancelled or Cancelled("the event's task was cancelled"))
         event = self._event
+        event.shared.running.discard(event)
         self._alarm.detach()
         event.hold.drop()
         if self._chain is not None:

@@ -46,6 +46,8 @@ class Ground:
     """The name of the token that was presented; empty where the gateway is open."""
     transport: Transport = "websocket"
     user_agent: str = ""
+    traceparent: str = ""
+    """That header, as it came with the handshake or the HTTP request."""
 
 
 def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:

@@ -45,6 +45,8 @@ class Record:
     byok_alias: str | None = None
     """Of the stored key that the last attempt used."""
     attempts: list[dict[str, object]] = field(default_factory=list)
+    attempt_times: list[tuple[float, float]] = field(default_factory=list)
+    """Of each attempt, when it began and ended."""
     chunks: int = 0
     """Frames of items or runs that were sent."""
     usage: Usage | None = None
@@ -77,14 +79,17 @@ class Record:
         self.answer_bytes = 0
         self.answer_head.clear()
 
-    def tried(self, step: int, provider: str, status: int | None, error: BridgeError | None, took_s: float) -> None:
+    def tried(
+        self, step: int, provider: str, status: int | None, error: BridgeError | None, began_at: float, ended_at: float
+    ) -> None:
         """One attempt, or one step that was skipped; `status` is the provider's, if it came to one."""
-        attempt: dict[str, object] = {"step": str(step), "provider": provider, "durationMs": _ms(took_s)}
+        attempt: dict[str, object] = {"step": str(step), "provider": provider, "durationMs": _ms(ended_at - began_at)}
         if status is not None:
             attempt["status"] = status
         if error is not None:
             attempt |= {"code": error.code, "reason": str(error)}
         self.attempts.append(attempt)
+        self.attempt_times.append((began_at, ended_at))
 
     def opening(self, heading: Heading, *, success: bool) -> dict[str, object]:
         """The metadata of a first frame."""

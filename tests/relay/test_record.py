@@ -85,10 +85,10 @@ def test_it_tells_what_is_known_and_no_more(fields: dict[str, Any], told: dict[s
 
 def test_attempts_are_listed_when_there_was_more_than_one() -> None:
     kept = record()
-    kept.tried(0, "openai", 429, ProviderStatus(429, "slow down", retryable=True, retry_after_ms=None), 0.5)
+    kept.tried(0, "openai", 429, ProviderStatus(429, "slow down", retryable=True, retry_after_ms=None), 0.0, 0.5)
     assert "attempts" not in kept.closing(HEADING, 100.0, None)
-    kept.tried(0, "openai", None, ConnectFailed("refused"), 0.0015)
-    kept.tried(1, "groq", 200, None, 2)
+    kept.tried(0, "openai", None, ConnectFailed("refused"), 1.0, 1.0015)
+    kept.tried(1, "groq", 200, None, 2.0, 4.0)
     assert kept.closing(HEADING, 100.0, None)["attempts"] == [
         {"step": "0", "provider": "openai", "durationMs": 500, "status": 429, "code": 429, "reason": "slow down"},
         {"step": "0", "provider": "openai", "durationMs": 2, "code": 9010, "reason": "refused"},
