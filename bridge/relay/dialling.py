@@ -48,5 +48,5 @@ class Dialling:
         keys, key = self._event.shared.services.keys, self._planned.key
         if keys is None or key is None:
             return call
-        self._event.record.byok_alias = key.alias
+        self._event.record.byok_alias = key.alias or None
         return await keys.authorised(call, self._planned)

@@ -1,0 +1,55 @@
+"""AWS Signature Version 4, made by botocore (the extra `aws`) over exactly what goes out.
+
+docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+import asyncio
+import logging
+from typing import Final, NamedTuple
+
+from bridge.config.keys import AwsKey
+from bridge.errors import KeyUnusable
+from bridge.providers import Target
+from bridge.upstream.http import Call
+
+# At its level DEBUG it writes down what it signs, the session token with it.
+logging.getLogger("botocore").setLevel(logging.WARNING)
+
+OFF_LOOP_BYTES: Final = 1 << 20
+"""From here on a body is hashed in a thread."""
+
+_SIGNED: Final = "content-type"
+_MADE_ANEW: Final = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+
+
+class Scope(NamedTuple):
+    service: str
+    region: str
+
+
+async def signature(call: Call, key: AwsKey, scope: Scope) -> list[tuple[str, str]]:
+    """The headers that sign the call: its method, path, query, body, host and content type. Raises KeyUnusable."""
+    if len(call.body) < OFF_LOOP_BYTES:
+        return _signature(call, key, scope)
+    return await asyncio.to_thread(_signature, call, key, scope)
+
+
+def _signature(call: Call, key: AwsKey, scope: Scope) -> list[tuple[str, str]]:
+    try:
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+    except ImportError:
+        raise KeyUnusable("AWS keys sign with botocore: pip install 'universal-bridge[aws]'") from None
+    signed = {name: value for name, value in call.headers if name == _SIGNED or name.startswith("x-amz-")}
+    given = {name: value for name, value in signed.items() if name not in _MADE_ANEW}
+    request = AWSRequest(call.method, _url(call.target), headers=given, data=call.body)
+    credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token)
+    SigV4Auth(credentials, scope.service, scope.region).add_auth(request)
+    return [(name.lower(), value) for name, value in request.headers.items() if name.lower() not in given]
+
+
+def _url(target: Target) -> str:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    port = f":{target.port}" if target.port else ""
+    return f"{target.scheme}://{host}{port}{target.raw_path.decode('ascii')}"
