@@ -5,7 +5,7 @@ OpenAI and most others count so. Anthropic and Bedrock count cached tokens besid
 beside the output: those are added up here (PROVIDERS.md 1.3 and 4; AWS, Bedrock user guide, "Prompt caching").
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias, TypeGuard
 
 import msgspec
@@ -31,9 +31,11 @@ class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     cached_tokens: int | None = None
     """Those of the input that were read from a cache."""
     total_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    """Those of the input that were written to a cache; None, too, where none were."""
 
 
-_INPUT, _OUTPUT, _TOTAL, _CACHED = "input", "output", "total", "cached"
+_INPUT, _OUTPUT, _TOTAL, _CACHED, _WRITTEN = "input", "output", "total", "cached", "written"
 _BESIDE_INPUT = ("cache_read", "cache_write", "tool_input")
 _BESIDE_OUTPUT = ("thoughts",)
 _CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
@@ -82,7 +84,8 @@ _ROLES = {
 }
 COUNT_NAMES = frozenset(_ROLES)
 _DETAILS = frozenset({"prompt_tokens_details", "input_tokens_details"})
-"""Those that are objects, of which `cached_tokens` is the count."""
+"""Those that are objects, with counts inside."""
+_IN_DETAILS = {"cached_tokens": _CACHED, "cache_write_tokens": _WRITTEN}  # the latter: OpenAI, OpenRouter
 _KEPT = COUNT_NAMES | {"cost"}
 
 
@@ -117,7 +120,8 @@ class Tally:
         total = counts.get(_TOTAL)
         if total is None and inputs is not None and outputs is not None:
             total = inputs + outputs
-        return Usage(inputs, outputs, counts.get(_CACHE_READ, counts.get(_CACHED)), total)
+        read, written = counts.get(_CACHE_READ, counts.get(_CACHED)), counts.get(_CACHE_WRITE, counts.get(_WRITTEN))
+        return Usage(inputs, outputs, read, total, written or None)
 
     def cost(self) -> float | None:
         """US dollars, as the provider itself reported them: OpenRouter as a number, Perplexity as an object."""
@@ -128,14 +132,20 @@ class Tally:
         return float(cost) if _is_count(cost) else None
 
     def _counts(self) -> dict[str, int]:
-        counts = {}
+        counts: dict[str, int] = {}
         for reported in self._reported.values():
             for name, number in reported.items():
                 if name in _DETAILS:
-                    number = at(number, ("cached_tokens",))
-                if name in _ROLES and _is_count(number):
+                    counts.update(_inside(number))
+                elif name in _ROLES and _is_count(number):
                     counts[_ROLES[name]] = int(number)
         return counts
+
+
+def _inside(details: Any) -> Iterator[tuple[str, int]]:
+    for name, role in _IN_DETAILS.items():
+        if _is_count(count := at(details, (name,))):
+            yield role, int(count)
 
 
 def _sum(counts: dict[str, int], *roles: str) -> int | None:

@@ -32,8 +32,13 @@ def counted(*reports: dict[str, Any]) -> Usage | None:
         ),
         pytest.param(
             {"input_tokens": 2, "cache_read_input_tokens": 8, "cache_creation_input_tokens": 4, "output_tokens": 5},
-            Usage(14, 5, 8, 19),
+            Usage(14, 5, 8, 19, 4),
             id="anthropic: cached beside",
+        ),
+        pytest.param(
+            {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cache_write_tokens": 4}},
+            Usage(10, 5, None, 15, 4),
+            id="openrouter: written within",
         ),
         pytest.param(
             {"inputTokens": 2, "cacheReadInputTokens": 8, "outputTokens": 5, "totalTokens": 15},
