@@ -5,7 +5,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bridge.config import Config, ConfigError, Problem
+from bridge.policy.breaker import Breakers
 from bridge.relay.services import Services
+from bridge.services.google_tokens import GoogleTokens
+from bridge.services.keys import StoredKeys
+from bridge.upstream.http import Upstream
+from bridge.upstream.transport import AiohttpTransport
 
 if TYPE_CHECKING:
     from bridge.storage.redis import SharedStore
@@ -15,8 +20,10 @@ if TYPE_CHECKING:
 async def services_of(config: Config) -> AsyncIterator[Services]:
     """Raises ConfigError for what is configured and cannot be had."""
     async with AsyncExitStack() as stack:
-        await _shared_store(config, stack)
-        yield Services()
+        store = await _shared_store(config, stack)
+        tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
+        stack.push_async_callback(tokens.aclose)
+        yield Services(breakers=await _breakers(store, stack), keys=StoredKeys(tokens))
 
 
 async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore | None":
@@ -32,6 +39,14 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
         return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix))
     except ValueError:
         raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
+
+
+async def _breakers(store: "SharedStore | None", stack: AsyncExitStack) -> Breakers:
+    if store is None:
+        return Breakers()
+    from bridge.services.shared_breakers import shared_breakers
+
+    return await stack.enter_async_context(shared_breakers(store))
 
 
 def _unusable(key: str, why: str) -> ConfigError:
