@@ -80,6 +80,14 @@ class Request:
         self.steps = [_object_in(each) for each in elements_in(self.list, most_steps)] if is_list else []
         """Of the list; None for what is no object. If there are more than `most_steps`, some more than that."""
 
+    @property
+    def event_id(self) -> msgspec.Raw:
+        return self.whole.event_id if self.whole else ABSENT
+
+    @property
+    def step_event_ids(self) -> list[msgspec.Raw]:
+        return [step.event_id for step in self.steps if step]
+
 
 def _object_in(span: msgspec.Raw) -> Given | None:
     return _given.decode(span) if type_of(span) is JsonType.OBJECT else None
