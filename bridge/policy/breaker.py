@@ -8,11 +8,13 @@ A probe may also be forced before it is due; that one's failure opens the key an
            ▲                       │                  │  ◀─release──   │
            └──────succeeded────────┴────answered──────┴────────────────┘
 
+What other processes see can be laid over what this one does: `learned`, and `Told` for the way back.
+
 Instants and intervals are seconds of one clock that never runs backwards.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final, assert_never
 
@@ -54,18 +56,29 @@ class Probing:
 
 State = Failing | Open | Probing
 
+Told = Callable[[Hashable, float | None], None]
+"""Hears of each key that was opened here, with its interval in seconds, or closed: None. Does not block, nor raise."""
+
+
+def _nobody(key: Hashable, open_s: float | None) -> None:
+    """Nobody else is to know."""
+
 
 class Breakers:
     """The keys that have failed of late, at most `max_keys`: the one that changed longest ago is forgotten first."""
 
-    __slots__ = ("_max_keys", "_states")
+    __slots__ = ("_max_keys", "_states", "_told")
 
-    def __init__(self, max_keys: int = MAX_KEYS) -> None:
+    def __init__(self, max_keys: int = MAX_KEYS, told: Told = _nobody) -> None:
         self._max_keys = max_keys
+        self._told = told
         self._states: dict[Hashable, State] = {}
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def items(self) -> Iterable[tuple[Hashable, State]]:
+        return self._states.items()
 
     def due_at(self, key: Hashable) -> float:
         """From when on a call may pass; minus infinity for a closed key."""
@@ -98,22 +111,23 @@ class Breakers:
         """Whoever it was, probe or not: the provider answers, so the key is closed. A row of failures is kept: an
         answer that has begun may yet break, and be one of them."""
         if not isinstance(self._states.get(key), Failing):
-            self._states.pop(key, None)
+            self.succeeded(key)
 
     def succeeded(self, key: Hashable) -> None:
         """An answer was whole: the key is closed and forgotten."""
-        self._states.pop(key, None)
+        if isinstance(self._states.pop(key, None), Open | Probing):
+            self._told(key, None)
 
     def failed(self, key: Hashable, now: float, probe: Probing | None) -> None:
         """Counts a failure that is the provider's own; `probe` is the pass that the call was given."""
         state = self._states.get(key)
         match state:
             case None:
-                self._put(key, _after_failure((), now))
+                self._fail(key, _after_failure((), now))
             case Failing():
-                self._put(key, _after_failure(state.failed_at, now))
+                self._fail(key, _after_failure(state.failed_at, now))
             case Probing() if state is probe:
-                self._put(key, _opened(_next_interval_s(state), now))
+                self._fail(key, _opened(_next_interval_s(state), now))
             case Open() | Probing():
                 pass  # a call from before the key opened, or a retry: only probes tell how long an outage is
             case _:
@@ -123,6 +137,22 @@ class Breakers:
         """Takes back the pass of a call that told nothing about the provider; the key is as it was before."""
         if probe is not None and self._states.get(key) is probe:
             self._put(key, probe.opened)
+
+    def learned(self, key: Hashable, open_s: float | None, now: float) -> None:
+        """Another process has seen the key open, for `open_s` from now on, or close (None).
+
+        A probe of our own is let run, for it will tell; and nobody is told again what was learned.
+        """
+        state = self._states.get(key)
+        if open_s is None:
+            self._states.pop(key, None)
+        elif not isinstance(state, Probing) and now + open_s > self.due_at(key):
+            self._put(key, Open(max(open_s, FIRST_INTERVAL_S), now + open_s))
+
+    def _fail(self, key: Hashable, state: Failing | Open) -> None:
+        self._put(key, state)
+        if isinstance(state, Open):
+            self._told(key, state.interval_s)
 
     def _probe(self, key: Hashable, opened: Open, now: float) -> Probing:
         probe = Probing(opened, due_at=now + opened.interval_s, was_due=now >= opened.due_at)

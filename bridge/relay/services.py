@@ -1,6 +1,6 @@
 """What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -71,6 +71,23 @@ class Pricer(Protocol):
         """`told` is the provider's own figure. None is unknown. Cheap, for every event asks."""
 
 
+Reading = tuple[str, tuple[str, ...], float]
+"""What a metric is now: its name, its labels' values, and its value; a counter's, since the process began."""
+
+
+class Meter(Protocol):
+    """Counts events as an observer; what others count it tells with them."""
+
+    def tell_apart(self, gateways: Callable[[], Container[str]]) -> None:
+        """The names of gateways that are told apart; any other is `*`."""
+
+    def watch(self, readings: Callable[[], Iterable[Reading]]) -> None:
+        """Ask `readings` whenever somebody wants to know."""
+
+    async def text(self, accept: str) -> tuple[bytes, str]:
+        """All metrics for a scraper whose Accept header that is, and the content type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     gate: Gate | None = None
@@ -78,6 +95,8 @@ class Services:
     keys: Keys | None = None
     pricer: Pricer | None = None
     observers: tuple[Observer, ...] = ()
+    meter: Meter | None = None
+    """One of the observers."""
     breakers: Breakers = field(default_factory=Breakers)
     payload_bytes: int = 0
     """How much of a request's and an answer's body observers want to see at most."""

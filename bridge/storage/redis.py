@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -80,7 +79,7 @@ class SharedStore:
                 return await make(self._redis)
         except (RedisError, OSError) as error:
             self.failed_calls += 1
-            self.doubt(error)
+            self._doubt(error)
             raise RedisDown(_reason(error)) from error
 
     def script(self, lua: str) -> Callable[[Sequence[str], Sequence[Any]], Awaitable[Any]]:
@@ -92,20 +91,25 @@ class SharedStore:
 
         return run
 
-    def subscriber(self) -> PubSub:
-        """A connection that hears; whoever asked for it closes it, and tells us with `doubt` when it breaks."""
-        return self._redis.pubsub(ignore_subscribe_messages=True)
+    async def hear(self, channel: str, joined: Callable[[], Awaitable[None]], take: Callable[[bytes], None]) -> None:
+        """Gives `take` each message of a channel, after `joined` has been awaited, until Redis is lost: RedisDown."""
+        losses = self.losses
+        try:
+            async with self._redis.pubsub() as hearing:
+                await hearing.subscribe(channel)
+                while losses == self.losses:
+                    message = await hearing.get_message(timeout=CHECK_S)
+                    if message is not None and message["type"] == "message":
+                        take(message["data"])
+                    elif message is not None:
+                        await joined()
+        except (RedisError, OSError) as error:
+            self._doubt(error)
+        raise RedisDown("Redis is down")
 
     async def found(self) -> None:
         """Returns when it is up, at once if it is."""
         await self._found.wait()
-
-    def doubt(self, error: Exception) -> None:
-        """Something failed: nothing more is asked of Redis until it has given a sign of life."""
-        if isinstance(error, ResponseError):  # it lives, but will not do what we ask
-            self._complain(_reason(error))
-        self._found.clear()
-        self._doubted.set()
 
     async def open(self) -> None:
         """Whether or not Redis is there; asked once, which takes no longer than two commands."""
@@ -118,6 +122,13 @@ class SharedStore:
         await self._tasks.end_all()
         self._found.clear()
         await self._redis.aclose()
+
+    def _doubt(self, error: Exception) -> None:
+        """Nothing more is asked of it until it has given a sign of life."""
+        if isinstance(error, ResponseError):  # it lives, but will not do what we ask
+            self._complain(_reason(error))
+        self._found.clear()
+        self._doubted.set()
 
     async def _watch(self, error: Exception | None) -> None:
         while True:

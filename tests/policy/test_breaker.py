@@ -211,3 +211,59 @@ def test_the_store_never_exceeds_its_bound(max_keys: int, calls: list[tuple[int,
             case "probe fails":
                 breakers.failed(key, now, passes.get(key))
         assert len(breakers) <= max_keys
+
+
+# What other processes see.
+
+
+def test_what_was_learned_holds_as_what_was_seen_here_and_is_told_to_nobody() -> None:
+    told: list[tuple[object, float | None]] = []
+    breakers = Breakers(told=lambda key, open_s: told.append((key, open_s)))
+    breakers.learned(KEY, 40, 100)
+    assert breakers.due_at(KEY) == 140
+    breakers.learned(KEY, None, 110)
+    assert breakers.due_at(KEY) == -math.inf
+    assert told == []
+
+
+def test_of_two_outages_the_one_that_is_due_later_counts() -> None:
+    breakers = Breakers()
+    for open_s in (40, 10, 60):
+        breakers.learned(KEY, open_s, 100)
+    assert breakers.due_at(KEY) == 160
+
+
+def test_an_outage_learned_after_it_was_due_is_probed_and_doubles_from_the_first_interval() -> None:
+    breakers = Breakers()
+    breakers.learned(KEY, -30, 100)
+    probe = breakers.enter(KEY, 100)
+    assert probe is not None
+    breakers.failed(KEY, 101, probe)
+    assert breakers.due_at(KEY) == 121
+
+
+def test_a_probe_that_is_in_flight_tells_more_than_what_is_learned() -> None:
+    breakers = Breakers()
+    breakers.learned(KEY, 10, 100)
+    probe = breakers.enter(KEY, 110)
+    breakers.learned(KEY, 100, 111)
+    breakers.failed(KEY, 112, probe)
+    assert breakers.due_at(KEY) == 132
+
+
+def test_others_hear_of_each_opening_and_closing_and_of_nothing_else() -> None:
+    told: list[tuple[object, float | None]] = []
+    breakers = Breakers(told=lambda key, open_s: told.append((key, open_s)))
+    for _ in range(4):
+        breakers.failed(KEY, 0, None)
+    breakers.succeeded(KEY)
+    assert told == []
+    for _ in range(6):
+        breakers.failed(KEY, 0, None)
+    probe = breakers.enter(KEY, 10)
+    breakers.release(KEY, probe)
+    probe = breakers.enter(KEY, 11)
+    breakers.failed(KEY, 12, probe)
+    breakers.answered(KEY)
+    breakers.answered(KEY)
+    assert told == [(KEY, 10), (KEY, 20), (KEY, None)]

@@ -1,0 +1,120 @@
+"""Breakers that know what the breakers of other processes know, by way of Redis.
+
+What opens or closes here is told on a channel, and kept in one sorted set for those who come later, by when it is due.
+Processes agree on no clock: durations travel, and instants are those of Redis's own clock. While Redis is away nothing
+is told, and each process has its own breakers; nobody waits for any of this.
+"""
+
+import asyncio
+import json  # not orjson: a model's name may hold a lone surrogate
+import secrets
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from bridge.policy.breaker import MAX_INTERVAL_S, MAX_KEYS, Breakers
+from bridge.storage.redis import RedisDown, SharedStore
+from bridge.tasks import Tasks
+
+_KEEP_MS: Final = int(2 * MAX_INTERVAL_S * 1000)
+"""How long a key stays in the set after it is due: it is open until somebody's probe has closed it."""
+
+_PAUSE_S: Final = 0.2
+"""Before the channel is asked for again: a Redis may be up, and not let us listen."""
+
+_TELL: Final = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local open_ms = tonumber(ARGV[2])
+if not open_ms then
+    redis.call('ZREM', KEYS[1], ARGV[1])
+else
+    redis.call('ZADD', KEYS[1], now + open_ms, ARGV[1])
+    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {_KEEP_MS})
+    redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -{MAX_KEYS + 1})
+    redis.call('PEXPIRE', KEYS[1], {2 * _KEEP_MS})
+end
+redis.call('PUBLISH', KEYS[2], ARGV[3])
+"""
+
+_JOIN: Final = f"""
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local known = redis.call('ZRANGEBYSCORE', KEYS[1], now - {_KEEP_MS}, '+inf', 'WITHSCORES')
+for index = 2, #known, 2 do known[index] = known[index] - now end
+return known
+"""
+
+
+class SharedBreakers:
+    """Owns the breakers of this process, and the two tasks that tell and listen."""
+
+    def __init__(self, store: SharedStore) -> None:
+        self.breakers = Breakers(told=self._changed)
+        self._store = store
+        self._set, self._channel = store.key("breakers"), store.key("breakers", "changes")
+        self._tell_script, self._join_script = store.script(_TELL), store.script(_JOIN)
+        self._us = secrets.token_hex(8)
+        self._tasks = Tasks()
+        self._untold: dict[Hashable, float | None] = {}
+        """By key, the latest change alone; no more keys than breakers know."""
+        self._has_untold = asyncio.Event()
+
+    def start(self) -> None:
+        self._tasks.start(self._tell_all(), "breakers tell")
+        self._tasks.start(self._hear_all(), "breakers listen")
+
+    async def stop(self) -> None:
+        await self._tasks.end_all()
+
+    def _changed(self, key: Hashable, open_s: float | None) -> None:
+        if len(self._untold) < MAX_KEYS:
+            self._untold[key] = open_s
+            self._has_untold.set()
+
+    async def _tell_all(self) -> None:
+        while True:
+            await self._has_untold.wait()
+            self._has_untold.clear()
+            changes, self._untold = self._untold, {}
+            try:
+                for key, open_s in changes.items():
+                    await self._tell(json.dumps(key), None if open_s is None else round(open_s * 1000))
+            except RedisDown:
+                continue  # what is news now is none when Redis is back
+
+    async def _tell(self, key: str, open_ms: int | None) -> None:
+        message = json.dumps((self._us, key, open_ms))
+        await self._tell_script((self._set, self._channel), (key, "" if open_ms is None else open_ms, message))
+
+    async def _hear_all(self) -> None:
+        while True:
+            await self._store.found()
+            with suppress(RedisDown):
+                await self._store.hear(self._channel, self._join, self._heard)
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _join(self) -> None:
+        known: list[Any] = await self._join_script((self._set,), ())
+        for key, open_ms in zip(known[::2], known[1::2], strict=True):
+            self._learn(key, open_ms)
+
+    def _heard(self, message: bytes) -> None:
+        with suppress(ValueError, TypeError):  # whoever said that is no bridge
+            who, key, open_ms = json.loads(message)
+            if who != self._us:
+                self._learn(key, open_ms)
+
+    def _learn(self, key: str | bytes, open_ms: float | None) -> None:
+        open_s = None if open_ms is None else min(open_ms / 1000, MAX_INTERVAL_S)
+        self.breakers.learned(tuple(json.loads(key)), open_s, asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def shared_breakers(store: SharedStore) -> AsyncIterator[Breakers]:
+    shared = SharedBreakers(store)
+    shared.start()
+    try:
+        yield shared.breakers
+    finally:
+        await shared.stop()
