@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Protocol
 
 from bridge.errors import Draining, OutOfMemoryBudget
 
@@ -17,12 +17,15 @@ class Guest(Protocol):
     def end_events(self) -> None:
         """The deadline of a drain has come."""
 
+    def recheck(self) -> None:
+        """The configuration is another one: leave at once, if it does not let you stay."""
+
 
 class Guests:
     """All of a process. Whoever serves one says so with `present`, for as long as it takes."""
 
     def __init__(self, most: int) -> None:
-        self._most: Final = most
+        self.most = most
         self._present: set[Guest] = set()
         self._one_left = asyncio.Event()
         self.is_draining = False
@@ -33,12 +36,16 @@ class Guests:
     def __len__(self) -> int:
         return len(self._present)
 
+    @property
+    def is_full(self) -> bool:
+        return len(self._present) >= self.most
+
     def admit(self) -> None:
         """Raises Draining, and OutOfMemoryBudget for one too many."""
         if self.is_draining:
             raise Draining("the bridge is shutting down; connect again")
-        if len(self._present) >= self._most:
-            raise OutOfMemoryBudget(f"{self._most} sockets are open, and no more are taken")
+        if self.is_full:
+            raise OutOfMemoryBudget(f"{self.most} sockets are open, and no more are taken")
 
     @contextmanager
     def present(self, guest: Guest) -> Iterator[None]:
@@ -51,6 +58,10 @@ class Guests:
         finally:
             self._present.discard(guest)
             self._one_left.set()
+
+    def recheck(self) -> None:
+        for guest in self:
+            guest.recheck()
 
     async def send_away(self, patience_s: float) -> None:
         """Admit nobody more, and return when all are gone: they leave when their events are over, or in so long."""

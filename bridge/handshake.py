@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from bridge.config.checks import is_loopback
-from bridge.config.gateways import Gateway, authenticate
+from bridge.config.gateways import Gateway, Token, authenticate
 from bridge.errors import BadField, OriginRefused, Unauthorized
 
 TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
@@ -46,6 +46,21 @@ def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) ->
     if name is None:
         raise Unauthorized(f"Unauthorized: the token is not one of gateway {gateway.name!r}")
     return name
+
+
+def still_entitled(gateway: Gateway, presented: Token | None) -> Gateway:
+    """The gateway as it is configured now, for whoever came in with that token, or with none while it was open.
+
+    Raises Unauthorized if the token is gone, or stands for another secret.
+    """
+    if gateway.is_open:
+        return gateway
+    if presented is None:
+        raise Unauthorized(f"Unauthorized: gateway {gateway.name!r} wants a token now; connect anew with one")
+    known = gateway.token(presented.name)
+    if known is None or known.digest != presented.digest:
+        raise Unauthorized(f"Unauthorized: the token {presented.name!r} is no longer one of gateway {gateway.name!r}")
+    return gateway
 
 
 def _token_in(header: str | None, offered: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from functools import partial
 from typing import Final
 
@@ -13,7 +14,7 @@ from bridge.guests import Guests
 from bridge.http_errors import Connection
 from bridge.relay.event import Shared
 from bridge.relay.services import Services
-from bridge.tls import server_context
+from bridge.tls import load_certificate, server_context
 from bridge.upstream.http import Upstream
 from bridge.websocket import CLOSE_GRACE_S
 
@@ -39,6 +40,7 @@ class Server:
         application = self._door.application()
         self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
         self._listening: asyncio.Server | None = None
+        self._tls: ssl.SSLContext | None = None
         self.url = ""
         """Where it listens, as a WebSocket URL without a path; the port is the real one. Empty before the start."""
 
@@ -54,18 +56,32 @@ class Server:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'wss' if self._config.server.tls_cert else 'ws'}://{shown}:{port}"
 
+    def reload(self, config: Config) -> None:
+        """Who comes from now on gets it whole; who is there, its tokens, keys and limits, and leaves if they say so.
+
+        Where it listens stays as it was. Raises ConfigError when the certificate cannot be used; nothing has changed
+        then.
+        """
+        if self._tls is not None and config.server.tls_cert is not None:
+            server_context(config.server)
+            load_certificate(self._tls, config.server)
+        self._config = self._door.config = config
+        self.guests.most = config.server.max_sockets
+        self.guests.recheck()
+
     async def stop(self) -> None:
         """Drain: events in flight finish or meet the deadline, sockets close with 1001; then nothing is left open."""
         self.guests.is_draining = True
         async with self._stopping:
+            # It listens until the end: who asks meanwhile, a probe or a client, is told why it is sent away.
+            await self.guests.send_away(self._config.server.drain_timeout / 1000)
             if self._listening is not None:
                 self._listening.close()
-            await self.guests.send_away(self._config.server.drain_timeout / 1000)
             await self._close()
 
     async def _listen(self) -> asyncio.Server:
         loop, server = asyncio.get_running_loop(), self._config.server
-        context = server_context(server)
+        context = self._tls = server_context(server)
         await self._runner.setup()
         assert self._runner.server is not None
         patience_s = server.handshake_timeout / 1000

@@ -13,6 +13,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from bridge.errors import (
     BridgeError,
     Cancelled,
+    ClientError,
     Draining,
     EventIdInFlight,
     OutOfMemoryBudget,
@@ -49,6 +50,23 @@ class Terms:
     """Of settings that were clamped; every event hears of them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """Why a socket takes no more events, and closes when it has none."""
+
+    code: WSCloseCode
+    reason: bytes
+    error: type[BridgeError]
+    message: str
+    """What a new event is told."""
+
+
+_SHUTDOWN: Final = Farewell(
+    WSCloseCode.GOING_AWAY, b"the bridge is shutting down", Draining, "the bridge is shutting down; connect anew"
+)
+_REVOKED: Final = b"the gateway or its token is gone"
+
+
 class Session:
     """Runs one socket from handshake to close; owns its events."""
 
@@ -73,7 +91,8 @@ class Session:
         self._events: dict[str | int, EventRelay] = {}
         self._tasks, self._closing = Tasks(), Tasks()
         self._messages = self._unread_answers = 0
-        self._is_draining = self._is_closing = False
+        self._farewell: Farewell | None = None
+        self._is_closing = False
         self._watch = Watch(socket, times_of(server, terms.heartbeat_s), self._beat, self._on_slow_client)
         socket.on_gone, socket.on_arrival = self._on_gone, self._on_arrival
 
@@ -92,12 +111,21 @@ class Session:
 
     def drain(self) -> None:
         """No new events; close as soon as there are none. May be called again."""
-        self._is_draining = True
+        self._farewell = self._farewell or _SHUTDOWN
         self._close_if_drained()
 
     def end_events(self) -> None:
         """The deadline of a drain has come."""
         self._cancel_all(Draining("the bridge is shutting down"))
+
+    def recheck(self) -> None:
+        """Leave once the events are cancelled, if the token or the gateway is gone."""
+        try:
+            self._terms.ground.live()
+        except ClientError as error:
+            self._farewell = Farewell(WSCloseCode.POLICY_VIOLATION, _REVOKED, type(error), str(error))
+            self._cancel_all(error)
+            self._close_if_drained()
 
     async def _read(self) -> None:
         for received in count(1):
@@ -172,8 +200,8 @@ class Session:
     def _admit(self, event_id: EventId, hold: Hold, size: int) -> None:
         if event_id.key in self._events:
             raise _in_flight()
-        if self._is_draining:
-            raise Draining("the bridge is shutting down; connect anew")
+        if self._farewell is not None:
+            raise self._farewell.error(self._farewell.message)
         if len(self._events) >= self._server.max_in_flight:
             raise TooManyInFlight(f"{len(self._events)} events are in flight on this socket; wait for one to end")
         hold.add(size, overdraw=True)  # it is here already; what would come after it is not read
@@ -203,8 +231,8 @@ class Session:
             relay.cancel(error)
 
     def _close_if_drained(self) -> None:
-        if self._is_draining and not self._events:
-            self._close(WSCloseCode.GOING_AWAY, b"the bridge is shutting down")
+        if self._farewell is not None and not self._events:
+            self._close(self._farewell.code, self._farewell.reason)
 
     def _close(self, code: WSCloseCode, reason: bytes) -> None:
         if not self._is_closing:

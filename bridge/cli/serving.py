@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -19,6 +20,7 @@ from bridge.config import Config, ConfigError, load
 from bridge.config.gateways import ANY
 from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
+from bridge.reload import reloading
 from bridge.server import Server
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream
@@ -49,7 +51,7 @@ def serve(path: Path | None, flags: Mapping[str, object], tapes: Tapes) -> int:
         config = load(path, os.environ, flags)
         loglines.setup(sys.stderr, config.server.log_format, config.server.log_level)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve(config, lambda: _upstream(tapes)))
+            runner.run(_serve(config, partial(load, path, os.environ, flags), tapes))
     except ConfigError as error:
         return refuse(error, path)
     except CannotServe as error:
@@ -77,12 +79,14 @@ def _upstream(tapes: Tapes) -> Upstream:
         raise CannotServe(f"cannot record to {tapes.record}: {reason_of(error)}") from None
 
 
-async def _serve(config: Config, upstream: Callable[[], Upstream]) -> None:
+async def _serve(config: Config, read: Callable[[], Config], tapes: Tapes) -> None:
     async with services_of(config) as services:
-        await _run(config, Server(config, upstream(), services))
+        if tapes.replay is not None:
+            services = replace(services, keys=None)  # no tape has them, and no token is minted for one
+        await _run(config, read, Server(config, _upstream(tapes), services))
 
 
-async def _run(config: Config, server: Server) -> None:
+async def _run(config: Config, read: Callable[[], Config], server: Server) -> None:
     try:
         await server.start()
     except OSError as error:
@@ -93,10 +97,16 @@ async def _run(config: Config, server: Server) -> None:
     for note in config.notes:
         log.warning(note)
     _settle()
-    number = await stopped
+    async with reloading(config, read, partial(_reload, server)):
+        number = await stopped
     log.info("draining", extra={"fields": {"signal": number.name}})
     await server.stop()
     log.info("stopped")
+
+
+def _reload(server: Server, config: Config) -> None:
+    server.reload(config)
+    loglines.set_level(config.server.log_level)
 
 
 def _settle() -> None:

@@ -19,6 +19,7 @@ from bridge.config.gateways import ANY, Gateway
 from bridge.config.problems import ConfigError, Place, Problem, Report, Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
+from bridge.config.token_tables import read_token
 from bridge.config.toml_lines import key_lines
 from bridge.providers import Provider
 from bridge.providers import resolving as providers
@@ -82,15 +83,16 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     known = _providers(report, tables["providers"])
     secrets = Secrets(folder, environ)
     server = _with_redis(report, server, places, secrets)
+    server = _with_metrics_token(report, server, places, secrets)
     gateways = gateways_of(Reader(report, ("gateways",), secrets, known), tables["gateways"])
     checks.check_tls(report, server, places)
     checks.check_open(report, server, places, gateways)
     checks.check_liveness(report, server, places)
+    files = tuple(file for file in (path, server.tls_cert, server.tls_key, *secrets.files) if file)
     if report.problems:
-        raise ConfigError(report.problems)
+        raise ConfigError(report.problems, files)
     notes = (_NO_GATEWAY,) if path and not tables["gateways"] else ()
-    files = (path, server.tls_cert, server.tls_key, *secrets.files)
-    return Config(server, MappingProxyType(gateways), known, path, notes, tuple(file for file in files if file))
+    return Config(server, MappingProxyType(gateways), known, path, notes, files)
 
 
 def _text_of(path: Path) -> str:
@@ -158,6 +160,21 @@ def _with_redis(
         report.add(places["redis_url"], str(error))
         return server
     return replace(server, redis_url=RedisUrl(named.given, found.url))
+
+
+def _with_metrics_token(
+    report: Report, server: ServerSettings, places: Mapping[str, Place], secrets: Secrets
+) -> ServerSettings:
+    """With the digest of the token, wherever that is."""
+    named = server.metrics_token
+    if named is None:
+        return server
+    try:
+        digest, _ = read_token(named.given, secrets)
+    except ValueError as error:
+        report.add(places["metrics_token"], str(error))
+        return server
+    return replace(server, metrics_token=replace(named, digest=digest))
 
 
 def _variable(name: str) -> Place:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bridge.config.toml_lines import Path as KeyPath
@@ -34,9 +35,13 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `problems` are in the order of their lines, those without a line last."""
+    """A configuration that cannot be used. `problems` are in the order of their lines, those without a line last.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    `files` are those that were looked into, as far as it came: what is wrong is in one of them.
+    """
+
+    def __init__(self, problems: Iterable[Problem], files: Iterable[Path] = ()) -> None:
+        self.files = tuple(files)
         self.problems = tuple(sorted(problems, key=lambda problem: (problem.line is None, problem.line)))
         super().__init__("\n".join(problem.render(None) for problem in self.problems))
 

@@ -40,10 +40,14 @@ def setup(stream: TextIO, fmt: str, level: str) -> LineHandler:
     handler = LineHandler(stream, render)
     for name in (LOGGER, *ADOPTED):
         _attach(handler, logging.getLogger(name))
-    logging.getLogger(LOGGER).setLevel(level.upper())
+    set_level(level)
     for name in SILENCED:
         logging.getLogger(name).disabled = True
     return handler
+
+
+def set_level(level: str) -> None:
+    logging.getLogger(LOGGER).setLevel(level.upper())
 
 
 def _attach(handler: logging.Handler, logger: logging.Logger) -> None:

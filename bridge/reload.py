@@ -1,0 +1,150 @@
+"""The configuration, read again when a file of it changes or SIGHUP asks; one that is wrong changes nothing.
+
+Files are looked at rather than listened to: a look costs microseconds, and sees a rename, a changed symlink (as
+Kubernetes swaps a ConfigMap) and a network's file system alike.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.config import Config, ConfigError
+from bridge.config.checks import check_open
+from bridge.config.problems import Place, Report
+from bridge.settings.server import ServerSettings
+from bridge.tasks import Tasks
+
+log = logging.getLogger("bridge.config")
+
+LOOK_S: Final = 1.0
+"""How often the files are looked at. One that has changed is read once it has stayed as it is for as long."""
+
+AT_ONCE: Final = {
+    "allow_open",
+    "drain_timeout",
+    "log_level",
+    "max_buffered_bytes",
+    "max_header_bytes",
+    "max_headers",
+    "max_in_flight",
+    "max_json_depth",
+    "max_message_bytes",
+    "max_sockets",
+    "max_steps",
+    "peer_timeout",
+    "ping_interval",
+    "slow_client_timeout",
+    "tls_cert",
+    "tls_key",
+}
+"""The settings of the server that reach who connects from now on. The others wait for a restart."""
+
+
+State = tuple[int, int, int, int] | None
+"""What tells one state of a file from another, through all symlinks; None where it is not there."""
+Look = dict[Path, State]
+
+
+@asynccontextmanager
+async def reloading(config: Config, read: Callable[[], Config], apply: Callable[[Config], None]) -> AsyncIterator[None]:
+    """As long as it is entered. `read` may block; `apply` may not, and both may raise ConfigError."""
+    reloader, tasks, loop = Reloader(config, read, apply), Tasks(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+    tasks.start(reloader.run(), "reload")
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        await tasks.end_all()
+
+
+class Reloader:
+    """Knows the configuration that is in force."""
+
+    def __init__(self, config: Config, read: Callable[[], Config], apply: Callable[[Config], None]) -> None:
+        self._config, self._read, self._apply = config, read, apply
+        self._known = self._last = _look(config.files)
+        self._asked = asyncio.Event()
+
+    def ask(self) -> None:
+        """Read it anew, whether or not anything has changed."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        while True:
+            if await self._is_wanted():
+                await self._reload()
+
+    async def _is_wanted(self) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._asked.wait()
+        except TimeoutError:
+            before, self._last = self._last, await asyncio.to_thread(_look, self._known)
+            return self._last == before != self._known
+        self._asked.clear()
+        return True
+
+    async def _reload(self) -> None:
+        before = await asyncio.to_thread(_look, self._known)
+        try:
+            found = await asyncio.to_thread(self._read)
+            config, waiting = in_force(self._config, found)
+            self._apply(config)
+        except ConfigError as error:
+            self._watch(error.files or before, before)
+            for problem in error.problems:
+                log.error(problem.render(str(self._config.path) if self._config.path else None))
+            log.error("the configuration is wrong, and stays as it was")
+            return
+        self._config = config
+        self._watch(config.files, before)
+        log.info("reloaded", extra={"fields": {"gateways": len(config.gateways)}})
+        for note in config.notes:
+            log.warning(note)
+        if waiting:
+            log.warning("changed, and waiting for a restart: %s", ", ".join(waiting))
+
+    def _watch(self, files: Iterable[Path], before: Look) -> None:
+        """From what they were `before` they were read: what has changed meanwhile is another change."""
+        now = _look(files)
+        self._known = self._last = now | {file: state for file, state in before.items() if file in now}
+
+
+def in_force(running: Config, found: Config) -> tuple[Config, list[str]]:
+    """What of `found` can be had without a restart, and the names of the server's settings that cannot.
+
+    Raises ConfigError for a gateway that would be open to other machines where the bridge listens now.
+    """
+    waiting = [name for name in _changed(running.server, found.server) if name not in AT_ONCE]
+    if (running.server.tls_cert is None) != (found.server.tls_cert is None):
+        waiting += ["tls_cert", "tls_key"]
+    kept: dict[str, Any] = {name: getattr(running.server, name) for name in waiting}
+    config = replace(found, server=replace(found.server, **kept))
+    report = Report({})
+    check_open(report, config.server, {"host": Place("server.host")}, config.gateways)
+    if report.problems:
+        raise ConfigError(report.problems, found.files)
+    return config, waiting
+
+
+def _changed(one: ServerSettings, other: ServerSettings) -> list[str]:
+    names = (field.name for field in fields(ServerSettings))
+    return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _look(files: Iterable[Path]) -> Look:
+    return {file: _state(file) for file in files}
+
+
+def _state(file: Path) -> State:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
