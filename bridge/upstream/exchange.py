@@ -90,8 +90,8 @@ def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
 def _secrets(sent: Sent, answered: Answered | None) -> Iterator[str]:
     """May yield words that are none; `Known` leaves out what is too short to tell."""
     for name, value in [*sent.headers, *(answered.headers if answered else ())]:
-        yield from _secrets_of_header(name.lower(), value)
-    yield from _secrets_of_url(sent.url)
+        yield from secrets_of_header(name.lower(), value)
+    yield from secrets_of_url(sent.url)
     text = sent.body.decode("latin-1")
     for start, end in secret_fields(text):
         yield _unescaped(text[start:end])
@@ -102,7 +102,7 @@ _SIGNED_NAMES = re.compile(r"SignedHeaders=[^,]*")
 _PART = re.compile(r"(?:^|[\s,;])(?:[\w.-]+=)?([^\s,;]+)")
 
 
-def _secrets_of_header(name: str, value: str) -> Iterator[str]:
+def secrets_of_header(name: str, value: str) -> Iterator[str]:
     if name == SUBPROTOCOL:
         yield from _secrets_of_subprotocols(value)
     elif redact.is_secret_name(name):
@@ -140,7 +140,7 @@ _PARAMETER = re.compile(r"[?&#;]([^=&#;]+)=([^&#;]+)")
 _USERINFO = re.compile(r"://([^/?#@]*)@")
 
 
-def _secrets_of_url(url: str) -> Iterator[str]:
+def secrets_of_url(url: str) -> Iterator[str]:
     for name, value in _PARAMETER.findall(url):
         if redact.is_secret_name(unquote_plus(name)):
             yield value

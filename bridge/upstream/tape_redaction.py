@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import quote, quote_plus, unquote
 
 from bridge import redact
+from bridge.upstream.suspicion import is_suspect
 
 Span = tuple[int, int]
 
@@ -38,11 +39,12 @@ class Known:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._fillers = {form: filler for secret in secrets if _is_telling(secret) for form, filler in _forms(secret)}
         longest_first = sorted(self._fillers, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._needles = [form.encode("latin-1") for form in longest_first]
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def hidden_in(self, body: bytes) -> bytes:
         """`body` with fillers of equal length in the place of these secrets."""
-        if self._pattern is None:
+        if not any(needle in body for needle in self._needles):
             return body
         hidden = bytearray(body)
         for found in _windowed(self._pattern, body.decode("latin-1")):
@@ -56,7 +58,7 @@ NOTHING: Final = Known()
 def masked(body: bytes, known: Known = NOTHING) -> bytes:
     """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
     hidden = known.hidden_in(body)
-    for _ in range(MOST_TURNS):
+    for _ in range(MOST_TURNS if is_suspect(hidden) else 0):
         before, hidden = hidden, _masked_once(hidden)
         if hidden == before:
             break
