@@ -112,7 +112,7 @@ _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential"
 _SHAPES = re.compile(
     r"""(?<![A-Za-z0-9_-])
     (?: ( sk- )                                            [A-Za-z0-9_-]{8,}+   # OpenAI and followers, Anthropic
-      | ( AIza | gsk_ | xai- | hf_ | r8_ | pplx- | ghp_ )  [A-Za-z0-9_-]{16,}+
+      | ( AIza | gsk_ | xai- | hf_ | r8_ | pplx- | ghp_ | ubt_ )  [A-Za-z0-9_-]{16,}+  # ubt_: our own, `bridge token`
       | ( AKIA | ASIA )                                    [A-Za-z0-9_-]{12,}+  # AWS
       | ( AWS4-HMAC-SHA256\  )                             [^\n"']++            # SigV4, to the end of the header
       | ( eyJ )                      [A-Za-z0-9_-]{8,}+ (?: \. [A-Za-z0-9_-]++ ){1,4}+  # JWT

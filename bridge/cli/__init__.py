@@ -1,4 +1,4 @@
-"""The command line: `bridge serve`, `check`, `call`, `demo`, `replay`, `tapes`.
+"""The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`.
 
 What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
 for another's imports.
@@ -103,6 +103,16 @@ def check(config: Configuration = None) -> None:
     from bridge.cli import checking
 
     raise typer.Exit(checking.check(config))
+
+
+@app.command()
+def token(
+    hash_: Annotated[bool, typer.Option("--hash", help="Take the token from stdin, and print its line alone.")] = False,
+) -> None:
+    """Make a token for a gateway, and the sha256: line that stands for it in the configuration."""
+    from bridge.cli import tokens
+
+    raise typer.Exit(tokens.hash_given() if hash_ else tokens.make())
 
 
 @app.command()

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from bridge import redact
 from bridge.config import PROVIDER, Config
 from bridge.config.checks import is_loopback
-from bridge.config.gateways import ANY, Gateway
+from bridge.config.gateways import ANY, Gateway, Token
+from bridge.config.limits import Dimension, Limits, SpendRule
 from bridge.providers import REGISTRY, Provider
 from bridge.settings.server import SERVER, ServerSettings
 from bridge.settings.step import SETTINGS
@@ -47,8 +48,49 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
             ("compat", gateway.compat, False),
             ("allowed_origins", ", ".join(gateway.allowed_origins), ""),
             ("allowed_hosts", ", ".join(gateway.allowed_hosts), ""),
+            ("cache_shared", gateway.cache_shared, False),
+            ("log_management", gateway.log_rows, 0),
+            ("log_management_strategy", gateway.log_strategy, "DELETE_OLDEST"),
         )
     )
+    yield from (f"  limit: {limit}" for limit in _limits(gateway.limits))
+    for token in gateway.tokens:
+        yield from (f"  token {token.name}: {scope}" for scope in _scopes(token))
+    for key in gateway.keys.values():
+        yield f"  key of {key.provider}: {key.alias} ({key.given})"
+    for exporter in gateway.otel:
+        yield f"  traces to {redact.url(exporter.url)} ({exporter.content_type})"
+
+
+def _scopes(token: Token) -> Iterator[str]:
+    if token.providers is not None:
+        yield f"may call {', '.join(sorted(token.providers))}"
+    yield from _limits(token.limits)
+
+
+def _limits(limits: Limits) -> Iterator[str]:
+    if limits.rate is not None:
+        yield f"{limits.rate.limit} events in {limits.rate.interval_s} s, {limits.rate.technique}"
+    for rule in limits.spend:
+        yield f"{rule.limit_usd:g} USD in {rule.window_s} s, {rule.technique}{_dimensions(rule)} ({rule.id})"
+    if limits.max_concurrent:
+        yield f"{limits.max_concurrent} events at once"
+    for slug, most in limits.max_concurrent_by_provider.items():
+        yield f"{most} events at once with {slug}"
+
+
+def _dimensions(rule: SpendRule) -> str:
+    """Such as `, for each metadata user, for provider openai`."""
+    named = {f"metadata {key}": found for key, found in rule.metadata.items()}
+    named |= {name: found for name in ("provider", "model") if (found := getattr(rule, name)) is not None}
+    return "".join(f", {_dimension(name, found)}" for name, found in named.items())
+
+
+def _dimension(name: str, found: Dimension) -> str:
+    values = " or ".join(sorted(found.values))
+    if found.mode == "filter":
+        return f"for {name} {values}"
+    return f"for each {name}" + (f" of {values}" if values else "")
 
 
 def _provider(provider: Provider) -> Iterator[str]:
