@@ -1,14 +1,22 @@
 """The services that a configuration asks for, put together, and taken down in the opposite order."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge.config import Config, ConfigError, Problem
 from bridge.policy.breaker import Breakers
 from bridge.relay.services import Services
+from bridge.services import cache
+from bridge.services.cache import ResponseCache
 from bridge.services.google_tokens import GoogleTokens
 from bridge.services.keys import StoredKeys
+from bridge.services.metrics import Metrics
+from bridge.storage import cache_file
+from bridge.storage.cache_answer import Store
+from bridge.storage.tallies import FOLDER_VARIABLE, Tally
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
 
@@ -23,7 +31,15 @@ async def services_of(config: Config) -> AsyncIterator[Services]:
         store = await _shared_store(config, stack)
         tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
         stack.push_async_callback(tokens.aclose)
-        yield Services(breakers=await _breakers(store, stack), keys=StoredKeys(tokens))
+        meter = _meter(config, stack)
+        observers = (meter,) if meter else ()
+        yield Services(
+            cache=await _cache(config, store, stack),
+            breakers=await _breakers(store, stack),
+            keys=StoredKeys(tokens),
+            meter=meter,
+            observers=observers,
+        )
 
 
 async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore | None":
@@ -41,12 +57,41 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
         raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
 
 
+async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:
+    """What a file of its own keeps is not in Redis."""
+    server = config.server
+    if not server.cache_bytes:
+        return None
+    far: Store | None = None
+    if server.cache_path is not None:
+        try:
+            far = await stack.enter_async_context(cache_file.opened(server.cache_path, server.cache_file_bytes))
+        except OSError as error:
+            raise _unusable("cache_path", f"{server.cache_path} cannot be used: {error.strerror}") from None
+    elif redis is not None:
+        from bridge.storage import cache_redis
+
+        far = await stack.enter_async_context(cache_redis.opened(redis))
+    return await stack.enter_async_context(cache.opened(server.cache_bytes, far))
+
+
 async def _breakers(store: "SharedStore | None", stack: AsyncExitStack) -> Breakers:
     if store is None:
         return Breakers()
     from bridge.services.shared_breakers import shared_breakers
 
     return await stack.enter_async_context(shared_breakers(store))
+
+
+def _meter(config: Config, stack: AsyncExitStack) -> Metrics | None:
+    if not config.server.metrics:
+        return None
+    folder = os.environ.get(FOLDER_VARIABLE)
+    meter = Metrics(Tally(Path(folder) if folder else None))
+    stack.callback(meter.close)
+    if folder:
+        meter.publish_often()
+    return meter
 
 
 def _unusable(key: str, why: str) -> ConfigError:

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.config import Config
-from bridge.config.gateways import Gateway
+from bridge.config.gateways import Gateway, Token
 from bridge.errors import BadMessage, UnknownGateway
 from bridge.guests import Guests
 from bridge.handshake import (
@@ -19,8 +19,10 @@ from bridge.handshake import (
     heartbeat_s,
     is_compat,
     offered_protocols,
+    still_entitled,
 )
 from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, own_errors
+from bridge.probes import Probes
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.relay.plan import Ground
@@ -42,6 +44,7 @@ class Door:
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
+        self._probes = Probes(lambda: self.config, shared, guests, self._memory)
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[own_errors])
@@ -54,6 +57,7 @@ class Door:
         return (
             ("GET", GATEWAY, self._socket),
             ("GET", f"{GATEWAY}/", self._socket),
+            *self._probes.routes(),
         )
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
@@ -93,6 +97,9 @@ class Door:
             raise UnknownGateway(f"there is no gateway {name[:64]!r}: define it under [gateways] in the configuration")
         return gateway
 
+    def _live(self, name: str, presented: Token | None) -> Gateway:
+        return still_entitled(self._gateway(name), presented)
+
     def _terms(self, request: web.Request, gateway: Gateway, token: str) -> Terms:
         headers = {name.lower(): value for name, value in request.headers.items()}
         warnings: list[str] = []
@@ -103,8 +110,9 @@ class Door:
             gateway=name,
             settings=gateway.settings,
             providers=self.config.providers,
-            live=partial(self._gateway, name),
+            live=partial(self._live, name, gateway.token(token)),
             token=token,
             user_agent=request.headers.get("User-Agent", ""),
+            traceparent=request.headers.get("traceparent", ""),
         )
         return Terms(ground, settings, is_compat(request.query, gateway), heartbeat_s(request.query), tuple(warnings))

@@ -36,6 +36,7 @@ AT_ONCE: Final = {
     "max_message_bytes",
     "max_sockets",
     "max_steps",
+    "metrics_token",
     "peer_timeout",
     "ping_interval",
     "slow_client_timeout",

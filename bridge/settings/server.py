@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, Pattern, Text
 from bridge.settings.redis_url import RedisUrl, RedisUrlKind
+from bridge.settings.token_reference import TokenReference, TokenReferenceKind
 
 ENVIRONMENT_PREFIX: Final = "BRIDGE_SERVER_"
 
@@ -37,6 +38,11 @@ class ServerSettings:
     workers: int = 1
     redis_url: RedisUrl | None = None
     redis_prefix: str = "bridge"
+    cache_bytes: int = 268_435_456
+    cache_path: Path | None = None
+    cache_file_bytes: int = 1_073_741_824
+    metrics: bool = True
+    metrics_token: TokenReference | None = None
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -92,6 +98,23 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         "bridge",
         Pattern(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ . -"),
         "What each key in Redis begins with: bridges that share it, share all.",
+    ),
+    _Row(
+        "cache_bytes",
+        268_435_456,
+        Number(0, None, "bytes"),
+        "How much memory cached answers may take, and as much again those on their way there. 0: there is no cache.",
+    ),
+    _Row(
+        "cache_path", None, File(), "The SQLite file that cached answers are kept in too; else Redis, if there is one."
+    ),
+    _Row("cache_file_bytes", 1_073_741_824, Number(1 << 20, None, "bytes"), "How large that file may become."),
+    _Row("metrics", True, Flag(), "Count events, and tell at /metrics what was counted."),
+    _Row(
+        "metrics_token",
+        None,
+        TokenReferenceKind(),
+        "What readers of /metrics present (`env:`, `file:` or `sha256:`). Without it only this machine may read.",
     ),
     _Row(
         "log_format",

@@ -1,0 +1,172 @@
+"""Counts and times of events, kept in rows of doubles (`storage.tallies`) that `exposition` makes text of.
+
+Prometheus' own client counts behind locks, in one registry or one folder for the whole process, and leaves a file
+behind for each worker that ever lived; here an event costs a lookup and some additions, each server has its own, and
+what many workers counted is one sum.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable
+from http import HTTPStatus
+from typing import Final, NamedTuple, TypeVar
+
+from bridge.config.gateways import ANY
+from bridge.errors import Cancelled
+from bridge.relay.entry import Entry
+from bridge.relay.services import Reading
+from bridge.services.exposition import GAUGES, GROUPS, OTHER, text
+from bridge.services.metric_table import ADDED, ATTEMPTS, CALLS, DURATION, EVENTS, FIRST_ANSWER, Group, Metric
+from bridge.storage.tallies import Row, Tally, TallyFull
+
+Readings = Callable[[], Iterable[Reading]]
+
+PUBLISH_S: Final = 1.0
+"""How old at most is what siblings tell of a worker's gauges."""
+MAX_KINDS: Final = 4096
+"""Of which the rows are kept at hand."""
+_MOST_STEPS: Final = 8
+_STATUSES: Final = frozenset(HTTPStatus)
+_FIRST_OWN_CODE: Final = 1000
+
+(_DURATION, _FIRST, _ADDED, _CHUNKS, _REQUEST, _ANSWER, _INPUT, _CACHED, _OUTPUT, _COST) = CALLS.offsets
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Kind(NamedTuple):
+    """All that labels are made of, as an entry has it."""
+
+    gateway: str
+    provider: str | None
+    transport: str
+    code: int | None
+    cached: bool
+    step: int
+
+
+class Metrics:
+    """An observer of events, and a reader of everybody's gauges. One server's, in its loop's thread."""
+
+    def __init__(self, tally: Tally) -> None:
+        """The tally is closed with it."""
+        self._tally = tally
+        self._gateways: Callable[[], Container[str]] = frozenset
+        self._kinds: dict[_Kind, tuple[Row, Row]] = {}
+        self._tries: dict[tuple[object, object], Row] = {}
+        self._readings: list[Readings] = []
+        self._polled: dict[tuple[str, ...], float] = {}
+        self._others = {
+            name: tally.row((name, *(OTHER for _ in group.labels)), group.width) for name, group in GROUPS.items()
+        }
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell_apart(self, gateways: Callable[[], Container[str]]) -> None:
+        """The names of gateways that are told apart; any other is `*`."""
+        self._gateways = gateways
+
+    def watch(self, readings: Readings) -> None:
+        """Ask it at every scrape."""
+        self._readings.append(readings)
+
+    def ended(self, entry: Entry) -> None:
+        kind = _Kind(entry.gateway, entry.provider, entry.transport, entry.code, entry.cached, entry.step)
+        event, calls = self._kinds.get(kind) or self._rows_of(kind)
+        event[0] += 1
+        _observe(calls, _DURATION, DURATION, entry.duration_ms)
+        if entry.first_answer_ms is not None:
+            _observe(calls, _FIRST, FIRST_ANSWER, entry.first_answer_ms)
+        if entry.added_ms is not None:
+            _observe(calls, _ADDED, ADDED, entry.added_ms)
+        calls[_CHUNKS] += entry.chunks
+        calls[_REQUEST] += entry.request_bytes
+        calls[_ANSWER] += entry.answer_bytes
+        if entry.usage is not None:
+            calls[_INPUT] += entry.usage.input_tokens or 0
+            calls[_CACHED] += entry.usage.cached_tokens or 0
+            calls[_OUTPUT] += entry.usage.output_tokens or 0
+        if entry.cost is not None:
+            calls[_COST] += entry.cost.usd
+        for attempt in entry.attempts:
+            tried = (attempt["provider"], attempt.get("code"))
+            row = self._tries.get(tried) or self._tried(*tried)
+            row[0] += 1
+
+    async def text(self, accept: str) -> tuple[bytes, str]:
+        """What a scrape gets, and its content type; `accept` is the header. The work is a thread's."""
+        self.publish()
+        return await asyncio.to_thread(text, self._tally, accept)
+
+    def publish(self) -> None:
+        """Write down what the readings tell, where siblings find it."""
+        told = {(name, *labels): value for readings in self._readings for name, labels, value in readings()}
+        for key, value in told.items():
+            row = self._row(GROUPS[key[0]], key[1:])
+            if key[0] not in GAUGES:
+                row[0] += value - self._polled.get(key, 0.0)
+                self._polled[key] = value
+        for key, row in self._tally.rows():
+            if key[0] in GAUGES:
+                row[0] = told.get(key, 0.0)
+
+    def publish_often(self) -> None:
+        """Now and from now on, until `close`: for siblings, who cannot ask."""
+        self.publish()
+        self._timer = asyncio.get_running_loop().call_later(PUBLISH_S, self.publish_often)
+
+    def close(self) -> None:
+        """The last word: the counters stay, the gauges go."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.publish()
+        self._tally.close()
+
+    def _rows_of(self, kind: _Kind) -> tuple[Row, Row]:
+        gateway = kind.gateway if kind.gateway in self._gateways() else ANY
+        provider, outcome = kind.provider or "", _outcome(kind)
+        code, step = _code(kind.code), str(kind.step) if kind.step < _MOST_STEPS else f"{_MOST_STEPS}+"
+        rows = (
+            self._row(EVENTS, (gateway, provider, kind.transport, outcome, code, step)),
+            self._row(CALLS, (gateway, provider, outcome)),
+        )
+        _put(self._kinds, kind, rows)
+        return rows
+
+    def _tried(self, provider: object, code: object) -> Row:
+        row = self._row(ATTEMPTS, (str(provider), _code(code)))
+        _put(self._tries, (provider, code), row)
+        return row
+
+    def _row(self, group: Group, labels: tuple[str, ...]) -> Row:
+        try:
+            return self._tally.row((group.name, *labels), group.width)
+        except TallyFull:
+            return self._others[group.name]
+
+
+def _put(known: dict[K, V], key: K, rows: V) -> None:
+    """Kept at hand, until there are too many: a gateway for any name has any number of names."""
+    if len(known) >= MAX_KINDS:
+        known.clear()
+    known[key] = rows
+
+
+def _observe(row: Row, at: int, metric: Metric, ms: float) -> None:
+    seconds = ms / 1000
+    row[at + bisect_left(metric.bounds, seconds)] += 1
+    row[at + len(metric.bounds) + 1] += seconds
+
+
+def _outcome(kind: _Kind) -> str:
+    if kind.code is None:
+        return "cached" if kind.cached else "answered"
+    return "cancelled" if kind.code == Cancelled.code else "failed"
+
+
+def _code(code: object) -> str:
+    """An error's code: one of the bridge's own, or a provider's HTTP status, of which the unknown count together."""
+    if not isinstance(code, int):
+        return ""
+    return str(code) if code >= _FIRST_OWN_CODE or code in _STATUSES else f"{code // 100}xx"
