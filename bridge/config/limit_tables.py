@@ -4,6 +4,7 @@ developers.cloudflare.com/api/resources/ai_gateway/methods/create; `max_concurre
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -75,16 +76,16 @@ def _spend_rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
 
 
 def _rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
-    elements = reader.list(given)
-    if len(elements) > MAX_SPEND_RULES:
-        reader.problem(f"{len(elements)} rules; at most {MAX_SPEND_RULES} are taken")
-    rules = [rule for each, value in elements if (rule := _rule(each, value)) is not None]
+    tables = reader.tables(given)
+    if len(tables) > MAX_SPEND_RULES:
+        reader.problem(f"{len(tables)} rules; at most {MAX_SPEND_RULES} are taken")
+    rules = [rule for each, table in tables if (rule := _rule(each, table)) is not None]
     for twice in (id_ for id_, times in Counter(rule.id for rule in rules).items() if times > 1):
         reader.problem(f"more than one rule is called {twice!r}")
     return tuple(rules)
 
 
-def _rule(reader: Reader, given: object) -> SpendRule | None:
+def _rule(reader: Reader, given: Mapping[str, object]) -> SpendRule | None:
     """None for one that is switched off, or cannot stand."""
     takers: Takers = {
         "id": Text("a name").accept,
@@ -98,7 +99,7 @@ def _rule(reader: Reader, given: object) -> SpendRule | None:
         "model": partial(_dimension, reader.below("model")),
     }
     taken = reader.take(given, takers)
-    missing = [name for name in ("id", "limitType", "limit", "window") if name not in reader.table(given)]
+    missing = [name for name in ("id", "limitType", "limit", "window") if name not in given]
     if missing:
         reader.problem(f"{' and '.join(missing)} must be given, as in {_EXAMPLE}")
     if missing or not taken.get("enabled", True) or not {"id", "limit", "window"} <= taken.keys():
@@ -136,10 +137,9 @@ def _provider_dimension(reader: Reader, given: object) -> Dimension | None:
 def _dimension(reader: Reader, given: object) -> Dimension | None:
     taken = reader.take(given, {"mode": Choice(("partition", "filter")).accept, "values": _values})
     mode, values = taken.get("mode"), taken.get("values", frozenset())
-    if mode is None or (mode == "filter" and not values):
+    if "mode" not in reader.table(given) or (mode == "filter" and not values):
         reader.problem('is { mode = "partition" } or { mode = "filter", values = ["…"] }')
-        return None
-    return Dimension(mode, values)
+    return None if mode is None else Dimension(mode, values)
 
 
 def _values(value: object) -> frozenset[str]:

@@ -11,11 +11,11 @@ from bridge.settings.kinds import Choice
 
 
 def exporters_of(reader: Reader, given: object) -> tuple[OtelExporter, ...]:
-    exporters = (_exporter(each, value) for each, value in reader.list(given))
+    exporters = (_exporter(each, table) for each, table in reader.tables(given))
     return tuple(exporter for exporter in exporters if exporter is not None)
 
 
-def _exporter(reader: Reader, given: object) -> OtelExporter | None:
+def _exporter(reader: Reader, given: Mapping[str, object]) -> OtelExporter | None:
     taken = reader.take(
         given,
         {
@@ -25,7 +25,7 @@ def _exporter(reader: Reader, given: object) -> OtelExporter | None:
             "content_type": Choice(("json", "protobuf")).accept,
         },
     )
-    if "url" not in reader.table(given):
+    if "url" not in given:
         reader.problem("url must be given: where the collector takes traces")
     return OtelExporter(**taken) if "url" in taken else None
 

@@ -33,12 +33,13 @@ class Reader:
     def table(self, value: object) -> Mapping[str, object]:
         return self.report.table(value, self.place())
 
-    def list(self, value: object) -> list[tuple["Reader", object]]:
-        """Each element with its reader."""
+    def tables(self, value: object) -> list[tuple["Reader", Mapping[str, object]]]:
+        """Each table of a list, with its reader."""
         if not isinstance(value, list):
-            self.problem(str(refusal(value, "a list")))
+            self.problem(str(refusal(value, "a list of tables")))
             return []
-        return [(self.below(str(index)), each) for index, each in enumerate(value)]
+        elements = ((self.below(str(index)), each) for index, each in enumerate(value))
+        return [(below, table) for below, each in elements if (table := below.table(each)) is each]
 
     def take(self, value: object, takers: Takers) -> dict[str, Any]:
         """What could be taken of a table; the rest is reported."""
