@@ -1,0 +1,123 @@
+"""Whether an answer may come from the cache, how old it may be, and under which key it lies there.
+
+Limits and defaults are Cloudflare's: developers.cloudflare.com/ai-gateway/features/caching, reference/limits.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from bridge.providers import Target
+from bridge.redact import is_secret_name
+from bridge.settings.step import StepSettings
+
+MAX_REQUEST_BYTES: Final = 25 << 20
+MAX_ANSWER_BYTES: Final = 25 << 20
+KEYED_TTL_S: Final = 300
+"""Where a request names its cache key, and nobody says for how long."""
+
+_CACHEABLE: Final = {"GET", "HEAD", "POST"}
+"""RFC 9110, section 9.2.3. The other methods are asked for what they do, not for what they answer."""
+
+_NO_MATTER: Final = {
+    "amz-sdk-invocation-id",
+    "amz-sdk-request",
+    "b3",
+    "baggage",
+    "idempotency-key",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "uber-trace-id",
+    "user-agent",
+    "x-amz-user-agent",
+    "x-amzn-trace-id",
+    "x-client-request-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-goog-api-client",
+    "x-idempotency-key",
+    "x-ms-client-request-id",
+    "x-request-id",
+}
+_NO_MATTER_PREFIXES: Final = ("x-b3-", "x-datadog-", "x-fern-", "x-stainless-")
+"""Headers that say who asks, or which time, and not what is asked: user agents, traces, SDK telemetry, retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """All of a request that its answer may depend on. The account is not among it: it is a label that whoever calls
+    may choose, and where it says something, which is in Workers AI's URLs, it is a part of the URL."""
+
+    gateway: str
+    provider: str
+    """A slug."""
+    method: str
+    target: Target
+    headers: Sequence[tuple[str, str]]
+    """As they are forwarded, names in lower case."""
+    body: bytes
+    stored_key: bytes = b""
+    """A digest of the gateway's own key, where that is used."""
+
+
+def ttl_s(settings: StepSettings, method: str, body: bytes) -> int:
+    """How old an answer may be, and how long a new one is kept; 0: neither is the cache read, nor written, nor is the
+    call shared."""
+    if settings.skip_cache or method not in _CACHEABLE or len(body) > MAX_REQUEST_BYTES:
+        return 0
+    return settings.cache_ttl or (KEYED_TTL_S if settings.cache_key else 0)
+
+
+def is_fresh(stored_at: float, kept_s: float, ttl: float, now: float) -> bool:
+    """Whether whoever asks with `ttl` may have an answer that was stored to be kept for so long: the shorter counts.
+
+    Who asks for nothing older than a minute gets nothing older, though another had it stored for a day.
+    """
+    return now - stored_at < min(kept_s, ttl)
+
+
+def key_of(asked: Asked, cache_key: str | None, *, is_shared: bool) -> bytes:
+    """Under what the answer lies.
+
+    A `cache_key` of the request's own stands for URL, headers and body, but never for gateway, provider and
+    credential: else whoever guesses another tenant's key could read that tenant's answers, or lay down an answer for
+    the other to read; and a fallback would be told in the dialect of the provider before it. `is_shared` leaves the
+    credential out.
+    """
+    credential = b"" if is_shared else _credential(asked)
+    scope = (asked.gateway, asked.provider, credential)
+    if cache_key is not None:
+        return _digest((*scope, cache_key))
+    target = asked.target
+    url = (target.scheme, target.host, target.port, target.raw_path)
+    return _digest((*scope, asked.method, url, _told(asked.headers)), asked.body)
+
+
+def _digest(parts: tuple[object, ...], body: bytes = b"") -> bytes:
+    # ASCII, and a literal: whatever the parts hold, what follows cannot be taken for one of them.
+    digest = hashlib.sha256(ascii(parts).encode())
+    digest.update(body)
+    return digest.digest()
+
+
+def _credential(asked: Asked) -> bytes:
+    """A digest of everything secret that the provider is sent, whichever header it comes in."""
+    secrets = sorted((name, value) for name, value in asked.headers if _is_secret(name))
+    return _digest((asked.stored_key, secrets))
+
+
+def _told(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in headers if not _is_left_out(name))
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return is_secret_name(name)
+
+
+@lru_cache(maxsize=1024)
+def _is_left_out(name: str) -> bool:
+    return _is_secret(name) or name in _NO_MATTER or name.startswith(_NO_MATTER_PREFIXES)

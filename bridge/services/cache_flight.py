@@ -1,0 +1,258 @@
+"""One provider call that several events read: a flight, and each event's share of it.
+
+Whoever wants more than has come reads for all; while nobody does, nothing is read. Only the call itself has a task of
+its own, because the event that asked for it may leave while others stay.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from copy import copy
+from typing import Final
+
+from bridge.errors import BridgeError
+from bridge.policy.caching import MAX_ANSWER_BYTES
+from bridge.relay.budget import Budget
+from bridge.relay.services import Dial
+from bridge.services.cache_pace import Pace
+from bridge.tasks import Tasks
+from bridge.upstream.answer import Answer
+
+WINDOW_BYTES: Final = 1 << 20
+"""How far one reader may be ahead of the slowest, once an answer is not held from its beginning any more."""
+LINK_BYTES: Final = 100
+"""About what a read takes in memory beside its bytes."""
+
+Whole = Callable[[Answer, list[bytes], int], None]
+"""Told that these reads are a whole answer, to be kept for so many seconds."""
+
+
+class Link:
+    """One read, and the next. What is not held from its beginning is gone once the slowest reader has passed it."""
+
+    __slots__ = ("data", "next")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.next: Link | None = None
+
+
+class Flight:
+    """Lives as long as it has a share. Owns the provider's answer, and closes it when the last share leaves."""
+
+    def __init__(self, room: Budget, tasks: Tasks, on_shut: "Callable[[Flight], None]", on_whole: Whole) -> None:
+        """`room` is what all flights may hold; `on_shut` is called, maybe more than once, when none may join it."""
+        self._room = room
+        self._tasks = tasks
+        self._on_shut = on_shut
+        self._on_whole = on_whole
+        self._shares: dict[Share, None] = {}
+        self._leading = asyncio.Lock()
+        self._dialling: asyncio.Task[None] | None = None
+        self._changed: list[asyncio.Future[None]] = []
+        self._is_connected = self._is_reading = False
+        self._last = Link(b"")
+        self._first: Link | None = self._last
+        self._held_bytes = 0
+        self._kept_s = 0
+        self.payer: Share | None = None
+        """Whose call it is: who began it; or, if that one left before the end, who has been reading for longest."""
+        self.answer: Answer | None = None
+        self.error: Exception | None = None
+        """Why there is no answer, or no more of it."""
+        self.is_ended = False
+        """The body has come to its clean end."""
+
+    def join(self, on_connected: Callable[[], None], ttl_s: int) -> "Share":
+        assert self._first is not None
+        share = Share(self, self._first, on_connected, ttl_s)
+        self._shares[share] = None
+        if self._is_connected:
+            on_connected()
+        return share
+
+    async def begin(self, share: "Share", dial: Dial) -> None:
+        """Returns once the call has begun; the first to have a turn at the provider begins it.
+
+        Each waits, and is refused, for itself. Raises what `dial.enter` does.
+        """
+        async with self._leading:
+            if self._dialling is None:
+                await dial.enter()
+                self.payer = share
+                self._dialling = self._tasks.start(self._dial(dial), "shared call")
+
+    async def more(self, share: "Share") -> None:
+        """Read, or wait for whoever does. Returns when something has changed: look again."""
+        if self.answer is None or self._is_reading or self._is_too_far(share):
+            await self._change()
+            return
+        self._is_reading = True
+        try:
+            self._take(await self.answer.read())
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._is_reading = False
+            self._tell()  # and if this read was cancelled, another share goes on with it
+
+    def passed(self) -> None:
+        """A share has read what had come already."""
+        if self._first is None:
+            self._tell()  # one that was too far ahead may have waited for it
+
+    def keep(self, share: "Share") -> None:
+        """What the share has read is whole and good. It is kept for as long as the most patient of the shares asks."""
+        answer = self.answer
+        if self._first is None or answer is None or not 200 <= answer.status < 300 or share.ttl_s <= self._kept_s:
+            return
+        self._kept_s = share.ttl_s
+        self._on_whole(answer, list(_between(self._first, share.at)), share.ttl_s)
+
+    async def leave(self, share: "Share") -> None:
+        """Once or more often."""
+        if share not in self._shares:
+            return
+        del self._shares[share]
+        if self._shares:
+            self._pass_the_bill(share)
+            self._tell()
+            return
+        self._let_go()
+        if self.answer is not None:
+            await self.answer.aclose()
+        elif self._dialling is not None:
+            # In the loop's next turn, by when the task has begun, and gives back what it was handed.
+            asyncio.get_running_loop().call_soon(self._dialling.cancel)
+
+    async def _dial(self, dial: Dial) -> None:
+        try:
+            answer = await dial.call(self._connected)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self.answer = answer
+            if not self._shares:
+                await answer.aclose()
+            if not 200 <= answer.status < 300:
+                self._on_shut(self)
+        self._tell()
+
+    def _connected(self) -> None:
+        self._is_connected = True
+        for share in self._shares:
+            share.on_connected()
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            self.is_ended = True
+            self._on_shut(self)
+            return
+        link = self._last.next = Link(data)
+        self._last = link
+        if self._first is None:
+            return
+        if self._room.is_full or self._held_bytes > MAX_ANSWER_BYTES:
+            self._let_go()
+            return
+        size = len(data) + LINK_BYTES
+        self._room.take(size, overdraw=True)
+        self._held_bytes += size
+
+    def _let_go(self) -> None:
+        """Of its beginning: it cannot be kept, and none can join."""
+        self._first = None
+        self._room.give(self._held_bytes)
+        self._held_bytes = 0
+        self._on_shut(self)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        self._on_shut(self)
+
+    def _is_too_far(self, share: "Share") -> bool:
+        if self._first is not None:
+            return False
+        return share.read_bytes - min(other.read_bytes for other in self._shares) > WINDOW_BYTES
+
+    def _pass_the_bill(self, left: "Share") -> None:
+        if self.payer is left and not left.is_done and self.error is None:
+            self.payer = next((share for share in self._shares if not share.is_done), left)
+
+    async def _change(self) -> None:
+        changed = asyncio.get_running_loop().create_future()
+        self._changed.append(changed)
+        await changed
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, []
+        for waiting in changed:
+            if not waiting.done():
+                waiting.set_result(None)
+
+
+class Share(Answer):
+    """What one event has of a flight. To be closed, however far it was read."""
+
+    def __init__(self, flight: Flight, at: Link, on_connected: Callable[[], None], ttl_s: int) -> None:
+        self._flight = flight
+        self._pace = Pace()
+        self.on_connected = on_connected
+        self.ttl_s = ttl_s
+        self.at = at
+        """What was read last."""
+        self.read_bytes = 0
+        self.is_done = False
+        """It was read to its end, or as far as anybody needs."""
+
+    async def open(self, dial: Dial) -> None:
+        """Returns when the answer's head has come. Raises what `dial` does."""
+        await self._flight.begin(self, dial)
+        while self._flight.answer is None:
+            self._check()
+            await self._flight.more(self)
+        self.status, self.headers = self._flight.answer.status, self._flight.answer.headers
+
+    @property
+    def cached(self) -> bool:
+        return self._flight.payer is not self
+
+    @property
+    def ended(self) -> bool:
+        return self._flight.is_ended and self.at.next is None
+
+    def keep(self) -> None:
+        self.is_done = True
+        self._flight.keep(self)
+
+    async def read(self) -> bytes:
+        flight = self._flight
+        if self.at.next is not None:
+            await self._pace.turn()
+        while (link := self.at.next) is None:
+            if flight.is_ended:
+                self.is_done = True
+                return b""
+            self._check()
+            await flight.more(self)
+        self.at = link
+        self.read_bytes += len(link.data)
+        self._pace.gave(link.data)
+        flight.passed()
+        return link.data
+
+    async def aclose(self) -> None:
+        await self._flight.leave(self)
+
+    def _check(self) -> None:
+        error = self._flight.error
+        if error is not None:
+            # One exception raised in several tasks would gather the tracebacks of all.
+            raise copy(error) if isinstance(error, BridgeError) else error
+
+
+def _between(first: Link, last: Link) -> Iterator[bytes]:
+    """What came after the one, up to the other."""
+    while first is not last:
+        assert first.next is not None
+        first = first.next
+        yield first.data
