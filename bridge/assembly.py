@@ -1,6 +1,5 @@
 """The services that a configuration asks for, put together, and taken down in the opposite order."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from bridge.services.keys import StoredKeys
 from bridge.services.metrics import Metrics
 from bridge.storage import cache_file
 from bridge.storage.cache_answer import Store
-from bridge.storage.tallies import FOLDER_VARIABLE, Tally
+from bridge.storage.tallies import Tally
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
 
@@ -25,13 +24,15 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def services_of(config: Config) -> AsyncIterator[Services]:
-    """Raises ConfigError for what is configured and cannot be had."""
+async def services_of(config: Config, shared: Path | None = None) -> AsyncIterator[Services]:
+    """`shared` is the folder that the workers of one supervisor have in common. Raises ConfigError for what is
+    configured and cannot be had.
+    """
     async with AsyncExitStack() as stack:
         store = await _shared_store(config, stack)
         tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
         stack.push_async_callback(tokens.aclose)
-        meter = _meter(config, stack)
+        meter = _meter(config, shared, stack)
         observers = (meter,) if meter else ()
         yield Services(
             cache=await _cache(config, store, stack),
@@ -58,21 +59,25 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
 
 
 async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:
-    """What a file of its own keeps is not in Redis."""
-    server = config.server
-    if not server.cache_bytes:
+    most_bytes = config.server.cache_bytes
+    if not most_bytes:
         return None
-    far: Store | None = None
-    if server.cache_path is not None:
-        try:
-            far = await stack.enter_async_context(cache_file.opened(server.cache_path, server.cache_file_bytes))
-        except OSError as error:
-            raise _unusable("cache_path", f"{server.cache_path} cannot be used: {error.strerror}") from None
-    elif redis is not None:
-        from bridge.storage import cache_redis
+    return await stack.enter_async_context(cache.opened(most_bytes, await _cache_store(config, redis, stack)))
 
-        far = await stack.enter_async_context(cache_redis.opened(redis))
-    return await stack.enter_async_context(cache.opened(server.cache_bytes, far))
+
+async def _cache_store(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> Store | None:
+    """A file of its own, else the Redis that is there anyway."""
+    path = config.server.cache_path
+    if path is not None:
+        try:
+            return await stack.enter_async_context(cache_file.opened(path, config.server.cache_file_bytes))
+        except OSError as error:
+            raise _unusable("cache_path", f"{path} cannot be used: {error.strerror}") from None
+    if redis is None:
+        return None
+    from bridge.storage import cache_redis
+
+    return await stack.enter_async_context(cache_redis.opened(redis))
 
 
 async def _breakers(store: "SharedStore | None", stack: AsyncExitStack) -> Breakers:
@@ -83,13 +88,12 @@ async def _breakers(store: "SharedStore | None", stack: AsyncExitStack) -> Break
     return await stack.enter_async_context(shared_breakers(store))
 
 
-def _meter(config: Config, stack: AsyncExitStack) -> Metrics | None:
+def _meter(config: Config, shared: Path | None, stack: AsyncExitStack) -> Metrics | None:
     if not config.server.metrics:
         return None
-    folder = os.environ.get(FOLDER_VARIABLE)
-    meter = Metrics(Tally(Path(folder) if folder else None))
+    meter = Metrics(Tally(shared))
     stack.callback(meter.close)
-    if folder:
+    if shared is not None:
         meter.publish_often()
     return meter
 

@@ -26,9 +26,13 @@ def config_of(text: str, folder: Path, **overrides: object) -> Config:
 
 
 @asynccontextmanager
-async def running(config: Config, transport: httpx.AsyncBaseTransport | None = None) -> AsyncIterator[Server]:
-    """A bridge that listens on a free port of loopback, over the real transport or the given one."""
-    async with services_of(config) as services:
+async def running(
+    config: Config, transport: httpx.AsyncBaseTransport | None = None, shared: Path | None = None
+) -> AsyncIterator[Server]:
+    """A bridge that listens on a free port of loopback, over the real transport or the given one; `shared` is the
+    folder that it has in common with others as workers have.
+    """
+    async with services_of(config, shared) as services:
         server = Server(config, Upstream(transport or AiohttpTransport()), services)
         await server.start()
         try:

@@ -23,8 +23,6 @@ from typing import Final, TypeAlias
 
 import orjson
 
-FOLDER_VARIABLE: Final = "BRIDGE_TALLIES"
-"""In the environment of workers: the folder that they share. Who starts them makes it, empty, and removes it."""
 MAX_ROWS: Final = 8192
 """Of one process."""
 
@@ -47,7 +45,10 @@ class Tally:
     """One process's rows. They live as long as somebody holds them."""
 
     def __init__(self, folder: Path | None = None, *, max_rows: int = MAX_ROWS) -> None:
-        """In `folder`, which workers share, the first file that is nobody's; else in memory. Raises OSError."""
+        """In `folder`, which workers share, the first file that is nobody's; else in memory. Raises OSError.
+
+        Who starts the workers makes the folder, empty, and removes it.
+        """
         self._folder = folder
         self._max_rows = max_rows
         self._path: Path | None = None
