@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
-from bridge.relay.entry import Bodies, Entry
+from bridge.config.gateways import Gateway
+from bridge.errors import BridgeError
+from bridge.relay.entry import Bodies, Entry, Sent
 from bridge.relay.event import Event
-from bridge.relay.plan import PlannedStep
+from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Record
 from bridge.wire import parsing
 from bridge.wire.messages import Step
@@ -15,6 +17,8 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
     record, ground, heading = event.record, event.ground, event.record.heading
     assert heading is not None
     step = asked[heading.step] if asked else None
+    tried = planned[heading.step] if planned else None
+    gateway = _gateway(ground)
     return Entry(
         log_id=record.log_id,
         event_id=parsing.parse(event_id),
@@ -31,7 +35,7 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
         model=record.model,
         method=step.method if step else None,
         path=step.endpoint.partition("?")[0] if step else None,
-        url=planned[heading.step].target.base if planned else None,
+        url=tried.target.base if tried else None,
         status=heading.status,
         success=record.error is None,
         code=record.error.code if record.error else None,
@@ -52,6 +56,9 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
         settings=asked[0].settings if asked else ground.settings,
         traceparent=(asked[0].headers.get("traceparent") if asked else None) or ground.traceparent,
         bodies=_bodies(record, step),
+        sent=Sent(step.provider_headers, step.endpoint.partition("?")[2], tried.key) if step and tried else None,
+        log_rows=gateway.log_rows,
+        log_strategy=gateway.log_strategy,
         warnings=record.warnings,
     )
 
@@ -61,6 +68,13 @@ def _bodies(record: Record, step: Step | None) -> Bodies | None:
     if not most or step is None:
         return None
     return Bodies(step.body[:most], b"".join(record.answer_head)[:most], most)
+
+
+def _gateway(ground: Ground) -> Gateway:
+    try:
+        return ground.live()
+    except BridgeError:  # it is gone, or the token is
+        return Gateway(ground.gateway)
 
 
 def _ms_since(began_at: float, at: float | None) -> float | None:

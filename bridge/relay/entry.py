@@ -1,8 +1,11 @@
 """One event as it was at its end: what its row in the log, its metrics and its span are made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from bridge.config.gateways import LogStrategy
+from bridge.config.keys import StoredKey
 from bridge.settings.step import StepSettings
 from bridge.wire.dialects import Usage
 
@@ -31,8 +34,20 @@ class Bodies:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """What a request carried its secrets in. Not to be kept anywhere, but to know them by when they come back."""
+
+    headers: Mapping[str, str]
+    """Their names in lower case."""
+    query: str
+    """The endpoint's."""
+    key: StoredKey | None
+    """The gateway's, where it was used instead of the client's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """No header's value but those that are named here, no URL's query."""
+    """No header's value but those that are named here, no URL's query; but for `sent`."""
 
     log_id: str
     event_id: str | int
@@ -82,6 +97,11 @@ class Entry:
     """That header of the first step, else of the handshake or the HTTP request; empty without."""
     bodies: Bodies | None
     """None where they are not to be kept."""
+    sent: Sent | None
+    """None where nothing could be sent."""
+    log_rows: int
+    """As `config.Gateway` has it, like the next one, when the event ended."""
+    log_strategy: LogStrategy
     warnings: list[str]
 
 
