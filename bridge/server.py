@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 import ssl
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -12,6 +14,7 @@ from bridge.config import Config
 from bridge.door import Door
 from bridge.guests import Guests
 from bridge.http_errors import Connection
+from bridge.listening import url_of
 from bridge.relay.event import Shared
 from bridge.relay.services import Services
 from bridge.tls import load_certificate, server_context
@@ -39,22 +42,23 @@ class Server:
         self._stopping = asyncio.Lock()
         application = self._door.application()
         self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
         self.url = ""
         """Where it listens, as a WebSocket URL without a path; the port is the real one. Empty before the start."""
 
-    async def start(self) -> None:
-        """Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
-        then."""
+    async def start(self, bound: Sequence[socket.socket] = ()) -> None:
+        """On sockets that are bound already, else on the address of the configuration.
+
+        Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
+        then.
+        """
         try:
-            self._listening = await self._listen()
+            await self._listen(bound)
         except BaseException:
             await self._close()
             raise
-        host, port = self._listening.sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"{'wss' if self._config.server.tls_cert else 'ws'}://{shown}:{port}"
+        self.url = url_of(self._listening[0].sockets[0].getsockname(), tls=self._config.server.tls_cert is not None)
 
     def reload(self, config: Config) -> None:
         """Who comes from now on gets it whole; who is there, its tokens, keys and limits, and leaves if they say so.
@@ -75,28 +79,30 @@ class Server:
         async with self._stopping:
             # It listens until the end: who asks meanwhile, a probe or a client, is told why it is sent away.
             await self.guests.send_away(self._config.server.drain_timeout / 1000)
-            if self._listening is not None:
-                self._listening.close()
             await self._close()
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self, bound: Sequence[socket.socket]) -> None:
         loop, server = asyncio.get_running_loop(), self._config.server
         context = self._tls = server_context(server)
         await self._runner.setup()
         assert self._runner.server is not None
         patience_s = server.handshake_timeout / 1000
-        return await loop.create_server(
+        create = partial(
+            loop.create_server,
             # Its keep-alive is for silent connections too: who does not send a request in time is let go of.
             partial(Connection, self._runner.server, loop=loop, keepalive_timeout=patience_s),
-            server.host,
-            server.port,
             backlog=BACKLOG,
-            reuse_address=True,
             ssl=context,
             ssl_handshake_timeout=patience_s if context else None,
             ssl_shutdown_timeout=CLOSE_GRACE_S if context else None,
         )
+        for each in bound:
+            self._listening.append(await create(sock=each))
+        if not bound:
+            self._listening.append(await create(server.host, server.port, reuse_address=True))
 
     async def _close(self) -> None:
+        for each in self._listening:
+            each.close()
         await self._runner.cleanup()
         await self._upstream.aclose()
