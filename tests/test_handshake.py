@@ -14,6 +14,7 @@ from bridge.handshake import (
     heartbeat_s,
     is_compat,
     offered_protocols,
+    still_entitled,
 )
 
 
@@ -275,3 +276,35 @@ def test_the_url_or_the_gateway_may_ask_for_cloudflare_s_ways(
 def test_there_are_no_other_ways(value: str) -> None:
     with pytest.raises(BadField, match=r"^compat: "):
         is_compat({"compat": value}, OPEN)
+
+
+# Tokens, later on.
+
+
+def test_who_came_in_stays_as_long_as_the_token_does() -> None:
+    [first, _] = CLOSED.tokens
+    assert still_entitled(CLOSED, first) is CLOSED
+    renewed = gateway("secret", "third")
+    assert still_entitled(renewed, first) is renewed
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (gateway("other"), "the token 'token-secret' is no longer one of gateway 'mine'"),
+        (Gateway("mine", (Token("token-secret", b"another"),)), "is no longer one of"),
+    ],
+)
+def test_a_token_that_is_gone_or_stands_for_another_secret_lets_nobody_stay(now: Gateway, message: str) -> None:
+    with pytest.raises(Unauthorized, match=message):
+        still_entitled(now, CLOSED.tokens[0])
+
+
+def test_a_gateway_that_was_open_wants_a_token_once_it_has_one() -> None:
+    assert still_entitled(OPEN, None) is OPEN
+    with pytest.raises(Unauthorized, match="wants a token now"):
+        still_entitled(CLOSED, None)
+
+
+def test_a_gateway_that_was_opened_takes_whoever_is_there() -> None:
+    assert still_entitled(OPEN, CLOSED.tokens[0]) is OPEN

@@ -1,9 +1,13 @@
 """From what was asked to what can be called."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from bridge.config.gateways import Gateway
-from bridge.errors import BridgeError, EndpointRefused, UnknownProvider
+from bridge.config.gateways import Gateway, Token
+from bridge.config.keys import StoredKey
+from bridge.errors import BridgeError, EndpointRefused, NotAllowed, Unauthorized, UnknownKey, UnknownProvider
 from bridge.providers import REGISTRY, overlay
 from bridge.relay.plan import Ground, PlannedStep, plan
 from bridge.settings.step import StepSettings
@@ -11,6 +15,7 @@ from tests.wire.asking import created
 
 GATEWAY = StepSettings(connect_timeout=1000, request_timeout=2000, idle_timeout=3000)
 CHAT = '{"provider":"openai","endpoint":"chat/completions","query":{"model":"gpt-5"}}'
+KEY = StoredKey("openai", "default", "sk", "env:KEY")
 
 
 def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> Ground:
@@ -140,3 +145,38 @@ def test_any_timeout_is_shorter_than_none(config: str, counts: bool) -> None:
     where = ground(settings=StepSettings(connect_timeout=0, request_timeout=0, idle_timeout=0))
     request = f'{{"provider":"openai","endpoint":"x","config":{config}}}'
     assert the_step(request, where).policy.request_timeout_counts is counts
+
+
+# Who may.
+
+
+def closed(*tokens: Token, **fields: Any) -> Ground:
+    return replace(ground(), live=lambda: Gateway("mine", tokens, **fields), token="ci")
+
+
+def test_a_token_s_providers_are_all_that_it_may_call_in_any_step() -> None:
+    where = closed(Token("ci", b"", providers=frozenset({"openai"})))
+    assert the_step(CHAT, where).provider.slug == "openai"
+    with pytest.raises(NotAllowed, match=r"^step 1: The token 'ci' may not call groq; it may call openai\.$") as caught:
+        planned(f'[{CHAT},{{"provider":"groq","endpoint":"chat/completions"}}]', where)
+    assert (caught.value.code, caught.value.status) == (2009, 403)
+
+
+def test_the_gateway_is_asked_anew_for_each_event() -> None:
+    """So that a token which is revoked, or a key which is stored meanwhile, counts on sockets that are open."""
+    gateways = iter([Gateway("mine"), Gateway("mine", keys={("openai", "default"): KEY})])
+    where = replace(ground(), live=lambda: next(gateways))
+    assert [the_step(CHAT, where).key, the_step(CHAT, where).key] == [None, KEY]
+
+
+def test_who_is_not_entitled_any_more_plans_nothing() -> None:
+    def revoked() -> Gateway:
+        raise Unauthorized("revoked")
+
+    with pytest.raises(Unauthorized, match=r"^revoked$"):
+        planned(f"[{CHAT},{CHAT}]", replace(ground(), live=revoked))
+
+
+def test_a_key_that_is_not_stored_is_told_with_its_step() -> None:
+    with pytest.raises(UnknownKey, match=r"^step 1: Provider 'openai' has no BYOK credential named 'x'"):
+        planned(f'[{CHAT},{CHAT[:-1]},"config":{{"byokAlias":"x"}}}}]')

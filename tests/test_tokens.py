@@ -1,0 +1,117 @@
+"""Tokens over real sockets: how they are presented, what they may do, and that each event is asked for its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.commands import run
+from tests.harness import Client, config_of, connected, running
+from tests.provider_script import Plays, ScriptedProvider, answers
+from tests.stage import step
+
+TOKEN, OTHER = "the-secret-of-ci", "the-secret-of-guests"
+PATH = "/v1/account/prod"
+
+
+def line_for(token: str) -> str:
+    return run("token", "--hash", given=token + "\n").stdout.strip()
+
+
+CONFIG = f"""
+[gateways.prod.tokens]
+ci = "{line_for(TOKEN)}"
+[gateways.prod.tokens.guest]
+token = "{line_for(OTHER)}"
+providers = ["openai", "groq"]
+"""
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"cf-aig-authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def talking(
+    folder: Path, *plays: Plays, token: str = TOKEN, **handshake: Any
+) -> AsyncIterator[tuple[Client, ScriptedProvider]]:
+    provider = ScriptedProvider(*plays)
+    async with (
+        running(config_of(CONFIG, folder), provider) as server,
+        connected(server, PATH, **({"headers": bearer(token)} | handshake)) as client,
+    ):
+        yield client, provider
+
+
+# How it is presented.
+
+
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "{}", "  Bearer   {}  "])
+async def test_a_token_comes_by_header_with_or_without_its_scheme(tmp_path: Path, form: str) -> None:
+    async with talking(tmp_path, answers(), headers={"cf-aig-authorization": form.format(TOKEN)}) as (client, _):
+        assert (await client.call({"eventId": 1, **step()}))[-1]["metadata"]["success"] is True
+
+
+async def test_a_token_comes_by_subprotocol_and_is_not_echoed_where_another_is_offered(tmp_path: Path) -> None:
+    offered = [f"cf-aig-authorization.{TOKEN}", "universal"]
+    async with talking(tmp_path, headers={}, protocols=offered) as (client, _):
+        assert client.socket.protocol == "universal"
+
+
+@pytest.mark.parametrize("headers", [{}, bearer("nobody"), bearer(""), {"authorization": f"Bearer {TOKEN}"}])
+async def test_who_presents_none_of_the_gateway_s_is_refused_with_2009(tmp_path: Path, headers: dict[str, str]) -> None:
+    async with (
+        running(config_of(CONFIG, tmp_path)) as server,
+        aiohttp.ClientSession() as session,
+        session.get(server.url.replace("ws", "http", 1) + PATH, headers=headers) as answer,
+    ):
+        assert (answer.status, (await answer.json())["error"][0]["code"]) == (401, 2009)
+
+
+async def test_the_token_does_not_reach_the_provider(tmp_path: Path) -> None:
+    async with talking(tmp_path, answers()) as (client, provider):
+        await client.call({"eventId": 1, **step(headers=bearer(TOKEN))})
+        assert TOKEN not in str(provider.played[0].headers)
+
+
+# What it may do.
+
+
+async def test_a_token_may_be_bound_to_providers(tmp_path: Path) -> None:
+    """Refused per event, with the step and the token named; and nothing is called, not even an allowed step."""
+    async with talking(tmp_path, answers(), token=OTHER) as (client, provider):
+        [refused] = await client.call({"eventId": 1, "steps": [step(), {**step(), "provider": "anthropic"}]})
+        assert (refused["error"]["code"], refused["metadata"]["status"]) == (2009, 403)
+        assert refused["error"]["message"] == (
+            "step 1: The token 'guest' may not call anthropic; it may call groq, openai."
+        )
+        assert provider.played == []
+        assert (await client.call({"eventId": 2, **step()}))[-1]["metadata"]["success"] is True
+
+
+async def test_a_token_without_scopes_may_call_any(tmp_path: Path) -> None:
+    async with talking(tmp_path, answers()) as (client, _):
+        anthropic = {**step(), "provider": "anthropic", "endpoint": "v1/messages"}
+        assert (await client.call({"eventId": 1, **anthropic}))[-1]["metadata"]["success"] is True
+
+
+# bridge token
+
+
+def test_bridge_token_makes_one_whose_line_lets_it_in(tmp_path: Path) -> None:
+    made = run("token")
+    token, line = made.stdout.split()
+    assert (made.returncode, token[:4], len(token)) == (0, "ubt_", 47)
+    assert line == line_for(token)
+    assert "[gateways.NAME.tokens]" in made.stderr
+    assert run("token").stdout.split()[0] != token
+    config_of(f'[gateways.prod.tokens]\nci = "{line}"', tmp_path)
+
+
+def test_bridge_token_hashes_nothing_but_a_token() -> None:
+    refused = run("token", "--hash", given="\n")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "no token" in refused.stderr
