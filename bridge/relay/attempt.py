@@ -5,11 +5,11 @@ import time
 from io import BytesIO
 from typing import Final
 
-from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, UnusableAnswer
+from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, SpendLimit, UnusableAnswer
 from bridge.policy.backoff import asked_ms
 from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Try
 from bridge.relay.deadlines import Clock
-from bridge.relay.dialling import Dialling
+from bridge.relay.dialling import Dialling, begin_call
 from bridge.relay.event import Event, Whole
 from bridge.relay.outcomes import cause_of, outcome_of, status_error, timeout_error
 from bridge.relay.passage import Passage
@@ -56,7 +56,10 @@ class Attempt:
         except asyncio.CancelledError:
             return self._failed(timeout_error(event.alarm.caught(), self._planned))
         except BridgeError as error:
-            return self._failed(error)
+            outcome = self._failed(error)
+            if isinstance(error, SpendLimit) and not error.of_step:
+                raise  # no other step would be let pass
+            return outcome
         except Exception:
             event.error = InternalError("internal error")
             raise
@@ -73,9 +76,7 @@ class Attempt:
         return self._passage.heading
 
     async def _open(self) -> Answer:
-        self._event.phase = "connecting"
-        self._deadlines.set_ms(Clock.CONNECT, self._settings.connect_timeout)
-        self._deadlines.set_ms(Clock.REQUEST, self._settings.request_timeout)
+        begin_call(self._event, self._settings)
         step = self._planned.step
         call = Call(
             method=step.method,

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from bridge.relay.deadlines import Clock
 from bridge.relay.event import Event
 from bridge.relay.plan import PlannedStep
+from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call, ProviderAnswer
 
 
@@ -26,8 +28,13 @@ class Dialling:
         return await self.call(self._call.on_connected)
 
     async def enter(self) -> None:
-        if self._event.admission is not None:
-            self._leave = await self._event.admission.enter(self._planned)
+        event = self._event
+        if event.admission is not None:
+            # Who waits in line is not connecting yet; how long that takes at most is the gateway's to say.
+            event.phase = "waiting"
+            event.alarm.deadlines.clear(Clock.CONNECT, Clock.REQUEST)
+            self._leave = await event.admission.enter(self._planned)
+            begin_call(event, self._planned.step.settings)
 
     async def call(self, on_connected: Callable[[], None]) -> ProviderAnswer:
         record = self._event.record
@@ -50,3 +57,10 @@ class Dialling:
             return call
         self._event.record.byok_alias = key.alias or None
         return await keys.authorised(call, self._planned)
+
+
+def begin_call(event: Event, settings: StepSettings) -> None:
+    """From now on connecting takes time, and so does the answer."""
+    event.phase = "connecting"
+    event.alarm.deadlines.set_ms(Clock.CONNECT, settings.connect_timeout)
+    event.alarm.deadlines.set_ms(Clock.REQUEST, settings.request_timeout)

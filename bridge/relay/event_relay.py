@@ -17,13 +17,14 @@ from bridge.policy.chain import Chain, Decision, GiveUp, Reason, Relay, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
 from bridge.relay.closing import entry_of
+from bridge.relay.costs import cost_of
 from bridge.relay.deadlines import Alarm, Clock
-from bridge.relay.entry import Cost
 from bridge.relay.event import Event, Shared, Whole
 from bridge.relay.outcomes import total_timeout
 from bridge.relay.plan import Ground, PlannedStep, plan
 from bridge.relay.record import Heading, Record
 from bridge.relay.voice import Voice
+from bridge.settings.step import StepSettings
 from bridge.wire.ids import uuid7
 from bridge.wire.messages import Create
 
@@ -39,15 +40,15 @@ class EventRelay:
     def __init__(
         self,
         create: Create,
-        event_id: bytes,
+        event_id: bytes | None,
         ground: Ground,
         shared: Shared,
         voice: Voice,
         hold: Hold,
         on_last: Callable[[], None],
     ) -> None:
-        """`event_id` is raw JSON; `on_last` is called when the last word is out."""
-        self.event_id = event_id
+        """`event_id` is raw JSON, None to be called as its row in the log; `on_last` is called when the last word is
+        out."""
         self._loop = asyncio.get_running_loop()
         self._create = create
         self._ground = ground
@@ -55,6 +56,7 @@ class EventRelay:
         self._alarm = Alarm()
         now_ns = time.time_ns()
         record = Record(new_id(now_ns), ground.gateway, self._loop.time(), create.warnings, now_ns)
+        self.event_id = event_id or b'"%b"' % record.log_id.encode()
         self._event = Event(voice, hold, ground, shared, record, self._alarm)
         self._steps: list[PlannedStep] = []
         self._chain: Chain | None = None
@@ -97,9 +99,9 @@ class EventRelay:
 
     async def _drive(self) -> None:
         self._steps = steps = plan(self._create.steps, self._ground)
-        await self._admit(steps)
-        self._chain = chain = Chain([planned.policy for planned in steps], self._event.shared.breakers)
         self._alarm.deadlines.set_ms(Clock.TOTAL, steps[0].step.settings.total_timeout)
+        await self._admit(steps[0].step.settings)
+        self._chain = chain = Chain([planned.policy for planned in steps], self._event.shared.breakers)
         decision: Decision = chain.start(self._loop.time())
         while isinstance(decision, Try):
             self._skip(decision.skipped)
@@ -114,14 +116,18 @@ class EventRelay:
             decision = chain.next(outcome, self._loop.time(), random.random())  # noqa: S311 - spreads a pause
         await self._finish(decision)
 
-    async def _admit(self, steps: list[PlannedStep]) -> None:
+    async def _admit(self, settings: StepSettings) -> None:
         """Ask the gate, where there is one; and see how much of the bodies is wanted."""
-        services, settings = self._event.shared.services, steps[0].step.settings
+        services = self._event.shared.services
         if settings.collect_log and settings.collect_log_payload:
             self._event.record.head_bytes = services.payload_bytes
         if services.gate is not None:
             self._event.phase = "waiting"
-            self._event.admission = await services.gate.admit(self._ground, settings, steps)
+            try:
+                self._event.admission = await services.gate.admit(self._ground, settings)
+            except asyncio.CancelledError:
+                self._alarm.caught()
+                raise total_timeout() from None
 
     def _skip(self, steps: tuple[int, ...]) -> None:
         for step in steps:
@@ -185,17 +191,10 @@ class EventRelay:
     def _closing(self, heading: Heading, error: BridgeError | None) -> dict[str, object]:
         """The last word's metadata."""
         record = self._event.record
-        record.model = self._steps[heading.step].model if self._steps else None
-        record.cost = self._cost(heading.step)
+        if self._steps:
+            record.model = self._steps[heading.step].model
+            record.cost = cost_of(self._event, self._steps[heading.step], error)
         return record.closing(heading, self._loop.time(), error)
-
-    def _cost(self, step: int) -> Cost | None:
-        record, pricer = self._event.record, self._event.shared.services.pricer
-        if record.cached:
-            return Cost(0.0, "cache")
-        if pricer is not None and self._steps:
-            return pricer.cost(self._steps[step], record.usage, record.told_cost)
-        return None if record.told_cost is None else Cost(record.told_cost, "provider")
 
     def _provider_slug(self) -> str | None:
         return self._steps[self._event.step].provider.slug if self._steps else None
@@ -217,7 +216,8 @@ class EventRelay:
         if self._chain is not None:
             self._chain.abandon(self._loop.time())
         if event.admission is not None:
-            event.admission.leave(event.record.cost, event.record.usage)
+            heading = event.record.heading
+            event.admission.leave(self._steps[heading.step] if heading and self._steps else None, event.record.cost)
         log.info("event", extra={"fields": event.record.log_fields(self.event_id)})
         if event.shared.services.observers:
             entry = entry_of(event, self.event_id, self._create.steps, self._steps)

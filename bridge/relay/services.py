@@ -23,8 +23,9 @@ class Admission(Protocol):
         SpendLimit, TooManyInFlight.
         """
 
-    def leave(self, cost: Cost | None, usage: Usage | None) -> None:
-        """The event is over: what was reserved is settled. Called exactly once, and cannot block.
+    def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
+        """The event is over, by the answer of that step: what was reserved is settled. Called exactly once, and cannot
+        block.
 
         There may be a cost without `enter`: that of a call which another event made, and left.
         """
@@ -33,8 +34,11 @@ class Admission(Protocol):
 class Gate(Protocol):
     """Who may pass, how often, and for how much money."""
 
-    async def admit(self, ground: Ground, settings: StepSettings, steps: list[PlannedStep]) -> Admission:
-        """Before the first step. Raises RateLimited, SpendLimit, TooManyInFlight, ProviderNotAllowed."""
+    async def admit(self, ground: Ground, settings: StepSettings) -> Admission | None:
+        """Before the first step. None for an event that nothing limits: nobody is asked about it any more.
+
+        Raises RateLimited, TooManyInFlight, and what `Ground.live` does.
+        """
 
 
 class Dial(Protocol):

@@ -1,0 +1,100 @@
+"""What was spent, and what is reserved for events in flight, window by window."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from bridge.config.limits import SpendRule
+from bridge.policy.spending import Drawn, Purse, is_used_up, refusal
+from bridge.policy.windows import number_of, weight
+
+MAX_PAGES: Final = 65_536
+"""A purse that nobody drew on for so many others is forgotten: clients may make up any number of them."""
+
+PageKey: TypeAlias = tuple[str, int]
+"""A purse's key, and the number of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """US dollars, in one window of one purse."""
+
+    spent: float = 0.0
+    reserved: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What one event has reserved on one page."""
+
+    page: PageKey
+    window_s: int
+    usd: float
+
+
+_EMPTY: Final = Page()
+
+
+class Ledger:
+    """In memory. `now_s` is here and below the wall clock."""
+
+    def __init__(self, most: int = MAX_PAGES) -> None:
+        self._most = most
+        self._pages: dict[PageKey, Page] = {}
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def reserve(self, purses: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
+        """On each of them, or on none. Raises SpendLimit for the first that is used up."""
+        for purse in purses:
+            page, before = (self.page(key) for key in pages_of(purse, now_s))
+            drawn = drawn_on(purse.rule, page, before, now_s)
+            if is_used_up(purse, drawn):
+                raise refusal(purse, drawn)
+        postings = postings_of(purses, usd, now_s)
+        for posting in postings:
+            self.add(posting.page, 0.0, usd)
+        return postings
+
+    def settle(self, postings: Iterable[tuple[Posting, float]]) -> None:
+        """Each with what was spent; what was reserved is free again."""
+        for posting, spent in postings:
+            self.add(posting.page, spent, -posting.usd)
+
+    def page(self, key: PageKey) -> Page:
+        return self._pages.get(key, _EMPTY)
+
+    def add(self, key: PageKey, spent: float, reserved: float) -> None:
+        page = self.page(key)
+        self._put(key, Page(page.spent + spent, max(0.0, page.reserved + reserved)))
+
+    def learn(self, key: PageKey, spent: float) -> None:
+        """What was spent in truth, others having spent too."""
+        self._put(key, Page(spent, self.page(key).reserved))
+
+    def _put(self, key: PageKey, page: Page) -> None:
+        self._pages.pop(key, None)
+        self._pages[key] = page
+        if len(self._pages) > self._most:
+            del self._pages[next(iter(self._pages))]
+
+
+def pages_of(purse: Purse, now_s: float) -> tuple[PageKey, PageKey]:
+    """Of the window of now, and of the one before."""
+    number = number_of(now_s, purse.rule.window_s)
+    return (purse.key, number), (purse.key, number - 1)
+
+
+def postings_of(purses: Iterable[Purse], usd: float, now_s: float) -> list[Posting]:
+    return [Posting(pages_of(purse, now_s)[0], purse.rule.window_s, usd) for purse in purses]
+
+
+def drawn_on(rule: SpendRule, page: Page, before: Page, now_s: float) -> Drawn:
+    return Drawn(
+        page.spent,
+        page.reserved,
+        before.spent + before.reserved,
+        weight(rule.technique, now_s, rule.window_s),
+        rule.window_s - now_s % rule.window_s,
+    )

@@ -1,0 +1,135 @@
+"""Which budgets an event draws on, and what the client is told when one of them is used up."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from bridge.config.limits import Dimension, SpendRule
+from bridge.errors import SpendLimit
+from bridge.policy.windows import wait_ms
+from bridge.settings.accounting import Metadata
+
+SOON_MS: Final = 1000
+"""When to ask again, where it depends on how long other events take."""
+_SHOWN_CHARACTERS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose rules they are: a gateway's, or one of its tokens'."""
+
+    gateway: str
+    """As it is configured."""
+    token: str = ""
+    """Empty for the gateway's own."""
+
+    def __str__(self) -> str:
+        return f"token {self.token!r}" if self.token else f"gateway {self.gateway!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spender:
+    """What rules look at in one attempt of an event."""
+
+    metadata: Metadata | None
+    provider: str
+    """A slug."""
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """What one rule lets one group of events spend in each window."""
+
+    key: str
+    """The same in every process, as long as the rule has its owner, its id and its window."""
+    rule: SpendRule
+    whose: str
+    """Told to the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """US dollars, in the window of now and in the one before."""
+
+    spent: float = 0.0
+    reserved: float = 0.0
+    """For events in flight."""
+    previous: float = 0.0
+    """Both, of the window before."""
+    weight: float = 0.0
+    """How much of that counts."""
+    left_s: float = 0.0
+    """Of the window."""
+
+    @property
+    def total(self) -> float:
+        return self.spent + self.reserved + self.previous * self.weight
+
+
+def purses(owner: Owner, rules: Iterable[SpendRule], spender: Spender) -> Iterator[Purse]:
+    """Of the rules that are for this attempt."""
+    for rule in rules:
+        values = _values(rule, spender)
+        if values is not None:
+            whose = ", ".join([str(owner), *(f"{name} {value[:_SHOWN_CHARACTERS]!r}" for name, value in values)])
+            yield Purse(_key(owner, rule.id, rule.window_s, values), rule, whose)
+
+
+def is_used_up(purse: Purse, drawn: Drawn) -> bool:
+    """An estimate alone refuses nobody: while there is money left, one more event may be begun."""
+    return drawn.total >= purse.rule.limit_usd
+
+
+def refusal(purse: Purse, drawn: Drawn) -> SpendLimit:
+    """In Cloudflare's words (PROVIDERS.md 3.6)."""
+    rule = purse.rule
+    error = SpendLimit(
+        f"Spend limit exceeded: rule {rule.id!r} (cost limit {rule.limit_usd:g} per {rule.window_s}s, "
+        f"{rule.technique}) for {purse.whose}",
+        retry_after_ms=_again_ms(rule, drawn),
+    )
+    error.of_step = rule.provider is not None or rule.model is not None
+    return error
+
+
+def _again_ms(rule: SpendRule, drawn: Drawn) -> int | None:
+    if drawn.total - drawn.reserved < rule.limit_usd:
+        return SOON_MS
+    return wait_ms(rule.technique, rule.limit_usd, rule.window_s, drawn.left_s, drawn.previous, drawn.spent)
+
+
+def _values(rule: SpendRule, spender: Spender) -> tuple[tuple[str, str], ...] | None:
+    """What the rule tells groups apart by, with its values; None when it is not for this attempt."""
+    found = []
+    for name, dimension, value in _looked_at(rule, spender):
+        if value is None or (dimension.values and value not in dimension.values):
+            return None
+        if dimension.mode == "partition":
+            found.append((name, value))
+    return tuple(found)
+
+
+def _looked_at(rule: SpendRule, spender: Spender) -> Iterator[tuple[str, Dimension, str | None]]:
+    metadata = spender.metadata or {}
+    for key, dimension in rule.metadata.items():
+        yield key, dimension, _text(metadata[key]) if key in metadata else None
+    if rule.provider is not None:
+        yield "provider", rule.provider, spender.provider
+    if rule.model is not None:
+        yield "model", rule.model, spender.model
+
+
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@lru_cache(maxsize=4096)
+def _key(owner: Owner, rule: str, window_s: int, values: Sequence[tuple[str, str]]) -> str:
+    # A digest, for values are the clients': of any length, and nobody's business in a shared store. And not orjson,
+    # for they may hold a lone surrogate.
+    parts = json.dumps([owner.gateway, owner.token, rule, window_s, values])
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

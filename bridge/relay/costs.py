@@ -1,0 +1,46 @@
+"""What an event cost, as far as it is known or can be guessed."""
+
+from dataclasses import replace
+from typing import Final
+
+from bridge.errors import BridgeError
+from bridge.policy.estimates import of_cut
+from bridge.relay.entry import Cost
+from bridge.relay.event import Event
+from bridge.relay.plan import PlannedStep
+from bridge.relay.services import Pricer
+
+ESTIMATED: Final = "the cost is an estimate: the stream did not tell all of its usage"
+_NO_TOKENS: Final = ("audio/", "video/")
+
+
+def cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
+    """None is unknown. An estimate is marked, and warned of."""
+    record, pricer = event.record, event.shared.services.pricer
+    if record.cached:
+        return Cost(0.0, "cache")
+    if pricer is None:
+        return None if record.told_cost is None else Cost(record.told_cost, "provider")
+    cost = None
+    if error is None or record.usage is not None or record.told_cost is not None:
+        cost = pricer.cost(planned, record.usage, record.told_cost)
+    return _estimated(event, planned, pricer) or cost if _is_untold(event, cost, error) else cost
+
+
+def _is_untold(event: Event, cost: Cost | None, error: BridgeError | None) -> bool:
+    """Whether a stream went out, of which was not told what it cost; or not all of it, for it was cut."""
+    if event.told is None or event.told.content_type.startswith(_NO_TOKENS):
+        return False
+    if cost is None:
+        return True
+    return error is not None and event.record.usage is not None and event.record.told_cost is None
+
+
+def _estimated(event: Event, planned: PlannedStep, pricer: Pricer) -> Cost | None:
+    record = event.record
+    usage = of_cut(record.usage, len(planned.step.body), record.answer_bytes, record.chunks)
+    cost = pricer.cost(planned, usage, None) if usage != record.usage else None
+    if cost is None:
+        return None
+    record.warnings.append(ESTIMATED)
+    return replace(cost, estimated=True)

@@ -1,0 +1,160 @@
+"""Who may pass, how often, how many at once, and for how much money: the limits of gateways and of their tokens.
+
+Limits are looked up for each event, so what a reload changes counts from the next one on. A token's come before its
+gateway's everywhere: who is over its own limits uses up nothing of what others share.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from bridge.config.gateways import Gateway
+from bridge.config.limits import Limits, RateLimit
+from bridge.errors import RateLimited
+from bridge.policy.estimates import Averages, expected
+from bridge.policy.ledger import Posting, postings_of
+from bridge.policy.spending import Owner, Purse, Spender, purses
+from bridge.relay.entry import Cost
+from bridge.relay.plan import Ground, PlannedStep
+from bridge.relay.services import Pricer
+from bridge.services.gate_lines import Lines
+from bridge.settings.accounting import Metadata
+from bridge.settings.step import StepSettings
+
+
+class Rates(Protocol):
+    async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
+        """None, and the event is counted; or how long until one more may pass."""
+
+
+class Spendings(Protocol):
+    async def reserve(self, drawn_on: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
+        """On each of them, or none. Raises SpendLimit for the first that is used up."""
+
+    def settle(self, postings: Sequence[tuple[Posting, float]]) -> None:
+        """Each with the US dollars that were spent; what was reserved is free again. Cannot block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose limits an event is under."""
+
+    owner: Owner
+    limits: Limits
+
+
+class LimitsGate:
+    """`relay.services.Gate`, of one process."""
+
+    def __init__(self, rates: Rates, spendings: Spendings, pricer: Pricer | None = None) -> None:
+        self.lines = Lines()
+        self.spendings = spendings
+        self._rates = rates
+        self._pricer = pricer
+        self._averages = Averages()
+
+    async def admit(self, ground: Ground, settings: StepSettings) -> "LimitsAdmission | None":
+        scopes = list(_scopes(ground.live(), ground.token))
+        if not scopes:
+            return None
+        for scope in scopes:
+            await self._count(scope)
+        with ExitStack() as turns:
+            for scope in scopes:
+                if most := scope.limits.max_concurrent:
+                    give_back = await self.lines.turn(scope.owner, most, scope.limits.max_wait_ms, str(scope.owner))
+                    turns.callback(give_back)
+            return LimitsAdmission(self, scopes, settings.metadata, turns.pop_all())
+
+    async def _count(self, scope: Scope) -> None:
+        rate, owner = scope.limits.rate, scope.owner
+        if rate is None:
+            return
+        wait_ms = await self._rates.wait_ms(rate, f"{owner.gateway}/{owner.token}")
+        if wait_ms is not None:
+            raise RateLimited(
+                f"Rate limited: {rate.limit} requests per {rate.interval_s}s ({rate.technique}) for {owner}",
+                retry_after_ms=wait_ms,
+            )
+
+    def estimated_usd(self, planned: PlannedStep) -> float:
+        """What a call may cost: as much as its model's did here of late, else by its price; 0 where none is known."""
+        usual = self._averages.usd(_priced_alike(planned))
+        if usual is not None or self._pricer is None:
+            return usual or 0.0
+        cost = self._pricer.cost(planned, expected(planned.step.body), None)
+        return cost.usd if cost is not None else 0.0
+
+    def learn(self, planned: PlannedStep, usd: float) -> None:
+        self._averages.tell(_priced_alike(planned), usd)
+
+
+class LimitsAdmission:
+    """`relay.services.Admission`: what an event has taken. Its turns, until `leave`; its reservations, as well."""
+
+    def __init__(self, gate: LimitsGate, scopes: list[Scope], metadata: Metadata | None, turns: ExitStack) -> None:
+        self._gate = gate
+        self._scopes = scopes
+        self._metadata = metadata
+        self._turns = turns
+        self._postings: dict[str, Posting] = {}
+        """By the key of the purse."""
+
+    async def enter(self, planned: PlannedStep) -> Callable[[], None]:
+        with ExitStack() as turns:
+            for scope in self._scopes:
+                await self._take_turn(scope, planned.provider.slug, turns)
+            await self._reserve(planned)
+            return turns.pop_all().close
+
+    def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
+        self._turns.close()
+        charged: dict[str, Purse] = {}
+        usd = cost.usd if cost is not None else 0.0
+        if usd and planned is not None:
+            charged = {purse.key: purse for purse in self._purses(planned)}
+            self._gate.learn(planned, usd)
+        settled = [(posting, usd if key in charged else 0.0) for key, posting in self._postings.items()]
+        beside = [purse for key, purse in charged.items() if key not in self._postings]
+        settled += [(posting, usd) for posting in postings_of(beside, 0.0, time.time())]
+        if settled:
+            self._gate.spendings.settle(settled)
+
+    async def _take_turn(self, scope: Scope, provider: str, turns: ExitStack) -> None:
+        limits, owner = scope.limits, scope.owner
+        if most := limits.max_concurrent_by_provider.get(provider):
+            whose = f"{provider}, as {owner} may call it"
+            turns.callback(await self._gate.lines.turn((owner, provider), most, limits.max_wait_ms, whose))
+
+    async def _reserve(self, planned: PlannedStep) -> None:
+        """Once on each purse: a retry, or another step, draws on the same reservation."""
+        fresh = [purse for purse in self._purses(planned) if purse.key not in self._postings]
+        if fresh:
+            usd = self._gate.estimated_usd(planned)
+            for posting in await self._gate.spendings.reserve(fresh, usd, time.time()):
+                self._postings[posting.page[0]] = posting
+
+    def _purses(self, planned: PlannedStep) -> Iterator[Purse]:
+        spender = Spender(self._metadata, planned.provider.slug, planned.model)
+        for scope in self._scopes:
+            if scope.limits.spend:
+                yield from purses(scope.owner, scope.limits.spend, spender)
+
+
+def _scopes(gateway: Gateway, token_name: str) -> Iterator[Scope]:
+    """Those that limit anything. By the gateway's own name: one for any name has one limit for all of them."""
+    token = gateway.token(token_name) if token_name else None
+    if token is not None and _is_limited(token.limits):
+        yield Scope(Owner(gateway.name, token.name), token.limits)
+    if _is_limited(gateway.limits):
+        yield Scope(Owner(gateway.name), gateway.limits)
+
+
+def _is_limited(limits: Limits) -> bool:
+    return bool(limits.rate or limits.spend or limits.max_concurrent or limits.max_concurrent_by_provider)
+
+
+def _priced_alike(planned: PlannedStep) -> tuple[str, str | None]:
+    return planned.target.base, planned.model

@@ -1,0 +1,63 @@
+"""Counts and budgets in this process's memory: all there is without Redis, and what goes on when that is lost."""
+
+import time
+from collections.abc import Sequence
+
+from limits import RateLimitItemPerSecond
+from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+
+from bridge.config.limits import RateLimit
+from bridge.policy.ledger import Ledger, Posting
+from bridge.policy.spending import Purse
+from bridge.policy.windows import number_of, wait_ms
+from bridge.storage.rate_counts import RateCounts
+
+
+class Rate(RateLimitItemPerSecond):
+    """Its counts go on when its amount is changed, for which `limits` would begin anew."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return "/".join(map(str, (*identifiers, self.multiples)))
+
+
+class LocalRates:
+    def __init__(self) -> None:
+        self._counts = RateCounts()
+        self._fixed = FixedWindowRateLimiter(self._counts)
+        self._sliding = SlidingWindowCounterRateLimiter(self._counts)
+
+    async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
+        item = Rate(rate.limit, rate.interval_s)
+        if rate.technique == "fixed":
+            now_s = time.time()
+            return None if self._fixed.hit(item, name, window_name(rate, now_s)) else fixed_wait_ms(rate, now_s)
+        if self._sliding.hit(item, name):
+            return None
+        return sliding_wait_ms(rate, self._counts.get_sliding_window(item.key_for(name), rate.interval_s))
+
+
+class LocalSpendings:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.settle = ledger.settle
+
+    async def reserve(self, purses: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
+        return self._ledger.reserve(purses, usd, now_s)
+
+
+def window_name(rate: RateLimit, now_s: float) -> str:
+    """For the key of a fixed window: `limits` itself would let it begin with its first hit, not with the clock's."""
+    return str(number_of(now_s, rate.interval_s))
+
+
+def fixed_wait_ms(rate: RateLimit, now_s: float) -> int | None:
+    return wait_ms("fixed", rate.limit, rate.interval_s, rate.interval_s - now_s % rate.interval_s, 0, rate.limit)
+
+
+def sliding_wait_ms(rate: RateLimit, window: tuple[int, float, int, float]) -> int | None:
+    """Of a full window, as `limits` tells it: count and seconds left of the one before, and of this one, which it
+    keeps for one more length.
+    """
+    before, _, current, kept_s = window
+    left_s = max(0.0, kept_s - rate.interval_s)
+    return wait_ms("sliding", rate.limit, rate.interval_s, left_s, before, current)

@@ -1,0 +1,47 @@
+"""Requests per window, counted in Redis for all processes by `limits`."""
+
+import time
+
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+from redis.asyncio import Redis
+
+from bridge.config.limits import RateLimit
+from bridge.services.gate_local import LocalRates, Rate, fixed_wait_ms, sliding_wait_ms, window_name
+from bridge.storage.redis import RedisDown, SharedStore
+
+
+class SharedRates:
+    """While Redis is down, this process counts alone, from nothing."""
+
+    def __init__(self, store: SharedStore, local: LocalRates) -> None:
+        self._store = store
+        self._local = local
+        self._storage: RedisStorage | None = None
+
+    async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
+        try:
+            return await self._store.call(lambda redis: self._wait_ms(self._storage_on(redis), rate, name))
+        except RedisDown:
+            return await self._local.wait_ms(rate, name)
+
+    async def _wait_ms(self, storage: RedisStorage, rate: RateLimit, name: str) -> int | None:
+        item = Rate(rate.limit, rate.interval_s)
+        if rate.technique == "fixed":
+            now_s = time.time()
+            passes = await FixedWindowRateLimiter(storage).hit(item, name, window_name(rate, now_s))
+            return None if passes else fixed_wait_ms(rate, now_s)
+        if await SlidingWindowCounterRateLimiter(storage).hit(item, name):
+            return None
+        return sliding_wait_ms(rate, await storage.get_sliding_window(item.key_for(name), rate.interval_s))
+
+    def _storage_on(self, redis: Redis) -> RedisStorage:
+        """On the connections of the store, so that one thing bounds and watches them all."""
+        if self._storage is None:
+            self._storage = RedisStorage(
+                "async+redis://",
+                implementation="redispy",
+                key_prefix=self._store.key("rate"),
+                connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, not annotated
+            )
+        return self._storage

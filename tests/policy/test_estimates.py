@@ -1,0 +1,76 @@
+"""What is assumed of an event's cost."""
+
+import orjson
+import pytest
+
+from bridge.policy.estimates import MAX_OUTPUT_TOKENS, OUTPUT_TOKENS, Averages, expected, of_cut
+from bridge.wire.usage import Usage
+
+BOUNDS = {
+    "OpenAI chat": ({"max_tokens": 50}, 50),
+    "OpenAI chat of late": ({"max_completion_tokens": 60}, 60),
+    "Responses": ({"max_output_tokens": 70}, 70),
+    "the lowest of several": ({"max_tokens": 50, "max_completion_tokens": 40}, 40),
+    "none": ({"model": "gpt"}, OUTPUT_TOKENS),
+    "null": ({"max_tokens": None}, OUTPUT_TOKENS),
+    "unlimited, as llama.cpp says it": ({"max_tokens": -1}, OUTPUT_TOKENS),
+    "more than anybody answers": ({"max_tokens": 10**30}, MAX_OUTPUT_TOKENS),
+    "no number": ({"max_tokens": "many"}, OUTPUT_TOKENS),
+    "no object": ([1], OUTPUT_TOKENS),
+}
+
+
+@pytest.mark.parametrize(("body", "most"), BOUNDS.values(), ids=BOUNDS)
+def test_an_answer_is_expected_to_be_as_long_as_its_request_allows(body: object, most: int):
+    try:
+        sent = orjson.dumps(body)
+    except TypeError:  # orjson writes no such integers
+        sent = b'{"max_tokens":1000000000000000000000000000000}'
+    assert expected(sent).output_tokens == most
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b'{"max_tokens":"\xff"}', b"not JSON"])
+def test_whatever_the_body_is(body: bytes):
+    assert expected(body) == Usage(len(body) // 4, OUTPUT_TOKENS)
+
+
+def test_a_long_request_is_counted_and_not_searched():
+    body = b'{"max_tokens":5,"text":"' + b"x" * 400_000 + b'"}'
+    assert expected(body) == Usage(len(body) // 4, OUTPUT_TOKENS)
+
+
+CUTS = {
+    "nothing was told": (None, Usage(25, 12)),
+    "the input alone": (Usage(input_tokens=30), Usage(30, 12)),
+    "the input, and few tokens of output at the beginning": (Usage(30, 1), Usage(30, 12)),
+    "more output than was seen": (Usage(30, 90), Usage(30, 90)),
+    "cached tokens": (Usage(30, 1, cached_tokens=20), Usage(30, 12, cached_tokens=20)),
+}
+
+
+@pytest.mark.parametrize(("told", "usage"), CUTS.values(), ids=CUTS)
+def test_of_a_stream_that_was_cut_what_was_seen_stands_for_what_was_not_told(told: Usage | None, usage: Usage):
+    assert of_cut(told, request_bytes=100, answer_bytes=300, chunks=12) == usage
+
+
+def test_what_was_not_seen_chunk_by_chunk_is_counted_by_its_bytes():
+    assert of_cut(None, request_bytes=100, answer_bytes=2560, chunks=1) == Usage(25, 10)
+
+
+def test_an_average_begins_with_the_first_cost_and_follows_the_newest():
+    averages = Averages()
+    assert averages.usd("model") is None
+    averages.tell("model", 1.0)
+    assert averages.usd("model") == 1.0
+    averages.tell("model", 2.0)
+    assert averages.usd("model") == pytest.approx(1.2)
+    for _ in range(100):
+        averages.tell("model", 3.0)
+    assert averages.usd("model") == pytest.approx(3.0)
+
+
+def test_it_is_kept_for_the_models_told_last():
+    averages = Averages(most=2)
+    for name in ("a", "b", "a", "c"):
+        averages.tell(name, 1.0)
+    assert [averages.usd(name) for name in "abc"] == [1.0, None, 1.0]
