@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from bridge.config import Config, ConfigError, Problem
 from bridge.policy.breaker import Breakers
-from bridge.relay.services import Services
+from bridge.policy.ledger import Ledger
+from bridge.relay.services import Pricer, Services
 from bridge.services import cache
 from bridge.services.cache import ResponseCache
+from bridge.services.gate import LimitsGate
+from bridge.services.gate_local import LocalRates, LocalSpendings
 from bridge.services.google_tokens import GoogleTokens
 from bridge.services.keys import StoredKeys
 from bridge.services.metrics import Metrics
@@ -35,6 +38,7 @@ async def services_of(config: Config, shared: Path | None = None) -> AsyncIterat
         meter = _meter(config, shared, stack)
         observers = (meter,) if meter else ()
         yield Services(
+            gate=await _gate(store, None, stack),
             cache=await _cache(config, store, stack),
             breakers=await _breakers(store, stack),
             keys=StoredKeys(tokens),
@@ -56,6 +60,17 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
         return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix))
     except ValueError:
         raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
+
+
+async def _gate(store: "SharedStore | None", pricer: Pricer | None, stack: AsyncExitStack) -> LimitsGate:
+    """There is always one, for a reload may bring limits; what has none passes it at once."""
+    rates = LocalRates()
+    if store is None:
+        return LimitsGate(rates, LocalSpendings(Ledger()), pricer)
+    from bridge.services.gate_shared_rates import SharedRates
+    from bridge.services.gate_shared_spendings import shared_spendings
+
+    return LimitsGate(SharedRates(store, rates), await stack.enter_async_context(shared_spendings(store)), pricer)
 
 
 async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:
