@@ -30,7 +30,11 @@ class LocalRates:
         item = Rate(rate.limit, rate.interval_s)
         if rate.technique == "fixed":
             now_s = time.time()
-            return None if self._fixed.hit(item, name, window_name(rate, now_s)) else fixed_wait_ms(rate, now_s)
+            window = window_name(rate, now_s)
+            if self._fixed.hit(item, name, window):
+                return None
+            self._fixed.hit(item, name, window, cost=-1)  # refused, it does not count: a reload may raise the limit
+            return fixed_wait_ms(rate, now_s)
         if self._sliding.hit(item, name):
             return None
         return sliding_wait_ms(rate, self._counts.get_sliding_window(item.key_for(name), rate.interval_s))

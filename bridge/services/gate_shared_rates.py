@@ -29,8 +29,11 @@ class SharedRates:
         item = Rate(rate.limit, rate.interval_s)
         if rate.technique == "fixed":
             now_s = time.time()
-            passes = await FixedWindowRateLimiter(storage).hit(item, name, window_name(rate, now_s))
-            return None if passes else fixed_wait_ms(rate, now_s)
+            fixed, window = FixedWindowRateLimiter(storage), window_name(rate, now_s)
+            if await fixed.hit(item, name, window):
+                return None
+            await fixed.hit(item, name, window, cost=-1)  # as in LocalRates
+            return fixed_wait_ms(rate, now_s)
         if await SlidingWindowCounterRateLimiter(storage).hit(item, name):
             return None
         return sliding_wait_ms(rate, await storage.get_sliding_window(item.key_for(name), rate.interval_s))
