@@ -46,7 +46,7 @@ class ResponseCache:
     @property
     def stored_bytes(self) -> int:
         """What stored answers take in memory."""
-        return self._near.bytes
+        return self._near.stored_bytes
 
     @property
     def evictions(self) -> int:

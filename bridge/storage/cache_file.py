@@ -25,7 +25,7 @@ PATIENCE_S: Final = 0.25
 MAX_READS: Final = 256
 """That may stand in line; one more finds nothing."""
 MAX_UNWRITTEN_BYTES: Final = 64 << 20
-PAUSE_S: Final = 5.0
+PAUSE_S: Final = 1.0
 """How long the file is left alone after a fault."""
 PURGE_S: Final = 60.0
 CLOSE_S: Final = 5.0

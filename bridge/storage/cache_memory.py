@@ -11,7 +11,7 @@ class MemoryStore:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._answers: OrderedDict[bytes, Stored] = OrderedDict()
-        self.bytes = 0
+        self.stored_bytes = 0
         self.evictions = 0
 
     def get(self, key: bytes) -> Stored | None:
@@ -27,14 +27,14 @@ class MemoryStore:
         if stored.size_bytes > self._most_bytes:
             return
         self._answers[key] = stored
-        self.bytes += stored.size_bytes
-        while self.bytes > self._most_bytes:
-            self.bytes -= self._answers.popitem(last=False)[1].size_bytes
+        self.stored_bytes += stored.size_bytes
+        while self.stored_bytes > self._most_bytes:
+            self.stored_bytes -= self._answers.popitem(last=False)[1].size_bytes
             self.evictions += 1
 
     def drop(self, key: bytes) -> None:
         if (old := self._answers.pop(key, None)) is not None:
-            self.bytes -= old.size_bytes
+            self.stored_bytes -= old.size_bytes
 
     def __len__(self) -> int:
         return len(self._answers)
