@@ -1,7 +1,8 @@
 """The provider call of one attempt, with all that has to be asked first."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from bridge.relay.deadlines import Clock
@@ -28,13 +29,17 @@ class Dialling:
         return await self.call(self._call.on_connected)
 
     async def enter(self) -> None:
-        event = self._event
-        if event.admission is not None:
-            # Who waits in line is not connecting yet; how long that takes at most is the gateway's to say.
-            event.phase = "waiting"
-            event.alarm.deadlines.clear(Clock.CONNECT, Clock.REQUEST)
-            self._leave = await event.admission.enter(self._planned)
-            begin_call(event, self._planned.step.settings)
+        if self._event.admission is not None:
+            with self.in_line():
+                self._leave = await self._event.admission.enter(self._planned)
+
+    @contextmanager
+    def in_line(self) -> Iterator[None]:
+        """Who waits in line is not connecting yet; how long that takes at most is the gateway's to say."""
+        self._event.phase = "waiting"
+        self._event.alarm.deadlines.clear(Clock.CONNECT, Clock.REQUEST)
+        yield
+        begin_call(self._event, self._planned.step.settings)
 
     async def call(self, on_connected: Callable[[], None]) -> ProviderAnswer:
         record = self._event.record

@@ -1,6 +1,7 @@
 """What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
 
 from collections.abc import Callable, Container, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,6 +50,9 @@ class Dial(Protocol):
 
     async def enter(self) -> None:
         """Wait for the event's own turn at the provider. Raises SpendLimit, TooManyInFlight."""
+
+    def in_line(self) -> AbstractContextManager[None]:
+        """While the event waits behind another one's turn: that counts as little as waiting for its own."""
 
     async def call(self, on_connected: Callable[[], None]) -> Answer:
         """Once, right after `enter`, by whoever: the turn is given back when the answer is closed, or there is none.

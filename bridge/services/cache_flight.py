@@ -6,6 +6,7 @@ its own, because the event that asked for it may leave while others stay.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import copy
 from typing import Final
 
@@ -75,11 +76,14 @@ class Flight:
 
         Each waits, and is refused, for itself. Raises what `dial.enter` does.
         """
-        async with self._leading:
-            if self._dialling is None:
-                await dial.enter()
-                self.payer = share
-                self._dialling = self._tasks.start(self._dial(dial), "shared call")
+        with dial.in_line() if self._leading.locked() else nullcontext():
+            async with self._leading:
+                if self._dialling is None:
+                    await dial.enter()
+                    self.payer = share
+                    self._dialling = self._tasks.start(self._dial(dial), "shared call")
+        if self._is_connected:
+            share.on_connected()
 
     async def more(self, share: "Share") -> None:
         """Read, or wait for whoever does. Returns when something has changed: look again."""
