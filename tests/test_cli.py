@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app, asking
 from bridge.cli.printing import Printer
-from bridge.cli.serving import urls
+from bridge.cli.ready import urls
 from bridge.client import ConnectionLost, Frame, connect
 from bridge.demo.scenes import SCENES, STREAM
 from bridge.upstream.tape import Chunk, End, Ending, Head, Request, Tape, TapeTransport, write_tape

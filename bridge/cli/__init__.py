@@ -73,6 +73,7 @@ def serve(
     allow_open: Annotated[
         bool | None, typer.Option("--allow-open", help="Let a gateway without tokens be reached from other machines.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="How many processes serve.")] = None,
     record: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave a tape of every exchange with a provider in this folder.")
     ] = None,
@@ -90,7 +91,14 @@ def serve(
     gc.disable()  # until it serves: what importing makes stays, and looking it over costs a tenth of the start
     from bridge.cli import serving
 
-    flags = {"host": host, "port": port, "tls_cert": tls_cert, "tls_key": tls_key, "allow_open": allow_open}
+    flags = {
+        "host": host,
+        "port": port,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "allow_open": allow_open,
+        "workers": workers,
+    }
     if replay is None and any((pace != 1.0, ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
         raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
     how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)

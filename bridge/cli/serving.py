@@ -15,9 +15,9 @@ import typer
 from bridge import __version__
 from bridge.assembly import services_of
 from bridge.cli.checking import refuse
+from bridge.cli.ready import CannotServe, announce, listening
 from bridge.cli.replaying import Terms
 from bridge.config import Config, ConfigError, load
-from bridge.config.gateways import ANY
 from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
 from bridge.reload import reloading
@@ -27,12 +27,9 @@ from bridge.upstream.http import Upstream
 from bridge.upstream.recording import recording_transport
 from bridge.upstream.tape import TapeError, TapeTransport
 from bridge.upstream.transport import AiohttpTransport
+from bridge.worker import Worker, this_worker
 
 log = logging.getLogger("bridge.server")
-
-
-class CannotServe(Exception):
-    """The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +47,13 @@ def serve(path: Path | None, flags: Mapping[str, object], tapes: Tapes) -> int:
     try:
         config = load(path, os.environ, flags)
         loglines.setup(sys.stderr, config.server.log_format, config.server.log_level)
+        worker = this_worker(os.environ)
+        if worker is None and config.server.workers > 1:
+            from bridge.cli.supervising import serve_by_workers
+
+            return serve_by_workers(config, tapes.replay)
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(_serve(config, partial(load, path, os.environ, flags), tapes))
+            runner.run(_serve(config, partial(load, path, os.environ, flags), tapes, worker))
     except ConfigError as error:
         return refuse(error, path)
     except CannotServe as error:
@@ -79,29 +81,36 @@ def _upstream(tapes: Tapes) -> Upstream:
         raise CannotServe(f"cannot record to {tapes.record}: {reason_of(error)}") from None
 
 
-async def _serve(config: Config, read: Callable[[], Config], tapes: Tapes) -> None:
-    async with services_of(config) as services:
+async def _serve(config: Config, read: Callable[[], Config], tapes: Tapes, worker: Worker | None) -> None:
+    async with services_of(config, worker.folder if worker else None) as services:
         if tapes.replay is not None:
             services = replace(services, keys=None)  # no tape has them, and no token is minted for one
-        await _run(config, read, Server(config, _upstream(tapes), services))
+        await _run(config, read, Server(config, _upstream(tapes), services), worker)
 
 
-async def _run(config: Config, read: Callable[[], Config], server: Server) -> None:
-    try:
-        await server.start()
-    except OSError as error:
-        raise CannotServe(f"cannot listen on {config.server.host}:{config.server.port}: {reason_of(error)}") from None
+async def _run(config: Config, read: Callable[[], Config], server: Server, worker: Worker | None) -> None:
+    with listening(config):
+        await server.start(worker.listening if worker else ())
     stopped = first_signal()
-    _announce(f"ready {' '.join(urls(server.url, config))}")
-    log.info("started", extra={"fields": {"version": __version__, "pid": os.getpid()}})
-    for note in config.notes:
-        log.warning(note)
-    _settle()
     async with reloading(config, read, partial(_reload, server)):
+        if worker is None:
+            announce(server.url, config)
+        else:
+            worker.listens(stopped)
+        _tell_started(config, worker)
+        _settle()
         number = await stopped
     log.info("draining", extra={"fields": {"signal": number.name}})
     await server.stop()
     log.info("stopped")
+
+
+def _tell_started(config: Config, worker: Worker | None) -> None:
+    """A worker's supervisor tells the notes, once for all."""
+    number = {} if worker is None else {"worker": worker.number}
+    log.info("started", extra={"fields": {"version": __version__, "pid": os.getpid(), **number}})
+    for note in config.notes if worker is None else ():
+        log.warning(note)
 
 
 def _reload(server: Server, config: Config) -> None:
@@ -114,18 +123,3 @@ def _settle() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-
-
-def urls(base: str, config: Config) -> list[str]:
-    """What clients connect to, one per gateway; any word will do for what stands in braces."""
-    names = ("{gateway}" if name == ANY else name for name in config.gateways)
-    return [f"{base}/v1/{{account}}/{name}" for name in names]
-
-
-def _announce(line: str) -> None:
-    """To stdout, if anybody reads it."""
-    try:
-        typer.echo(line)
-    except OSError:
-        # Else Python fails once more, when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

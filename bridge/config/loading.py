@@ -44,6 +44,7 @@ _ACCEPT_SERVER: Final = {row.name: row.kind.accept for row in SERVER}
 _PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
 _TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _as_it_is)
 _NO_GATEWAY: Final = "the file defines no gateway: there is one for any name, and it is open"
+_NOT_SHARED: Final = "each worker has limits, breakers and a memory of answers of its own: redis_url would share them"
 _SYNTAX_ERROR_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -91,7 +92,11 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     files = tuple(file for file in (path, server.tls_cert, server.tls_key, *secrets.files) if file)
     if report.problems:
         raise ConfigError(report.problems, files)
-    notes = (_NO_GATEWAY,) if path and not tables["gateways"] else ()
+    surprises = {
+        _NO_GATEWAY: path is not None and not tables["gateways"],
+        _NOT_SHARED: server.workers > 1 and server.redis_url is None,
+    }
+    notes = tuple(note for note, holds in surprises.items() if holds)
     return Config(server, MappingProxyType(gateways), known, path, notes, files)
 
 

@@ -1,0 +1,40 @@
+"""How `bridge serve` says that it serves, and where, or why it cannot."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from bridge.config import Config
+from bridge.config.gateways import ANY
+from bridge.oserror import reason_of
+
+
+class CannotServe(Exception):
+    """The message says why."""
+
+
+@contextmanager
+def listening(config: Config) -> Iterator[None]:
+    """What goes wrong within is the address's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise CannotServe(f"cannot listen on {config.server.host}:{config.server.port}: {reason_of(error)}") from None
+
+
+def urls(base: str, config: Config) -> list[str]:
+    """What clients connect to, one per gateway; any word will do for what stands in braces."""
+    names = ("{gateway}" if name == ANY else name for name in config.gateways)
+    return [f"{base}/v1/{{account}}/{name}" for name in names]
+
+
+def announce(base: str, config: Config) -> None:
+    """To stdout, if anybody reads it."""
+    try:
+        typer.echo(f"ready {' '.join(urls(base, config))}")
+    except OSError:
+        # Else Python fails once more, when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
