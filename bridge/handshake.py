@@ -79,8 +79,15 @@ def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:
         raise OriginRefused(f"host {host[:128]!r} is neither loopback nor listed in allowed_hosts")
     if origin is None:
         return
-    if not (is_loopback(_named(_ORIGIN, origin)) or _is_listed(gateway.allowed_origins, origin)):
+    if not is_known_origin(gateway, origin):
         raise OriginRefused(f"origin {origin[:128]!r} is neither loopback nor listed in allowed_origins")
+
+
+def is_known_origin(gateway: Gateway, origin: str) -> bool:
+    """Whether a page from there may use the gateway: one that is listed; one of this machine, where it is open."""
+    if gateway.is_open and is_loopback(_named(_ORIGIN, origin)):
+        return True
+    return _is_listed(gateway.allowed_origins, origin)
 
 
 def _named(pattern: re.Pattern[str], header: str) -> str:

@@ -13,7 +13,7 @@ from aiohttp import web
 from bridge.config import Config
 from bridge.door import Door
 from bridge.guests import Guests
-from bridge.http_errors import Connection
+from bridge.http_connection import Connection
 from bridge.listening import url_of
 from bridge.relay.event import Shared
 from bridge.relay.services import Services
@@ -69,7 +69,7 @@ class Server:
         if self._tls is not None and config.server.tls_cert is not None:
             server_context(config.server)
             load_certificate(self._tls, config.server)
-        self._config = self._door.config = config
+        self._config = self._door.entrance.config = config
         self.guests.most = config.server.max_sockets
         self.guests.recheck()
 
@@ -86,11 +86,10 @@ class Server:
         context = self._tls = server_context(server)
         await self._runner.setup()
         assert self._runner.server is not None
-        patience_s = server.handshake_timeout / 1000
+        patience_s, idle_s = server.handshake_timeout / 1000, server.keep_alive_timeout / 1000
         create = partial(
             loop.create_server,
-            # Its keep-alive is for silent connections too: who does not send a request in time is let go of.
-            partial(Connection, self._runner.server, loop=loop, keepalive_timeout=patience_s),
+            partial(Connection, self._runner.server, loop=loop, patience_s=patience_s, idle_s=idle_s),
             backlog=BACKLOG,
             ssl=context,
             ssl_handshake_timeout=patience_s if context else None,

@@ -6,11 +6,12 @@ off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run
 
 import asyncio
 import struct
-import sys
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import WSMsgType, web
+
+from bridge.unsent import unsent_bytes
 
 CLOSE_GRACE_S: Final = 5.0
 """How long a client may take to read what is left for it, and to answer a close frame; then it is let go of."""
@@ -95,7 +96,7 @@ class ClientSocket(asyncio.Protocol):
         """What stands in line, here or in the kernel, and was not taken by the client's side."""
         if self._gone.is_set():
             return 0
-        return self._transport.get_write_buffer_size() + _unsent_bytes(self._descriptor)
+        return self._transport.get_write_buffer_size() + unsent_bytes(self._descriptor)
 
     @property
     def taken_bytes(self) -> int:
@@ -193,24 +194,3 @@ class ClientSocket(asyncio.Protocol):
 
 
 def _nothing(*_: object) -> None: ...
-
-
-if sys.platform == "linux":
-    from fcntl import ioctl
-
-    SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h
-
-    def _unsent_bytes(descriptor: int) -> int:
-        """What the kernel holds of a socket's output because the other side has no room for it, or gives no sign.
-
-        A connection whose other side is dead takes megabytes otherwise, for a quarter of an hour.
-        """
-        try:
-            return int.from_bytes(ioctl(descriptor, SIOCOUTQNSD, bytes(4)), sys.byteorder)
-        except OSError:
-            return 0
-else:
-
-    def _unsent_bytes(descriptor: int) -> int:
-        """Not told here: what the kernel has taken counts as taken by the client."""
-        return 0

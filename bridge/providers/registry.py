@@ -50,6 +50,11 @@ class Provider:
     ended_without_mark: EndedWithoutMark = "broken"
     """What a stream of a known dialect is whose body ended cleanly but without its mark."""
     max_connections: int = 1024
+    compat_path: str | None = None
+    """Its endpoint that is OpenAI's chat completions, where a model's name is all it takes to call that."""
+
+
+CHAT = "chat/completions"
 
 
 def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = "") -> Route:
@@ -58,9 +63,9 @@ def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = 
     return Route(validate_base_url(base_url, names | {"account_id"}), segments, whole, into)
 
 
-def plain(slug: str, base_url: str, credential: Credential) -> Provider:
+def plain(slug: str, base_url: str, credential: Credential, compat_path: str | None = None) -> Provider:
     """A provider all of whose endpoints go below one base. Raises ValueError for a bad base URL."""
-    return Provider(slug, base_url, credential, (_route(base_url),))
+    return Provider(slug, base_url, credential, (_route(base_url),), compat_path=compat_path)
 
 
 BEARER = Credential("authorization", "Bearer")
@@ -76,9 +81,16 @@ _BASETEN = "https://inference.baseten.co/v1"
 _BASETEN_MODEL = "https://model-{model}.api.baseten.co/production/predict"
 
 _ROWS: tuple[Provider, ...] = (
-    plain("openai", "https://api.openai.com/v1", BEARER),
-    plain("anthropic", "https://api.anthropic.com", _X_API_KEY),
-    plain("google-ai-studio", "https://generativelanguage.googleapis.com", Credential("x-goog-api-key")),
+    plain("openai", "https://api.openai.com/v1", BEARER, CHAT),
+    # OpenAI-shaped: platform.claude.com/docs/en/api/openai-sdk
+    plain("anthropic", "https://api.anthropic.com", _X_API_KEY, f"v1/{CHAT}"),
+    # OpenAI-shaped: ai.google.dev/gemini-api/docs/openai
+    plain(
+        "google-ai-studio",
+        "https://generativelanguage.googleapis.com",
+        Credential("x-goog-api-key"),
+        f"v1beta/openai/{CHAT}",
+    ),
     # Hosts: docs.cloud.google.com, "Generative AI on Vertex AI locations"; us, eu: also Anthropic's Vertex clients.
     Provider(
         "google-vertex-ai",
@@ -102,24 +114,36 @@ _ROWS: tuple[Provider, ...] = (
     # v1: developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility. A user's note says that models are
     # called as run/@cf/…, Cloudflare's pages show @cf/…: both are taken.
     Provider(
-        "workers-ai", _WORKERS_AI, BEARER, (_route(_WORKERS_AI, "v1", whole=True), _route(_WORKERS_AI, into="run"))
+        "workers-ai",
+        _WORKERS_AI,
+        BEARER,
+        (_route(_WORKERS_AI, "v1", whole=True), _route(_WORKERS_AI, into="run")),
+        compat_path=f"v1/{CHAT}",
     ),
-    plain("groq", "https://api.groq.com/openai/v1", BEARER),
-    plain("mistral", "https://api.mistral.ai", BEARER),
+    plain("groq", "https://api.groq.com/openai/v1", BEARER, CHAT),
+    plain("mistral", "https://api.mistral.ai", BEARER, f"v1/{CHAT}"),
     # The page counts /v1 to the base, its own examples do not, and v2 exists.
-    plain("cohere", "https://api.cohere.com", BEARER),
-    plain("deepseek", "https://api.deepseek.com", BEARER),
-    plain("perplexity-ai", "https://api.perplexity.ai", BEARER),
+    # OpenAI-shaped: docs.cohere.com/docs/compatibility-api
+    plain("cohere", "https://api.cohere.com", BEARER, f"compatibility/v1/{CHAT}"),
+    plain("deepseek", "https://api.deepseek.com", BEARER, CHAT),
+    plain("perplexity-ai", "https://api.perplexity.ai", BEARER, CHAT),
     plain("replicate", "https://api.replicate.com/v1", BEARER),
     # As Cloudflare documents it. Unverified: Hugging Face seems to have moved to router.huggingface.co.
     plain("huggingface", "https://api-inference.huggingface.co/models", BEARER),
-    plain("openrouter", "https://openrouter.ai/api/v1", BEARER),
-    plain("grok", "https://api.x.ai/v1", BEARER),
-    plain("cerebras", "https://api.cerebras.ai/v1", BEARER),
+    plain("openrouter", "https://openrouter.ai/api/v1", BEARER, CHAT),
+    plain("grok", "https://api.x.ai/v1", BEARER, CHAT),
+    plain("cerebras", "https://api.cerebras.ai/v1", BEARER, CHAT),
     # Host: docs.baseten.co/quickstart; the path below model-{id} is Cloudflare's. Unverified: that Baseten, whose own
     # form is `Api-Key`, takes Bearer there too, as Cloudflare says.
-    Provider("baseten", _BASETEN, BEARER, (_route(_BASETEN_MODEL, "model/{model}"), _route(_BASETEN))),
-    plain("parallel", "https://api.parallel.ai", _X_API_KEY),  # docs.parallel.ai/api-reference
+    Provider(
+        "baseten",
+        _BASETEN,
+        BEARER,
+        (_route(_BASETEN_MODEL, "model/{model}"), _route(_BASETEN)),
+        compat_path=CHAT,
+    ),
+    # docs.parallel.ai/api-reference; OpenAI-shaped: docs.parallel.ai/chat-api/chat-quickstart
+    plain("parallel", "https://api.parallel.ai", _X_API_KEY, CHAT),
     # The page counts /v1 to the base, but Cartesia's paths have none (github.com/cartesia-ai/cartesia-python).
     plain("cartesia", "https://api.cartesia.ai", _X_API_KEY),
     plain("elevenlabs", "https://api.elevenlabs.io", Credential("xi-api-key")),
@@ -135,7 +159,7 @@ _ROWS: tuple[Provider, ...] = (
     ),
     plain("ideogram", "https://api.ideogram.ai", Credential("api-key")),
     # In Cloudflare's client only, not among its pages.
-    plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER),
+    plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER, CHAT),
 )
 
 REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.slug: provider for provider in _ROWS})

@@ -14,7 +14,7 @@ import msgspec
 
 from bridge.errors import EndpointRefused, UnknownProvider
 from bridge.providers.endpoints import Target, below, check, filled, named_target, quoted, validate_base_url
-from bridge.providers.registry import ALIASES, BEARER, REGISTRY, EndedWithoutMark, Provider, Route, plain
+from bridge.providers.registry import ALIASES, BEARER, CHAT, REGISTRY, EndedWithoutMark, Provider, Route, plain
 
 
 def lookup(slug: str, providers: Mapping[str, Provider]) -> Provider:
@@ -107,7 +107,7 @@ def _custom(slug: str, base_url: str | None) -> Provider:
         raise ValueError(f"{quoted(slug)} is no built-in provider; a new one is called custom-NAME")
     if base_url is None:
         raise ValueError(f"{slug} needs a base_url")
-    return plain(slug, base_url, BEARER)
+    return plain(slug, base_url, BEARER, CHAT)
 
 
 def _moved(provider: Provider, base_url: str) -> Provider:

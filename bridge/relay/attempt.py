@@ -26,6 +26,8 @@ _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
 }
 """What a stream of this shape is called; a mislabelled one gets the first."""
 
+_NO_CONTENT: Final = 204
+
 
 class Attempt:
     """One try of one step. `run` once."""
@@ -99,16 +101,21 @@ class Attempt:
         self._deadlines.clear(Clock.CONNECT)
 
     async def _take(self, answer: Answer) -> Outcome | None:
-        head = b""
-        if 200 <= answer.status < 300:
+        head, is_good = b"", 200 <= answer.status < 300
+        if is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD":
             shape, head = await self._sniff(answer)
             if shape is not Shape.WHOLE:
-                label = _label(answer.content_type, shape)
-                decoder = decoder_for(shape, self._event.shared.max_item_bytes)
-                heading = self._heading(answer, label)
-                self._passage = Passage(self._event, self._chain, self._planned, answer, heading, decoder)
-                return await self._passage.run(head, last=self._go.last)
-        return self._judge(answer, await self._collect(answer, head))
+                return await self._pass_on(answer, shape, head)
+        body, is_all = await self._collect(answer, head, self._event.voice.whole_bytes if is_good else None)
+        if not is_all:
+            return await self._pass_on(answer, Shape.BYTES, body)
+        return self._judge(answer, body)
+
+    async def _pass_on(self, answer: Answer, shape: Shape, head: bytes) -> Outcome | None:
+        heading = self._heading(answer, _label(answer.content_type, shape))
+        decoder = decoder_for(shape, self._event.shared.max_item_bytes)
+        self._passage = Passage(self._event, self._chain, self._planned, answer, heading, decoder)
+        return await self._passage.run(head, last=self._go.last)
 
     async def _sniff(self, answer: Answer) -> tuple[Shape, bytes]:
         """What sort of body it is, and what had to be read of it to know."""
@@ -121,19 +128,26 @@ class Attempt:
             if shape is not None:
                 return shape, head
 
-    async def _collect(self, answer: Answer, head: bytes) -> bytes:
-        """The whole body of an answer in one piece, counted in the event's hold. Raises OutOfMemoryBudget."""
+    async def _collect(self, answer: Answer, head: bytes, most_bytes: int | None) -> tuple[bytes, bool]:
+        """An answer in one piece, counted in the event's hold, and whether that is all of it.
+
+        If not, it has more than `most_bytes`, and this is its beginning. Raises OutOfMemoryBudget.
+        """
+        if most_bytes is not None and answer.announced_bytes > most_bytes:
+            return head, False
         hold, body = self._event.hold, BytesIO()  # which hands over what it holds without a copy
         try:
             data = head or await self._read(answer)
             while data:
                 hold.add(len(data))
                 body.write(data)
+                if most_bytes is not None and body.tell() > most_bytes:
+                    return body.getvalue(), False
                 data = await self._read(answer)
         except BaseException:
             hold.give(body.tell())
             raise
-        return body.getvalue()
+        return body.getvalue(), True
 
     async def _read(self, answer: Answer) -> bytes:
         """One read of a body of which the client knows nothing yet: to break off here is to give no answer."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from bridge.config.gateways import Gateway
 from bridge.config.keys import StoredKey
 from bridge.errors import BridgeError, NotAllowed
+from bridge.policy import compat
 from bridge.policy.chain import StepPolicy
+from bridge.policy.gateway_tokens import without_tokens
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.relay.entry import Transport
@@ -67,6 +69,9 @@ def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
 
 
 def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
+    step = without_tokens(step, gateway)
+    if step.provider == compat.SLUG:
+        step = compat.routed(step, ground.providers)
     provider = lookup(step.provider, ground.providers)
     _check_allowed(provider, ground, gateway)
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)

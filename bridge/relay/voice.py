@@ -19,6 +19,10 @@ class Voice(Protocol):
     """
 
     @property
+    def whole_bytes(self) -> int | None:
+        """How long a good answer in one piece may be; a longer one is passed on as it comes. None: as long as it is."""
+
+    @property
     def is_full(self) -> bool:
         """Whether what was said stands in line: then wait for `drained` before the provider is read on."""
 
@@ -66,6 +70,8 @@ class Sink(Protocol):
 
 class FrameVoice:
     """Speaks in frames on a socket that other events share."""
+
+    whole_bytes = None
 
     def __init__(self, event_id: bytes, sink: Sink, *, compat: bool) -> None:
         """`event_id` is raw JSON."""

@@ -30,6 +30,7 @@ class ServerSettings:
     memory_budget_bytes: int = 2_147_483_648
     max_sockets: int = 10_000
     handshake_timeout: int = 10_000
+    keep_alive_timeout: int = 75_000
     ping_interval: int = 20_000
     peer_timeout: int = 60_000
     slow_client_timeout: int = 60_000
@@ -43,6 +44,9 @@ class ServerSettings:
     cache_file_bytes: int = 1_073_741_824
     metrics: bool = True
     metrics_token: TokenReference | None = None
+    log_path: Path | None = None
+    log_payload_bytes: int = 65_536
+    log_days: int = 30
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -80,7 +84,8 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
     _Row("max_buffered_bytes", 268_435_456, _BYTES, "What one socket may hold in memory before reading for it pauses."),
     _Row("memory_budget_bytes", 2_147_483_648, _BYTES, "What all sockets together may hold in memory."),
     _Row("max_sockets", 10_000, _COUNT, "How many client sockets one process takes."),
-    _Row("handshake_timeout", 10_000, _MS, "How long a client may take to send its handshake."),
+    _Row("handshake_timeout", 10_000, _MS, "How long a client may take to send its handshake or its first request."),
+    _Row("keep_alive_timeout", 75_000, _MS, "How long an HTTP connection may be idle between two requests."),
     _Row("ping_interval", 20_000, _MS, "After how long without anything from the client it is pinged."),
     _Row("peer_timeout", 60_000, _MS, "After how long without a sign of life a client counts as gone."),
     _Row("slow_client_timeout", 60_000, _MS, "How long a client may take nothing while frames wait for it."),
@@ -116,6 +121,14 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         TokenReferenceKind(),
         "What readers of /metrics present (`env:`, `file:` or `sha256:`). Without it only this machine may read.",
     ),
+    _Row("log_path", None, File(), "The file (SQLite) of the request log, one row per event. Not set: no such log."),
+    _Row(
+        "log_payload_bytes",
+        65_536,
+        Number(0, 10_000_000, "bytes"),
+        "How much of a request's body, and of an answer's, a row of the request log holds. 0: nothing.",
+    ),
+    _Row("log_days", 30, Number(0, 36_500, "days"), "How long a row of the request log is kept. 0: as long as it may."),
     _Row(
         "log_format",
         "auto",

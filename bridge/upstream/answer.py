@@ -49,6 +49,12 @@ class Answer(ABC):
         value = next((value for name, value in self.headers if name == "content-type"), "")
         return value.partition(";")[0].strip().lower()
 
+    @property
+    def announced_bytes(self) -> int:
+        """How long the body is going to be; 0 when that is not told."""
+        length = next((value for name, value in self.headers if name == "content-length"), "")
+        return int(length) if length.isdecimal() else 0
+
     @cached_property
     def public_headers(self) -> dict[str, str]:
         return public_headers(self.headers)

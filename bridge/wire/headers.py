@@ -18,6 +18,9 @@ _OURS: Final = {"host", "content-length", "expect", "accept-encoding", "cf-cache
 _NOT_FORWARDED: Final = _HOP_BY_HOP | _OURS
 _NOT_FORWARDED_PREFIXES: Final = (SETTING_PREFIX, "proxy-", "sec-websocket-")
 
+_OF_THE_WAY_HERE: Final = {"cookie", "forwarded", "origin", "referer", "via", "x-real-ip"}
+_OF_THE_WAY_HERE_PREFIXES: Final = ("access-control-", "sec-fetch-", "x-forwarded-")
+
 _LONGEST_WRITTEN: Final = 8
 """How many bytes of JSON one byte of headers may take: a control character takes six, a pretty printer some more."""
 
@@ -70,6 +73,32 @@ def checked(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
             raise BadField(f"{where}.{name[:64]}: a header's value may not hold CR, LF or NUL")
         out[name.lower()] = value
     return out
+
+
+def of_request(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
+    """The headers of an HTTP request: names in lower case, repeated ones joined (RFC 9110, section 5.3).
+
+    Raises BadField for a value that is no UTF-8.
+    """
+    joined: dict[str, str] = {}
+    for given, value in headers:
+        name = given.lower()
+        if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
+            raise BadField(f"{where}.{name[:64]}: the value is no UTF-8")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def without_the_way_here(headers: Mapping[str, str]) -> dict[str, str]:
+    """Without what a browser and the proxies before us say of themselves: the provider is not called by them.
+
+    No cookie that a client has can be the provider's, for none of those is passed on.
+    """
+    return {
+        name: value
+        for name, value in headers.items()
+        if name not in _OF_THE_WAY_HERE and not name.startswith(_OF_THE_WAY_HERE_PREFIXES)
+    }
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:

@@ -218,7 +218,11 @@ def _method(given: Given, where: str) -> str:
     asked = text_in(given.method, where, "method")
     if asked is None:
         return "POST"
-    method = asked.upper()
+    check_method(asked.upper(), f"{where}.method")
+    return asked.upper()
+
+
+def check_method(method: str, where: str) -> None:
+    """Raises BadField."""
     if not _METHOD.fullmatch(method) or method in _NO_METHODS:
-        raise BadField(f"{where}.method: {asked[:32]!r} is no method that a provider can be called with")
-    return method
+        raise BadField(f"{where}: {method[:32]!r} is no method that a provider can be called with")

@@ -1,0 +1,104 @@
+"""A client's connection while it is HTTP: aiohttp's, and told of what that keeps to itself."""
+
+import asyncio
+import logging
+from typing import Final, Protocol, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from bridge.errors import BadMessage, InternalError
+from bridge.http_errors import error_response
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long an idle client whose time is over may take to read what is left for it."""
+
+log = logging.getLogger("bridge.server")
+
+
+class Listener(Protocol):
+    """Whoever answers the request at hand."""
+
+    def on_room(self) -> None:
+        """The client has taken most of what stood in line."""
+
+    def on_gone(self) -> None:
+        """The connection is lost."""
+
+
+class Connection(RequestHandler):
+    """What is no HTTP is answered with the bridge's own body, and not logged with all it held.
+
+    Strangers have `patience_s` to come up with a request that somebody says `welcome` to.
+    """
+
+    __slots__ = ("_patience", "_patience_s", "listener")
+
+    def __init__(
+        self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, patience_s: float, idle_s: float
+    ) -> None:
+        """`idle_s` is how long it may be silent between two requests."""
+        super().__init__(manager, loop=loop, keepalive_timeout=idle_s, auto_decompress=False)
+        self._patience_s = patience_s
+        self._patience: asyncio.TimerHandle | None = None
+        self.listener: Listener | None = None
+
+    def welcome(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def part(self, grace_s: float) -> None:
+        """It is to close, once what stands in line is taken; for that it has so long."""
+        self.welcome()
+        if self.transport is not None:
+            self._patience = self._loop.call_later(grace_s, self.transport.abort)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._patience = self._loop.call_later(self._patience_s, cast("asyncio.Transport", transport).abort)
+        super().connection_made(transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.on_room()
+
+    def eof_received(self) -> None:
+        """Who closes its half has left. asyncio's way would be to wait until all that stands in line is taken."""
+        if self.listener is not None and self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.welcome()
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.on_gone()
+
+    # What aiohttp calls.
+
+    def force_close(self) -> None:
+        if self.transport is not None and self.transport.get_write_buffer_size():
+            self.part(CLOSE_GRACE_S)
+        super().force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size:
+            raise ConnectionError("an answer has begun, so no other can be given")
+        log.debug("a request failed in aiohttp: %s", type(exc).__name__)
+        known = BadMessage("the request cannot be read as HTTP") if status == 400 else InternalError("internal error")
+        response = error_response(known)
+        response.force_close()
+        return response
+
+
+def connection_of(request: web.BaseRequest) -> Connection:
+    assert isinstance(request.protocol, Connection)
+    return request.protocol

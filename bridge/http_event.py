@@ -1,0 +1,135 @@
+"""One HTTP request as one event: its body read, its steps run, its answer given."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from typing import Final
+
+from aiohttp import web
+
+from bridge.errors import BadMessage, BridgeError, ClientError, Draining, TooLarge
+from bridge.http_errors import BodyTooSlow
+from bridge.http_reply import Reply
+from bridge.http_voice import HttpVoice
+from bridge.relay.budget import Budget, Hold
+from bridge.relay.event import Shared
+from bridge.relay.event_relay import OFF_LOOP_BYTES, EventRelay
+from bridge.relay.plan import Ground
+from bridge.settings.server import ServerSettings
+from bridge.wire.messages import Create, Refused
+
+Ask = Callable[[bytes], Create | Refused]
+"""What a body asks for, with all that is known of the request but that. Pure: it may run in a thread."""
+
+_LEAST_BYTES: Final = 16_384
+"""What must come of a body in the time that a silent client is waited for, if that is not all of it."""
+
+
+class HttpEvent:
+    """`run` once, in the request's own task."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        ground: Ground,
+        server: ServerSettings,
+        shared: Shared,
+        memory: Budget,
+        more_headers: Mapping[str, str],
+    ) -> None:
+        """`more_headers` go out with the answer, whichever it is."""
+        self._request = request
+        self._ground = ground
+        self._server = server
+        self._shared = shared
+        self._more_headers = more_headers
+        self._hold = Hold(Budget(server.max_buffered_bytes, "this request", memory))
+        self._reply = Reply(request, server.slow_client_timeout / 1000)
+        self._relay: EventRelay | None = None
+
+    async def run(self, ask: Ask) -> web.StreamResponse:
+        try:
+            relay, asked = await self._begin(ask)
+            if isinstance(asked, Refused):
+                relay.refuse(asked.error)
+            else:
+                await relay.run()
+        except ConnectionError:
+            pass  # the client left before it had asked for anything
+        finally:
+            self._hold.drop()
+        return self._reply.release()
+
+    def drain(self) -> None:
+        self._reply.leave()
+
+    def end_events(self) -> None:
+        if self._relay is not None:
+            self._relay.cancel(Draining("the bridge is shutting down"))
+        else:
+            self._reply.abort()  # while its body is still on the way
+
+    def recheck(self) -> None:
+        """Also while its body is on the way: then it is seen when its steps are planned."""
+        try:
+            self._ground.live()
+        except ClientError as error:
+            if self._relay is not None:
+                self._relay.cancel(error)
+
+    async def _begin(self, ask: Ask) -> tuple[EventRelay, Create | Refused]:
+        """Raises ConnectionError."""
+        try:
+            body = await self._body()
+            asked = ask(body) if len(body) < OFF_LOOP_BYTES else await asyncio.to_thread(ask, body)
+        except BridgeError as error:
+            asked = Refused(error.bare(), None, owned=True)
+        create = asked if isinstance(asked, Create) else Create(asked.event_id, [], [])
+        name = create.event_id
+        voice = HttpVoice(self._reply, str(name.key) if name else None, self._more_headers)
+        raw = name.raw if name else None
+        self._relay = EventRelay(create, raw, self._ground, self._shared, voice, self._hold, _nothing)
+        self._reply.cancel = self._relay.cancel
+        return self._relay, asked
+
+    async def _body(self) -> bytes:
+        """All of it, counted in the event's hold.
+
+        Raises TooLarge, OutOfMemoryBudget, BodyTooSlow, BadMessage for wrong framing, ConnectionError.
+        """
+        content, most = self._request.content, self._server.max_message_bytes
+        if (self._request.content_length or 0) > most:
+            raise self._too_large()
+        try:
+            if content.is_eof():
+                return self._counted(content.read_nowait())
+            if self._request.headers.get("Expect", "").lower() == "100-continue":
+                self._reply.invite()
+            return await self._rest(BytesIO())
+        except web.RequestPayloadError as error:
+            raise BadMessage(f"the body is framed wrongly: {error}") from None
+
+    async def _rest(self, body: BytesIO) -> bytes:
+        content, most = self._request.content, self._server.max_message_bytes
+        while not content.at_eof():
+            before = body.tell()
+            try:
+                async with asyncio.timeout(self._server.peer_timeout / 1000):
+                    while not content.at_eof() and body.tell() < before + _LEAST_BYTES:
+                        body.write(self._counted(await content.readany()))
+            except TimeoutError:
+                raise BodyTooSlow("the request's body does not come on") from None
+            if body.tell() > most:
+                raise self._too_large()
+        return body.getvalue()
+
+    def _counted(self, data: bytes) -> bytes:
+        self._hold.add(len(data))
+        return data
+
+    def _too_large(self) -> TooLarge:
+        self._reply.leave()
+        return TooLarge(f"the body has more than {self._server.max_message_bytes} bytes; no longer one is taken")
+
+
+def _nothing() -> None: ...

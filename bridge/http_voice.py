@@ -1,0 +1,87 @@
+"""An event as an HTTP answer: the provider's own bytes, and ours in the place of frames but in the headers."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from bridge.errors import BridgeError
+from bridge.http_reply import Reply
+from bridge.relay.record import Heading
+from bridge.relay.voice import Metadata
+from bridge.wire.carriers import BYTES, Carrier
+from bridge.wire.frames import error_body
+
+LONGEST_WHOLE_BYTES: Final = 8 << 20
+
+_OF_THE_PROVIDERS_ORIGIN: Final = {
+    "alt-svc",
+    "clear-site-data",
+    "nel",
+    "report-to",
+    "reporting-endpoints",
+    "strict-transport-security",
+}
+"""They speak of the host that sends them, and would be taken for ours."""
+
+
+class HttpVoice:
+    """Speaks on one request's reply."""
+
+    whole_bytes: Final = LONGEST_WHOLE_BYTES
+
+    def __init__(self, reply: Reply, event_id: str | None, more_headers: Mapping[str, str]) -> None:
+        """`event_id` as the client gave it, if it did; `more_headers` go out with every answer."""
+        self._reply = reply
+        self._event_id = event_id
+        self._more_headers = more_headers
+        self.say = reply.write
+        self.drained = reply.drained
+
+    @property
+    def is_full(self) -> bool:
+        return self._reply.is_full
+
+    def carrier(self, *, raw: bool) -> Carrier:
+        return BYTES
+
+    def open(self, heading: Heading, metadata: Metadata, held: list[bytes]) -> None:
+        self._reply.begin(heading.status, self._headers(heading, metadata), held)
+
+    def encoded(self, body: bytes, content_type: str, *, raw: bool) -> bytes:
+        return body
+
+    def answer(self, heading: Heading, metadata: Metadata, encoded: bytes, error: BridgeError | None) -> None:
+        self._reply.send(heading.status, self._headers(heading, metadata), encoded)
+
+    def refuse(self, metadata: Metadata, error: BridgeError) -> None:
+        headers = [("content-type", "application/json"), *self._own_headers(metadata)]
+        if error.retry_after_ms is not None:
+            headers.append(("retry-after", str(math.ceil(error.retry_after_ms / 1000))))
+        self._reply.send(error.status, headers, error_body(error))
+
+    def done(self, metadata: Metadata) -> None:
+        self._reply.finish()
+
+    def fail(self, metadata: Metadata, error: BridgeError) -> None:
+        if self._reply.has_begun:
+            self._reply.cut()
+        else:
+            self.refuse(metadata, error)
+
+    def _headers(self, heading: Heading, metadata: Metadata) -> list[tuple[str, str]]:
+        theirs = (heading.headers or {}).items()
+        return [*(pair for pair in theirs if _may_pass(pair[0])), *self._own_headers(metadata)]
+
+    def _own_headers(self, metadata: Metadata) -> Iterator[tuple[str, str]]:
+        log_id = str(metadata["logId"])
+        event_id = log_id if self._event_id is None else self._event_id.encode().decode("latin-1")
+        yield "cf-aig-step", str(metadata["step"])
+        yield "cf-aig-log-id", log_id
+        yield "cf-aig-request-id", log_id
+        yield "cf-aig-event-id", event_id
+        yield "cf-aig-cache-status", str(metadata["cacheStatus"])
+        yield from self._more_headers.items()
+
+
+def _may_pass(name: str) -> bool:
+    return name not in _OF_THE_PROVIDERS_ORIGIN and not name.startswith(("access-control-", "cf-aig-"))

@@ -1,0 +1,83 @@
+"""The OpenAI-shaped front: a body whose `model` names the provider too, and what becomes of it there.
+
+Source: developers.cloudflare.com/ai-gateway/usage/chat-completion.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import orjson
+
+from bridge.errors import BadField
+from bridge.providers import Provider, lookup
+from bridge.wire.json_text import without_lone_surrogates
+from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
+from bridge.wire.steps import Step
+
+SLUG: Final = "compat"
+_ENDPOINT: Final = "chat/completions"
+
+
+class _Asked(msgspec.Struct):
+    model: msgspec.Raw = ABSENT
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
+def routed(step: Step, providers: Mapping[str, Provider]) -> Step:
+    """The same step at the provider that its model names; of the body all but that name stays as it is.
+
+    Raises BadField, UnknownProvider.
+    """
+    path, mark, query = step.endpoint.removeprefix("/").partition("?")
+    if path.removeprefix("v1/") != _ENDPOINT:
+        raise BadField(f"endpoint: {SLUG} has {_ENDPOINT} and nothing else")
+    text, span = _read(step.body)
+    slug, slash, model = (string_in(span) if type_of(span) is JsonType.STRING else "").partition("/")
+    if not slash:
+        raise BadField("model: expected PROVIDER/MODEL, such as openai/gpt-4o-mini")
+    provider = lookup(slug, providers)
+    if provider.compat_path is None:
+        raise BadField(
+            f"model: {provider.slug} has no OpenAI-shaped endpoint that follows from a model's name; "
+            f"call its own API, as provider {provider.slug}"
+        )
+    at = _place(span, text)
+    rest = step.body[at + memoryview(span).nbytes :]
+    return msgspec.structs.replace(
+        step,
+        provider=provider.slug,
+        endpoint=provider.compat_path + mark + query,
+        body=b"".join((step.body[:at], orjson.dumps(model), rest)),
+    )
+
+
+def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
+    """A copy of the body that keeps all in its place, and the span of its `model`, which is a view of that."""
+    try:
+        try:
+            return _decoded(body)
+        except msgspec.DecodeError:
+            return _decoded(without_lone_surrogates(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadField(f"the body is no JSON object: {error}") from None
+
+
+def _decoded(body: bytes) -> tuple[bytearray, msgspec.Raw]:
+    text = bytearray(body)
+    return text, _asked.decode(text).model
+
+
+def _place(span: msgspec.Raw, text: bytearray) -> int:
+    """Where in `text` the span begins: where what is changed there changes it. Other places may look the same."""
+    view = memoryview(span)
+    wanted, first = bytes(view), view[0]
+    at = text.find(wanted)
+    while True:
+        text[at] = 0
+        if view[0] != first:
+            return at
+        text[at] = first
+        at = text.find(wanted, at + 1)

@@ -1,0 +1,54 @@
+"""Tokens of a gateway where a provider's key would be: taken as what they are, and kept from every provider."""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote
+
+import msgspec
+
+from bridge.config.gateways import Gateway, authenticate
+from bridge.errors import BadField
+from bridge.providers import REGISTRY
+from bridge.redact import is_secret_name
+from bridge.wire.steps import Step
+
+KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header for provider in REGISTRY.values())})
+"""Where the providers' SDKs put their key."""
+
+
+def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
+    """The name of the token that an SDK presents as its provider's key; `headers` with lower-case names."""
+    found = (authenticate(gateway, _bare(headers[name])) for name in sorted(KEY_HEADERS & headers.keys()))
+    return next((name for name in found if name is not None), None)
+
+
+def without_tokens(step: Step, gateway: Gateway) -> Step:
+    """The step as a provider may see it. Raises BadField for a token in the URL, where it cannot be taken out."""
+    if gateway.is_open:
+        return step
+    _check_query(step.endpoint, gateway)
+    tokens = {
+        name
+        for name, value in step.provider_headers.items()
+        if is_secret_name(name) and authenticate(gateway, _bare(value)) is not None
+    }
+    if not tokens:
+        return step
+    kept = {name: value for name, value in step.provider_headers.items() if name not in tokens}
+    return msgspec.structs.replace(step, provider_headers=kept)
+
+
+def _check_query(endpoint: str, gateway: Gateway) -> None:
+    query = endpoint.partition("?")[2]
+    for pair in query.split("&") if query else ():
+        name, _, value = pair.partition("=")
+        if is_secret_name(name) and authenticate(gateway, unquote(value)) is not None:
+            raise BadField(
+                f"endpoint: {name[:64]} in the query is a token of the gateway, which no provider may see; "
+                "send it as header cf-aig-authorization"
+            )
+
+
+def _bare(value: str) -> str:
+    """Without the scheme that may stand before it."""
+    return value.strip().rpartition(" ")[2]

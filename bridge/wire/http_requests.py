@@ -1,0 +1,76 @@
+"""What an HTTP request asks for: the steps in its body, or the one that it is itself (PROTOCOL.md, "HTTP too")."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import orjson
+
+from bridge.errors import BridgeError, TooLarge
+from bridge.settings.step import StepSettings, from_headers
+from bridge.wire.client_text import ClientText
+from bridge.wire.event_id import EventId, check_length, first_event_id
+from bridge.wire.headers import check_size, forwarded, without_the_way_here
+from bridge.wire.messages import Create, Refused
+from bridge.wire.steps import Limits, Request, Step, StepReader, check_method
+
+EVENT_ID_HEADER: Final = "cf-aig-event-id"
+
+_span = msgspec.json.Decoder(msgspec.Raw)
+
+
+def steps_in(body: bytes, headers: Mapping[str, str], defaults: StepSettings, limits: Limits) -> Create | Refused:
+    """The body is a step, a list of them, or a chain; `headers` (lower-case names) hold settings for all of them."""
+    event_id = None
+    try:
+        event_id = _event_id_in(headers)
+        text = ClientText(body, _span.decode, "the body is no JSON")
+        request = Request(text.value, limits.max_steps)
+        event_id = first_event_id((request.event_id, *request.step_event_ids), text.as_written) or event_id
+        text.check_size(limits)
+        reader = StepReader(text.as_written, limits)
+        settings = from_headers(defaults, headers, "headers", reader.warnings)
+        return Create(event_id, reader.read(request, settings), reader.warnings)
+    except BridgeError as error:
+        return Refused(error.bare(), event_id, owned=True)
+    except RecursionError:
+        return Refused(TooLarge("the body nests too deep to be read"), event_id, owned=True)
+
+
+def step_of(
+    body: bytes,
+    headers: Mapping[str, str],
+    defaults: StepSettings,
+    limits: Limits,
+    *,
+    method: str,
+    provider: str,
+    endpoint: str,
+) -> Create | Refused:
+    """The request is the step: `endpoint` with its query as it stands in the URL, `headers` with lower-case names."""
+    event_id, warnings = None, list[str]()
+    try:
+        event_id = _event_id_in(headers)
+        check_method(method, "method")
+        check_size(headers, limits.max_headers, limits.max_header_bytes, "headers")
+        step = Step(
+            provider=provider,
+            endpoint=endpoint,
+            method=method,
+            headers=dict(headers),
+            provider_headers=forwarded(without_the_way_here(headers)),
+            body=body,
+            settings=from_headers(defaults, headers, "headers", warnings),
+        )
+        return Create(event_id, [step], warnings)
+    except BridgeError as error:
+        return Refused(error.bare(), event_id, owned=True)
+
+
+def _event_id_in(headers: Mapping[str, str]) -> EventId | None:
+    """Raises BadField."""
+    key = headers.get(EVENT_ID_HEADER)
+    if key is None:
+        return None
+    check_length(key)
+    return EventId(key, orjson.dumps(key))
