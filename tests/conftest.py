@@ -13,7 +13,7 @@ import pytest
 
 from tests.clock import ClockLoop
 
-pytest_plugins = ["pytester", "bridge.pytest_plugin", "tests.redis_server"]
+pytest_plugins = ["pytester", "bridge.pytest_plugin", "tests.redis_server", "tests.wall"]
 
 IN_CI = bool(os.environ.get("BRIDGE_CI"))
 """Then what is missing is a failure, for the CI script installs it; the recordings one has, or has not."""

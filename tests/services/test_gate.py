@@ -15,9 +15,7 @@ from tests.clock import advance, turns, until
 from tests.harness import Client, Frame, config_of, connected, running
 from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 from tests.stage import ROLE, WHOLE, said, step
-from tests.wall import NOON_S, Wall, wall
-
-__all__ = ["wall"]
+from tests.wall import NOON_S, Wall
 
 OPEN = "[gateways.gateway]\n"
 

@@ -10,9 +10,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from bridge.storage.rate_counts import RateCounts
-from tests.wall import NOON_S, Wall, wall
-
-__all__ = ["wall"]
+from tests.wall import NOON_S, Wall
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)

@@ -1,0 +1,129 @@
+"""Limits that several bridges share through a real Redis, and what becomes of them without it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Frame, connected, running
+from tests.provider_script import JSON, Plays, ScriptedProvider, answers
+from tests.redis_server import RedisServer
+from tests.services.test_gate import OPEN, House, budget, code, config_of, costing
+from tests.wall import Wall
+
+pytestmark = pytest.mark.needs("redis-server")
+
+RATE = OPEN + "rate_limiting_limit = 40\nrate_limiting_interval = 3600\n"
+
+
+@asynccontextmanager
+async def bridges(text: str, folder: Path, redis: RedisServer, *plays: Sequence[Plays]) -> AsyncIterator[list[House]]:
+    """One for each of the lists of plays."""
+    config = f'[server]\nredis_url = "{redis.url}"\n{text}'
+    async with AsyncExitStack() as stack:
+        houses = []
+        for each in plays:
+            provider = ScriptedProvider(*each)
+            server = await stack.enter_async_context(running(config_of(config, folder), provider))
+            client = await stack.enter_async_context(connected(server))
+            houses.append(House(server, provider, client, folder))
+        yield houses
+
+
+@pytest.mark.parametrize("technique", ["fixed", "sliding"])
+async def test_many_events_at_several_bridges_do_not_pass_one_limit(tmp_path: Path, redis: RedisServer, technique: str):
+    text = RATE + f'rate_limiting_technique = "{technique}"'
+    async with bridges(text, tmp_path, redis, [answers()] * 40, [answers()] * 40) as (one, other):
+        codes = [*await one.codes(30), *await other.codes(30)]
+        assert (codes.count(None), codes.count(2003)) == (40, 20)
+
+
+async def test_a_refusal_tells_when_the_shared_window_has_room(tmp_path: Path, redis: RedisServer, wall: Wall):
+    text = RATE.replace("= 40", "= 1")
+    wall.advance(600)
+    async with bridges(text, tmp_path, redis, [answers()], []) as (one, other):
+        await one.call()
+        assert (await other.call())["error"]["retryAfterMs"] == 3_000_001
+
+
+async def test_a_shared_sliding_window_tells_so_too(tmp_path: Path, redis: RedisServer):
+    """It begins with its first hit, and moves by Redis's own clock."""
+    text = RATE.replace("= 40", "= 1") + 'rate_limiting_technique = "sliding"'
+    async with bridges(text, tmp_path, redis, [answers()], []) as (one, other):
+        await one.call()
+        assert 3_500_000 < (await other.call())["error"]["retryAfterMs"] <= 3_600_001
+
+
+async def test_what_one_bridge_spends_another_has_not(tmp_path: Path, redis: RedisServer, wall: Wall):
+    async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.6), costing(0.6)], [costing(0.1)]) as (one, other):
+        assert [code(await one.call()) for _ in range(2)] == [None, None]
+        frame = await settled(other, 2041)
+        assert frame["error"]["retryAfterMs"] == 43_200_001
+        wall.advance(43_200)
+        assert code(await other.call()) is None
+
+
+async def settled(house: House, expected: int) -> Frame:
+    """What is spent reaches Redis a moment after its event's end; until then it is reserved."""
+    while True:
+        frame = await house.call()
+        assert code(frame) == expected
+        if frame["error"]["retryAfterMs"] != 1000:
+            return frame
+
+
+async def test_what_one_reserves_another_may_not_spend(tmp_path: Path, redis: RedisServer, wall: Wall):
+    gate = asyncio.Event()
+    slow = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"cost":0.1}}'], content_type=JSON)
+    async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.5), slow], [costing(0.1)]) as (one, other):
+        await one.call()
+        running_ = await one.begin()
+        await one.calls(2)
+        assert code(await other.call()) == 2041
+        gate.set()
+        assert code(await one.end(running_)) is None
+        while code(await other.call()) is not None:
+            pass
+
+
+async def test_a_budget_outlives_the_bridges_that_drew_on_it(tmp_path: Path, redis: RedisServer, wall: Wall):
+    async with bridges(OPEN + budget(), tmp_path, redis, [costing(1.0)]) as (one,):
+        await one.call()
+    async with bridges(OPEN + budget(), tmp_path, redis, []) as (other,):
+        frame = await other.call()
+        assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, 43_200_001)
+
+
+async def test_without_redis_each_goes_on_from_what_it_knew_and_tells_what_was_spent_when_it_is_back(
+    tmp_path: Path, redis: RedisServer, wall: Wall
+):
+    free = [answers()] * 10_000
+    async with bridges(
+        OPEN + budget(), tmp_path, redis, [costing(0.3), costing(0.1), costing(0.3)], [costing(0.5), *free]
+    ) as (one, other):
+        for house in (one, other, one):
+            await house.call()
+        redis.freeze()
+        assert [code(await one.call()) for _ in range(2)] == [None, 2041]
+        redis.thaw()
+        while code(await other.call()) is None:  # until it has heard of it
+            pass
+        assert (await settled(other, 2041))["error"]["retryAfterMs"] == 43_200_001
+
+
+async def test_without_redis_requests_are_counted_alone(tmp_path: Path, redis: RedisServer, wall: Wall):
+    text = RATE.replace("= 40", "= 2")
+    async with bridges(text, tmp_path, redis, [answers()] * 4, [answers()] * 2) as (one, other):
+        assert [code(await one.call()) for _ in range(3)] == [None, None, 2003]
+        redis.kill()
+        assert [code(await other.call()) for _ in range(3)] == [None, None, 2003]
+        redis.start()
+
+
+async def test_a_bridge_whose_redis_never_was_there_has_its_limits(tmp_path: Path, redis: RedisServer, wall: Wall):
+    redis.kill()
+    text = RATE.replace("= 40", "= 2") + budget()
+    async with bridges(text, tmp_path, redis, [costing(1.0)]) as (one,):
+        assert [code(await one.call()) for _ in range(3)] == [None, 2041, 2003]
