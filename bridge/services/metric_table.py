@@ -111,5 +111,30 @@ BREAKERS: Final = _alone(
     "provider",
     "state",
 )
+CACHE_LOOKUPS: Final = _alone(
+    "counter",
+    "bridge_cache_lookups_total",
+    "Calls for which the cache was on. `result`: hit, joined (one in flight), miss.",
+    "result",
+)
+CACHE_BYTES: Final = _alone("gauge", "bridge_cache_bytes", "What answers that the cache holds take in memory.")
+CACHE_EVICTIONS: Final = _alone("counter", "bridge_cache_evictions_total", "Answers that made room for others.")
+CACHE_FAULTS: Final = _alone(
+    "counter", "bridge_cache_faults_total", "How often the cache's file or Redis was of no use."
+)
+LOG_DROPPED: Final = _alone(
+    "counter",
+    "bridge_log_dropped_total",
+    "Events that were to have a row in the request log and have none: its file was full, slow, locked or broken.",
+)
+LOG_WAITING: Final = _alone("gauge", "bridge_log_waiting", "Events whose row in the request log is not written yet.")
+SPANS: Final = _alone(
+    "counter", "bridge_spans_total", "Spans that were sent, refused by their collector, or dropped before it.", "result"
+)
+REDIS_LOST: Final = _alone("gauge", "bridge_redis_lost", "Processes that go without the Redis of `redis_url` now.")
+REDIS_LOSSES: Final = _alone("counter", "bridge_redis_losses_total", "How often Redis was lost.")
+REDIS_FAILED: Final = _alone(
+    "counter", "bridge_redis_failed_calls_total", "Commands that failed, or were not tried, for Redis was lost."
+)
 DRAINING: Final = _alone("gauge", "bridge_draining", "Processes that are shutting down.")
 PROCESSES: Final = _alone("gauge", "bridge_processes", "Processes that serve.", "version")

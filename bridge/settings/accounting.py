@@ -13,6 +13,8 @@ import orjson
 from bridge.settings.kinds import OutOfRangeError, refusal
 
 MAX_METADATA_ENTRIES: Final = 5
+MAX_METADATA_CHARS: Final = 1024
+"""Of a name, and of a text: Cloudflare names no bound, but an event carries them to its end."""
 _RESERVED: Final = {"cf.user_id"}
 
 Metadata = dict[str, str | int | float | bool]
@@ -59,18 +61,21 @@ class CustomCosts:
 class MetadataEntries:
     """The kind of `Metadata`: of more than five entries the first five count, and values that are objects do not."""
 
-    wants: str = f"an object of at most {MAX_METADATA_ENTRIES} entries, each a string, a number or a boolean"
+    wants: str = (
+        f"an object of at most {MAX_METADATA_ENTRIES} entries, each a string, a number or a boolean, "
+        f"of at most {MAX_METADATA_CHARS} characters"
+    )
 
     def accept(self, value: object) -> Metadata:
         if not isinstance(value, Mapping):
             raise refusal(value, self.wants)
         kept = {
-            str(name): entry
+            str(name)[:MAX_METADATA_CHARS]: entry[:MAX_METADATA_CHARS] if isinstance(entry, str) else entry
             for name, entry in value.items()
             if isinstance(entry, str | int | float | bool) and name not in _RESERVED
         }
         first = dict(list(kept.items())[:MAX_METADATA_ENTRIES])
-        if len(first) != len(value):
+        if first != value:
             raise OutOfRangeError(str(refusal(value, self.wants)), first)
         return first
 

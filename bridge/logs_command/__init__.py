@@ -1,0 +1,1 @@
+"""The command line's `bridge logs`: what it takes (`commands`, `asking`), and what it shows (`listing`, `telling`)."""

@@ -1,0 +1,80 @@
+"""What tokens cost at given rates. Pure arithmetic, in US dollars.
+
+Input counts its cached tokens (`bridge.wire.usage`), so those come off it where they have a rate of their own.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from bridge.settings.accounting import CustomCost
+from bridge.wire.usage import Usage
+
+DIGITS: Final = 12
+"""Behind the point; what is smaller is a float's noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """US dollars per token. Once the input is longer than a tier's start, that tier's price is every token's."""
+
+    usd: float
+    tiers: tuple[tuple[int, float], ...] = ()
+    """Starts, in tokens of the input, with their prices; in rising order."""
+
+    def at(self, input_tokens: int) -> float:
+        usd = self.usd
+        for start, dearer in self.tiers:
+            if input_tokens > start:
+                usd = dearer
+        return usd
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """A model's. None is a price that is not known, for a cache the input's."""
+
+    input: Rate | None
+    output: Rate | None
+    cache_read: Rate | None = None
+    cache_write: Rate | None = None
+    request_usd: float = 0.0
+    """For the request itself, whatever its tokens."""
+
+
+def rates_of(custom: CustomCost) -> Rates:
+    """Of a custom cost that is given per token."""
+    return Rates(
+        _rate(custom.per_token_in),
+        _rate(custom.per_token_out),
+        _rate(custom.per_cache_read_token),
+        _rate(custom.per_cache_write_token),
+    )
+
+
+def _rate(usd: float | None) -> Rate | None:
+    return None if usd is None else Rate(usd)
+
+
+def custom_usd(custom: CustomCost, usage: Usage | None) -> float | None:
+    """None where it is given per token, and no tokens were told."""
+    if custom.total_cost is not None:
+        return custom.total_cost
+    return usage_usd(rates_of(custom), usage)
+
+
+def usage_usd(rates: Rates, usage: Usage | None) -> float | None:
+    """None where the counts, or a rate that they need, are not known: a guess is no cost, and 0 would be one."""
+    if usage is None or usage.input_tokens is None or rates.input is None:
+        return None
+    length, written_out = usage.input_tokens, usage.output_tokens or 0
+    if written_out and rates.output is None:
+        return None
+    read, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
+    usd = rates.request_usd + max(length - read - written, 0) * rates.input.at(length)
+    if read:
+        usd += read * (rates.cache_read or rates.input).at(length)
+    if written:
+        usd += written * (rates.cache_write or rates.input).at(length)
+    if rates.output is not None:
+        usd += written_out * rates.output.at(length)
+    return round(usd, DIGITS)

@@ -1,0 +1,154 @@
+"""An event's row in the request log: what it is made of, and what has to be taken out of it first."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from bridge import redact
+from bridge.config.keys import AwsKey, StoredKey
+from bridge.relay.entry import Entry, Sent
+from bridge.storage.request_schema import Row
+from bridge.upstream.exchange import secrets_of_header, secrets_of_url
+from bridge.upstream.tape_redaction import NOTHING, Known, masked
+
+MAX_CHARS: Final = 2048
+"""Of a text that comes from outside and has no bound of its own."""
+MAX_KEPT: Final = 256
+"""Credentials, names and paths that came of late, which need not be taken apart anew. They stay in memory alone."""
+
+Pairs = tuple[tuple[str, str], ...]
+
+_is_secret_name = lru_cache(MAX_KEPT)(redact.is_secret_name)
+_path = lru_cache(MAX_KEPT)(redact.url)
+
+
+def row_of(entry: Entry) -> Row:
+    """Takes some microseconds, and more the longer the bodies are."""
+    cost, bodies, known = entry.cost, entry.bodies, _known_of(entry.sent)
+    tokens_in, tokens_out, tokens_cached, tokens_cache_write = _tokens(entry)
+    return Row(
+        id=entry.log_id,
+        created_at=entry.created_at_ns // 1_000_000,
+        account=entry.account[:MAX_CHARS],
+        gateway=entry.gateway,
+        token=entry.token or None,
+        request_type=entry.transport,
+        event_id=str(entry.event_id),
+        provider=entry.provider,
+        model=entry.model,
+        method=entry.method,
+        path=entry.path and _path(entry.path[:MAX_CHARS]),
+        step=entry.step,
+        status_code=entry.status,
+        success=entry.success,
+        cached=entry.cached,
+        duration=round(entry.duration_ms, 3),
+        first_answer=_rounded(entry.first_answer_ms),
+        added=_rounded(entry.added_ms),
+        chunks=entry.chunks,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        tokens_cached=tokens_cached,
+        tokens_cache_write=tokens_cache_write,
+        cost=None if cost is None else cost.usd,
+        cost_source=None if cost is None else cost.source,
+        cost_estimated=cost is not None and cost.estimated,
+        byok=entry.byok_alias,
+        code=entry.code,
+        reason=entry.reason and _shown(entry.reason, known),
+        metadata=_json(entry.settings.metadata),
+        attempts=_json([_attempt(each, known) for each in entry.attempts]),
+        warnings=_json(entry.warnings),
+        request_content_type=entry.request_content_type[:MAX_CHARS] or None,
+        request_size=entry.request_bytes,
+        request_head_complete=bodies is not None and len(bodies.request) == entry.request_bytes,
+        response_content_type=entry.answer_content_type[:MAX_CHARS] or None,
+        response_size=entry.answer_bytes,
+        response_head_complete=bodies is not None and len(bodies.answer) == entry.answer_bytes,
+        request_head=None if bodies is None else _text(masked(bodies.request, known)),
+        response_head=None if bodies is None else _text(masked(bodies.answer, known)),
+    )
+
+
+def storable(row: Row) -> Row:
+    """The same row without what SQLite takes in no text: half a character, which a header may hold."""
+    return Row._make(value.encode(errors="replace").decode() if isinstance(value, str) else value for value in row)
+
+
+def weight(entry: Entry) -> int:
+    """About how many bytes of memory it holds."""
+    held = 4096 + 512 * len(entry.attempts) + len(entry.path or "")
+    if entry.bodies is not None:
+        held += len(entry.bodies.request) + len(entry.bodies.answer)
+    if entry.sent is not None:
+        held += len(entry.sent.query) + sum(map(len, entry.sent.headers.values()))
+    return held
+
+
+def _tokens(entry: Entry) -> tuple[int | None, int | None, int | None, int | None]:
+    """In, out, and of those in what was read from the provider's cache and written to it."""
+    if entry.cached:
+        return 0, 0, None, None  # no provider was asked for any
+    if (usage := entry.usage) is None:
+        return None, None, None, None
+    return usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)
+
+
+def _json(value: object) -> str | None:
+    try:
+        return orjson.dumps(value).decode() if value else None
+    except TypeError:  # half a character, or a number that is too long for it
+        return json.dumps(value)
+
+
+def _text(body: bytes) -> str | bytes:
+    """As text, where it is one; it may have been cut inside a character."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        is_cut = error.reason == "unexpected end of data"
+        return body[: error.start].decode() if is_cut else body
+
+
+def _attempt(attempt: dict[str, object], known: Known) -> dict[str, object]:
+    return attempt | {"reason": _shown(str(attempt["reason"]), known)} if "reason" in attempt else attempt
+
+
+def _shown(reason: str, known: Known) -> str:
+    """It may be what a provider said."""
+    said = reason[:MAX_CHARS].encode(errors="replace")
+    return redact.text(known.hidden_in(said).decode(errors="replace"))
+
+
+# The secrets that went out with a request: a provider may tell them back.
+
+
+def _known_of(sent: Sent | None) -> Known:
+    if sent is None:
+        return NOTHING
+    secret = tuple(pair for pair in sent.headers.items() if _is_secret_name(pair[0]))
+    return _known(secret, sent.query, sent.key)
+
+
+@lru_cache(MAX_KEPT)
+def _known(headers: Pairs, query: str, key: StoredKey | None) -> Known:
+    return Known(_secrets(headers, query, key))
+
+
+def _secrets(headers: Pairs, query: str, key: StoredKey | None) -> Iterator[str]:
+    for name, value in headers:
+        yield from secrets_of_header(name, value)
+    yield from secrets_of_url(f"?{query}")
+    match key.secret if key else None:
+        case str() as secret:
+            yield secret
+        case AwsKey(secret_access_key=secret, session_token=token):
+            yield secret
+            yield token or ""

@@ -1,0 +1,158 @@
+"""Makes rows of events and writes them, and deletes old ones. All of it may take its time: it is a thread's work."""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from bridge.relay.entry import Entry
+from bridge.services.journal_rows import row_of, storable
+from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_log import Bound, RequestLog
+from bridge.storage.request_reader import first_id
+from bridge.storage.request_schema import Row
+
+log = logging.getLogger("bridge.requests")
+
+ROWS_AT_A_STRETCH: Final = 8
+PAUSE_S: Final = 0.000_02
+"""After so many rows. To give the interpreter's lock away for an instant is not enough: the loop, which may wait for
+it, needs some microseconds to wake, and to wait for its turn it would take five milliseconds.
+"""
+RETRY_S: Final = 1.0
+"""After a failure."""
+LOOK_S: Final = 60.0
+"""How often it is looked whether rows have become too old."""
+
+_DAY_MS: Final = 86_400_000
+_OF_ROWS: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    ValueError,
+)
+"""What is wrong with a row, and not with the file."""
+
+
+class JournalWriter:
+    """Owns the file. Its methods belong to one thread, its attributes may be read by any."""
+
+    def __init__(self, path: Path, keep_days: int = 0) -> None:
+        """`keep_days` of 0 keeps rows for ever. Raises LogUnusable."""
+        self.lost = 0
+        """Rows that could not be made, or not be written."""
+        self.is_failing = False
+        """The file cannot be written at the moment; it has been said."""
+        self.closing = threading.Event()
+        """Set by another thread: what fails now is not tried again."""
+        self._path = path
+        self._keep_ms = keep_days * _DAY_MS
+        self._file: RequestLog | None = RequestLog(path)
+        self._surplus: dict[str, int] = {}  # how many rows the gateways may have that may have more
+        self._looks_at = 0.0
+        self._stopped: set[str] = set()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Returns when they are written, however long the file cannot be; or at once when it is closing."""
+        rows = list(self._rows(entries))
+        bounds = {entry.gateway: Bound(entry.log_rows, entry.log_strategy == "STOP_INSERTING") for entry in entries}
+        while not self._append(rows, bounds):
+            if self.closing.wait(RETRY_S):
+                self.lost += len(rows)
+                return
+        self._surplus |= {name: bound.rows for name, bound in bounds.items() if bound.rows and not bound.stops}
+
+    def tidy(self) -> bool:
+        """Delete a few rows that are too many or too old. Whether there may be more of them."""
+        if self.is_failing or self._file is None:
+            return False
+        try:
+            self._surplus = {name: most for name, most in self._surplus.items() if self._file.delete_oldest(name, most)}
+            return bool(self._surplus) or self._delete_old(self._file)
+        except sqlite3.Error as error:
+            self._fail(error)
+            return False
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _rows(self, entries: Iterable[Entry]) -> Iterator[Row]:
+        for number, entry in enumerate(entries):
+            if number % ROWS_AT_A_STRETCH == 0:
+                time.sleep(PAUSE_S)
+            try:
+                yield row_of(entry)
+            except Exception as error:
+                self._lose(error)
+
+    def _append(self, rows: Sequence[Row], bounds: Mapping[str, Bound]) -> bool:
+        """Whether they need not be tried again."""
+        try:
+            self._tell_stopped(self._opened().append(rows, bounds), bounds)
+        except _OF_ROWS:
+            return self._append_each(rows, bounds)
+        except (sqlite3.Error, LogUnusable) as error:
+            self._fail(error)
+            return False
+        self._recover()
+        return True
+
+    def _append_each(self, rows: Sequence[Row], bounds: Mapping[str, Bound]) -> bool:
+        """One of them is in the way of all: they go in one by one, and that one changed or not at all."""
+        for row in rows:
+            try:
+                self._opened().append([storable(row)], bounds)
+            except _OF_ROWS as error:
+                self._lose(error)
+            except (sqlite3.Error, LogUnusable) as error:
+                self._fail(error)
+                self._lose(error)
+        return True
+
+    def _opened(self) -> RequestLog:
+        """The file; opened anew after a failure, and when it was moved away: who would find what goes into it?"""
+        if self._file is not None and self._file.is_gone():
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._file = RequestLog(self._path)
+        return self._file
+
+    def _delete_old(self, file: RequestLog) -> bool:
+        if not self._keep_ms or time.monotonic() < self._looks_at:
+            return False
+        if file.delete_before(first_id(time.time_ns() // 1_000_000 - self._keep_ms)):
+            return True
+        self._looks_at = time.monotonic() + LOOK_S
+        return False
+
+    # What is said, each once until it changes.
+
+    def _fail(self, error: Exception) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if not self.is_failing:
+            self.is_failing = True
+            log.warning("the request log cannot be written, and of events that wait too long no row is kept: %s", error)
+
+    def _recover(self) -> None:
+        if self.is_failing:
+            self.is_failing = False
+            log.warning("the request log is written again")
+
+    def _lose(self, error: Exception) -> None:
+        if not self.lost:
+            log.error("an event has no row in the request log", exc_info=error)
+        self.lost += 1
+
+    def _tell_stopped(self, stopped: Mapping[str, int], bounds: Mapping[str, Bound]) -> None:
+        for gateway in stopped.keys() - self._stopped:
+            log.warning("no more rows in the request log for gateway %s: it has %s", gateway, bounds[gateway].rows)
+        self._stopped = (self._stopped - bounds.keys()) | stopped.keys()
