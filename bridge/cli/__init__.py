@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from bridge import __version__
-from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, terms
+from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
 from bridge.cli.replaying import replay as replay_command
 from bridge.tapes.commands import app as tapes_commands
 
@@ -102,7 +102,7 @@ def serve(
     if replay is None and any((pace != 1.0, ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
         raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
     how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
-    raise typer.Exit(serving.serve(config, flags, serving.Tapes(record, replay, how)))
+    raise typer.Exit(serving.serve(config, flags, Tapes(record, replay, how)))
 
 
 @app.command()

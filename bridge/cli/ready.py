@@ -1,5 +1,6 @@
 """How `bridge serve` says that it serves, and where, or why it cannot."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -38,3 +39,10 @@ def announce(base: str, config: Config) -> None:
     except OSError:
         # Else Python fails once more, when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def settle() -> None:
+    """What lives now lives long: the collector is to look at the rest only."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -6,6 +6,7 @@ Everything heavy is imported once it is wanted: the command line has other comma
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
@@ -28,6 +29,16 @@ class Terms(TypedDict):
     matching: "Matching"
     exhausted: "Exhausted"
     faults: "list[Fault]"
+
+
+@dataclass(frozen=True, slots=True)
+class Tapes:
+    """The folders to record to and to replay from; with both, what is replayed is recorded."""
+
+    record: Path | None
+    replay: Path | None
+    how: Terms
+    """How to replay."""
 
 
 def terms(

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bridge import __version__
-from bridge.cli.ready import CannotServe, announce, listening
+from bridge.cli.ready import CannotServe, announce, listening, settle
 from bridge.config import Config, ConfigError, Problem
 from bridge.listening import Listeners, url_of
 from bridge.oserror import reason_of
@@ -62,3 +62,4 @@ def _ready(url: str, config: Config) -> None:
     log.info("supervising", extra={"fields": told})
     for note in config.notes:
         log.warning(note)
+    settle()
