@@ -1,4 +1,4 @@
-"""The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`.
+"""The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`, `logs`.
 
 What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
 for another's imports.
@@ -16,6 +16,7 @@ import typer
 from bridge import __version__
 from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
 from bridge.cli.replaying import replay as replay_command
+from bridge.logs_command.commands import app as logs_commands
 from bridge.tapes.commands import app as tapes_commands
 
 app: Final = typer.Typer(
@@ -176,3 +177,4 @@ def demo(
 
 app.command()(replay_command)
 app.add_typer(tapes_commands, name="tapes")
+app.add_typer(logs_commands, name="logs")
