@@ -1,7 +1,11 @@
 """The services that a configuration asks for, put together, and taken down in the opposite order."""
 
+import asyncio
+import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,15 +13,20 @@ from bridge.config import Config, ConfigError, Problem
 from bridge.policy.breaker import Breakers
 from bridge.policy.ledger import Ledger
 from bridge.relay.services import Pricer, Services
-from bridge.services import cache
+from bridge.services import cache, journal, readings
 from bridge.services.cache import ResponseCache
 from bridge.services.gate import LimitsGate
 from bridge.services.gate_local import LocalRates, LocalSpendings
 from bridge.services.google_tokens import GoogleTokens
+from bridge.services.journal import Journal
 from bridge.services.keys import StoredKeys
 from bridge.services.metrics import Metrics
+from bridge.services.price_list import PriceList
+from bridge.services.pricer import PricerOfEvents
+from bridge.services.traces import MISSING, Traces
 from bridge.storage import cache_file
 from bridge.storage.cache_answer import Store
+from bridge.storage.request_file import LogUnusable
 from bridge.storage.tallies import Tally
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
@@ -36,14 +45,21 @@ async def services_of(config: Config, shared: Path | None = None) -> AsyncIterat
         tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
         stack.push_async_callback(tokens.aclose)
         meter = _meter(config, shared, stack)
-        observers = (meter,) if meter else ()
+        log = await _journal(config, stack)
+        traces = _traces(config, stack)
+        responses = await _cache(config, store, stack)
+        if meter is not None:
+            _watch(meter, log, traces, responses, store)
+        pricer = PricerOfEvents(await asyncio.to_thread(_price_list))
         yield Services(
-            gate=await _gate(store, None, stack),
-            cache=await _cache(config, store, stack),
+            gate=await _gate(store, pricer, stack),
+            cache=responses,
             breakers=await _breakers(store, stack),
             keys=StoredKeys(tokens),
+            pricer=pricer,
             meter=meter,
-            observers=observers,
+            observers=tuple(observer for observer in (meter, log, traces) if observer is not None),
+            payload_bytes=config.server.log_payload_bytes if log else 0,
         )
 
 
@@ -111,6 +127,52 @@ def _meter(config: Config, shared: Path | None, stack: AsyncExitStack) -> Metric
     if shared is not None:
         meter.publish_often()
     return meter
+
+
+async def _journal(config: Config, stack: AsyncExitStack) -> Journal | None:
+    path = config.server.log_path
+    if path is None:
+        return None
+    try:
+        return await stack.enter_async_context(journal.opened(path, config.server.log_days))
+    except LogUnusable as error:
+        raise _unusable("log_path", str(error)) from None
+
+
+def _price_list() -> PriceList | None:
+    """Of the extra `cost`, where it is installed; a quarter of a second's work."""
+    try:
+        return PriceList()
+    except ImportError:
+        return None
+
+
+def _traces(config: Config, stack: AsyncExitStack) -> Traces:
+    traces = Traces(os.environ)
+    asking = [name for name, gateway in config.gateways.items() if gateway.otel]
+    if asking or traces.everywhere:
+        try:
+            traces.start()
+        except ImportError:
+            if asking:
+                raise _unusable(f"gateways.{asking[0]}.otel", MISSING) from None
+            logging.getLogger("bridge.traces").warning("OTEL_EXPORTER_OTLP_ENDPOINT is set: %s", MISSING)
+        except ValueError as error:
+            raise _unusable("OTEL_EXPORTER_OTLP_…", str(error)) from None
+    stack.push_async_callback(traces.close)
+    return traces
+
+
+def _watch(
+    meter: Metrics, log: Journal | None, traces: Traces, responses: ResponseCache | None, store: "SharedStore | None"
+) -> None:
+    meter.watch(traces.readings)
+    if log is not None:
+        meter.watch(log.readings)
+    if responses is not None:
+        meter.watch(partial(readings.of_cache, responses))
+    if store is not None:
+        meter.watch(partial(readings.of_redis, store))
 
 
 def _unusable(key: str, why: str) -> ConfigError:

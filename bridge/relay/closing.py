@@ -59,6 +59,7 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
         sent=Sent(step.provider_headers, step.endpoint.partition("?")[2], tried.key) if step and tried else None,
         log_rows=gateway.log_rows,
         log_strategy=gateway.log_strategy,
+        otel=gateway.otel,
         warnings=record.warnings,
     )
 

@@ -1,7 +1,8 @@
 """An event's entry as observers get it, with what a test wants different."""
 
-from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from bridge.relay.entry import Entry
 from bridge.settings.step import StepSettings
@@ -43,9 +44,13 @@ _ENTRY = Entry(
     traceparent="",
     bodies=None,
     warnings=[],
+    sent=None,
+    log_rows=0,
+    log_strategy="DELETE_OLDEST",
+    otel=(),
 )
 
 
 def entry(**changes: Any) -> Entry:
     """Of an answer in one piece, changed so."""
-    return replace(_ENTRY, **changes)
+    return msgspec.structs.replace(_ENTRY, **changes)

@@ -1,0 +1,138 @@
+"""One collector of spans: a bounded queue before it, the SDK's thread that empties it, and what became of all.
+
+Needs the extra `otel`.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from bridge.services.spans import weight
+
+log = logging.getLogger("bridge.traces")
+
+# What they have to say of a collector that does not answer they say of every batch; we say it once.
+logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICAL)
+
+MOST_SPANS: Final = 4096
+MOST_BYTES: Final = 32 << 20
+"""What their bodies may take besides."""
+BATCH: Final = 512
+LINGER_MS: Final = 1000
+"""How long a span waits for others to be sent with."""
+TIMEOUT_S: Final = 5.0
+"""How long the collector may take for a batch."""
+CLOSING_S: Final = 3.0
+"""How long the end of the process waits for what has not been sent."""
+
+
+class Collector:
+    """Counts spans: `sent`, `refused` by the collector, `dropped` because too many waited."""
+
+    def __init__(self, name: str, exporter: SpanExporter, *, most_spans: int = MOST_SPANS) -> None:
+        """`name` is for the log. Owns the exporter."""
+        self._exporter = _Watched(name, exporter)
+        self._most_spans = most_spans
+        self._put_spans = self._put_bytes = 0
+        self.dropped = 0
+        self._processor = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=2 * most_spans,  # never full: `put` looks before
+            schedule_delay_millis=LINGER_MS,
+            max_export_batch_size=min(BATCH, most_spans),
+            export_timeout_millis=TIMEOUT_S * 1000,
+        )
+
+    @property
+    def sent(self) -> int:
+        return self._exporter.sent
+
+    @property
+    def refused(self) -> int:
+        return self._exporter.refused
+
+    def put(self, spans: Sequence[ReadableSpan]) -> None:
+        """Does not block."""
+        watched, size = self._exporter, sum(map(weight, spans))
+        has_room = self._put_spans + len(spans) - watched.taken_spans <= self._most_spans
+        if not has_room or self._put_bytes + size - watched.taken_bytes > MOST_BYTES:
+            self.dropped += len(spans)
+            return
+        self._put_spans += len(spans)
+        self._put_bytes += size
+        for span in spans:
+            self._processor.on_end(span)
+
+    async def close(self) -> None:
+        """Send what waits, for at most `CLOSING_S`; what is left then is given up."""
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        if self._exporter.is_lost:
+            self._exporter.give_up()
+
+        def shut_down() -> None:
+            self._processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK has no types there
+            with suppress(RuntimeError):  # the loop did not wait for us
+                loop.call_soon_threadsafe(ended.set)
+
+        # A daemon, and not the loop's own pool: nobody is to wait for a collector that hangs, not even at exit.
+        threading.Thread(target=shut_down, name="bridge-traces-end", daemon=True).start()
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await ended.wait()
+        except TimeoutError:
+            self._exporter.give_up()
+
+
+class _Watched(SpanExporter):
+    """The exporter as its thread calls it: what it says is counted, and logged when it changes."""
+
+    def __init__(self, name: str, exporter: SpanExporter) -> None:
+        self._name = name
+        self._exporter = exporter
+        self._has_ended = False
+        self.is_lost = False
+        """The last batch was not taken."""
+        self.sent = self.refused = self.taken_spans = self.taken_bytes = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        size = sum(map(weight, spans))
+        result = SpanExportResult.FAILURE if self._has_ended else self._exported(spans)
+        self.taken_spans += len(spans)
+        self.taken_bytes += size
+        if result is SpanExportResult.SUCCESS:
+            self.sent += len(spans)
+        else:
+            self.refused += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        if not self._has_ended:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Called from any thread: what is being sent is not tried again, and the rest not at all."""
+        self._has_ended = True
+        self._exporter.shutdown()
+
+    def _exported(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        try:
+            result = self._exporter.export(spans)
+        except Exception:
+            log.exception("spans could not be exported for a reason that nobody expected")
+            result = SpanExportResult.FAILURE
+        was_lost, self.is_lost = self.is_lost, result is not SpanExportResult.SUCCESS
+        if self.is_lost and not was_lost:
+            log.warning(
+                "spans are lost: their collector does not take them", extra={"fields": {"collector": self._name}}
+            )
+        elif was_lost and not self.is_lost:
+            fields = {"collector": self._name, "lost": self.refused}
+            log.info("the collector of spans takes them again", extra={"fields": fields})
+        return result

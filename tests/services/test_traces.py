@@ -1,0 +1,380 @@
+"""Spans of events, as a collector gets them from a running bridge."""
+
+import asyncio
+import json  # not orjson: half a character is to be sent, too
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+
+from bridge.config import ConfigError
+from bridge.config.otel import OtelExporter
+from bridge.policy.trace_context import TraceContext
+from bridge.services import spans, traces
+from bridge.services.collector import Collector
+from bridge.services.exporting import Exporting
+from bridge.services.otlp_json import JsonExporter
+from tests.clock import turns
+from tests.harness import config_of, connected, running
+from tests.provider_script import Plays, ScriptedProvider, answers, streams
+from tests.services.entries import entry
+from tests.services.otlp_receiver import Receiver, free_port, receiving
+from tests.services.test_metrics import of, scraped
+from tests.stage import DONE, FINISH, ROLE, USAGE, WHOLE, said, step
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+OTHER_TRACE, OTHER_SPAN = "1" * 32, "2" * 16
+TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+def config_for(receiver: Receiver, more: str = "") -> str:
+    return f'[[gateways.gateway.otel]]\nurl = "{receiver.url}"\n{more}\n'
+
+
+async def traced(
+    folder: Path,
+    request: Any,
+    *plays: Plays,
+    more: str = "",
+    handshake: Mapping[str, str] | None = None,
+) -> Receiver:
+    """What the collector got of one event."""
+    provider = ScriptedProvider(*plays)
+    async with receiving() as receiver:
+        async with (
+            running(config_of(config_for(receiver, more), folder), provider) as server,
+            connected(server, headers=handshake or {}) as client,
+        ):
+            await client.socket.send_str(json.dumps({"type": "universal.create", "request": request, "eventId": "a"}))
+            await client.until_last("a")
+        return receiver
+
+
+@pytest.mark.parametrize("content_type", ["json", "protobuf"])
+async def test_an_event_is_a_span_and_each_attempt_a_child_of_it(tmp_path: Path, content_type: str) -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider(
+        answers(b'{"error":{"message":"slow down"}}', status=429), streams(ROLE, gate, said("a"), FINISH, USAGE, DONE)
+    )
+    async with receiving() as receiver:
+        config = config_of(config_for(receiver, f'content_type = "{content_type}"'), tmp_path)
+        async with running(config, provider) as server, connected(server) as client:
+            await client.create([step(), step("groq")], eventId="a")
+            await turns(100)
+            gate.set()
+            last = (await client.until_last("a"))[-1]["metadata"]
+    [event] = receiver.events
+    failed, answered = receiver.attempts
+    assert event.span.name == "chat small"
+    assert event.attributes == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "groq",
+        "gen_ai.model.provider": "groq",
+        "gen_ai.request.model": "small",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.time_to_first_chunk": pytest.approx(last["durationMs"] / 1000, abs=0.1),
+        "gen_ai.usage.input_tokens": 3,
+        "gen_ai.usage.output_tokens": 2,
+        "server.address": "api.groq.com",
+        "server.port": 443,
+        "http.response.status_code": 200,
+        "bridge.gateway": "gateway",
+        "bridge.event_id": "a",
+        "bridge.log_id": last["logId"],
+        "bridge.step": "1",
+        "bridge.transport": "websocket",
+        "bridge.cached": False,
+    }
+    assert not event.failed
+    assert event.parent_id == ""
+    assert event.resource["service.name"] == "universal-bridge"
+    assert event.span.kind == type(event.span).SPAN_KIND_CLIENT
+    assert {failed.trace_id, answered.trace_id} == {event.trace_id}
+    assert {failed.parent_id, answered.parent_id} == {event.span_id}
+    assert failed.attributes == {
+        "gen_ai.provider.name": "openai",
+        "bridge.step": "0",
+        "bridge.attempt": 0,
+        "http.response.status_code": 429,
+        "error.type": "429",
+    }
+    assert failed.failed
+    assert "slow down" in failed.span.status.message
+    assert not answered.failed
+    times = [event.span, failed.span, failed.span, answered.span, answered.span, event.span]
+    instants = [
+        span.end_time_unix_nano if at in {2, 4, 5} else span.start_time_unix_nano for at, span in enumerate(times)
+    ]
+    assert instants == sorted(instants)
+    assert (instants[-1] - instants[0]) / 1e6 == pytest.approx(last["durationMs"], abs=1)
+
+
+async def test_a_failed_event_says_why(tmp_path: Path) -> None:
+    refused = answers(b'{"error":{"message":"Incorrect API key provided: sk-abcdefghijklmnopqrstuvwx"}}', status=401)
+    receiver = await traced(tmp_path, step(), refused)
+    [event] = receiver.events
+    assert event.failed
+    assert event.attributes["error.type"] == "401"
+    assert event.attributes["http.response.status_code"] == 401
+    assert "abcdefghijkl" not in event.span.status.message
+    receiver = await traced(tmp_path, step("nobody"))
+    [event] = receiver.spans
+    assert event.attributes["error.type"] == "2008"
+    assert "gen_ai.provider.name" not in event.attributes
+
+
+@pytest.mark.parametrize(
+    ("headers", "config", "handshake", "expected"),
+    [
+        ({"cf-aig-otel-trace-id": OTHER_TRACE}, {}, {}, (OTHER_TRACE, "")),
+        (
+            {"cf-aig-otel-trace-id": OTHER_TRACE, "cf-aig-otel-parent-span-id": OTHER_SPAN},
+            {},
+            {"traceparent": TRACEPARENT},
+            (OTHER_TRACE, OTHER_SPAN),
+        ),
+        ({}, {"otelTraceId": OTHER_TRACE, "otelParentSpanId": OTHER_SPAN}, {}, (OTHER_TRACE, OTHER_SPAN)),
+        (
+            {},
+            {},
+            {"cf-aig-otel-trace-id": OTHER_TRACE, "cf-aig-otel-parent-span-id": OTHER_SPAN},
+            (OTHER_TRACE, OTHER_SPAN),
+        ),
+        ({"traceparent": TRACEPARENT}, {}, {}, (TRACE, SPAN)),
+        ({}, {}, {"traceparent": TRACEPARENT}, (TRACE, SPAN)),
+        (
+            {"Traceparent": TRACEPARENT},
+            {},
+            {"traceparent": f"00-{OTHER_TRACE}-{OTHER_SPAN}-01"},
+            (TRACE, SPAN),
+        ),
+    ],
+    ids=[
+        "trace",
+        "both before traceparent",
+        "config",
+        "handshake's",
+        "step's header",
+        "handshake's header",
+        "step first",
+    ],
+)
+async def test_an_event_belongs_to_the_trace_that_its_client_names(
+    tmp_path: Path,
+    headers: Mapping[str, str],
+    config: Mapping[str, str],
+    handshake: Mapping[str, str],
+    expected: tuple[str, str],
+) -> None:
+    request = {**step(**config)}
+    request["headers"] = {**request["headers"], **headers}
+    receiver = await traced(tmp_path, request, streams(*WHOLE), handshake=handshake)
+    [event], [attempt] = receiver.events, receiver.attempts
+    assert (event.trace_id, event.parent_id) == expected
+    assert (attempt.trace_id, attempt.parent_id) == (expected[0], event.span_id)
+
+
+async def test_a_trace_that_is_not_sampled_is_left_alone(tmp_path: Path) -> None:
+    request = step() | {"headers": {"traceparent": f"00-{TRACE}-{SPAN}-00"}}
+    assert (await traced(tmp_path, request, streams(*WHOLE))).spans == []
+
+
+async def test_the_provider_gets_the_traceparent_that_a_step_brings_and_no_other(tmp_path: Path) -> None:
+    for headers, expected in (({"traceparent": TRACEPARENT}, TRACEPARENT), ({}, None)):
+        provider = ScriptedProvider(streams(*WHOLE))
+        handshake = {"traceparent": f"00-{OTHER_TRACE}-{OTHER_SPAN}-01"}
+        async with (
+            running(config_of("", tmp_path), provider) as server,
+            connected(server, headers=handshake) as client,
+        ):
+            await client.call({"eventId": "a", **step(), "headers": headers})
+        [request] = provider.played
+        assert request.headers.get("traceparent") == expected
+
+
+async def test_metadata_are_attributes_but_cannot_pass_for_ours(tmp_path: Path) -> None:
+    metadata = {"team": "bridges", "paid": True, "seats": 3, "gen_ai.usage.cost": 0, "bridge.gateway": "forged"}
+    receiver = await traced(tmp_path, step(metadata=metadata), streams(*WHOLE))
+    [event] = receiver.events
+    found = event.attributes
+    assert (found["team"], found["paid"], found["seats"]) == ("bridges", True, 3)
+    assert found["bridge.gateway"] == "gateway"
+    assert "gen_ai.usage.cost" not in found
+
+
+async def test_what_cannot_be_sent_costs_no_other_span(tmp_path: Path) -> None:
+    """Half a character, and an integer of more than 64 bits, are more than OTLP can carry."""
+    for content_type in ("json", "protobuf"):
+        request = step(metadata={"big": 2**80, "small": -1}) | {"query": {"model": "x" * 5000 + "\ud800"}}
+        receiver = await traced(tmp_path, request, streams(*WHOLE), more=f'content_type = "{content_type}"')
+        [event] = receiver.events
+        assert (event.attributes["big"], event.attributes["small"]) == (str(2**80), -1)
+        assert len(event.attributes["gen_ai.request.model"]) <= spans.MAX_CHARS
+
+
+async def test_the_collectors_headers_are_sent(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("Bearer of-good-news\n")
+    (tmp_path / "key").write_text("let-me-in")
+    more = 'authorization = "file:secret"\nheaders = { x-team = "bridges", x-api-key = "file:key" }\n'
+    for content_type in ("json", "protobuf"):
+        receiver = await traced(tmp_path, step(), streams(*WHOLE), more=f'{more}content_type = "{content_type}"')
+        [headers] = receiver.headers
+        assert headers["authorization"] == "Bearer of-good-news"
+        assert (headers["x-team"], headers["x-api-key"]) == ("bridges", "let-me-in")
+
+
+async def test_payloads_are_attributes_where_they_are_collected_and_redacted(tmp_path: Path) -> None:
+    key = "sk-abcdefghijklmnopqrstuvwx"
+    request = step() | {"query": {"model": "small", "messages": [{"content": f"my key is {key}"}]}}
+    server = f'[server]\nlog_path = "{tmp_path}/log.sqlite"\n'
+    for collected in (True, False):
+        async with receiving() as receiver:
+            config = config_of(server + config_for(receiver), tmp_path)
+            provider = ScriptedProvider(answers(b'{"choices":[]}'))
+            async with running(config, provider) as bridge, connected(bridge) as client:
+                asked = request | {"config": {"collectLogPayload": collected}}
+                await client.create(asked, eventId="a")
+                await client.until_last("a")
+        [event] = receiver.events
+        if collected:
+            assert "my key is" in event.attributes["gen_ai.prompt_json"]
+            assert key not in event.attributes["gen_ai.prompt_json"]
+            assert event.attributes["gen_ai.completion_json"] == '{"choices":[]}'
+        else:
+            assert not event.attributes.keys() & {"gen_ai.prompt_json", "gen_ai.completion_json"}
+
+
+async def test_the_environments_collector_gets_the_spans_of_every_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=bridges")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "my-bridge")
+        provider = ScriptedProvider(streams(*WHOLE))
+        async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
+            await client.call({"eventId": "a", **step()})
+    [event] = receiver.events
+    assert event.resource["service.name"] == "my-bridge"
+    assert receiver.headers[0]["x-team"] == "bridges"
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+def test_the_environment_can_turn_them_off(off: Mapping[str, str]) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    assert traces.Traces(environ).everywhere
+    assert not traces.Traces(environ | off).everywhere
+
+
+async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("bridge.services.otlp_json.PAUSE_S", 0.001)
+    receiver = Receiver(free_port())
+    async with running(config_of(config_for(receiver), tmp_path), ScriptedProvider(streams(*WHOLE))) as server:
+        async with connected(server) as client:
+            await client.call({"eventId": "a", **step()})
+        for collector in traces_of(server)._all():
+            await asyncio.to_thread(collector._processor.force_flush)
+            collector.put(spans_of_one())
+            await asyncio.to_thread(collector._processor.force_flush)
+        samples = await scraped(server)
+    assert of(samples, "bridge_spans_total") == {"bridge_spans_total[result=refused]": 4}
+    said = [record.getMessage() for record in caplog.records if record.name == "bridge.traces"]
+    assert said == ["spans are lost: their collector does not take them"]
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with receiving(400) as receiver:
+        collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0))
+        for _ in range(2):
+            collector.put(spans_of_one())
+            await asyncio.to_thread(collector._processor.force_flush)
+        assert (collector.refused, collector.sent, collector.dropped) == (2, 2, 0)
+        await collector.close()
+    assert [record.getMessage() for record in caplog.records if record.name == "bridge.traces"] == [
+        "spans are lost: their collector does not take them",
+        "the collector of spans takes them again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "requests", "sent"), [([503, 429], 3, 2), ([503] * 9, 3, 0), ([400], 1, 0), ([301], 1, 0)]
+)
+async def test_what_may_pass_later_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, statuses: list[int], requests: int, sent: int
+) -> None:
+    monkeypatch.setattr("bridge.services.otlp_json.PAUSE_S", 0.001)
+    async with receiving(*statuses) as receiver:
+        collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0))
+        collector.put(spans_of_one())
+        await collector.close()
+        assert (len(receiver.headers), collector.sent) == (requests, sent)
+
+
+async def test_only_so_many_spans_wait() -> None:
+    async with receiving() as receiver:
+        collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0), most_spans=4)
+        for _ in range(5):
+            collector.put(spans_of_one())
+        assert (collector.dropped, collector.sent) == (6, 0)
+        await collector.close()
+        assert (collector.sent, len(receiver.spans)) == (4, 4)
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.services.collector.CLOSING_S", 0.05)
+    gate = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        collector = Collector("a collector", JsonExporter(f"http://127.0.0.1:{port}/", {}, 5.0))
+        collector.put(spans_of_one())
+        async with asyncio.timeout(2):
+            await collector.close()
+        gate.set()
+
+
+async def test_collectors_that_are_not_named_any_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.services.exporting.MOST_COLLECTORS", 2)
+    async with receiving() as receiver:
+        exporting = Exporting(everywhere=False)
+        for each in range(4):
+            exporting.ended(entry(otel=(OtelExporter(f"{receiver.url}?{each}"),)))
+        await exporting.close()
+        assert len(receiver.spans) == 8
+        assert {labels[0]: value for _, labels, value in exporting.readings()}["sent"] == 8
+
+
+def test_without_the_extra_a_configuration_that_wants_spans_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bridge.services.exporting", None)
+
+    async def start() -> None:
+        async with running(config_of(config_for(Receiver(1)), tmp_path)):
+            raise AssertionError("it runs")
+
+    with pytest.raises(ConfigError, match=r"gateways\.gateway\.otel: .*universal-bridge\[otel\]"):
+        asyncio.run(start())
+
+
+def traces_of(server: Any) -> Exporting:
+    [found] = [each for each in server._door._shared.services.observers if isinstance(each, traces.Traces)]
+    assert found._exporting is not None
+    return found._exporting
+
+
+def spans_of_one() -> list[Any]:
+    return list(spans.spans_of(entry(), TraceContext(1, None, sampled=True), Resource({})))
