@@ -79,7 +79,8 @@ class Connection(RequestHandler):
     # What aiohttp calls.
 
     def force_close(self) -> None:
-        if self.transport is not None and self.transport.get_write_buffer_size():
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and transport.get_write_buffer_size():
             self.part(CLOSE_GRACE_S)
         super().force_close()
 
