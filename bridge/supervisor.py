@@ -144,6 +144,7 @@ class Supervisor:
         process = await self._spawn(number)
         if not await process.until_it_listens():
             raise WorkerFailed(await process.until_it_ends())
+        self._tell_reloads(process)
         return process
 
     async def _keep(self, process: _Process) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from bridge.listening import Listeners
 from bridge.policy.breaker import FAILURES
-from bridge.supervisor import FIRST_PAUSE_S, LAST_PAUSE_S, STEADY_S, _pause_s
 from tests.commands import TAPES, run
 from tests.harness import Client
 from tests.redis_server import RedisServer
@@ -135,6 +133,19 @@ async def test_a_signal_drains_all_workers(tmp_path: Path, provider: Provider, g
         assert [message for message in await bridge.rest() if message != "event"] == ["stopped"] * 3
 
 
+async def test_the_deadline_of_a_drain_is_every_workers(tmp_path: Path, provider: Provider) -> None:
+    config = config_in(tmp_path, provider)
+    async with (
+        serving(*config, BRIDGE_SERVER_DRAIN_TIMEOUT="100") as bridge,
+        bridge.clients(SOCKETS) as clients,
+    ):
+        await each(clients, begin)
+        bridge.process.terminate()
+        assert await each(clients, finish) == ["universal.error"] * SOCKETS
+        assert {client.frames[-1]["error"]["code"] for client in clients} == {9022}
+        assert await bridge.ended() == 0
+
+
 async def test_a_second_signal_ends_all_at_once(tmp_path: Path, provider: Provider) -> None:
     async with serving(*config_in(tmp_path, provider)) as bridge, bridge.clients(SOCKETS) as clients:
         pids = await bridge.workers(2)
@@ -216,39 +227,6 @@ def test_what_ails_all_workers_is_said_once(args: list[str], code: int, said: st
 def shared_socket() -> socket.socket:
     """As a worker of another bridge listens."""
     return socket.create_server(("127.0.0.1", 0), reuse_port=True)
-
-
-@pytest.mark.parametrize(
-    ("lived_s", "pauses_s"),
-    [
-        (0.0, [FIRST_PAUSE_S, 1.0, 2.0, 4.0, 8.0, 16.0, LAST_PAUSE_S, LAST_PAUSE_S]),
-        (STEADY_S, [0.0, 0.0, 0.0]),
-    ],
-)
-def test_who_dies_young_is_replaced_later_and_later(lived_s: float, pauses_s: list[float]) -> None:
-    pause_s, taken = 0.0, []
-    for _ in pauses_s:
-        pause_s = _pause_s(lived_s, pause_s)
-        taken.append(pause_s)
-    assert taken == pauses_s
-
-
-@pytest.mark.parametrize("balanced", [True, False], ids=["a socket for each", "one socket for all"])
-def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
-    listeners = Listeners("localhost", 0, balanced=balanced)
-    try:
-        given = [listeners.for_worker() for _ in range(3)]
-        for sockets in given:
-            assert {made.getsockname()[1] for made in sockets} == {listeners.address[1]}
-            for made in sockets:
-                made.listen()
-        with socket.create_connection(("localhost", int(str(listeners.address[1]))), timeout=5):
-            pass
-    finally:
-        listeners.close()
-        for sockets in given:
-            for each in sockets:
-                each.close()
 
 
 @pytest.mark.needs("redis-server")
