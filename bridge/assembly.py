@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -17,6 +18,7 @@ from bridge.services import cache, journal, readings
 from bridge.services.cache import ResponseCache
 from bridge.services.gate import LimitsGate
 from bridge.services.gate_local import LocalRates, LocalSpendings
+from bridge.services.gate_recall import recall
 from bridge.services.google_tokens import GoogleTokens
 from bridge.services.journal import Journal
 from bridge.services.keys import StoredKeys
@@ -52,7 +54,7 @@ async def services_of(config: Config, shared: Path | None = None) -> AsyncIterat
             _watch(meter, log, traces, responses, store)
         pricer = PricerOfEvents(await asyncio.to_thread(_price_list))
         yield Services(
-            gate=await _gate(store, pricer, stack),
+            gate=await _gate(config, store, pricer, stack),
             cache=responses,
             breakers=await _breakers(store, stack),
             keys=StoredKeys(tokens),
@@ -78,15 +80,26 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
         raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
 
 
-async def _gate(store: "SharedStore | None", pricer: Pricer | None, stack: AsyncExitStack) -> LimitsGate:
+async def _gate(config: Config, store: "SharedStore | None", pricer: Pricer, stack: AsyncExitStack) -> LimitsGate:
     """There is always one, for a reload may bring limits; what has none passes it at once."""
     rates = LocalRates()
     if store is None:
-        return LimitsGate(rates, LocalSpendings(Ledger()), pricer)
+        return LimitsGate(rates, LocalSpendings(await _ledger(config)), pricer)
     from bridge.services.gate_shared_rates import SharedRates
     from bridge.services.gate_shared_spendings import shared_spendings
 
     return LimitsGate(SharedRates(store, rates), await stack.enter_async_context(shared_spendings(store)), pricer)
+
+
+async def _ledger(config: Config) -> Ledger:
+    """With what the request log knows, which is open already."""
+    ledger, path = Ledger(), config.server.log_path
+    if path is not None:
+        try:
+            await asyncio.to_thread(recall, ledger, config, path, time.time())
+        except LogUnusable as error:
+            raise _unusable("log_path", str(error)) from None
+    return ledger
 
 
 async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:

@@ -56,7 +56,7 @@ class LimitsGate:
         self._averages = Averages()
 
     async def admit(self, ground: Ground, settings: StepSettings) -> "LimitsAdmission | None":
-        scopes = list(_scopes(ground.live(), ground.token))
+        scopes = list(scopes_of(ground.live(), ground.token))
         if not scopes:
             return None
         for scope in scopes:
@@ -143,7 +143,7 @@ class LimitsAdmission:
                 yield from purses(scope.owner, scope.limits.spend, spender)
 
 
-def _scopes(gateway: Gateway, token_name: str) -> Iterator[Scope]:
+def scopes_of(gateway: Gateway, token_name: str) -> Iterator[Scope]:
     """Those that limit anything. By the gateway's own name: one for any name has one limit for all of them."""
     token = gateway.token(token_name) if token_name else None
     if token is not None and _is_limited(token.limits):
