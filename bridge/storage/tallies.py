@@ -10,7 +10,6 @@ bytes and its doubles; the key as JSON, padded with spaces; the doubles. All in 
 eight, which is why a store is seen whole or not at all.
 """
 
-import fcntl
 import mmap
 import os
 import struct
@@ -80,7 +79,7 @@ class Tally:
     def close(self) -> None:
         """What was counted stays; from now on others see that nobody counts on."""
         if self._lock != -1:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # the mapping holds the file open, and would hold the lock
+            _unlock(self._lock)  # the mapping holds the file open, and would hold the lock
             os.close(self._lock)
             self._lock = -1
 
@@ -120,7 +119,7 @@ def _free_file(folder: Path) -> tuple[Path, int]:
     for number in count():
         path = folder / f"{number}{_SUFFIX}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if _locks(file, fcntl.LOCK_EX):
+        if _locks(file, shared=False):
             os.truncate(file, _CAPACITY)
             return path, file
         os.close(file)
@@ -129,14 +128,23 @@ def _free_file(folder: Path) -> tuple[Path, int]:
 
 def _read(path: Path) -> tuple[memoryview, bool]:
     with path.open("rb") as file:
-        is_alive = not _locks(file.fileno(), fcntl.LOCK_SH)
+        is_alive = not _locks(file.fileno(), shared=True)
         used = int.from_bytes(file.read(_HEAD).ljust(_HEAD, b"\0"), sys.byteorder)
         file.seek(0)
         return memoryview(file.read(used)), is_alive
 
 
-def _locks(file: int, how: int) -> bool:
+def _locks(file: int, *, shared: bool) -> bool:
+    """Whether it could be locked, as several may share it or for one alone."""
+    import fcntl  # which is not there on Windows; nor are workers
+
     with suppress(BlockingIOError):
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         return True
     return False
+
+
+def _unlock(file: int) -> None:
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -18,6 +19,7 @@ from bridge.storage.tallies import Tally
 from tests.clock import advance, turns, until
 from tests.harness import config_of, connected, running
 from tests.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.redis_server import RedisServer
 from tests.services.entries import entry
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, USAGE, WHOLE, said, step
 
@@ -246,6 +248,35 @@ async def test_a_worker_tells_what_others_count_by_how_much_it_grew(tmp_path: Pa
     second.publish()
     assert second._tally.row((name,), 1)[0] == 6.0
     second.close()
+
+
+async def test_what_the_cache_counts_is_told(tmp_path: Path) -> None:
+    config = '[gateways."*"]\ncache_ttl = 300\n'
+    async with bridge(tmp_path, answers(b"{}"), config=config) as server, connected(server) as client:
+        for event_id in "ab":
+            await client.call({"eventId": event_id, **step()})
+        samples = await scraped(server)
+    assert of(samples, "bridge_cache_lookups_total") == {
+        "bridge_cache_lookups_total[result=miss]": 1,
+        "bridge_cache_lookups_total[result=hit]": 1,
+    }
+    assert samples["bridge_cache_bytes[]"] > 0
+    assert samples["bridge_events_total[gateway=* outcome=cached provider=openai step=0 transport=websocket]"] == 1
+    assert samples["bridge_duration_seconds_count[gateway=* outcome=answered provider=openai]"] == 1
+    assert "bridge_added_seconds_count[gateway=* outcome=cached provider=openai]" not in samples
+
+
+@pytest.mark.needs("redis-server")
+async def test_whether_redis_is_there_is_told(tmp_path: Path, redis: RedisServer) -> None:
+    config = f'[server]\nredis_url = "{redis.url}"\n'
+    async with bridge(tmp_path, config=config) as server:
+        assert of(await scraped(server), "bridge_redis_lost", "bridge_redis_losses_total") == {}
+        redis.kill()
+        samples = await scraped(server)
+        while not of(samples, "bridge_redis_losses_total"):
+            advance(1)
+            samples = await scraped(server)
+        assert samples["bridge_redis_lost[]"] == 1
 
 
 async def test_metrics_can_be_turned_off(tmp_path: Path) -> None:
