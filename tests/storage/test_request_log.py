@@ -1,0 +1,176 @@
+"""The request log in a real file: what goes in, what goes out, and whoever else has a hand on it."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_log import DELETED_AT_ONCE, Bound, RequestLog
+from bridge.storage.request_schema import MIGRATIONS, VERSION, Row
+from tests.commands import environment
+from tests.storage.rows import row
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[RequestLog]:
+    with closing(RequestLog(path)) as log:
+        yield log
+
+
+def asked(path: Path, query: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def ids(path: Path) -> list[object]:
+    return [found for (found,) in asked(path, "SELECT id FROM requests ORDER BY seq")]
+
+
+def counted(path: Path) -> dict[object, object]:
+    return dict(asked(path, "SELECT gateway, rows FROM kept"))  # type: ignore[arg-type]  # rows of two
+
+
+def test_a_row_is_read_as_it_was_written(log: RequestLog, path: Path) -> None:
+    given = row(metadata='{"a":1}', request_head=b"\x00\xff", reason="why")
+    log.append([given], {})
+    assert asked(path, f"SELECT {', '.join(Row._fields)} FROM requests") == [tuple(given)]
+
+
+@pytest.mark.parametrize(("source", "custom"), [("custom", 1), ("prices", 0), (None, 0)])
+def test_whether_a_cost_was_the_clients_is_a_column(
+    log: RequestLog, path: Path, source: str | None, custom: int
+) -> None:
+    log.append([row(cost_source=source)], {})
+    assert asked(path, "SELECT custom_cost FROM requests") == [(custom,)]
+
+
+def test_a_new_file_is_its_owners_alone(log: RequestLog, path: Path) -> None:
+    log.append([row()], {})
+    assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
+
+
+def test_a_batch_of_which_a_row_is_wrong_changes_nothing(log: RequestLog, path: Path) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        log.append([row(1), row(2), row(1)], {})
+    assert (ids(path), counted(path)) == ([], {})
+    log.append([row(1)], {})
+    assert counted(path) == {"gateway": 1}
+
+
+def test_a_full_gateway_keeps_no_new_row_where_it_stops(log: RequestLog, path: Path) -> None:
+    bounds = {"small": Bound(2, stops=True), "gateway": Bound()}
+    rows = [row(n, gateway="small" if n % 2 else "gateway") for n in range(8)]
+    assert log.append(rows, bounds) == {"small": 2}
+    assert log.append([row(9, gateway="small")], bounds) == {"small": 1}
+    assert counted(path) == {"small": 2, "gateway": 4}
+
+
+def test_of_a_full_gateway_the_oldest_go_a_few_at_a_time(log: RequestLog, path: Path) -> None:
+    log.append([row(n) for n in range(DELETED_AT_ONCE + 12)], {})
+    log.append([row(5000, gateway="other")], {})
+    assert log.delete_oldest("gateway", 10)
+    assert counted(path) == {"gateway": 12, "other": 1}
+    assert not log.delete_oldest("gateway", 10)
+    assert ids(path) == [row(n).id for n in range(DELETED_AT_ONCE + 2, DELETED_AT_ONCE + 12)] + [row(5000).id]
+
+
+def test_rows_that_are_too_old_go_whatever_their_gateway(log: RequestLog, path: Path) -> None:
+    log.append([row(n, gateway="ab"[n % 2]) for n in range(6)], {})
+    assert not log.delete_before(row(4).id)
+    assert (ids(path), counted(path)) == ([row(4).id, row(5).id], {"a": 1, "b": 1})
+    assert not log.delete_before(row(9).id)
+    assert counted(path) == {}
+
+
+def test_a_file_that_was_moved_away_is_missed(log: RequestLog, path: Path) -> None:
+    assert not log.is_gone()
+    path.rename(path.with_name("kept.db"))
+    assert log.is_gone()
+    with closing(RequestLog(path)):
+        assert log.is_gone()
+
+
+def test_an_earlier_schema_is_brought_up_to_date_with_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(RequestLog(path)) as log:
+        log.append([row()], {})
+    later = "ALTER TABLE requests ADD COLUMN more TEXT"
+    monkeypatch.setattr("bridge.storage.request_file.MIGRATIONS", (*MIGRATIONS, later))
+    monkeypatch.setattr("bridge.storage.request_file.VERSION", VERSION + 1)
+    RequestLog(path).close()
+    assert asked(path, "SELECT id, more FROM requests") == [(row().id, None)]
+    assert asked(path, "PRAGMA user_version") == [(VERSION + 1,)]
+
+
+def _newer(path: Path) -> None:
+    RequestLog(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+def _of_another_program(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE things (name TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (_newer, f"was written by a newer bridge (schema 99; this one knows {VERSION})"),
+        (_of_another_program, "is a database, but no request log"),
+        (lambda path: path.write_bytes(b"no database, " * 100), "file is not a database"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.parent.joinpath("gone").symlink_to(path) or path.symlink_to(path.parent / "gone"), "symb"),
+    ],
+    ids=["newer", "another program's", "no database", "a folder", "a circle of links"],
+)
+def test_what_is_no_log_of_ours_is_refused_and_left_as_it_is(path: Path, make, why: str) -> None:  # type: ignore[no-untyped-def]  # a lambda
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(LogUnusable, match=str(path)) as refused:
+        RequestLog(path)
+    assert why in str(refused.value)
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from bridge.storage.request_log import RequestLog
+from tests.storage.rows import row
+log = RequestLog(Path(sys.argv[1]))
+first = int(sys.argv[2])
+for batch in range(40):
+    log.append([row(first + batch * 10 + n) for n in range(10)], {})
+    log.delete_oldest("gateway", 300)
+log.close()
+"""
+
+
+def test_two_processes_write_one_file_and_count_its_rows_right(path: Path) -> None:
+    """They begin at once, with a file that is not there."""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, path, str(first)], env=environment(), stderr=subprocess.PIPE)
+        for first in (0, 100_000)
+    ]
+    assert [(writer.communicate(timeout=60)[1], writer.returncode) for writer in writers] == [(b"", 0)] * 2
+    rows = len(ids(path))
+    assert 300 <= rows <= 310
+    assert counted(path) == {"gateway": rows}
+
+
+def test_a_row_keeps_its_place_after_all_older_ones_were_deleted(log: RequestLog, path: Path) -> None:
+    log.append([row(1)], {})
+    log.delete_before(row(2).id)
+    log.append([row(3)], {})
+    assert asked(path, "SELECT seq FROM requests") == [(2,)]
