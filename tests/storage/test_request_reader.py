@@ -134,7 +134,7 @@ def test_a_column_of_a_later_version_is_read_as_well(log: RequestLog, path: Path
 
 
 def test_what_cannot_be_read_is_told_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(LogUnusable, match="gone.db: no such file"):
+    with pytest.raises(LogUnusable, match=r"gone\.db: no such file"):
         RequestReader(tmp_path / "gone.db")
     (tmp_path / "text.db").write_text("no database, " * 100)
     with pytest.raises(LogUnusable, match=r"text\.db: file is not a database"):
