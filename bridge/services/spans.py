@@ -60,6 +60,10 @@ _PROVIDERS: Final = {
 """Where the conventions have a name other than our slug."""
 
 
+_OURS: Final = ("gen_ai.", "bridge.", "server.", "http.", "error.")
+"""How names begin that a client's metadata cannot have: what it says would pass for what we say."""
+
+
 class EventSpan(ReadableSpan):
     """The bodies become attributes when they are asked for, which is in the exporter's thread: to redact takes time."""
 
@@ -129,9 +133,8 @@ def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource)
 
 
 def _attributes(entry: Entry) -> Attributes:
-    """What the client calls its metadata comes first, and so cannot stand in for what we say."""
     given = entry.settings.metadata or {}
-    found: Attributes = {name: value for name, value in given.items() if not name.startswith("gen_ai.")}
+    found: Attributes = {name: value for name, value in given.items() if not name.startswith(_OURS)}
     usage, cost = entry.usage, entry.cost
     address, port = _server(entry.url or "")
     optional: dict[str, AttributeValue | None] = {

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from opentelemetry.sdk.resources import Resource
 
@@ -23,7 +24,7 @@ from tests.harness import config_of, connected, running
 from tests.provider_script import Plays, ScriptedProvider, answers, streams
 from tests.services.entries import entry
 from tests.services.otlp_receiver import Receiver, free_port, receiving
-from tests.services.test_metrics import of, scraped
+from tests.services.test_metrics import address, of, scraped
 from tests.stage import DONE, FINISH, ROLE, USAGE, WHOLE, said, step
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -178,6 +179,35 @@ async def test_an_event_belongs_to_the_trace_that_its_client_names(
     assert (attempt.trace_id, attempt.parent_id) == (expected[0], event.span_id)
 
 
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"traceparent": TRACEPARENT}, (TRACE, SPAN)),
+        (
+            {"cf-aig-otel-trace-id": OTHER_TRACE, "cf-aig-otel-parent-span-id": OTHER_SPAN, "traceparent": TRACEPARENT},
+            (OTHER_TRACE, OTHER_SPAN),
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/openai/chat/completions"])
+async def test_so_does_an_event_over_http(
+    tmp_path: Path, path: str, headers: Mapping[str, str], expected: tuple[str, str]
+) -> None:
+    asked = step()["query"] if path else [step()]
+    async with receiving() as receiver:
+        provider = ScriptedProvider(streams(*WHOLE))
+        async with (
+            running(config_of(config_for(receiver), tmp_path), provider) as server,
+            aiohttp.ClientSession() as http,
+            http.post(address(server, f"/v1/account/gateway{path}"), json=asked, headers=headers) as answer,
+        ):
+            assert answer.status == 200
+            assert b"[DONE]" in await answer.read()
+    [event] = receiver.events
+    assert (event.trace_id, event.parent_id) == expected
+    assert event.attributes["bridge.transport"] == "http"
+
+
 async def test_a_trace_that_is_not_sampled_is_left_alone(tmp_path: Path) -> None:
     request = step() | {"headers": {"traceparent": f"00-{TRACE}-{SPAN}-00"}}
     assert (await traced(tmp_path, request, streams(*WHOLE))).spans == []
@@ -197,13 +227,12 @@ async def test_the_provider_gets_the_traceparent_that_a_step_brings_and_no_other
 
 
 async def test_metadata_are_attributes_but_cannot_pass_for_ours(tmp_path: Path) -> None:
-    metadata = {"team": "bridges", "paid": True, "seats": 3, "gen_ai.usage.cost": 0, "bridge.gateway": "forged"}
+    metadata = {"team": "bridges", "paid": True, "seats": 3, "gen_ai.usage.cost": 0, "error.type": "forged"}
     receiver = await traced(tmp_path, step(metadata=metadata), streams(*WHOLE))
     [event] = receiver.events
     found = event.attributes
     assert (found["team"], found["paid"], found["seats"]) == ("bridges", True, 3)
-    assert found["bridge.gateway"] == "gateway"
-    assert "gen_ai.usage.cost" not in found
+    assert not found.keys() & {"gen_ai.usage.cost", "error.type"}
 
 
 async def test_what_cannot_be_sent_costs_no_other_span(tmp_path: Path) -> None:
