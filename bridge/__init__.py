@@ -14,10 +14,13 @@ What a gateway does for its events beside calling providers are its `services`: 
 observers that keep a log and count. `assembly` puts together those that the configuration asks for; `relay.services`
 says what an event asks of each, and when.
 
-Imports point down only: cli → transports → server | client → assembly → session → services → relay → upstream, storage
-→ policy → wire → config → providers, settings → errors, redact. `wire`, `policy`, `providers`, `settings`, `redact`
-and `errors` are pure: no event loop, no network, no disk, no clock, no chance. Contracts in `pyproject.toml` keep it
-so.
+With `--workers` a `supervisor` starts the whole several times; each process is a `worker`, and gets its sockets from
+there (`listening`). What processes and machines share beyond that is in `storage.redis`, which may be lost.
+
+Imports point down only: cli → transports → server | client | supervisor → assembly → session → services → relay →
+upstream, storage → policy → wire → config → providers, settings → errors, redact. `wire`, `policy`, `providers`,
+`settings`, `redact` and `errors` are pure: no event loop, no network, no disk, no clock, no chance. Contracts in
+`pyproject.toml` keep it so.
 
 Around it: `client` and `transports` are for those who call a bridge from Python, `testing` and `pytest_plugin` for
 those who test against one, `upstream.tape` and its neighbours for recorded traffic.

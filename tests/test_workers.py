@@ -171,7 +171,7 @@ async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path, provi
         assert [message for message in await bridge.rest() if message != "event"] == ["stopped"] * 2
 
 
-async def test_a_worker_may_be_told_to_go_and_is_replaced_at_no_cost(
+async def test_a_worker_that_is_told_to_go_finishes_and_is_replaced(
     tmp_path: Path, provider: Provider, gate: Gate
 ) -> None:
     async with serving(*config_in(tmp_path, provider)) as bridge, bridge.clients(SOCKETS) as clients:
