@@ -47,6 +47,7 @@ _OPERATIONS: Final = (
 )
 """How paths end, in lower case, and what is done there. The first that fits."""
 _OTHER_OPERATION: Final = "request"
+_LONGEST_END: Final = max(len(end) for end, _ in _OPERATIONS)
 
 _PROVIDERS: Final = {
     "aws-bedrock": "aws.bedrock",
@@ -94,7 +95,7 @@ def spans_of(entry: Entry, context: TraceContext, resource: Resource) -> list[Re
         context=own,
         parent=parent,
         resource=resource,
-        attributes={name[:MAX_CHARS]: _sendable(value) for name, value in _attributes(entry).items()},
+        attributes={str(_sendable(name)): _sendable(value) for name, value in _attributes(entry).items()},
         kind=SpanKind.CLIENT,
         instrumentation_scope=_SCOPE,
         status=_status(entry.code, entry.reason),
@@ -155,7 +156,7 @@ def _attributes(entry: Entry) -> Attributes:
     if entry.chunks and entry.first_answer_ms is not None:
         found["gen_ai.response.time_to_first_chunk"] = entry.first_answer_ms / 1000
     return found | {
-        "gen_ai.operation.name": _operation(entry.path or ""),
+        "gen_ai.operation.name": _operation_of(entry),
         "gen_ai.request.stream": entry.chunks > 0,
         "http.response.status_code": entry.status,
         "bridge.gateway": entry.gateway,
@@ -168,14 +169,18 @@ def _attributes(entry: Entry) -> Attributes:
 
 
 def _name(entry: Entry) -> str:
-    operation = _operation(entry.path or "")
+    operation = _operation_of(entry)
     return f"{operation} {entry.model}" if entry.model else operation
 
 
+def _operation_of(entry: Entry) -> str:
+    return _operation(f"/{entry.path or ''}"[-_LONGEST_END:])
+
+
 @lru_cache(maxsize=256)
-def _operation(path: str) -> str:
-    slashed = f"/{path.lower()}"
-    return next((name for end, name in _OPERATIONS if slashed.endswith(end)), _OTHER_OPERATION)
+def _operation(end_of_path: str) -> str:
+    lowered = end_of_path.lower()
+    return next((name for end, name in _OPERATIONS if lowered.endswith(end)), _OTHER_OPERATION)
 
 
 @lru_cache(maxsize=256)

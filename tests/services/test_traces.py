@@ -19,6 +19,7 @@ from bridge.services import spans, traces
 from bridge.services.collector import Collector
 from bridge.services.exporting import Exporting
 from bridge.services.otlp_json import JsonExporter
+from bridge.settings.step import StepSettings
 from tests.clock import turns
 from tests.harness import config_of, connected, running
 from tests.provider_script import Plays, ScriptedProvider, answers, streams
@@ -208,6 +209,28 @@ async def test_so_does_an_event_over_http(
     assert event.attributes["bridge.transport"] == "http"
 
 
+@pytest.mark.parametrize(
+    ("path", "operation"),
+    [
+        ("v1/chat/completions", "chat"),
+        ("chat/completions", "chat"),
+        ("v1/completions", "text_completion"),
+        ("v1/embeddings", "embeddings"),
+        ("v1/messages", "chat"),
+        ("responses", "chat"),
+        ("v2/chat", "chat"),
+        ("bedrock-runtime/us-east-1/model/anthropic.claude/converse", "chat"),
+        ("v1beta/models/gemini-2.5-flash:streamGenerateContent", "generate_content"),
+        ("v1beta/models/gemini-2.5-flash:generateContent", "generate_content"),
+        ("v1/images/generations", "request"),
+        (None, "request"),
+    ],
+)
+def test_what_is_done_is_told_by_how_the_path_ends(path: str | None, operation: str) -> None:
+    [event, *_] = spans.spans_of(entry(path=path, model=None), TraceContext(1, None, sampled=True), Resource({}))
+    assert event.name == operation
+
+
 async def test_a_trace_that_is_not_sampled_is_left_alone(tmp_path: Path) -> None:
     request = step() | {"headers": {"traceparent": f"00-{TRACE}-{SPAN}-00"}}
     assert (await traced(tmp_path, request, streams(*WHOLE))).spans == []
@@ -243,6 +266,16 @@ async def test_what_cannot_be_sent_costs_no_other_span(tmp_path: Path) -> None:
         [event] = receiver.events
         assert (event.attributes["big"], event.attributes["small"]) == (str(2**80), -1)
         assert len(event.attributes["gen_ai.request.model"]) <= spans.MAX_CHARS
+
+
+def test_half_a_character_becomes_a_question_mark() -> None:
+    settings = StepSettings(metadata={"half \ud800": "half \udfff"})
+    halves = entry(settings=settings, model="half \ud800", event_id="half \ud800")
+    [event, *_] = spans.spans_of(halves, TraceContext(1, None, sampled=True), Resource({}))
+    assert event.name == "chat half ?"
+    assert event.attributes is not None
+    for name in ("half ?", "gen_ai.request.model", "bridge.event_id"):
+        assert event.attributes[name] == "half ?"
 
 
 async def test_the_collectors_headers_are_sent(tmp_path: Path) -> None:
