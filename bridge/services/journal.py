@@ -100,7 +100,9 @@ class Journal:
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join, CLOSING_S)
         if self._thread.is_alive():
-            log.warning("events have no row in the request log: it was not written in time")
+            log.warning("the request log was not written in time: %s events wait", self.waiting)
+        if self.dropped:
+            log.warning("%s events have no row in the request log", self.dropped)
 
     def _refuse(self) -> None:
         self._refused += 1

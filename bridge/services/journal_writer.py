@@ -58,7 +58,10 @@ class JournalWriter:
         self._stopped: set[str] = set()
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Returns when they are written, however long the file cannot be; or at once when it is closing."""
+        """Returns when they are written, however long the file cannot be; when it is closing, after one failure."""
+        if self.is_failing and self.closing.is_set():
+            self.lost += len(entries)
+            return
         rows = list(self._rows(entries))
         bounds = {entry.gateway: Bound(entry.log_rows, entry.log_strategy == "STOP_INSERTING") for entry in entries}
         while not self._append(rows, bounds):

@@ -1,0 +1,249 @@
+"""The journal over a real file: rows come out as events go in, and whatever the disk does no event waits."""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.relay.entry import Bodies, Entry
+from bridge.services import journal
+from bridge.services.journal import Bounds
+from bridge.settings.step import StepSettings
+from bridge.storage.request_file import LogUnusable
+from bridge.wire.ids import uuid7
+from tests.clock import until
+from tests.services.entries import entry
+
+DAY_NS = 86_400 * 10**9
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "log.db"
+
+
+@pytest.fixture(autouse=True)
+def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes none."""
+    monkeypatch.setattr("bridge.storage.request_file.BUSY_S", 0.001)
+    monkeypatch.setattr("bridge.services.journal_writer.RETRY_S", 0.001)
+    monkeypatch.setattr("bridge.services.journal.LINGER_S", 0.001)
+
+
+@pytest.fixture
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Somebody else writes, and does not come to an end; the test ends it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        yield other
+
+
+def event(number: int, **changes: Any) -> Entry:
+    now_ns = time.time_ns()
+    return entry(**{"log_id": uuid7(now_ns // 10**6, number), "created_at_ns": now_ns, "event_id": number, **changes})
+
+
+def kept(path: Path, gateway: str = "gateway") -> list[int]:
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT event_id FROM requests WHERE gateway = ? ORDER BY seq", (gateway,))
+        return [int(number) for (number,) in rows]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "bridge.requests"]
+
+
+async def test_every_event_has_its_row_when_the_journal_is_closed(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        for number in range(2000):
+            log.ended(event(number))
+    assert kept(path) == list(range(2000))
+    assert (log.dropped, log.waiting) == (0, 0)
+
+
+async def test_an_event_is_written_without_another_one_or_an_end(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1))
+        await until(lambda: kept(path) == [1])
+
+
+async def test_what_asks_for_no_row_gets_none(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1, settings=StepSettings(collect_log=False)))
+        log.ended(event(2))
+    assert kept(path) == [2]
+
+
+async def test_rows_wait_while_the_file_is_locked_and_that_is_said_once(
+    path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with journal.opened(path, 0) as log:
+        locked.execute("BEGIN IMMEDIATE")
+        log.ended(event(1))
+        await until(lambda: said(caplog))
+        for number in range(2, 10):
+            log.ended(event(number))
+        await asyncio.to_thread(time.sleep, 0.05)  # many a try of the writer's
+        assert len(said(caplog)) == 1
+        locked.execute("ROLLBACK")
+        await until(lambda: kept(path) == list(range(1, 10)))
+    assert said(caplog) == [
+        "the request log cannot be written, and of events that wait too long no row is kept: database is locked",
+        "the request log is written again",
+    ]
+    assert log.dropped == 0
+
+
+@pytest.mark.parametrize("bounds", [Bounds(rows=5), Bounds(bytes=5 * 24_500)], ids=["too many rows", "too many bytes"])
+async def test_past_its_bounds_events_are_counted_and_not_kept(
+    path: Path, locked: sqlite3.Connection, bounds: Bounds
+) -> None:
+    body = b"x" * 10_000
+    async with journal.opened(path, 0, bounds) as log:
+        locked.execute("BEGIN IMMEDIATE")
+        log.ended(event(0))
+        await until(lambda: log.waiting == 0)  # the thread has it in its hands
+        for number in range(1, 20):
+            log.ended(event(number, bodies=Bodies(body, body, 65_536)))
+        assert 3 <= log.waiting <= 5
+        lost = log.dropped
+        assert lost == 19 - log.waiting
+        locked.execute("ROLLBACK")
+        await until(lambda: log.waiting == 0)
+        log.ended(event(99))
+    assert kept(path) == [*range(20 - lost), 99]
+    assert log.dropped == lost
+
+
+async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
+    path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.storage.request_file.BUSY_S", 60)  # it is no failure to wait for the other
+    async with journal.opened(path, 0, Bounds(rows=3)) as log:
+        locked.execute("BEGIN IMMEDIATE")
+        for number in range(20):
+            log.ended(event(number))
+        assert said(caplog) == ["events have no row in the request log: it is written too slowly"]
+        locked.execute("ROLLBACK")
+        await until(lambda: len(said(caplog)) == 2)
+    assert said(caplog)[1] == "every event has its row in the request log again"
+    assert said(caplog)[2:] == [f"{log.dropped} events have no row in the request log"]
+    assert log.dropped == 20 - len(kept(path)) > 0
+
+
+async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    body = b"y" * 60_000
+    async with journal.opened(path, 0) as log:
+        assert log._writer._file is not None
+        log._writer._file._connection.execute("PRAGMA max_page_count = 10")  # SQLite's own way to run out of room
+        log.ended(event(1, bodies=Bodies(body, body, 65_536)))
+        log.ended(event(2, bodies=Bodies(body, body, 65_536)))
+        await until(lambda: kept(path) == [1, 2])  # it opens the file anew, and that has room
+    assert said(caplog) == [
+        "the request log cannot be written, and of events that wait too long no row is kept: database or disk is full",
+        "the request log is written again",
+    ]
+
+
+async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1))
+        await until(lambda: kept(path) == [1])
+        for each in list(path.parent.iterdir()):
+            each.rename(each.with_name("old-" + each.name))
+        log.ended(event(2))
+    assert kept(path) == [2]
+    assert kept(path.with_name("old-log.db")) == [1]
+
+
+async def test_a_journal_that_cannot_write_ends_all_the_same_and_counts(
+    path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with journal.opened(path, 0) as log:
+        locked.execute("BEGIN IMMEDIATE")
+        for number in range(3):
+            log.ended(event(number))
+    locked.execute("ROLLBACK")
+    assert (kept(path), log.dropped) == ([], 3)
+    assert said(caplog)[-1] == "3 events have no row in the request log"
+
+
+async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1))
+        log.ended(event(2, account="half\udcff"))
+        log.ended(event(3, request_bytes=1 << 70))
+        log.ended(event(4, bodies=Bodies("no bytes", b"", 9)))  # type: ignore[arg-type]  # that is the test
+        log.ended(event(5))
+    assert kept(path) == [1, 2, 5]
+    assert log.dropped == 2
+    assert said(caplog) == ["an event has no row in the request log", "2 events have no row in the request log"]
+
+
+async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        for number in range(1500):
+            log.ended(event(number, log_rows=100))
+            log.ended(event(number, gateway="other", log_id=uuid7(number, number)))
+    assert kept(path) == list(range(1400, 1500))
+    assert len(kept(path, "other")) == 1500
+
+
+async def test_a_gateway_that_stops_keeps_its_first_rows_and_says_so_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with journal.opened(path, 0) as log:
+        for number in range(1000):
+            log.ended(event(number, log_rows=10, log_strategy="STOP_INSERTING"))
+    assert kept(path) == list(range(10))
+    assert said(caplog) == ["no more rows in the request log for gateway gateway: it has 10"]
+    assert log.dropped == 0  # it is as was asked for
+
+
+async def test_rows_are_kept_for_so_many_days(path: Path) -> None:
+    old_ns = time.time_ns() - 3 * DAY_NS
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1, log_id=uuid7(old_ns // 10**6, 1), created_at_ns=old_ns))
+        log.ended(event(2))
+    assert kept(path) == [1, 2]
+    async with journal.opened(path, 4) as log:
+        log.ended(event(3))
+    assert kept(path) == [1, 2, 3]
+    async with journal.opened(path, 2) as log:
+        log.ended(event(4))
+    assert kept(path) == [2, 3, 4]
+
+
+async def test_two_journals_may_keep_one_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.storage.request_file.BUSY_S", 60)
+    async with journal.opened(path, 0) as one, journal.opened(path, 0) as other:
+        for number in range(1000):
+            one.ended(event(number))
+            other.ended(event(number, gateway="other", log_id=uuid7(number, number)))
+    assert (kept(path), kept(path, "other")) == (list(range(1000)), list(range(1000)))
+
+
+async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -> None:
+    async with journal.opened(path, 0) as log:
+        pass
+    log.ended(event(1))
+    assert not log._thread.is_alive()
+    assert kept(path) == []
+
+
+async def test_what_is_no_log_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    with pytest.raises(LogUnusable, match="Is a directory"):
+        async with journal.opened(tmp_path, 0):
+            raise AssertionError("not reached")
+
+
+async def test_meters_are_told_what_was_dropped_and_what_waits(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "bridge.requests")
+    async with journal.opened(path, 0, Bounds(rows=0)) as log:
+        log.ended(event(1))
+        assert list(log.readings()) == [("bridge_log_dropped_total", (), 1), ("bridge_log_waiting", (), 0)]
