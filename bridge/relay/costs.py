@@ -21,10 +21,10 @@ def cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Co
         return Cost(0.0, "cache")
     if pricer is None:
         return None if record.told_cost is None else Cost(record.told_cost, "provider")
-    cost = None
-    if error is None or record.usage is not None or record.told_cost is not None:
-        cost = pricer.cost(planned, record.usage, record.told_cost)
-    return _estimated(event, planned, pricer) or cost if _is_untold(event, cost, error) else cost
+    if error is not None and event.told is None and record.usage is None and record.told_cost is None:
+        return None  # it came to nothing
+    cost = pricer.cost(planned, record.usage, record.told_cost)
+    return _estimated(event, planned, pricer, cost) if _is_untold(event, cost, error) else cost
 
 
 def _is_untold(event: Event, cost: Cost | None, error: BridgeError | None) -> bool:
@@ -36,11 +36,11 @@ def _is_untold(event: Event, cost: Cost | None, error: BridgeError | None) -> bo
     return error is not None and event.record.usage is not None and event.record.told_cost is None
 
 
-def _estimated(event: Event, planned: PlannedStep, pricer: Pricer) -> Cost | None:
+def _estimated(event: Event, planned: PlannedStep, pricer: Pricer, known: Cost | None) -> Cost | None:
     record = event.record
     usage = of_cut(record.usage, len(planned.step.body), record.answer_bytes, record.chunks)
-    cost = pricer.cost(planned, usage, None) if usage != record.usage else None
-    if cost is None:
-        return None
+    cost = pricer.cost(planned, usage, None)
+    if cost is None or cost == known:
+        return known
     record.warnings.append(ESTIMATED)
     return replace(cost, estimated=True)
