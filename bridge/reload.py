@@ -78,20 +78,26 @@ class Reloader:
 
     async def run(self) -> None:
         while True:
-            if await self._is_wanted():
-                await self._reload()
+            if await self._is_asked() or await self.look():
+                await self.reload()
 
-    async def _is_wanted(self) -> bool:
+    async def _is_asked(self) -> bool:
+        """Within the time until the next look."""
         try:
             async with asyncio.timeout(LOOK_S):
                 await self._asked.wait()
         except TimeoutError:
-            before, self._last = self._last, await asyncio.to_thread(_look, self._known)
-            return self._last == before != self._known
+            return False
         self._asked.clear()
         return True
 
-    async def _reload(self) -> None:
+    async def look(self) -> bool:
+        """Whether a file has changed, and they all have stayed as they are since the last look."""
+        before, self._last = self._last, await asyncio.to_thread(_look, self._known)
+        return self._last == before != self._known
+
+    async def reload(self) -> None:
+        """Whatever is wrong is told in the log."""
         before = await asyncio.to_thread(_look, self._known)
         try:
             found = await asyncio.to_thread(self._read)
