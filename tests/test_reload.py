@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 
@@ -277,6 +278,25 @@ async def test_an_open_gateway_that_is_given_tokens_sends_away_who_has_none(path
     async with served(path, "[gateways.prod]") as (server, _), connected(server, "/v1/account/prod") as client:
         server.reload(written(path, TOKENS))
         assert await client.close_code() == 1008
+
+
+async def test_a_revoked_token_s_http_requests_are_cancelled_and_told_why(path: Path) -> None:
+    """Before an answer has begun it is 401; a stream that has begun breaks off without its end."""
+    async with (
+        served(path, TOKENS, streams(SILENCE), streams(said("a"), SILENCE)) as (server, provider),
+        aiohttp.ClientSession(headers={"cf-aig-authorization": ENVIRON["ONE"]}) as session,
+    ):
+        url = server.url.replace("ws", "http", 1) + "/v1/account/prod"
+        waiting = asyncio.create_task(session.post(url, json=[step()]))
+        await until(lambda: provider.open_streams == 1)
+        async with session.post(url, json=[step()]) as begun:
+            await begun.content.readany()
+            server.reload(written(path, WITHOUT_ONE))
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await begun.read()
+        async with await waiting as refused:
+            assert (refused.status, (await refused.json())["error"][0]["code"]) == (401, 2009)
+        await until(lambda: provider.open_streams == 0)
 
 
 async def test_nobody_else_notices_not_even_an_event_in_flight(path: Path) -> None:
