@@ -1,0 +1,101 @@
+"""The same limits, as a client meets them over plain HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.clock import advance, turns, until
+from tests.harness import config_of, running
+from tests.provider_script import SILENCE, Plays, ScriptedProvider, answers
+from tests.services.test_gate import BY_PROVIDER, OPEN, RATE, budget, costing, waiting
+from tests.stage import step
+from tests.wall import Wall
+
+CHAIN = "/v1/account/gateway"
+DIRECT = CHAIN + "/openai/chat/completions"
+BODIES: dict[str, object] = {CHAIN: [step()], DIRECT: {"model": "small"}}
+
+both = pytest.mark.parametrize("path", [CHAIN, DIRECT], ids=["universal", "provider"])
+
+
+class House:
+    def __init__(self, url: str, provider: ScriptedProvider, session: aiohttp.ClientSession) -> None:
+        self.provider = provider
+        self._url, self._session = url, session
+
+    async def post(self, path: str) -> tuple[int, str | None, dict[str, object]]:
+        """Status, Retry-After and body."""
+        async with self._session.post(self._url + path, json=BODIES[path]) as response:
+            return response.status, response.headers.get("Retry-After"), await response.json()
+
+    def begin(self, path: str) -> "asyncio.Task[tuple[int, str | None, dict[str, object]]]":
+        return asyncio.create_task(self.post(path))
+
+
+@asynccontextmanager
+async def house(text: str, folder: Path, *plays: Plays) -> AsyncIterator[House]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(text, folder), provider) as server, aiohttp.ClientSession() as session:
+        yield House(server.url.replace("ws", "http", 1), provider, session)
+
+
+@both
+async def test_a_refusal_is_429_with_retry_after_in_whole_seconds(tmp_path: Path, wall: Wall, path: str):
+    wall.advance(12.5)
+    async with house(RATE, tmp_path, answers(), answers()) as place:
+        assert [(await place.post(path))[0] for _ in range(2)] == [200, 200]
+        status, retry_after, body = await place.post(path)
+        assert (status, retry_after, body["internalCode"]) == (429, "48", 2003)
+
+
+@both
+async def test_a_budget_that_is_used_up_is_429_too(tmp_path: Path, wall: Wall, path: str):
+    async with house(OPEN + budget(), tmp_path, costing(1.0)) as place:
+        assert (await place.post(path))[0] == 200
+        status, retry_after, body = await place.post(path)
+        assert (status, retry_after, body["internalCode"]) == (429, "43201", 2041)
+        assert str(body["message"]).startswith("Spend limit exceeded: rule 'day'")
+
+
+@both
+@pytest.mark.parametrize("limit", [OPEN + "max_concurrent = 1", BY_PROVIDER], ids=["gateway", "provider"])
+async def test_requests_wait_their_turn(tmp_path: Path, path: str, limit: str):
+    gate = asyncio.Event()
+    async with house(limit, tmp_path, waiting(gate), answers()) as place:
+        first, second = place.begin(path), place.begin(path)
+        await until(lambda: place.provider.played)
+        await turns(100)
+        assert len(place.provider.played) == 1
+        gate.set()
+        assert [(await each)[0] for each in (first, second)] == [200, 200]
+
+
+async def test_and_for_no_longer_than_max_wait(tmp_path: Path):
+    async with house(OPEN + "max_concurrent = 1\nmax_wait = 2000", tmp_path, Plays(waiting=[SILENCE])) as place:
+        first = place.begin(DIRECT)
+        await until(lambda: place.provider.played)
+        second = place.begin(DIRECT)
+        await turns(200)
+        advance(2)
+        status, retry_after, body = await second
+        assert (status, retry_after, body["internalCode"]) == (429, "1", 9005)
+        first.cancel()
+
+
+async def test_who_hangs_up_leaves_the_line(tmp_path: Path):
+    gate = asyncio.Event()
+    async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
+        first = place.begin(DIRECT)
+        await until(lambda: place.provider.played)
+        second = place.begin(DIRECT)
+        await turns(200)
+        second.cancel()
+        await turns(200)
+        third = place.begin(DIRECT)
+        gate.set()
+        assert [(await each)[0] for each in (first, third)] == [200, 200]
+        assert len(place.provider.played) == 2
