@@ -20,8 +20,13 @@ _ELSEWHERE: Final = {
 }
 """Headers, beside a provider's own and `authorization`, in which it takes a credential."""
 
-_KEY_IN_QUERY: Final = re.compile(r"\?(?:.*&)?key=[^&]")
-_TAKE_QUERY: Final = {"google-ai-studio", "google-vertex-ai"}
+_GOOGLE_S: Final = re.compile(r"\?(?:.*&)?key=[^&]")
+_IN_QUERY: Final = {
+    "google-ai-studio": _GOOGLE_S,
+    "google-vertex-ai": _GOOGLE_S,
+    "aws-bedrock": re.compile(r"\?(?:.*&)?X-Amz-Signature=[^&]"),
+}
+"""What an endpoint looks like that holds one."""
 
 _CODED_OBJECT: Final = re.compile(r"(?:Bearer\s+)?(e[wy][A-Za-z0-9+/]{200,}={0,2})", re.IGNORECASE)
 """What begins with a brace, in base64; an access token is none, and a JWT has dots."""
@@ -53,7 +58,8 @@ def key_for(step: Step, provider: Provider, keys: Keys) -> StoredKey | None:
 def _brings_its_own(step: Step, provider: Provider) -> bool:
     if not credential_headers(provider).isdisjoint(step.provider_headers):
         return True
-    return provider.slug in _TAKE_QUERY and _KEY_IN_QUERY.search(step.endpoint) is not None
+    in_query = _IN_QUERY.get(provider.slug)
+    return in_query is not None and in_query.search(step.endpoint) is not None
 
 
 def _account_in(step: Step) -> StoredKey | None:

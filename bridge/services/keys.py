@@ -7,7 +7,7 @@ from bridge.config.keys import AwsKey, GoogleAccount
 from bridge.policy.stored_keys import credential_headers
 from bridge.relay.plan import PlannedStep
 from bridge.services.google_tokens import GoogleTokens
-from bridge.services.sigv4 import Scope, signature
+from bridge.services.sigv4 import Headers, Scope, signed
 from bridge.upstream.http import Call
 
 MANTLE: Final = "bedrock-mantle"
@@ -23,26 +23,21 @@ class StoredKeys:
 
     async def authorised(self, call: Call, planned: PlannedStep) -> Call:
         """In place of whatever credential the call has. Raises KeyUnusable."""
+        dropped = credential_headers(planned.provider)
+        headers = [(name, value) for name, value in call.headers if name not in dropped]
+        return replace(call, headers=await self._with_key(call, headers, planned))
+
+    async def _with_key(self, call: Call, headers: Headers, planned: PlannedStep) -> Headers:
         key = planned.key
         assert key is not None
-        bare = _without_credentials(call, planned)
         match key.secret:
             case str(secret):
-                return _with_headers(bare, [_header(secret, planned)])
+                return [*headers, _header(secret, planned)]
             case AwsKey() as aws:
-                return _with_headers(bare, await signature(bare, aws, _scope(planned, aws)))
+                return await signed(call, headers, aws, _scope(planned, aws))
             case GoogleAccount() as account:
                 token = await self._tokens.token(account, trusted=bool(key.alias))
-                return _with_headers(bare, [("authorization", f"Bearer {token}")])
-
-
-def _without_credentials(call: Call, planned: PlannedStep) -> Call:
-    dropped = credential_headers(planned.provider)
-    return replace(call, headers=[(name, value) for name, value in call.headers if name not in dropped])
-
-
-def _with_headers(call: Call, headers: list[tuple[str, str]]) -> Call:
-    return replace(call, headers=[*call.headers, *headers])
+                return [*headers, ("authorization", f"Bearer {token}")]
 
 
 def _header(secret: str, planned: PlannedStep) -> tuple[str, str]:

@@ -18,8 +18,10 @@ logging.getLogger("botocore").setLevel(logging.WARNING)
 OFF_LOOP_BYTES: Final = 1 << 20
 """From here on a body is hashed in a thread."""
 
-_SIGNED: Final = "content-type"
 _MADE_ANEW: Final = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+
+Headers = list[tuple[str, str]]
+"""Names in lower case."""
 
 
 class Scope(NamedTuple):
@@ -27,26 +29,30 @@ class Scope(NamedTuple):
     region: str
 
 
-async def signature(call: Call, key: AwsKey, scope: Scope) -> list[tuple[str, str]]:
-    """The headers that sign the call: its method, path, query, body, host and content type. Raises KeyUnusable."""
+async def signed(call: Call, headers: Headers, key: AwsKey, scope: Scope) -> Headers:
+    """`headers`, and what signs the call with them: method, path, query and body, host, content type, AWS's own headers.
+
+    Raises KeyUnusable.
+    """
     if len(call.body) < OFF_LOOP_BYTES:
-        return _signature(call, key, scope)
-    return await asyncio.to_thread(_signature, call, key, scope)
+        return _signed(call, headers, key, scope)
+    return await asyncio.to_thread(_signed, call, headers, key, scope)
 
 
-def _signature(call: Call, key: AwsKey, scope: Scope) -> list[tuple[str, str]]:
+def _signed(call: Call, headers: Headers, key: AwsKey, scope: Scope) -> Headers:
     try:
         from botocore.auth import SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
     except ImportError:
         raise KeyUnusable("AWS keys sign with botocore: pip install 'universal-bridge[aws]'") from None
-    signed = {name: value for name, value in call.headers if name == _SIGNED or name.startswith("x-amz-")}
-    given = {name: value for name, value in signed.items() if name not in _MADE_ANEW}
-    request = AWSRequest(call.method, _url(call.target), headers=given, data=call.body)
+    kept = [(name, value) for name, value in headers if name not in _MADE_ANEW]
+    covered = {name: value for name, value in kept if name == "content-type" or name.startswith("x-amz-")}
+    request = AWSRequest(call.method, _url(call.target), headers=covered, data=call.body)
     credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token)
     SigV4Auth(credentials, scope.service, scope.region).add_auth(request)
-    return [(name.lower(), value) for name, value in request.headers.items() if name.lower() not in given]
+    made = ((name.lower(), value) for name, value in request.headers.items())
+    return kept + [(name, value) for name, value in made if name not in covered]
 
 
 def _url(target: Target) -> str:

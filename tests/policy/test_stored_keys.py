@@ -60,6 +60,7 @@ def test_an_alias_names_another(given: dict[str, Any]) -> None:
         ("google-vertex-ai", "v1/projects/p?key=AIza", {}),
         ("aws-bedrock", "bedrock-mantle/us-east-1/anthropic/v1/messages", {"x-api-key": "k"}),
         ("aws-bedrock", "bedrock-runtime/us-east-1/model/m/invoke", {"Authorization": "AWS4-HMAC-SHA256 Credential=x"}),
+        ("aws-bedrock", "bedrock-runtime/us-east-1/model/m/invoke?X-Amz-Date=1&X-Amz-Signature=abc", {}),
     ],
 )
 def test_a_request_that_brings_its_own_goes_out_with_that(slug: str, endpoint: str, headers: dict[str, str]) -> None:

@@ -163,6 +163,7 @@ async def test_an_aws_key_signs_the_very_path_query_and_body_that_go_out(
         got = requests.headers()
         signed = got["authorization"].partition("SignedHeaders=")[2].partition(",")[0]
         assert signed == "content-type;host;x-amz-date;x-amz-user"
+        assert requests.heads[-1].lower().count(b"x-amz-date:") == 1
         assert f"/{region}/{service}/aws4_request" in got["authorization"]
         port = int(got["host"].partition(":")[2])
         assert got["authorization"] == botocore_s(requests, service, region, port)
