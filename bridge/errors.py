@@ -120,7 +120,7 @@ class EventIdInFlight(ClientError):
 
 
 class TooManyInFlight(ClientError):
-    """Too many events are in flight on this socket."""
+    """Too many events are in flight: on this socket, or for the gateway, the token or the provider."""
 
     code = 9005
     status = 429

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from bridge.config.limits import SpendRule
 from bridge.policy.spending import Drawn, Purse, is_used_up, refusal
-from bridge.policy.windows import number_of, weight
+from bridge.policy.windows import number_of, weight_of
 
 MAX_PAGES: Final = 65_536
 """A purse that nobody drew on for so many others is forgotten: clients may make up any number of them."""
@@ -15,7 +15,7 @@ PageKey: TypeAlias = tuple[str, int]
 """A purse's key, and the number of a window."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
     """US dollars, in one window of one purse."""
 
@@ -23,16 +23,12 @@ class Page:
     reserved: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(NamedTuple):
     """What one event has reserved on one page."""
 
     page: PageKey
     window_s: int
     usd: float
-
-
-_EMPTY: Final = Page()
 
 
 class Ledger:
@@ -48,8 +44,8 @@ class Ledger:
     def reserve(self, purses: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
         """On each of them, or on none. Raises SpendLimit for the first that is used up."""
         for purse in purses:
-            page, before = (self.page(key) for key in pages_of(purse, now_s))
-            drawn = drawn_on(purse.rule, page, before, now_s)
+            now, before = pages_of(purse, now_s)
+            drawn = drawn_on(purse.rule, self.page(now), self.page(before), now_s)
             if is_used_up(purse, drawn):
                 raise refusal(purse, drawn)
         postings = postings_of(purses, usd, now_s)
@@ -63,21 +59,25 @@ class Ledger:
             self.add(posting.page, spent, -posting.usd)
 
     def page(self, key: PageKey) -> Page:
-        return self._pages.get(key, _EMPTY)
+        """To be looked at."""
+        return self._pages.get(key) or Page()
 
     def add(self, key: PageKey, spent: float, reserved: float) -> None:
-        page = self.page(key)
-        self._put(key, Page(page.spent + spent, max(0.0, page.reserved + reserved)))
+        page = self._fetch(key)
+        page.spent += spent
+        page.reserved = max(0.0, page.reserved + reserved)
 
     def learn(self, key: PageKey, spent: float) -> None:
         """What was spent in truth, others having spent too."""
-        self._put(key, Page(spent, self.page(key).reserved))
+        self._fetch(key).spent = spent
 
-    def _put(self, key: PageKey, page: Page) -> None:
-        self._pages.pop(key, None)
+    def _fetch(self, key: PageKey) -> Page:
+        """To be written on; it is the one that will be forgotten last."""
+        page = self._pages.pop(key, None) or Page()
         self._pages[key] = page
         if len(self._pages) > self._most:
             del self._pages[next(iter(self._pages))]
+        return page
 
 
 def pages_of(purse: Purse, now_s: float) -> tuple[PageKey, PageKey]:
@@ -91,10 +91,6 @@ def postings_of(purses: Iterable[Purse], usd: float, now_s: float) -> list[Posti
 
 
 def drawn_on(rule: SpendRule, page: Page, before: Page, now_s: float) -> Drawn:
-    return Drawn(
-        page.spent,
-        page.reserved,
-        before.spent + before.reserved,
-        weight(rule.technique, now_s, rule.window_s),
-        rule.window_s - now_s % rule.window_s,
-    )
+    into_s = now_s % rule.window_s
+    weight = weight_of(rule.technique, into_s, rule.window_s)
+    return Drawn(page.spent, page.reserved, before.spent + before.reserved, weight, rule.window_s - into_s)

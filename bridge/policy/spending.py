@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 from bridge.config.limits import Dimension, SpendRule
 from bridge.errors import SpendLimit
@@ -17,8 +16,11 @@ SOON_MS: Final = 1000
 _SHOWN_CHARACTERS: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+Values: TypeAlias = tuple[tuple[str, str], ...]
+"""What a rule tells groups of events apart by, with the values of one of them."""
+
+
+class Owner(NamedTuple):
     """Whose rules they are: a gateway's, or one of its tokens'."""
 
     gateway: str
@@ -30,8 +32,7 @@ class Owner:
         return f"token {self.token!r}" if self.token else f"gateway {self.gateway!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class Spender:
+class Spender(NamedTuple):
     """What rules look at in one attempt of an event."""
 
     metadata: Metadata | None
@@ -40,19 +41,22 @@ class Spender:
     model: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Purse:
+class Purse(NamedTuple):
     """What one rule lets one group of events spend in each window."""
 
     key: str
     """The same in every process, as long as the rule has its owner, its id and its window."""
     rule: SpendRule
-    whose: str
-    """Told to the client."""
+    owner: Owner
+    values: Values
+
+    @property
+    def whose(self) -> str:
+        """Told to the client."""
+        return ", ".join([str(self.owner), *(f"{name} {value[:_SHOWN_CHARACTERS]!r}" for name, value in self.values)])
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(NamedTuple):
     """US dollars, in the window of now and in the one before."""
 
     spent: float = 0.0
@@ -75,8 +79,7 @@ def purses(owner: Owner, rules: Iterable[SpendRule], spender: Spender) -> Iterat
     for rule in rules:
         values = _values(rule, spender)
         if values is not None:
-            whose = ", ".join([str(owner), *(f"{name} {value[:_SHOWN_CHARACTERS]!r}" for name, value in values)])
-            yield Purse(_key(owner, rule.id, rule.window_s, values), rule, whose)
+            yield Purse(_key(owner.gateway, owner.token, rule.id, rule.window_s, values), rule, owner, values)
 
 
 def is_used_up(purse: Purse, drawn: Drawn) -> bool:
@@ -102,8 +105,8 @@ def _again_ms(rule: SpendRule, drawn: Drawn) -> int | None:
     return wait_ms(rule.technique, rule.limit_usd, rule.window_s, drawn.left_s, drawn.previous, drawn.spent)
 
 
-def _values(rule: SpendRule, spender: Spender) -> tuple[tuple[str, str], ...] | None:
-    """What the rule tells groups apart by, with its values; None when it is not for this attempt."""
+def _values(rule: SpendRule, spender: Spender) -> Values | None:
+    """None when the rule is not for this attempt."""
     found = []
     for name, dimension, value in _looked_at(rule, spender):
         if value is None or (dimension.values and value not in dimension.values):
@@ -128,8 +131,8 @@ def _text(value: str | float) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _key(owner: Owner, rule: str, window_s: int, values: Sequence[tuple[str, str]]) -> str:
+def _key(gateway: str, token: str, rule: str, window_s: int, values: Values) -> str:
     # A digest, for values are the clients': of any length, and nobody's business in a shared store. And not orjson,
     # for they may hold a lone surrogate.
-    parts = json.dumps([owner.gateway, owner.token, rule, window_s, values])
+    parts = json.dumps([gateway, token, rule, window_s, values])
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

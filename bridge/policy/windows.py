@@ -16,9 +16,9 @@ def number_of(now_s: float, window_s: int) -> int:
     return int(now_s // window_s)
 
 
-def weight(technique: Technique, now_s: float, window_s: int) -> float:
-    """How much of the window before still counts."""
-    return 1 - now_s % window_s / window_s if technique == "sliding" else 0.0
+def weight_of(technique: Technique, into_s: float, window_s: int) -> float:
+    """How much of the window before still counts, so far into this one."""
+    return 1 - into_s / window_s if technique == "sliding" else 0.0
 
 
 def wait_ms(

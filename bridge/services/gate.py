@@ -6,9 +6,8 @@ gateway's everywhere: who is over its own limits uses up nothing of what others 
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from bridge.config.gateways import Gateway
 from bridge.config.limits import Limits, RateLimit
@@ -37,8 +36,7 @@ class Spendings(Protocol):
         """Each with the US dollars that were spent; what was reserved is free again. Cannot block."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """Whose limits an event is under."""
 
     owner: Owner
@@ -61,12 +59,15 @@ class LimitsGate:
             return None
         for scope in scopes:
             await self._count(scope)
-        with ExitStack() as turns:
-            for scope in scopes:
-                if most := scope.limits.max_concurrent:
-                    give_back = await self.lines.turn(scope.owner, most, scope.limits.max_wait_ms, str(scope.owner))
-                    turns.callback(give_back)
-            return LimitsAdmission(self, scopes, settings.metadata, turns.pop_all())
+        turns: list[Callable[[], None]] = []
+        try:
+            for owner, limits in scopes:
+                if most := limits.max_concurrent:
+                    turns.append(await self.lines.turn(owner, most, limits.max_wait_ms, str(owner)))
+        except BaseException:
+            give_back(turns)
+            raise
+        return LimitsAdmission(self, scopes, settings.metadata, turns)
 
     async def _count(self, scope: Scope) -> None:
         rate, owner = scope.limits.rate, scope.owner
@@ -94,7 +95,9 @@ class LimitsGate:
 class LimitsAdmission:
     """`relay.services.Admission`: what an event has taken. Its turns, until `leave`; its reservations, as well."""
 
-    def __init__(self, gate: LimitsGate, scopes: list[Scope], metadata: Metadata | None, turns: ExitStack) -> None:
+    def __init__(
+        self, gate: LimitsGate, scopes: list[Scope], metadata: Metadata | None, turns: list[Callable[[], None]]
+    ) -> None:
         self._gate = gate
         self._scopes = scopes
         self._metadata = metadata
@@ -103,30 +106,30 @@ class LimitsAdmission:
         """By the key of the purse."""
 
     async def enter(self, planned: PlannedStep) -> Callable[[], None]:
-        with ExitStack() as turns:
-            for scope in self._scopes:
-                await self._take_turn(scope, planned.provider.slug, turns)
+        turns: list[Callable[[], None]] = []
+        slug = planned.provider.slug
+        try:
+            for owner, limits in self._scopes:
+                if most := limits.max_concurrent_by_provider.get(slug):
+                    whose = f"{slug}, as {owner} may call it"
+                    turns.append(await self._gate.lines.turn((owner, slug), most, limits.max_wait_ms, whose))
             await self._reserve(planned)
-            return turns.pop_all().close
+        except BaseException:
+            give_back(turns)
+            raise
+        return partial(give_back, turns)
 
     def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
-        self._turns.close()
+        give_back(self._turns)
         charged: dict[str, Purse] = {}
         usd = cost.usd if cost is not None else 0.0
-        if usd and planned is not None:
-            charged = {purse.key: purse for purse in self._purses(planned)}
+        if usd and planned is not None and (charged := {purse.key: purse for purse in self._purses(planned)}):
             self._gate.learn(planned, usd)
         settled = [(posting, usd if key in charged else 0.0) for key, posting in self._postings.items()]
         beside = [purse for key, purse in charged.items() if key not in self._postings]
         settled += [(posting, usd) for posting in postings_of(beside, 0.0, time.time())]
         if settled:
             self._gate.spendings.settle(settled)
-
-    async def _take_turn(self, scope: Scope, provider: str, turns: ExitStack) -> None:
-        limits, owner = scope.limits, scope.owner
-        if most := limits.max_concurrent_by_provider.get(provider):
-            whose = f"{provider}, as {owner} may call it"
-            turns.callback(await self._gate.lines.turn((owner, provider), most, limits.max_wait_ms, whose))
 
     async def _reserve(self, planned: PlannedStep) -> None:
         """Once on each purse: a retry, or another step, draws on the same reservation."""
@@ -150,6 +153,11 @@ def scopes_of(gateway: Gateway, token_name: str) -> Iterator[Scope]:
         yield Scope(Owner(gateway.name, token.name), token.limits)
     if _is_limited(gateway.limits):
         yield Scope(Owner(gateway.name), gateway.limits)
+
+
+def give_back(turns: Sequence[Callable[[], None]]) -> None:
+    for turn in turns:
+        turn()
 
 
 def _is_limited(limits: Limits) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from bridge.policy.ledger import Page, PageKey, pages_of
 from bridge.policy.spending import Purse
-from bridge.policy.windows import weight
+from bridge.policy.windows import weight_of
 from bridge.storage.redis import SharedStore
 
 _REMEMBERED_S: Final = 600
@@ -88,7 +88,7 @@ class SpendPages:
         for purse in purses:
             rule = purse.rule
             keys += [self._key(page) for page in pages_of(purse, now_s)]
-            part = weight(rule.technique, now_s, rule.window_s)
+            part = weight_of(rule.technique, now_s % rule.window_s, rule.window_s)
             args += [_text(rule.limit_usd), _text(part), str(_keep_s(rule.window_s))]
         refused, *told = await self._reserve(keys, args)
         numbers = [float(number) for number in told]

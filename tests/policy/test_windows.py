@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.config.limits import Technique
-from bridge.policy.windows import number_of, wait_ms, weight
+from bridge.policy.windows import number_of, wait_ms, weight_of
 
 
 def test_fixed_windows_begin_with_the_clocks():
@@ -14,9 +14,9 @@ def test_fixed_windows_begin_with_the_clocks():
 
 
 def test_of_the_window_before_a_sliding_one_holds_as_much_as_lies_within_reach():
-    assert weight("sliding", 120.0, 60) == 1.0
-    assert weight("sliding", 135.0, 60) == 0.75
-    assert weight("fixed", 135.0, 60) == 0.0
+    assert weight_of("sliding", 0.0, 60) == 1.0
+    assert weight_of("sliding", 15.0, 60) == 0.75
+    assert weight_of("fixed", 15.0, 60) == 0.0
 
 
 WAITS: dict[str, tuple[Technique, float, float, float, float, int | None]] = {
@@ -49,7 +49,7 @@ def test_after_the_wait_there_is_room_and_before_it_there_was_none(limit, window
     def held(at_s: float) -> float:
         passed = number_of(at_s, window_s) - 1000
         windows = [before, current, 0, 0, 0]
-        return windows[passed] * weight("sliding", at_s, window_s) + windows[passed + 1]
+        return windows[passed] * weight_of("sliding", at_s % window_s, window_s) + windows[passed + 1]
 
     assert held(now_s + wait / 1000 + 0.001) < limit
     if held(now_s) >= limit and wait > 10:

@@ -15,7 +15,7 @@ from tests.clock import advance, turns, until
 from tests.harness import Client, Frame, config_of, connected, running
 from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 from tests.stage import ROLE, WHOLE, said, step
-from tests.wall import NOON_S, Wall
+from tests.wall import Wall
 
 OPEN = "[gateways.gateway]\n"
 
@@ -411,5 +411,27 @@ async def test_a_rule_that_a_reload_brings_counts_from_the_next_event_on(tmp_pat
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]
 
 
-def test_noon_is_where_windows_begin():
-    assert NOON_S % 86_400 == 43_200
+async def test_who_goes_on_reading_the_answer_to_anothers_call_pays_for_it(tmp_path: Path, wall: Wall):
+    gate = asyncio.Event()
+    play = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"cost":1.0}}'], content_type=JSON)
+    async with house(OPEN + "cache_ttl = 300\n" + budget(), tmp_path, play) as place:
+        leader, other = [await place.begin() for _ in range(2)]
+        await place.calls(1)
+        await place.client.cancel(leader)
+        assert code(await place.end(leader)) == 9020
+        gate.set()
+        frame = await place.end(other)
+        assert (code(frame), frame["metadata"]["cost"]) == (None, 1.0)
+        assert code(await place.call(step() | {"query": {"model": "other"}})) == 2041
+
+
+async def test_an_event_whose_client_leaves_settles_what_it_had_reserved(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.4), *[Plays(waiting=[SILENCE])] * 2, costing(0.1)) as place:
+        await place.call()
+        async with connected(place.server) as other:
+            for _ in range(2):
+                await place.begin(client=other)
+            await place.calls(3)
+            assert code(await place.call()) == 2041
+        await until(lambda: not place.provider.open_streams)
+        assert code(await place.call()) is None
