@@ -78,7 +78,10 @@ def test_every_alias_of_a_provider_is_told():
 def test_the_configurations_load(block, tmp_path):
     path = tmp_path / "bridge.toml"
     path.write_text(block)
-    config = load(path, {}, {})
+    for secret in re.findall(r'"file:([^"]+)"', block):
+        (tmp_path / secret).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / secret).write_text("a secret")
+    config = load(path, dict.fromkeys(re.findall(r'"env:(\w+)"', block), "a secret"), {})
     assert tomllib.loads(block).keys() <= {"server", "gateways", "providers"}
     assert config.server.port == 8787
 

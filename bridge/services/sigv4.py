@@ -30,7 +30,7 @@ class Scope(NamedTuple):
 
 
 async def signed(call: Call, headers: Headers, key: AwsKey, scope: Scope) -> Headers:
-    """`headers`, and what signs the call with them: method, path, query and body, host, content type, AWS's own headers.
+    """`headers`, and what signs the call with them: method, path, query, body, host, content type, and AWS's own.
 
     Raises KeyUnusable.
     """
