@@ -83,6 +83,7 @@ class HttpEvent:
             body = await self._body()
             asked = ask(body) if len(body) < OFF_LOOP_BYTES else await asyncio.to_thread(ask, body)
         except BridgeError as error:
+            self._reply.leave()  # for nobody knows where the next request would begin
             asked = Refused(error.bare(), None, owned=True)
         create = asked if isinstance(asked, Create) else Create(asked.event_id, [], [])
         name = create.event_id
@@ -128,7 +129,6 @@ class HttpEvent:
         return data
 
     def _too_large(self) -> TooLarge:
-        self._reply.leave()
         return TooLarge(f"the body has more than {self._server.max_message_bytes} bytes; no longer one is taken")
 
 
