@@ -1,0 +1,65 @@
+"""What the README says of the request log is run, or held against the code."""
+
+import re
+import shlex
+import signal
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from bridge.services.journal import BATCH_ROWS, LINGER_S, MAX_BYTES, MAX_ROWS
+from bridge.storage.request_log import RequestLog
+from bridge.storage.request_schema import Row
+from tests.commands import ROOT, run, started
+from tests.storage.rows import row
+
+_, SECTION = (ROOT / "README.md").read_text().split("\n## The request log, and what events cost\n")
+SECTION = SECTION.partition("\n## ")[0]
+ROW_ID = "01a1f922-c87e-7410-a065-b234aaf9e09e"
+COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", SECTION, re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (configuration,) = re.findall(r"^```toml\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    (tmp_path / "bridge.toml").write_text(configuration)
+    failure = {"status_code": 503, "success": False, "metadata": '{"team":"search"}'}
+    with closing(RequestLog(tmp_path / "requests.db")) as log:
+        log.append([row()._replace(id=ROW_ID, created_at=time.time_ns() // 1_000_000, **failure)], {})
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if "--follow" not in each])
+def test_the_commands_do_what_is_shown(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    asked, _, file = command.partition(" > ")
+    done = run(*shlex.split(asked))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("rate" in asked) or ROW_ID in done.stdout
+    assert not file or file.strip().endswith(".csv")
+
+
+def test_the_one_that_follows_goes_on_until_it_is_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (command,) = [each for each in COMMANDS if "--follow" in each]
+    with started(*shlex.split(command)) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline().startswith("began")
+        assert ROW_ID in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(timeout=60) == 0
+
+
+def test_every_column_is_told() -> None:
+    told = set(re.findall(r"`…?([a-z_]+)`", SECTION))
+    for name in (*Row._fields, "score", "feedback", "custom_cost"):
+        assert name in told or re.sub("^(request|response)(?=_)", "", name) in told, name
+
+
+def test_the_numbers_are_those_of_the_code() -> None:
+    text = " ".join(SECTION.split())
+    assert f"every half second or every {BATCH_ROWS} rows" in text
+    assert LINGER_S == 0.5
+    assert f"up to {MAX_ROWS:,} events or {MAX_BYTES >> 20} MiB wait" in text
