@@ -6,7 +6,7 @@ from bridge import redact
 from bridge.config import PROVIDER, Config
 from bridge.config.checks import is_loopback
 from bridge.config.gateways import ANY, Gateway, Token
-from bridge.config.limits import Dimension, Limits, SpendRule
+from bridge.config.limits import NO_LIMITS, Dimension, Limits, SpendRule
 from bridge.providers import REGISTRY, Provider
 from bridge.settings.server import SERVER, ServerSettings
 from bridge.settings.step import SETTINGS
@@ -77,6 +77,8 @@ def _limits(limits: Limits) -> Iterator[str]:
         yield f"{limits.max_concurrent} events at once"
     for slug, most in limits.max_concurrent_by_provider.items():
         yield f"{most} events at once with {slug}"
+    if limits.max_wait_ms != NO_LIMITS.max_wait_ms:
+        yield f"a turn is waited for {limits.max_wait_ms} ms at most"
 
 
 def _dimensions(rule: SpendRule) -> str:

@@ -17,7 +17,6 @@ ANY: Final = "*"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}|\*")
 
-
 LogStrategy = Literal["STOP_INSERTING", "DELETE_OLDEST"]
 
 

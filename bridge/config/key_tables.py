@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
 
 from bridge.config.keys import AwsKey, GoogleAccount, Secret, StoredKey
 from bridge.config.reader import Reader
@@ -18,6 +19,17 @@ _AWS: Final = {
 """As Cloudflare stores it (ai-gateway/usage/providers/bedrock), and as it stands in our table."""
 _AWS_NEEDED: Final = ("access_key_id", "secret_access_key")
 _ACCOUNT_NEEDED: Final = ("client_email", "private_key", "token_uri")
+
+
+class _Needed(NamedTuple):
+    module: str
+    extra: str
+
+
+_NEEDED: Final[Mapping[type, _Needed]] = {
+    AwsKey: _Needed("botocore", "aws"),
+    GoogleAccount: _Needed("google.auth", "gcp"),
+}
 
 
 def keys_of(reader: Reader, given: object) -> dict[tuple[str, str], StoredKey]:
@@ -46,6 +58,16 @@ def _by_alias(reader: Reader, slug: str, given: object) -> list[tuple[str, Store
 
 def _secret(reader: Reader, slug: str, given: object) -> tuple[Secret, str]:
     """With how it is given. Raises ValueError, which says nothing of what it is."""
+    secret, where = _read(reader, slug, given)
+    needed = _NEEDED.get(type(secret))
+    if needed is not None and not _is_installed(needed.module):
+        raise ValueError(
+            f"this sort of key needs the extra {needed.extra}: pip install 'universal-bridge[{needed.extra}]'"
+        )
+    return secret, where
+
+
+def _read(reader: Reader, slug: str, given: object) -> tuple[Secret, str]:
     if slug == "aws-bedrock" and isinstance(given, Mapping):
         return _aws_table(reader, given), str(given["access_key_id"])
     text, where = reader.secrets.read(given, "a key"), str(given)
@@ -54,6 +76,13 @@ def _secret(reader: Reader, slug: str, given: object) -> tuple[Secret, str]:
     if slug not in _JSON:
         raise ValueError(f"{where} holds JSON, and a key of {slug} is none")
     return _JSON[slug](text, where), where
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # a package above it is not there
+        return False
 
 
 def _sendable(key: str, where: str) -> str:

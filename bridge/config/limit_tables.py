@@ -66,13 +66,9 @@ def _by_provider(reader: Reader, given: object) -> dict[str, int]:
 
 def _spend_rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
     """Those that are in force."""
-    rules: list[SpendRule] = []
-    takers: Takers = {
-        "enabled": Flag().accept,
-        "rules": lambda value: rules.extend(_rules(reader.below("rules"), value)),
-    }
-    taken = reader.take(given, takers)
-    return tuple(rules) if taken.get("enabled", True) else ()
+    taken = reader.take(given, {"enabled": Flag().accept, "rules": partial(_rules, reader.below("rules"))})
+    rules: tuple[SpendRule, ...] = taken.get("rules", ())
+    return rules if taken.get("enabled", True) else ()
 
 
 def _rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:

@@ -253,6 +253,7 @@ def test_every_server_setting_has_an_environment_variable(files: Files, tmp_path
     samples = {"Number": "1024", "Flag": "yes", "File": str(pem), "Text": "localhost"}
     special = {"ping_interval": "1", "max_json_depth": "9", "log_format": "json", "log_level": "debug"}
     special |= {"workers": "2", "redis_url": "redis://h", "redis_prefix": "p"}
+    special |= {"metrics": "no", "metrics_token": f"sha256:{DIGEST}", "cache_file_bytes": "1048576"}
     environ = {row.variable: special.get(row.name) or samples[type(row.kind).__name__] for row in SERVER}
     server = files.load("", environ).server
     assert [row.name for row in SERVER if getattr(server, row.name) == row.default] == []

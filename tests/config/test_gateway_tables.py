@@ -1,6 +1,7 @@
 """What a gateway's table may say of tokens, keys, limits, logs and traces, and how its mistakes are told."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,19 @@ def test_a_key_that_cannot_be_used_is_refused_and_never_repeated(
     assert SECRET not in told
 
 
+@pytest.mark.parametrize(
+    ("slug", "given", "module", "extra"),
+    [("aws-bedrock", '"env:AWS"', "botocore", "aws"), ("google-vertex-ai", '"env:ACCOUNT"', "google.auth", "gcp")],
+)
+def test_a_key_that_nothing_here_can_sign_with_names_the_extra(
+    path: Path, monkeypatch: pytest.MonkeyPatch, slug: str, given: str, module: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    [(line, key, told)] = problems(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {given}")
+    assert (line, key) == (4, f"gateways.prod.keys.{slug}.default")
+    assert told.endswith(f"needs the extra {extra}: pip install 'universal-bridge[{extra}]'")
+
+
 def test_each_part_of_an_aws_key_is_told_at_its_place(path: Path) -> None:
     text = (
         f'{TOKENS}[gateways.prod.keys.aws-bedrock]\ndefault = {{ access_key_id = "x", secret_access_key = "{SECRET}" }}'
@@ -429,6 +443,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
         token = "env:OTHER"
         providers = ["openai"]
         max_concurrent = 1
+        max_wait = 500
         rate_limiting_limit = 5
         rate_limiting_interval = 10
         [gateways.prod.keys.openai]
@@ -451,6 +466,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
         "  token guest: may call openai",
         "  token guest: 5 events in 10 s, fixed",
         "  token guest: 1 events at once",
+        "  token guest: a turn is waited for 500 ms at most",
         "  key of openai: default (env:KEY)",
         "  key of aws-bedrock: default (env:ID)",
         "  traces to https://collector.example.com/v1/traces?token=[redacted] (json)",
