@@ -343,6 +343,20 @@ async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path:
         assert code(await place.call()) is None, "they were cheaper than what was reserved for them"
 
 
+async def test_many_at_once_do_not_spend_more_than_one_estimate_too_much(tmp_path: Path, wall: Wall):
+    """The first of a model are estimated by their price and by how long an answer they allow."""
+    gate = asyncio.Event()
+    request = step(customCost={"per_token_in": 0.0, "per_token_out": 0.001}) | {"query": {"max_tokens": 300}}
+    told = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON)
+    async with house(OPEN + budget(), tmp_path, *[told] * 4) as place:
+        names = [await place.begin(request) for _ in range(50)]
+        await place.calls(4)
+        gate.set()
+        codes = [code(await place.end(name)) for name in names]
+        assert (codes.count(None), codes.count(2041)) == (4, 46)
+        assert code(await place.call(request)) == 2041, "4 times 0.3 are spent"
+
+
 async def test_a_token_has_a_budget_of_its_own(tmp_path: Path, wall: Wall):
     text = OPEN + budget(limit=2.0) + tokens(budget(limit=1.0))
     async with (
