@@ -9,6 +9,10 @@ from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import BadMessage, InternalError
 from bridge.http_errors import error_response
+from bridge.settings.server import ServerSettings
+
+MAX_TARGET_CHARS: Final = 65_536
+"""Of a request: as long as an endpoint may be on its way out."""
 
 CLOSE_GRACE_S: Final = 5.0
 """How long an idle client whose time is over may take to read what is left for it."""
@@ -29,17 +33,21 @@ class Listener(Protocol):
 class Connection(RequestHandler):
     """What is no HTTP is answered with the bridge's own body, and not logged with all it held.
 
-    Strangers have `patience_s` to come up with a request that somebody says `welcome` to.
+    Strangers have the time of a handshake to come up with a request that somebody says `welcome` to.
     """
 
     __slots__ = ("_patience", "_patience_s", "listener")
 
-    def __init__(
-        self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, patience_s: float, idle_s: float
-    ) -> None:
-        """`idle_s` is how long it may be silent between two requests."""
-        super().__init__(manager, loop=loop, keepalive_timeout=idle_s, auto_decompress=False)
-        self._patience_s = patience_s
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, server: ServerSettings) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=server.keep_alive_timeout / 1000,
+            auto_decompress=False,
+            max_line_size=MAX_TARGET_CHARS,
+            max_field_size=server.max_header_bytes,
+        )
+        self._patience_s = server.handshake_timeout / 1000
         self._patience: asyncio.TimerHandle | None = None
         self.listener: Listener | None = None
 

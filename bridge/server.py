@@ -86,10 +86,10 @@ class Server:
         context = self._tls = server_context(server)
         await self._runner.setup()
         assert self._runner.server is not None
-        patience_s, idle_s = server.handshake_timeout / 1000, server.keep_alive_timeout / 1000
+        patience_s = server.handshake_timeout / 1000
         create = partial(
             loop.create_server,
-            partial(Connection, self._runner.server, loop=loop, patience_s=patience_s, idle_s=idle_s),
+            partial(Connection, self._runner.server, loop, server),
             backlog=BACKLOG,
             ssl=context,
             ssl_handshake_timeout=patience_s if context else None,
