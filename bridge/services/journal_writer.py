@@ -17,7 +17,7 @@ from bridge.storage.request_schema import Row
 
 log = logging.getLogger("bridge.requests")
 
-ROWS_AT_A_STRETCH: Final = 8
+ROWS_AT_A_STRETCH: Final = 16
 PAUSE_S: Final = 0.000_02
 """After so many rows. To give the interpreter's lock away for an instant is not enough: the loop, which may wait for
 it, needs some microseconds to wake, and to wait for its turn it would take five milliseconds.

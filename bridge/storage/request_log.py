@@ -3,12 +3,17 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge.storage.request_file import open_to_write
-from bridge.storage.request_schema import INSERT, Row
+from bridge.storage.request_schema import Row, insert
 
+ROWS_AT_ONCE: Final = 999 // len(Row._fields)
+"""In one statement: older SQLite takes 999 values. The interpreter's lock is free while it runs, and has to be won back
+from the loop after it, once for all these rows.
+"""
 DELETED_AT_ONCE: Final = 500
 """Rows in one transaction: some ten milliseconds for which no other process writes."""
 
@@ -50,7 +55,8 @@ class RequestLog:
         with self._transaction():
             stopped: Counter[str] = Counter()
             kept = list(self._within(rows, bounds, stopped))
-            self._connection.executemany(INSERT, kept)
+            for start in range(0, len(kept), ROWS_AT_ONCE):
+                self._insert(kept[start : start + ROWS_AT_ONCE])
             self._connection.executemany(_COUNT, Counter(row.gateway for row in kept).items())
         return stopped
 
@@ -85,6 +91,9 @@ class RequestLog:
         except BaseException:
             self._connection.rollback()
             raise
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        self._connection.execute(insert(len(rows)), tuple(chain.from_iterable(rows)))
 
     def _within(self, rows: Sequence[Row], bounds: Mapping[str, Bound], stopped: Counter[str]) -> Iterable[Row]:
         room = {name: self._room(name, bound) for name, bound in bounds.items() if bound.rows and bound.stops}

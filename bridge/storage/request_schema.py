@@ -122,4 +122,9 @@ it changes in the same transaction as they do, so that it is right whoever write
 
 VERSION: Final = len(MIGRATIONS)
 
-INSERT: Final = f"INSERT INTO requests ({', '.join(Row._fields)}) VALUES ({', '.join('?' * len(Row._fields))})"  # noqa: S608 - the names are our own
+_ROW: Final = f"({', '.join('?' * len(Row._fields))})"
+
+
+def insert(rows: int) -> str:
+    """A statement that takes so many rows, their values one after the other."""
+    return f"INSERT INTO requests ({', '.join(Row._fields)}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - own names
