@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,10 @@ async def test_a_damaged_answer_is_not_found(tmp_path: Path) -> None:
         assert store.faults == 1
 
 
+def has_faults(store: FileStore, count: int) -> bool:
+    return store.faults == count
+
+
 async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,10 +172,9 @@ async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once
         assert await store.get(KEYS[0]) is not None
         locking = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
         locking.execute("BEGIN EXCLUSIVE")
-        for _ in range(3):
-            faults = store.faults
+        for faults in (1, 2, 3):
             store.put(KEYS[1], stored())
-            await until(lambda faults=faults: store.faults > faults)
+            await until(partial(has_faults, store, faults))
             advance(PAUSE_S + 1)
         locking.execute("ROLLBACK")
         locking.close()
