@@ -15,7 +15,8 @@ observers that keep a log and count. `assembly` puts together those that the con
 says what an event asks of each, and when.
 
 With `--workers` a `supervisor` starts the whole several times; each process is a `worker`, and gets its sockets from
-there (`listening`). What processes and machines share beyond that is in `storage.redis`, which may be lost.
+there (`listening`). What processes and machines share beyond that is in `storage.redis`, which may be lost; what
+workers count, each for all to read, in `storage.tallies`. Who runs a bridge asks its `probes` how it is.
 
 Imports point down only: cli → transports → server | client | supervisor → assembly → session → services → relay →
 upstream, storage → policy → wire → config → providers, settings → errors, redact. `wire`, `policy`, `providers`,
