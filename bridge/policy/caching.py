@@ -5,9 +5,9 @@ Limits and defaults are Cloudflare's: developers.cloudflare.com/ai-gateway/featu
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from enum import Enum, auto
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge.providers import Target
 from bridge.redact import is_secret_name
@@ -46,8 +46,7 @@ _NO_MATTER_PREFIXES: Final = ("x-b3-", "x-datadog-", "x-fern-", "x-stainless-")
 """Headers that say who asks, or which time, and not what is asked: user agents, traces, SDK telemetry, retries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """All of a request that its answer may depend on. The account is not among it: it is a label that whoever calls
     may choose, and where it says something, which is in Workers AI's URLs, it is a part of the URL."""
 
@@ -87,13 +86,14 @@ def key_of(asked: Asked, cache_key: str | None, *, is_shared: bool) -> bytes:
     the other to read; and a fallback would be told in the dialect of the provider before it. `is_shared` leaves the
     credential out.
     """
-    credential = b"" if is_shared else _credential(asked)
+    secret, told = _sorted_out(asked.headers)
+    credential = b"" if is_shared else _digest((asked.stored_key, secret))
     scope = (asked.gateway, asked.provider, credential)
     if cache_key is not None:
         return _digest((*scope, cache_key))
     target = asked.target
     url = (target.scheme, target.host, target.port, target.raw_path)
-    return _digest((*scope, asked.method, url, _told(asked.headers)), asked.body)
+    return _digest((*scope, asked.method, url, told), asked.body)
 
 
 def _digest(parts: tuple[object, ...], body: bytes = b"") -> bytes:
@@ -103,21 +103,27 @@ def _digest(parts: tuple[object, ...], body: bytes = b"") -> bytes:
     return digest.digest()
 
 
-def _credential(asked: Asked) -> bytes:
-    """A digest of everything secret that the provider is sent, whichever header it comes in."""
-    secrets = sorted((name, value) for name, value in asked.headers if _is_secret(name))
-    return _digest((asked.stored_key, secrets))
+def _sorted_out(headers: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Those that are secret, whichever header a credential comes in; and those that the answer may depend on."""
+    secret, told = [], []
+    for header in sorted(headers):
+        match _role(header[0]):
+            case _Role.SECRET:
+                secret.append(header)
+            case _Role.TOLD:
+                told.append(header)
+    return secret, told
 
 
-def _told(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return sorted((name, value) for name, value in headers if not _is_left_out(name))
+class _Role(Enum):
+    SECRET = auto()
+    TOLD = auto()
+    LEFT_OUT = auto()
 
 
 @lru_cache(maxsize=1024)
-def _is_secret(name: str) -> bool:
-    return is_secret_name(name)
-
-
-@lru_cache(maxsize=1024)
-def _is_left_out(name: str) -> bool:
-    return _is_secret(name) or name in _NO_MATTER or name.startswith(_NO_MATTER_PREFIXES)
+def _role(name: str) -> _Role:
+    if is_secret_name(name):
+        return _Role.SECRET
+    is_left_out = name in _NO_MATTER or name.startswith(_NO_MATTER_PREFIXES)
+    return _Role.LEFT_OUT if is_left_out else _Role.TOLD

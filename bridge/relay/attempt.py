@@ -16,7 +16,6 @@ from bridge.relay.passage import Passage
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
 from bridge.upstream.answer import Answer
-from bridge.upstream.http import Call
 from bridge.wire.body import Shape, decoder_for, sniff
 from bridge.wire.dialects import read_answer
 
@@ -79,18 +78,9 @@ class Attempt:
 
     async def _open(self) -> Answer:
         begin_call(self._event, self._settings)
-        step = self._planned.step
-        call = Call(
-            method=step.method,
-            target=self._planned.target,
-            headers=list(step.provider_headers.items()),
-            body=step.body,
-            on_connected=self._connected,
-            max_connections=self._planned.provider.max_connections,
-        )
         cache = self._event.shared.services.cache
-        dial = Dialling(self._event, self._planned, call)
-        answer = await (dial() if cache is None else cache.open(self._event.ground, self._planned, call, dial))
+        dial = Dialling(self._event, self._planned, self._connected)
+        answer = await (dial() if cache is None else cache.open(self._event.ground, self._planned, dial))
         self._event.record.cached = answer.cached
         self._connected()
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)

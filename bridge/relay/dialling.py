@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from bridge.relay.deadlines import Clock
 from bridge.relay.event import Event
@@ -18,15 +17,24 @@ class Dialling:
     `call` may run on behalf of other events too, and beyond the end of its own.
     """
 
-    def __init__(self, event: Event, planned: PlannedStep, call: Call) -> None:
+    def __init__(self, event: Event, planned: PlannedStep, on_connected: Callable[[], None]) -> None:
+        step = planned.step
         self._event = event
         self._planned = planned
-        self._call = call
         self._leave: Callable[[], None] | None = None
+        self.on_connected = on_connected
+        self.request = Call(
+            method=step.method,
+            target=planned.target,
+            headers=list(step.provider_headers.items()),
+            body=step.body,
+            on_connected=self._connected,
+            max_connections=planned.provider.max_connections,
+        )
 
     async def __call__(self) -> ProviderAnswer:
         await self.enter()
-        return await self.call(self._call.on_connected)
+        return await self.call(self.on_connected)
 
     async def enter(self) -> None:
         if self._event.admission is not None:
@@ -42,9 +50,9 @@ class Dialling:
         begin_call(self._event, self._planned.step.settings)
 
     async def call(self, on_connected: Callable[[], None]) -> ProviderAnswer:
-        record = self._event.record
+        record, self.on_connected = self._event.record, on_connected
         try:
-            call = await self._authorised(replace(self._call, on_connected=on_connected))
+            call = await self._authorised(self.request)
             if record.called_at is None:
                 record.called_at = asyncio.get_running_loop().time()
             answer = await self._event.shared.upstream.open(call)
@@ -55,6 +63,9 @@ class Dialling:
         if self._leave is not None:
             answer.on_close(self._leave)
         return answer
+
+    def _connected(self) -> None:
+        self.on_connected()
 
     async def _authorised(self, call: Call) -> Call:
         keys, key = self._event.shared.services.keys, self._planned.key

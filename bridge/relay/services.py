@@ -45,6 +45,13 @@ class Gate(Protocol):
 class Dial(Protocol):
     """The provider call of one attempt, with all that has to be asked first."""
 
+    on_connected: Callable[[], None]
+    """Of the event's own attempt."""
+
+    @property
+    def request(self) -> Call:
+        """What is going to be sent, but for a stored key."""
+
     async def __call__(self) -> Answer:
         """All of it. Raises what `enter` and `call` do."""
 
@@ -62,7 +69,7 @@ class Dial(Protocol):
 
 
 class Cache(Protocol):
-    async def open(self, ground: Ground, planned: PlannedStep, call: Call, dial: Dial) -> Answer:
+    async def open(self, ground: Ground, planned: PlannedStep, dial: Dial) -> Answer:
         """An answer from the cache, or of a call that is in flight already, or of `dial`.
 
         Its `cached` tells which, and its `keep` decides whether it is given again. Raises what `dial` does.

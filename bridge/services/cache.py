@@ -10,7 +10,7 @@ from bridge.policy import caching
 from bridge.relay.budget import Budget
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.services import Dial
-from bridge.services.cache_flight import Flight
+from bridge.services.cache_flight import Flight, Share
 from bridge.services.cache_pace import Pace
 from bridge.storage.cache_answer import Store, Stored, packed, wall_clock
 from bridge.storage.cache_memory import MemoryStore
@@ -58,7 +58,8 @@ class ResponseCache:
         """How often the far store was of no use."""
         return self._far.faults if self._far is not None else 0
 
-    async def open(self, ground: Ground, planned: PlannedStep, call: Call, dial: Dial) -> Answer:
+    async def open(self, ground: Ground, planned: PlannedStep, dial: Dial) -> Answer:
+        call = dial.request
         ttl_s = caching.ttl_s(planned.step.settings, call.method, call.body)
         if not ttl_s:
             return await dial()
@@ -66,7 +67,7 @@ class ResponseCache:
         if key not in self._flights and (stored := await self._stored(key, ttl_s)) is not None:
             self.hits += 1
             return StoredAnswer(stored)
-        share = self._flight(key).join(call.on_connected, ttl_s)
+        share = self._flight(key).join(dial.on_connected, ttl_s)
         try:
             await share.open(dial)
         except BaseException:
@@ -103,10 +104,10 @@ class ResponseCache:
     def _is_fresh(self, stored: Stored, ttl_s: int) -> bool:
         return caching.is_fresh(stored.stored_at, stored.kept_s, ttl_s, self._now())
 
-    def _keep(self, key: bytes, answer: Answer, reads: list[bytes], kept_s: int) -> None:
-        shown = answer.public_headers
-        headers = [(name, value) for name, value in answer.headers if name in shown]
-        stored = Stored(answer.status, headers, *packed(reads), self._now(), kept_s)
+    def _keep(self, key: bytes, share: Share, reads: list[bytes]) -> None:
+        shown = share.public_headers
+        headers = [(name, value) for name, value in share.headers if name in shown]
+        stored = Stored(share.status, headers, *packed(reads), self._now(), share.ttl_s)
         self._near.put(key, stored)
         if self._far is not None:
             self._far.put(key, stored)
@@ -153,8 +154,10 @@ async def _key(ground: Ground, planned: PlannedStep, call: Call) -> bytes:
         call.body,
         planned.key.digest if planned.key is not None else b"",
     )
-    key_of = partial(caching.key_of, asked, planned.step.settings.cache_key, is_shared=ground.live().cache_shared)
-    return key_of() if len(call.body) < OFF_LOOP_BYTES else await asyncio.to_thread(key_of)
+    cache_key, is_shared = planned.step.settings.cache_key, ground.live().cache_shared
+    if len(call.body) < OFF_LOOP_BYTES:
+        return caching.key_of(asked, cache_key, is_shared=is_shared)
+    return await asyncio.to_thread(caching.key_of, asked, cache_key, is_shared=is_shared)
 
 
 @asynccontextmanager

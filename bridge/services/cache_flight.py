@@ -23,8 +23,8 @@ WINDOW_BYTES: Final = 1 << 20
 LINK_BYTES: Final = 100
 """About what a read takes in memory beside its bytes."""
 
-Whole = Callable[[Answer, list[bytes], int], None]
-"""Told that these reads are a whole answer, to be kept for so many seconds."""
+Whole = Callable[["Share", list[bytes]], None]
+"""Told that what the share has read, which is this, is a whole answer, to be kept as long as its reader asks."""
 
 
 class Link:
@@ -46,7 +46,8 @@ class Flight:
         self._tasks = tasks
         self._on_shut = on_shut
         self._on_whole = on_whole
-        self._shares: dict[Share, None] = {}
+        self._shares: dict[int, Share] = {}
+        self._joined = 0
         self._leading = asyncio.Lock()
         self._dialling: asyncio.Task[None] | None = None
         self._changed: list[asyncio.Future[None]] = []
@@ -55,8 +56,9 @@ class Flight:
         self._first: Link | None = self._last
         self._held_bytes = 0
         self._kept_s = 0
-        self.payer: Share | None = None
-        """Whose call it is: who began it; or, if that one left before the end, who has been reading for longest."""
+        self.payer = 0
+        """The number of the share whose call it is: who began it; or, if that one left before the end, who joined
+        first of those still reading."""
         self.answer: Answer | None = None
         self.error: Exception | None = None
         """Why there is no answer, or no more of it."""
@@ -65,8 +67,8 @@ class Flight:
 
     def join(self, on_connected: Callable[[], None], ttl_s: int) -> "Share":
         assert self._first is not None
-        share = Share(self, self._first, on_connected, ttl_s)
-        self._shares[share] = None
+        self._joined += 1
+        share = self._shares[self._joined] = Share(self, self._joined, self._first, on_connected, ttl_s)
         if self._is_connected:
             on_connected()
         return share
@@ -80,7 +82,7 @@ class Flight:
             async with self._leading:
                 if self._dialling is None:
                     await dial.enter()
-                    self.payer = share
+                    self.payer = share.number
                     self._dialling = self._tasks.start(self._dial(dial), "shared call")
         if self._is_connected:
             share.on_connected()
@@ -110,13 +112,12 @@ class Flight:
         if self._first is None or answer is None or not 200 <= answer.status < 300 or share.ttl_s <= self._kept_s:
             return
         self._kept_s = share.ttl_s
-        self._on_whole(answer, list(_between(self._first, share.at)), share.ttl_s)
+        self._on_whole(share, list(_between(self._first, share.at)))
 
     async def leave(self, share: "Share") -> None:
         """Once or more often."""
-        if share not in self._shares:
+        if self._shares.pop(share.number, None) is None:
             return
-        del self._shares[share]
         if self._shares:
             self._pass_the_bill(share)
             self._tell()
@@ -143,7 +144,7 @@ class Flight:
 
     def _connected(self) -> None:
         self._is_connected = True
-        for share in self._shares:
+        for share in self._shares.values():
             share.on_connected()
 
     def _take(self, data: bytes) -> None:
@@ -176,11 +177,12 @@ class Flight:
     def _is_too_far(self, share: "Share") -> bool:
         if self._first is not None:
             return False
-        return share.read_bytes - min(other.read_bytes for other in self._shares) > WINDOW_BYTES
+        return share.read_bytes - min(other.read_bytes for other in self._shares.values()) > WINDOW_BYTES
 
     def _pass_the_bill(self, left: "Share") -> None:
-        if self.payer is left and not left.is_done and self.error is None:
-            self.payer = next((share for share in self._shares if not share.is_done), left)
+        if self.payer == left.number and not left.is_done and self.error is None:
+            reading = (number for number, share in self._shares.items() if not share.is_done)
+            self.payer = next(reading, self.payer)
 
     async def _change(self) -> None:
         changed = asyncio.get_running_loop().create_future()
@@ -197,8 +199,9 @@ class Flight:
 class Share(Answer):
     """What one event has of a flight. To be closed, however far it was read."""
 
-    def __init__(self, flight: Flight, at: Link, on_connected: Callable[[], None], ttl_s: int) -> None:
+    def __init__(self, flight: Flight, number: int, at: Link, on_connected: Callable[[], None], ttl_s: int) -> None:
         self._flight = flight
+        self.number = number
         self._pace = Pace()
         self.on_connected = on_connected
         self.ttl_s = ttl_s
@@ -218,7 +221,7 @@ class Share(Answer):
 
     @property
     def cached(self) -> bool:
-        return self._flight.payer is not self
+        return self._flight.payer != self.number
 
     @property
     def ended(self) -> bool:

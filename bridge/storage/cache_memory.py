@@ -24,10 +24,11 @@ class MemoryStore:
     def put(self, key: bytes, stored: Stored) -> None:
         """In place of what lies there. What is larger than the store is not kept."""
         self.drop(key)
-        if stored.size_bytes > self._most_bytes:
+        size = stored.size_bytes
+        if size > self._most_bytes:
             return
         self._answers[key] = stored
-        self.stored_bytes += stored.size_bytes
+        self.stored_bytes += size
         while self.stored_bytes > self._most_bytes:
             self.stored_bytes -= self._answers.popitem(last=False)[1].size_bytes
             self.evictions += 1

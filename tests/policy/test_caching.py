@@ -24,7 +24,7 @@ def settings(**given: object) -> StepSettings:
 
 
 def with_header(name: str, value: str) -> Asked:
-    return replace(ASKED, headers=[*((key, old) for key, old in ASKED.headers if key != name), (name, value)])
+    return ASKED._replace(headers=[*((key, old) for key, old in ASKED.headers if key != name), (name, value)])
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ def key(asked: Asked, cache_key: str | None = None, *, is_shared: bool = False) 
 
 
 DIFFERENT = {
-    "gateway": replace(ASKED, gateway="other"),
-    "provider": replace(ASKED, provider="custom-openai"),
-    "method": replace(ASKED, method="GET"),
-    "scheme": replace(ASKED, target=replace(TARGET, scheme="http")),
-    "host": replace(ASKED, target=replace(TARGET, host="api.openai.org")),
-    "port": replace(ASKED, target=replace(TARGET, port=8443)),
-    "path": replace(ASKED, target=replace(TARGET, raw_path=b"/v1/completions?a=1")),
-    "query": replace(ASKED, target=replace(TARGET, raw_path=b"/v1/chat/completions?a=2")),
-    "body": replace(ASKED, body=b'{"model": "m"}'),
+    "gateway": ASKED._replace(gateway="other"),
+    "provider": ASKED._replace(provider="custom-openai"),
+    "method": ASKED._replace(method="GET"),
+    "scheme": ASKED._replace(target=replace(TARGET, scheme="http")),
+    "host": ASKED._replace(target=replace(TARGET, host="api.openai.org")),
+    "port": ASKED._replace(target=replace(TARGET, port=8443)),
+    "path": ASKED._replace(target=replace(TARGET, raw_path=b"/v1/completions?a=1")),
+    "query": ASKED._replace(target=replace(TARGET, raw_path=b"/v1/chat/completions?a=2")),
+    "body": ASKED._replace(body=b'{"model": "m"}'),
     "credential": with_header("authorization", "Bearer two"),
     "credential in another header": with_header("x-api-key", "one"),
-    "stored key": replace(ASKED, stored_key=b"digest"),
+    "stored key": ASKED._replace(stored_key=b"digest"),
     "a header": with_header("openai-project", "q"),
     "another header": with_header("anthropic-beta", "x"),
 }
@@ -120,15 +120,15 @@ def test_who_asks_and_which_time_makes_no_other_key(other: Asked) -> None:
 
 
 def test_the_order_of_headers_makes_no_other_key() -> None:
-    assert key(replace(ASKED, headers=ASKED.headers[::-1])) == key(ASKED)
+    assert key(ASKED._replace(headers=ASKED.headers[::-1])) == key(ASKED)
 
 
 def test_what_one_part_holds_cannot_be_taken_for_another() -> None:
-    shifted = replace(ASKED, gateway="gate", provider="wayopenai")
+    shifted = ASKED._replace(gateway="gate", provider="wayopenai")
     assert key(shifted) != key(ASKED)
-    quoted = replace(ASKED, gateway="gateway', 'openai", provider="")
+    quoted = ASKED._replace(gateway="gateway', 'openai", provider="")
     assert key(quoted) != key(ASKED)
-    assert key(replace(ASKED, headers=[("x-a", "\udcff")])) != key(replace(ASKED, headers=[("x-a", "\\udcff")]))
+    assert key(ASKED._replace(headers=[("x-a", "\udcff")])) != key(ASKED._replace(headers=[("x-a", "\\udcff")]))
 
 
 @pytest.mark.parametrize("what", ["credential", "credential in another header", "stored key"])
@@ -159,5 +159,5 @@ def test_a_key_of_ones_own_in_a_shared_cache_is_everybodys() -> None:
 
 
 def test_no_credential_is_another_than_an_empty_one() -> None:
-    bare = replace(ASKED, headers=[])
-    assert key(replace(bare, headers=[("authorization", "")])) != key(bare)
+    bare = ASKED._replace(headers=[])
+    assert key(bare._replace(headers=[("authorization", "")])) != key(bare)
