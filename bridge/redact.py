@@ -9,11 +9,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
+from bridge.hints import hints, matches
+
 REDACTED = "[redacted]"
 
-_SECRET_NAME = re.compile(
-    r"key|token(?!s|[_-]?(?:count|detail|id|limit|type|usage))|secret|passw|pwd|auth|credential|signature|^sig$|jwt|cookie"
+_WORDS_IN_NAMES = (
+    ("token", "(?!s|[_-]?(?:count|detail|id|limit|type|usage))"),
+    *((word, "") for word in ("key", "secret", "passw", "pwd", "auth", "credential", "signature", "jwt", "cookie")),
 )
+"""With what may follow."""
+_SECRET_NAME = re.compile("|".join((*map("".join, _WORDS_IN_NAMES), "^sig$")))
+_NAME_WORDS = (*_WORDS_IN_NAMES, ("sig", ""))
+NAME_HINTS = hints(_NAME_WORDS)
+"""Where a name may be that `is_secret_name` knows."""
 _HARMLESS_NAMES = frozenset(
     {
         "author",
@@ -52,8 +60,8 @@ def _mask(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[s
 
 # Headers.
 
-_SCHEMES = "Bearer|Basic|Token|Api-Key|Key"
-_SCHEME = re.compile(rf"(?:{_SCHEMES}|AWS4-HMAC-SHA256)\s++", re.IGNORECASE)
+_SCHEMES = ("Bearer", "Basic", "Token", "Api-Key", "Key")
+_SCHEME = re.compile(rf"(?:{'|'.join(_SCHEMES)}|AWS4-HMAC-SHA256)\s++", re.IGNORECASE)
 _NAMED_PROTOCOL = re.compile(r"[A-Za-z0-9-]++\.")
 
 
@@ -105,20 +113,26 @@ def _parameter_value(name: re.Match[str]) -> re.Match[str] | None:
 
 _USERINFO = re.compile(r"://[^/\s?#\"'<>]*@")
 
-_SCHEME_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9_-])({_SCHEMES})(?:\s{{1,3}}|%20)", re.IGNORECASE | re.ASCII)
+_SCHEME_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(_SCHEMES)})(?:\s{{1,3}}|%20)", re.IGNORECASE | re.ASCII)
+_SCHEME_WORDS = [(scheme.lower(), r"(?=\s|%20)") for scheme in _SCHEMES]
+_SCHEME_HINTS = hints(_SCHEME_WORDS)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9._~+/=:-]{8,}+")
 _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential", "credentials"})
 
-_SHAPES = re.compile(
-    r"""(?<![A-Za-z0-9_-])
-    (?: ( sk- )                                            [A-Za-z0-9_-]{8,}+   # OpenAI and followers, Anthropic
-      | ( AIza | gsk_ | xai- | hf_ | r8_ | pplx- | ghp_ | ubt_ )  [A-Za-z0-9_-]{16,}+  # ubt_: our own, `bridge token`
-      | ( AKIA | ASIA )                                    [A-Za-z0-9_-]{12,}+  # AWS
-      | ( AWS4-HMAC-SHA256\  )                             [^\n"']++            # SigV4, to the end of the header
-      | ( eyJ )                      [A-Za-z0-9_-]{8,}+ (?: \. [A-Za-z0-9_-]++ ){1,4}+  # JWT
-    )""",
-    re.VERBOSE,
-)
+_KEYS = {
+    "sk-": "[A-Za-z0-9_-]{8,}+",  # OpenAI and followers, Anthropic
+    **dict.fromkeys(("AIza", "gsk_", "xai-", "hf_", "r8_", "pplx-", "ghp_"), "[A-Za-z0-9_-]{16,}+"),
+    "ubt_": "[A-Za-z0-9_-]{16,}+",  # our own, `bridge token`
+    **dict.fromkeys(("AKIA", "ASIA"), "[A-Za-z0-9_-]{12,}+"),  # AWS
+    "AWS4-HMAC-SHA256 ": r"""[^\n"']++""",  # SigV4, to the end of the header
+    "eyJ": r"[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]++){1,4}+",  # JWT
+}
+"""What they begin with, and how they go on."""
+_SHAPES = re.compile("(?<![A-Za-z0-9_-])(?:" + "|".join(f"({begin}){rest}" for begin, rest in _KEYS.items()) + ")")
+_KEY_WORDS = [(begin.lower(), "") for begin in _KEYS]
+_KEY_HINTS = hints(_KEY_WORDS)
+HINTS = hints((*_NAME_WORDS, *_SCHEME_WORDS, *_KEY_WORDS))
+"""Where there is none, there is no secret name, and nothing that looks like a credential."""
 
 _NAME = re.compile(
     r"""(?<![A-Za-z0-9_-]) ([A-Za-z0-9_-]++)
@@ -145,15 +159,15 @@ def text(given: str) -> str:
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
 
-def credentials(given: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Where in `given`, between `start` and `end`, something stands that looks like a credential whatever it is called.
+def credentials(given: str) -> Iterator[tuple[int, int]]:
+    """Where something stands that looks like a credential, whatever it is called. For long texts.
 
     Spans without their schemes and the prefixes that keys are known by; they may overlap.
     """
-    for scheme in _SCHEME_IN_TEXT.finditer(given, start, end):
+    for scheme in matches(_SCHEME_IN_TEXT, _SCHEME_HINTS, given):
         if credential := _credential(scheme):
             yield credential.span()
-    for shape in _SHAPES.finditer(given, start, end):
+    for shape in matches(_SHAPES, _KEY_HINTS, given):
         yield shape.end(shape.lastindex or 0), shape.end()
 
 

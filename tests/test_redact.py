@@ -181,8 +181,7 @@ def test_what_a_reader_needs_is_left_alone(text: str) -> None:
     ],
 )
 def test_credentials_are_found_by_their_looks_alone(text: str, found: list[str]) -> None:
-    assert [text[start:end] for start, end in redact.credentials(text, 0, len(text))] == found
-    assert list(redact.credentials(text, len(text) - 1, len(text))) == []
+    assert [text[start:end] for start, end in redact.credentials(text)] == found
 
 
 @pytest.mark.parametrize(

@@ -13,24 +13,24 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Final
 from urllib.parse import quote, quote_plus, unquote
 
 from bridge import redact
-from bridge.upstream.suspicion import is_suspect
+from bridge.hints import windowed
 
 Span = tuple[int, int]
 
-WINDOW_CHARS: Final = 65_536
-"""How much is looked through at once: a search holds the interpreter's lock, and the loop stands still meanwhile."""
-LONGEST_CHARS: Final = 16_384
-"""How far a secret may reach over the end of a window."""
 MOST_TURNS: Final = 4
 """What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
 LEAST_CHARS: Final = 8
 LEAST_CHARS_WITH_DIGIT: Final = 6
 LEAST_DIGITS: Final = 6
 """Numbers that are shorter are counts, not PINs."""
+LONGEST_NAME: Final = 64
+MOST_BACKSLASHES: Final = 64
+"""Before a quotation mark: JSON in a string of JSON, six deep."""
 
 
 class Known:
@@ -47,7 +47,7 @@ class Known:
         if not any(needle in body for needle in self._needles):
             return body
         hidden = bytearray(body)
-        for found in _windowed(self._pattern, body.decode("latin-1")):
+        for found in windowed(self._pattern, body.decode("latin-1")):
             hidden[found.start() : found.end()] = self._fillers[found[0]]
         return bytes(hidden)
 
@@ -58,19 +58,25 @@ NOTHING: Final = Known()
 def masked(body: bytes, known: Known = NOTHING) -> bytes:
     """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
     hidden = known.hidden_in(body)
-    for _ in range(MOST_TURNS if is_suspect(hidden) else 0):
+    for _ in range(MOST_TURNS):
         before, hidden = hidden, _masked_once(hidden)
         if hidden == before:
             break
     return hidden if hidden == body else _sealed(hidden, body)
 
 
+_SUSPECT = re.compile(rf"{redact.HINTS.pattern}|://|%(?=[0-9a-f]{{2}}[^=]{{0,{LONGEST_NAME}}}=)")
+"""Most bodies have nothing of it, and are not looked at closely. The last is a parameter whose name is escaped."""
+
+
 def _masked_once(body: bytes) -> bytes:
     # A character for each byte, so that a span of characters is one of bytes, in whatever encoding the body is.
     text = body.decode("latin-1")
+    if not _SUSPECT.search(text.lower()):
+        return body
     hidden = bytearray(body)
     # What may hold another comes after it: its filler stays.
-    for find in (_credentials, _passwords, _secret_parameters, secret_fields):
+    for find in (redact.credentials, _passwords, _secret_parameters, secret_fields):
         for start, end in find(text):
             hidden[start:end] = _filler(text[start:end])
     return bytes(hidden)
@@ -142,13 +148,25 @@ def secret_fields(text: str) -> Iterator[Span]:
     JSON may stand inside a string of JSON, as a tool's arguments do: its quotation marks have backslashes.
     """
     read_to = 0
-    for field in _windowed(_FIELD, text):
+    for field in _fields(text):
         if field.start() < read_to or not redact.is_secret_name(field[2]):
             continue
         for start, end in _values(text, field):
             if redact.is_secret_field(field[2], text[start:end]):
                 read_to = end
                 yield start, end
+
+
+def _fields(text: str) -> Iterator[re.Match[str]]:
+    """Those with a word in their names that secrets have."""
+    end = 0
+    for hint in windowed(redact.NAME_HINTS, text.lower()):
+        quote = text.rfind('"', max(end, hint.start() - LONGEST_NAME), hint.start())
+        backslashes = text[max(end, quote - MOST_BACKSLASHES) : quote] if quote >= 0 else ""
+        start = quote - len(backslashes) + len(backslashes.rstrip("\\"))
+        if quote >= 0 and (field := _FIELD.match(text, start)):
+            yield field
+            end = field.end()
 
 
 def _values(text: str, field: re.Match[str]) -> Iterator[Span]:
@@ -179,11 +197,13 @@ def _string_end(text: str, start: int, depth: int) -> int:
     return len(text)
 
 
-_PARAMETER = re.compile(r"""(?:\A|[?&]|\\u0026)([A-Za-z0-9_.%-]{1,64}+)=([^\s&#;"'<>\\)\]}]{1,16384}+)""")
+_PAIR = r"""([A-Za-z0-9_.%-]{1,64}+)=([^\s&#;"'<>\\)\]}]{1,16384}+)"""
+_FIRST_PARAMETER = re.compile(_PAIR)
+_PARAMETER = re.compile(rf"(?:[?&]|\\u0026){_PAIR}")
 
 
 def _secret_parameters(text: str) -> Iterator[Span]:
-    for parameter in _windowed(_PARAMETER, text):
+    for parameter in chain(filter(None, [_FIRST_PARAMETER.match(text)]), windowed(_PARAMETER, text)):
         if redact.is_secret_name(unquote(parameter[1])):
             yield parameter.span(2)
 
@@ -192,25 +212,8 @@ _PASSWORD = re.compile(r"""://[^/\s?#"'<>\\@:]{1,256}+:([^/\s?#"'<>\\@]{1,256}+)
 
 
 def _passwords(text: str) -> Iterator[Span]:
-    for userinfo in _windowed(_PASSWORD, text):
+    for userinfo in windowed(_PASSWORD, text):
         yield userinfo.span(1)
-
-
-def _credentials(text: str) -> Iterator[Span]:
-    for start in range(0, len(text), WINDOW_CHARS):
-        yield from redact.credentials(text, start, start + WINDOW_CHARS + LONGEST_CHARS)
-
-
-def _windowed(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Its matches in their order."""
-    at = 0
-    for window in range(0, len(text), WINDOW_CHARS):
-        end = window + WINDOW_CHARS
-        for found in pattern.finditer(text, max(at, window), end + LONGEST_CHARS):
-            if found.start() >= end:
-                break
-            at = found.end()
-            yield found
 
 
 # The AWS event stream.

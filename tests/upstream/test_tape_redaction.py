@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.upstream.tape_redaction import LONGEST_CHARS, WINDOW_CHARS, Known, masked
+from bridge.hints import LONGEST_CHARS, WINDOW_CHARS
+from bridge.upstream.tape_redaction import Known, masked
 from bridge.wire.eventstream import EventStreamDecoder
 from tests.wire.messages_of_aws import event
 
