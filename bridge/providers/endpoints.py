@@ -35,8 +35,9 @@ class Base:
     host: str
     port: int | None
     path: str
-    prefix: str
-    """The path's last segment, which an endpoint may repeat; empty if there is none or a placeholder fills it."""
+    prefixes: tuple[str, ...]
+    """What an endpoint may repeat: the path's last segments, as many as there are and fewer, down to the last alone;
+    none that a placeholder fills. An SDK may know its provider by the bare host, and call `openai/v1/…` there."""
     names: frozenset[str]
     """The placeholders to be filled before a request can go there."""
 
@@ -148,14 +149,15 @@ def validate_base_url(url: str, placeholders: frozenset[str] = frozenset({"accou
     if unknown := names - placeholders:
         known = ", ".join(f"{{{name}}}" for name in sorted(placeholders))
         raise ValueError(f"base_url holds {{{min(unknown)}}}; what can be filled in here is {known}")
-    last = path.rpartition("/")[2]
+    segments = path.split("/")[1:]
+    ends = ("/".join(segments[start:]) for start in range(len(segments)))
     return Base(
         url=url.rstrip("/"),
         scheme=parts["scheme"].lower(),
         host=(parts["ipv6"] or parts["host"]).lower(),
         port=int(parts["port"]) if parts["port"] else None,
         path=path,
-        prefix="" if "{" in last else last,
+        prefixes=tuple(end for end in ends if "{" not in end),
         names=names,
     )
 
@@ -188,14 +190,23 @@ def filled(base: Base, values: dict[str, str]) -> Base:
 
 def below(base: Base, endpoint: str) -> Target:
     """The target of a checked endpoint below a filled base. A prefix such as `v1` that both hold stands once."""
-    prefix = base.prefix
-    if prefix and endpoint.startswith(prefix) and endpoint[len(prefix) : len(prefix) + 1] in ("", "/", "?"):
-        path = base.path + endpoint[len(prefix) :]
+    rest = next((endpoint[len(prefix) :] for prefix in base.prefixes if _begins_with(endpoint, prefix)), None)
+    if rest is not None:
+        path = base.path + rest
     elif endpoint and endpoint[0] != "?":
         path = f"{base.path}/{endpoint}"
     else:
         path = (base.path or "/") + endpoint
     return Target(base.scheme, base.host, base.port, path.encode("ascii"), base.url)
+
+
+def endpoint_of(base: Base, rest: str) -> str:
+    """The endpoint by which `below` comes to `rest`, be it one that would pass for a prefix."""
+    return f"{base.prefixes[0]}/{rest}" if any(_begins_with(rest, prefix) for prefix in base.prefixes) else rest
+
+
+def _begins_with(endpoint: str, prefix: str) -> bool:
+    return endpoint.startswith(prefix) and endpoint[len(prefix) : len(prefix) + 1] in ("", "/", "?")
 
 
 _TARGET_URL = re.compile(

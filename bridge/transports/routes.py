@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from bridge.errors import EndpointRefused
 from bridge.providers import REGISTRY, Provider, resolve
-from bridge.providers.endpoints import Base, Target, quoted, validate_base_url
+from bridge.providers.endpoints import Base, Target, endpoint_of, quoted, validate_base_url
 
 _PLACEHOLDER: Final = re.compile(r"\\\{([a-z_]+)\\\}")
 _REST: Final = r"(?P<rest>(?:/.*)?(?:\?.*)?)"
@@ -46,7 +46,7 @@ class _Way:
     """One base URL of a provider. `begins` are the segments that an endpoint has in place of what is in the host."""
 
     pattern: re.Pattern[str]
-    prefix: str
+    base: Base
     begins: tuple[str, ...]
     provider: Provider | str
     """A slug alone is one of which only the bridge's configuration knows more."""
@@ -56,9 +56,7 @@ class _Way:
         found = self.pattern.fullmatch(address.origin + address.raw_path)
         if found is None:
             return None
-        rest = found["rest"].removeprefix("/")
-        if self.prefix and re.match(rf"{re.escape(self.prefix)}(?![^/?])", rest):
-            rest = f"{self.prefix}/{rest}"  # the bridge takes the first for the base's own
+        rest = endpoint_of(self.base, found["rest"].removeprefix("/"))
         begins = [found[begin[1:-1]] if begin[0] == "{" else begin for begin in self.begins]
         endpoint = "/".join([*begins, rest]) if begins else rest
         if isinstance(self.provider, str):
@@ -109,13 +107,13 @@ def _port(scheme: str, port: int | None) -> int | None:
 
 def _own_way(url: str, slug: str) -> _Way:
     base = validate_base_url(url, frozenset())
-    return _Way(_pattern(base), base.prefix, (), slug)
+    return _Way(_pattern(base), base, (), slug)
 
 
 def _built_in() -> Iterator[_Way]:
     for provider in REGISTRY.values():
         for route in provider.routes:
-            yield _Way(_pattern(route.base), route.base.prefix, () if route.whole else route.begins, provider)
+            yield _Way(_pattern(route.base), route.base, () if route.whole else route.begins, provider)
 
 
 def _pattern(base: Base) -> re.Pattern[str]:
