@@ -7,15 +7,15 @@ locked, full, broken or slow is a cache that holds nothing, and after a fault it
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from bridge.storage.cache_answer import Stored, wall_clock
 from bridge.storage.cache_table import CacheTable
+from bridge.storage.cache_thread import WorkThread
 from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.cache")
@@ -31,8 +31,6 @@ PURGE_S: Final = 60.0
 CLOSE_S: Final = 5.0
 """How long what is still to be written may take at the end."""
 
-T = TypeVar("T")
-
 
 class FileStore:
     """A `Store`. `opened` makes one."""
@@ -41,7 +39,7 @@ class FileStore:
         self._table = CacheTable(path, most_bytes)
         self._now = wall_clock()
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cache")
+        self._thread = WorkThread("cache")
         self._tasks = Tasks()
         self._reads = 0
         self._unwritten_bytes = 0
@@ -60,7 +58,7 @@ class FileStore:
         self._reads += 1
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await self._in_thread(partial(self._table.get, key))
+                return await self._thread.do(partial(self._table.get, key))
         except (sqlite3.Error, ValueError, TimeoutError) as error:
             self._failed(error)
             return None
@@ -73,11 +71,11 @@ class FileStore:
             self.faults += 1
             return
         self._unwritten_bytes += size
-        self._in_thread(partial(self._table.put, key, stored)).add_done_callback(partial(self._written, size))
+        self._thread.do(partial(self._table.put, key, stored)).add_done_callback(partial(self._written, size))
 
     async def open(self) -> None:
         """Raises OSError when there can be no such file."""
-        await self._in_thread(self._table.touch)
+        await self._thread.do(self._table.touch)
         self._tasks.start(self._purge_on_and_on(), "cache purge")
 
     async def close(self) -> None:
@@ -85,15 +83,12 @@ class FileStore:
         await self._tasks.end_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
-                await self._in_thread(self._table.close)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+                await self._thread.do(self._table.close)
+        self._thread.end()
 
     @property
     def _is_away(self) -> bool:
         return self._loop.time() < self._away_until
-
-    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return self._loop.run_in_executor(self._thread, work)
 
     def _written(self, size: int, future: asyncio.Future[None]) -> None:
         self._unwritten_bytes -= size
@@ -104,7 +99,7 @@ class FileStore:
         while True:
             if not self._is_away:
                 try:
-                    await self._in_thread(partial(self._table.purge, self._now()))
+                    await self._thread.do(partial(self._table.purge, self._now()))
                 except sqlite3.Error as error:
                     self._failed(error)
             await asyncio.sleep(PURGE_S)

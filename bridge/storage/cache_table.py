@@ -11,6 +11,8 @@ LOCKED_S: Final = 0.2
 """How long another process's writing is waited for."""
 LOG_BYTES: Final = 16 << 20
 """What the write-ahead log is cut to after it had to grow."""
+UNCHECKED: Final = 1 / 64
+"""Of the bound: by so much the file may be larger before that is seen."""
 ROOM: Final = 7 / 8
 """Of the bound: what is left when it is reached, so that not every answer evicts."""
 
@@ -40,6 +42,7 @@ class CacheTable:
         self._path = path
         self._most_bytes = most_bytes
         self._connection: sqlite3.Connection | None = None
+        self._unchecked_bytes = 0
         self.evictions = 0
 
     def touch(self) -> None:
@@ -52,9 +55,13 @@ class CacheTable:
         return None if found is None else decode(found[0])
 
     def put(self, key: bytes, stored: Stored) -> None:
-        self._run(_PUT, (_KEYED + key, stored.expires_at, encode(stored)))
-        if self._used_bytes() > self._most_bytes:
-            self._make_room()
+        answer = encode(stored)
+        self._run(_PUT, (_KEYED + key, stored.expires_at, answer))
+        self._unchecked_bytes += len(answer)
+        if self._unchecked_bytes > self._most_bytes * UNCHECKED:
+            self._unchecked_bytes = 0
+            if self._used_bytes() > self._most_bytes:
+                self._make_room()
 
     def purge(self, now: float) -> None:
         self._run(_PURGE, (now,))

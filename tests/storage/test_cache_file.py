@@ -207,7 +207,9 @@ async def test_a_full_disk_is_a_cache_that_takes_no_more(tmp_path: Path, caplog:
 async def busy(store: FileStore) -> threading.Event:
     """The thread stands still until the event is set."""
     go_on = threading.Event()
-    store._in_thread(go_on.wait)
+    is_busy = threading.Event()
+    store._thread.do(lambda: is_busy.set() or go_on.wait())
+    await until(is_busy.is_set)
     return go_on
 
 

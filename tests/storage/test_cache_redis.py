@@ -6,7 +6,7 @@ from bridge.storage import cache_redis
 from bridge.storage.cache_answer import FORM
 from bridge.storage.cache_redis import MAX_ANSWER_BYTES, MAX_UNWRITTEN_BYTES, RedisStore
 from bridge.storage.redis import opened as redis_opened
-from tests.clock import until
+from tests.clock import turns, until
 from tests.redis_server import RedisServer
 from tests.storage.answers import KEYS, of_size, stored
 
@@ -65,3 +65,18 @@ async def test_what_waits_to_be_written_is_bounded(redis: RedisServer) -> None:
         for key in KEYS[: fitting + 3]:
             store.put(key, answer)
         assert store.faults == 3
+
+
+async def test_what_is_put_while_others_are_written_is_written_too(redis: RedisServer) -> None:
+    async with redis_opened(redis.url, "bridge") as shared, cache_redis.opened(shared) as store:
+        for key in KEYS[:150]:
+            store.put(key, stored(key))
+        await turns(5)
+        store.put(KEYS[150], stored(KEYS[150]))
+        await store.close()
+        for key in KEYS[:151]:
+            assert await store.get(key) == stored(key)
+        store.put(KEYS[151], stored())
+        await store.close()
+        assert await store.get(KEYS[151]) == stored()
+        assert store.faults == 0
