@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from tests.transports.ways import Way, done, each
 
@@ -30,13 +30,30 @@ class Sdk(ABC):
     """The path of its provider's base URL in the bridge's table, for which the test's provider stands."""
     obeys_retry_after: ClassVar[bool] = True
 
+    path: ClassVar[str] = ""
+    """What its users write behind a gateway's URL and the slug, to reach the provider there."""
+
     def __init__(self, way: Way, http: Any) -> None:
         """`http` is a client of the library, with the transport in it."""
         self.has_loop = way.has_loop
         self.client = self.make(http)
 
+    @classmethod
+    def reaching(cls, gateway: str, way: Way, key: str) -> Self:
+        """With nothing changed but its base URL and its key."""
+        self = cls.__new__(cls)
+        self.has_loop = way.has_loop
+        self.client = self.reach(f"{gateway}/{cls.slug}{cls.path}", key)
+        return self
+
     @abstractmethod
     def make(self, http: Any) -> Any: ...
+
+    @abstractmethod
+    def reach(self, url: str, key: str) -> Any: ...
+
+    async def close(self) -> None:
+        await done(self.client.close())
 
     @abstractmethod
     async def plain(self, text: str) -> str: ...
@@ -84,9 +101,13 @@ class _Chat(Sdk):
 
 class OpenAi(_Chat):
     package, slug, library, base = "openai", "openai", "httpx2", "/v1"
+    path = "/v1"
 
     def make(self, http: Any) -> Any:
         return self.pick("openai", "OpenAI", "AsyncOpenAI")(api_key="key", http_client=http)
+
+    def reach(self, url: str, key: str) -> Any:
+        return self.pick("openai", "OpenAI", "AsyncOpenAI")(api_key=key, base_url=url)
 
 
 class OpenAiResponses(OpenAi):
@@ -110,10 +131,13 @@ class OpenAiResponses(OpenAi):
 
 
 class Groq(_Chat):
-    package, slug, library, base = "groq", "groq", "httpx", "/v1"
+    package, slug, library, base = "groq", "groq", "httpx", "/openai/v1"
 
     def make(self, http: Any) -> Any:
         return self.pick("groq", "Groq", "AsyncGroq")(api_key="key", http_client=http)
+
+    def reach(self, url: str, key: str) -> Any:
+        return self.pick("groq", "Groq", "AsyncGroq")(api_key=key, base_url=url)
 
 
 class Anthropic(Sdk):
@@ -121,6 +145,9 @@ class Anthropic(Sdk):
 
     def make(self, http: Any) -> Any:
         return self.pick("anthropic", "Anthropic", "AsyncAnthropic")(api_key="key", http_client=http)
+
+    def reach(self, url: str, key: str) -> Any:
+        return self.pick("anthropic", "Anthropic", "AsyncAnthropic")(api_key=key, base_url=url)
 
     async def plain(self, text: str) -> str:
         return "".join(block.text for block in (await self._ask([user(text)])).content)
@@ -153,6 +180,14 @@ class GoogleGenAi(Sdk):
         options["api_version"] = "v1beta"  # the one that the tests' provider speaks
         client = import_module("google.genai").Client(api_key="key", http_options=options)
         return client.aio if self.has_loop else client
+
+    def reach(self, url: str, key: str) -> Any:
+        options = {"base_url": url, "api_version": "v1beta"}
+        client = import_module("google.genai").Client(api_key=key, http_options=options)
+        return client.aio if self.has_loop else client
+
+    async def close(self) -> None:
+        await done(self.client.aclose() if self.has_loop else self.client.close())
 
     async def plain(self, text: str) -> str:
         return str((await self._ask(text)).text)
@@ -187,6 +222,14 @@ class Mistral(Sdk):
         named = {"async_client" if self.has_loop else "client": http}
         return import_module("mistralai.client").Mistral(api_key="key", retry_config=retries, **named)
 
+    def reach(self, url: str, key: str) -> Any:
+        return import_module("mistralai.client").Mistral(api_key=key, server_url=url)
+
+    async def close(self) -> None:
+        await (
+            self.client.__aexit__(None, None, None) if self.has_loop else done(self.client.__exit__(None, None, None))
+        )
+
     async def plain(self, text: str) -> str:
         return str((await self._ask("complete", [user(text)])).choices[0].message.content)
 
@@ -213,6 +256,14 @@ class Cohere(Sdk):
 
     def make(self, http: Any) -> Any:
         return self.pick("cohere", "ClientV2", "AsyncClientV2")(api_key="key", httpx_client=http)
+
+    def reach(self, url: str, key: str) -> Any:
+        return self.pick("cohere", "ClientV2", "AsyncClientV2")(api_key=key, base_url=url)
+
+    async def close(self) -> None:
+        await (
+            self.client.__aexit__(None, None, None) if self.has_loop else done(self.client.__exit__(None, None, None))
+        )
 
     async def plain(self, text: str) -> str:
         return str((await self._ask([user(text)])).message.content[0].text)
