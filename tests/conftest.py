@@ -47,6 +47,10 @@ def _missing(what: str) -> str | None:
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
         case "npm-aimock":
             return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is not there (NODE_PATH)"
+        case "npm-ai-gateway-provider":
+            packages = ("ai-gateway-provider", "ai", "@ai-sdk/openai", "@ai-sdk/anthropic")
+            lacking = [package for package in packages if not _node_has(package)]
+            return f"node with {', '.join(lacking)} is not there (NODE_PATH)" if lacking else None
         case _ if what.startswith("pip-"):
             package = what.removeprefix("pip-")
             return None if _python_has(package) else f"the Python package {package} is not there (extra sdks)"
@@ -65,5 +69,6 @@ def _python_has(package: str) -> bool:
 def _node_has(package: str) -> bool:
     node = shutil.which("node")
     return (
-        node is not None and subprocess.run([node, "-e", f"require('{package}')"], capture_output=True).returncode == 0
+        node is not None
+        and subprocess.run([node, "-e", f"require.resolve('{package}')"], capture_output=True).returncode == 0
     )
