@@ -110,9 +110,7 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         Number(0, None, "bytes"),
         "How much memory cached answers may take, and as much again those on their way there. 0: there is no cache.",
     ),
-    _Row(
-        "cache_path", None, File(), "The SQLite file that cached answers are kept in too; else Redis, if there is one."
-    ),
+    _Row("cache_path", None, File(), "The SQLite file where cached answers are kept too, in place of Redis."),
     _Row("cache_file_bytes", 1_073_741_824, Number(1 << 20, None, "bytes"), "How large that file may become."),
     _Row("metrics", True, Flag(), "Count events, and tell at /metrics what was counted."),
     _Row(
