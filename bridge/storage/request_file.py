@@ -2,7 +2,9 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -40,12 +42,12 @@ def open_to_write(path: Path) -> sqlite3.Connection:
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """Leaves the file as it is, whoever writes to it meanwhile. Raises LogUnusable."""
-    return _opened(path, "ro")
+    return _opened(path, _opened_to_read)
 
 
 def open_to_rate(path: Path) -> sqlite3.Connection:
     """For changes to rows that are there. Raises LogUnusable."""
-    return _opened(path, "rw")
+    return _opened(path, partial(_checked, how="mode=rw"))
 
 
 def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
@@ -83,33 +85,32 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _opened(path: Path, mode: str) -> sqlite3.Connection:
+def _opened(path: Path, opening: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
     if not path.is_file():
         raise LogUnusable(f"{path}: no such file")
     try:
-        connection = _connected(path, f"mode={mode}")
-        if mode == "ro" and not _is_readable(connection):
-            # Nobody has it open, and the folder lets us make none of the files by which readers and writers meet.
-            connection.close()
-            connection = _connected(path, "immutable=1")
-        return _checked(connection, path)
+        return opening(path)
     except sqlite3.Error as error:
         raise LogUnusable(f"{path}: {error}") from None
 
 
-def _connected(path: Path, how: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{how}", uri=True, timeout=BUSY_S, isolation_level=None)
-
-
-def _is_readable(connection: sqlite3.Connection) -> bool:
+def _opened_to_read(path: Path) -> sqlite3.Connection:
     try:
-        _pragma(connection, "user_version")
+        return _checked(path, "mode=ro")
     except sqlite3.OperationalError as error:
-        return "unable to open" not in str(error) and "readonly" not in str(error)
-    return True
+        if not _may_not_write(error):
+            raise
+        # Nobody has it open, and the folder lets us make none of the files by which readers and writers meet.
+        return _checked(path, "immutable=1")
 
 
-def _checked(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+def _may_not_write(error: sqlite3.OperationalError) -> bool:
+    return "unable to open" in str(error) or "readonly" in str(error)
+
+
+def _checked(path: Path, how: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path.absolute()))}?{how}"
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
     try:
         _check(connection, path)
     except BaseException:
