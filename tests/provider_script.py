@@ -57,6 +57,7 @@ class Played:
         self.url = str(request.url)
         self.headers = request.headers
         self.content = request.read()
+        self.at = asyncio.get_running_loop().time()
         self.is_connected = False
         self.over = asyncio.Event()
         """The connection is not in use any more: read to its end, broken or closed."""

@@ -1,0 +1,146 @@
+"""A bridge with everything on, and whatever tells of its events: frames and answers, rows, spans and metrics."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bridge.server import Server
+from tests.harness import Client, Frame, config_of, connected, running
+from tests.provider_script import Plays, ScriptedProvider
+from tests.raw_http import Heard, http
+from tests.services.otlp_receiver import Receiver, Seen, receiving
+from tests.services.test_metrics import Samples, scraped
+from tests.stage import step
+
+Row = dict[str, Any]
+
+GATEWAY = "/v1/account/gateway"
+SERVER = '[server]\nlog_path = "log.db"\n'
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the client of one event was told at its end; over HTTP by headers and body."""
+
+    log_id: str
+    status: int
+    step: int
+    is_cached: bool
+    metadata: Frame = field(default_factory=dict)
+    """The last frame's; empty over HTTP, like the next two."""
+    error: Frame = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
+    heard: Heard | None = None
+    """Over HTTP."""
+
+    @property
+    def code(self) -> int | None:
+        """Of the bridge's own error, or of any on a socket."""
+        if self.heard is None:
+            return self.error.get("code")
+        is_own = self.status >= 400 and b'"AiGatewayError"' in self.heard.body
+        return self.heard.code if is_own else None
+
+
+def by_frames(frames: list[Frame]) -> Told:
+    """All of one event."""
+    last = frames[-1]
+    metadata = last["metadata"]
+    is_cached = metadata["cacheStatus"] == "HIT"
+    return Told(
+        metadata["logId"],
+        metadata["status"],
+        int(metadata["step"]),
+        is_cached,
+        metadata,
+        last.get("error", {}),
+        frames,
+    )
+
+
+def by_answer(heard: Heard) -> Told:
+    own = {name: value for name, value in heard.headers.items() if name.startswith("cf-aig-")}
+    is_cached = own["cf-aig-cache-status"] == "HIT"
+    return Told(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
+
+
+class Witness:
+    """`rows`, `spans` and `samples` are there once the bridge has ended; `samples` are of just before."""
+
+    def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path) -> None:
+        self.server, self.provider = server, provider
+        self._receiver, self._folder = receiver, folder
+        self._events = 0
+        self.rows: dict[str, Row] = {}
+        """By the event's log id; in the order in which they began."""
+        self.samples: Samples = {}
+
+    def name(self) -> str:
+        """Of another event."""
+        self._events += 1
+        return f"event {self._events}"
+
+    async def on_socket(self, request: object = None, path: str = GATEWAY, **handshake: str) -> Told:
+        """One event on a socket of its own; underscores in a header's name stand for hyphens."""
+        async with connected(self.server, path, headers=_named(handshake)) as client:
+            return await self.on(client, request)
+
+    async def on(self, client: Client, request: object = None) -> Told:
+        name = self.name()
+        await client.create(request or step(), eventId=name)
+        return by_frames(await client.until_last(name))
+
+    async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> Told:
+        """One event by a request of its own: steps at the gateway's path, else a provider's own body."""
+        async with http(self.server) as client:
+            return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
+
+    @property
+    def spans(self) -> dict[str, Seen]:
+        """Of whole events, by log id."""
+        return {str(seen.attributes["bridge.log_id"]): seen for seen in self._receiver.events}
+
+    def attempts_of(self, span: Seen) -> list[Seen]:
+        """Its children, in their order."""
+        found = [seen for seen in self._receiver.attempts if seen.parent_id == span.span_id]
+        return sorted(found, key=lambda seen: int(seen.attributes["bridge.attempt"]))
+
+    async def scrape(self) -> None:
+        self.samples = await scraped(self.server)
+
+    def read_rows(self) -> None:
+        with closing(sqlite3.connect(self._folder / "log.db")) as connection:
+            connection.row_factory = sqlite3.Row
+            rows = connection.execute("SELECT * FROM requests ORDER BY id")
+            self.rows = {row["id"]: dict(row) for row in rows}
+
+
+@asynccontextmanager
+async def witnessing(
+    folder: Path, gateways: Mapping[str, str], *plays: Plays, server: str = ""
+) -> AsyncIterator[Witness]:
+    """`gateways` are their tables' bodies by name, `server` more of that table."""
+    provider = ScriptedProvider(*plays)
+    async with (
+        receiving() as receiver,
+        running(config_of(config_for(receiver, gateways, server), folder), provider) as bridge,
+    ):
+        witness = Witness(bridge, provider, receiver, folder)
+        yield witness
+        await witness.scrape()
+    witness.read_rows()
+
+
+def config_for(receiver: Receiver, gateways: Mapping[str, str], server: str = "") -> str:
+    otel = f'otel = [{{ url = "{receiver.url}" }}]'
+    tables = (f"[gateways.{name}]\n{otel}\n{body}\n" for name, body in gateways.items())
+    return f"{SERVER}{server}\n{''.join(tables)}"
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
