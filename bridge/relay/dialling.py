@@ -22,6 +22,7 @@ class Dialling:
         self._event = event
         self._planned = planned
         self._leave: Callable[[], None] | None = None
+        self._connected = _Connected(on_connected)
         self.on_connected = on_connected
         self.request = Call(
             method=step.method,
@@ -50,7 +51,7 @@ class Dialling:
         begin_call(self._event, self._planned.step.settings)
 
     async def call(self, on_connected: Callable[[], None]) -> ProviderAnswer:
-        record, self.on_connected = self._event.record, on_connected
+        record, self._connected.tell = self._event.record, on_connected
         try:
             call = await self._authorised(self.request)
             if record.called_at is None:
@@ -64,15 +65,23 @@ class Dialling:
             answer.on_close(self._leave)
         return answer
 
-    def _connected(self) -> None:
-        self.on_connected()
-
     async def _authorised(self, call: Call) -> Call:
         keys, key = self._event.shared.services.keys, self._planned.key
         if keys is None or key is None:
             return call
         self._event.record.byok_alias = key.alias or None
         return await keys.authorised(call, self._planned)
+
+
+class _Connected:
+    """What a call tells of its connection, and to whom: known only when it is made. Apart, for a `Dialling` that its
+    own call held would be a circle."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
+
+    def __call__(self) -> None:
+        self.tell()
 
 
 def begin_call(event: Event, settings: StepSettings) -> None:

@@ -67,7 +67,7 @@ class ResponseCache:
         if key not in self._flights and (stored := await self._stored(key, ttl_s)) is not None:
             self.hits += 1
             return StoredAnswer(stored)
-        share = self._flight(key).join(dial.on_connected, ttl_s)
+        share = self._flight(key).join(ttl_s)
         try:
             await share.open(dial)
         except BaseException:

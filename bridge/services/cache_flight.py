@@ -48,6 +48,7 @@ class Flight:
         self._on_whole = on_whole
         self._shares: dict[int, Share] = {}
         self._joined = 0
+        self._unconnected: dict[int, Callable[[], None]] = {}
         self._leading = asyncio.Lock()
         self._dialling: asyncio.Task[None] | None = None
         self._changed: list[asyncio.Future[None]] = []
@@ -65,12 +66,10 @@ class Flight:
         self.is_ended = False
         """The body has come to its clean end."""
 
-    def join(self, on_connected: Callable[[], None], ttl_s: int) -> "Share":
+    def join(self, ttl_s: int) -> "Share":
         assert self._first is not None
         self._joined += 1
-        share = self._shares[self._joined] = Share(self, self._joined, self._first, on_connected, ttl_s)
-        if self._is_connected:
-            on_connected()
+        share = self._shares[self._joined] = Share(self, self._joined, self._first, ttl_s)
         return share
 
     async def begin(self, share: "Share", dial: Dial) -> None:
@@ -85,7 +84,9 @@ class Flight:
                     self.payer = share.number
                     self._dialling = self._tasks.start(self._dial(dial), "shared call")
         if self._is_connected:
-            share.on_connected()
+            dial.on_connected()
+        else:
+            self._unconnected[share.number] = dial.on_connected
 
     async def more(self, share: "Share") -> None:
         """Read, or wait for whoever does. Returns when something has changed: look again."""
@@ -118,6 +119,7 @@ class Flight:
         """Once or more often."""
         if self._shares.pop(share.number, None) is None:
             return
+        self._unconnected.pop(share.number, None)
         if self._shares:
             self._pass_the_bill(share)
             self._tell()
@@ -144,8 +146,8 @@ class Flight:
 
     def _connected(self) -> None:
         self._is_connected = True
-        for share in self._shares.values():
-            share.on_connected()
+        while self._unconnected:
+            self._unconnected.popitem()[1]()
 
     def _take(self, data: bytes) -> None:
         if not data:
@@ -171,7 +173,7 @@ class Flight:
         self._on_shut(self)
 
     def _fail(self, error: Exception) -> None:
-        self.error = error
+        self.error = error.bare() if isinstance(error, BridgeError) else error
         self._on_shut(self)
 
     def _is_too_far(self, share: "Share") -> bool:
@@ -199,11 +201,10 @@ class Flight:
 class Share(Answer):
     """What one event has of a flight. To be closed, however far it was read."""
 
-    def __init__(self, flight: Flight, number: int, at: Link, on_connected: Callable[[], None], ttl_s: int) -> None:
+    def __init__(self, flight: Flight, number: int, at: Link, ttl_s: int) -> None:
         self._flight = flight
         self.number = number
         self._pace = Pace()
-        self.on_connected = on_connected
         self.ttl_s = ttl_s
         self.at = at
         """What was read last."""

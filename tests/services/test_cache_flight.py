@@ -1,17 +1,20 @@
 """Who asks what another is just asking reads that one's answer, and nobody feels it when somebody leaves."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from bridge.errors import Cancelled
+from bridge.relay.attempt import Attempt
 from bridge.relay.services import Services
 from bridge.services import cache_flight
 from bridge.services.cache import ResponseCache
+from bridge.services.cache_flight import Flight, Share
 from tests.clock import advance, turns
-from tests.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, streams
+from tests.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, TURNS, Frame, House, Stage, said, step
 
 COST = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}\n\n'
@@ -354,3 +357,21 @@ async def test_a_read_that_is_interrupted_takes_nothing_away() -> None:
     first.relay.cancel(Cancelled("cancelled"))
     await turns(TURNS)
     check_whole(second)
+
+
+@pytest.mark.parametrize("play", [streams(said("a"), said("b"), *END), streams(said("a"), RESET), answers(), refuses()])
+async def test_what_a_flight_was_made_of_goes_without_the_collector(play: Plays) -> None:
+    gate = asyncio.Event()
+    house = CachedHouse(replace(play, connecting=[gate, *play.connecting]))
+    gc.collect()
+    gc.disable()
+    try:
+        stages = await house.begin(3)
+        await stages[0].open(gate)
+        assert all(stage.is_over for stage in stages)
+        stages.clear()
+        await turns()
+        left = [each for each in gc.get_objects() if isinstance(each, Flight | Share | Attempt)]
+        assert left == []
+    finally:
+        gc.enable()
