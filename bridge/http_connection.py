@@ -36,7 +36,7 @@ class Connection(RequestHandler):
     Strangers have the time of a handshake to come up with a request that somebody says `welcome` to.
     """
 
-    __slots__ = ("_patience", "_patience_s", "listener")
+    __slots__ = ("_patience", "_patience_s", "is_full", "listener")
 
     def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, server: ServerSettings) -> None:
         super().__init__(
@@ -50,6 +50,8 @@ class Connection(RequestHandler):
         self._patience_s = server.handshake_timeout / 1000
         self._patience: asyncio.TimerHandle | None = None
         self.listener: Listener | None = None
+        self.is_full = False
+        """What was written stands in line."""
 
     def welcome(self) -> None:
         if self._patience is not None:
@@ -68,8 +70,13 @@ class Connection(RequestHandler):
         self._patience = self._loop.call_later(self._patience_s, cast("asyncio.Transport", transport).abort)
         super().connection_made(transport)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_full = True
+
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.is_full = False
         if self.listener is not None:
             self.listener.on_room()
 

@@ -90,7 +90,7 @@ class HttpEvent:
         voice = HttpVoice(self._reply, str(name.key) if name else None, self._more_headers)
         raw = name.raw if name else None
         self._relay = EventRelay(create, raw, self._ground, self._shared, voice, self._hold, _nothing)
-        self._reply.cancel = self._relay.cancel
+        self._reply.on_cancel(self._relay.cancel)
         return self._relay, asked
 
     async def _body(self) -> bytes:

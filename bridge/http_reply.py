@@ -46,8 +46,7 @@ class Reply:
         self._written_bytes = 0
         self._room = asyncio.Event()
         self.has_begun = False
-        self.cancel: Callable[[BridgeError], None] = _nobody
-        """Called when the client has left, or takes nothing for too long: then the connection is cut."""
+        self._cancel: Callable[[BridgeError], None] = _nobody
         self._connection.listener = self
         self._connection.welcome()
 
@@ -58,11 +57,18 @@ class Reply:
     @property
     def is_full(self) -> bool:
         """Whether what was written stands in line."""
-        return self._connection.writing_paused and not self.is_gone
+        return self._connection.is_full and not self.is_gone
 
     def invite(self) -> None:
         """To send the body, for a client that waits to be asked (RFC 9110, section 10.1.1)."""
-        self._write(_CONTINUE)
+        if self._is_http_1_1:
+            self._write(_CONTINUE)
+
+    def on_cancel(self, cancel: Callable[[BridgeError], None]) -> None:
+        """To be called when the client has left, at once if it has already; or takes nothing for too long."""
+        self._cancel = cancel
+        if self.is_gone:
+            self.on_gone()
 
     def leave(self) -> None:
         """This is the connection's last answer."""
@@ -122,7 +128,7 @@ class Reply:
                 if taken_bytes > before:
                     stuck_at = now
                 elif now >= stuck_at + self._slow_s:
-                    self.cancel(SlowClient("the client took nothing for too long while the answer waited"))
+                    self._cancel(SlowClient("the client took nothing for too long while the answer waited"))
                     self.abort()
 
     def release(self) -> web.StreamResponse:
@@ -139,7 +145,7 @@ class Reply:
 
     def on_gone(self) -> None:
         self._room.set()
-        self.cancel(Cancelled("the client closed the connection"))
+        self._cancel(Cancelled("the client closed the connection"))
 
     @property
     def _taken_bytes(self) -> int:

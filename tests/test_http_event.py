@@ -465,6 +465,18 @@ async def test_a_client_that_stops_taking_a_file_stops_its_reading(tmp_path: Pat
         assert left > 250 * 16
 
 
+# The same services
+
+
+async def test_an_answer_from_the_cache_is_the_same_but_for_one_header(tmp_path: Path) -> None:
+    provider = ScriptedProvider(Plays(WHOLE, headers={"x-request-id": "1"}))
+    async with running(config_of("", tmp_path), provider) as server, http(server) as client:
+        first, second = [await client(headers={"cf-aig-cache-ttl": "60"}) for _ in range(2)]
+    assert [heard.headers["cf-aig-cache-status"] for heard in (first, second)] == ["MISS", "HIT"]
+    assert (second.status, second.body, second.is_whole) == (200, b"".join(WHOLE), True)
+    assert first.headers["x-request-id"] == second.headers["x-request-id"] == "1"
+
+
 # Whom the log sees
 
 

@@ -13,9 +13,10 @@ from bridge.upstream.http import Upstream
 from tests.clock import advance, turns, until
 from tests.harness import config_of, connected, running
 from tests.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.raw_client import UPGRADE
+from tests.raw_client import UPGRADE, dialled
 from tests.raw_http import ASKED, CHAT, GATEWAY, HttpClient, http, request
 from tests.stage import DONE, FINISH, WHOLE, said
+from tests.upstream.provider import TLS, client_context
 
 
 @asynccontextmanager
@@ -118,6 +119,18 @@ async def test_a_long_answer_in_one_piece_comes_whole(tmp_path: Path) -> None:
     body = orjson.dumps({"x": "y" * 5_000_000})
     async with house(tmp_path, answers(body)) as (_, _, client):
         assert (await client()).body == body
+
+
+@pytest.mark.parametrize("parts", [WHOLE, WHOLE[:2]], ids=["whole", "broken"])
+async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
+    config = f'[server]\ntls_cert = "{TLS}/localhost.pem"\ntls_key = "{TLS}/localhost-key.pem"'
+    provider = ScriptedProvider(streams(*parts))
+    async with (
+        running(config_of(config, tmp_path), provider) as server,
+        dialled(server, receive_bytes=65_536, tls=client_context()) as raw,
+    ):
+        heard = await HttpClient(raw)()
+        assert (heard.body, heard.is_whole) == (b"".join(parts), parts == WHOLE)
 
 
 # Bodies that come
@@ -245,6 +258,16 @@ async def test_a_client_that_leaves_while_it_sends_costs_nothing(
         await until(lambda: not len(server.guests))
         assert not provider.played
     assert not caplog.records
+
+
+async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> None:
+    """A request and the end of its connection in one packet."""
+    async with house(tmp_path) as (server, provider, client):
+        await client.raw.send(request("POST", CHAT, ASKED, {}))
+        client.raw.drop()
+        await turns(100)
+        assert not len(server.guests)
+        assert not provider.played
 
 
 async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
