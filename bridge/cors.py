@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from bridge.config.gateways import Gateway
+from bridge.errors import OriginRefused
 from bridge.handshake import is_known_origin
 
 _MAX_AGE_S: Final = 600
@@ -18,6 +19,12 @@ def grant(gateway: Gateway, origin: str | None) -> dict[str, str]:
         "access-control-expose-headers": "*",
         "vary": "origin",
     }
+
+
+def check_site(gateway: Gateway, headers: Mapping[str, str]) -> None:
+    """Raises OriginRefused: what a page makes a browser fetch without reading it, an image say, names no origin."""
+    if gateway.is_open and "Origin" not in headers and headers.get("Sec-Fetch-Site") == "cross-site":
+        raise OriginRefused("an open gateway is not fetched from by the pages of other sites")
 
 
 def is_preflight(method: str, headers: Mapping[str, str]) -> bool:

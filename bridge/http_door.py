@@ -70,6 +70,7 @@ class HttpDoor:
         granted = cors.grant(gateway, request.headers.get("Origin"))
         try:
             check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
+            cors.check_site(gateway, request.headers)
             if cors.is_preflight(request.method, request.headers):
                 return web.Response(status=204, headers=cors.preflight(granted, request.headers))
             headers = of_request(request.headers.items(), "headers")

@@ -98,9 +98,8 @@ class HttpEvent:
 
         Raises TooLarge, OutOfMemoryBudget, BodyTooSlow, BadMessage for wrong framing, ConnectionError.
         """
-        content, most = self._request.content, self._server.max_message_bytes
-        if (self._request.content_length or 0) > most:
-            raise self._too_large()
+        content = self._request.content
+        self._check_length(self._request.content_length or 0)
         try:
             if content.is_eof():
                 return self._counted(content.read_nowait())
@@ -111,7 +110,7 @@ class HttpEvent:
             raise BadMessage(f"the body is framed wrongly: {error}") from None
 
     async def _rest(self, body: BytesIO) -> bytes:
-        content, most = self._request.content, self._server.max_message_bytes
+        content = self._request.content
         while not content.at_eof():
             before = body.tell()
             try:
@@ -120,16 +119,18 @@ class HttpEvent:
                         body.write(self._counted(await content.readany()))
             except TimeoutError:
                 raise BodyTooSlow("the request's body does not come on") from None
-            if body.tell() > most:
-                raise self._too_large()
+            self._check_length(body.tell())
         return body.getvalue()
 
     def _counted(self, data: bytes) -> bytes:
+        self._check_length(len(data))
         self._hold.add(len(data))
         return data
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the body has more than {self._server.max_message_bytes} bytes; no longer one is taken")
+    def _check_length(self, size: int) -> None:
+        most = self._server.max_message_bytes
+        if size > most:
+            raise TooLarge(f"the body has more than {most} bytes; no longer one is taken")
 
 
 def _nothing() -> None: ...

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from bridge.http_door import below_gateway
+from tests.clock import advance, turns
 from tests.harness import config_of, connected, running
 from tests.provider_script import ScriptedProvider, answers
 from tests.raw_client import UPGRADE
@@ -100,6 +101,9 @@ async def test_who_is_refused_is_not_asked_for_a_body(tmp_path: Path) -> None:
     async with door(tmp_path) as (client, _):
         await client.ask(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
         assert (await client.hear()).status == 401
+        await turns()
+        advance(11)  # for which a body that comes all the same is read
+        assert await client.raw.gone() == b""
 
 
 @pytest.mark.parametrize(
@@ -212,7 +216,12 @@ async def test_a_page_that_is_not_known_to_a_gateway_with_tokens_may_not_read(tm
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}],
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
+    ],
 )
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
 async def test_an_open_gateway_refuses_web_pages_and_rebound_names(
@@ -221,6 +230,11 @@ async def test_an_open_gateway_refuses_web_pages_and_rebound_names(
     heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
     assert (heard.status, heard.code) == (403, 9009)
     assert not provider.played
+
+
+async def test_who_types_an_address_into_a_browser_is_no_page(tmp_path: Path) -> None:
+    heard, _ = await asked(tmp_path, f"{OPEN}/openai/v1/x", {"Sec-Fetch-Site": "none"}, method="GET", body=None)
+    assert heard.status == 200
 
 
 async def test_options_of_a_provider_is_no_preflight(tmp_path: Path) -> None:

@@ -165,6 +165,14 @@ async def test_a_body_that_grows_too_long_is_refused(tmp_path: Path) -> None:
         assert (heard.status, heard.code) == (413, 9006)
 
 
+async def test_a_body_that_is_here_already_may_be_too_long_too(tmp_path: Path) -> None:
+    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+        framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
+        await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
+        client._asked.append("POST")
+        assert (await client.hear()).status == 413
+
+
 async def test_as_long_a_body_as_may_be_is_taken(tmp_path: Path) -> None:
     async with house(tmp_path, answers(), config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         assert (await client(body=bytes(1024))).status == 200
