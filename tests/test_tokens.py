@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bridge import redact
 from tests.commands import run
 from tests.harness import Client, config_of, connected, running
 from tests.provider_script import Plays, ScriptedProvider, answers
@@ -109,6 +110,11 @@ def test_bridge_token_makes_one_whose_line_lets_it_in(tmp_path: Path) -> None:
     assert "[gateways.NAME.tokens]" in made.stderr
     assert run("token").stdout.split()[0] != token
     config_of(f'[gateways.prod.tokens]\nci = "{line}"', tmp_path)
+
+
+def test_one_that_strays_into_a_text_is_known_by_its_beginning() -> None:
+    token = run("token").stdout.split()[0]
+    assert redact.text(f"they sent {token} along") == "they sent ubt_[redacted] along"
 
 
 def test_bridge_token_hashes_nothing_but_a_token() -> None:
