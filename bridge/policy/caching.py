@@ -4,10 +4,12 @@ Limits and defaults are Cloudflare's: developers.cloudflare.com/ai-gateway/featu
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from enum import Enum, auto
 from functools import lru_cache
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from bridge.providers import Target
 from bridge.redact import is_secret_name
@@ -87,11 +89,13 @@ def key_of(asked: Asked, cache_key: str | None, *, is_shared: bool) -> bytes:
     credential out.
     """
     secret, told = _sorted_out(asked.headers)
+    target = asked.target
+    if cache_key is not None:
+        secret += _secrets_in(target.raw_path)
     credential = b"" if is_shared else _digest((asked.stored_key, secret))
     scope = (asked.gateway, asked.provider, credential)
     if cache_key is not None:
         return _digest((*scope, cache_key))
-    target = asked.target
     url = (target.scheme, target.host, target.port, target.raw_path)
     return _digest((*scope, asked.method, url, told), asked.body)
 
@@ -113,6 +117,12 @@ def _sorted_out(headers: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str
             case _Role.TOLD:
                 told.append(header)
     return secret, told
+
+
+def _secrets_in(path: bytes) -> list[tuple[str, str]]:
+    """The credentials of a URL's query, as Google's `?key=`."""
+    pairs = (pair.partition("=") for pair in re.split("[&;]", path.partition(b"?")[2].decode("ascii")))
+    return sorted((name, value) for name, _, value in pairs if is_secret_name(unquote(name)))
 
 
 class _Role(Enum):

@@ -1,5 +1,6 @@
 """Tokens of a gateway where a provider's key would be: taken as what they are, and kept from every provider."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
@@ -15,6 +16,10 @@ from bridge.wire.steps import Step
 KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header for provider in REGISTRY.values())})
 """Where the providers' SDKs put their key."""
 
+_BETWEEN: Final = re.compile(r"[\s,]+")
+"""A scheme and what follows it; and headers that came twice and were joined."""
+_PAIRS: Final = re.compile(r"[&;]")
+
 
 def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
     """The name of the token that an SDK presents as its provider's key; `headers` with lower-case names."""
@@ -28,9 +33,7 @@ def without_tokens(step: Step, gateway: Gateway) -> Step:
         return step
     _check_query(step.endpoint, gateway)
     tokens = {
-        name
-        for name, value in step.provider_headers.items()
-        if is_secret_name(name) and authenticate(gateway, _bare(value)) is not None
+        name for name, value in step.provider_headers.items() if is_secret_name(name) and _holds_token(value, gateway)
     }
     if not tokens:
         return step
@@ -40,9 +43,9 @@ def without_tokens(step: Step, gateway: Gateway) -> Step:
 
 def _check_query(endpoint: str, gateway: Gateway) -> None:
     query = endpoint.partition("?")[2]
-    for pair in query.split("&") if query else ():
+    for pair in _PAIRS.split(query) if query else ():
         name, _, value = pair.partition("=")
-        if is_secret_name(name) and authenticate(gateway, unquote(value)) is not None:
+        if is_secret_name(unquote(name)) and authenticate(gateway, unquote(value)) is not None:
             raise BadField(
                 f"endpoint: {name[:64]} in the query is a token of the gateway, which no provider may see; "
                 "send it as header cf-aig-authorization"
@@ -52,3 +55,8 @@ def _check_query(endpoint: str, gateway: Gateway) -> None:
 def _bare(value: str) -> str:
     """Without the scheme that may stand before it."""
     return value.strip().rpartition(" ")[2]
+
+
+def _holds_token(value: str, gateway: Gateway) -> bool:
+    """In whichever place: a provider that is sent two credentials may log both."""
+    return any(authenticate(gateway, part) is not None for part in _BETWEEN.split(value.strip()))

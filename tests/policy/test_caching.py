@@ -153,6 +153,21 @@ def test_a_key_of_ones_own_stands_for_all_else(what: str) -> None:
     assert key(DIFFERENT[what], "mine") == key(ASKED, "mine") != key(ASKED, "yours")
 
 
+@pytest.mark.parametrize(
+    "query", [b"key=%b", b"alt=sse&key=%b", b"access_token=%b&alt=sse", b"%%6bey=%b", b"a=1;key=%b"]
+)
+def test_a_key_of_ones_own_stays_within_the_credential_of_a_url(query: bytes) -> None:
+    """As Google's `?key=` is one."""
+    one, two = (
+        ASKED._replace(
+            headers=[], target=replace(TARGET, raw_path=b"/v1beta/models/x:generateContent?" + query % whose)
+        )
+        for whose in (b"one", b"two")
+    )
+    assert key(one, "mine") != key(two, "mine")
+    assert key(one, "mine", is_shared=True) == key(two, "mine", is_shared=True)
+
+
 def test_a_key_of_ones_own_in_a_shared_cache_is_everybodys() -> None:
     assert key(DIFFERENT["credential"], "mine", is_shared=True) == key(ASKED, "mine", is_shared=True)
     assert key(ASKED, "mine", is_shared=True) != key(ASKED, "mine")

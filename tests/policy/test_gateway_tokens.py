@@ -41,6 +41,15 @@ def test_a_token_is_taken_out_and_all_else_stays() -> None:
     assert kept.provider_headers == {"x-api-key": "sk", "x-mine": "1"}
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["Bearer secret-of-a, Bearer sk", "Bearer sk,Bearer secret-of-a", "Bearer\tsecret-of-b", "secret-of-b, sk"],
+)
+def test_a_token_beside_another_credential_is_taken_out_with_it(value: str) -> None:
+    """As two headers of one name are joined."""
+    assert without_tokens(step(authorization=value), GATEWAY).provider_headers == {}
+
+
 @pytest.mark.parametrize("given", [step(authorization="Bearer sk"), step("v1/x?key=sk&a=secret-of-a")])
 def test_a_step_without_one_is_the_same_step(given: Step) -> None:
     assert without_tokens(given, GATEWAY) is given
@@ -51,7 +60,10 @@ def test_an_open_gateway_has_none() -> None:
     assert without_tokens(given, OPEN) is given
 
 
-@pytest.mark.parametrize("query", ["key=secret-of-a", "a=b&api_key=secret-of-b&c", "key=secret%2Dof%2Da"])
+@pytest.mark.parametrize(
+    "query",
+    ["key=secret-of-a", "a=b&api_key=secret-of-b&c", "key=secret%2Dof%2Da", "%6bey=secret-of-a", "a=b;key=secret-of-a"],
+)
 def test_one_in_the_url_is_refused_without_being_told(query: str) -> None:
     with pytest.raises(BadField, match="cf-aig-authorization") as refused:
         without_tokens(step(f"v1/x?{query}"), GATEWAY)
