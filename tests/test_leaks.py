@@ -21,6 +21,7 @@ from tests.clock import turns, until
 from tests.harness import config_of, connected, is_last, running
 from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 from tests.raw_client import UPGRADE, RawClient, dialled, frame, upgraded
+from tests.raw_http import HttpClient
 from tests.sibling import HEAD, chunk
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, said, step
 from tests.upstream.provider import Line, Provider
@@ -123,6 +124,35 @@ async def test_a_hundred_sockets_dropped_in_the_middle_of_their_streams_leave_no
             clients = [await opened.enter_async_context(upgraded(server)) for _ in range(COUNT)]
             for client in clients:
                 await client.say(CREATE)
+            await until(lambda: streaming.open_streams == COUNT)
+            for client in clients:
+                await leave(client)
+            await until(lambda: not streaming.open_streams)
+        await back_to(before)
+        await _one_that_ends_well(server)
+
+
+async def drops_with_a_request_under_way(client: RawClient) -> None:
+    await client.send(b"POST /v1/a/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+    client.drop()
+
+
+async def ends_its_half(client: RawClient) -> None:
+    client.end()
+
+
+@needs_proc
+@pytest.mark.parametrize("leave", [drops, ends_its_half, drops_with_a_request_under_way])
+async def test_a_hundred_requests_left_in_the_middle_of_their_streams_leave_nothing_behind(
+    tmp_path: Path, leave: Callable[[RawClient], Awaitable[None]]
+) -> None:
+    async with serving(tmp_path) as (server, streaming):
+        await _one_that_ends_well(server)
+        before = Holding.now()
+        async with AsyncExitStack() as opened:
+            clients = [await opened.enter_async_context(dialled(server)) for _ in range(COUNT)]
+            for client in clients:
+                await HttpClient(client).ask()
             await until(lambda: streaming.open_streams == COUNT)
             for client in clients:
                 await leave(client)
