@@ -5,36 +5,23 @@ its own, because the event that asked for it may leave while others stay.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from copy import copy
 from typing import Final
 
 from bridge.errors import BridgeError
-from bridge.policy.caching import MAX_ANSWER_BYTES
 from bridge.relay.budget import Budget
 from bridge.relay.services import Dial
 from bridge.services.cache_pace import Pace
+from bridge.services.cache_reads import Link, Reads
 from bridge.tasks import Tasks
 from bridge.upstream.answer import Answer
 
 WINDOW_BYTES: Final = 1 << 20
 """How far one reader may be ahead of the slowest, once an answer is not held from its beginning any more."""
-LINK_BYTES: Final = 100
-"""About what a read takes in memory beside its bytes."""
-
 Whole = Callable[["Share", list[bytes]], None]
 """Told that what the share has read, which is this, is a whole answer, to be kept as long as its reader asks."""
-
-
-class Link:
-    """One read, and the next. What is not held from its beginning is gone once the slowest reader has passed it."""
-
-    __slots__ = ("data", "next")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.next: Link | None = None
 
 
 class Flight:
@@ -42,7 +29,7 @@ class Flight:
 
     def __init__(self, room: Budget, tasks: Tasks, on_shut: "Callable[[Flight], None]", on_whole: Whole) -> None:
         """`room` is what all flights may hold; `on_shut` is called, maybe more than once, when none may join it."""
-        self._room = room
+        self._reads = Reads(room)
         self._tasks = tasks
         self._on_shut = on_shut
         self._on_whole = on_whole
@@ -53,9 +40,6 @@ class Flight:
         self._dialling: asyncio.Task[None] | None = None
         self._changed: list[asyncio.Future[None]] = []
         self._is_connected = self._is_reading = False
-        self._last = Link(b"")
-        self._first: Link | None = self._last
-        self._held_bytes = 0
         self._kept_s = 0
         self.payer = 0
         """The number of the share whose call it is: who began it; or, if that one left before the end, who joined
@@ -67,9 +51,9 @@ class Flight:
         """The body has come to its clean end."""
 
     def join(self, ttl_s: int) -> "Share":
-        assert self._first is not None
+        assert self._reads.first is not None
         self._joined += 1
-        share = self._shares[self._joined] = Share(self, self._joined, self._first, ttl_s)
+        share = self._shares[self._joined] = Share(self, self._joined, self._reads.first, ttl_s)
         return share
 
     async def begin(self, share: "Share", dial: Dial) -> None:
@@ -104,16 +88,16 @@ class Flight:
 
     def passed(self) -> None:
         """A share has read what had come already."""
-        if self._first is None:
+        if self._reads.first is None:
             self._tell()  # one that was too far ahead may have waited for it
 
     def keep(self, share: "Share") -> None:
         """What the share has read is whole and good. It is kept for as long as the most patient of the shares asks."""
         answer = self.answer
-        if self._first is None or answer is None or not 200 <= answer.status < 300 or share.ttl_s <= self._kept_s:
+        if self._reads.first is None or answer is None or not 200 <= answer.status < 300 or share.ttl_s <= self._kept_s:
             return
         self._kept_s = share.ttl_s
-        self._on_whole(share, list(_between(self._first, share.at)))
+        self._on_whole(share, self._reads.up_to(share.at))
 
     async def leave(self, share: "Share") -> None:
         """Once or more often."""
@@ -124,7 +108,8 @@ class Flight:
             self._pass_the_bill(share)
             self._tell()
             return
-        self._let_go()
+        self._reads.let_go()
+        self._on_shut(self)
         if self.answer is not None:
             await self.answer.aclose()
         elif self._dialling is not None:
@@ -154,30 +139,16 @@ class Flight:
             self.is_ended = True
             self._on_shut(self)
             return
-        link = self._last.next = Link(data)
-        self._last = link
-        if self._first is None:
-            return
-        if self._room.is_full or self._held_bytes > MAX_ANSWER_BYTES:
-            self._let_go()
-            return
-        size = len(data) + LINK_BYTES
-        self._room.take(size, overdraw=True)
-        self._held_bytes += size
-
-    def _let_go(self) -> None:
-        """Of its beginning: it cannot be kept, and none can join."""
-        self._first = None
-        self._room.give(self._held_bytes)
-        self._held_bytes = 0
-        self._on_shut(self)
+        self._reads.add(data)
+        if self._reads.first is None:
+            self._on_shut(self)
 
     def _fail(self, error: Exception) -> None:
         self.error = error.bare() if isinstance(error, BridgeError) else error
         self._on_shut(self)
 
     def _is_too_far(self, share: "Share") -> bool:
-        if self._first is not None:
+        if self._reads.first is not None:
             return False
         return share.read_bytes - min(other.read_bytes for other in self._shares.values()) > WINDOW_BYTES
 
@@ -256,11 +227,3 @@ class Share(Answer):
         if error is not None:
             # One exception raised in several tasks would gather the tracebacks of all.
             raise copy(error) if isinstance(error, BridgeError) else error
-
-
-def _between(first: Link, last: Link) -> Iterator[bytes]:
-    """What came after the one, up to the other."""
-    while first is not last:
-        assert first.next is not None
-        first = first.next
-        yield first.data

@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import Cancelled
 from bridge.relay.attempt import Attempt
 from bridge.relay.services import Services
-from bridge.services import cache_flight
+from bridge.services import cache_flight, cache_reads
 from bridge.services.cache import ResponseCache
 from bridge.services.cache_flight import Flight, Share
 from tests.clock import advance, turns
@@ -273,7 +273,7 @@ async def test_the_provider_is_read_only_as_somebody_wants_more() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of more than 2 KB are too large, and 1 KB is as far as one may be ahead."""
-    monkeypatch.setattr(cache_flight, "MAX_ANSWER_BYTES", 2000)
+    monkeypatch.setattr(cache_reads, "MAX_ANSWER_BYTES", 2000)
     monkeypatch.setattr(cache_flight, "WINDOW_BYTES", 1000)
 
 
