@@ -74,14 +74,23 @@ class HttpVoice:
 
     def _own_headers(self, metadata: Metadata) -> Iterator[tuple[str, str]]:
         log_id = str(metadata["logId"])
-        event_id = log_id if self._event_id is None else self._event_id.encode().decode("latin-1")
+        event_id = _as_header(log_id if self._event_id is None else self._event_id)
         yield "cf-aig-step", str(metadata["step"])
         yield "cf-aig-log-id", log_id
         yield "cf-aig-request-id", log_id
-        yield "cf-aig-event-id", event_id
+        if event_id is not None:
+            yield "cf-aig-event-id", event_id
         yield "cf-aig-cache-status", str(metadata["cacheStatus"])
         yield from self._more_headers.items()
 
 
 def _may_pass(name: str) -> bool:
     return name not in _OF_THE_PROVIDERS_ORIGIN and not name.startswith(("access-control-", "cf-aig-"))
+
+
+def _as_header(text: str) -> str | None:
+    """Its bytes as characters; None where it has none, for JSON may hold half a character."""
+    try:
+        return text.encode().decode("latin-1")
+    except UnicodeEncodeError:
+        return None

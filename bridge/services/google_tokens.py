@@ -6,10 +6,11 @@ signs; the request goes over an upstream of our own, of which no tape is left.
 
 import asyncio
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -32,6 +33,11 @@ PAUSE_S: Final = 1.0
 PATIENCE_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 65_536
 MAX_ACCOUNTS: Final = 1024
+MAX_KEY_CHARS: Final = 2500
+"""Of a client's private key: RSA of 3072 bits, where Google's own have 2048. To check one takes some tenths of a second
+there, and eight whole ones at 8192 bits.
+"""
+_GOOGLES: Final = re.compile(r"https://(?:[a-z0-9-]+\.)+googleapis\.com/[!-~]*")
 
 
 class _Account(msgspec.Struct):
@@ -65,6 +71,8 @@ class GoogleTokens:
         self._make_upstream = upstream
         self._upstream: Upstream | None = None
         self._accounts: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._checking = asyncio.Lock()
+        """Held while a client's key is checked: the threads are everybody's."""
 
     async def token(self, account: GoogleAccount, *, trusted: bool) -> str:
         """A good one. Of an account that is not `trusted`, as a client's own, the token is asked of Google alone.
@@ -96,14 +104,16 @@ class GoogleTokens:
     async def _renew(self, kept: _Kept, account: GoogleAccount, trusted: bool) -> None:
         now = asyncio.get_running_loop().time
         try:
-            minted = await self._minted(_read(account, trusted))
+            read = _read(account, trusted)
+            async with nullcontext() if trusted else self._checking:
+                assertion = await asyncio.to_thread(_assertion, read, int(time.time()))
+            minted = await self._minted(read, assertion)
         except KeyUnusable as error:
             kept.failed_at, kept.why = now(), str(error)
         else:
             kept.token, kept.expires_at = minted.access_token, now() + minted.expires_in
 
-    async def _minted(self, account: _Account) -> _Minted:
-        assertion = await asyncio.to_thread(_assertion, account, int(time.time()))
+    async def _minted(self, account: _Account, assertion: str) -> _Minted:
         self._upstream = self._upstream or self._make_upstream()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -121,9 +131,10 @@ def _read(account: GoogleAccount, trusted: bool) -> _Account:
         read = msgspec.json.decode(account.json, type=_Account)
     except msgspec.MsgspecError:
         raise KeyUnusable("what came in base64 is no service account's JSON") from None
-    host = urlsplit(read.token_uri).hostname or ""
-    if not trusted and not (read.token_uri.startswith("https://") and host.endswith(".googleapis.com")):
+    if not trusted and not _GOOGLES.fullmatch(read.token_uri):
         raise KeyUnusable("the service account's token_uri must be one of https://*.googleapis.com")
+    if not trusted and len(read.private_key) > MAX_KEY_CHARS:
+        raise KeyUnusable(f"the service account's private_key has more than {MAX_KEY_CHARS} characters")
     return read
 
 
@@ -142,15 +153,19 @@ def _assertion(account: _Account, now_s: int) -> str:
     try:
         signer = crypt.RSASigner.from_string(account.private_key, account.private_key_id)
         assertion: bytes = jwt.encode(signer, claims)
-    except ValueError:
+    except (ValueError, TypeError):  # the latter for a key of another sort, or one that wants a password
         raise KeyUnusable(f"{account.client_email}: private_key is no RSA key in PEM") from None
     return assertion.decode()
 
 
 def _call(token_uri: str, assertion: str) -> Call:
-    parts = urlsplit(token_uri)
+    try:
+        parts = urlsplit(token_uri)
+        port = parts.port
+    except ValueError:
+        raise KeyUnusable("the service account's token_uri is no URL") from None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    target = Target(parts.scheme, parts.hostname or "", parts.port, path.encode(), token_uri)
+    target = Target(parts.scheme, parts.hostname or "", port, path.encode(), token_uri)
     body = urlencode({"grant_type": GRANT, "assertion": assertion}).encode()
     return Call("POST", target, [("content-type", "application/x-www-form-urlencoded")], body, lambda: None)
 

@@ -3,14 +3,15 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from google.auth import jwt
 
 from bridge.config import load
@@ -184,7 +185,16 @@ async def test_a_silent_token_server_is_not_waited_for_for_ever(key: rsa.RSAPriv
 
 
 @pytest.mark.parametrize(
-    "token_uri", ["http://127.0.0.1:1/token", "https://evil.example.com/", "http://oauth2.googleapis.com/token"]
+    "token_uri",
+    [
+        "http://127.0.0.1:1/token",
+        "https://evil.example.com/",
+        "http://oauth2.googleapis.com/token",
+        "https://evil.example.com#.googleapis.com/",
+        "https://evil.example.com\\.googleapis.com/",
+        "https://oauth2.googleapis.com:99999/",
+        "https://[oauth2.googleapis.com/",
+    ],
 )
 async def test_an_account_that_a_client_brought_is_asked_for_at_google_alone(
     key: rsa.RSAPrivateKey, token_uri: str
@@ -193,6 +203,12 @@ async def test_an_account_that_a_client_brought_is_asked_for_at_google_alone(
     async with minting() as (tokens, _):
         with pytest.raises(KeyUnusable, match=r"https://\*\.googleapis\.com"):
             await tokens.token(account(key, token_uri), trusted=False)
+
+
+async def test_an_address_that_is_no_url_is_told(key: rsa.RSAPrivateKey) -> None:
+    async with minting() as (tokens, _):
+        with pytest.raises(KeyUnusable, match="token_uri is no URL"):
+            await tokens.token(account(key, "https://127.0.0.1:99999/"), trusted=True)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +222,30 @@ async def test_an_account_that_a_client_brought_is_asked_for_at_google_alone(
     ],
 )
 async def test_what_is_no_account_is_told(given: GoogleAccount, told: str) -> None:
+    async with minting() as (tokens, _):
+        with pytest.raises(KeyUnusable, match=told):
+            await tokens.token(given, trusted=False)
+
+
+def ec_key() -> str:
+    return _pem(ec.generate_private_key(ec.SECP256R1()), serialization.NoEncryption())
+
+
+def locked_key() -> str:
+    return _pem(rsa.generate_private_key(65_537, 1024), serialization.BestAvailableEncryption(b"password"))
+
+
+def _pem(key: PrivateKeyTypes, locked: serialization.KeySerializationEncryption) -> str:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked).decode()
+
+
+@pytest.mark.parametrize(
+    ("made", "told"), [(ec_key, "no RSA key"), (locked_key, "no RSA key"), (lambda: "x" * 2501, "2500 characters")]
+)
+async def test_a_clients_key_of_another_sort_is_told_and_one_that_takes_long_to_check_is_not_checked(
+    key: rsa.RSAPrivateKey, made: Callable[[], str], told: str
+) -> None:
+    given = account(key, "https://oauth2.googleapis.com/token", private_key=made())
     async with minting() as (tokens, _):
         with pytest.raises(KeyUnusable, match=told):
             await tokens.token(given, trusted=False)
