@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from bridge.config import checks
 from bridge.config.gateway_tables import gateways_of
-from bridge.config.gateways import ANY, Gateway
+from bridge.config.gateways import ANY, Gateway, is_gateway_name
 from bridge.config.problems import ConfigError, Place, Problem, Report, Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
@@ -63,8 +63,11 @@ class Config:
     """All that were read: a change of one is a change of the configuration."""
 
     def gateway(self, name: str) -> Gateway | None:
-        """The gateway of that name, else the one for any name, if there is one."""
-        return self.gateways.get(name) or self.gateways.get(ANY)
+        """The gateway of that name, else the one for any name, if there is one.
+
+        Any name that a gateway could have: it goes into keys, rows and labels.
+        """
+        return self.gateways.get(name) or (self.gateways.get(ANY) if is_gateway_name(name) else None)
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:

@@ -227,6 +227,11 @@ def test_a_gateway_of_its_own_name_comes_before_the_one_for_any(files: Files) ->
     assert config.notes == ()
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a\r\nb", "a\0", "caf\u00e9", "\udcff", "mine "])
+def test_any_name_is_one_that_a_gateway_could_have(name: str) -> None:
+    assert load(None, {}, {}).gateway(name) is None
+
+
 def test_an_unknown_name_has_no_gateway_unless_there_is_one_for_any(files: Files) -> None:
     assert files.load("[gateways.prod]").gateway("dev") is None
 
