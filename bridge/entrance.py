@@ -30,7 +30,7 @@ class Entrance:
         return Ground(
             account=request.match_info["account"],
             gateway=name,
-            settings=gateway.settings,
+            entered=gateway,
             providers=self.config.providers,
             live=partial(self._live, name, gateway.token(token)),
             token=token,

@@ -85,7 +85,7 @@ class HttpEvent:
         except BridgeError as error:
             self._reply.leave()  # for nobody knows where the next request would begin
             asked = Refused(error.bare(), None, owned=True)
-        create = asked if isinstance(asked, Create) else Create(asked.event_id, [], [])
+        create = asked if isinstance(asked, Create) else asked.create
         name = create.event_id
         voice = HttpVoice(self._reply, str(name.key) if name else None, self._more_headers)
         raw = name.raw if name else None

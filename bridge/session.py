@@ -184,7 +184,7 @@ class Session:
         try:
             self._admit(event_id, hold, size)
         except BridgeError as error:
-            self._refuse(Refused(error, event_id, owned=True), index)
+            self._refuse(Refused(error, event_id, owned=True, defaults=create.settings), index)
             return
         create.warnings[:0] = self._terms.warnings
         relay = self._relay(create, event_id, hold, partial(self._ended, event_id))
@@ -212,7 +212,7 @@ class Session:
         is_taken = event_id is not None and event_id.key in self._events
         if refused.owned and not is_taken:
             event_id = event_id or _made_up()
-            self._relay(Create(event_id, [], []), event_id, Hold(self._budget), lambda: None).refuse(error)
+            self._relay(refused.create, event_id, Hold(self._budget), lambda: None).refuse(error)
             return
         told = _in_flight() if refused.owned else error
         self._socket.send([refusal(told, index, event_id.raw if event_id else None)])

@@ -105,7 +105,9 @@ class Stage:
         self.house = house
         self.sink = Sink()
         self.lasts = 0
-        ground = Ground("0" * 32, "gateway", settings, house.providers, lambda: Gateway("gateway"))
+        ground = Ground(
+            "0" * 32, "gateway", Gateway("gateway", settings=settings), house.providers, lambda: Gateway("gateway")
+        )
         voice = FrameVoice(create.event_id.raw, self.sink, compat=compat)
         self.relay = EventRelay(create, create.event_id.raw, ground, house.shared, voice, hold, self._on_last)
         self._task: asyncio.Task[None] | None = None

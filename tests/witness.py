@@ -5,16 +5,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from bridge.server import Server
+from tests.clock import turns, until
 from tests.harness import Client, Frame, config_of, connected, running
 from tests.provider_script import Plays, ScriptedProvider
-from tests.raw_http import Heard, http
+from tests.raw_http import Heard, HttpClient, http
 from tests.services.otlp_receiver import Receiver, Seen, receiving
-from tests.services.test_metrics import Samples, scraped
+from tests.services.test_metrics import Samples, samples_in, scraped
 from tests.stage import step
 
 Row = dict[str, Any]
@@ -69,12 +70,44 @@ def by_answer(heard: Heard) -> Told:
     return Told(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
 
 
+class Begun(Protocol):
+    """An event whose client has asked and waits."""
+
+    async def end(self) -> Told:
+        """Wait for all of it."""
+
+    async def leave(self) -> None:
+        """Want no more of it."""
+
+
+class OnSocket:
+    def __init__(self, client: Client, name: str) -> None:
+        self._client, self._name = client, name
+
+    async def end(self) -> Told:
+        return by_frames(await self._client.until_last(self._name))
+
+    async def leave(self) -> None:
+        await self._client.cancel(self._name)
+
+
+class OverHttp:
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    async def end(self) -> Told:
+        return by_answer(await self._client.hear())
+
+    async def leave(self) -> None:
+        self._client.raw.drop()
+
+
 class Witness:
     """`rows`, `spans` and `samples` are there once the bridge has ended; `samples` are of just before."""
 
-    def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path) -> None:
+    def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path, more: str) -> None:
         self.server, self.provider = server, provider
-        self._receiver, self._folder = receiver, folder
+        self._receiver, self._folder, self._more = receiver, folder, more
         self._events = 0
         self.rows: dict[str, Row] = {}
         """By the event's log id; in the order in which they began."""
@@ -100,6 +133,24 @@ class Witness:
         async with http(self.server) as client:
             return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
 
+    @asynccontextmanager
+    async def begun(self, way: str, request: object = None, **headers: str) -> AsyncIterator[Begun]:
+        """An event on a `socket` or over `http`."""
+        if way == "http":
+            async with http(self.server) as client:
+                await client.ask("POST", GATEWAY, orjson.dumps(request or step()), _named(headers))
+                yield OverHttp(client)
+            return
+        async with connected(self.server, headers=_named(headers)) as client:
+            name = self.name()
+            await client.create(request or step(), eventId=name)
+            yield OnSocket(client, name)
+
+    async def reading(self, call: int, reads: int) -> None:
+        """Until so much was read of a provider's answer to that call, and passed on."""
+        await until(lambda: len(self.provider.played) > call and self.provider.played[call].reads >= reads)
+        await turns(100)
+
     @property
     def spans(self) -> dict[str, Seen]:
         """Of whole events, by log id."""
@@ -110,8 +161,18 @@ class Witness:
         found = [seen for seen in self._receiver.attempts if seen.parent_id == span.span_id]
         return sorted(found, key=lambda seen: int(seen.attributes["bridge.attempt"]))
 
+    def reload(self, **gateways: str) -> None:
+        """Have these in place of those that there are."""
+        self.server.reload(config_of(config_for(self._receiver, gateways, self._more), self._folder))
+
     async def scrape(self) -> None:
-        self.samples = await scraped(self.server)
+        """Over a socket, unless nobody listens there any more."""
+        if not self.server.guests.is_draining:
+            self.samples = await scraped(self.server)
+            return
+        meter = self.server._door._shared.services.meter
+        assert meter is not None
+        self.samples = samples_in((await meter.text(""))[0].decode())
 
     def read_rows(self) -> None:
         with closing(sqlite3.connect(self._folder / "log.db")) as connection:
@@ -130,7 +191,7 @@ async def witnessing(
         receiving() as receiver,
         running(config_of(config_for(receiver, gateways, server), folder), provider) as bridge,
     ):
-        witness = Witness(bridge, provider, receiver, folder)
+        witness = Witness(bridge, provider, receiver, folder, server)
         yield witness
         await witness.scrape()
     witness.read_rows()

@@ -44,7 +44,7 @@ class Attempt:
         """What became of it; None when it was a stream, passed on to its end and whole."""
         event, loop = self._event, asyncio.get_running_loop()
         event.step, event.provider = self._go.step, self._planned.provider.slug
-        event.error, event.record.cached = None, False
+        event.error, event.record.cached, event.record.byok_alias = None, False, None
         began_at, status = loop.time(), None
         try:
             answer = await self._open()
@@ -160,7 +160,8 @@ class Attempt:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
         heading = self._heading(answer, answer.content_type)
-        event.keep(Whole(heading, body, event.error, found.usage, found.cost, cached=answer.cached))
+        byok_alias = event.record.byok_alias
+        event.keep(Whole(heading, body, event.error, found.usage, found.cost, answer.cached, byok_alias))
         if event.error is None:
             answer.keep()
         return outcome

@@ -9,14 +9,15 @@ from bridge.relay.event import Event
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Record
 from bridge.wire import parsing
-from bridge.wire.messages import Step
+from bridge.wire.messages import Create, Step
 
 
-def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequence[PlannedStep]) -> Entry:
-    """Of an event whose last word is out; `asked` or `planned` may be empty, if it did not come so far."""
+def entry_of(event: Event, event_id: bytes, create: Create, planned: Sequence[PlannedStep]) -> Entry:
+    """Of an event whose last word is out; `planned`, and the steps that were asked for, may be empty, if it did not
+    come so far."""
     record, ground, heading = event.record, event.ground, event.record.heading
     assert heading is not None
-    step = asked[heading.step] if asked else None
+    step = create.steps[heading.step] if create.steps else None
     tried = planned[heading.step] if planned else None
     gateway = _gateway(ground)
     return Entry(
@@ -53,8 +54,8 @@ def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequ
         attempt_times_ms=[
             ((a - record.began_at) * 1000, (b - record.began_at) * 1000) for a, b in record.attempt_times
         ],
-        settings=asked[0].settings if asked else ground.settings,
-        traceparent=(asked[0].headers.get("traceparent") if asked else None) or ground.traceparent,
+        settings=create.settings or ground.entered.settings,
+        traceparent=(create.steps[0].headers.get("traceparent") if create.steps else None) or ground.traceparent,
         bodies=_bodies(record, step),
         sent=Sent(step.provider_headers, step.endpoint.partition("?")[2], tried.key) if step and tried else None,
         log_rows=gateway.log_rows,
@@ -74,8 +75,8 @@ def _bodies(record: Record, step: Step | None) -> Bodies | None:
 def _gateway(ground: Ground) -> Gateway:
     try:
         return ground.live()
-    except BridgeError:  # it is gone, or the token is
-        return Gateway(ground.gateway)
+    except BridgeError:  # it is gone, or the token is; the event is told of as it would have been before
+        return ground.entered
 
 
 def _ms_since(began_at: float, at: float | None) -> float | None:

@@ -5,7 +5,7 @@ Every event makes an `Entry`: a struct, for to fill a frozen dataclass takes ten
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -47,6 +47,9 @@ class Sent(msgspec.Struct, frozen=True):
     """The endpoint's."""
     key: StoredKey | None
     """The gateway's, where it was used instead of the client's."""
+
+
+NO_TOKENS: Final = Usage(input_tokens=0, output_tokens=0)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -108,6 +111,11 @@ class Entry(msgspec.Struct, frozen=True):
     otel: tuple[OtelExporter, ...]
     """Where the gateway wants its spans, likewise."""
     warnings: list[str]
+
+    @property
+    def used(self) -> Usage | None:
+        """The tokens that a provider was asked for: what the cache gave took none, whatever `usage` tells of it."""
+        return NO_TOKENS if self.cached else self.usage
 
 
 class Observer(Protocol):

@@ -37,6 +37,7 @@ class Whole:
     usage: Usage | None
     cost: float | None
     cached: bool = False
+    byok_alias: str | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -164,7 +164,8 @@ class EventRelay:
         event, record = self._event, self._event.record
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
-        record.usage, record.told_cost, record.cached = whole.usage, whole.cost, whole.cached
+        record.usage, record.told_cost = whole.usage, whole.cost
+        record.cached, record.byok_alias = whole.cached, whole.byok_alias
         record.forget_answer()
         record.take(whole.body)
         if record.answered_at is None:
@@ -220,7 +221,7 @@ class EventRelay:
             event.admission.leave(self._steps[heading.step] if heading and self._steps else None, event.record.cost)
         log.info("event", extra={"fields": event.record.log_fields(self.event_id)})
         if event.shared.services.observers:
-            entry = entry_of(event, self.event_id, self._create.steps, self._steps)
+            entry = entry_of(event, self.event_id, self._create, self._steps)
             for observer in event.shared.services.observers:
                 observer.ended(entry)
 

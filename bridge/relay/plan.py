@@ -36,8 +36,8 @@ class Ground:
     account: str
     gateway: str
     """As the client called it."""
-    settings: StepSettings
-    """The gateway's own, when the socket was opened."""
+    entered: Gateway
+    """The gateway as it was configured when the socket was opened, or the HTTP request came."""
     providers: Mapping[str, Provider]
     live: Callable[[], Gateway]
     """The gateway as it is configured now: its tokens, keys and limits.
@@ -97,7 +97,7 @@ def _policy(step: Step, provider: Provider, target: Target, model: str | None, g
         on_policy=settings.on_policy,
         on_break=settings.on_break if ground.transport == "websocket" else "error",
         breaker_key=(ground.gateway, target.base, model, provider.slug),
-        request_timeout_counts=_is_as_patient(settings, ground.settings),
+        request_timeout_counts=_is_as_patient(settings, ground.entered.settings),
     )
 
 

@@ -43,7 +43,7 @@ class Record:
     cached: bool = False
     """No provider was called for the answer."""
     byok_alias: str | None = None
-    """Of the stored key that the last attempt used."""
+    """Of the stored key that was used for the answer, or by the last attempt."""
     attempts: list[dict[str, object]] = field(default_factory=list)
     attempt_times: list[tuple[float, float]] = field(default_factory=list)
     """Of each attempt, when it began and ended."""

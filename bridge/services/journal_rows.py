@@ -90,9 +90,7 @@ def weight(entry: Entry) -> int:
 
 def _tokens(entry: Entry) -> tuple[int | None, int | None, int | None, int | None]:
     """In, out, and of those in what was read from the provider's cache and written to it."""
-    if entry.cached:
-        return 0, 0, None, None  # no provider was asked for any
-    if (usage := entry.usage) is None:
+    if (usage := entry.used) is None:
         return None, None, None, None
     return usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens
 

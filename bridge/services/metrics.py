@@ -83,10 +83,11 @@ class Metrics:
         calls[_CHUNKS] += entry.chunks
         calls[_REQUEST] += entry.request_bytes
         calls[_ANSWER] += entry.answer_bytes
-        if entry.usage is not None:
-            calls[_INPUT] += entry.usage.input_tokens or 0
-            calls[_CACHED] += entry.usage.cached_tokens or 0
-            calls[_OUTPUT] += entry.usage.output_tokens or 0
+        usage = entry.usage if entry.code is None else entry.used  # what was saved has a label of its own: `cached`
+        if usage is not None:
+            calls[_INPUT] += usage.input_tokens or 0
+            calls[_CACHED] += usage.cached_tokens or 0
+            calls[_OUTPUT] += usage.output_tokens or 0
         if entry.cost is not None:
             calls[_COST] += entry.cost.usd
         for attempt in entry.attempts:

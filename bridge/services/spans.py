@@ -136,7 +136,7 @@ def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource)
 def _attributes(entry: Entry) -> Attributes:
     given = entry.settings.metadata or {}
     found: Attributes = {name: value for name, value in given.items() if not name.startswith(_OURS)}
-    usage, cost = entry.usage, entry.cost
+    usage, cost = entry.used, entry.cost
     address, port = _server(entry.url or "")
     optional: dict[str, AttributeValue | None] = {
         "gen_ai.provider.name": _PROVIDERS.get(entry.provider or "", entry.provider),

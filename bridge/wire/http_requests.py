@@ -21,20 +21,20 @@ _span = msgspec.json.Decoder(msgspec.Raw)
 
 def steps_in(body: bytes, headers: Mapping[str, str], defaults: StepSettings, limits: Limits) -> Create | Refused:
     """The body is a step, a list of them, or a chain; `headers` (lower-case names) hold settings for all of them."""
-    event_id = None
+    event_id, settings, warnings = None, None, list[str]()
     try:
         event_id = _event_id_in(headers)
+        settings = from_headers(defaults, headers, "headers", warnings)
         text = ClientText(body, _span.decode, "the body is no JSON")
         request = Request(text.value, limits.max_steps)
         event_id = first_event_id((request.event_id, *request.step_event_ids), text.as_written) or event_id
         text.check_size(limits)
         reader = StepReader(text.as_written, limits)
-        settings = from_headers(defaults, headers, "headers", reader.warnings)
-        return Create(event_id, reader.read(request, settings), reader.warnings)
+        return Create(event_id, reader.read(request, settings), warnings + reader.warnings)
     except BridgeError as error:
-        return Refused(error.bare(), event_id, owned=True)
+        return Refused(error.bare(), event_id, owned=True, defaults=settings)
     except RecursionError:
-        return Refused(TooLarge("the body nests too deep to be read"), event_id, owned=True)
+        return Refused(TooLarge("the body nests too deep to be read"), event_id, owned=True, defaults=settings)
 
 
 def step_of(
@@ -48,9 +48,10 @@ def step_of(
     endpoint: str,
 ) -> Create | Refused:
     """The request is the step: `endpoint` with its query as it stands in the URL, `headers` with lower-case names."""
-    event_id, warnings = None, list[str]()
+    event_id, settings, warnings = None, None, list[str]()
     try:
         event_id = _event_id_in(headers)
+        settings = from_headers(defaults, headers, "headers", warnings)
         check_method(method, "method")
         check_size(headers, limits.max_headers, limits.max_header_bytes, "headers")
         step = Step(
@@ -60,11 +61,11 @@ def step_of(
             headers=dict(headers),
             provider_headers=forwarded(without_the_way_here(headers)),
             body=body,
-            settings=from_headers(defaults, headers, "headers", warnings),
+            settings=settings,
         )
         return Create(event_id, [step], warnings)
     except BridgeError as error:
-        return Refused(error.bare(), event_id, owned=True)
+        return Refused(error.bare(), event_id, owned=True, defaults=settings)
 
 
 def _event_id_in(headers: Mapping[str, str]) -> EventId | None:

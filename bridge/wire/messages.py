@@ -28,6 +28,13 @@ class Create(msgspec.Struct, frozen=True):
     event_id: EventId | None
     steps: list[Step]
     warnings: list[str]
+    defaults: StepSettings | None = None
+    """Where no step could be read: what was to hold for all of them. None where that could not be read either."""
+
+    @property
+    def settings(self) -> StepSettings | None:
+        """What holds for the event as a whole: the first step's."""
+        return self.steps[0].settings if self.steps else self.defaults
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -46,6 +53,13 @@ class Refused(msgspec.Struct, frozen=True):
     error: BridgeError
     event_id: EventId | None
     owned: bool
+    defaults: StepSettings | None = None
+    """What was to hold for the event, as far as it could be read."""
+
+    @property
+    def create(self) -> Create:
+        """The event that it would have been: without steps."""
+        return Create(self.event_id, [], [], self.defaults)
 
 
 def parse(data: bytes, defaults: StepSettings, limits: Limits) -> Create | Cancel | Refused:
@@ -64,9 +78,9 @@ def parse(data: bytes, defaults: StepSettings, limits: Limits) -> Create | Cance
         reader = StepReader(message.as_written, limits)
         return Create(event_id, reader.read(request, defaults), reader.warnings)
     except BridgeError as error:
-        return Refused(error.bare(), event_id, owned)
+        return Refused(error.bare(), event_id, owned, defaults)
     except RecursionError:
-        return Refused(TooLarge("the message nests too deep to be read"), event_id, owned)
+        return Refused(TooLarge("the message nests too deep to be read"), event_id, owned, defaults)
 
 
 def _cancel(event_id: EventId | None) -> Cancel:

@@ -19,12 +19,12 @@ KEY = StoredKey("openai", "default", "sk", "env:KEY")
 
 
 def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> Ground:
-    return Ground(account, gateway, settings, REGISTRY, lambda: Gateway(gateway))
+    return Ground(account, gateway, Gateway(gateway, settings=settings), REGISTRY, lambda: Gateway(gateway))
 
 
 def planned(request: str, where: Ground | None = None) -> list[PlannedStep]:
     where = where or ground()
-    return plan(created(request, where.settings).steps, where)
+    return plan(created(request, where.entered.settings).steps, where)
 
 
 def the_step(request: str, where: Ground | None = None) -> PlannedStep:
@@ -103,7 +103,7 @@ def test_a_step_that_cannot_be_called_is_its_event_s_fault_and_named_among_sever
 
 def test_steps_of_one_gateway_base_and_model_share_a_breaker_and_no_others_do() -> None:
     custom = overlay({"custom-other": {"base_url": "https://other.example/v1"}})
-    other_base = Ground("account", "mine", GATEWAY, custom, lambda: Gateway("mine"))
+    other_base = Ground("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
     keys = [
         the_step(CHAT).policy.breaker_key,
         the_step(CHAT, ground("another")).policy.breaker_key,

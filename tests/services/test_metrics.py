@@ -30,8 +30,12 @@ Samples = dict[str, float]
 
 
 async def scraped(server: Server, **headers: str) -> Samples:
-    """What /metrics tells, without zeros and buckets."""
-    text = await text_of(server, **headers)
+    """What /metrics tells."""
+    return samples_in(await text_of(server, **headers))
+
+
+def samples_in(text: str) -> Samples:
+    """Without zeros and buckets."""
     found = (sample for family in parse(text) for sample in family.samples if sample.value)
     return {written(s.name, s.labels): s.value for s in found if not s.name.endswith("_bucket")}
 

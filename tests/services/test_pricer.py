@@ -32,7 +32,7 @@ USED = Usage(1_000_000, 100_000)
 def planned(provider: str = "openai", model: str | None = "gpt-4o-mini", **settings: Any) -> PlannedStep:
     body = msgspec.json.encode({"model": model} if model else {})
     step = Step(provider, "chat/completions", "POST", {}, {}, body, StepSettings(**settings))
-    ground = Ground("account", "gateway", StepSettings(), REGISTRY, lambda: Gateway("gateway"))
+    ground = Ground("account", "gateway", Gateway("gateway"), REGISTRY, lambda: Gateway("gateway"))
     (one,) = plan([step], ground)
     return one
 
