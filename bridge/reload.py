@@ -7,6 +7,7 @@ Kubernetes swaps a ConfigMap) and a network's file system alike.
 import asyncio
 import logging
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from bridge.config import Config, ConfigError
 from bridge.config.checks import check_open
-from bridge.config.problems import Place, Report
+from bridge.config.problems import Place, Problem, Report
 from bridge.settings.server import ServerSettings
 from bridge.tasks import Tasks
 
@@ -100,6 +101,7 @@ class Reloader:
         """Whatever is wrong is told in the log."""
         before = await asyncio.to_thread(_look, self._known)
         try:
+            await asyncio.to_thread(_check_files, self._known)
             found = await asyncio.to_thread(self._read)
             config, waiting = in_force(self._config, found)
             self._apply(config)
@@ -126,7 +128,8 @@ class Reloader:
 def in_force(running: Config, found: Config) -> tuple[Config, list[str]]:
     """What of `found` can be had without a restart, and the names of the server's settings that cannot.
 
-    Raises ConfigError for a gateway that would be open to other machines where the bridge listens now.
+    Raises ConfigError for a gateway that would be open to other machines where the bridge listens now, and for one that
+    would lose all its tokens: a file that was cut short, or emptied, reads like that.
     """
     waiting = [name for name in _changed(running.server, found.server) if name not in AT_ONCE]
     if (running.server.tls_cert is None) != (found.server.tls_cert is None):
@@ -135,14 +138,41 @@ def in_force(running: Config, found: Config) -> tuple[Config, list[str]]:
     config = replace(found, server=replace(found.server, **kept))
     report = Report({})
     check_open(report, config.server, {"host": Place("server.host")}, config.gateways)
+    for name in _opened(running, found):
+        report.add(Place(f"gateways.{name}"), "wants tokens, and would be open now: it takes a restart to open it")
     if report.problems:
         raise ConfigError(report.problems, found.files)
     return config, waiting
 
 
+def _opened(running: Config, found: Config) -> list[str]:
+    """Names at which a token was wanted, and whoever comes would be let in."""
+    names = dict.fromkeys((*running.gateways, *found.gateways))
+    return [name for name in names if _is_open(found, name) and not _is_open(running, name) and running.gateway(name)]
+
+
+def _is_open(config: Config, name: str) -> bool:
+    gateway = config.gateway(name)
+    return gateway is not None and gateway.is_open
+
+
 def _changed(one: ServerSettings, other: ServerSettings) -> list[str]:
     names = (field.name for field in fields(ServerSettings))
     return [name for name in names if getattr(one, name) != getattr(other, name)]
+
+
+def _check_files(files: Iterable[Path]) -> None:
+    """Raises ConfigError for a pipe: what it held is gone, and to open one may take for ever."""
+    pipes = [file for file in files if _is_pipe(file)]
+    if pipes:
+        raise ConfigError([Problem("", None, f"{file} is a pipe, which is read once") for file in pipes], files)
+
+
+def _is_pipe(file: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(file.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _look(files: Iterable[Path]) -> Look:

@@ -86,6 +86,27 @@ def test_a_gateway_is_not_opened_to_a_network_that_the_bridge_still_listens_on(p
         in_force(exposed, written(path, "[gateways.prod]"))
 
 
+@pytest.mark.parametrize("text", ["", "[server]\n", "[gateways.prod]", '[gateways."*"]'])
+def test_no_gateway_that_wants_tokens_is_opened(path: Path, text: str) -> None:
+    """A file that is being written is empty first."""
+    running_now = written(path, TOKENS)
+    with pytest.raises(ConfigError, match=r"gateways\.prod: wants tokens"):
+        in_force(running_now, written(path, text))
+
+
+@pytest.mark.parametrize("text", ["[gateways.other]", TOKENS + "[gateways.other]", WITHOUT_ONE])
+def test_another_gateway_may_be_open_or_take_its_place(path: Path, text: str) -> None:
+    running_now = written(path, TOKENS)
+    found = written(path, text)
+    assert in_force(running_now, found)[0].gateways == found.gateways
+
+
+def test_what_only_a_gateway_for_any_name_let_in_is_not_opened_by_one_of_its_own(path: Path) -> None:
+    running_now = written(path, TOKENS.replace("prod", '"*"'))
+    with pytest.raises(ConfigError, match=r"gateways\.dev: wants tokens"):
+        in_force(running_now, written(path, "[gateways.dev]"))
+
+
 def test_every_setting_named_is_one() -> None:
     assert {row.name for row in SERVER} >= AT_ONCE
 
@@ -133,6 +154,18 @@ async def test_a_change_of_the_file_is_noticed_once(path: Path, change: Callable
     assert await applied.noticed()
     assert applied.names == {"new"}
     assert not await applied.noticed()
+
+
+async def test_a_pipe_is_read_once_and_nobody_waits_for_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As `--config <(…)` is one."""
+    applied = Applied(path, "[gateways.old]")
+    remove(path)
+    os.mkfifo(path)
+    assert not await applied.noticed()
+    assert "is a pipe" in caplog.text
+    remove(path)
+    write(path, "[gateways.new]")
+    assert await applied.noticed()
 
 
 def config_map(folder: Path) -> Path:
