@@ -26,6 +26,7 @@ from tests.services.otlp_receiver import Seen
 from tests.stage import ROLE, WHOLE, said
 from tests.witness import GATEWAY, Row, Told, Witness, by_answer, by_frames, witnessing
 
+README: Final = (Path(__file__).parent.parent / "README.md").read_text()
 TOKEN: Final = "a-token-of-tests"
 TRACE, OTHER_TRACE, SPAN, OTHER_SPAN = "a" * 32, "b" * 32, "c" * 16, "d" * 16
 CLOSED: Final = f"""
@@ -500,6 +501,21 @@ async def test_fal_is_called_where_its_header_says(door: str, tmp_path: Path) ->
             ask = witness.on_socket if door == SOCKET else witness.over_http
             await ask([{"provider": "fal", "headers": headers, "query": {}}])
     assert witness.provider.played[0].url == "https://queue.fal.run/fal-ai/x"
+
+
+def test_the_readme_tells_of_each_header_what_it_does_here() -> None:
+    """And of no other."""
+    table = README.partition("| header of a request | here |\n|---|---|\n")[2].partition("\n\n")[0]
+    told = dict(line.strip("| ").split(" | ") for line in table.splitlines())
+    idle = {name for names, what in told.items() if what.startswith("without effect") for name in headers_in(names)}
+    taken = {name for names, what in told.items() if what.startswith("taken") for name in headers_in(names)}
+    names = {name for setting in SETTINGS for name in (setting.header, setting.old_header) if name}
+    assert taken == {*names, "cf-aig-authorization", "cf-aig-event-id", "x-fal-target-url"}
+    assert idle <= {*WITHOUT_EFFECT, "cf-aig-"}
+
+
+def headers_in(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
 
 
 # What comes back.
