@@ -11,6 +11,7 @@ import orjson
 
 from bridge.assembly import services_of
 from bridge.config import Config, load
+from bridge.relay.services import Services
 from bridge.server import Server
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
@@ -32,13 +33,21 @@ async def running(
     """A bridge that listens on a free port of loopback, over the real transport or the given one; `shared` is the
     folder that it has in common with others as workers have.
     """
-    async with services_of(config, shared) as services:
-        server = Server(config, Upstream(transport or AiohttpTransport()), services)
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
+    async with services_of(config, shared) as services, bare(config, transport, services) as server:
+        yield server
+
+
+@asynccontextmanager
+async def bare(
+    config: Config, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
+) -> AsyncIterator[Server]:
+    """The same without what its configuration asks for beside, such as prices, which are those of the day."""
+    server = Server(config, Upstream(transport or AiohttpTransport()), services)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
 
 
 class Client:

@@ -13,7 +13,7 @@ import pytest
 from bridge.testing.transcripts import Line, check, read, steady
 from bridge.upstream.tape import TapeTransport
 from tests.clock import advance, turns
-from tests.harness import Client, Frame, config_of, connected, running
+from tests.harness import Client, Frame, bare, config_of, connected
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CASES = sorted((FIXTURES / "transcripts").glob("*.jsonl"))
@@ -57,7 +57,7 @@ async def play(lines: list[Line], folder: Path) -> list[Line]:
     transport = TapeTransport(folders_of(lines) or TAPES, pace="instant")
     played: list[Line] = []
     async with (
-        running(config_of(CONFIG, folder), transport) as server,
+        bare(config_of(CONFIG, folder), transport) as server,
         connected(server, f"/v1/{ACCOUNT}/gateway{query}") as client,
     ):
         for line in lines:
