@@ -63,21 +63,25 @@ class Ledger:
         return self._pages.get(key) or Page()
 
     def add(self, key: PageKey, spent: float, reserved: float) -> None:
-        page = self._fetch(key)
+        page = self._pages.pop(key, None) or Page()
         page.spent += spent
         page.reserved = max(0.0, page.reserved + reserved)
+        self._put(key, page)
 
     def learn(self, key: PageKey, spent: float) -> None:
         """What was spent in truth, others having spent too."""
-        self._fetch(key).spent = spent
-
-    def _fetch(self, key: PageKey) -> Page:
-        """To be written on; it is the one that will be forgotten last."""
         page = self._pages.pop(key, None) or Page()
-        self._pages[key] = page
+        page.spent = spent
+        self._put(key, page)
+
+    def _put(self, key: PageKey, page: Page) -> None:
+        """It is the one that will be forgotten last. One that says nothing takes nobody's place: calls that fail are
+        free, and could be made for any number of purses.
+        """
+        if page.spent or page.reserved:
+            self._pages[key] = page
         if len(self._pages) > self._most:
             del self._pages[next(iter(self._pages))]
-        return page
 
 
 def pages_of(purse: Purse, now_s: float) -> tuple[PageKey, PageKey]:

@@ -95,6 +95,18 @@ def test_it_remembers_those_drawn_on_last():
         ledger.reserve([ours], 0.0, NOON_S)
 
 
+def test_what_came_to_nothing_takes_no_purses_place():
+    ledger, ours = Ledger(most=100), purse()
+    spend(ledger, ours, 10.0, NOON_S)
+    for number in range(1000):
+        other = purse()._replace(key=f"made up {number}")
+        ledger.settle((posting, 0.0) for posting in ledger.reserve([other], 0.1, NOON_S))
+        ledger.learn((other.key, 12), 0.0)
+    assert len(ledger) == 1
+    with pytest.raises(SpendLimit):
+        ledger.reserve([ours], 0.0, NOON_S)
+
+
 @given(st.lists(st.tuples(st.floats(0.01, 3.0), st.booleans()), max_size=60))
 def test_many_in_flight_never_overshoot_by_more_than_the_last_estimate(events):
     """Where estimates are right."""
