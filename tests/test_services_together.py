@@ -98,6 +98,22 @@ async def test_a_step_that_is_skipped_is_told_like_an_attempt(way: str, tmp_path
     assert (row["step"], row["success"]) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("application/octet-stream", bytes(9 << 20)), ("application/json", b'{"data":"%s"}' % (b"x" * (9 << 20)))],
+    ids=["file", "JSON"],
+)
+async def test_what_is_too_long_to_be_held_costs_what_is_told_and_no_guess(
+    content_type: str, body: bytes, tmp_path: Path
+) -> None:
+    """Over HTTP it is passed on as it comes, and that makes no model's words of it."""
+    async with witnessing(tmp_path, {"gateway": PRICED}, Plays([body], content_type=content_type)) as witness:
+        told = await witness.over_http([ONE])
+    [row] = they_agree(witness, told)
+    assert (row["success"], row["response_size"]) == (1, len(body))
+    assert (row["cost"], row["cost_estimated"], row["warnings"]) == (None, 0, None)
+
+
 # Broken off.
 
 

@@ -102,7 +102,7 @@ class Attempt:
         return self._judge(answer, body)
 
     async def _pass_on(self, answer: Answer, shape: Shape, head: bytes) -> Outcome | None:
-        heading = self._heading(answer, _label(answer.content_type, shape))
+        heading = self._heading(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
         decoder = decoder_for(shape, self._event.shared.max_item_bytes)
         self._passage = Passage(self._event, self._chain, self._planned, answer, heading, decoder)
         return await self._passage.run(head, last=self._go.last)
@@ -166,9 +166,9 @@ class Attempt:
             answer.keep()
         return outcome
 
-    def _heading(self, answer: Answer, content_type: str) -> Heading:
+    def _heading(self, answer: Answer, content_type: str, *, items: bool = False) -> Heading:
         slug = self._planned.provider.slug
-        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers)
+        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers, items)
 
     def _failed(self, error: BridgeError) -> Outcome:
         self._event.error = error.bare()

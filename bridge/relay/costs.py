@@ -11,7 +11,6 @@ from bridge.relay.plan import PlannedStep
 from bridge.relay.services import Pricer
 
 ESTIMATED: Final = "the cost is an estimate: the stream did not tell all of its usage"
-_NO_TOKENS: Final = ("audio/", "video/")
 
 
 def cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
@@ -28,8 +27,8 @@ def cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Co
 
 
 def _is_untold(event: Event, cost: Cost | None, error: BridgeError | None) -> bool:
-    """Whether a stream went out, of which was not told what it cost; or not all of it, for it was cut."""
-    if event.told is None or event.told.content_type.startswith(_NO_TOKENS):
+    """Whether a stream of items went out, of which was not told what it cost; or not all of it, for it was cut."""
+    if event.told is None or not event.told.items:
         return False
     if cost is None:
         return True

@@ -24,6 +24,8 @@ class Heading:
     content_type: str
     headers: dict[str, str] | None = None
     """The provider's response headers, as the client may see them."""
+    items: bool = False
+    """It is a stream of items, and not of bytes: a model's words, whose tokens can be guessed."""
 
 
 @dataclass(slots=True)
