@@ -27,6 +27,13 @@ class Cost:
     source: CostSource
     estimated: bool = False
     """The tokens were not told, because the stream was cut; they were guessed."""
+    known_usd: float | None = None
+    """What it cost as far as the gateway knows, where `usd` is the client's own word."""
+
+    @property
+    def charged_usd(self) -> float:
+        """What a budget is charged: a client's word would spare its own, or use up what others share."""
+        return self.usd if self.known_usd is None else self.known_usd
 
 
 class Bodies(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from bridge.policy.gateway_tokens import without_tokens
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.relay.entry import Transport
+from bridge.settings.accounting import CustomCost
 from bridge.settings.step import StepSettings
 from bridge.wire.messages import Step
 
@@ -27,6 +28,8 @@ class PlannedStep:
     policy: StepPolicy
     key: StoredKey | None = None
     """The gateway's, for a request that brought none; or an account that it brought, to mint a token with."""
+    price: CustomCost | None = None
+    """The gateway's, whatever the request says of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
     model = model_of(step.endpoint, step.body)
     policy = _policy(step, provider, target, model, ground)
-    return PlannedStep(step, provider, target, model, policy, key_for(step, provider, gateway.keys))
+    key, price = key_for(step, provider, gateway.keys), ground.entered.settings.custom_cost
+    return PlannedStep(step, provider, target, model, policy, key, price)
 
 
 def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None:

@@ -86,7 +86,7 @@ class LimitsGate:
         if usual is not None or self._pricer is None:
             return usual or 0.0
         cost = self._pricer.cost(planned, expected(planned.step.body), None)
-        return cost.usd if cost is not None else 0.0
+        return cost.charged_usd if cost is not None else 0.0
 
     def learn(self, planned: PlannedStep, usd: float) -> None:
         self._averages.tell(_priced_alike(planned), usd)
@@ -122,7 +122,7 @@ class LimitsAdmission:
     def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
         give_back(self._turns)
         charged: dict[str, Purse] = {}
-        usd = cost.usd if cost is not None else 0.0
+        usd = cost.charged_usd if cost is not None else 0.0
         if usd and planned is not None and (charged := {purse.key: purse for purse in self._purses(planned)}):
             self._gate.learn(planned, usd)
         settled = [(posting, usd if key in charged else 0.0) for key, posting in self._postings.items()]

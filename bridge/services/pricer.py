@@ -23,7 +23,14 @@ class PricerOfEvents:
     def cost(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
         """`told` is the provider's own figure."""
         custom = planned.step.settings.custom_cost
-        if custom is not None and (usd := custom_usd(custom, usage)) is not None:
+        known = self._known(planned, usage, told)
+        if custom is None or custom == planned.price or (usd := custom_usd(custom, usage)) is None:
+            return known
+        return Cost(usd, "custom", known_usd=known.usd if known is not None else 0.0)
+
+    def _known(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
+        """To the gateway, whatever the client says."""
+        if planned.price is not None and (usd := custom_usd(planned.price, usage)) is not None:
             return Cost(usd, "custom")
         if told is not None:
             return Cost(told, "provider")

@@ -15,6 +15,8 @@ from bridge.settings.kinds import OutOfRangeError, refusal
 MAX_METADATA_ENTRIES: Final = 5
 MAX_METADATA_CHARS: Final = 1024
 """Of a name, and of a text: Cloudflare names no bound, but an event carries them to its end."""
+MAX_USD: Final = 1_000_000.0
+"""Of a custom cost: sums of it stay numbers."""
 _RESERVED: Final = {"cf.user_id"}
 
 Metadata = dict[str, str | int | float | bool]
@@ -36,7 +38,7 @@ class CustomCosts:
 
     wants: str = (
         'an object with "per_token_in" and "per_token_out" (and "per_cache_read_token", "per_cache_write_token"), '
-        'or with "total_cost", each a number of US dollars, 0 or more'
+        'or with "total_cost", each a number of US dollars, 0 to 1,000,000'
     )
 
     def accept(self, value: object) -> CustomCost:
@@ -47,7 +49,7 @@ class CustomCosts:
         except msgspec.ValidationError:
             raise refusal(value, self.wants) from None
         rates = msgspec.structs.astuple(cost)
-        if any(rate is not None and not 0 <= rate < float("inf") for rate in rates):
+        if any(rate is not None and not 0 <= rate <= MAX_USD for rate in rates):
             raise refusal(value, self.wants)
         if cost.total_cost is None and (cost.per_token_in is None or cost.per_token_out is None):
             raise refusal(value, self.wants)

@@ -346,9 +346,10 @@ async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path:
 async def test_many_at_once_do_not_spend_more_than_one_estimate_too_much(tmp_path: Path, wall: Wall):
     """The first of a model are estimated by their price and by how long an answer they allow."""
     gate = asyncio.Event()
-    request = step(customCost={"per_token_in": 0.0, "per_token_out": 0.001}) | {"query": {"max_tokens": 300}}
+    text = OPEN + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
+    request = step() | {"query": {"max_tokens": 300}}
     told = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON)
-    async with house(OPEN + budget(), tmp_path, *[told] * 4) as place:
+    async with house(text, tmp_path, *[told] * 4) as place:
         names = [await place.begin(request) for _ in range(50)]
         await place.calls(4)
         gate.set()
@@ -365,6 +366,19 @@ async def test_a_token_has_a_budget_of_its_own(tmp_path: Path, wall: Wall):
     ):
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]
         assert [code(await place.call(client=other)) for _ in range(2)] == [None, 2041]
+
+
+@pytest.mark.parametrize("said", ['{"total_cost":0}', '{"total_cost":1000000}', '{"per_token_in":0,"per_token_out":0}'])
+async def test_a_clients_own_price_neither_spares_a_budget_nor_uses_it_up(tmp_path: Path, wall: Wall, said: str):
+    priced = {**step(), "headers": {"cf-aig-custom-cost": said}}
+    async with house(OPEN + budget(), tmp_path, costing(0.6), costing(0.6)) as place:
+        assert [code(await place.call(priced)) for _ in range(3)] == [None, None, 2041]
+
+
+async def test_a_price_of_the_gateways_own_is_what_a_budget_is_charged(tmp_path: Path, wall: Wall):
+    text = OPEN + "custom_cost = { total_cost = 0.6 }\n" + budget()
+    async with house(text, tmp_path, answers(), answers()) as place:
+        assert await place.codes(1) + await place.codes(1) + await place.codes(1) == [None, None, 2041]
 
 
 async def test_each_value_of_metadata_may_have_a_budget(tmp_path: Path, wall: Wall):

@@ -29,10 +29,13 @@ PRICER = PricerOfEvents(PRICES)
 USED = Usage(1_000_000, 100_000)
 
 
-def planned(provider: str = "openai", model: str | None = "gpt-4o-mini", **settings: Any) -> PlannedStep:
+def planned(
+    provider: str = "openai", model: str | None = "gpt-4o-mini", gateway_s: CustomCost | None = None, **settings: Any
+) -> PlannedStep:
     body = msgspec.json.encode({"model": model} if model else {})
     step = Step(provider, "chat/completions", "POST", {}, {}, body, StepSettings(**settings))
-    ground = Ground("account", "gateway", Gateway("gateway"), REGISTRY, lambda: Gateway("gateway"))
+    gateway = Gateway("gateway", settings=StepSettings(custom_cost=gateway_s))
+    ground = Ground("account", "gateway", gateway, REGISTRY, lambda: gateway)
     (one,) = plan([step], ground)
     return one
 
@@ -40,9 +43,9 @@ def planned(provider: str = "openai", model: str | None = "gpt-4o-mini", **setti
 @pytest.mark.parametrize(
     ("custom", "usage", "told", "cost"),
     [
-        (CustomCost(1e-6, 2e-6), USED, 0.7, Cost(1.2, "custom")),
+        (CustomCost(1e-6, 2e-6), USED, 0.7, Cost(1.2, "custom", known_usd=0.7)),
         (CustomCost(1e-6, 2e-6), None, 0.7, Cost(0.7, "provider")),
-        (CustomCost(total_cost=3.0), None, None, Cost(3.0, "custom")),
+        (CustomCost(total_cost=3.0), None, None, Cost(3.0, "custom", known_usd=0.0)),
         (None, USED, 0.7, Cost(0.7, "provider")),
         (None, USED, 0.0, Cost(0.0, "provider")),
         (None, USED, None, Cost(0.21, "prices")),
@@ -53,6 +56,14 @@ def test_the_clients_word_comes_before_the_providers_and_that_before_the_lists(
     custom: CustomCost | None, usage: Usage | None, told: float | None, cost: Cost | None
 ) -> None:
     assert PRICER.cost(planned(custom_cost=custom), usage, told) == cost
+
+
+def test_the_gateways_word_is_what_it_knows_whatever_the_client_says() -> None:
+    ours = CustomCost(2e-6, 3e-6)
+    assert PRICER.cost(planned(custom_cost=ours, gateway_s=ours), USED, 0.7) == Cost(2.3, "custom")
+    said = PRICER.cost(planned(custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, 0.7)
+    assert said == Cost(0.0, "custom", known_usd=2.3)
+    assert said.charged_usd == 2.3
 
 
 @pytest.mark.parametrize(
