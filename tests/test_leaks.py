@@ -13,6 +13,7 @@ from aiohttp import WSMsgType
 
 from bridge.errors import BridgeError
 from bridge.relay.attempt import Attempt
+from bridge.relay.deadlines import Alarm, Deadlines
 from bridge.relay.event import Event
 from bridge.relay.event_relay import EventRelay
 from bridge.relay.passage import Passage
@@ -249,7 +250,8 @@ async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Pa
 
 
 def parts_of_events() -> int:
-    return sum(isinstance(each, EventRelay | Event | Attempt | Passage | BridgeError) for each in gc.get_objects())
+    parts = EventRelay | Event | Attempt | Passage | Alarm | Deadlines | BridgeError
+    return sum(isinstance(each, parts) for each in gc.get_objects())
 
 
 async def _one_that_ends_well(server: Server) -> None:

@@ -72,6 +72,11 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
+    def end(self) -> None:
+        """For good: whoever it called is let go of, who holds this in turn."""
+        self.stop()
+        self._on_due = _nothing_due
+
     def stand_still(self) -> None:
         """Until `go_on`; once is enough."""
         if self._stood_since is None:
@@ -130,7 +135,7 @@ class Alarm:
 
     def detach(self) -> None:
         """The event is over: nothing strikes any more, and nothing of it is kept alive from here."""
-        self.deadlines.stop()
+        self.deadlines.end()
         self.on_hold_over = _nothing
         self._task = None
 
@@ -152,3 +157,6 @@ class Alarm:
 
 
 def _nothing() -> None: ...
+
+
+def _nothing_due(_: Clock) -> None: ...
