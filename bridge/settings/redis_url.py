@@ -39,6 +39,8 @@ class RedisUrlKind:
         try:
             parts = urlsplit(text)
             is_one = parts.scheme in _SCHEMES and bool(parts.port or parts.hostname or parts.path)
+            # Behind the host it is a password's that was not percent-encoded, and what is before it would be shown.
+            is_one = is_one and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
         except ValueError:
             is_one = False
         if not is_one:

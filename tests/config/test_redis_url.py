@@ -57,6 +57,8 @@ def test_the_url_is_read_and_its_password_not_shown(
         ("redis:", "this is not a URL of Redis"),
         ("env:NONE", "the environment variable NONE is not set"),
         ("env:ODD", "this is not a URL of Redis"),
+        ("env:SLASH", "this is not a URL of Redis"),
+        ("env:QUERY", "this is not a URL of Redis"),
         ("env:AGAIN", "env:AGAIN holds a reference, not a URL"),
     ],
 )
@@ -66,7 +68,8 @@ def test_what_cannot_be_used_is_told_with_its_line_and_without_the_password(
     path = tmp_path / "bridge.toml"
     path.write_text(config_text(given))
     with pytest.raises(ConfigError) as refused:
-        load(path, {"ODD": f"http://:{PASSWORD}@cache", "AGAIN": "env:ODD"}, {})
+        not_encoded = {"SLASH": f"redis://u:a@b/{PASSWORD}@cache", "QUERY": f"redis://:12?{PASSWORD}@cache"}
+        load(path, {"ODD": f"http://:{PASSWORD}@cache", "AGAIN": "env:ODD", **not_encoded}, {})
     [problem] = refused.value.problems
     assert (problem.key, problem.line) == ("server.redis_url", 2)
     assert said in problem.message
