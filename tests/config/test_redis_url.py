@@ -67,8 +67,8 @@ def test_what_cannot_be_used_is_told_with_its_line_and_without_the_password(
 ) -> None:
     path = tmp_path / "bridge.toml"
     path.write_text(config_text(given))
+    not_encoded = {"SLASH": f"redis://u:a@b/{PASSWORD}@cache", "QUERY": f"redis://:12?{PASSWORD}@cache"}
     with pytest.raises(ConfigError) as refused:
-        not_encoded = {"SLASH": f"redis://u:a@b/{PASSWORD}@cache", "QUERY": f"redis://:12?{PASSWORD}@cache"}
         load(path, {"ODD": f"http://:{PASSWORD}@cache", "AGAIN": "env:ODD", **not_encoded}, {})
     [problem] = refused.value.problems
     assert (problem.key, problem.line) == ("server.redis_url", 2)
