@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 from pathlib import Path
 from typing import Final
 
@@ -264,6 +265,38 @@ async def test_the_stored_key_in_the_row_is_that_of_the_step_that_answered(
         told = await ask(witness, way, [WITHOUT_KEY, TWO], **CI)
     [row] = they_agree(witness, told)
     assert (row["step"], row["byok"]) == (step_s, byok)
+
+
+async def test_of_a_restart_that_comes_to_nothing_the_broken_stream_is_told_with_its_key(tmp_path: Path) -> None:
+    gateway = PRICED + KEYED + keys(tmp_path, default="stored-one")
+    plays = [streams(ROLE, said("a"), RESET), answers(status=500)]
+    async with witnessing(tmp_path, {"gateway": gateway}, *plays) as witness:
+        told = await witness.on_socket([{**WITHOUT_KEY, "config": {"onBreak": "restart"}}, TWO], **CI)
+    [row] = they_agree(witness, told)
+    assert (row["step"], row["status_code"], row["code"], row["byok"]) == (0, 200, 500, "default")
+
+
+SECRETS: Final = ("first-and-plain-7391", "second-and-plain-7392")
+
+
+@both
+async def test_what_a_provider_tells_back_of_a_key_is_nowhere_kept_whichever_step_answers(
+    way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of these keys looks like one."""
+    caplog.set_level(logging.DEBUG)
+    first, second = (
+        {**each, "headers": {"authorization": f"Bearer {key}"}} for each, key in zip((ONE, TWO), SECRETS, strict=True)
+    )
+    refusals = [answers(b'{"error":{"message":"%s?"}}' % key.encode(), status=401) for key in SECRETS]
+    async with witnessing(tmp_path, {"gateway": ""}, *refusals, refusals[0], answers(ANSWER)) as witness:
+        tolds = [await ask(witness, way, [first, second]) for _ in range(2)]
+    refused, answered = they_agree(witness, *tolds)
+    assert (refused["code"], answered["code"]) == (401, None)
+    kept = bytes_of_log(tmp_path).decode(errors="replace") + caplog.text + str([vars(each) for each in caplog.records])
+    kept += "".join(str(seen.span) for seen in (*witness.spans.values(), *witness.attempts()))
+    assert not [secret for secret in SECRETS if secret in kept]
+    assert refused["reason"].endswith("*?")
 
 
 @both

@@ -156,9 +156,13 @@ class Witness:
         """Of whole events, by log id."""
         return {str(seen.attributes["bridge.log_id"]): seen for seen in self._receiver.events}
 
+    def attempts(self) -> list[Seen]:
+        """The spans of attempts."""
+        return self._receiver.attempts
+
     def attempts_of(self, span: Seen) -> list[Seen]:
         """Its children, in their order."""
-        found = [seen for seen in self._receiver.attempts if seen.parent_id == span.span_id]
+        found = [seen for seen in self.attempts() if seen.parent_id == span.span_id]
         return sorted(found, key=lambda seen: int(seen.attributes["bridge.attempt"]))
 
     def reload(self, **gateways: str) -> None:

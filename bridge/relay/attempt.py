@@ -160,15 +160,14 @@ class Attempt:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
         heading = self._heading(answer, answer.content_type)
-        byok_alias = event.record.byok_alias
-        event.keep(Whole(heading, body, event.error, found.usage, found.cost, answer.cached, byok_alias))
+        event.keep(Whole(heading, body, event.error, found.usage, found.cost, cached=answer.cached))
         if event.error is None:
             answer.keep()
         return outcome
 
     def _heading(self, answer: Answer, content_type: str, *, items: bool = False) -> Heading:
-        slug = self._planned.provider.slug
-        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers, items)
+        slug, alias = self._planned.provider.slug, self._event.record.byok_alias
+        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers, items, alias)
 
     def _failed(self, error: BridgeError) -> Outcome:
         self._event.error = error.bare()

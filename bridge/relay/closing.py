@@ -42,7 +42,7 @@ def entry_of(event: Event, event_id: bytes, create: Create, planned: Sequence[Pl
         code=record.error.code if record.error else None,
         reason=str(record.error) if record.error else None,
         cached=record.cached,
-        byok_alias=record.byok_alias,
+        byok_alias=heading.byok_alias,
         request_content_type=step.provider_headers.get("content-type", "") if step else "",
         answer_content_type=heading.content_type,
         request_bytes=len(step.body) if step else 0,
@@ -57,7 +57,7 @@ def entry_of(event: Event, event_id: bytes, create: Create, planned: Sequence[Pl
         settings=create.settings or ground.entered.settings,
         traceparent=(create.steps[0].headers.get("traceparent") if create.steps else None) or ground.traceparent,
         bodies=_bodies(record, step),
-        sent=Sent(step.provider_headers, step.endpoint.partition("?")[2], tried.key) if step and tried else None,
+        sent=tuple(map(_sent, planned)),
         log_rows=gateway.log_rows,
         log_strategy=gateway.log_strategy,
         otel=gateway.otel,
@@ -65,11 +65,15 @@ def entry_of(event: Event, event_id: bytes, create: Create, planned: Sequence[Pl
     )
 
 
+def _sent(planned: PlannedStep) -> Sent:
+    return Sent(planned.step.provider_headers, planned.step.endpoint.partition("?")[2], planned.key)
+
+
 def _bodies(record: Record, step: Step | None) -> Bodies | None:
     most = record.head_bytes
     if not most or step is None:
         return None
-    return Bodies(step.body[:most], b"".join(record.answer_head)[:most], most)
+    return Bodies(step.body[:most], b"".join(record.answer_head)[:most])
 
 
 def _gateway(ground: Ground) -> Gateway:

@@ -41,8 +41,6 @@ class Bodies(msgspec.Struct, frozen=True):
 
     request: bytes
     answer: bytes
-    most_bytes: int
-    """How much of each is kept at most."""
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -110,8 +108,8 @@ class Entry(msgspec.Struct, frozen=True):
     """That header of the first step, else of the handshake or the HTTP request; empty without."""
     bodies: Bodies | None
     """None where they are not to be kept."""
-    sent: Sent | None
-    """None where nothing could be sent."""
+    sent: tuple[Sent, ...]
+    """Of each step: what one of them tells back may stand in the reason of an attempt, whichever answered."""
     log_rows: int
     """As `config.Gateway` has it, like the next one, when the event ended."""
     log_strategy: LogStrategy

@@ -37,7 +37,6 @@ class Whole:
     usage: Usage | None
     cost: float | None
     cached: bool = False
-    byok_alias: str | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -164,8 +164,7 @@ class EventRelay:
         event, record = self._event, self._event.record
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
-        record.usage, record.told_cost = whole.usage, whole.cost
-        record.cached, record.byok_alias = whole.cached, whole.byok_alias
+        record.usage, record.told_cost, record.cached = whole.usage, whole.cost, whole.cached
         record.forget_answer()
         record.take(whole.body)
         if record.answered_at is None:
@@ -184,7 +183,8 @@ class EventRelay:
     def _fail(self, error: BridgeError) -> None:
         """The last frame of an event that failed: in place of an answer, or after one had begun."""
         event = self._event
-        own = Heading(event.step, self._provider_slug(), error.status, "application/json")
+        alias = event.record.byok_alias
+        own = Heading(event.step, self._provider_slug(), error.status, "application/json", byok_alias=alias)
         metadata = self._closing(event.told or own, error)
         say = event.voice.fail if event.told is not None or self._alarm.cancelled is not None else event.voice.refuse
         self._last(partial(say, metadata, error))

@@ -10,7 +10,7 @@ from bridge.relay.entry import Cost
 from bridge.wire import parsing
 from bridge.wire.dialects import Usage
 
-_NOT_LOGGED: Final = {"cacheStatus", "headers"}
+_NOT_LOGGED: Final = {"cacheStatus", "headers", "attempts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Heading:
     """The provider's response headers, as the client may see them."""
     items: bool = False
     """It is a stream of items, and not of bytes: a model's words, whose tokens can be guessed."""
+    byok_alias: str | None = None
+    """Of the stored key that was used for it."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class Record:
     cached: bool = False
     """No provider was called for the answer."""
     byok_alias: str | None = None
-    """Of the stored key that was used for the answer, or by the last attempt."""
+    """Of the stored key that the last attempt used."""
     attempts: list[dict[str, object]] = field(default_factory=list)
     attempt_times: list[tuple[float, float]] = field(default_factory=list)
     """Of each attempt, when it began and ended."""
@@ -126,16 +128,22 @@ class Record:
         if self.warnings:
             metadata["warnings"] = self.warnings
         self.outcome = {key: value for key, value in metadata.items() if key not in _NOT_LOGGED}
+        if "attempts" in metadata:
+            self.outcome["attempts"] = list(map(_without_reason, self.attempts))
         if error is not None:
             self.outcome["code"] = error.code
         return metadata
 
     def log_fields(self, event_id: bytes) -> dict[str, object]:
-        """One event as one line: no header, no body, no URL."""
+        """One event as one line: no header, no URL, and no word of a body, in which a provider may tell a key back."""
         fields: dict[str, object] = {"gateway": self.gateway, "eventId": parsing.parse(event_id), **self.outcome}
         if self.model is not None:
             fields["model"] = self.model
         return fields
+
+
+def _without_reason(attempt: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in attempt.items() if key != "reason"}
 
 
 def _ms(seconds: float) -> int:

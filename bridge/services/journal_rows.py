@@ -1,33 +1,28 @@
 """An event's row in the request log: what it is made of, and what has to be taken out of it first."""
 
 import json
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
 import orjson
 
 from bridge import redact
-from bridge.config.keys import AwsKey, StoredKey
-from bridge.relay.entry import Entry, Sent
+from bridge.relay.entry import Entry
+from bridge.services.told_back import known_of, shown
 from bridge.storage.request_schema import Row
-from bridge.upstream.exchange import secrets_of_header, secrets_of_url
-from bridge.upstream.tape_redaction import NOTHING, Known, masked
+from bridge.upstream.tape_redaction import Known, masked
 
 MAX_CHARS: Final = 2048
 """Of a text that comes from outside and has no bound of its own."""
 MAX_KEPT: Final = 256
-"""Credentials, names and paths that came of late, which need not be taken apart anew. They stay in memory alone."""
+"""Paths that came of late, which need not be taken apart anew. They stay in memory alone."""
 
-Pairs = tuple[tuple[str, str], ...]
-
-_is_secret_name = lru_cache(MAX_KEPT)(redact.is_secret_name)
 _path = lru_cache(MAX_KEPT)(redact.url)
 
 
 def row_of(entry: Entry) -> Row:
     """Takes some microseconds, and more the longer the bodies are."""
-    cost, bodies, known = entry.cost, entry.bodies, _known_of(entry.sent)
+    cost, bodies, known = entry.cost, entry.bodies, known_of(entry.sent)
     tokens_in, tokens_out, tokens_cached, tokens_cache_write = _tokens(entry)
     return Row(
         id=entry.log_id,
@@ -58,7 +53,7 @@ def row_of(entry: Entry) -> Row:
         cost_estimated=cost is not None and cost.estimated,
         byok=entry.byok_alias,
         code=entry.code,
-        reason=entry.reason and _shown(entry.reason, known),
+        reason=entry.reason and shown(entry.reason, known),
         metadata=_json(entry.settings.metadata),
         attempts=_json([_attempt(each, known) for each in entry.attempts]),
         warnings=_json(entry.warnings),
@@ -68,8 +63,8 @@ def row_of(entry: Entry) -> Row:
         response_content_type=entry.answer_content_type[:MAX_CHARS] or None,
         response_size=entry.answer_bytes,
         response_head_complete=bodies is not None and len(bodies.answer) == entry.answer_bytes,
-        request_head=None if bodies is None else _text(masked(bodies.request, known)),
-        response_head=None if bodies is None else _text(masked(bodies.answer, known)),
+        request_head=None if bodies is None else _body(bodies.request, entry.request_bytes, known),
+        response_head=None if bodies is None else _body(bodies.answer, entry.answer_bytes, known),
     )
 
 
@@ -83,8 +78,8 @@ def weight(entry: Entry) -> int:
     held = 4096 + 512 * len(entry.attempts) + len(entry.path or "")
     if entry.bodies is not None:
         held += len(entry.bodies.request) + len(entry.bodies.answer)
-    if entry.sent is not None:
-        held += len(entry.sent.query) + sum(map(len, entry.sent.headers.values()))
+    for each in entry.sent:
+        held += len(each.query) + sum(map(len, each.headers.values()))
     return held
 
 
@@ -106,6 +101,11 @@ def _json(value: object) -> str | None:
         return json.dumps(value)
 
 
+def _body(head: bytes, size: int, known: Known) -> str | bytes:
+    """The beginning of a body of so many bytes."""
+    return _text(masked(head if len(head) == size else known.hidden_where_cut(head), known))
+
+
 def _text(body: bytes) -> str | bytes:
     """As text, where it is one; it may have been cut inside a character."""
     try:
@@ -116,37 +116,4 @@ def _text(body: bytes) -> str | bytes:
 
 
 def _attempt(attempt: dict[str, object], known: Known) -> dict[str, object]:
-    return attempt | {"reason": _shown(str(attempt["reason"]), known)} if "reason" in attempt else attempt
-
-
-def _shown(reason: str, known: Known) -> str:
-    """It may be what a provider said."""
-    said = reason[:MAX_CHARS].encode(errors="replace")
-    return redact.text(known.hidden_in(said).decode(errors="replace"))
-
-
-# The secrets that went out with a request: a provider may tell them back.
-
-
-def _known_of(sent: Sent | None) -> Known:
-    if sent is None:
-        return NOTHING
-    secret = tuple(pair for pair in sent.headers.items() if _is_secret_name(pair[0]))
-    return _known(secret, sent.query, sent.key)
-
-
-@lru_cache(MAX_KEPT)
-def _known(headers: Pairs, query: str, key: StoredKey | None) -> Known:
-    return Known(_secrets(headers, query, key))
-
-
-def _secrets(headers: Pairs, query: str, key: StoredKey | None) -> Iterator[str]:
-    for name, value in headers:
-        yield from secrets_of_header(name, value)
-    yield from secrets_of_url(f"?{query}")
-    match key.secret if key else None:
-        case str() as secret:
-            yield secret
-        case AwsKey(secret_access_key=secret, session_token=token):
-            yield secret
-            yield token or ""
+    return attempt | {"reason": shown(str(attempt["reason"]), known)} if "reason" in attempt else attempt

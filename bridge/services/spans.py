@@ -17,10 +17,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from bridge import __version__, redact
+from bridge import __version__
 from bridge.policy.trace_context import TraceContext
 from bridge.relay.entry import Entry
 from bridge.services.journal_rows import row_of
+from bridge.services.told_back import known_of, shown
 
 Attributes = dict[str, AttributeValue]
 
@@ -98,7 +99,7 @@ def spans_of(entry: Entry, context: TraceContext, resource: Resource) -> list[Re
         attributes={str(_sendable(name)): _sendable(value) for name, value in _attributes(entry).items()},
         kind=SpanKind.CLIENT,
         instrumentation_scope=_SCOPE,
-        status=_status(entry.code, entry.reason),
+        status=_status(entry, entry.code, entry.reason),
         start_time=entry.created_at_ns,
         end_time=entry.created_at_ns + int(entry.duration_ms * _NS_PER_MS),
     )
@@ -127,7 +128,7 @@ def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource)
         attributes=attributes,
         kind=SpanKind.CLIENT,
         instrumentation_scope=_SCOPE,
-        status=_status(code, attempt.get("reason")),
+        status=_status(entry, code, attempt.get("reason")),
         start_time=entry.created_at_ns + int(began_ms * _NS_PER_MS),
         end_time=entry.created_at_ns + int(ended_ms * _NS_PER_MS),
     )
@@ -189,8 +190,8 @@ def _server(url: str) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-def _status(code: object, reason: object) -> Status:
-    return _UNSET if code is None else Status(StatusCode.ERROR, redact.text(str(reason)[:MAX_CHARS]))
+def _status(entry: Entry, code: object, reason: object) -> Status:
+    return _UNSET if code is None else Status(StatusCode.ERROR, shown(str(reason), known_of(entry.sent)))
 
 
 def _sendable(value: AttributeValue) -> AttributeValue:

@@ -26,6 +26,8 @@ MOST_TURNS: Final = 4
 """What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
 LEAST_CHARS: Final = 8
 LEAST_CHARS_WITH_DIGIT: Final = 6
+LEAST_PART: Final = 4
+"""Of a secret that was cut off."""
 LEAST_DIGITS: Final = 6
 """Numbers that are shorter are counts, not PINs."""
 LONGEST_NAME: Final = 64
@@ -50,6 +52,11 @@ class Known:
         for found in windowed(self._pattern, body.decode("latin-1")):
             hidden[found.start() : found.end()] = self._fillers[found[0]]
         return bytes(hidden)
+
+    def hidden_where_cut(self, body: bytes) -> bytes:
+        """`body`, which was cut off, without the beginning of one of these secrets that the cut left at its end."""
+        longest = max((_part_at_end(body, needle) for needle in self._needles), default=0)
+        return body[: len(body) - longest] + b"*" * longest
 
 
 NOTHING: Final = Known()
@@ -80,6 +87,12 @@ def _masked_once(body: bytes) -> bytes:
         for start, end in find(text):
             hidden[start:end] = _filler(text[start:end])
     return bytes(hidden)
+
+
+def _part_at_end(body: bytes, secret: bytes) -> int:
+    """How much of the secret's beginning stands at the end; 0 for what is too little to tell."""
+    most = min(len(secret), len(body))
+    return next((length for length in range(most, LEAST_PART - 1, -1) if body.endswith(secret[:length])), 0)
 
 
 def _is_telling(secret: str) -> bool:

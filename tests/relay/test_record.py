@@ -120,6 +120,18 @@ def test_the_log_has_the_outcome_and_nothing_of_headers() -> None:
     }
 
 
+def test_of_an_attempt_it_has_no_reason_for_a_provider_may_say_anything() -> None:
+    kept = record()
+    kept.tried(0, "openai", 401, ProviderStatus(401, "no key sk", retryable=False, retry_after_ms=None), 0.0, 0.5)
+    kept.tried(1, "groq", 200, None, 2.0, 4.0)
+    told = kept.closing(HEADING, 100.0, None)
+    assert kept.log_fields(b"1")["attempts"] == [
+        {"step": "0", "provider": "openai", "durationMs": 500, "status": 401, "code": 401},
+        {"step": "1", "provider": "groq", "durationMs": 2000, "status": 200},
+    ]
+    assert "no key sk" in str(told["attempts"])
+
+
 @pytest.mark.parametrize(
     ("raw", "logged"),
     [

@@ -109,7 +109,7 @@ async def test_past_its_bounds_events_are_counted_and_not_kept(
         log.ended(event(0))
         await until(lambda: log.waiting == 0)  # the thread has it in its hands
         for number in range(1, 20):
-            log.ended(event(number, bodies=Bodies(body, body, 65_536)))
+            log.ended(event(number, bodies=Bodies(body, body)))
         assert 3 <= log.waiting <= 5
         lost = log.dropped
         assert lost == 19 - log.waiting
@@ -141,8 +141,8 @@ async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogC
     async with journal.opened(path, 0) as log:
         assert log._writer._file is not None
         log._writer._file._connection.execute("PRAGMA max_page_count = 10")  # SQLite's own way to run out of room
-        log.ended(event(1, bodies=Bodies(body, body, 65_536)))
-        log.ended(event(2, bodies=Bodies(body, body, 65_536)))
+        log.ended(event(1, bodies=Bodies(body, body)))
+        log.ended(event(2, bodies=Bodies(body, body)))
         await until(lambda: kept(path) == [1, 2])  # it opens the file anew, and that has room
     assert said(caplog) == [
         "the request log cannot be written, and of events that wait too long no row is kept: database or disk is full",
@@ -178,7 +178,7 @@ async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.L
         log.ended(event(1))
         log.ended(event(2, account="half\udcff"))
         log.ended(event(3, request_bytes=1 << 70))
-        log.ended(event(4, bodies=Bodies("no bytes", b"", 9)))  # type: ignore[arg-type]  # that is the test
+        log.ended(event(4, bodies=Bodies("no bytes", b"")))  # type: ignore[arg-type]  # that is the test
         log.ended(event(5))
     assert kept(path) == [1, 2, 5]
     assert log.dropped == 2

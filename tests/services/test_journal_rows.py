@@ -33,7 +33,7 @@ def test_every_field_of_an_event_has_its_column() -> None:
             byok_alias="eu",
             settings=StepSettings(metadata={"team": "search", "paid": True}),
             warnings=["one"],
-            bodies=Bodies(b'{"q":1}', b'{"a":2}', 100),
+            bodies=Bodies(b'{"q":1}', b'{"a":2}'),
             request_bytes=7,
             answer_bytes=900,
         )
@@ -108,7 +108,7 @@ def test_without_bodies_there_are_sizes_only() -> None:
     ],
 )
 def test_a_body_is_text_where_it_is_one(body: bytes, kept: object) -> None:
-    assert row_of(entry(bodies=Bodies(body, body, 3))).request_head == kept
+    assert row_of(entry(bodies=Bodies(body, body))).request_head == kept
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_secret_that_the_provider_tells_back_reaches_no_row(carried: Sent, for
     reason = f"there is no account for {form}"
     body = orjson.dumps({"error": reason})
     text = told(
-        sent=carried,
-        bodies=Bodies(body, body, 1000),
+        sent=(sent(), carried),
+        bodies=Bodies(body, body),
         reason=reason,
         attempts=[{"step": "0", "provider": "openai", "reason": reason}],
     )
@@ -138,16 +138,23 @@ def test_a_secret_that_the_provider_tells_back_reaches_no_row(carried: Sent, for
     assert "there is no account for" in text
 
 
+@pytest.mark.parametrize("kept", range(4, len(KEY)))
+def test_nor_does_its_beginning_where_a_body_was_cut(kept: int) -> None:
+    body = b'{"echo":"' + KEY[:kept].encode()
+    made = row_of(entry(sent=(sent({"authorization": KEY}),), bodies=Bodies(body, body)))
+    assert made.request_head == made.response_head == '{"echo":"' + "*" * kept
+
+
 def test_what_looks_like_a_key_is_masked_whether_anybody_sent_it_or_not() -> None:
     body = b'{"content":"try sk-abcdefghijklmnop","api_key":"short"}'
-    made = row_of(entry(bodies=Bodies(body, body, 1000), reason="Incorrect API key provided: sk-abcdefghijklmnop"))
+    made = row_of(entry(bodies=Bodies(body, body), reason="Incorrect API key provided: sk-abcdefghijklmnop"))
     assert made.request_head == made.response_head == '{"content":"try sk-****************","api_key":"*****"}'
     assert made.reason == "Incorrect API key provided: sk-[redacted]"
 
 
 def test_a_service_accounts_key_is_never_sent_and_so_never_looked_for() -> None:
     account = StoredKey("google-vertex-ai", "default", GoogleAccount('{"private_key":"x"}'), "file:F")
-    assert row_of(entry(sent=sent(key=account))).success
+    assert row_of(entry(sent=(sent(key=account),))).success
 
 
 def test_texts_from_outside_are_cut() -> None:
@@ -163,6 +170,6 @@ def test_half_a_character_is_replaced_for_sqlite_takes_none() -> None:
 
 
 def test_what_waits_weighs_at_least_its_bodies_and_headers() -> None:
-    bodies = Bodies(b"x" * 1000, b"y" * 2000, 5000)
-    light, heavy = entry(), entry(bodies=bodies, sent=sent({"x": "z" * 3000}, "q" * 100), path="p" * 500)
+    bodies = Bodies(b"x" * 1000, b"y" * 2000)
+    light, heavy = entry(), entry(bodies=bodies, sent=(sent({"x": "z" * 3000}, "q" * 100),), path="p" * 500)
     assert weight(heavy) - weight(light) >= 1000 + 2000 + 3000 + 100 + 400

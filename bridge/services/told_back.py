@@ -1,0 +1,56 @@
+"""The secrets that went out with an event's calls, by which they are known where a provider tells them back."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+from bridge import redact
+from bridge.config.keys import AwsKey, StoredKey
+from bridge.relay.entry import Sent
+from bridge.upstream.exchange import secrets_of_header, secrets_of_url
+from bridge.upstream.tape_redaction import NOTHING, Known
+from bridge.wire.faults import MAX_MESSAGE_CHARS
+
+MAX_CHARS: Final = 2048
+"""Of a reason. A provider's words in it were cut before (`wire.faults`)."""
+MAX_KEPT: Final = 256
+"""Credentials and names that came of late, which need not be taken apart anew. They stay in memory alone."""
+
+Pairs = tuple[tuple[str, str], ...]
+Carried = tuple[Pairs, str, StoredKey | None]
+"""Secret headers, a query, and a stored key."""
+
+_is_secret_name = lru_cache(MAX_KEPT)(redact.is_secret_name)
+
+
+def known_of(sent: tuple[Sent, ...]) -> Known:
+    return _known(tuple(map(_carried, sent))) if sent else NOTHING
+
+
+def shown(reason: str, known: Known) -> str:
+    """What may be told of a failure: its reason may be what a provider said."""
+    said = known.hidden_in(reason[:MAX_CHARS].encode(errors="replace"))
+    if len(reason) >= MAX_MESSAGE_CHARS:
+        said = known.hidden_where_cut(said)
+    return redact.text(said.decode(errors="replace"))
+
+
+def _carried(sent: Sent) -> Carried:
+    return tuple(pair for pair in sent.headers.items() if _is_secret_name(pair[0])), sent.query, sent.key
+
+
+@lru_cache(MAX_KEPT)
+def _known(carried: tuple[Carried, ...]) -> Known:
+    return Known(secret for each in carried for secret in _secrets(*each))
+
+
+def _secrets(headers: Pairs, query: str, key: StoredKey | None) -> Iterator[str]:
+    for name, value in headers:
+        yield from secrets_of_header(name, value)
+    yield from secrets_of_url(f"?{query}")
+    match key.secret if key else None:
+        case str() as secret:
+            yield secret
+        case AwsKey(secret_access_key=secret, session_token=token):
+            yield secret
+            yield token or ""
