@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import time
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +11,8 @@ import pytest
 
 from tests.agreement import attempts_of, they_agree
 from tests.clock import advance, turns, until
-from tests.harness import connected
-from tests.provider_script import REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
+from tests.harness import Frame, connected
+from tests.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
 from tests.stage import DONE, FINISH, ROLE, USAGE, said, step
 from tests.test_request_log import bytes_of_log
 from tests.wall import Wall
@@ -115,6 +116,53 @@ async def test_what_is_too_long_to_be_held_costs_what_is_told_and_no_guess(
     assert (row["cost"], row["cost_estimated"], row["warnings"]) == (None, 0, None)
 
 
+CLOUDFLARES: Final = (
+    "id",
+    "provider",
+    "model",
+    "path",
+    "duration",
+    "request_type",
+    "request_content_type",
+    "status_code",
+    "response_content_type",
+    "success",
+    "cached",
+    "tokens_in",
+    "tokens_out",
+    "metadata",
+    "step",
+    "cost",
+    "custom_cost",
+    "request_size",
+    "request_head",
+    "request_head_complete",
+    "response_size",
+    "response_head",
+    "response_head_complete",
+    "created_at",
+)
+"""The fields of its log records, but for `model_type`."""
+
+
+@pytest.mark.parametrize(
+    ("way", "path", "request_"),
+    [("socket", "", ONE), ("http", "", ONE), ("http", "/openai/v1/chat/completions", ONE["query"])],
+    ids=["socket", "steps", "a provider's API"],
+)
+async def test_a_row_has_every_field_that_cloudflares_has(way: str, path: str, request_: Frame, tmp_path: Path) -> None:
+    headers = {"cf_aig_metadata": '{"team":"red"}', "content_type": JSON}
+    async with witnessing(tmp_path, {"gateway": PRICED}, answers(ANSWER)) as witness:
+        before_ms = time.time() * 1000
+        told = await ask(witness, way, request_, GATEWAY + path, **headers)
+    [row] = they_agree(witness, told)
+    assert [name for name in CLOUDFLARES if row.get(name) is None] == []
+    assert before_ms - 1 <= row["created_at"] <= time.time() * 1000
+    assert row["request_type"] == {"socket": "websocket"}.get(way, way)
+    assert (row["model"], row["custom_cost"], row["metadata"]) == ("small", 1, '{"team":"red"}')
+    assert row["path"] == ONE["endpoint"]
+
+
 # Broken off.
 
 
@@ -166,6 +214,29 @@ async def test_who_leaves_in_the_middle_is_told_of_as_cancelled(way: str, tmp_pa
     assert (row["cached"], row["cost_estimated"]) == (0, 1)
 
 
+@both
+async def test_who_leaves_before_there_is_an_answer_is_told_of_too(way: str, tmp_path: Path) -> None:
+    async with (
+        witnessing(tmp_path, {"gateway": PRICED}, Plays(waiting=[SILENCE])) as witness,
+        witness.begun(way) as event,
+    ):
+        await until(lambda: witness.provider.open_streams == 1)
+        await event.leave()
+        tolds = [await event.end()] if way == "socket" else []
+        await until(lambda: witness.provider.open_streams == 0)
+    they_agree(witness, *tolds)
+    [row] = witness.rows.values()
+    assert (row["status_code"], row["code"], row["cost"], row["first_answer"]) == (499, 9020, None, None)
+    assert attempts_of(row) == [(0, "openai", None, 9020)]
+
+
+async def test_a_client_written_for_cloudflare_is_told_the_same_in_words_that_it_knows(tmp_path: Path) -> None:
+    async with witnessing(tmp_path, {"gateway": PRICED}, streams(ROLE, said("a"), RESET)) as witness:
+        told = await witness.on_socket(ONE, f"{GATEWAY}?compat=cloudflare")
+    [row] = they_agree(witness, told)
+    assert (told.frames[-1]["type"], row["code"]) == ("universal.done", 9016)
+
+
 # Several at once.
 
 
@@ -212,6 +283,25 @@ async def test_of_those_who_share_a_call_one_pays_and_all_are_told_when_it_break
     assert [row["code"] for row in rows] == [9016, 9016]
     assert sorted(row["cached"] for row in rows) == [0, 1]
     assert sorted(row["cost"] > 0 for row in rows) == [False, True]
+
+
+@both
+async def test_who_gets_no_turn_at_a_provider_has_failed_there(way: str, tmp_path: Path) -> None:
+    gateway = PRICED + "max_concurrent_by_provider = { openai = 1 }\nmax_wait = 0"
+    gate = asyncio.Event()
+    play = Plays([gate, ANSWER], content_type=JSON)
+    async with (
+        witnessing(tmp_path, {"gateway": gateway}, play, answers(ANSWER)) as witness,
+        witness.begun(way) as first,
+    ):
+        await until(lambda: witness.provider.open_streams == 1)
+        tolds = [await ask(witness, way, asked) for asked in (ONE, [ONE, TWO])]
+        gate.set()
+        tolds.append(await first.end())
+    refused, passed_over, answered = they_agree(witness, *tolds)
+    assert (refused["code"], attempts_of(refused)) == (9005, [(0, "openai", None, 9005)])
+    assert attempts_of(passed_over) == [(0, "openai", None, 9005), (1, "groq", 200, None)]
+    assert (answered["success"], answered["cost"]) == (1, pytest.approx(USD))
 
 
 # Keys, money, limits, tokens.
