@@ -22,7 +22,7 @@ def test_the_client_brings_neither_the_server_nor_httpx() -> None:
     imported = imported_by("bridge.client.sync")
     assert not {"httpx", "httpcore", "aiohttp.web", "typer", "rich"} & imported
     ours = {name.split(".")[1] for name in imported if name.startswith("bridge.")}
-    assert ours == {"client", "errors", "oserror", "redact", "tasks", "wire"}
+    assert ours == {"client", "errors", "hints", "oserror", "redact", "tasks", "wire"}
 
 
 def test_every_public_name_is_there() -> None:
