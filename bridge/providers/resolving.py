@@ -145,10 +145,24 @@ _IN_PATH = (
 )
 
 
+_ENDPOINTS_WORD = re.compile(r"(?:^|/)(?:models/([^/:]+):|model/([^/]+)/(?:invoke|converse)|(@[a-z]+/.+))")
+"""Gemini and Vertex AI, Bedrock, Workers AI: what a body says there nobody reads."""
+
+
 def model_of(endpoint: str, body: bytes) -> str | None:
-    """The model for the breaker and the log: the body's `model`, else the one in the endpoint. Never raises."""
-    model = _named_in(body) or _named_by(endpoint)
+    """The model for the breaker, the log, prices and budgets: the one that will answer, as far as can be told.
+
+    The body's `model`, else the one in the endpoint; of providers that go by the endpoint alone, the other way round:
+    another name in the body would be another price. Never raises.
+    """
+    model = _named_for_sure(endpoint) or _named_in(body) or _named_by(endpoint)
     return model[:_MODEL_CHARS] if model else None
+
+
+def _named_for_sure(endpoint: str) -> str | None:
+    path = endpoint.partition("?")[0].replace("%3A", ":").replace("%3a", ":")
+    found = _ENDPOINTS_WORD.search(path)
+    return unquote(found[found.lastindex or 0]) if found else None
 
 
 def _named_in(body: bytes) -> str | None:
