@@ -22,6 +22,9 @@ _KEEP_MS: Final = int(2 * MAX_INTERVAL_S * 1000)
 _PAUSE_S: Final = 0.2
 """Before the channel is asked for again: a Redis may be up, and not let us listen."""
 
+_OF_OTHERS: Final = (ValueError, TypeError)
+"""What is raised by something under our names that no bridge has written."""
+
 _TELL: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -97,10 +100,11 @@ class SharedBreakers:
     async def _join(self) -> None:
         known: list[Any] = await self._join_script((self._set,), ())
         for key, open_ms in zip(known[::2], known[1::2], strict=True):
-            self._learn(key, open_ms)
+            with suppress(*_OF_OTHERS):
+                self._learn(key, open_ms)
 
     def _heard(self, message: bytes) -> None:
-        with suppress(ValueError, TypeError):  # whoever said that is no bridge
+        with suppress(*_OF_OTHERS):
             who, key, open_ms = json.loads(message)
             if who != self._us:
                 self._learn(key, open_ms)

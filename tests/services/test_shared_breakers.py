@@ -95,6 +95,17 @@ async def test_what_others_write_to_the_channel_is_passed_over(redis: RedisServe
         assert 8 < open_for(one) <= 9
 
 
+@pytest.mark.parametrize("member", ["", "no JSON", "7", "[[]]", "{}"])
+async def test_what_others_write_to_the_set_is_passed_over(redis: RedisServer, member: str) -> None:
+    soon_ms = 1_000 * (int(redis.ask("TIME").split(b"\r\n")[2]) + 60)
+    redis.ask("ZADD", "bridge:1:breakers", str(soon_ms), member)
+    redis.ask("ZADD", "bridge:1:breakers", str(soon_ms + 1), json.dumps(KEY))
+    async with process(redis) as (late, _), process(redis) as (one, _):
+        await until(lambda: late.due_at(KEY) > 0)
+        fail(one, NO_MODEL)
+        await until(lambda: late.due_at(NO_MODEL) > 0)
+
+
 async def test_without_redis_each_process_has_its_own_and_afterwards_they_share_again(redis: RedisServer) -> None:
     async with process(redis) as (one, first), process(redis) as (other, second):
         redis.kill()
