@@ -36,11 +36,13 @@ class Cost:
         return self.usd if self.known_usd is None else self.known_usd
 
 
-class Bodies(msgspec.Struct, frozen=True):
-    """The beginnings of request and answer, as they were: whoever stores them redacts them first."""
+class Bodies(msgspec.Struct):
+    """The beginnings of request and answer: whoever stores them redacts them first."""
 
     request: bytes
     answer: bytes
+    are_redacted: bool = False
+    """Done once, by whichever observer's thread is the first: nothing that is done for an entry takes as long."""
 
 
 class Sent(msgspec.Struct, frozen=True):

@@ -1,5 +1,7 @@
 """One collector of spans: a bounded queue before it, the SDK's thread that empties it, and what became of all.
 
+What waits are events: their spans are made by that thread.
+
 Needs the extra `otel`.
 """
 
@@ -13,7 +15,7 @@ from typing import Final
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from bridge.services.spans import weight
+from bridge.services.spans import EndedEvent
 
 log = logging.getLogger("bridge.traces")
 
@@ -24,7 +26,7 @@ logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICA
 MOST_SPANS: Final = 4096
 MOST_BYTES: Final = 32 << 20
 """What their bodies may take besides."""
-BATCH: Final = 512
+BATCH_EVENTS: Final = 256
 LINGER_MS: Final = 1000
 """How long a span waits for others to be sent with."""
 TIMEOUT_S: Final = 5.0
@@ -46,7 +48,7 @@ class Collector:
             self._exporter,
             max_queue_size=2 * most_spans,  # never full: `put` looks before
             schedule_delay_millis=LINGER_MS,
-            max_export_batch_size=min(BATCH, most_spans),
+            max_export_batch_size=min(BATCH_EVENTS, most_spans),
             export_timeout_millis=TIMEOUT_S * 1000,
         )
 
@@ -58,17 +60,16 @@ class Collector:
     def refused(self) -> int:
         return self._exporter.refused
 
-    def put(self, spans: Sequence[ReadableSpan]) -> None:
+    def put(self, event: EndedEvent) -> None:
         """Does not block."""
-        watched, size = self._exporter, sum(map(weight, spans))
-        has_room = self._put_spans + len(spans) - watched.taken_spans <= self._most_spans
-        if not has_room or self._put_bytes + size - watched.taken_bytes > MOST_BYTES:
-            self.dropped += len(spans)
+        watched = self._exporter
+        has_room = self._put_spans + event.count - watched.taken_spans <= self._most_spans
+        if not has_room or self._put_bytes + event.weight - watched.taken_bytes > MOST_BYTES:
+            self.dropped += event.count
             return
-        self._put_spans += len(spans)
-        self._put_bytes += size
-        for span in spans:
-            self._processor.on_end(span)
+        self._put_spans += event.count
+        self._put_bytes += event.weight
+        self._processor.on_end(event)
 
     async def close(self) -> None:
         """Send what waits, for at most `CLOSING_S`; what is left then is given up."""
@@ -102,14 +103,16 @@ class _Watched(SpanExporter):
         self.sent = self.refused = self.taken_spans = self.taken_bytes = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        size = sum(map(weight, spans))
-        result = SpanExportResult.FAILURE if self._has_ended else self._exported(spans)
-        self.taken_spans += len(spans)
-        self.taken_bytes += size
+        """What it is given are events."""
+        events = [each for each in spans if isinstance(each, EndedEvent)]
+        count = sum(event.count for event in events)
+        result = SpanExportResult.FAILURE if self._has_ended else self._exported(events)
+        self.taken_spans += count
+        self.taken_bytes += sum(event.weight for event in events)
         if result is SpanExportResult.SUCCESS:
-            self.sent += len(spans)
+            self.sent += count
         else:
-            self.refused += len(spans)
+            self.refused += count
         return result
 
     def shutdown(self) -> None:
@@ -121,9 +124,9 @@ class _Watched(SpanExporter):
         self._has_ended = True
         self._exporter.shutdown()
 
-    def _exported(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def _exported(self, events: Sequence[EndedEvent]) -> SpanExportResult:
         try:
-            result = self._exporter.export(spans)
+            result = self._exporter.export([span for event in events for span in event.spans()])
         except Exception:
             log.exception("spans could not be exported for a reason that nobody expected")
             result = SpanExportResult.FAILURE

@@ -20,7 +20,7 @@ from bridge.relay.services import Reading
 from bridge.services.collector import TIMEOUT_S, Collector
 from bridge.services.metric_table import SPANS
 from bridge.services.otlp_json import JsonExporter
-from bridge.services.spans import spans_of
+from bridge.services.spans import EndedEvent
 from bridge.tasks import Tasks
 
 MOST_COLLECTORS: Final = 256
@@ -48,9 +48,9 @@ class Exporting:
             return
         context = context_of(entry.settings, entry.traceparent, getrandbits(128) or 1)
         if context.sampled:
-            spans = spans_of(entry, context, self._resource)
+            event = EndedEvent(entry, context, self._resource)
             for collector in (*self._of_all, *map(self._collector, entry.otel)):
-                collector.put(spans)
+                collector.put(event)
 
     def readings(self) -> Iterator[Reading]:
         """Of what became of spans so far."""

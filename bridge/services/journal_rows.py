@@ -23,6 +23,7 @@ _path = lru_cache(MAX_KEPT)(redact.url)
 def row_of(entry: Entry) -> Row:
     """Takes some microseconds, and more the longer the bodies are."""
     cost, bodies, known = entry.cost, entry.bodies, known_of(entry.sent)
+    request_head, response_head = heads_of(entry)
     tokens_in, tokens_out, tokens_cached, tokens_cache_write = _tokens(entry)
     return Row(
         id=entry.log_id,
@@ -63,9 +64,22 @@ def row_of(entry: Entry) -> Row:
         response_content_type=entry.answer_content_type[:MAX_CHARS] or None,
         response_size=entry.answer_bytes,
         response_head_complete=bodies is not None and len(bodies.answer) == entry.answer_bytes,
-        request_head=None if bodies is None else _body(bodies.request, entry.request_bytes, known),
-        response_head=None if bodies is None else _body(bodies.answer, entry.answer_bytes, known),
+        request_head=request_head,
+        response_head=response_head,
     )
+
+
+def heads_of(entry: Entry) -> tuple[str | bytes | None, str | bytes | None]:
+    """The beginnings of both bodies, redacted; None where they are not kept, bytes where one is no text."""
+    bodies = entry.bodies
+    if bodies is None:
+        return None, None
+    if not bodies.are_redacted:  # two threads may do it at a time: what is masked twice is as it was
+        known = known_of(entry.sent)
+        bodies.request = _redacted(bodies.request, entry.request_bytes, known)
+        bodies.answer = _redacted(bodies.answer, entry.answer_bytes, known)
+        bodies.are_redacted = True
+    return _text(bodies.request), _text(bodies.answer)
 
 
 def storable(row: Row) -> Row:
@@ -101,9 +115,9 @@ def _json(value: object) -> str | None:
         return json.dumps(value)
 
 
-def _body(head: bytes, size: int, known: Known) -> str | bytes:
-    """The beginning of a body of so many bytes."""
-    return _text(masked(head if len(head) == size else known.hidden_where_cut(head), known))
+def _redacted(head: bytes, size: int, known: Known) -> bytes:
+    """The beginning of a body of so many bytes; it stays as long as it is."""
+    return masked(head if len(head) == size else known.hidden_where_cut(head), known)
 
 
 def _text(body: bytes) -> str | bytes:

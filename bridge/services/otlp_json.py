@@ -25,6 +25,7 @@ _AGAIN: Final = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+_FORMS: Final = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}
 _STATUSES: Final = {StatusCode.UNSET: 0, StatusCode.OK: 1, StatusCode.ERROR: 2}
 
 Json = dict[str, object]
@@ -69,7 +70,8 @@ def encoded(spans: Sequence[ReadableSpan]) -> bytes:
     first = spans[0]
     scope = first.instrumentation_scope
     named = {"name": scope.name, "version": scope.version} if scope else {}
-    of_scope = {"scope": named, "spans": [_span(span) for span in spans]}
+    # One by one: of all of them together Python's collector would take stock, several times.
+    of_scope = {"scope": named, "spans": [orjson.Fragment(orjson.dumps(_span(span))) for span in spans]}
     return orjson.dumps({"resourceSpans": [{"resource": _resource(first.resource), "scopeSpans": [of_scope]}]})
 
 
@@ -105,14 +107,7 @@ def _key_values(attributes: Mapping[str, AttributeValue]) -> list[Json]:
 
 
 def _value(value: AttributeValue) -> Json:
-    match value:
-        case bool():
-            return {"boolValue": value}
-        case int():
-            return {"intValue": str(value)}
-        case float():
-            return {"doubleValue": value}
-        case str():
-            return {"stringValue": value}
-        case _:
-            raise TypeError(f"an attribute is a {type(value).__name__}, which no span of ours has")
+    form = _FORMS.get(type(value))
+    if form is None:
+        raise TypeError(f"an attribute is a {type(value).__name__}, which no span of ours has")
+    return {form: str(value) if form == "intValue" else value}

@@ -5,7 +5,6 @@ are not stable yet), of Cloudflare's exporter (developers.cloudflare.com/ai-gate
 `bridge.*` for what is our own. Needs the extra `otel`.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from random import getrandbits
 from typing import Final
@@ -20,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 from bridge import __version__
 from bridge.policy.trace_context import TraceContext
 from bridge.relay.entry import Entry
-from bridge.services.journal_rows import row_of
+from bridge.services.journal_rows import heads_of
 from bridge.services.told_back import known_of, shown
 
 Attributes = dict[str, AttributeValue]
@@ -28,6 +27,8 @@ Attributes = dict[str, AttributeValue]
 _SCOPE: Final = InstrumentationScope("bridge", __version__)
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSET: Final = Status(StatusCode.UNSET)
+_ON_ITS_WAY: Final = SpanContext(1, 1, is_remote=False, trace_flags=_SAMPLED)
+"""Of no trace; but the SDK's queue takes only what is sampled."""
 _NS_PER_MS: Final = 1_000_000
 
 MAX_CHARS: Final = 2048
@@ -66,22 +67,24 @@ _OURS: Final = ("gen_ai.", "bridge.", "server.", "http.", "error.")
 """How names begin that a client's metadata cannot have: what it says would pass for what we say."""
 
 
-class EventSpan(ReadableSpan):
-    """The bodies become attributes when they are asked for, which is in the exporter's thread: to redact takes time."""
+class EndedEvent(ReadableSpan):
+    """An event on its way to an exporter's thread, which makes its spans: that takes longer than all else that is done
+    for an event when it ends. A span itself only for the SDK's queue, which takes nothing else.
+    """
 
-    entry: Entry
+    def __init__(self, entry: Entry, trace: TraceContext, resource: Resource) -> None:
+        self._context = _ON_ITS_WAY
+        self._entry = entry
+        self._trace = trace
+        self._of = resource
+        self.count = 1 + len(entry.attempts)
+        """How many spans it becomes."""
+        bodies = entry.bodies
+        self.weight = len(bodies.request) + len(bodies.answer) if bodies else 0
+        """Of the bodies that it holds, in bytes."""
 
-    @property
-    def attributes(self) -> Mapping[str, AttributeValue] | None:
-        row = row_of(self.entry)
-        said = {"gen_ai.prompt_json": row.request_head, "gen_ai.completion_json": row.response_head}
-        return {**(super().attributes or {}), **{name: text for name, text in said.items() if text is not None}}
-
-
-def weight(span: ReadableSpan) -> int:
-    """Of the bodies that it holds, in bytes."""
-    bodies = span.entry.bodies if isinstance(span, EventSpan) else None
-    return len(bodies.request) + len(bodies.answer) if bodies else 0
+    def spans(self) -> list[ReadableSpan]:
+        return spans_of(self._entry, self._trace, self._of)
 
 
 def spans_of(entry: Entry, context: TraceContext, resource: Resource) -> list[ReadableSpan]:
@@ -90,21 +93,18 @@ def spans_of(entry: Entry, context: TraceContext, resource: Resource) -> list[Re
     """
     own = _span_context(context.trace_id)
     parent = None if context.parent_id is None else _span_context(context.trace_id, context.parent_id)
-    kind = EventSpan if entry.bodies is not None else ReadableSpan
-    span = kind(
-        name=str(_sendable(_name(entry))),
+    span = ReadableSpan(
+        name=_sendable_text(_name(entry)),
         context=own,
         parent=parent,
         resource=resource,
-        attributes={str(_sendable(name)): _sendable(value) for name, value in _attributes(entry).items()},
+        attributes=_attributes(entry),
         kind=SpanKind.CLIENT,
         instrumentation_scope=_SCOPE,
         status=_status(entry, entry.code, entry.reason),
         start_time=entry.created_at_ns,
         end_time=entry.created_at_ns + int(entry.duration_ms * _NS_PER_MS),
     )
-    if isinstance(span, EventSpan):
-        span.entry = entry
     return [span, *(_attempt(entry, number, own, resource) for number in range(len(entry.attempts)))]
 
 
@@ -136,31 +136,42 @@ def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource)
 
 def _attributes(entry: Entry) -> Attributes:
     given = entry.settings.metadata or {}
-    found: Attributes = {name: value for name, value in given.items() if not name.startswith(_OURS)}
+    found: Attributes = {
+        _sendable_text(name): _sendable(value) for name, value in given.items() if not name.startswith(_OURS)
+    }
+    found.update((name, _sendable(value)) for name, value in _own(entry).items() if value is not None)
+    prompt, completion = heads_of(entry)
+    if isinstance(prompt, str):
+        found["gen_ai.prompt_json"] = prompt
+    if isinstance(completion, str):
+        found["gen_ai.completion_json"] = completion
+    return found
+
+
+def _own(entry: Entry) -> dict[str, AttributeValue | None]:
+    """None is no attribute."""
     usage, cost = entry.used, entry.cost
     address, port = _server(entry.url or "")
-    optional: dict[str, AttributeValue | None] = {
+    is_stream = entry.chunks > 0
+    first_s = entry.first_answer_ms / 1000 if is_stream and entry.first_answer_ms is not None else None
+    return {
         "gen_ai.provider.name": _PROVIDERS.get(entry.provider or "", entry.provider),
         "gen_ai.model.provider": entry.provider,
         "gen_ai.request.model": entry.model,
+        "gen_ai.request.stream": is_stream,
+        "gen_ai.response.time_to_first_chunk": first_s,
+        "gen_ai.operation.name": _operation_of(entry),
         "gen_ai.usage.input_tokens": usage.input_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.output_tokens if usage else None,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if usage else None,
         "gen_ai.usage.cost": cost.usd if cost else None,
         "server.address": address,
         "server.port": port,
+        "http.response.status_code": entry.status,
         "error.type": None if entry.code is None else str(entry.code),
+        "bridge.gateway": entry.gateway,
         "bridge.token": entry.token or None,
         "bridge.byok_alias": entry.byok_alias,
-    }
-    found.update((name, value) for name, value in optional.items() if value is not None)
-    if entry.chunks and entry.first_answer_ms is not None:
-        found["gen_ai.response.time_to_first_chunk"] = entry.first_answer_ms / 1000
-    return found | {
-        "gen_ai.operation.name": _operation_of(entry),
-        "gen_ai.request.stream": entry.chunks > 0,
-        "http.response.status_code": entry.status,
-        "bridge.gateway": entry.gateway,
         "bridge.event_id": str(entry.event_id),
         "bridge.log_id": entry.log_id,
         "bridge.step": str(entry.step),
@@ -197,8 +208,14 @@ def _status(entry: Entry, code: object, reason: object) -> Status:
 def _sendable(value: AttributeValue) -> AttributeValue:
     """As OTLP can carry it: no endless text, no half of a character, no integer of more than 64 bits."""
     if isinstance(value, str):
-        return value[:MAX_CHARS].encode(errors="replace").decode()
+        return _sendable_text(value)
     return str(value)[:MAX_CHARS] if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
+
+
+def _sendable_text(text: str) -> str:
+    if text.isascii() and len(text) <= MAX_CHARS:
+        return text
+    return text[:MAX_CHARS].encode(errors="replace").decode()
 
 
 def _span_context(trace_id: int, span_id: int | None = None) -> SpanContext:

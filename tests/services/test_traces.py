@@ -310,6 +310,20 @@ async def test_payloads_are_attributes_where_they_are_collected_and_redacted(tmp
             assert not event.attributes.keys() & {"gen_ai.prompt_json", "gen_ai.completion_json"}
 
 
+@pytest.mark.parametrize("content_type", ["json", "protobuf"])
+async def test_a_body_that_is_no_text_is_no_attribute(tmp_path: Path, content_type: str) -> None:
+    async with receiving() as receiver:
+        server = f'[server]\nlog_path = "{tmp_path}/log.sqlite"\n'
+        config = config_of(server + config_for(receiver, f'content_type = "{content_type}"'), tmp_path)
+        provider = ScriptedProvider(answers(b"\xff\xfe\x00", content_type="audio/mpeg"))
+        async with running(config, provider) as bridge, connected(bridge) as client:
+            await client.create(step(), eventId="a")
+            await client.until_last("a")
+    [event] = receiver.events
+    assert "gen_ai.prompt_json" in event.attributes
+    assert "gen_ai.completion_json" not in event.attributes
+
+
 async def test_the_environments_collector_gets_the_spans_of_every_gateway(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,7 +357,7 @@ async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
             await client.call({"eventId": "a", **step()})
         for collector in traces_of(server)._all():
             await asyncio.to_thread(collector._processor.force_flush)
-            collector.put(spans_of_one())
+            collector.put(ended())
             await asyncio.to_thread(collector._processor.force_flush)
         samples = await scraped(server)
     assert of(samples, "bridge_spans_total") == {"bridge_spans_total[result=refused]": 4}
@@ -357,7 +371,7 @@ async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplo
     async with receiving(400) as receiver:
         collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0))
         for _ in range(2):
-            collector.put(spans_of_one())
+            collector.put(ended())
             await asyncio.to_thread(collector._processor.force_flush)
         assert (collector.refused, collector.sent, collector.dropped) == (2, 2, 0)
         await collector.close()
@@ -376,7 +390,7 @@ async def test_what_may_pass_later_is_tried_again(
     monkeypatch.setattr("bridge.services.otlp_json.PAUSE_S", 0.001)
     async with receiving(*statuses) as receiver:
         collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0))
-        collector.put(spans_of_one())
+        collector.put(ended())
         await collector.close()
         assert (len(receiver.headers), collector.sent) == (requests, sent)
 
@@ -385,7 +399,7 @@ async def test_only_so_many_spans_wait() -> None:
     async with receiving() as receiver:
         collector = Collector("a collector", JsonExporter(receiver.url, {}, 1.0), most_spans=4)
         for _ in range(5):
-            collector.put(spans_of_one())
+            collector.put(ended())
         assert (collector.dropped, collector.sent) == (6, 0)
         await collector.close()
         assert (collector.sent, len(receiver.spans)) == (4, 4)
@@ -402,7 +416,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         collector = Collector("a collector", JsonExporter(f"http://127.0.0.1:{port}/", {}, 5.0))
-        collector.put(spans_of_one())
+        collector.put(ended())
         async with asyncio.timeout(2):
             await collector.close()
         gate.set()
@@ -438,5 +452,6 @@ def traces_of(server: Any) -> Exporting:
     return found._exporting
 
 
-def spans_of_one() -> list[Any]:
-    return list(spans.spans_of(entry(), TraceContext(1, None, sampled=True), Resource({})))
+def ended() -> spans.EndedEvent:
+    """It becomes two spans."""
+    return spans.EndedEvent(entry(), TraceContext(1, None, sampled=True), Resource({}))
