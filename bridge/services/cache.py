@@ -12,7 +12,7 @@ from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.services import Dial
 from bridge.services.cache_flight import Flight, Share
 from bridge.services.cache_pace import Pace
-from bridge.storage.cache_answer import Store, Stored, packed, wall_clock
+from bridge.storage.cache_answer import Store, Stored, packed, packed_headers, wall_clock
 from bridge.storage.cache_memory import MemoryStore
 from bridge.tasks import Tasks
 from bridge.upstream.answer import Answer
@@ -107,7 +107,7 @@ class ResponseCache:
     def _keep(self, key: bytes, share: Share, reads: list[bytes]) -> None:
         shown = share.public_headers
         headers = [(name, value) for name, value in share.headers if name in shown]
-        stored = Stored(share.status, headers, *packed(reads), self._now(), share.ttl_s)
+        stored = Stored(share.status, packed_headers(headers), *packed(reads), self._now(), share.ttl_s)
         self._near.put(key, stored)
         if self._far is not None:
             self._far.put(key, stored)

@@ -4,23 +4,29 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-FORM: Final = 1
+FORM: Final = 2
 """Of what is stored outside of the process, as a part of its key: another form is not found, and so not misread."""
+
+Headers: TypeAlias = list[tuple[str, str]]
 
 _OVERHEAD_BYTES: Final = 512
 """About what an answer takes in memory beside its bytes."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`status` and `headers` as a client may see them; `body` with the lengths of the reads in which it came, because
-    a frame of bytes is a read. Instants are Unix seconds."""
+    """`status` and headers as a client may see them; `body` with the lengths of the reads in which it came, because a
+    frame of bytes is a read. Instants are Unix seconds.
+
+    Of numbers and bytes alone: of many thousands of lists Python's collector would take stock again and again.
+    """
 
     status: int
-    headers: list[tuple[str, str]]
+    head: bytes
+    """The headers, by `packed_headers`."""
     body: bytes
     lengths: bytes
     """Unsigned 32-bit numbers, little-endian."""
@@ -29,8 +35,11 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def size_bytes(self) -> int:
-        named = sum(len(name) + len(value) for name, value in self.headers)
-        return len(self.body) + len(self.lengths) + named + _OVERHEAD_BYTES
+        return len(self.head) + len(self.body) + len(self.lengths) + _OVERHEAD_BYTES
+
+    @property
+    def headers(self) -> Headers:
+        return _headers.decode(self.head)
 
     @property
     def expires_at(self) -> float:
@@ -68,12 +77,18 @@ class Store(Protocol):
 
 
 _decoder = msgspec.msgpack.Decoder(Stored)
+_headers = msgspec.msgpack.Decoder(Headers)
 encode = msgspec.msgpack.Encoder().encode
+
+
+def packed_headers(headers: Headers) -> bytes:
+    return encode(headers)
 
 
 def decode(data: bytes) -> Stored:
     """Raises ValueError."""
     stored = _decoder.decode(data)
+    _headers.decode(stored.head)
     try:
         lengths = [length for (length,) in struct.iter_unpack("<I", stored.lengths)]
     except struct.error as error:

@@ -23,7 +23,7 @@ _MOST = 1 << 53
 """More than this nobody counts or pays."""
 
 
-class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     """Token counts of one answer; None is unknown. Input includes cached tokens, output includes thoughts."""
 
     input_tokens: int | None = None

@@ -5,7 +5,7 @@ import struct
 import msgspec
 import pytest
 
-from bridge.storage.cache_answer import Stored, decode, encode
+from bridge.storage.cache_answer import decode, encode
 from tests.storage.answers import stored
 
 
@@ -25,6 +25,15 @@ def test_lengths_that_are_not_the_bodys_are_damage(lengths: bytes) -> None:
         decode(encode(msgspec.structs.replace(stored(), lengths=lengths)))
 
 
+def test_the_headers_are_given_as_they_came() -> None:
+    assert decode(encode(stored())).headers == [("content-type", "text/plain"), ("x-two", "1"), ("x-two", "café")]
+
+
+def test_headers_that_cannot_be_read_are_damage() -> None:
+    with pytest.raises(ValueError):
+        decode(encode(msgspec.structs.replace(stored(), head=b"\xc1")))
+
+
 @pytest.mark.parametrize("damaged", [b"", b"\x00", encode(stored())[:-1], encode(stored()) + b"\x00", b"[1, 2]"])
 def test_what_is_no_answer_is_told_apart(damaged: bytes) -> None:
     with pytest.raises(ValueError):
@@ -38,4 +47,4 @@ def test_the_size_counts_everything() -> None:
 
 
 def test_it_expires_when_its_time_is_over() -> None:
-    assert Stored(200, [], b"", b"", 1000.0, 60.0).expires_at == 1060.0
+    assert msgspec.structs.replace(stored(), stored_at=1000.0, kept_s=60.0).expires_at == 1060.0
