@@ -16,7 +16,7 @@ from tests.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers,
 from tests.stage import DONE, FINISH, ROLE, USAGE, said, step
 from tests.test_request_log import bytes_of_log
 from tests.wall import Wall
-from tests.witness import GATEWAY, Told, Witness, witnessing
+from tests.witness import GATEWAY, Told, Witness, by_frames, witnessing
 
 PRICED: Final = "custom_cost = { per_token_in = 0.001, per_token_out = 0.01 }\n"
 USD: Final = 3 * 0.001 + 2 * 0.01
@@ -252,9 +252,10 @@ async def test_when_the_one_whose_call_it_is_leaves_another_has_the_answer_and_t
     ):
         await witness.reading(0, 2)
         async with witness.begun(follows) as follower:
-            await turns(200)
+            await until(lambda: witness.running == 2)
+            await turns(100)
             await leader.leave()
-            await turns(200)
+            await until(lambda: witness.running == 1)
             gate.set()
             told = await follower.end()
         again = await ask(witness, follows)
@@ -504,3 +505,28 @@ async def test_a_bridge_that_drains_tells_of_all_that_it_served_and_of_what_it_d
         await stopping
     rows = they_agree(witness, *tolds)
     assert [(row["code"], row["status_code"]) for row in rows] == [(None, 200), (9022, 200)]
+
+
+async def test_an_event_that_comes_while_the_bridge_drains_is_declined_and_has_its_row(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    play = streams(ROLE, gate, said("a"), FINISH, USAGE, DONE)
+    async with (
+        witnessing(tmp_path, {"gateway": PRICED}, play) as witness,
+        connected(witness.server, headers={"cf-aig-metadata": '{"team":"red"}'}) as client,
+    ):
+        await client.create(step(), eventId="first")
+        await witness.reading(0, 1)
+        stopping = asyncio.create_task(witness.server.stop())
+        await turns(100)
+        late = await witness.on(client, step())
+        gate.set()
+        first = by_frames(await client.until_last("first"))
+        await stopping
+    told, served = they_agree(witness, late, first)
+    assert (told["code"], told["status_code"], told["attempts"], told["metadata"]) == (
+        9022,
+        503,
+        None,
+        '{"team":"red"}',
+    )
+    assert (served["success"], served["metadata"]) == (1, '{"team":"red"}')

@@ -146,6 +146,11 @@ class Witness:
             await client.create(request or step(), eventId=name)
             yield OnSocket(client, name)
 
+    @property
+    def running(self) -> int:
+        """How many events have begun and not ended."""
+        return len(self.server._door._shared.running)
+
     async def reading(self, call: int, reads: int) -> None:
         """Until so much was read of a provider's answer to that call, and passed on."""
         await until(lambda: len(self.provider.played) > call and self.provider.played[call].reads >= reads)
