@@ -491,6 +491,14 @@ async def test_a_custom_cost_counts_what_the_provider_read_from_its_cache_at_its
     assert witness.spans[told.log_id].attributes["gen_ai.usage.cost"] == pytest.approx(usd)
 
 
+@pytest.mark.parametrize("door", [SOCKET, STEPS])
+async def test_a_bare_authorization_of_a_step_is_that_header(door: str, tmp_path: Path) -> None:
+    steps = [{"provider": "openai", "endpoint": "x", "authorization": "Bearer mine", "query": {}}]
+    async with witnessing(tmp_path, {"gateway": ""}, answers()) as witness:
+        await (witness.on_socket if door == SOCKET else witness.over_http)(steps)
+    assert witness.provider.played[0].headers["authorization"] == "Bearer mine"
+
+
 @pytest.mark.parametrize("door", DOORS)
 async def test_fal_is_called_where_its_header_says(door: str, tmp_path: Path) -> None:
     headers = {"x-fal-target-url": "https://queue.fal.run/fal-ai/x"}
