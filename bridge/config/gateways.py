@@ -71,7 +71,11 @@ def is_gateway_name(name: str) -> bool:
 
 def authenticate(gateway: Gateway, token: str) -> str | None:
     """The name of the token that was presented, or None. Takes as long whichever it is, and never raises."""
-    presented = digest_of(token)
+    return name_of(gateway, digest_of(token))
+
+
+def name_of(gateway: Gateway, presented: bytes) -> str | None:
+    """Of the token with that digest; likewise."""
     name = None
     for known in gateway.tokens:
         if hmac.compare_digest(known.digest, presented):

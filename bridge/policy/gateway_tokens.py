@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
 
-from bridge.config.gateways import Gateway, authenticate
+from bridge.config.gateways import Gateway, authenticate, digest_of, name_of
 from bridge.errors import BadField
 from bridge.providers import REGISTRY
 from bridge.redact import is_secret_name
@@ -19,6 +20,11 @@ KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header fo
 _BETWEEN: Final = re.compile(r"[\s,]+")
 """A scheme and what follows it; and headers that came twice and were joined."""
 _PAIRS: Final = re.compile(r"[&;]")
+
+MAX_KEPT: Final = 256
+"""Headers that came of late, which need not be digested anew for each event. They stay in memory alone."""
+
+_is_secret_name = lru_cache(MAX_KEPT)(is_secret_name)
 
 
 def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
@@ -33,7 +39,7 @@ def without_tokens(step: Step, gateway: Gateway) -> Step:
         return step
     _check_query(step.endpoint, gateway)
     tokens = {
-        name for name, value in step.provider_headers.items() if is_secret_name(name) and _holds_token(value, gateway)
+        name for name, value in step.provider_headers.items() if _is_secret_name(name) and _holds_token(value, gateway)
     }
     if not tokens:
         return step
@@ -59,4 +65,9 @@ def _bare(value: str) -> str:
 
 def _holds_token(value: str, gateway: Gateway) -> bool:
     """In whichever place: a provider that is sent two credentials may log both."""
-    return any(authenticate(gateway, part) is not None for part in _BETWEEN.split(value.strip()))
+    return any(name_of(gateway, digest) is not None for digest in _digests_in(value))
+
+
+@lru_cache(MAX_KEPT)
+def _digests_in(value: str) -> tuple[bytes, ...]:
+    return tuple(map(digest_of, _BETWEEN.split(value.strip())))

@@ -43,12 +43,13 @@ class Ledger:
 
     def reserve(self, purses: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
         """On each of them, or on none. Raises SpendLimit for the first that is used up."""
+        postings = []
         for purse in purses:
             now, before = pages_of(purse, now_s)
             drawn = drawn_on(purse.rule, self.page(now), self.page(before), now_s)
             if is_used_up(purse, drawn):
                 raise refusal(purse, drawn)
-        postings = postings_of(purses, usd, now_s)
+            postings.append(Posting(now, purse.rule.window_s, usd))
         for posting in postings:
             self.add(posting.page, 0.0, usd)
         return postings
