@@ -10,12 +10,15 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanContext, TraceFlags
 
-from bridge.services.spans import EndedEvent
+from bridge.policy.trace_context import TraceContext
+from bridge.relay.entry import Entry
+from bridge.services.spans import Span, spans_of
 
 log = logging.getLogger("bridge.traces")
 
@@ -35,10 +38,42 @@ CLOSING_S: Final = 3.0
 """How long the end of the process waits for what has not been sent."""
 
 
+_ON_ITS_WAY: Final = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+"""Of no trace; but the SDK's queue takes only what is sampled."""
+
+
+class EndedEvent(ReadableSpan):
+    """An event on its way to an exporter's thread, which makes its spans: that takes longer than all else that is done
+    for an event when it ends. A span itself only for the SDK's queue, which takes nothing else.
+    """
+
+    def __init__(self, entry: Entry, trace: TraceContext) -> None:
+        self._context = _ON_ITS_WAY
+        self._entry = entry
+        self._trace = trace
+        self.count = 1 + len(entry.attempts)
+        """How many spans it becomes."""
+        bodies = entry.bodies
+        self.weight = len(bodies.request) + len(bodies.answer) if bodies else 0
+        """Of the bodies that it holds, in bytes."""
+
+    def spans(self) -> list[Span]:
+        return spans_of(self._entry, self._trace)
+
+
+class Exporter(Protocol):
+    """Sends spans to a collector. Called by one thread, but for `shutdown`."""
+
+    def export(self, spans: Sequence[Span]) -> SpanExportResult: ...
+
+    def shutdown(self) -> None:
+        """By any thread: what is being sent is not tried again."""
+
+
 class Collector:
     """Counts spans: `sent`, `refused` by the collector, `dropped` because too many waited."""
 
-    def __init__(self, name: str, exporter: SpanExporter, *, most_spans: int = MOST_SPANS) -> None:
+    def __init__(self, name: str, exporter: Exporter, *, most_spans: int = MOST_SPANS) -> None:
         """`name` is for the log. Owns the exporter."""
         self._exporter = _Watched(name, exporter)
         self._most_spans = most_spans
@@ -94,7 +129,7 @@ class Collector:
 class _Watched(SpanExporter):
     """The exporter as its thread calls it: what it says is counted, and logged when it changes."""
 
-    def __init__(self, name: str, exporter: SpanExporter) -> None:
+    def __init__(self, name: str, exporter: Exporter) -> None:
         self._name = name
         self._exporter = exporter
         self._has_ended = False

@@ -10,17 +10,16 @@ from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace.export import SpanExporter
 
 from bridge import __version__, redact
 from bridge.config.otel import OtelExporter
 from bridge.policy.trace_context import context_of
 from bridge.relay.entry import Entry
 from bridge.relay.services import Reading
-from bridge.services.collector import TIMEOUT_S, Collector
+from bridge.services.collector import TIMEOUT_S, Collector, EndedEvent, Exporter
 from bridge.services.metric_table import SPANS
 from bridge.services.otlp_json import JsonExporter
-from bridge.services.spans import EndedEvent
+from bridge.services.otlp_sdk import SdkExporter
 from bridge.tasks import Tasks
 
 MOST_COLLECTORS: Final = 256
@@ -38,7 +37,9 @@ class Exporting:
         Raises ValueError for an environment that the SDK does not take.
         """
         self._resource = _resource()
-        self._of_all = (Collector("of the environment", OTLPSpanExporter()),) if everywhere else ()
+        self._of_all = (
+            (Collector("of the environment", SdkExporter(OTLPSpanExporter(), self._resource)),) if everywhere else ()
+        )
         self._collectors: dict[_Key, Collector] = {}
         self._closing = Tasks()
         self._closed: list[Collector] = []
@@ -48,7 +49,7 @@ class Exporting:
             return
         context = context_of(entry.settings, entry.traceparent, getrandbits(128) or 1)
         if context.sampled:
-            event = EndedEvent(entry, context, self._resource)
+            event = EndedEvent(entry, context)
             for collector in (*self._of_all, *map(self._collector, entry.otel)):
                 collector.put(event)
 
@@ -70,7 +71,7 @@ class Exporting:
         key = (exporter.url, exporter.content_type, exporter.authorization, *exporter.headers.items())
         collector = self._collectors.get(key)
         if collector is None:
-            collector = self._collectors[key] = Collector(redact.url(exporter.url), _exporter(exporter))
+            collector = self._collectors[key] = Collector(redact.url(exporter.url), _exporter(exporter, self._resource))
             if len(self._collectors) > MOST_COLLECTORS:
                 self._close(self._collectors.pop(next(iter(self._collectors))))
         return collector
@@ -80,13 +81,13 @@ class Exporting:
         self._closing.start(collector.close(), "close a collector of spans")
 
 
-def _exporter(asked: OtelExporter) -> SpanExporter:
+def _exporter(asked: OtelExporter, resource: Resource) -> Exporter:
     headers = dict(asked.headers)
     if asked.authorization is not None:
         headers["Authorization"] = asked.authorization
     if asked.content_type == "json":
-        return JsonExporter(asked.url, headers, TIMEOUT_S)
-    return OTLPSpanExporter(asked.url, headers=headers, timeout=TIMEOUT_S)
+        return JsonExporter(asked.url, headers, TIMEOUT_S, resource)
+    return SdkExporter(OTLPSpanExporter(asked.url, headers=headers, timeout=TIMEOUT_S), resource)
 
 
 def _resource() -> Resource:

@@ -2,7 +2,7 @@
 
 Names are those of OpenTelemetry's conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai, 1.41; they
 are not stable yet), of Cloudflare's exporter (developers.cloudflare.com/ai-gateway/observability/otel-integration), and
-`bridge.*` for what is our own. Needs the extra `otel`.
+`bridge.*` for what is our own. What carries them is `exporters`' work.
 """
 
 from functools import lru_cache
@@ -10,25 +10,16 @@ from random import getrandbits
 from typing import Final
 from urllib.parse import urlsplit
 
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.util.types import AttributeValue
+import msgspec
 
-from bridge import __version__
 from bridge.policy.trace_context import TraceContext
 from bridge.relay.entry import Entry
 from bridge.services.journal_rows import heads_of
 from bridge.services.told_back import known_of, shown
 
-Attributes = dict[str, AttributeValue]
+Attribute = bool | int | float | str
+Attributes = dict[str, Attribute]
 
-_SCOPE: Final = InstrumentationScope("bridge", __version__)
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_UNSET: Final = Status(StatusCode.UNSET)
-_ON_ITS_WAY: Final = SpanContext(1, 1, is_remote=False, trace_flags=_SAMPLED)
-"""Of no trace; but the SDK's queue takes only what is sampled."""
 _NS_PER_MS: Final = 1_000_000
 
 MAX_CHARS: Final = 2048
@@ -67,48 +58,39 @@ _OURS: Final = ("gen_ai.", "bridge.", "server.", "http.", "error.")
 """How names begin that a client's metadata cannot have: what it says would pass for what we say."""
 
 
-class EndedEvent(ReadableSpan):
-    """An event on its way to an exporter's thread, which makes its spans: that takes longer than all else that is done
-    for an event when it ends. A span itself only for the SDK's queue, which takes nothing else.
-    """
+class Span(msgspec.Struct, frozen=True, gc=False):
+    """Of a client's kind (SpanKind.CLIENT), whole and sampled."""
 
-    def __init__(self, entry: Entry, trace: TraceContext, resource: Resource) -> None:
-        self._context = _ON_ITS_WAY
-        self._entry = entry
-        self._trace = trace
-        self._of = resource
-        self.count = 1 + len(entry.attempts)
-        """How many spans it becomes."""
-        bodies = entry.bodies
-        self.weight = len(bodies.request) + len(bodies.answer) if bodies else 0
-        """Of the bodies that it holds, in bytes."""
-
-    def spans(self) -> list[ReadableSpan]:
-        return spans_of(self._entry, self._trace, self._of)
+    name: str
+    trace_id: int
+    span_id: int
+    parent_id: int | None
+    has_remote_parent: bool
+    attributes: Attributes
+    failure: str | None
+    """Why; None where nothing failed."""
+    start_ns: int
+    """Since 1970, like the next."""
+    end_ns: int
 
 
-def spans_of(entry: Entry, context: TraceContext, resource: Resource) -> list[ReadableSpan]:
-    """With the SDK's own type, which it takes from its tracer, too: to start and end a span there costs ten times as
-    much, and knows no trace that somebody else has named.
-    """
-    own = _span_context(context.trace_id)
-    parent = None if context.parent_id is None else _span_context(context.trace_id, context.parent_id)
-    span = ReadableSpan(
-        name=_sendable_text(_name(entry)),
-        context=own,
-        parent=parent,
-        resource=resource,
-        attributes=_attributes(entry),
-        kind=SpanKind.CLIENT,
-        instrumentation_scope=_SCOPE,
-        status=_status(entry, entry.code, entry.reason),
-        start_time=entry.created_at_ns,
-        end_time=entry.created_at_ns + int(entry.duration_ms * _NS_PER_MS),
+def spans_of(entry: Entry, context: TraceContext) -> list[Span]:
+    """The event's first. Takes some microseconds, and more the longer the bodies are."""
+    event = Span(
+        _sendable_text(_name(entry)),
+        context.trace_id,
+        _new_id(),
+        context.parent_id,
+        context.parent_id is not None,
+        _attributes(entry),
+        _failure(entry, entry.code, entry.reason),
+        entry.created_at_ns,
+        entry.created_at_ns + int(entry.duration_ms * _NS_PER_MS),
     )
-    return [span, *(_attempt(entry, number, own, resource) for number in range(len(entry.attempts)))]
+    return [event, *(_attempt(entry, number, event) for number in range(len(entry.attempts)))]
 
 
-def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource) -> ReadableSpan:
+def _attempt(entry: Entry, number: int, parent: Span) -> Span:
     attempt, (began_ms, ended_ms) = entry.attempts[number], entry.attempt_times_ms[number]
     slug, code = str(attempt["provider"]), attempt.get("code")
     attributes: Attributes = {
@@ -120,17 +102,16 @@ def _attempt(entry: Entry, number: int, parent: SpanContext, resource: Resource)
         attributes["http.response.status_code"] = status
     if code is not None:
         attributes["error.type"] = str(code)
-    return ReadableSpan(
-        name=f"attempt {slug}",
-        context=_span_context(parent.trace_id),
-        parent=parent,
-        resource=resource,
-        attributes=attributes,
-        kind=SpanKind.CLIENT,
-        instrumentation_scope=_SCOPE,
-        status=_status(entry, code, attempt.get("reason")),
-        start_time=entry.created_at_ns + int(began_ms * _NS_PER_MS),
-        end_time=entry.created_at_ns + int(ended_ms * _NS_PER_MS),
+    return Span(
+        f"attempt {slug}",
+        parent.trace_id,
+        _new_id(),
+        parent.span_id,
+        False,
+        attributes,
+        _failure(entry, code, attempt.get("reason")),
+        entry.created_at_ns + int(began_ms * _NS_PER_MS),
+        entry.created_at_ns + int(ended_ms * _NS_PER_MS),
     )
 
 
@@ -148,7 +129,7 @@ def _attributes(entry: Entry) -> Attributes:
     return found
 
 
-def _own(entry: Entry) -> dict[str, AttributeValue | None]:
+def _own(entry: Entry) -> dict[str, Attribute | None]:
     """None is no attribute."""
     usage, cost = entry.used, entry.cost
     address, port = _server(entry.url or "")
@@ -201,11 +182,11 @@ def _server(url: str) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
-def _status(entry: Entry, code: object, reason: object) -> Status:
-    return _UNSET if code is None else Status(StatusCode.ERROR, shown(str(reason), known_of(entry.sent)))
+def _failure(entry: Entry, code: object, reason: object) -> str | None:
+    return None if code is None else shown(str(reason), known_of(entry.sent))
 
 
-def _sendable(value: AttributeValue) -> AttributeValue:
+def _sendable(value: Attribute) -> Attribute:
     """As OTLP can carry it: no endless text, no half of a character, no integer of more than 64 bits."""
     if isinstance(value, str):
         return _sendable_text(value)
@@ -218,5 +199,5 @@ def _sendable_text(text: str) -> str:
     return text[:MAX_CHARS].encode(errors="replace").decode()
 
 
-def _span_context(trace_id: int, span_id: int | None = None) -> SpanContext:
-    return SpanContext(trace_id, span_id or getrandbits(64) or 1, is_remote=span_id is not None, trace_flags=_SAMPLED)
+def _new_id() -> int:
+    return getrandbits(64) or 1
