@@ -10,6 +10,9 @@ lets a `relay.attempt` try it (`upstream.http`); a `relay.passage` passes the st
 decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and what makes frames of them
 (`wire.carriers`, `wire.frames`). A `relay.voice` is how the event is heard: in frames on a socket.
 
+A WebSocket below a provider's name has no events: `realtime` relays it to the provider's own (`upstream.realtime`),
+message by message, and for the rest of the house it is one long event.
+
 What a gateway does for its events beside calling providers are its `services`: a gate, a cache, keys, prices, and
 observers that keep a log and count. `assembly` puts together those that the configuration asks for; `relay.services`
 says what an event asks of each, and when.

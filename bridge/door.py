@@ -13,7 +13,6 @@ from bridge.handshake import (
     TOKEN_HEADER,
     check_origin,
     check_token,
-    echoed_protocol,
     heartbeat_s,
     is_compat,
     offered_protocols,
@@ -22,6 +21,8 @@ from bridge.http_connection import connection_of
 from bridge.http_door import GATEWAY, HttpDoor, Route
 from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, own_errors
 from bridge.probes import Probes
+from bridge.providers import echoed
+from bridge.realtime import RealtimeDoor
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.session import Session, Terms
@@ -37,8 +38,13 @@ class Door:
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
-        self._http = HttpDoor(self.entrance, shared, guests, self._memory)
+        self._realtime = RealtimeDoor(self.entrance, shared.services, guests, self._memory)
+        self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._realtime.relay)
         self._probes = Probes(lambda: self.entrance.config, shared, guests, self._memory)
+
+    async def aclose(self) -> None:
+        """Closes what is connected to providers."""
+        await self._realtime.aclose()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[own_errors])
@@ -65,13 +71,13 @@ class Door:
             raise UpgradeRequired(WEBSOCKET_WANTED)
         terms = self._terms(request, gateway, token)
         self._guests.admit()
-        echoed = echoed_protocol(offered)
+        one = echoed(offered, None)
         response = web.WebSocketResponse(
             autoping=False,
             compress=False,
             decode_text=False,
             max_msg_size=2 * self.entrance.config.server.max_message_bytes + 1,
-            protocols=(echoed,) if echoed else (),
+            protocols=(one,) if one else (),
         )
         try:
             await response.prepare(request)

@@ -104,4 +104,5 @@ class Server:
         for each in self._listening:
             each.close()
         await self._runner.cleanup()
+        await self._door.aclose()
         await self._upstream.aclose()

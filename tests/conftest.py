@@ -33,7 +33,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_owed(what: str) -> bool:
-    return IN_CI if what != "streams" else "BRIDGE_STREAMS" in os.environ
+    """What runs on no Python of today, and recordings, one has or has not."""
+    variable = {"streams": "BRIDGE_STREAMS", "autobahn": "BRIDGE_WSTEST"}.get(what)
+    return variable in os.environ if variable else IN_CI
 
 
 @cache
@@ -43,6 +45,9 @@ def _missing(what: str) -> str | None:
         case "streams":
             folder = os.environ.get("BRIDGE_STREAMS")
             return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
+        case "autobahn":
+            program = os.environ.get("BRIDGE_WSTEST")
+            return None if program and shutil.which(program) else "BRIDGE_WSTEST names no wstest of the Autobahn suite"
         case "npm-ws":
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
         case "npm-aimock":

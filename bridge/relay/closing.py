@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from bridge.config.gateways import Gateway
 from bridge.errors import BridgeError
 from bridge.relay.entry import Bodies, Entry, Sent
-from bridge.relay.event import Event
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Record
 from bridge.wire import parsing
 from bridge.wire.messages import Step
 
 
-def entry_of(event: Event, event_id: bytes, asked: Sequence[Step], planned: Sequence[PlannedStep]) -> Entry:
+def entry_of(
+    record: Record, ground: Ground, event_id: bytes, asked: Sequence[Step], planned: Sequence[PlannedStep]
+) -> Entry:
     """Of an event whose last word is out; `asked` or `planned` may be empty, if it did not come so far."""
-    record, ground, heading = event.record, event.ground, event.record.heading
+    heading = record.heading
     assert heading is not None
     step = asked[heading.step] if asked else None
     tried = planned[heading.step] if planned else None

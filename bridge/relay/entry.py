@@ -49,6 +49,18 @@ class Sent(msgspec.Struct, frozen=True):
     """The gateway's, where it was used instead of the client's."""
 
 
+class Conversation(msgspec.Struct, frozen=True):
+    """A realtime session's two directions, and how it ended. Bytes are those of messages, without frames."""
+
+    messages_from_client: int
+    messages_from_provider: int
+    bytes_from_client: int
+    bytes_from_provider: int
+    closed_by: Literal["client", "provider", "bridge"]
+    close_code: int
+    """That this one gave; 1005 for a goodbye without one, 1006 for none (RFC 6455, section 7.4.1)."""
+
+
 class Entry(msgspec.Struct, frozen=True):
     """No header's value but those that are named here, no URL's query; but for `sent`."""
 
@@ -108,6 +120,8 @@ class Entry(msgspec.Struct, frozen=True):
     otel: tuple[OtelExporter, ...]
     """Where the gateway wants its spans, likewise."""
     warnings: list[str]
+    realtime: Conversation | None = None
+    """Of a realtime session: in place of `chunks`, which are none."""
 
 
 class Observer(Protocol):

@@ -50,11 +50,13 @@ _ROLES = {
     "prompt_cache_hit_tokens": _CACHED,  # DeepSeek
     "input_tokens": _INPUT,  # Responses, Anthropic, Cohere
     "input_tokens_details": _CACHED,
+    "input_token_details": _CACHED,  # OpenAI Realtime
     "output_tokens": _OUTPUT,
     "cache_read_input_tokens": _CACHE_READ,  # Anthropic
     "cache_creation_input_tokens": _CACHE_WRITE,
     "promptTokenCount": _INPUT,  # Gemini
     "candidatesTokenCount": _OUTPUT,
+    "responseTokenCount": _OUTPUT,  # Gemini Live
     "totalTokenCount": _TOTAL,
     "cachedContentTokenCount": _CACHED,
     "toolUsePromptTokenCount": _TOOL_INPUT,
@@ -83,7 +85,7 @@ _ROLES = {
     "output_token_count": _OUTPUT,
 }
 COUNT_NAMES = frozenset(_ROLES)
-_DETAILS = frozenset({"prompt_tokens_details", "input_tokens_details"})
+_DETAILS = frozenset({"prompt_tokens_details", "input_tokens_details", "input_token_details"})
 """Those that are objects, with counts inside."""
 _IN_DETAILS = {"cached_tokens": _CACHED, "cache_write_tokens": _WRITTEN}  # the latter: OpenAI, OpenRouter
 _KEPT = COUNT_NAMES | {"cost"}

@@ -1,0 +1,10 @@
+"""WebSocket to WebSocket: one session between a client and the provider that its URL names.
+
+`planning` reads the handshake, `session` runs the whole: it dials (`upstream.realtime`), answers the client when the
+provider has answered, and has a `conversation`, in which two `pump`s pass messages between two `leg`s until one side
+leaves; `ends` says what the other is then told, and `ledger` what the log is. Pure are `ends` and `planning`.
+"""
+
+from bridge.realtime.door import RealtimeDoor
+
+__all__ = ["RealtimeDoor"]
