@@ -22,6 +22,7 @@ from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call
 from bridge.upstream.realtime import Dialler, ProviderSocket
+from bridge.wire.headers import check_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,8 @@ class RealtimeSession:
 
     async def _open(self) -> ProviderSocket:
         """The provider's socket. The client's handshake is looked at first, and answered last."""
+        server = self._house.server
+        check_size(self._asked.headers, server.max_headers, server.max_header_bytes, "handshake")
         _check(self._response(None), self._request)
         planned = plan(self._asked, self._ground, self._settings)
         connection = connection_of(self._request)

@@ -185,6 +185,7 @@ async def nobody(_: Line) -> None:
         (f"{PATH}?api_key=a%0Ab", {}, 400, 9003),
         (PATH, {"Origin": "https://evil.example"}, 403, 9009),
         (PATH, {"Host": "evil.example"}, 403, 9009),
+        (PATH, {f"X-{each}": "1" for each in range(101)}, 413, 9006),
     ],
 )
 async def test_a_handshake_that_cannot_be_is_refused_before_the_provider_is_called(
