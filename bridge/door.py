@@ -38,7 +38,7 @@ class Door:
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
-        self._realtime = RealtimeDoor(self.entrance, shared.services, guests, self._memory)
+        self._realtime = RealtimeDoor(self.entrance, shared, guests, self._memory)
         self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._realtime.relay)
         self._probes = Probes(lambda: self.entrance.config, shared, guests, self._memory)
 

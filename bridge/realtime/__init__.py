@@ -6,5 +6,6 @@ leaves; `ends` says what the other is then told, and `ledger` what the log is. P
 """
 
 from bridge.realtime.door import RealtimeDoor
+from bridge.realtime.session import RealtimeSession
 
-__all__ = ["RealtimeDoor"]
+__all__ = ["RealtimeDoor", "RealtimeSession"]

@@ -9,7 +9,7 @@ from bridge.http_connection import connection_of
 from bridge.realtime.planning import Asked
 from bridge.realtime.session import House, RealtimeSession
 from bridge.relay.budget import Budget
-from bridge.relay.services import Services
+from bridge.relay.event import Shared
 from bridge.settings.step import from_headers
 from bridge.upstream.realtime import Dialler, Refused
 from bridge.wire.headers import of_request
@@ -18,9 +18,9 @@ from bridge.wire.headers import of_request
 class RealtimeDoor:
     """Owns the connections to providers."""
 
-    def __init__(self, entrance: Entrance, services: Services, guests: Guests, memory: Budget) -> None:
+    def __init__(self, entrance: Entrance, shared: Shared, guests: Guests, memory: Budget) -> None:
         self._entrance = entrance
-        self._services = services
+        self._shared = shared
         self._guests = guests
         self._memory = memory
         self._dialler = Dialler()
@@ -39,7 +39,7 @@ class RealtimeDoor:
         warnings: list[str] = []
         settings = from_headers(gateway.settings, asked.headers, "handshake", warnings)
         ground = self._entrance.ground(request, gateway, token, "realtime")
-        house = House(self._entrance.config.server, self._services, self._dialler, self._memory)
+        house = House(self._entrance.config.server, self._shared, self._dialler, self._memory)
         session = RealtimeSession(request, asked, ground, settings, house, warnings)
         with self._guests.present(session):
             try:

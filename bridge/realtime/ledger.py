@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 import orjson
@@ -11,13 +12,15 @@ import orjson
 from bridge.errors import BridgeError
 from bridge.relay.closing import entry_of
 from bridge.relay.entry import Conversation as Told
+from bridge.relay.entry import Cost
 from bridge.relay.event_relay import new_id
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Heading, Record
 from bridge.relay.services import Admission, Services
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call
-from bridge.wire.realtime_usage import SessionUsage, model_in_setup
+from bridge.wire.realtime_usage import Turn, added, model_asked_for, turn_in
+from bridge.wire.usage import Usage
 
 log = logging.getLogger("bridge.event")
 
@@ -38,7 +41,6 @@ class Ledger:
         self._planned: PlannedStep | None = None
         self._admission: Admission | None = None
         self._leave: Callable[[], None] | None = None
-        self._usage = SessionUsage()
         self._is_first = True
 
     async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
@@ -62,22 +64,23 @@ class Ledger:
         """A message of the client's."""
         if self._is_first:
             self._is_first = False
-            self._record.model = self._record.model or model_in_setup(data)
+            if self._record.model is None:
+                self._name(model_asked_for(data))
 
     def heard(self, data: bytes) -> None:
         """A message of the provider's."""
         if self._record.answered_at is None:
             self._record.answered_at = self._loop.time()
-        self._usage.look(data)
+        if (turn := turn_in(data)) is not None:
+            self._count(turn)
 
     def close(self, error: BridgeError | None, told: Told | None) -> None:
         """The session is over: gives back what the gate gave, and tells those who watch. Cannot block."""
         record, planned, now = self._record, self._planned, self._loop.time()
         slug = planned.provider.slug if planned else None
         status = UPGRADED if told else error.status if error else 0
-        record.usage = self._usage.usage()
-        if self._services.pricer is not None and planned is not None:
-            record.cost = self._services.pricer.cost(planned, record.usage, None)
+        if planned is not None and planned.step.settings.custom_cost is not None:
+            record.cost = self._price(planned, record.usage)
         if planned is not None and record.called_at is not None:
             record.tried(0, planned.provider.slug, status, error, record.called_at, now)
         record.closing(Heading(0, slug, status, ""), now, error)
@@ -88,6 +91,23 @@ class Ledger:
         shown = msgspec.structs.asdict(told) if told else {}
         log.info("realtime session", extra={"fields": record.log_fields(self._event_id) | shown})
         self._tell(told)
+
+    def _name(self, model: str | None) -> None:
+        assert self._planned is not None
+        self._planned, self._record.model = replace(self._planned, model=model), model
+
+    def _count(self, turn: Turn) -> None:
+        """Turn by turn, for what a token costs may depend on how many the turn has, and on its model."""
+        record, planned = self._record, self._planned
+        assert planned is not None
+        record.usage = added(record.usage, turn.usage)
+        priced = planned if turn.model is None else replace(planned, model=turn.model)
+        if (cost := self._price(priced, turn.usage)) is not None:
+            record.cost = cost if record.cost is None else Cost(record.cost.usd + cost.usd, cost.source)
+
+    def _price(self, planned: PlannedStep, usage: Usage | None) -> Cost | None:
+        pricer = self._services.pricer
+        return None if pricer is None else pricer.cost(planned, usage, None)
 
     def _tell(self, told: Told | None) -> None:
         if not self._services.observers:

@@ -16,8 +16,8 @@ from bridge.realtime.leg import ClientLeg, ProviderLeg
 from bridge.realtime.planning import Asked, Planned, plan
 from bridge.relay import entry
 from bridge.relay.budget import Budget, Hold
+from bridge.relay.event import Shared
 from bridge.relay.plan import Ground
-from bridge.relay.services import Services
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call
@@ -30,7 +30,7 @@ class House:
     """What a realtime session shares with the others of its process, and the settings when it began."""
 
     server: ServerSettings
-    services: Services
+    shared: Shared
     dialler: Dialler
     memory: Budget
 
@@ -54,11 +54,12 @@ class RealtimeSession:
         self._settings = settings
         self._house = house
         self._budget = Budget(house.server.max_buffered_bytes, "this session", house.memory)
-        self._ledger = Ledger(ground, house.services, asked.headers.get("cf-aig-event-id"), warnings)
+        self._ledger = Ledger(ground, house.shared.services, asked.headers.get("cf-aig-event-id"), warnings)
         self._opening: asyncio.Timeout | None = None
         self._sent_away: BridgeError | None = None
         self._conversation: Conversation | None = None
         self._told: entry.Conversation | None = None
+        self.provider, self.phase = "", "starting"
 
     async def run(self) -> web.StreamResponse:
         """What the client was answered with, when all is over.
@@ -67,6 +68,8 @@ class RealtimeSession:
         `Dialler.open` raise, NoAnswerInTime, Draining, Cancelled when the client has left.
         """
         error: BridgeError | None = InternalError("the session's task was cancelled, or failed")
+        running = self._house.shared.running
+        running.add(self)
         try:
             socket = await self._open()
             try:
@@ -78,6 +81,7 @@ class RealtimeSession:
             error = refused.bare()
             raise
         finally:
+            running.discard(self)
             self._ledger.close(error, self._told)
         return response
 
@@ -121,6 +125,7 @@ class RealtimeSession:
         connection.listener = self
         try:
             async with asyncio.timeout(0 if self._sent_away else None) as self._opening:
+                self.phase = "waiting"
                 await self._ledger.admit(planned.step, self._settings)
                 return await self._dial(planned)
         except TimeoutError:
@@ -130,6 +135,8 @@ class RealtimeSession:
             self._opening = connection.listener = None
 
     async def _dial(self, planned: Planned) -> ProviderSocket:
+        slug = planned.step.provider.slug
+        self.provider, self.phase = slug, "connecting"
         limit_ms = self._house.server.realtime_handshake_timeout
         if self._settings.request_timeout:
             limit_ms = min(limit_ms, self._settings.request_timeout)
@@ -138,7 +145,6 @@ class RealtimeSession:
                 call = await self._ledger.authorised(_call(planned))
                 return await self._house.dialler.open(call, planned.protocols, self._house.server.max_message_bytes)
         except TimeoutError:
-            slug = planned.step.provider.slug
             raise NoAnswerInTime(f"{slug} did not answer the WebSocket handshake within {limit_ms} ms") from None
 
     def _response(self, picked: str | None) -> "web.WebSocketResponse[bool]":
@@ -155,6 +161,8 @@ class RealtimeSession:
     async def _answer(self, socket: ProviderSocket) -> "web.WebSocketResponse[bool]":
         response = self._response(socket.protocol)
         try:
+            if self._sent_away is not None:  # after the provider had answered, and before this was known here
+                raise self._sent_away
             await response.prepare(self._request)
             if self._request.transport is None:
                 raise ConnectionResetError("it went while it was answered")
@@ -169,7 +177,8 @@ class RealtimeSession:
         up, down = Hold(self._budget), Hold(self._budget)
         client, provider = ClientLeg(self._request, response, up), ProviderLeg(socket, down)
         conversation = Conversation(client, provider, self._house.server, self._ledger.said, self._ledger.heard)
-        self._conversation = conversation
+        self._conversation, self.phase = conversation, "talking"
+        self.recheck()  # what was revoked while the client was answered
         try:
             end = await conversation.run()
         finally:

@@ -13,11 +13,16 @@ from bridge.relay.entry import Entry, Sent
 from bridge.storage.request_schema import Row
 from bridge.upstream.exchange import secrets_of_header, secrets_of_url
 from bridge.upstream.tape_redaction import NOTHING, Known, masked
+from bridge.wire.usage import Usage
 
 MAX_CHARS: Final = 2048
 """Of a text that comes from outside and has no bound of its own."""
 MAX_KEPT: Final = 256
 """Credentials, names and paths that came of late, which need not be taken apart anew. They stay in memory alone."""
+
+_UNTOLD: Final = Usage()
+_NO_TOKENS: Final = Usage(0, 0)
+"""Of an answer from the cache: no provider was asked for any."""
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -27,8 +32,8 @@ _path = lru_cache(MAX_KEPT)(redact.url)
 
 def row_of(entry: Entry) -> Row:
     """Takes some microseconds, and more the longer the bodies are."""
-    cost, bodies, known = entry.cost, entry.bodies, _known_of(entry.sent)
-    tokens_in, tokens_out, tokens_cached, tokens_cache_write = _tokens(entry)
+    cost, bodies, known, talk = entry.cost, entry.bodies, _known_of(entry.sent), entry.realtime
+    usage = _NO_TOKENS if entry.cached else entry.usage or _UNTOLD
     return Row(
         id=entry.log_id,
         created_at=entry.created_at_ns // 1_000_000,
@@ -49,10 +54,10 @@ def row_of(entry: Entry) -> Row:
         first_answer=_rounded(entry.first_answer_ms),
         added=_rounded(entry.added_ms),
         chunks=entry.chunks,
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        tokens_cached=tokens_cached,
-        tokens_cache_write=tokens_cache_write,
+        tokens_in=usage.input_tokens,
+        tokens_out=usage.output_tokens,
+        tokens_cached=usage.cached_tokens,
+        tokens_cache_write=usage.cache_write_tokens,
         cost=None if cost is None else cost.usd,
         cost_source=None if cost is None else cost.source,
         cost_estimated=cost is not None and cost.estimated,
@@ -70,6 +75,12 @@ def row_of(entry: Entry) -> Row:
         response_head_complete=bodies is not None and len(bodies.answer) == entry.answer_bytes,
         request_head=None if bodies is None else _text(masked(bodies.request, known)),
         response_head=None if bodies is None else _text(masked(bodies.answer, known)),
+        tokens_in_audio=usage.input_audio_tokens,
+        tokens_out_audio=usage.output_audio_tokens,
+        messages_from_client=None if talk is None else talk.messages_from_client,
+        messages_from_provider=None if talk is None else talk.messages_from_provider,
+        closed_by=None if talk is None else talk.closed_by,
+        close_code=None if talk is None else talk.close_code,
     )
 
 
@@ -86,15 +97,6 @@ def weight(entry: Entry) -> int:
     if entry.sent is not None:
         held += len(entry.sent.query) + sum(map(len, entry.sent.headers.values()))
     return held
-
-
-def _tokens(entry: Entry) -> tuple[int | None, int | None, int | None, int | None]:
-    """In, out, and of those in what was read from the provider's cache and written to it."""
-    if entry.cached:
-        return 0, 0, None, None  # no provider was asked for any
-    if (usage := entry.usage) is None:
-        return None, None, None, None
-    return usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens
 
 
 def _rounded(ms: float | None) -> float | None:

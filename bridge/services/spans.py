@@ -11,6 +11,7 @@ from random import getrandbits
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec.structs import asdict
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -153,6 +154,8 @@ def _attributes(entry: Entry) -> Attributes:
         "bridge.byok_alias": entry.byok_alias,
     }
     found.update((name, value) for name, value in optional.items() if value is not None)
+    if entry.realtime is not None:
+        found.update((f"bridge.realtime.{name}", value) for name, value in asdict(entry.realtime).items())
     if entry.chunks and entry.first_answer_ms is not None:
         found["gen_ai.response.time_to_first_chunk"] = entry.first_answer_ms / 1000
     return found | {

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.realtime import ledger
 from bridge.server import Server
-from bridge.wire.realtime_usage import SessionUsage
 from tests.clock import advance, turns, until
 from tests.harness import config_of
 from tests.raw_client import UPGRADE, RawClient, dialled, frame
@@ -205,7 +205,7 @@ async def test_a_defect_ends_the_session_it_is_in(
     def fails(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(SessionUsage, "look", fails)
+    monkeypatch.setattr(ledger, "turn_in", fails)
     async with talking(tmp_path) as (client, side):
         await side.send(b"a word")
         assert await client_closed(client) == (1011, "internal error")
