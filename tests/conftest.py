@@ -52,6 +52,8 @@ def _missing(what: str) -> str | None:
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
         case "npm-aimock":
             return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is not there (NODE_PATH)"
+        case "npm-google-genai":
+            return None if _node_has("@google/genai") else "node with @google/genai is not there (NODE_PATH)"
         case "npm-ai-gateway-provider":
             packages = ("ai-gateway-provider", "ai", "@ai-sdk/openai", "@ai-sdk/anthropic")
             lacking = [package for package in packages if not _node_has(package)]
