@@ -27,18 +27,19 @@ from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.session import Session, Terms
 from bridge.settings.step import from_headers
+from bridge.upstream.realtime import Dials
 from bridge.websocket import ClientSocket
 
 log = logging.getLogger("bridge.server")
 
 
 class Door:
-    def __init__(self, config: Config, shared: Shared, guests: Guests) -> None:
+    def __init__(self, config: Config, shared: Shared, guests: Guests, dialler: Dials) -> None:
         self.entrance = Entrance(config)
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
-        self._realtime = RealtimeDoor(self.entrance, shared, guests, self._memory)
+        self._realtime = RealtimeDoor(self.entrance, shared, guests, self._memory, dialler)
         self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._realtime.relay)
         self._probes = Probes(lambda: self.entrance.config, shared, guests, self._memory)
 

@@ -11,19 +11,19 @@ from bridge.realtime.session import House, RealtimeSession
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.settings.step import from_headers
-from bridge.upstream.realtime import Dialler, Refused
+from bridge.upstream.realtime import Dials, Refused
 from bridge.wire.headers import of_request
 
 
 class RealtimeDoor:
-    """Owns the connections to providers."""
+    """Owns `dialler`, and so the connections to providers."""
 
-    def __init__(self, entrance: Entrance, shared: Shared, guests: Guests, memory: Budget) -> None:
+    def __init__(self, entrance: Entrance, shared: Shared, guests: Guests, memory: Budget, dialler: Dials) -> None:
         self._entrance = entrance
         self._shared = shared
         self._guests = guests
         self._memory = memory
-        self._dialler = Dialler()
+        self._dialler = dialler
 
     async def relay(self, request: web.Request) -> web.StreamResponse:
         """One session, from its handshake to its end.

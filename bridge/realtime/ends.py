@@ -51,7 +51,9 @@ class Close:
 
     @property
     def payload(self) -> bytes:
-        """The reason is cut where it is too long, between two characters."""
+        """The reason is cut where it is too long, between two characters. `NO_CODE` is a frame without a code."""
+        if self.code == NO_CODE:
+            return b""
         reason = self.reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
         return self.code.to_bytes(2, "big") + reason.encode()
 
@@ -68,13 +70,22 @@ class End:
     error: BridgeError | None = None
     is_goodbye: bool = False
     """`by` said it with a close frame: what it is told is the answer."""
+    reason: str = ""
+    """That it gave with it."""
 
 
 def _end(
-    by: Side, code: int, own: Close | None, other: Close, error: BridgeError | None, *, is_goodbye: bool = False
+    by: Side,
+    code: int,
+    own: Close | None,
+    other: Close,
+    error: BridgeError | None,
+    *,
+    is_goodbye: bool = False,
+    reason: str = "",
 ) -> End:
     client, provider = (own, other) if by == "client" else (other, own)
-    return End(by, code, client, provider, error, is_goodbye)
+    return End(by, code, client, provider, error, is_goodbye, reason)
 
 
 def left(by: Side, code: int, reason: str) -> End:
@@ -83,7 +94,7 @@ def left(by: Side, code: int, reason: str) -> End:
     if by == "provider" and code not in _WELL:
         told = f": {redact.text(reason)}" if reason else ""
         error = ProviderErrorInStream(f"the provider closed the session with {code}{told}", retryable=False)
-    return _end(by, code, Close(_answer(code)), mirrored(by, code, reason), error, is_goodbye=True)
+    return _end(by, code, Close(_answer(code)), mirrored(by, code, reason), error, is_goodbye=True, reason=reason)
 
 
 def mirrored(by: Side, code: int, reason: str) -> Close:

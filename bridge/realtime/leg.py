@@ -5,7 +5,7 @@ import os
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
@@ -13,7 +13,7 @@ from bridge.errors import OutOfMemoryBudget
 from bridge.realtime import ends
 from bridge.realtime.ends import Close, End, Side
 from bridge.relay.budget import Hold
-from bridge.upstream.realtime import ProviderSocket
+from bridge.upstream.realtime import ProviderSocket, Witness
 from bridge.websocket import CLOSE_GRACE_S, LONG_BYTES, Peer
 
 _FIN: Final = 0x80
@@ -187,6 +187,40 @@ class ProviderLeg(Leg):
         mask = os.urandom(_MASK_BYTES)
         masked = bytes(byte ^ mask[place % _MASK_BYTES] for place, byte in enumerate(payload))
         return _HEAD(_FIN | opcode, _MASKED | len(payload)) + mask + masked
+
+
+class WitnessedLeg(ProviderLeg):
+    """A provider's, of which somebody takes note."""
+
+    def __init__(self, socket: ProviderSocket, hold: Hold, witness: Witness) -> None:
+        super().__init__(socket, hold)
+        self._witness = witness
+
+    async def receive(self) -> WSMessage:
+        try:
+            message = await super().receive()
+        except Left as left:
+            self._witness.ended(self.side, left.end.code if left.end.is_goodbye else ends.LOST, left.end.reason)
+            raise
+        self._witness.passed(self.side, opcode_of(message.type), message.data)
+        return message
+
+    async def send(self, opcode: WSMsgType, data: bytes) -> None:
+        self._witness.passed("client", opcode_of(opcode), data)
+        await super().send(opcode, data)
+
+    async def part(self, close: Close | None, *, answers: bool) -> None:
+        if close is not None:
+            self._witness.ended("client", close.code, close.reason)
+        await super().part(close, answers=answers)
+
+
+def provider_leg(socket: ProviderSocket, hold: Hold) -> ProviderLeg:
+    return WitnessedLeg(socket, hold, socket.witness) if socket.witness else ProviderLeg(socket, hold)
+
+
+def opcode_of(opcode: WSMsgType) -> Literal["text", "binary"]:
+    return "text" if opcode is WSMsgType.TEXT else "binary"
 
 
 def _nothing(_: OutOfMemoryBudget) -> None: ...

@@ -12,7 +12,7 @@ from bridge.realtime import ends
 from bridge.realtime.conversation import Conversation
 from bridge.realtime.ends import Close, End
 from bridge.realtime.ledger import Ledger
-from bridge.realtime.leg import ClientLeg, ProviderLeg
+from bridge.realtime.leg import ClientLeg, provider_leg
 from bridge.realtime.planning import Asked, Planned, plan
 from bridge.relay import entry
 from bridge.relay.budget import Budget, Hold
@@ -21,7 +21,7 @@ from bridge.relay.plan import Ground
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call
-from bridge.upstream.realtime import Dialler, ProviderSocket
+from bridge.upstream.realtime import Dials, ProviderSocket
 from bridge.wire.headers import check_size
 
 
@@ -31,7 +31,7 @@ class House:
 
     server: ServerSettings
     shared: Shared
-    dialler: Dialler
+    dialler: Dials
     memory: Budget
 
 
@@ -167,7 +167,7 @@ class RealtimeSession:
             if self._request.transport is None:
                 raise ConnectionResetError("it went while it was answered")
         except BaseException as exc:
-            await ProviderLeg(socket, Hold(self._budget)).part(Close(ends.GOING_AWAY), answers=False)
+            await provider_leg(socket, Hold(self._budget)).part(Close(ends.GOING_AWAY), answers=False)
             if isinstance(exc, ConnectionError):
                 raise Cancelled("the client left before the provider had answered") from None
             raise
@@ -175,7 +175,7 @@ class RealtimeSession:
 
     async def _converse(self, response: "web.WebSocketResponse[bool]", socket: ProviderSocket) -> BridgeError | None:
         up, down = Hold(self._budget), Hold(self._budget)
-        client, provider = ClientLeg(self._request, response, up), ProviderLeg(socket, down)
+        client, provider = ClientLeg(self._request, response, up), provider_leg(socket, down)
         conversation = Conversation(client, provider, self._house.server, self._ledger.said, self._ledger.heard)
         self._conversation, self.phase = conversation, "talking"
         self.recheck()  # what was revoked while the client was answered

@@ -2,9 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, Protocol, cast
 
 import aiohttp
 import httpx
@@ -37,6 +37,15 @@ class Refused(ProviderStatus):
         self.body = body
 
 
+class Witness(Protocol):
+    """Takes note of a session, as the provider has it: who leaves for the bridge's reasons is the client there."""
+
+    def passed(self, sender: Literal["client", "provider"], opcode: Literal["text", "binary"], data: bytes) -> None: ...
+
+    def ended(self, by: Literal["client", "provider"], code: int, reason: str) -> None:
+        """By a close frame; code 1006: without one. The first end counts."""
+
+
 class ProviderSocket(aiohttp.ClientWebSocketResponse):
     """aiohttp's, which tells what it is made of: whoever relays frames has to know of more than messages."""
 
@@ -47,6 +56,16 @@ class ProviderSocket(aiohttp.ClientWebSocketResponse):
         """The messages that have come."""
         self.transport: asyncio.Transport = connection.transport
         self.handler: asyncio.Protocol = connection.protocol
+        self.answer_headers = [(name.lower(), value) for name, value in response.headers.items()]
+        self.witness: Witness | None = None
+
+
+class Dials(Protocol):
+    """What `Dialler` does, or what does it in its place."""
+
+    async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket: ...
+
+    async def aclose(self) -> None: ...
 
 
 class Dialler:
@@ -56,8 +75,12 @@ class Dialler:
     handshake's.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None = None, connector: Callable[[], aiohttp.BaseConnector] | None = None
+    ) -> None:
+        """`connector` makes connections that are not TCP's; it is called once, when the loop runs."""
         self._ssl_context = ssl_context
+        self._connector = connector or self._tcp
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket:
@@ -91,9 +114,12 @@ class Dialler:
         if self._session is not None:
             await self._session.close()
 
+    def _tcp(self) -> aiohttp.BaseConnector:
+        return aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._ssl_context or True)
+
     def _made(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._ssl_context or True),
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             skip_auto_headers=_NOT_ADDED,
