@@ -11,6 +11,9 @@ decoder (`wire.body`), a reader that knows what items mean (`wire.dialects`) and
 (`wire.carriers`, `wire.frames`). A `relay.voice` is how the event is heard: in frames on a socket, or as the answer to
 an HTTP request (`http_voice`), which comes in by `http_door` and is one `http_event`.
 
+A WebSocket below a provider's name has no events: `realtime` relays it to the provider's own (`upstream.realtime`),
+message by message, and for the rest of the house it is one long event.
+
 What a gateway does for its events beside calling providers are its `services`: a gate, a cache, keys, prices, and
 observers that keep a log and count. `assembly` puts together those that the configuration asks for; `relay.services`
 says what an event asks of each, and when.

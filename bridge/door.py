@@ -13,7 +13,6 @@ from bridge.handshake import (
     TOKEN_HEADER,
     check_origin,
     check_token,
-    echoed_protocol,
     heartbeat_s,
     is_compat,
     offered_protocols,
@@ -22,23 +21,31 @@ from bridge.http_connection import connection_of
 from bridge.http_door import GATEWAY, HttpDoor, Route
 from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, own_errors
 from bridge.probes import Probes
+from bridge.providers import echoed
+from bridge.realtime import RealtimeDoor
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.session import Session, Terms
 from bridge.settings.step import from_headers
+from bridge.upstream.realtime import Dials
 from bridge.websocket import ClientSocket
 
 log = logging.getLogger("bridge.server")
 
 
 class Door:
-    def __init__(self, config: Config, shared: Shared, guests: Guests) -> None:
+    def __init__(self, config: Config, shared: Shared, guests: Guests, dialler: Dials) -> None:
         self.entrance = Entrance(config)
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
-        self._http = HttpDoor(self.entrance, shared, guests, self._memory)
+        self._realtime = RealtimeDoor(self.entrance, shared, guests, self._memory, dialler)
+        self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._realtime.relay)
         self._probes = Probes(lambda: self.entrance.config, shared, guests, self._memory)
+
+    async def aclose(self) -> None:
+        """Closes what is connected to providers."""
+        await self._realtime.aclose()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[own_errors])
@@ -65,13 +72,13 @@ class Door:
             raise UpgradeRequired(WEBSOCKET_WANTED)
         terms = self._terms(request, gateway, token)
         self._guests.admit()
-        echoed = echoed_protocol(offered)
+        one = echoed(offered, None)
         response = web.WebSocketResponse(
             autoping=False,
             compress=False,
             decode_text=False,
             max_msg_size=2 * self.entrance.config.server.max_message_bytes + 1,
-            protocols=(echoed,) if echoed else (),
+            protocols=(one,) if one else (),
         )
         try:
             await response.prepare(request)

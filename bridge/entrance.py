@@ -1,15 +1,22 @@
 """Which gateway a request is at, and what it may do there: asked at the door of every protocol."""
 
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 
 from bridge.config import Config
 from bridge.config.gateways import Gateway, Token
 from bridge.errors import UnknownGateway
-from bridge.handshake import still_entitled
+from bridge.handshake import TOKEN_HEADER, check_token, still_entitled
+from bridge.policy.gateway_tokens import token_as_key
 from bridge.relay.entry import Transport
 from bridge.relay.plan import Ground
+
+_ORIGIN: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?]*)?")
+"""Of a target in absolute form (RFC 9112, section 3.2.2)."""
 
 
 class Entrance:
@@ -41,3 +48,19 @@ class Entrance:
 
     def _live(self, name: str, presented: Token | None) -> Gateway:
         return still_entitled(self.gateway(name), presented)
+
+
+def below_gateway(raw_path: str) -> tuple[str, str]:
+    """Provider and endpoint of `/v1/ACCOUNT/GATEWAY/PROVIDER/ENDPOINT?QUERY`, as they are written."""
+    path, mark, query = _ORIGIN.sub("", raw_path, count=1).partition("?")
+    _, _, _, _, provider, *endpoint = path.split("/", 5)
+    return provider, "".join((*endpoint, mark, query))
+
+
+def token_in(headers: Mapping[str, str], gateway: Gateway, offered: Sequence[str] = ()) -> str:
+    """The name of the token that came, be it as a provider's key or among the subprotocols that were offered; empty if
+    the gateway is open. Raises Unauthorized.
+    """
+    presented = headers.get(TOKEN_HEADER)
+    found = token_as_key(gateway, headers) if presented is None and not gateway.is_open else None
+    return check_token(gateway, presented, offered) if found is None else found

@@ -1,16 +1,15 @@
 """Who may open a socket, and on which terms: pure decisions over a handshake's headers and query."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from bridge.config.checks import is_loopback
 from bridge.config.gateways import Gateway, Token, authenticate
 from bridge.errors import BadField, OriginRefused, Unauthorized
+from bridge.providers.realtime import TOKEN_PROTOCOL, plain_value
 
 TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
-_TOKEN_PROTOCOL: Final = TOKEN_HEADER + "."
-_CREDENTIAL_PROTOCOLS: Final = (_TOKEN_PROTOCOL, "openai-insecure-api-key.", "xi-api-key.", "fal-api-key.")
 MAX_HEARTBEAT_S: Final = 3600
 
 _AUTHORITY: Final = r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?"
@@ -21,12 +20,6 @@ _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _AUTHORITY)  # RFC 6
 def offered_protocols(header: str | None) -> list[str]:
     """The values of `Sec-WebSocket-Protocol`, in the client's order."""
     return [value for part in (header or "").split(",") if (value := part.strip())]
-
-
-def echoed_protocol(offered: Sequence[str]) -> str | None:
-    """The one offered value to answer with, best one without a credential: browsers and Node's ws fail without."""
-    innocent = (value for value in offered if not value.startswith(_CREDENTIAL_PROTOCOLS))
-    return next(innocent, offered[0] if offered else None)
 
 
 def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> str:
@@ -40,9 +33,9 @@ def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) ->
     if presented is None:
         raise Unauthorized(
             f"Unauthorized: gateway {gateway.name!r} wants a token, as header {TOKEN_HEADER}: Bearer TOKEN "
-            f"or as subprotocol {_TOKEN_PROTOCOL}TOKEN"
+            f"or as subprotocol {TOKEN_PROTOCOL}TOKEN"
         )
-    name = authenticate(gateway, presented)
+    name = authenticate(gateway, presented) or authenticate(gateway, plain_value(presented))
     if name is None:
         raise Unauthorized(f"Unauthorized: the token is not one of gateway {gateway.name!r}")
     return name
@@ -67,7 +60,7 @@ def _token_in(header: str | None, offered: Iterable[str]) -> str | None:
     if header is not None:
         scheme, _, token = header.strip().partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token else header.strip()
-    return next((value[len(_TOKEN_PROTOCOL) :] for value in offered if value.startswith(_TOKEN_PROTOCOL)), None)
+    return next((value[len(TOKEN_PROTOCOL) :] for value in offered if value.startswith(TOKEN_PROTOCOL)), None)
 
 
 def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:

@@ -1,6 +1,7 @@
 """What goes wrong before an event or a socket is one: HTTP errors, each with the bridge's own body."""
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -56,10 +57,17 @@ async def own_errors(request: web.Request, handler: Handler) -> web.StreamRespon
         return error_response(InternalError("internal error; the bridge's log tells more"))
 
 
+def retry_after(ms: int) -> str:
+    """The header's value, in whole seconds (RFC 9110, section 10.2.3): none too few."""
+    return str(math.ceil(ms / 1000))
+
+
 def error_response(error: BridgeError) -> web.Response:
     response = web.Response(body=error_body(error), status=error.status, content_type="application/json")
     if isinstance(error, UpgradeRequired):  # RFC 9110, section 15.5.22: it has to name to what
         response.headers.update({"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+    if error.retry_after_ms is not None:
+        response.headers["Retry-After"] = retry_after(error.retry_after_ms)
     if isinstance(error, Draining):
         response.force_close()
     return response

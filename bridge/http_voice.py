@@ -1,10 +1,10 @@
 """An event as an HTTP answer: the provider's own bytes, and ours in the place of frames but in the headers."""
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bridge.errors import BridgeError
+from bridge.http_errors import retry_after
 from bridge.http_reply import Reply
 from bridge.relay.record import Heading
 from bridge.relay.voice import Metadata
@@ -56,7 +56,7 @@ class HttpVoice:
     def refuse(self, metadata: Metadata, error: BridgeError) -> None:
         headers = [("content-type", "application/json"), *self._own_headers(metadata)]
         if error.retry_after_ms is not None:
-            headers.append(("retry-after", str(math.ceil(error.retry_after_ms / 1000))))
+            headers.append(("retry-after", retry_after(error.retry_after_ms)))
         self._reply.send(error.status, headers, error_body(error))
 
     def done(self, metadata: Metadata) -> None:

@@ -16,6 +16,7 @@ from bridge.guests import Guests
 from bridge.handshake import check_origin
 from bridge.http_errors import NotFound
 from bridge.policy.breaker import Breakers, Failing, Open
+from bridge.realtime import RealtimeSession
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.relay.services import Meter, Reading
@@ -82,7 +83,7 @@ class Probes:
     def _readings(self) -> Iterator[Reading]:
         yield "bridge_processes", (__version__,), 1
         yield "bridge_draining", (), self._guests.is_draining
-        yield "bridge_sockets", (), sum(isinstance(guest, Session) for guest in self._guests)
+        yield "bridge_sockets", (), sum(isinstance(guest, Session | RealtimeSession) for guest in self._guests)
         yield "bridge_memory_used_bytes", (), self._memory.used
         running = Counter((event.provider, event.phase) for event in self._shared.running)
         for labels, count in running.items():

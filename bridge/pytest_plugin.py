@@ -38,9 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def bridge_url(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a bridge that plays the test's tapes from their beginning, on a free port, until the test is over."""
-    with _stage(request).running() as url:
+    """The URL of a bridge that plays the test's tapes from their beginning, on a free port, until the test is over.
+
+    A test in which a realtime session strayed from its tape fails, whatever it made of that.
+    """
+    stage = _stage(request)
+    with stage.running() as url:
         yield url
+    if stage.strayed:
+        pytest.fail("\n\n".join(stage.strayed), pytrace=False)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from bridge.realtime.playing import play
+from bridge.upstream.exchange import Sent
 from bridge.upstream.faults import BadFault
 from bridge.upstream.playback import Broken, Playback
 from bridge.upstream.tape_file import Head, pairs
@@ -108,20 +110,33 @@ class ReplayServer:
             self._playing.discard(task)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        asked_for = self._session if request.headers.get("Upgrade", "").lower() == "websocket" else self._exchange
         try:
-            tape = self._library.take(self._asked(request, body))
+            return await asked_for(request)
         except Miss as miss:
             log.warning("%s", miss)
             return _refused(MISSED, "tape_miss", str(miss))
         except (BadFault, BadUrl) as error:
             return _refused(400, "bad_request", str(error))
+
+    async def _exchange(self, request: web.Request) -> web.StreamResponse:
+        """Raises Miss, BadUrl, BadFault."""
+        tape = self._library.take(self._asked(request, "https", await request.read()))
         return await _play(request, Playback(tape, asyncio.get_running_loop().time, asyncio.sleep))
 
-    def _asked(self, request: web.Request, body: bytes) -> Asked:
+    async def _session(self, request: web.Request) -> web.StreamResponse:
+        """Raises Miss, BadUrl."""
+        asked = self._asked(request, "wss", b"")
+        sent = Sent("GET", str(asked.url), asked.headers.multi_items(), b"")
+        try:
+            return await play(request, self._library.take_socket(asked), sent, lambda _: None)
+        except ValueError as error:  # aiohttp's, for what is no handshake
+            return _refused(400, "bad_request", str(error))
+
+    def _asked(self, request: web.Request, scheme: str, body: bytes) -> Asked:
         """Raises BadUrl."""
         host, path = self._place(request)
-        url = f"https://{host or 'any'}{path}?{request.rel_url.raw_query_string}"
+        url = f"{scheme}://{host or 'any'}{path}?{request.rel_url.raw_query_string}"
         asked = Asked.of(request.method, url.removesuffix("?"), body, request.headers.items())
         return asked._replace(any_host=host is None)
 

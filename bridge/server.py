@@ -19,6 +19,7 @@ from bridge.relay.event import Shared
 from bridge.relay.services import Services
 from bridge.tls import load_certificate, server_context
 from bridge.upstream.http import Upstream
+from bridge.upstream.realtime import Dialler, Dials
 from bridge.websocket import CLOSE_GRACE_S
 
 # What it has to say of a handshake holds the subprotocols that were offered, and one may be a token.
@@ -32,13 +33,16 @@ BACKLOG: Final = 1024
 class Server:
     """Owns the listening sockets and all that is connected to them. `start`, then `stop`."""
 
-    def __init__(self, config: Config, upstream: Upstream, services: Services | None = None) -> None:
+    def __init__(
+        self, config: Config, upstream: Upstream, services: Services | None = None, dialler: Dials | None = None
+    ) -> None:
+        """Owns `upstream` and `dialler`, too; without one, sockets are dialled over the network."""
         self._config = config
         self._upstream = upstream
         services = services or Services()
         shared = Shared(upstream, services.breakers, config.server.max_item_bytes, services)
         self.guests = Guests(config.server.max_sockets)
-        self._door = Door(config, shared, self.guests)
+        self._door = Door(config, shared, self.guests, dialler or Dialler())
         self._stopping = asyncio.Lock()
         application = self._door.application()
         self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
@@ -104,4 +108,5 @@ class Server:
         for each in self._listening:
             each.close()
         await self._runner.cleanup()
+        await self._door.aclose()
         await self._upstream.aclose()

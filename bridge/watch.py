@@ -1,4 +1,4 @@
-"""Whether a client is still there: pings, heartbeats, and one timer per socket (PROTOCOL.md, B "Liveness").
+"""Whether a peer is still there: pings, heartbeats, and one timer per socket (PROTOCOL.md, B "Liveness").
 
 aiohttp's own heartbeat is not used: its pong deadline runs while our frames stand in line before the ping, and so drops
 slow readers that are well.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiohttp import WSMsgType
 
 from bridge.settings.server import ServerSettings
-from bridge.websocket import ClientSocket
+from bridge.websocket import Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,7 @@ def times_of(server: ServerSettings, heartbeat_s: float | None) -> Times:
 class Watch:
     """Calls `beat` for each heartbeat, and `on_slow` when the client takes nothing; lets go of one that is gone."""
 
-    def __init__(
-        self, socket: ClientSocket, times: Times, beat: Callable[[], None], on_slow: Callable[[], None]
-    ) -> None:
+    def __init__(self, socket: Peer, times: Times, beat: Callable[[], None], on_slow: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self._times = times

@@ -1,4 +1,5 @@
-"""The client's connection: written to as the hot path wants it, and watched for what it takes, says, and when it goes.
+"""The connection below a WebSocket, watched for what its peer takes, says, and when it goes; and the client's socket on
+it, written to as the hot path wants it.
 
 aiohttp's own `send_frame` is a coroutine and a write per frame. Frames of a server are unmasked, and compression is
 off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run of them goes to the transport at once.
@@ -25,21 +26,19 @@ _MEDIUM: Final = struct.Struct("!BBH").pack
 _LONG: Final = struct.Struct("!BBQ").pack
 
 
-class ClientSocket(asyncio.Protocol):
-    """Sends frames, and knows what becomes of them. Made of a prepared `WebSocketResponse` and its request.
+class Peer(asyncio.Protocol):
+    """Who is at the other end of a connection that has been upgraded.
 
     Stands between the transport and aiohttp's protocol: what asyncio says passes through here. aiohttp does not tell
     that a part of a message has come, nor that the connection is gone while nobody receives; and whoever is cancelled
     while it waits for aiohttp's `drain` takes all others with it that wait for the same.
     """
 
-    def __init__(self, request: web.BaseRequest, response: "web.WebSocketResponse[bool]") -> None:
-        assert request.transport is not None
+    def __init__(self, transport: asyncio.Transport, handler: asyncio.Protocol) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport = request.transport
-        self._handler = request.protocol
-        self._response = response
-        self._descriptor: int = request.transport.get_extra_info("socket").fileno()
+        self._transport = transport
+        self._handler = handler
+        self._descriptor: int = transport.get_extra_info("socket").fileno()
         self._written_bytes = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -115,6 +114,41 @@ class ClientSocket(asyncio.Protocol):
         self._arrived_bytes = rest if rest > LONG_BYTES else 0
         return self._arrived_bytes
 
+    async def drained(self) -> None:
+        """Until frames no longer stand in line, or the connection is gone."""
+        await self._flowing.wait()
+
+    async def let_go(self) -> None:
+        """Close the connection; what stands in line may still be taken, but not for long. Returns when it is gone."""
+        self._transport.close()
+        try:
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await self._gone.wait()
+        except TimeoutError:
+            self.abort()
+            await self._gone.wait()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Let go of the connection at once; what stands in line is lost."""
+        self._transport.abort()
+
+    def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
+        """A ping or a pong; at most 125 bytes of payload."""
+        if not self._transport.is_closing():
+            self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
+
+
+class ClientSocket(Peer):
+    """Sends frames, and knows what becomes of them. Made of a prepared `WebSocketResponse` and its request."""
+
+    def __init__(self, request: web.BaseRequest, response: "web.WebSocketResponse[bool]") -> None:
+        assert request.transport is not None
+        super().__init__(request.transport, request.protocol)
+        self._response = response
+
     def send(self, frames: list[bytes]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
         if self._is_closing:
@@ -143,13 +177,9 @@ class ClientSocket(asyncio.Protocol):
             self._write_long(parts, size)
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """A ping or a pong; at most 125 bytes of payload."""
-        if not self._is_closing:
-            self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
-
-    async def drained(self) -> None:
-        """Until frames no longer stand in line, or the connection is gone."""
-        await self._flowing.wait()
+        """Nothing after a close frame."""
+        if not self._response.closed:
+            super().control(opcode, payload)
 
     async def close(self, code: int, reason: bytes) -> None:
         """Say goodbye, behind all that was said before, and wait for the answer; not for long. Then let go."""
@@ -159,23 +189,6 @@ class ClientSocket(asyncio.Protocol):
         except TimeoutError:
             self.abort()
         await self.let_go()
-
-    async def let_go(self) -> None:
-        """Close the connection; what stands in line may still be taken, but not for long. Returns when it is gone."""
-        self._transport.close()
-        try:
-            async with asyncio.timeout(CLOSE_GRACE_S):
-                await self._gone.wait()
-        except TimeoutError:
-            self.abort()
-            await self._gone.wait()
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-
-    def abort(self) -> None:
-        """Let go of the connection at once; what stands in line is lost."""
-        self._transport.abort()
 
     @property
     def _is_closing(self) -> bool:

@@ -33,7 +33,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _is_owed(what: str) -> bool:
-    return IN_CI if what != "streams" else "BRIDGE_STREAMS" in os.environ
+    """What runs on no Python of today, and recordings, one has or has not."""
+    variable = {"streams": "BRIDGE_STREAMS", "autobahn": "BRIDGE_WSTEST"}.get(what)
+    return variable in os.environ if variable else IN_CI
 
 
 @cache
@@ -43,10 +45,15 @@ def _missing(what: str) -> str | None:
         case "streams":
             folder = os.environ.get("BRIDGE_STREAMS")
             return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
+        case "autobahn":
+            program = os.environ.get("BRIDGE_WSTEST")
+            return None if program and shutil.which(program) else "BRIDGE_WSTEST names no wstest of the Autobahn suite"
         case "npm-ws":
             return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
         case "npm-aimock":
             return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is not there (NODE_PATH)"
+        case "npm-google-genai":
+            return None if _node_has("@google/genai") else "node with @google/genai is not there (NODE_PATH)"
         case "npm-ai-gateway-provider":
             packages = ("ai-gateway-provider", "ai", "@ai-sdk/openai", "@ai-sdk/anthropic")
             lacking = [package for package in packages if not _node_has(package)]

@@ -10,7 +10,6 @@ from bridge.errors import BadField, OriginRefused, Unauthorized
 from bridge.handshake import (
     check_origin,
     check_token,
-    echoed_protocol,
     heartbeat_s,
     is_compat,
     offered_protocols,
@@ -43,26 +42,6 @@ CLOSED = gateway("secret", "other")
 )
 def test_subprotocols_are_offered_in_the_client_s_order(header: str | None, offered: list[str]) -> None:
     assert offered_protocols(header) == offered
-
-
-@pytest.mark.parametrize(
-    ("offered", "echoed"),
-    [
-        ([], None),
-        (["chat"], "chat"),
-        (["chat", "superchat"], "chat"),
-        (["cf-aig-authorization.secret"], "cf-aig-authorization.secret"),
-        (["cf-aig-authorization.secret", "chat"], "chat"),
-        (["cf-aig-authorization.secret", "openai-insecure-api-key.sk-1", "realtime"], "realtime"),
-        (["xi-api-key.1", "fal-api-key.2"], "xi-api-key.1"),
-        (["xi-api-key.1", "chat"], "chat"),
-        (["fal-api-key.2", "chat"], "chat"),
-    ],
-)
-def test_one_that_was_offered_is_echoed_and_rather_one_that_carries_no_credential(
-    offered: list[str], echoed: str | None
-) -> None:
-    assert echoed_protocol(offered) == echoed
 
 
 # Tokens.

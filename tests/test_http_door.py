@@ -13,7 +13,6 @@ from bridge.http_door import below_gateway
 from tests.clock import advance, turns
 from tests.harness import config_of, connected, running
 from tests.provider_script import ScriptedProvider, answers
-from tests.raw_client import UPGRADE
 from tests.raw_http import GATEWAY, Heard, HttpClient, http
 from tests.stage import step
 
@@ -283,13 +282,6 @@ async def test_what_is_no_such_request_is_told_so(
     heard, provider = await asked(tmp_path, path, {}, method=method)
     assert heard.status == status
     assert code is None or heard.code == code
-    assert not provider.played
-
-
-@pytest.mark.parametrize("path", [f"{OPEN}/openai/v1/realtime", f"{OPEN}/openai"])
-async def test_a_socket_below_the_gateway_is_refused(tmp_path: Path, path: str) -> None:
-    heard, provider = await asked(tmp_path, path, UPGRADE, method="GET", body=None)
-    assert (heard.status, heard.code) == (404, 9001)
     assert not provider.played
 
 

@@ -307,3 +307,63 @@ def test_a_request_is_kept_without_its_secrets(request_: object, kept: object) -
 
 def test_the_example_is_the_readmes():
     assert f"```python\n{EXAMPLE}```\n" in (ROOT / "README.md").read_text()
+
+
+# Realtime sessions.
+
+REALTIME = ROOT / "fixtures" / "realtime"
+TURN = """\
+import json
+
+import pytest
+from websockets.sync.client import connect
+
+@pytest.mark.bridge_tapes("tapes")
+def test_it_asks_for_one_turn_of_text(bridge_url):
+    with connect(f"{bridge_url}/openai?model=gpt-realtime") as socket:
+        assert json.loads(socket.recv())["type"] == "session.created"
+        socket.send(json.dumps({"type": "session.update", "session": {
+            "type": "realtime", "output_modalities": ["text"]}}))
+        socket.send(json.dumps({"type": "conversation.item.create", "item": {"type": "message", "role": "user",
+            "content": [{"type": "input_text", "text": "In three words: what is a bridge for?"}]}}))
+        socket.send(json.dumps({"type": "response.create"}))
+        said = ""
+        for event in map(json.loads, socket):
+            said += event["delta"] if event["type"] == "response.output_text.delta" else ""
+            if event["type"] == "response.done":
+                break
+    assert said == "Crossing what divides."
+"""
+"""The README's."""
+STRAYED = """\
+Message 2 of the client is not that of openai/text-turn.jsonl, line 6; said ≠ taped:
+  item.content[0].text: "In four words: what is a bridge for?" ≠ "In three words: what is a bridge for?"
+"""
+"""The README's, too."""
+
+
+@pytest.fixture
+def realtime_suite(suite: pytest.Pytester) -> pytest.Pytester:
+    shutil.copytree(REALTIME, suite.path / "tapes", dirs_exist_ok=True)
+    return suite
+
+
+def test_a_session_is_played_to_any_client(realtime_suite: pytest.Pytester) -> None:
+    """And leaves nothing: warnings are errors, those of sockets and tasks that nobody closed among them."""
+    realtime_suite.makepyfile(TURN)
+    realtime_suite.runpytest_subprocess("-Walways::ResourceWarning", "-Werror", *OTHERS).assert_outcomes(passed=1)
+
+
+def test_a_session_that_strays_fails_its_test_with_the_difference(realtime_suite: pytest.Pytester) -> None:
+    """Whatever the test makes of its closing."""
+    realtime_suite.makepyfile(
+        test_failing=TURN.replace("three", "four"),
+        test_content=TURN.replace("three", "four").replace("        said = ", "        return\n        said = "),
+    )
+    run = realtime_suite.runpytest_subprocess(*OTHERS, "test_failing.py")
+    run.assert_outcomes(failed=1, errors=1)
+    run.stdout.fnmatch_lines(["*ERROR at teardown*", "*received 1008 (policy violation)*"])
+    assert STRAYED in run.stdout.str()
+    content = realtime_suite.runpytest_subprocess(*OTHERS, "test_content.py")
+    content.assert_outcomes(passed=1, errors=1)
+    assert STRAYED in content.stdout.str()

@@ -171,8 +171,6 @@ async def test_an_unknown_gateway_is_told(server: Server) -> None:
         ("GET", OPEN, {"Sec-WebSocket-Key": "\u00e9"}, 400),
         ("GET", "/", {}, 404),
         ("GET", "/v1/account", {}, 404),
-        ("GET", "/v1/account/open/more", {}, 404),
-        ("GET", "/v1/../../etc/passwd", {}, 404),
         ("GET", OPEN, {"Content-Length": "x"}, 400),
         ("GET", OPEN, {"A b": "c"}, 400),
         ("GET", OPEN, {"X-Long": "x" * 40_000}, 400),

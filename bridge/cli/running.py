@@ -14,11 +14,14 @@ from bridge.cli.replaying import Tapes
 from bridge.config import Config
 from bridge.logs import lines as loglines
 from bridge.oserror import reason_of
+from bridge.realtime.replaying import TapeDialler
 from bridge.reload import reloading
 from bridge.server import Server
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream
+from bridge.upstream.realtime import Dialler, Dials
 from bridge.upstream.recording import recording_transport
+from bridge.upstream.socket_recording import RecordingDialler
 from bridge.upstream.tape import TapeError, TapeTransport
 from bridge.upstream.transport import AiohttpTransport
 from bridge.worker import Worker
@@ -41,10 +44,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _upstream(tapes: Tapes) -> Upstream:
+def _providers(tapes: Tapes) -> tuple[Upstream, Dials]:
+    """What calls them, and what dials their sockets. Raises CannotServe."""
     try:
-        transport = AiohttpTransport() if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
-        return Upstream(transport if tapes.record is None else recording_transport(transport, tapes.record))
+        played = None if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
+        transport, dialler = (played, TapeDialler(played.library)) if played else (AiohttpTransport(), Dialler())
+        if tapes.record is None:
+            return Upstream(transport), dialler
+        recording = recording_transport(transport, tapes.record)
+        return Upstream(recording), RecordingDialler(dialler, recording.desk)
     except TapeError as error:
         raise CannotServe(str(error)) from None
     except OSError as error:
@@ -55,7 +63,8 @@ async def _serve(config: Config, read: Callable[[], Config], tapes: Tapes, worke
     async with services_of(config, worker.folder if worker else None) as services:
         if tapes.replay is not None:
             services = replace(services, keys=None)  # no tape has them, and no token is minted for one
-        await _run(config, read, Server(config, _upstream(tapes), services), worker)
+        upstream, dialler = _providers(tapes)
+        await _run(config, read, Server(config, upstream, services, dialler), worker)
 
 
 async def _run(config: Config, read: Callable[[], Config], server: Server, worker: Worker | None) -> None:

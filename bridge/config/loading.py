@@ -34,6 +34,7 @@ def _as_it_is(value: object) -> object:
 
 PROVIDER: Final[Mapping[str, Kind]] = {
     "base_url": Text("a URL"),
+    "realtime_base_url": Text("a URL"),
     "ended_without_mark": Choice(("broken", "done")),
     "max_connections": Number(1),
 }
@@ -209,6 +210,7 @@ def _changes(report: Report, slug: str, given: object) -> dict[str, object] | No
         providers.overlay({slug: taken})
     except ValueError as error:
         message = str(error)
-        report.add(place("base_url") if message.startswith("base_url") else place(), message)
+        key = message.partition(" ")[0]
+        report.add(place(key) if key in table else place(), message)
         return None
     return taken

@@ -1,8 +1,10 @@
 """What tokens cost at given rates. Pure arithmetic, in US dollars.
 
-Input counts its cached tokens (`bridge.wire.usage`), so those come off it where they have a rate of their own.
+Input counts its cached tokens and its sound (`bridge.wire.usage`): those come off it where they have a rate of their
+own.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +33,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A model's. None is a price that is not known, for a cache the input's."""
+    """A model's. None is a price that is not known; for a cache and for sound, that there is none but all others'."""
 
     input: Rate | None
     output: Rate | None
@@ -39,6 +41,9 @@ class Rates:
     cache_write: Rate | None = None
     request_usd: float = 0.0
     """For the request itself, whatever its tokens."""
+    audio_input: Rate | None = None
+    audio_output: Rate | None = None
+    audio_cache_read: Rate | None = None
 
 
 def rates_of(custom: CustomCost) -> Rates:
@@ -66,15 +71,23 @@ def usage_usd(rates: Rates, usage: Usage | None) -> float | None:
     """None where the counts, or a rate that they need, are not known: a guess is no cost, and 0 would be one."""
     if usage is None or usage.input_tokens is None or rates.input is None:
         return None
-    length, written_out = usage.input_tokens, usage.output_tokens or 0
-    if written_out and rates.output is None:
+    if usage.output_tokens and rates.output is None:
         return None
-    read, written = usage.cached_tokens or 0, usage.cache_write_tokens or 0
-    usd = rates.request_usd + max(length - read - written, 0) * rates.input.at(length)
-    if read:
-        usd += read * (rates.cache_read or rates.input).at(length)
-    if written:
-        usd += written * (rates.cache_write or rates.input).at(length)
-    if rates.output is not None:
-        usd += written_out * rates.output.at(length)
-    return round(usd, DIGITS)
+    length = usage.input_tokens
+    usd = sum(tokens * rate.at(length) for tokens, rate in _charged(rates, usage) if rate is not None)
+    return round(rates.request_usd + usd, DIGITS)
+
+
+def _charged(rates: Rates, usage: Usage) -> Iterator[tuple[int, Rate | None]]:
+    """Every token once, with its rate."""
+    read, written, out = usage.cached_tokens or 0, usage.cache_write_tokens or 0, usage.output_tokens or 0
+    heard = (usage.input_audio_tokens or 0) if rates.audio_input else 0
+    heard_again = min(usage.cached_audio_tokens or 0, heard)
+    spoken = min(usage.output_audio_tokens or 0, out) if rates.audio_output else 0
+    yield max((usage.input_tokens or 0) - read - written - (heard - heard_again), 0), rates.input
+    yield heard - heard_again, rates.audio_input
+    yield max(read - heard_again, 0), rates.cache_read or rates.input
+    yield heard_again, rates.audio_cache_read or rates.cache_read or rates.audio_input
+    yield written, rates.cache_write or rates.input
+    yield out - spoken, rates.output
+    yield spoken, rates.audio_output

@@ -5,9 +5,9 @@ github.com/cloudflare/ai packages/gateway-core/src/gateway-providers.ts. Where a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 from bridge.providers.endpoints import Base, validate_base_url
 
@@ -35,6 +35,30 @@ class Route:
     """What `begins` took stays in the path; else it is cut off."""
     into: str = ""
     """A segment that comes between the base and an endpoint that does not bring it."""
+    ends: str = ""
+    """The last segment of the paths that go here; any, if it is empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Realtime:
+    """What is different when a provider is called over a WebSocket; `providers.realtime` reads it."""
+
+    endpoint: str = ""
+    """Where a URL goes that ends with the provider's name. Empty: it has to name an endpoint."""
+    routes: tuple[Route, ...] = ()
+    """In place of the provider's own, if there are any; http and https stand for ws and wss."""
+    key_parameters: tuple[str, ...] = ("api_key",)
+    """Parameters of the URL whose value is the key. It goes on in the provider's header."""
+    key_protocols: tuple[str, ...] = ()
+    """What subprotocols begin with that are keys. They go on in the provider's header."""
+    key_pair: bool = False
+    """A key may also be the subprotocol that follows `token` or `bearer`."""
+    model_in_path: bool = False
+    """The parameter `model` is an endpoint."""
+
+
+ANY_KEY: Final = Realtime(key_protocols=("openai-insecure-api-key.", "xi-api-key.", "fal-api-key."), key_pair=True)
+"""Of providers of whose sockets nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +74,7 @@ class Provider:
     ended_without_mark: EndedWithoutMark = "broken"
     """What a stream of a known dialect is whose body ended cleanly but without its mark."""
     max_connections: int = 1024
+    realtime: Realtime = ANY_KEY
     compat_path: str | None = None
     """Its endpoint that is OpenAI's chat completions, where a model's name is all it takes to call that."""
 
@@ -57,10 +82,10 @@ class Provider:
 CHAT = "chat/completions"
 
 
-def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = "") -> Route:
+def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = "", ends: str = "") -> Route:
     segments = tuple(begins.split("/")) if begins else ()
     names = frozenset(segment[1:-1] for segment in segments if segment[0] == "{")
-    return Route(validate_base_url(base_url, names | {"account_id"}), segments, whole, into)
+    return Route(validate_base_url(base_url, names | {"account_id"}), segments, whole, into, ends)
 
 
 def plain(slug: str, base_url: str, credential: Credential, compat_path: str | None = None) -> Provider:
@@ -162,7 +187,32 @@ _ROWS: tuple[Provider, ...] = (
     plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER, CHAT),
 )
 
-REGISTRY: Mapping[str, Provider] = MappingProxyType({provider.slug: provider for provider in _ROWS})
+_REALTIME: Mapping[str, Realtime] = {
+    "openai": Realtime("realtime", key_protocols=("openai-insecure-api-key.",)),
+    # ai.google.dev/gemini-api/docs/live-api/get-started-websocket
+    "google-ai-studio": Realtime(
+        "ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
+        key_parameters=("api_key", "key"),
+    ),
+    "cartesia": Realtime("tts/websocket"),  # docs.cartesia.ai/api-reference/tts/websocket
+    "elevenlabs": Realtime("v1/convai/conversation", key_protocols=("xi-api-key.",)),
+    # docs.fal.ai/model-apis/model-endpoints/websockets; what ends so is of fal's own client: github.com/fal-ai/fal-js
+    "fal": Realtime(
+        routes=(_route("https://fal.run", ends="realtime"), _route("https://ws.fal.run")),
+        key_protocols=("fal-api-key.",),
+    ),
+    "workers-ai": Realtime(key_pair=True, model_in_path=True),
+    # developers.deepgram.com/reference; the agent's host: github.com/deepgram/deepgram-python-sdk
+    "deepgram": Realtime(
+        routes=(_route("https://agent.deepgram.com", "v1/agent", whole=True), _route("https://api.deepgram.com")),
+        key_pair=True,
+    ),
+}
+"""Source: developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api, and what stands with a row."""
+
+REGISTRY: Mapping[str, Provider] = MappingProxyType(
+    {row.slug: replace(row, realtime=_REALTIME.get(row.slug, ANY_KEY)) for row in _ROWS}
+)
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {"google": "google-ai-studio", "perplexity": "perplexity-ai", "xai": "grok"}

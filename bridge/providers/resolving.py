@@ -54,9 +54,11 @@ def _header(headers: Mapping[str, str], wanted: str) -> str | None:
 
 def _take(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
     """The names that the endpoint fills, and what of it is to be joined; None if it begins otherwise."""
-    if not route.begins and not route.into:
+    if not route.begins and not route.into and not route.ends:
         return {}, endpoint
     path, mark, query = endpoint.partition("?")
+    if route.ends and path.rpartition("/")[2] != route.ends:
+        return None
     segments = path.split("/", len(route.begins))
     if len(segments) < len(route.begins):
         return None
@@ -74,6 +76,7 @@ def _take(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
 
 class _Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_url: str | None = None
+    realtime_base_url: str | None = None
     ended_without_mark: EndedWithoutMark | None = None
     max_connections: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
@@ -89,6 +92,8 @@ def make_provider(slug: str, table: Mapping[str, object]) -> Provider:
         known = _custom(slug, override.base_url)
     elif override.base_url is not None:
         known = _moved(known, override.base_url)
+    if override.realtime_base_url is not None:
+        known = _sockets_moved(known, override.realtime_base_url)
     return replace(
         known,
         ended_without_mark=override.ended_without_mark or known.ended_without_mark,
@@ -121,7 +126,20 @@ def _moved(provider: Provider, base_url: str) -> Provider:
     )
     if not routes and base.names - {"account_id"}:
         raise ValueError(f"base_url must hold all placeholders of {provider.base_url} or none")
-    return replace(provider, base_url=base_url, routes=routes or (Route(base),), target_hosts=())
+    sockets = replace(provider.realtime, routes=())  # they come along
+    return replace(provider, base_url=base_url, routes=routes or (Route(base),), target_hosts=(), realtime=sockets)
+
+
+def _sockets_moved(provider: Provider, base_url: str) -> Provider:
+    """The provider with its sockets below a base of their own, which may be written with ws:// and wss://."""
+    try:
+        moved = _moved(provider, _WS.sub("http", base_url))
+    except ValueError as error:
+        raise ValueError(f"realtime_{error}".replace("http:// or https://", "ws:// or wss://")) from None
+    return replace(provider, realtime=replace(provider.realtime, routes=moved.routes))
+
+
+_WS = re.compile(r"\Aws(?=s?://)", re.IGNORECASE)
 
 
 # Which model.

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from bridge.config.gateways import Gateway
 from bridge.errors import BridgeError
 from bridge.relay.entry import Bodies, Entry, Sent
-from bridge.relay.event import Event
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Record
 from bridge.wire import parsing
 from bridge.wire.messages import Create, Step
 
 
-def entry_of(event: Event, event_id: bytes, create: Create, planned: Sequence[PlannedStep]) -> Entry:
+def entry_of(record: Record, ground: Ground, event_id: bytes, create: Create, planned: Sequence[PlannedStep]) -> Entry:
     """Of an event whose last word is out; `planned`, and the steps that were asked for, may be empty, if it did not
     come so far."""
-    record, ground, heading = event.record, event.ground, event.record.heading
+    heading = record.heading
     assert heading is not None
     step = create.steps[heading.step] if create.steps else None
     tried = planned[heading.step] if planned else None

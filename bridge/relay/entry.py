@@ -36,6 +36,12 @@ class Cost:
         """What a budget is charged: a client's word would spare its own, or use up what others share."""
         return self.usd if self.known_usd is None else self.known_usd
 
+    def plus(self, more: "Cost") -> "Cost":
+        """Both together, of one source."""
+        known_usd = self.charged_usd + more.charged_usd
+        is_known = self.known_usd is None and more.known_usd is None
+        return Cost(self.usd + more.usd, self.source, self.estimated or more.estimated, None if is_known else known_usd)
+
 
 class Bodies(msgspec.Struct, gc=False):
     """The beginnings of request and answer: whoever stores them redacts them first."""
@@ -58,6 +64,18 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
 
 NO_TOKENS: Final = Usage(input_tokens=0, output_tokens=0)
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """A realtime session's two directions, and how it ended. Bytes are those of messages, without frames."""
+
+    messages_from_client: int
+    messages_from_provider: int
+    bytes_from_client: int
+    bytes_from_provider: int
+    closed_by: Literal["client", "provider", "bridge"]
+    close_code: int
+    """That this one gave; 1005 for a goodbye without one, 1006 for none (RFC 6455, section 7.4.1)."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +137,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     otel: tuple[OtelExporter, ...]
     """Where the gateway wants its spans, likewise."""
     warnings: list[str]
+    realtime: Conversation | None = None
+    """Of a realtime session: in place of `chunks`, which are none."""
 
     @property
     def used(self) -> Usage | None:

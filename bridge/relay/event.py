@@ -1,6 +1,7 @@
 """What the parts that run an event share of it."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from bridge.errors import BridgeError
 from bridge.policy.breaker import Breakers
@@ -14,6 +15,17 @@ from bridge.upstream.http import Upstream
 from bridge.wire.dialects import Usage
 
 
+class Running(Protocol):
+    """What is told of an event, or a realtime session, while it runs."""
+
+    @property
+    def provider(self) -> str:
+        """A slug; empty before one was asked."""
+
+    @property
+    def phase(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all events of the process share."""
@@ -22,8 +34,8 @@ class Shared:
     breakers: Breakers
     max_item_bytes: int
     services: Services = field(default_factory=Services)
-    running: set["Event"] = field(default_factory=set)
-    """The events that have begun and not ended."""
+    running: set[Running] = field(default_factory=set)
+    """All that has begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)

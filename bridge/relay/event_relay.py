@@ -221,7 +221,7 @@ class EventRelay:
             event.admission.leave(self._steps[heading.step] if heading and self._steps else None, event.record.cost)
         log.info("event", extra={"fields": event.record.log_fields(self.event_id)})
         if event.shared.services.observers:
-            entry = entry_of(event, self.event_id, self._create, self._steps)
+            entry = entry_of(event.record, event.ground, self.event_id, self._create, self._steps)
             for observer in event.shared.services.observers:
                 observer.ended(entry)
 

@@ -76,11 +76,24 @@ def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
     if step.provider == compat.SLUG:
         step = compat.routed(step, ground.providers)
     provider = lookup(step.provider, ground.providers)
-    _check_allowed(provider, ground, gateway)
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
-    model = model_of(step.endpoint, step.body)
-    policy = _policy(step, provider, target, model, ground)
-    key, price = key_for(step, provider, gateway.keys), ground.entered.settings.custom_cost
+    return planned_step(step, provider, target, model_of(step.endpoint, step.body), ground, gateway)
+
+
+def planned_step(
+    step: Step,
+    provider: Provider,
+    target: Target,
+    model: str | None,
+    ground: Ground,
+    gateway: Gateway,
+    *,
+    brings_key: bool = False,
+) -> PlannedStep:
+    """Raises NotAllowed, UnknownKey. No stored key is taken for a step of which is known that it `brings_key`."""
+    _check_allowed(provider, ground, gateway)
+    key = None if brings_key else key_for(step, provider, gateway.keys)
+    policy, price = _policy(step, provider, target, model, ground), ground.entered.settings.custom_cost
     return PlannedStep(step, provider, target, model, policy, key, price)
 
 

@@ -11,20 +11,23 @@ from bridge.relay.entry import Entry
 from bridge.services.told_back import known_of, shown
 from bridge.storage.request_schema import Row
 from bridge.upstream.tape_redaction import Known, masked
+from bridge.wire.usage import Usage
 
 MAX_CHARS: Final = 2048
 """Of a text that comes from outside and has no bound of its own."""
 MAX_KEPT: Final = 256
 """Paths that came of late, which need not be taken apart anew. They stay in memory alone."""
 
+_UNTOLD: Final = Usage()
+
 _path = lru_cache(MAX_KEPT)(redact.url)
 
 
 def row_of(entry: Entry) -> Row:
     """Takes some microseconds, and more the longer the bodies are."""
-    cost, bodies, known = entry.cost, entry.bodies, known_of(entry.sent)
+    cost, bodies, known, talk = entry.cost, entry.bodies, known_of(entry.sent), entry.realtime
     request_head, response_head = heads_of(entry)
-    tokens_in, tokens_out, tokens_cached, tokens_cache_write = _tokens(entry)
+    usage = entry.used or _UNTOLD
     return Row(
         id=entry.log_id,
         created_at=entry.created_at_ns // 1_000_000,
@@ -45,10 +48,10 @@ def row_of(entry: Entry) -> Row:
         first_answer=_rounded(entry.first_answer_ms),
         added=_rounded(entry.added_ms),
         chunks=entry.chunks,
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        tokens_cached=tokens_cached,
-        tokens_cache_write=tokens_cache_write,
+        tokens_in=usage.input_tokens,
+        tokens_out=usage.output_tokens,
+        tokens_cached=usage.cached_tokens,
+        tokens_cache_write=usage.cache_write_tokens,
         cost=None if cost is None else cost.usd,
         cost_source=None if cost is None else cost.source,
         cost_estimated=cost is not None and cost.estimated,
@@ -66,6 +69,12 @@ def row_of(entry: Entry) -> Row:
         response_head_complete=bodies is not None and len(bodies.answer) == entry.answer_bytes,
         request_head=request_head,
         response_head=response_head,
+        tokens_in_audio=usage.input_audio_tokens,
+        tokens_out_audio=usage.output_audio_tokens,
+        messages_from_client=None if talk is None else talk.messages_from_client,
+        messages_from_provider=None if talk is None else talk.messages_from_provider,
+        closed_by=None if talk is None else talk.closed_by,
+        close_code=None if talk is None else talk.close_code,
     )
 
 
@@ -95,13 +104,6 @@ def weight(entry: Entry) -> int:
     for each in entry.sent:
         held += len(each.query) + sum(map(len, each.headers.values()))
     return held
-
-
-def _tokens(entry: Entry) -> tuple[int | None, int | None, int | None, int | None]:
-    """In, out, and of those in what was read from the provider's cache and written to it."""
-    if (usage := entry.used) is None:
-        return None, None, None, None
-    return usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.cache_write_tokens
 
 
 def _rounded(ms: float | None) -> float | None:

@@ -78,8 +78,8 @@ CALLS: Final = Group(
         FIRST_ANSWER,
         ADDED,
         Metric("bridge_chunks_total", "counter", "Frames that carried a piece of a stream."),
-        Metric("bridge_request_bytes_total", "counter", "Bytes of requests' bodies."),
-        Metric("bridge_answer_bytes_total", "counter", "Bytes of answers' bodies, inflated."),
+        Metric("bridge_request_bytes_total", "counter", "Bytes of requests' bodies; in realtime, of messages."),
+        Metric("bridge_answer_bytes_total", "counter", "Bytes of answers' bodies, inflated; in realtime, of messages."),
         Metric("bridge_input_tokens_total", "counter", "Tokens that went in, cached ones included, as providers told."),
         Metric("bridge_cached_tokens_total", "counter", "Those of them that the provider had in its own cache."),
         Metric("bridge_output_tokens_total", "counter", "Tokens that came out, thoughts included, as providers told."),
@@ -95,10 +95,22 @@ ATTEMPTS: Final = _alone(
     "code",
 )
 
+REALTIME: Final = Group(
+    ("gateway", "provider", "sender"),
+    (
+        Metric(
+            "bridge_realtime_messages_total",
+            "counter",
+            "Messages of realtime sessions that have ended. `sender`: client or provider.",
+        ),
+        Metric("bridge_realtime_bytes_total", "counter", "Bytes of these messages."),
+    ),
+)
+
 IN_FLIGHT: Final = _alone(
     "gauge",
     "bridge_events_in_flight",
-    "Events that run. `provider` is empty before one was asked.",
+    "Events and realtime sessions that run. `provider` is empty before one was asked.",
     "provider",
     "phase",
 )

@@ -16,7 +16,7 @@ from bridge.errors import Cancelled
 from bridge.relay.entry import Entry
 from bridge.relay.services import Reading
 from bridge.services.exposition import GAUGES, GROUPS, OTHER, text
-from bridge.services.metric_table import ADDED, ATTEMPTS, CALLS, DURATION, EVENTS, FIRST_ANSWER, Group, Metric
+from bridge.services.metric_table import ADDED, ATTEMPTS, CALLS, DURATION, EVENTS, FIRST_ANSWER, REALTIME, Group, Metric
 from bridge.storage.tallies import Row, Tally, TallyFull
 
 Readings = Callable[[], Iterable[Reading]]
@@ -94,6 +94,9 @@ class Metrics:
             tried = (attempt["provider"], attempt.get("code"))
             row = self._tries.get(tried) or self._tried(*tried)
             row[0] += 1
+        if (talk := entry.realtime) is not None:
+            self._talked(kind, "client", talk.messages_from_client, talk.bytes_from_client)
+            self._talked(kind, "provider", talk.messages_from_provider, talk.bytes_from_provider)
 
     async def text(self, accept: str) -> tuple[bytes, str]:
         """What a scrape gets, and its content type; `accept` is the header. The work is a thread's."""
@@ -125,8 +128,7 @@ class Metrics:
         self._tally.close()
 
     def _rows_of(self, kind: _Kind) -> tuple[Row, Row]:
-        gateway = kind.gateway if kind.gateway in self._gateways() else ANY
-        provider, outcome = kind.provider or "", _outcome(kind)
+        gateway, provider, outcome = self._gateway(kind), kind.provider or "", _outcome(kind)
         code, step = _code(kind.code), str(kind.step) if kind.step < _MOST_STEPS else f"{_MOST_STEPS}+"
         rows = (
             self._row(EVENTS, (gateway, provider, kind.transport, outcome, code, step)),
@@ -134,6 +136,14 @@ class Metrics:
         )
         _put(self._kinds, kind, rows)
         return rows
+
+    def _gateway(self, kind: _Kind) -> str:
+        return kind.gateway if kind.gateway in self._gateways() else ANY
+
+    def _talked(self, kind: _Kind, sender: str, messages: int, size: int) -> None:
+        row = self._row(REALTIME, (self._gateway(kind), kind.provider or "", sender))
+        row[0] += messages
+        row[1] += size
 
     def _tried(self, provider: object, code: object) -> Row:
         row = self._row(ATTEMPTS, (str(provider), _code(code)))

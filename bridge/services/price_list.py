@@ -53,6 +53,9 @@ def _rates(price: "ModelPrice") -> Rates:
         _rate(price.cache_read_mtok),
         _rate(price.cache_write_mtok),
         0.0 if per_request is None else per_request.usd,
+        _rate(price.input_audio_mtok),
+        _rate(price.output_audio_mtok),
+        _rate(price.cache_audio_read_mtok),
     )
 
 

@@ -158,7 +158,14 @@ def _own(entry: Entry) -> dict[str, Attribute | None]:
         "bridge.step": str(entry.step),
         "bridge.transport": entry.transport,
         "bridge.cached": entry.cached,
+        **_conversation(entry),
     }
+
+
+def _conversation(entry: Entry) -> Attributes:
+    """A realtime session's."""
+    told = {} if entry.realtime is None else msgspec.structs.asdict(entry.realtime)
+    return {f"bridge.realtime.{name}": value for name, value in told.items()}
 
 
 def _name(entry: Entry) -> str:

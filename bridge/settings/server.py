@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, Pattern, Text
+from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, NumberOrZero, Pattern, Text
 from bridge.settings.redis_url import RedisUrl, RedisUrlKind
 from bridge.settings.token_reference import TokenReference, TokenReferenceKind
 
@@ -35,6 +35,9 @@ class ServerSettings:
     peer_timeout: int = 60_000
     slow_client_timeout: int = 60_000
     drain_timeout: int = 30_000
+    realtime_handshake_timeout: int = 30_000
+    realtime_idle_timeout: int = 900_000
+    realtime_session_timeout: int = 14_400_000
     allow_open: bool = False
     workers: int = 1
     redis_url: RedisUrl | None = None
@@ -94,6 +97,24 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         30_000,
         Number(0, LONGEST_MS, "milliseconds"),
         "How long a shutdown waits for events in flight.",
+    ),
+    _Row(
+        "realtime_handshake_timeout",
+        30_000,
+        _MS,
+        "How long a provider may take to answer a realtime session's handshake.",
+    ),
+    _Row(
+        "realtime_idle_timeout",
+        900_000,
+        NumberOrZero(_MS),
+        "How long a realtime session may go without a message either way. 0: no limit.",
+    ),
+    _Row(
+        "realtime_session_timeout",
+        14_400_000,
+        NumberOrZero(_MS),
+        "How long a realtime session may last. 0: no limit.",
     ),
     _Row("allow_open", False, Flag(), "Let a gateway without tokens be reached from other machines."),
     _Row("workers", 1, Number(1, 256), "How many processes serve; bounds of memory and sockets are each one's."),

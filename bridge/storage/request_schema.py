@@ -63,6 +63,16 @@ class Row(NamedTuple):
     request_head: str | bytes | None
     """The beginning of the body; bytes where it is no text."""
     response_head: str | bytes | None
+    tokens_in_audio: int | None = None
+    """Those of `tokens_in` that were sound; likewise the next."""
+    tokens_out_audio: int | None = None
+    messages_from_client: int | None = None
+    """These four are a realtime session's."""
+    messages_from_provider: int | None = None
+    closed_by: str | None = None
+    """client, provider or bridge."""
+    close_code: int | None = None
+    """That this one gave; 1005 without one, 1006 without a goodbye."""
 
 
 MIGRATIONS: Final = (
@@ -115,6 +125,14 @@ MIGRATIONS: Final = (
     );
     CREATE INDEX requests_of_gateway ON requests (gateway);
     CREATE TABLE kept (gateway TEXT PRIMARY KEY, rows INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE requests ADD COLUMN tokens_in_audio INTEGER;
+    ALTER TABLE requests ADD COLUMN tokens_out_audio INTEGER;
+    ALTER TABLE requests ADD COLUMN messages_from_client INTEGER;
+    ALTER TABLE requests ADD COLUMN messages_from_provider INTEGER;
+    ALTER TABLE requests ADD COLUMN closed_by TEXT;
+    ALTER TABLE requests ADD COLUMN close_code INTEGER;
     """,
 )
 """`seq` is the order in which rows were written, and that in which they are deleted. `kept` counts each gateway's rows:

@@ -1,16 +1,18 @@
 """What `bridge tapes` prints. Every function here gives the command's exit code."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import typer
 
+from bridge.tapes import sessions
 from bridge.tapes.foreign import Skipped, Unusable
 from bridge.tapes.importing import imported
-from bridge.upstream.tape_file import Pairs, Tape, TapeError, pairs, read_tape
-from bridge.upstream.tape_file import check as faults_of
+from bridge.tapes.printing import headers, printable, shown
+from bridge.upstream.socket_tape import SocketTape, check_socket_tape, read_any
+from bridge.upstream.tape_file import Tape, TapeError, pairs
+from bridge.upstream.tape_file import check as check_tape
 from bridge.upstream.tape_folder import CUT, TapeFolder, cut_tapes
 
 COLUMNS = ("file", "method", "URL", "status", "chunks", "ms", "ending")
@@ -25,7 +27,7 @@ def table(path: Path) -> int:
         return _complain(f"{path}: {NO_TAPE}")
     for file in tapes:
         try:
-            rows.append((str(file), *_row(read_tape(file))))
+            rows.append((str(file), *_row(read_any(file))))
         except TapeError as error:
             faults += _complain(str(error))
     for line in _aligned(rows):
@@ -35,7 +37,7 @@ def table(path: Path) -> int:
 
 def show(file: Path) -> int:
     try:
-        tape = read_tape(file)
+        tape = read_any(file)
     except TapeError as error:
         return _complain(str(error))
     for line in _told(tape):
@@ -45,11 +47,11 @@ def show(file: Path) -> int:
 
 def body(file: Path) -> int:
     try:
-        tape = read_tape(file)
+        tape = read_any(file)
     except TapeError as error:
         return _complain(str(error))
-    for chunk in tape.chunks:
-        sys.stdout.buffer.write(chunk.data)
+    for data in sessions.body(tape) if isinstance(tape, SocketTape) else (chunk.data for chunk in tape.chunks):
+        sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return 0
 
@@ -96,7 +98,7 @@ def _take_in(file: Path, folder: TapeFolder) -> Iterator[bool]:
 
 
 def _complain(line: str) -> int:
-    typer.echo(_printable(line), err=True)
+    typer.echo(printable(line), err=True)
     return 1
 
 
@@ -111,16 +113,19 @@ def _faults(file: Path) -> Iterable[str]:
     if file.name.endswith(CUT):
         return ["The recording was cut: the bridge ended before the exchange did, or still records it"]
     try:
-        return faults_of(read_tape(file))
+        tape = read_any(file)
     except TapeError as error:
         return [f"line {error.line}: {error.message}" if error.line else error.message]
+    return check_socket_tape(tape) if isinstance(tape, SocketTape) else check_tape(tape)
 
 
-def _row(tape: Tape) -> tuple[str, ...]:
+def _row(tape: Tape | SocketTape) -> tuple[str, ...]:
+    if isinstance(tape, SocketTape):
+        return sessions.row(tape)
     last_ms = tape.ending.ms if tape.ending.ms is not None else _last_ms(tape)
     status = str(tape.head.status) if tape.head else "none"
     chunks = str(len(tape.chunks))
-    return (tape.request.method, _printable(tape.request.url), status, chunks, str(last_ms), tape.ending.end)
+    return (tape.request.method, printable(tape.request.url), status, chunks, str(last_ms), tape.ending.end)
 
 
 def _last_ms(tape: Tape) -> int:
@@ -133,31 +138,18 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _told(tape: Tape) -> Iterator[str]:
-    yield f"{tape.request.method} {_printable(tape.request.url)}"
-    yield from _headers(pairs(tape.request.headers))
+def _told(tape: Tape | SocketTape) -> Iterator[str]:
+    return sessions.told(tape) if isinstance(tape, SocketTape) else _exchange(tape)
+
+
+def _exchange(tape: Tape) -> Iterator[str]:
+    yield f"{tape.request.method} {printable(tape.request.url)}"
+    yield from headers(pairs(tape.request.headers))
     if tape.request.body:
-        yield f"  {_shown(tape.request.body)}"
+        yield f"  {shown(tape.request.body)}"
     if tape.head is not None:
         yield f"{tape.head.ms:>8} ms  {tape.head.status}"
-        yield from _headers(pairs(tape.head.headers))
+        yield from headers(pairs(tape.head.headers))
     for chunk in tape.chunks:
-        yield f"{chunk.ms:>8} ms  {_shown(chunk.data)}"
+        yield f"{chunk.ms:>8} ms  {shown(chunk.data)}"
     yield f"{'' if tape.ending.ms is None else tape.ending.ms:>8} ms  {tape.ending.end}"
-
-
-def _headers(headers: Pairs) -> Iterator[str]:
-    return (f"  {_printable(name)}: {_printable(value)}" for name, value in headers)
-
-
-def _shown(data: bytes) -> str:
-    """Text as a string of JSON, other bytes by their number."""
-    try:
-        return _printable(json.dumps(data.decode(), ensure_ascii=False))
-    except UnicodeDecodeError:
-        return f"{len(data)} bytes"
-
-
-def _printable(text: str) -> str:
-    """A tape is a stranger's text: on a terminal it must not move the cursor."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

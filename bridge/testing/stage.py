@@ -13,6 +13,7 @@ from typing import Final
 from bridge.client.portal import Portal
 from bridge.config import Config, load
 from bridge.config.problems import ConfigError
+from bridge.realtime.replaying import TapeDialler
 from bridge.server import Server
 from bridge.upstream.faults import parse_fault
 from bridge.upstream.http import Upstream
@@ -37,6 +38,8 @@ class Stage:
     def __init__(self, config: Config, transport: TapeTransport) -> None:
         self._config = config
         self._transport = transport
+        self.strayed: list[str] = []
+        """What differed whenever a client said on a socket what its tape has not."""
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -52,7 +55,8 @@ class Stage:
             portal.close()
 
     async def _started(self) -> Server:
-        server = Server(self._config, Upstream(self._transport))
+        dialler = TapeDialler(self._transport.library, self.strayed.append)
+        server = Server(self._config, Upstream(self._transport), dialler=dialler)
         await server.start()
         return server
 

@@ -104,8 +104,7 @@ class Dial:
 
     def fault(self, exc: aiohttp.ClientError) -> httpx.TransportError:
         """The same in httpx's words; names the host and the cause, and nothing that came from either side."""
-        kind, text = next((kind, text) for foreign, kind, text in _FAULTS if isinstance(exc, foreign))
-        return kind(text.format(peer=_peer(self._url), cause=_cause(exc)))
+        return fault_of(exc, self._url)
 
     async def _send(self, request: aiohttp.ClientRequest, send: Send) -> aiohttp.ClientResponse:
         try:
@@ -115,6 +114,12 @@ class Dial:
                 raise
         self.fresh_only = True
         return await send(request)
+
+
+def fault_of(exc: aiohttp.ClientError, url: httpx.URL) -> httpx.TransportError:
+    """The same in httpx's words; names the host and the cause, and nothing that came from either side."""
+    kind, text = next((kind, text) for foreign, kind, text in _FAULTS if isinstance(exc, foreign))
+    return kind(text.format(peer=_peer(url), cause=_cause(exc)))
 
 
 class DialledRequest(aiohttp.ClientRequest):

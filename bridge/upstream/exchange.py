@@ -47,32 +47,34 @@ class Exchange(NamedTuple):
 def taped(exchange: Exchange) -> Tape:
     """The same exchange with fillers in the place of its secrets: the same chunks, of the same lengths."""
     sent, answered, reads, ending = exchange
-    known = Known(_secrets(sent, answered))
+    known = Known(secrets_of(sent, answered))
     head = None if answered is None else _head(answered, known)
     datas = _split(masked(b"".join(data for _, data in reads), known), [len(data) for _, data in reads])
     chunks = tuple(Chunk.of(ms, data) for (ms, _), data in zip(reads, datas, strict=True))
-    return Tape(_request(sent, known), head, chunks, ending)
+    return Tape(request_of(sent, known), head, chunks, ending)
 
 
 def taped_request(sent: Sent) -> Request:
     """What can be told of an exchange before its end."""
-    return _request(sent, Known(_secrets(sent, None)))
+    return request_of(sent, Known(secrets_of(sent, None)))
 
 
-def _request(sent: Sent, known: Known) -> Request:
-    url = _masked_text(redact.url(sent.url), known)
-    return Request.of(sent.method, url, masked(sent.body, known), _headers(sent.headers, known))
+def request_of(sent: Sent, known: Known) -> Request:
+    """As a tape has it."""
+    url = masked_text(redact.url(sent.url), known)
+    return Request.of(sent.method, url, masked(sent.body, known), masked_headers(sent.headers, known))
 
 
 def _head(answered: Answered, known: Known) -> Head:
-    return Head(status=answered.status, headers=_headers(answered.headers, known), ms=answered.ms)
+    return Head(status=answered.status, headers=masked_headers(answered.headers, known), ms=answered.ms)
 
 
-def _headers(headers: Pairs, known: Known) -> Pairs:
-    return [(name, _masked_text(value, known)) for name, value in redact.headers(headers)]
+def masked_headers(headers: Pairs, known: Known) -> Pairs:
+    """Without what their names say to be secret, and without what is known."""
+    return [(name, masked_text(value, known)) for name, value in redact.headers(headers)]
 
 
-def _masked_text(text: str, known: Known) -> str:
+def masked_text(text: str, known: Known) -> str:
     """Of what has been redacted by its names: what is known may stand in it under another."""
     return known.hidden_in(text.encode("latin-1", "replace")).decode("latin-1")
 
@@ -87,14 +89,14 @@ def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
 # The secrets that an exchange shows by their names.
 
 
-def _secrets(sent: Sent, answered: Answered | None) -> Iterator[str]:
+def secrets_of(sent: Sent, answered: Answered | None) -> Iterator[str]:
     """May yield words that are none; `Known` leaves out what is too short to tell."""
     for name, value in [*sent.headers, *(answered.headers if answered else ())]:
         yield from secrets_of_header(name.lower(), value)
     yield from secrets_of_url(sent.url)
     text = sent.body.decode("latin-1")
     for start, end in secret_fields(text):
-        yield _unescaped(text[start:end])
+        yield unescaped(text[start:end])
 
 
 _SCHEME = re.compile(r"[A-Za-z0-9-]+\s+")
@@ -150,7 +152,7 @@ def secrets_of_url(url: str) -> Iterator[str]:
         yield unquote_plus(userinfo[1].partition(":")[2])
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """A string of JSON in a character per byte, as the text that it stands for."""
     spelt = text.encode("latin-1").decode(errors="replace")
     try:

@@ -68,7 +68,7 @@ class Upstream:
             return ProviderAnswer(await self._transport.handle_async_request(_request(call)), turns.release)
         except (httpx.RequestError, httpx.InvalidURL) as exc:
             turns.release()
-            raise _fault(exc) from exc
+            raise fault(exc) from exc
         except BaseException:
             turns.release()
             raise
@@ -137,7 +137,7 @@ class ProviderAnswer(Answer):
 
 
 @lru_cache(maxsize=512)
-def _url(target: Target) -> httpx.URL:
+def url_of(target: Target) -> httpx.URL:
     return httpx.URL(scheme=target.scheme, host=target.host, port=target.port, raw_path=target.raw_path)
 
 
@@ -147,7 +147,7 @@ def _request(call: Call) -> httpx.Request:
     headers.append((b"accept-encoding", b"identity"))
     return httpx.Request(
         call.method,
-        _url(call.target),
+        url_of(call.target),
         headers=headers,
         stream=httpx.ByteStream(call.body),
         # httpx.URL spells some characters its own way; the target is what goes out.
@@ -155,5 +155,6 @@ def _request(call: Call) -> httpx.Request:
     )
 
 
-def _fault(exc: Exception) -> BridgeError:
-    return next(fault for kind, fault in _FAULTS if isinstance(exc, kind))(str(exc))
+def fault(exc: Exception) -> BridgeError:
+    """What an exception of httpx's before an answer's head is in our words."""
+    return next(ours for kind, ours in _FAULTS if isinstance(exc, kind))(str(exc))

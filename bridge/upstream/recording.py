@@ -8,7 +8,6 @@ Nothing is written before its secrets are out; nothing that goes wrong with a ta
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,14 +15,12 @@ from typing import Final
 import httpx
 
 from bridge.upstream.exchange import Answered, Exchange, Sent, taped, taped_request
+from bridge.upstream.tape_desk import MAX_HELD_BYTES, MAX_TAPE_BYTES, Desk
 from bridge.upstream.tape_file import End, Ending, Pairs
 from bridge.upstream.tape_folder import TapeFolder
 
 log = logging.getLogger("bridge.recording")
 
-MAX_TAPE_BYTES: Final = 64 << 20
-MAX_HELD_BYTES: Final = 256 << 20
-"""Of all exchanges that are being recorded, or wait for the thread. One that goes past either bound is not recorded."""
 EXCHANGE_BYTES: Final = 4096
 READ_BYTES: Final = 128
 """What an exchange and a read weigh beside their bodies."""
@@ -51,10 +48,11 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         max_held_bytes: int = MAX_HELD_BYTES,
     ) -> None:
         self._inner = inner
-        self._desk = _Desk(folder, max_tape_bytes, max_held_bytes)
+        self.desk = Desk(folder, max_tape_bytes, max_held_bytes)
+        """Where others may hand in what they record, until this is closed."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        take = _Take(self._desk, request, await request.aread())
+        take = _Take(self.desk, request, await request.aread())
         request.extensions = {**request.extensions, "on_connected": take.connected}
         try:
             response = await self._inner.handle_async_request(request)
@@ -69,7 +67,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Returns when all that has ended is written."""
         await self._inner.aclose()
-        await self._desk.aclose()
+        await self.desk.aclose()
 
 
 class _Watched(httpx.AsyncByteStream):
@@ -103,7 +101,7 @@ class _Watched(httpx.AsyncByteStream):
 class _Take:
     """One exchange that is being recorded. It begins when there is a connection; after its end it hears nothing."""
 
-    def __init__(self, desk: "_Desk", request: httpx.Request, body: bytes) -> None:
+    def __init__(self, desk: Desk, request: httpx.Request, body: bytes) -> None:
         self._desk = desk
         self._sent = Sent(request.method, str(request.url), _pairs(request.headers), body)
         self._on_connected: Callable[[], None] | None = request.extensions.get("on_connected")
@@ -183,49 +181,6 @@ class _Take:
     def _unwrite(self) -> None:
         if self._part is not None:
             self._desk.folder.drop(self._part)
-
-
-class _Desk:
-    """Where takes are handed in. Called by the loop; what it is handed runs in the thread, in that order."""
-
-    def __init__(self, folder: TapeFolder, max_tape_bytes: int, max_held_bytes: int) -> None:
-        self.folder = folder
-        self._max_tape_bytes, self._max_held_bytes = max_tape_bytes, max_held_bytes
-        self._held_bytes = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tapes")
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._is_closed = False
-
-    def hold(self, size: int, of_take: int) -> str | None:
-        """Count `size` bytes in, of a take that holds `of_take` now. Says why that is too much, when it is."""
-        self._held_bytes += size
-        if of_take > self._max_tape_bytes:
-            return f"it is longer than {self._max_tape_bytes} bytes"
-        if self._held_bytes > self._max_held_bytes:
-            return "too many others wait to be written"
-        return None
-
-    def submit(self, job: Callable[[], None], frees: int = 0) -> None:
-        """`frees` is counted out when the job is done. After the end nothing is done any more."""
-        if self._is_closed:
-            return
-        waiting = asyncio.get_running_loop().run_in_executor(self._thread, job)
-        self._waiting.add(waiting)
-        waiting.add_done_callback(partial(self._done, frees))
-
-    async def aclose(self) -> None:
-        while self._waiting:
-            await asyncio.wait(self._waiting)
-        self._is_closed = True
-        self._thread.shutdown()
-
-    def _done(self, frees: int, waited: "asyncio.Future[None]") -> None:
-        self._waiting.discard(waited)
-        self._held_bytes -= frees
-        if error := waited.exception():
-            # Not its text, which may hold what was on its way to be taken out.
-            reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-            log.warning("a tape could not be written: %s", reason)
 
 
 def _ending(exc: BaseException) -> End | None:

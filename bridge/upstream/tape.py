@@ -74,7 +74,8 @@ class TapeTransport(httpx.AsyncBaseTransport):
         now: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._library = Library(folders, pace=pace, matching=matching, exhausted=exhausted, faults=faults)
+        self.library = Library(folders, pace=pace, matching=matching, exhausted=exhausted, faults=faults)
+        """Whose sessions on sockets others may play."""
         self._now = now
         self._sleep = sleep
         self._open: set[_Body] = set()
@@ -100,7 +101,7 @@ class TapeTransport(httpx.AsyncBaseTransport):
 
     def _take(self, asked: Asked, request: httpx.Request) -> Tape:
         try:
-            return self._library.take(asked)
+            return self.library.take(asked)
         except Miss as miss:
             raise TapeMiss(str(miss), request=request) from None
         except BadFault as error:

@@ -40,13 +40,22 @@ class TapeFolder:
         """
         folder = self.path / _host(request)
         folder.mkdir(exist_ok=True)
-        part = self._claimed(folder, f"{_speakable(request.method)}-{_place(request)}")
+        part = self._claimed(folder, f"{_speakable(request.what)}-{_place(request)}")
         part.write_bytes(opening(request))
         return part
 
     def finish(self, part: Path, tape: Tape) -> Path:
         """Write the whole of it, and where. Raises OSError; what was begun stays then, as one that was cut."""
         write_tape(part, tape)
+        return self.seal(part)
+
+    def add(self, part: Path, lines: bytes) -> None:
+        """Write on, what was begun. Raises OSError; what is there stays then, as one that was cut."""
+        with part.open("ab") as file:
+            file.write(lines)
+
+    def seal(self, part: Path) -> Path:
+        """All is written: where. Raises OSError."""
         return part.replace(_whole(part))
 
     def drop(self, part: Path) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from bridge.upstream.faults import HEADER, Fault, Faults, cut, paced, parse_faults
-from bridge.upstream.tape_file import Tape, TapeError, pairs, read_tape
+from bridge.upstream.socket_tape import SocketTape, read_any
+from bridge.upstream.tape_file import Tape, TapeError, pairs
 from bridge.upstream.tape_match import STRICT, Asked, Key, Matching
 from bridge.upstream.tape_miss import ambiguous, exhausted, miss
 
@@ -29,8 +30,18 @@ class Miss(Exception):
 class _Shelf:
     """The tapes of alike requests, in the order in which they play."""
 
-    tapes: list[tuple[str, Tape]] = field(default_factory=list)
+    tapes: list[tuple[str, Tape | SocketTape]] = field(default_factory=list)
     played: int = 0
+
+
+class Cue(NamedTuple):
+    """A realtime session's tape that is to be played, and how."""
+
+    name: str
+    tape: SocketTape
+    stretch: float
+    matching: Matching
+    """What counts of the client's messages."""
 
 
 class Library:
@@ -68,15 +79,24 @@ class Library:
         own = parse_faults(asked.headers.get(HEADER, ""))
         key = self._key(asked)
         shelf = self._shelves[key]
-        tape = self._next(asked, shelf)
+        _, tape = self._next(asked, shelf)
+        assert isinstance(tape, Tape)  # what is asked for in another way stands on another shelf
         faults = self._faults.due(own, key)
         left = cut(tape, faults)
         if left is tape:
             shelf.played += 1
         return paced(left, self._stretch, faults)
 
+    def take_socket(self, asked: Asked) -> Cue:
+        """The tape that answers a WebSocket's handshake. Raises Miss. Faults are HTTP's alone."""
+        shelf = self._shelves[self._key(asked)]
+        name, tape = self._next(asked, shelf)
+        assert isinstance(tape, SocketTape)
+        shelf.played += 1
+        return Cue(name, tape, self._stretch, self._matching)
+
     def _put(self, path: Path) -> None:
-        tape = read_tape(path)
+        tape = read_any(path)
         request, name = tape.request, f"{path.parent.name}/{path.name}"
         asked = Asked.of(request.method, request.url, request.body, pairs(request.headers))
         self._shelves[self._matching.key(asked)].tapes.append((name, tape))
@@ -97,12 +117,11 @@ class Library:
         hosts = self.hosts if asked.any_host else [asked.host]
         return [each for each in (key._replace(host=host) for host in hosts) if each in self._shelves]
 
-    def _next(self, asked: Asked, shelf: _Shelf) -> Tape:
+    def _next(self, asked: Asked, shelf: _Shelf) -> tuple[str, Tape | SocketTape]:
         if shelf.played >= len(shelf.tapes) and not self._repeats:
             last, _ = shelf.tapes[-1]
             raise Miss(exhausted(asked, last))
-        _, tape = shelf.tapes[min(shelf.played, len(shelf.tapes) - 1)]
-        return tape
+        return shelf.tapes[min(shelf.played, len(shelf.tapes) - 1)]
 
 
 def _paths(folders: Iterable[Path]) -> Iterator[Path]:

@@ -14,7 +14,7 @@ import orjson
 from bridge import redact
 from bridge.upstream.exchange import Sent, taped_request
 from bridge.upstream.json_path import parse_path, without
-from bridge.upstream.tape_file import pairs
+from bridge.upstream.tape_lines import SOCKET_METHOD, pairs
 
 HOST_HEADER: Final = "x-bridge-host"
 """Which host is meant by a client that cannot say so in its URL."""
@@ -64,7 +64,12 @@ class Asked(NamedTuple):
     def name(self) -> str:
         """Without secrets."""
         url = self.url.raw_path.decode("ascii") if self.any_host else str(self.url)
-        return f"{self.method.upper()} {redact.url(url)}"
+        return f"{self.what} {redact.url(url)}"
+
+    @property
+    def what(self) -> str:
+        """The method; of a WebSocket's handshake, what stands for one."""
+        return SOCKET_METHOD if self.url.scheme in {"ws", "wss"} else self.method.upper()
 
 
 class Key(NamedTuple):
@@ -101,7 +106,7 @@ class Matching:
 
     def key(self, asked: Asked) -> Key:
         body = hashlib.sha256(_canonical(self.body(asked))).hexdigest()
-        return Key(asked.host, asked.method.upper(), asked.url.path, self.query(asked), self.headers(asked), body)
+        return Key(asked.host, asked.what, asked.url.path, self.query(asked), self.headers(asked), body)
 
     def query(self, asked: Asked) -> tuple[tuple[str, str], ...]:
         """What counts of the query: sorted by name, decoded."""
@@ -117,12 +122,20 @@ class Matching:
 
     def body(self, asked: Asked) -> object:
         """What counts of the body: a JSON value; or bytes, when it is none."""
-        value = _value(asked.body)
-        if isinstance(value, bytes):
-            return _unbounded(value, asked.headers.get("content-type", ""))
-        for path in self.ignore_json:
-            value = without(value, parse_path(path))
+        value = self.message(asked.body)
+        return _unbounded(value, asked.headers.get("content-type", "")) if isinstance(value, bytes) else value
+
+    def message(self, data: bytes) -> object:
+        """What counts of a body or of a message on a socket: a JSON value; or bytes, when it is none."""
+        value = _value(data)
+        if not isinstance(value, bytes):
+            for path in self.ignore_json:
+                value = without(value, parse_path(path))
         return value
+
+    def are_alike(self, one: bytes, other: bytes) -> bool:
+        """Of two messages."""
+        return one == other or _canonical(self.message(one)) == _canonical(self.message(other))
 
     def _counts(self, parameter: str) -> bool:
         return parameter not in self.ignore_query and not redact.is_secret_name(parameter)

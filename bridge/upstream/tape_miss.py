@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import islice, zip_longest
-from typing import Final
+from typing import Final, NamedTuple
 
 from bridge import redact
 from bridge.upstream.tape_match import HOST_HEADER, STRICT, Asked, Matching
@@ -40,7 +40,29 @@ def exhausted(asked: Asked, last: str) -> str:
     return _told(f"No tape is left for {asked.name}\nThe last was {last}, and exhausted tapes do not repeat")
 
 
-def differences(asked: object, taped: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+class Stray(NamedTuple):
+    """A message of a client's that is not the one that its session's tape has."""
+
+    told: str
+    """Where, and what differs."""
+    reason: str
+    """The same in short, for a close frame."""
+
+
+def stray(name: str, number: int, said: tuple[str, object], taped: tuple[str, object] | None, line: int) -> Stray:
+    """Message `number` of the client's, its opcode and what counts of it; and what the tape `name` has on its `line`
+    in place of it, if it has something."""
+    start = f"Message {number} of the client"
+    if taped is None:
+        told = f"{start} is one more than {name} has:\n  {_clipped(_shown(said[1]), CLIPPED_CHARS)}"
+        return Stray(_told(told), f"message {number} is one more than the tape has")
+    between = (*differences(said[0], taped[0], ("opcode",)), *differences(said[1], taped[1], whole="message"))
+    lines = _listed(list(islice(between, COUNTED_DIFFERENCES)))
+    told = "\n  ".join([f"{start} is not that of {name}, line {line}; said ≠ taped:", *lines])
+    return Stray(_told(told), redact.text(f"message {number} is not the tape's: {lines[0]}"))
+
+
+def differences(asked: object, taped: object, path: tuple[str, ...] = (), *, whole: str = "body") -> Iterator[str]:
     """Where two JSON values differ, in the order of `asked`: `messages[0].content: "Hi" ≠ "Ho"`."""
     if len(path) > DEEPEST_COMPARED:
         return
@@ -52,7 +74,7 @@ def differences(asked: object, taped: object, path: tuple[str, ...] = ()) -> Ite
             yield from differences(one, other, (*path, f"[{index}]"))
     # Python holds True, 1 and 1.0 to be equal; JSON does not.
     elif type(asked) is not type(taped) or asked != taped:
-        yield f"{''.join(path).removeprefix('.') or 'body'}: {_pair(asked, taped)}"
+        yield f"{''.join(path).removeprefix('.') or whole}: {_pair(asked, taped)}"
 
 
 def _told(message: str) -> str:
@@ -66,13 +88,16 @@ def _is_near(asked: Asked, taped: Asked) -> bool:
 def _nearest(asked: Asked, near: Iterable[tuple[str, Asked]], matching: Matching) -> str:
     compared = ((name, list(islice(_between(asked, other, matching), COUNTED_DIFFERENCES))) for name, other in near)
     name, found = min(compared, key=lambda one: len(one[1]))
-    shown = found[:SHOWN_DIFFERENCES] or ["a difference too deep or too slight to be shown"]
-    more = [f"and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else []
-    return "\n  ".join([f"The nearest is {name}; asked ≠ taped:", *shown, *more])
+    return "\n  ".join([f"The nearest is {name}; asked ≠ taped:", *_listed(found)])
+
+
+def _listed(found: Sequence[str]) -> list[str]:
+    shown = [*found[:SHOWN_DIFFERENCES]] or ["a difference too deep or too slight to be shown"]
+    return [*shown, f"and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else shown
 
 
 def _between(asked: Asked, taped: Asked, matching: Matching) -> Iterator[str]:
-    yield from differences(asked.method.upper(), taped.method.upper(), ("method",))
+    yield from differences(asked.what, taped.what, ("method",))
     yield from differences(dict(matching.query(asked)), dict(matching.query(taped)), ("query",))
     yield from differences(dict(matching.headers(asked)), dict(matching.headers(taped)), ("headers",))
     yield from differences(matching.body(asked), matching.body(taped))

@@ -32,10 +32,15 @@ class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=
     """Those of the input that were read from a cache."""
     total_tokens: int | None = None
     cache_write_tokens: int | None = None
-    """Those of the input that were written to a cache; None, too, where none were."""
+    """Those of the input that were written to a cache; None, too, where none were, as in what follows."""
+    input_audio_tokens: int | None = None
+    """Those of the input that were sound, from a cache or not; the next two likewise."""
+    output_audio_tokens: int | None = None
+    cached_audio_tokens: int | None = None
 
 
 _INPUT, _OUTPUT, _TOTAL, _CACHED, _WRITTEN = "input", "output", "total", "cached", "written"
+_AUDIO = _AUDIO_IN, _AUDIO_OUT, _AUDIO_CACHED = "input audio", "output audio", "cached audio"
 _BESIDE_INPUT = ("cache_read", "cache_write", "tool_input")
 _BESIDE_OUTPUT = ("thoughts",)
 _CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
@@ -45,16 +50,15 @@ _ROLES = {
     "prompt_tokens": _INPUT,  # OpenAI chat and its followers
     "completion_tokens": _OUTPUT,
     "total_tokens": _TOTAL,
-    "prompt_tokens_details": _CACHED,  # an object, see _DETAILS
     "cached_tokens": _CACHED,  # Together, Cohere v2
     "prompt_cache_hit_tokens": _CACHED,  # DeepSeek
     "input_tokens": _INPUT,  # Responses, Anthropic, Cohere
-    "input_tokens_details": _CACHED,
     "output_tokens": _OUTPUT,
     "cache_read_input_tokens": _CACHE_READ,  # Anthropic
     "cache_creation_input_tokens": _CACHE_WRITE,
     "promptTokenCount": _INPUT,  # Gemini
     "candidatesTokenCount": _OUTPUT,
+    "responseTokenCount": _OUTPUT,  # Gemini Live
     "totalTokenCount": _TOTAL,
     "cachedContentTokenCount": _CACHED,
     "toolUsePromptTokenCount": _TOOL_INPUT,
@@ -82,11 +86,32 @@ _ROLES = {
     "input_token_count": _INPUT,  # Replicate
     "output_token_count": _OUTPUT,
 }
+_OF_INPUT: tuple[tuple[Path, str], ...] = (
+    (("cached_tokens",), _CACHED),
+    (("cache_write_tokens",), _WRITTEN),  # OpenAI, OpenRouter
+    (("audio_tokens",), _AUDIO_IN),
+    (("cached_tokens_details", "audio_tokens"), _AUDIO_CACHED),  # OpenAI Realtime
+)
+_OF_OUTPUT: tuple[tuple[Path, str], ...] = ((("audio_tokens",), _AUDIO_OUT),)
+_DETAILS = {
+    "prompt_tokens_details": _OF_INPUT,  # OpenAI chat and its followers
+    "completion_tokens_details": _OF_OUTPUT,
+    "input_tokens_details": _OF_INPUT,  # Responses
+    "output_tokens_details": _OF_OUTPUT,
+    "input_token_details": _OF_INPUT,  # OpenAI Realtime
+    "output_token_details": _OF_OUTPUT,
+}
+"""Members that are objects, and the counts inside."""
+_MODALITIES = {
+    "promptTokensDetails": _AUDIO_IN,  # Gemini
+    "candidatesTokensDetails": _AUDIO_OUT,
+    "responseTokensDetails": _AUDIO_OUT,  # Gemini Live
+    "cacheTokensDetails": _AUDIO_CACHED,
+}
+"""Members that are lists, with a count for each modality."""
 COUNT_NAMES = frozenset(_ROLES)
-_DETAILS = frozenset({"prompt_tokens_details", "input_tokens_details"})
-"""Those that are objects, with counts inside."""
-_IN_DETAILS = {"cached_tokens": _CACHED, "cache_write_tokens": _WRITTEN}  # the latter: OpenAI, OpenRouter
-_KEPT = COUNT_NAMES | {"cost"}
+"""What an object with token counts is known by."""
+_KEPT = COUNT_NAMES | _DETAILS.keys() | _MODALITIES.keys() | {"cost"}
 
 
 class Tally:
@@ -121,7 +146,7 @@ class Tally:
         if total is None and inputs is not None and outputs is not None:
             total = inputs + outputs
         read, written = counts.get(_CACHE_READ, counts.get(_CACHED)), counts.get(_CACHE_WRITE, counts.get(_WRITTEN))
-        return Usage(inputs, outputs, read, total, written or None)
+        return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
 
     def cost(self) -> float | None:
         """US dollars, as the provider itself reported them: OpenRouter as a number, Perplexity as an object."""
@@ -135,17 +160,21 @@ class Tally:
         counts: dict[str, int] = {}
         for reported in self._reported.values():
             for name, number in reported.items():
-                if name in _DETAILS:
-                    counts.update(_inside(number))
-                elif name in _ROLES and _is_count(number):
-                    counts[_ROLES[name]] = int(number)
+                if name in _ROLES:
+                    if _is_count(number):
+                        counts[_ROLES[name]] = int(number)
+                else:
+                    counts.update(_inside(name, number))
         return counts
 
 
-def _inside(details: Any) -> Iterator[tuple[str, int]]:
-    for name, role in _IN_DETAILS.items():
-        if _is_count(count := at(details, (name,))):
+def _inside(name: str, details: Any) -> Iterator[tuple[str, int]]:
+    for path, role in _DETAILS.get(name, ()):
+        if _is_count(count := at(details, path)):
             yield role, int(count)
+    if name in _MODALITIES and isinstance(details, list):
+        heard = (at(each, ("tokenCount",)) for each in details if at(each, ("modality",)) == "AUDIO")
+        yield _MODALITIES[name], sum(int(count) for count in heard if _is_count(count))
 
 
 def _sum(counts: dict[str, int], *roles: str) -> int | None:

@@ -46,6 +46,7 @@ class Page:
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/page.html", _sends(HERE / "page.html"))
+        app.router.add_get("/say.mjs", _sends(HERE / "say.mjs"))
         app.router.add_get("/talk.mjs", _sends(HERE / "talk.mjs"))
         app.router.add_get("/script", self._script)
         app.router.add_post("/told", self._tell)

@@ -255,7 +255,7 @@ def test_command_line_comes_before_environment_before_file_before_default(
 def test_every_server_setting_has_an_environment_variable(files: Files, tmp_path: Path) -> None:
     pem = tmp_path / "x.pem"
     pem.write_text("")
-    samples = {"Number": "1024", "Flag": "yes", "File": str(pem), "Text": "localhost"}
+    samples = {"Number": "1024", "NumberOrZero": "1024", "Flag": "yes", "File": str(pem), "Text": "localhost"}
     special = {"ping_interval": "1", "max_json_depth": "9", "log_format": "json", "log_level": "debug"}
     special |= {"workers": "2", "redis_url": "redis://h", "redis_prefix": "p"}
     special |= {"metrics": "no", "metrics_token": f"sha256:{DIGEST}", "cache_file_bytes": "1048576"}
@@ -551,3 +551,22 @@ def test_a_description_tells_an_address_that_others_can_reach(files: Files) -> N
     first, *_, last = describe(files.load("", host="::", port=0, allow_open=True))
     assert first == "listens on ws://[::]:(any free port) (other machines too)"
     assert last.startswith("note: the file defines no gateway")
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (
+            'base_url = "https://a.example"\nrealtime_base_url = "ftp://b"',
+            "realtime_base_url must begin with ws:// or wss://",
+        ),
+        ('base_url = "ftp://a"\nrealtime_base_url = "wss://b"', "base_url must begin with http:// or https://"),
+    ],
+)
+def test_a_base_that_is_none_is_told_with_its_own_key_and_line(files: Files, table: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        files.load(f"[providers.custom-x]\n{table}")
+    [found] = refused.value.problems
+    key = problem.partition(" ")[0]
+    assert (found.key, found.message) == (f"providers.custom-x.{key}", problem)
+    assert found.line == (3 if key.startswith("realtime") else 2)

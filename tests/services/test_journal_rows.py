@@ -7,9 +7,10 @@ import orjson
 import pytest
 
 from bridge.config.keys import AwsKey, GoogleAccount, StoredKey
-from bridge.relay.entry import Bodies, Cost, Sent
+from bridge.relay.entry import Bodies, Conversation, Cost, Sent
 from bridge.services.journal_rows import MAX_CHARS, row_of, storable, weight
 from bridge.settings.step import StepSettings
+from bridge.wire.usage import Usage
 from tests.services.entries import entry
 
 KEY = "wunderbar-7391-geheim"
@@ -36,6 +37,8 @@ def test_every_field_of_an_event_has_its_column() -> None:
             bodies=Bodies(b'{"q":1}', b'{"a":2}'),
             request_bytes=7,
             answer_bytes=900,
+            usage=Usage(12, 4, 2, 16, None, 8, 3),
+            realtime=Conversation(4, 5, 7, 900, "client", 1000),
         )
     )
     assert made._asdict() == {
@@ -79,6 +82,12 @@ def test_every_field_of_an_event_has_its_column() -> None:
         "response_head_complete": False,
         "request_head": '{"q":1}',
         "response_head": '{"a":2}',
+        "tokens_in_audio": 8,
+        "tokens_out_audio": 3,
+        "messages_from_client": 4,
+        "messages_from_provider": 5,
+        "closed_by": "client",
+        "close_code": 1000,
     }
 
 

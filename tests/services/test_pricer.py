@@ -97,12 +97,18 @@ BASES = {
     "x-ai": "https://api.x.ai/v1",
     "openrouter": "https://openrouter.ai/api/v1",
 }
-USAGES = (Usage(1000, 100), Usage(300_000, 5000, 200_000), Usage(90_000, 0, 10_000, None, 70_000))
+USAGES = (
+    Usage(1000, 100),
+    Usage(300_000, 5000, 200_000),
+    Usage(90_000, 0, 10_000, None, 70_000),
+    Usage(9000, 800, input_audio_tokens=6000, output_audio_tokens=700),
+    Usage(9000, 800, 7000, None, None, 6000, 800, 5000),
+)
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_every_price_is_what_the_lists_own_arithmetic_makes_of_it(name: str) -> None:
-    """Of every model that has a price for text, with and without caches and tiers."""
+    """Of every model that has a price for text, with and without caches, tiers and sound."""
     provider = next(each for each in get_snapshot().providers if each.id == name)
     compared = 0
     for model in provider.models:
@@ -115,6 +121,9 @@ def test_every_price_is_what_the_lists_own_arithmetic_makes_of_it(name: str) -> 
                     output_tokens=usage.output_tokens,
                     cache_read_tokens=usage.cached_tokens,
                     cache_write_tokens=usage.cache_write_tokens,
+                    input_audio_tokens=usage.input_audio_tokens,
+                    output_audio_tokens=usage.output_audio_tokens,
+                    cache_audio_read_tokens=usage.cached_audio_tokens,
                 )
                 theirs = calc_price(counted, model.id, provider_api_url=BASES[name]).total_price
                 assert usd == pytest.approx(float(theirs)), model.id

@@ -10,11 +10,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import asdict
 from opentelemetry.sdk.resources import Resource
 
 from bridge.config import ConfigError
 from bridge.config.otel import OtelExporter
 from bridge.policy.trace_context import TraceContext
+from bridge.relay.entry import Conversation
 from bridge.services import spans, traces
 from bridge.services.collector import Collector, EndedEvent
 from bridge.services.exporting import Exporting
@@ -54,6 +56,14 @@ async def traced(
             await client.socket.send_str(json.dumps({"type": "universal.create", "request": request, "eventId": "a"}))
             await client.until_last("a")
         return receiver
+
+
+def test_a_realtime_sessions_span_tells_what_passed_and_how_it_ended() -> None:
+    talk = Conversation(1, 2, 30, 40, "provider", 1011)
+    [span, _] = spans.spans_of(entry(transport="realtime", realtime=talk), TraceContext(1, None, True))
+    assert span.attributes is not None
+    told = {name: value for name, value in span.attributes.items() if name.startswith("bridge.realtime.")}
+    assert told == {f"bridge.realtime.{name}": value for name, value in asdict(talk).items()}
 
 
 @pytest.mark.parametrize("content_type", ["json", "protobuf"])

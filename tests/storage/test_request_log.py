@@ -12,7 +12,7 @@ import pytest
 
 from bridge.storage.request_file import LogUnusable
 from bridge.storage.request_log import DELETED_AT_ONCE, Bound, RequestLog
-from bridge.storage.request_schema import MIGRATIONS, VERSION, Row
+from bridge.storage.request_schema import APPLICATION_ID, MIGRATIONS, VERSION, Row
 from tests.commands import environment
 from tests.storage.rows import row
 
@@ -99,6 +99,15 @@ def test_a_file_that_was_moved_away_is_missed(log: RequestLog, path: Path) -> No
     assert log.is_gone()
     with closing(RequestLog(path)):
         assert log.is_gone()
+
+
+def test_a_file_of_the_first_version_gets_its_new_columns(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as first:
+        first.executescript(MIGRATIONS[0])
+        first.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
+    with closing(RequestLog(path)) as log:
+        log.append([row(closed_by="client", close_code=1000)], {})
+    assert asked(path, "SELECT id, closed_by, close_code FROM requests") == [(row().id, "client", 1000)]
 
 
 def test_an_earlier_schema_is_brought_up_to_date_with_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from bridge.upstream.tape_file import End, Head, write_tape
 from bridge.upstream.tape_folder import TapeFolder
 from tests.upstream.taping import tape
 
+REALTIME = Path(__file__).parents[2] / "fixtures" / "realtime"
 IMPORTS = Path(__file__).parents[2] / "fixtures" / "imports"
 
 
@@ -148,3 +149,51 @@ def test_import_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     result = run("import", tmp_path / "none.yaml", "--to", tmp_path / "tapes")
     assert result.exit_code == 1
     assert f"{tmp_path}/none.yaml: No such file or directory" in result.stderr
+
+
+# Tapes of realtime sessions.
+
+
+def test_list_has_a_line_for_each_session() -> None:
+    result = run("list", REALTIME)
+    rows = [line.split(maxsplit=6) for line in result.stdout.splitlines()[1:]]
+    assert result.exit_code == 0
+    assert [(Path(row[0]).relative_to(REALTIME).as_posix(), row[1], *row[3:]) for row in rows] == [
+        ("cartesia/tts.jsonl", "WEBSOCKET", "101", "5", "290", "closed by the client with 1000"),
+        ("deepgram/listen.jsonl", "WEBSOCKET", "101", "10", "705", "closed by the provider with 1000"),
+        ("elevenlabs/agent.jsonl", "WEBSOCKET", "101", "11", "2300", "closed by the client with 1000"),
+        ("google-ai-studio/live-turn.jsonl", "WEBSOCKET", "101", "7", "760", "closed by the client with 1000"),
+        ("openai/refused-401.jsonl", "WEBSOCKET", "401", "0", "95", "refused"),
+        ("openai/text-turn.jsonl", "WEBSOCKET", "101", "20", "812", "closed by the client with 1000"),
+    ]
+
+
+def test_show_tells_who_said_what_in_a_session() -> None:
+    lines = run("show", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout.splitlines()
+    assert lines[0].startswith("WEBSOCKET wss://generativelanguage.googleapis.com/ws/google.ai.")
+    assert lines[1:3] == ["  x-goog-api-key: [redacted]", "     160 ms  101"]
+    assert lines[4] == r'     301 ms  provider  binary  "{\"setupComplete\":{}}"'
+    assert lines[-1] == "     760 ms  closed by the client with 1000"
+    listen = run("show", REALTIME / "deepgram" / "listen.jsonl").stdout.splitlines()
+    assert listen[4] == "     131 ms  client    binary  320 bytes"
+    refused = run("show", REALTIME / "openai" / "refused-401.jsonl").stdout.splitlines()
+    assert refused[2] == "      95 ms  401"
+    assert refused[-2].startswith(r'  "{\"error\":{\"message\":')
+    assert refused[-1] == "      95 ms  refused"
+
+
+def test_show_writes_what_the_provider_said_when_asked() -> None:
+    said = run("show", "--body", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout_bytes
+    assert said.startswith(b'{"setupComplete":{}}{"serverContent":')
+    assert b"client" not in said
+
+
+def test_check_finds_what_is_wrong_with_a_session(tmp_path: Path) -> None:
+    assert run("check", REALTIME).output == "6 tapes, 0 faults\n"
+    text = (REALTIME / "cartesia" / "tts.jsonl").read_text()
+    (tmp_path / "key.jsonl").write_text(text.replace("Hello, bridge.", "sk-0123456789abcdefghij"))
+    (tmp_path / "cut.jsonl").write_text(text.rpartition("\n{")[0] + "\n")
+    result = run("check", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "2 tapes, 2 faults\n")
+    assert "key.jsonl: holds a credential in a body" in result.stderr
+    assert "cut.jsonl: line 7: The recording was cut" in result.stderr

@@ -52,6 +52,10 @@ class Line:
     def stop_reading(self) -> None:
         self._writer.transport.pause_reading()
 
+    async def exactly(self, size: int) -> bytes:
+        """The next so many bytes. Raises IncompleteReadError when the other side has closed."""
+        return await self._reader.readexactly(size)
+
     async def take(self, size: int) -> None:
         """Read so many bytes, and drop them."""
         await self._reader.readexactly(size)

@@ -1,0 +1,125 @@
+"""What the house asks of a realtime session and writes down of it: the gate, the stored key, the log, the observers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import orjson
+
+from bridge.errors import BridgeError
+from bridge.relay.closing import entry_of
+from bridge.relay.entry import Conversation as Told
+from bridge.relay.entry import Cost
+from bridge.relay.event_relay import new_id
+from bridge.relay.plan import Ground, PlannedStep
+from bridge.relay.record import Heading, Record
+from bridge.relay.services import Admission, Services
+from bridge.settings.step import StepSettings
+from bridge.upstream.http import Call
+from bridge.wire.messages import Create
+from bridge.wire.realtime_usage import Turn, added, model_asked_for, turn_in
+from bridge.wire.usage import Usage
+
+log = logging.getLogger("bridge.event")
+
+UPGRADED = 101
+
+
+class Ledger:
+    """One session's. `close` exactly once, whatever has happened before."""
+
+    def __init__(self, ground: Ground, services: Services, event_id: str | None, warnings: list[str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ground = ground
+        self._services = services
+        now_ns = time.time_ns()
+        log_id = new_id(now_ns)
+        self._event_id = orjson.dumps(event_id or log_id)
+        self._record = Record(log_id, ground.gateway, self._loop.time(), warnings, created_at_ns=now_ns)
+        self._planned: PlannedStep | None = None
+        self._admission: Admission | None = None
+        self._leave: Callable[[], None] | None = None
+        self._is_first = True
+        self._byok_alias: str | None = None
+
+    async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
+        """Ask the gate, and wait for a turn at the provider. Raises what `Gate.admit` and `Admission.enter` do."""
+        self._planned, self._record.model = planned, planned.model
+        if self._services.gate is not None:
+            self._admission = await self._services.gate.admit(self._ground, settings)
+        if self._admission is not None:
+            self._leave = await self._admission.enter(planned)
+
+    async def authorised(self, call: Call) -> Call:
+        """With the gateway's stored key, where the plan says so. Raises KeyUnusable."""
+        assert self._planned is not None
+        self._record.called_at = self._loop.time()
+        if self._services.keys is None or self._planned.key is None:
+            return call
+        self._byok_alias = self._planned.key.alias or None
+        return await self._services.keys.authorised(call, self._planned)
+
+    def said(self, data: bytes) -> None:
+        """A message of the client's."""
+        if self._is_first:
+            self._is_first = False
+            if self._record.model is None:
+                self._name(model_asked_for(data))
+
+    def heard(self, data: bytes) -> None:
+        """A message of the provider's."""
+        if self._record.answered_at is None:
+            self._record.answered_at = self._loop.time()
+        if (turn := turn_in(data)) is not None:
+            self._count(turn)
+
+    def close(self, error: BridgeError | None, told: Told | None) -> None:
+        """The session is over: gives back what the gate gave, and tells those who watch. Cannot block."""
+        record, planned, now = self._record, self._planned, self._loop.time()
+        slug = planned.provider.slug if planned else None
+        status = UPGRADED if told else error.status if error else 0
+        if planned is not None and planned.step.settings.custom_cost is not None:
+            record.cost = self._price(planned, record.usage)
+        if planned is not None and record.called_at is not None:
+            record.tried(0, planned.provider.slug, status, error, record.called_at, now)
+        record.closing(Heading(0, slug, status, "", byok_alias=self._byok_alias), now, error)
+        if self._leave is not None:
+            self._leave()
+        if self._admission is not None:
+            self._admission.leave(planned, record.cost)
+        shown = msgspec.structs.asdict(told) if told else {}
+        log.info("realtime session", extra={"fields": record.log_fields(self._event_id) | shown})
+        self._tell(told)
+
+    def _name(self, model: str | None) -> None:
+        assert self._planned is not None
+        self._planned, self._record.model = replace(self._planned, model=model), model
+
+    def _count(self, turn: Turn) -> None:
+        """Turn by turn, for what a token costs may depend on how many the turn has, and on its model."""
+        record, planned = self._record, self._planned
+        assert planned is not None
+        record.usage = added(record.usage, turn.usage)
+        priced = planned if turn.model is None else replace(planned, model=turn.model)
+        if (cost := self._price(priced, turn.usage)) is not None:
+            record.cost = cost if record.cost is None else record.cost.plus(cost)
+
+    def _price(self, planned: PlannedStep, usage: Usage | None) -> Cost | None:
+        pricer = self._services.pricer
+        return None if pricer is None else pricer.cost(planned, usage, None)
+
+    def _tell(self, told: Told | None) -> None:
+        if not self._services.observers:
+            return
+        steps = [self._planned] if self._planned else []
+        create = Create(None, [planned.step for planned in steps], self._record.warnings)
+        entry = entry_of(self._record, self._ground, self._event_id, create, steps)
+        if told is not None:
+            entry = msgspec.structs.replace(
+                entry, realtime=told, request_bytes=told.bytes_from_client, answer_bytes=told.bytes_from_provider
+            )
+        for observer in self._services.observers:
+            observer.ended(entry)

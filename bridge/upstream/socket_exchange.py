@@ -1,0 +1,67 @@
+"""A realtime session as it was, secrets and all; and the lines of its tape, which hold none. Pure."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from bridge.upstream.exchange import (
+    Answered,
+    Sent,
+    masked_headers,
+    request_of,
+    secrets_of,
+    secrets_of_header,
+    unescaped,
+)
+from bridge.upstream.socket_tape import Handshake, Message, Opcode, Side, SocketEnd, SocketEnding
+from bridge.upstream.tape_lines import text_of
+from bridge.upstream.tape_redaction import Known, masked, secret_fields
+
+NO_GOODBYE: Final = 1006
+"""RFC 6455, section 7.1.5."""
+MOST_SECRETS: Final = 256
+"""That one session makes known by their names."""
+
+
+class Censor:
+    """Puts fillers in the place of one session's secrets, line by line.
+
+    Known are those that the handshake shows by their names, and those that the client's messages do.
+    """
+
+    def __init__(self, sent: Sent) -> None:
+        self._secrets = set(secrets_of(sent, None))
+        self._known = Known(self._secrets)
+        self.request = request_of(sent, self._known)
+
+    def handshake(self, answered: Answered, body: bytes = b"") -> Handshake:
+        """`body` is a refusal's."""
+        self._learn(found for name, value in answered.headers for found in secrets_of_header(name.lower(), value))
+        status, headers, ms = answered
+        handshake = Handshake(status=status, headers=masked_headers(headers, self._known), ms=ms)
+        shown = masked(body, self._known)
+        if (text := text_of(shown)) is None:
+            handshake.base64 = shown
+        elif text:
+            handshake.text = text
+        return handshake
+
+    def message(self, ms: int, sender: Side, opcode: Opcode, data: bytes) -> Message:
+        return Message.of(ms, sender, opcode, self.said(data) if sender == "client" else masked(data, self._known))
+
+    def said(self, data: bytes) -> bytes:
+        """A message of the client's, as a tape has it."""
+        text = data.decode("latin-1")
+        self._learn(unescaped(text[start:end]) for start, end in secret_fields(text))
+        return masked(data, self._known)
+
+    def ending(self, ms: int, by: Side, code: int, reason: str) -> SocketEnding:
+        if code == NO_GOODBYE:
+            return SocketEnding(end=SocketEnd.LOST, by=by, ms=ms)
+        shown = masked(reason.encode(errors="replace"), self._known).decode(errors="replace")
+        return SocketEnding(end=SocketEnd.CLOSED, by=by, code=code, reason=shown, ms=ms)
+
+    def _learn(self, secrets: Iterable[str]) -> None:
+        new = [secret for secret in secrets if secret not in self._secrets]
+        if new and len(self._secrets) < MOST_SECRETS:
+            self._secrets.update(new)
+            self._known = Known(self._secrets)
