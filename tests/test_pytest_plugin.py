@@ -305,10 +305,6 @@ def test_a_request_is_kept_without_its_secrets(request_: object, kept: object) -
     assert without_secrets(request_) == kept
 
 
-def test_the_example_is_the_readmes():
-    assert f"```python\n{EXAMPLE}```\n" in (ROOT / "README.md").read_text()
-
-
 # Realtime sessions.
 
 REALTIME = ROOT / "fixtures" / "realtime"
@@ -367,3 +363,8 @@ def test_a_session_that_strays_fails_its_test_with_the_difference(realtime_suite
     content = realtime_suite.runpytest_subprocess(*OTHERS, "test_content.py")
     content.assert_outcomes(passed=1, errors=1)
     assert STRAYED in content.stdout.str()
+
+
+@pytest.mark.parametrize("shown", [f"python\n{EXAMPLE}", f"python\n{TURN}", f"text\n{STRAYED}"])
+def test_the_examples_are_the_readmes(shown):
+    assert f"```{shown}```\n" in (ROOT / "README.md").read_text()
