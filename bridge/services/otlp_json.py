@@ -1,7 +1,7 @@
 """Exports spans in OTLP's JSON form, for which the SDK has no exporter (opentelemetry.io/docs/specs/otlp, "JSON").
 
 The form is protobuf's JSON mapping, but for ids, which are hexadecimal, and enums, which are numbers. It is written
-piece by piece: a dictionary for each attribute takes twice as long. Needs the extra `otel`.
+piece by piece: with a dictionary for each attribute it takes a quarter longer. Needs the extra `otel`.
 """
 
 import threading
