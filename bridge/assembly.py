@@ -75,7 +75,8 @@ async def _shared_store(config: Config, stack: AsyncExitStack) -> "SharedStore |
     except ImportError:
         raise _unusable("redis_url", "needs the extra redis: pip install 'universal-bridge[redis]'") from None
     try:
-        return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix))
+        patience_s = config.server.redis_timeout / 1000
+        return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix, patience_s))
     except ValueError:
         raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
 

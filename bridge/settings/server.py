@@ -42,6 +42,7 @@ class ServerSettings:
     workers: int = 1
     redis_url: RedisUrl | None = None
     redis_prefix: str = "bridge"
+    redis_timeout: int = 250
     cache_bytes: int = 268_435_456
     cache_path: Path | None = None
     cache_file_bytes: int = 1_073_741_824
@@ -125,6 +126,7 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         Pattern(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 of A-Z a-z 0-9 _ . -"),
         "What each key in Redis begins with: bridges that share it, share all.",
     ),
+    _Row("redis_timeout", 250, _MS, "How long a command of Redis may take before each process goes on alone."),
     _Row(
         "cache_bytes",
         268_435_456,

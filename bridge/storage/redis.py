@@ -27,7 +27,7 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.redis")
 
 COMMAND_S: Final = 0.25
-"""How long one command may take, with the connection that may have to be made for it."""
+"""How long one command may take where nobody says otherwise, with the connection that may have to be made for it."""
 CONNECTIONS: Final = 64
 """At most so many at once; more commands wait for one, within their time."""
 CHECK_S: Final = 5.0
@@ -48,8 +48,9 @@ class RedisDown(Exception):
 class SharedStore:
     """Redis, as the rest of the bridge uses it. `opened` makes one."""
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str, prefix: str, command_s: float = COMMAND_S) -> None:
         """Raises ValueError for a URL that is none; its message may hold parts of it."""
+        self._command_s = command_s
         self._prefix = f"{prefix}:{SCHEMA}:"
         self._redis = _client(url)
         self._tasks = Tasks()
@@ -69,13 +70,13 @@ class SharedStore:
         """A key of ours."""
         return self._prefix + ":".join(parts)
 
-    async def call(self, make: Callable[["Redis"], Awaitable[T]], within_s: float = COMMAND_S) -> T:
+    async def call(self, make: Callable[["Redis"], Awaitable[T]]) -> T:
         """What `make` awaits, which is a command, a pipeline or a script, and nothing else. Raises RedisDown."""
         if not self.is_up:
             self.failed_calls += 1
             raise RedisDown("Redis is down")
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self._command_s):
                 return await make(self._redis)
         except (RedisError, OSError) as error:
             self.failed_calls += 1
@@ -152,7 +153,7 @@ class SharedStore:
         """
         for _ in range(2):
             try:
-                async with asyncio.timeout(COMMAND_S):
+                async with asyncio.timeout(self._command_s):
                     await self._redis.set(self.key("alive"), b"", px=1000)
                 return None
             except TimeoutError as error:
@@ -188,9 +189,9 @@ class SharedStore:
 
 
 @asynccontextmanager
-async def opened(url: str, prefix: str) -> AsyncIterator[SharedStore]:
+async def opened(url: str, prefix: str, command_s: float = COMMAND_S) -> AsyncIterator[SharedStore]:
     """A store with its connections and its watch. Raises ValueError as `SharedStore` does."""
-    store = SharedStore(url, prefix)
+    store = SharedStore(url, prefix, command_s)
     await store.open()
     try:
         yield store
@@ -214,5 +215,5 @@ def _client(url: str) -> Redis:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {COMMAND_S:g} s"
+        return "no answer in time"
     return str(error) or type(error).__name__
