@@ -1,6 +1,6 @@
 """Official SDKs hold their realtime talks over a bridge, with nothing changed but their host and their key.
 
-Over TLS, for some speak nothing else, with the tests' certificate as their authority. The provider is
+Over TLS where they speak nothing else, with the tests' certificate as their authority. The provider is
 @copilotkit/aimock, which somebody else wrote, where it has such sockets; else a script in the provider's own words, as
 it was recorded or documents them.
 """
@@ -171,6 +171,8 @@ class Talk:
     heard: object
     closes: bool = False
     """The provider says goodbye."""
+    tls: bool = False
+    """The SDK speaks nothing else."""
 
     @property
     def name(self) -> str:
@@ -187,6 +189,7 @@ TALKS = [
         "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent",
         ("x-goog-api-key", "the-key"),
         "Hello there.",
+        tls=True,
     ),
     Talk(
         cartesia_tts,
@@ -195,6 +198,7 @@ TALKS = [
         "/tts/websocket",
         ("authorization", "Bearer the-key"),
         ["chunk", "done"],
+        tls=True,
     ),
     Talk(deepgram_listen, "deepgram-sdk", "deepgram", "/v1/listen?model=nova-3", TOKEN, ["hello", "Metadata"]),
     Talk(deepgram_speak, "deepgram-sdk", "deepgram", "/v1/speak?model=aura-2-thalia-en", TOKEN, [True, "Flushed"]),
@@ -207,6 +211,7 @@ TALKS = [
         ("xi-api-key", "the-key"),
         True,
         closes=True,
+        tls=True,
     ),
     Talk(elevenlabs_agent, "elevenlabs", "elevenlabs", CONVAI, ("host", ""), ["Hello there."]),
     Talk(
@@ -216,6 +221,7 @@ TALKS = [
         "/fal-ai/fast-lcm-diffusion/realtime",
         ("authorization", "Key id:secret"),
         {"images": []},
+        tls=True,
     ),
 ]
 
@@ -238,15 +244,10 @@ class Provider:
 
 
 @asynccontextmanager
-async def bridged(folder: Path, slug: str, base: str) -> AsyncIterator[Server]:
-    text = f"""
-        [server]
-        host = "localhost"
-        tls_cert = "{TLS / "localhost.pem"}"
-        tls_key = "{TLS / "localhost-key.pem"}"
-        [providers.{slug}]
-        base_url = "{base}"
-    """
+async def bridged(folder: Path, slug: str, base: str, *, tls: bool) -> AsyncIterator[Server]:
+    certificate = {"tls_cert": TLS / "localhost.pem", "tls_key": TLS / "localhost-key.pem"} if tls else {}
+    server_table = "".join(f'{key} = "{path}"\n' for key, path in certificate.items())
+    text = f'[server]\n{server_table}[providers.{slug}]\nbase_url = "{base}"\n'
     async with running(config_of(text, folder)) as server:
         yield server
 
@@ -254,12 +255,31 @@ async def bridged(folder: Path, slug: str, base: str) -> AsyncIterator[Server]:
 PYTHON = (sys.executable, str(HERE / "sdk_talks.py"))
 NODE = ("node", str(HERE / "sdk_talks.cjs"))
 
+UP_TO_TLS_1_2 = """\
+openssl_conf = conf
+[conf]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+MaxProtocol = TLSv1.2
+"""
+"""For OpenSSL. The blocking client of websockets writes in one thread while it reads in another, which OpenSSL does not
+allow: in TLS 1.3, where a server speaks unasked behind the handshake, requests are lost now and then, whoever serves.
+"""
 
-async def held(server: Server, name: str, command: tuple[str, ...] = PYTHON) -> object:
+
+async def held(server: Server, folder: Path, name: str, command: tuple[str, ...] = PYTHON) -> object:
     """What the SDK heard."""
-    gateway = f"https://localhost:{server.url.rpartition(':')[2]}/v1/account/gateway"
-    authority = str(TLS / "localhost.pem")
-    environ = {**os.environ, "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority}
+    gateway = f"{server.url.replace('ws', 'http', 1)}/v1/account/gateway"
+    authority, limits = str(TLS / "localhost.pem"), folder / "openssl.cnf"
+    limits.write_text(UP_TO_TLS_1_2)
+    environ = {
+        **os.environ,
+        "SSL_CERT_FILE": authority,
+        "NODE_EXTRA_CA_CERTS": authority,
+        "OPENSSL_CONF": str(limits),
+    }
     process = await asyncio.create_subprocess_exec(*command, name, gateway, env=environ, stdout=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(60):
@@ -281,8 +301,8 @@ async def test_an_sdk_talks_with_its_provider(tmp_path: Path, talk: Talk) -> Non
     app.router.add_get("/{path:.*}", provider.handle)
     async with TestServer(app) as served:
         base = str(served.make_url("")).rstrip("/")
-        async with bridged(tmp_path, talk.slug, base) as server:
-            assert await held(server, talk.name) == talk.heard
+        async with bridged(tmp_path, talk.slug, base, tls=talk.tls) as server:
+            assert await held(server, tmp_path, talk.name) == talk.heard
     [(target, headers)] = provider.seen
     assert target.startswith(talk.target)
     name, value = talk.header
@@ -303,5 +323,5 @@ async def test_an_sdk_talks_with_a_provider_that_somebody_else_wrote(
     tmp_path: Path, name: str, slug: str, base: str, command: tuple[str, ...]
 ) -> None:
     with serving() as url:
-        async with bridged(tmp_path, slug, url + base) as server:
-            assert await held(server, name, command) == HELLO
+        async with bridged(tmp_path, slug, url + base, tls=True) as server:
+            assert await held(server, tmp_path, name, command) == HELLO
