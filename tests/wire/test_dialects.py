@@ -634,7 +634,7 @@ STREAMS = [
     ("anthropic__sdkfixture-maxtokens", "anthropic", Usage(450, 124, 0, 574)),
     ("anthropic__sdkfixture-tool__", "anthropic", Usage(377, 65, 0, 442)),
     ("anthropic__sdkfixture-toolrefusal", "anthropic", Usage(28, 106, 0, 134)),
-    ("anthropic__text", "anthropic", Usage(1169, 201, 0, 1370)),
+    ("anthropic__text", "anthropic", Usage(1169, 201, 0, 1370, cache_write_tokens=1165)),
     ("anthropic__thinking", "anthropic", Usage(42, 419, 0, 461)),
     ("anthropic__tools", "anthropic", Usage(567, 57, 0, 624)),
     ("azure-openai__chat-filter", "openai-chat", None),
