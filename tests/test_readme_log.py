@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.relay.event_relay import new_id
 from bridge.services.journal import BATCH_ROWS, LINGER_S, MAX_BYTES, MAX_ROWS
 from bridge.storage.request_log import RequestLog
 from bridge.storage.request_schema import Row
@@ -17,8 +18,10 @@ from tests.storage.rows import row
 
 _, SECTION = (ROOT / "README.md").read_text().split("\n## The request log, and what events cost\n")
 SECTION = SECTION.partition("\n## ")[0]
-ROW_ID = "01a1f922-c87e-7410-a065-b234aaf9e09e"
-COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", SECTION, re.MULTILINE)
+SHOWN_ID = "01a1f922-c87e-7410-a065-b234aaf9e09e"
+ROW_ID = new_id()
+"""In its place: an id tells when its event began, and `--since` asks for what is new."""
+COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", SECTION.replace(SHOWN_ID, ROW_ID), re.MULTILINE)
 
 
 @pytest.fixture

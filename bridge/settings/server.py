@@ -49,7 +49,7 @@ class ServerSettings:
     metrics: bool = True
     metrics_token: TokenReference | None = None
     log_path: Path | None = None
-    log_payload_bytes: int = 65_536
+    log_payload_bytes: int = 16_384
     log_days: int = 30
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -145,7 +145,7 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
     _Row("log_path", None, File(), "The file (SQLite) of the request log, one row per event. Not set: no such log."),
     _Row(
         "log_payload_bytes",
-        65_536,
+        16_384,
         Number(0, 10_000_000, "bytes"),
         "How much of a request's body, and of an answer's, a row of the request log holds. 0: nothing.",
     ),
