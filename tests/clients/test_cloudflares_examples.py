@@ -120,7 +120,7 @@ Heard = tuple[str | bytes, str]
 
 def by_websockets(url: str, example: Example) -> Heard:
     protocols = example.protocols or None
-    with connect(url, additional_headers=example.headers, subprotocols=protocols) as socket:  # type: ignore[arg-type]
+    with connect(url, additional_headers=example.headers, subprotocols=protocols) as socket:  # type: ignore[arg-type]  # strings
         socket.send(example.message)
         return socket.recv(), socket.subprotocol or ""
 
