@@ -1,5 +1,9 @@
-"""One event, frame by frame: what everything else a client offers is made of."""
+"""One event, frame by frame: the base of everything else that a client offers."""
 
+import asyncio
+import os
+import weakref
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +37,7 @@ class Event:
         name is in flight."""
         if self._connection is not None or self._inbox.is_left:
             raise RuntimeError("an event is opened once")
+        self._loop = asyncio.get_running_loop()
         self._connection = await self._line.place(self._inbox)
         try:
             await self._connection.begin(self._inbox, self._message)
@@ -40,6 +45,8 @@ class Event:
             self.close()
             raise
         self._message = b""
+        forgotten = weakref.finalize(self, _forgotten, os.getpid(), self._loop, self._connection, self._inbox)
+        forgotten.atexit = False
         return self
 
     def close(self) -> None:
@@ -74,3 +81,18 @@ class Event:
         if frame is None:
             raise StopAsyncIteration
         return frame
+
+
+def _forgotten(pid: int, loop: asyncio.AbstractEventLoop, connection: Connection, inbox: Inbox) -> None:
+    """Cancels an event that was neither closed nor read to its end. Runs in the thread that collects garbage.
+
+    In the child of a fork it does nothing: the event belongs to the parent.
+    """
+    if not (inbox.is_over or inbox.is_left) and os.getpid() == pid:
+        with suppress(RuntimeError):  # the loop is closed, and the connection with it
+            loop.call_soon_threadsafe(_leave, connection, inbox)
+
+
+def _leave(connection: Connection, inbox: Inbox) -> None:
+    inbox.leave()
+    connection.cancel(inbox)

@@ -18,6 +18,8 @@ from bridge.transports.routes import Routes
 _ONE_ATTEMPT: Final[Config] = {"maxAttempts": 1}
 """Whoever calls retries; the bridge would multiply that."""
 
+_CLOSED: Final = "the answer was closed before its end"
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -41,6 +43,8 @@ class Answer:
         self._read_s = read_s
         self._rest = rest
         self._fault: Exception | None = None
+        self._is_read = False
+        """The end of the body has been read."""
 
     async def read(self) -> bytes:
         """The next run of the body; b"" after the last. Raises CallFailed and TooLate.
@@ -54,22 +58,24 @@ class Answer:
             return body
         try:
             return await self._run(self._rest)
-        except Exception as error:
-            self._fault = error
+        except BaseException as error:
+            self._fault = error if isinstance(error, Exception) else None
+            self.close()
             raise
-        finally:
-            if self._fault is not None:
-                self.close()
 
     def close(self) -> None:
+        """Cancels the event unless it is over. What was not read yet cannot be read any more."""
         if isinstance(self._rest, Exchange):
             self._rest.close()
+            if self._fault is None and not self._is_read:
+                self._fault = ConnectionLost(_CLOSED)
 
     async def _run(self, exchange: Exchange) -> bytes:
         async with _within(self._read_s, "ReadTimeout"):
             async for run in exchange:
                 if run:
                     return run
+        self._is_read = True
         return b""
 
 

@@ -58,9 +58,12 @@ class AsyncBody:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with faults_of(self.library):
-            while run := await self._answer.read():
-                yield run
+        try:
+            with faults_of(self.library):
+                while run := await self._answer.read():
+                    yield run
+        finally:  # also for a `break`, a cancellation, an exception: the provider must not go on
+            self._answer.close()
 
     async def aclose(self) -> None:
         self._answer.close()
@@ -92,9 +95,12 @@ class SyncBody:
         self._portal = portal
 
     def __iter__(self) -> Iterator[bytes]:
-        with faults_of(self.library):
-            while run := self._portal.call(self._answer.read()):
-                yield run
+        try:
+            with faults_of(self.library):
+                while run := self._portal.call(self._answer.read()):
+                    yield run
+        finally:  # also for a `break` or an exception: the provider must not go on
+            self.close()
 
     def close(self) -> None:
         self._portal.tell(self._answer.close)

@@ -1,6 +1,7 @@
 """The client against a real bridge over tapes, and against bridges that misbehave."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from aiohttp import WSMsgType, web
 from bridge.client import Bridge, ConnectionLost, Event, Frame, connect
 from bridge.upstream.tape import Chunk, End, Ending, Head, Request, Tape, TapeTransport, write_tape
 from tests.client.stage import crash, door, heard
-from tests.clock import turns
+from tests.clock import turns, until
 from tests.harness import config_of, running
 
 SSE = {"content-type": "text/event-stream"}
@@ -100,6 +101,18 @@ async def test_leaving_early_cancels_and_the_socket_goes_on(tmp_path):
             assert texts(await taken(event)) == "Hello"
         await turns()
         assert tapes.playing == 0
+
+
+async def test_an_event_that_is_forgotten_is_cancelled(tmp_path):
+    """The caller drops the last reference, and closes nothing."""
+    record(tmp_path, "endless", item("on and on"), end=End.STALL)
+    async with bridge_over(tmp_path) as (bridge, tapes):
+        event = await bridge.create(ask("endless")).open()
+        assert (await event.take()) is not None
+        assert tapes.playing == 1
+        del event
+        gc.collect()
+        await until(lambda: tapes.playing == 0)
 
 
 async def test_a_cancelled_event_still_gives_its_last_frame(tmp_path):

@@ -8,7 +8,7 @@ import hashlib
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import pytest
 
 import bridge.transports
 from bridge.transports.httpx import AsyncBridgeTransport, BridgeTransport
-from tests.clock import until
-from tests.transports.ways import GATEWAY, Client, House, Way, built, every_way, free_port, house, losing, playing
+from tests.clock import turns, until
+from tests.transports.ways import GATEWAY, Client, House, Way, built, each, every_way, free_port, house, losing, playing
 from tests.upstream.provider import Line, Provider
 
 HIDDEN = {"content-length", "content-encoding", "transfer-encoding", "connection"}
@@ -194,6 +194,85 @@ async def test_to_close_an_answer_early_ends_the_providers_work(way: Way, tmp_pa
         assert await way.use(way.transport(at.url, routes=at.routes), leave) == 200
         async with asyncio.timeout(5):
             await gone.wait()
+
+
+async def abandoned(way: Way, tmp_path: Path, abandon: Callable[[Client, Any], Awaitable[None]]) -> None:
+    """The provider of an abandoned stream is left, and the next request on the same socket is answered."""
+    gone, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        if line.number == 0:
+            await line.send(EVENTS, b"data: 1\n\n")
+            await line.gone()
+            gone.set()
+        else:
+            await line.send(sized(b"{}", JSON))
+
+    async with house(script, tmp_path) as at:
+
+        async def leave(client: Client) -> list[int]:
+            await abandon(client, await client.send("GET", at.base))
+            left = asyncio.run_coroutine_threadsafe(asyncio.wait_for(gone.wait(), 5), loop)
+            await asyncio.wrap_future(left)
+            return [(await client.get("GET", at.base)).status_code, len(at.server.guests)]
+
+        assert await way.use(way.transport(at.url, routes=at.routes), leave) == [200, 1]
+
+
+@every_way
+async def test_a_stream_that_is_left_by_break_ends_the_providers_work(way: Way, tmp_path: Path) -> None:
+    async def abandon(client: Client, response: Any) -> None:
+        if way.has_loop:
+            async for _ in response.aiter_raw():
+                break
+        else:
+            for _ in response.iter_raw():
+                break
+
+    await abandoned(way, tmp_path, abandon)
+
+
+@every_way
+async def test_a_response_that_is_forgotten_ends_the_providers_work(way: Way, tmp_path: Path) -> None:
+    """The caller neither reads nor closes it, and drops the last reference."""
+
+    async def abandon(client: Client, response: Any) -> None:
+        del response
+        asyncio.get_running_loop().call_later(0, gc.collect)
+
+    await abandoned(way, tmp_path, abandon)
+
+
+@pytest.mark.parametrize("how", ["cancel", "wait_for"])
+@pytest.mark.parametrize("way", [way for way in every_way.args[1] if way.values[0].has_loop])
+async def test_a_stream_whose_reader_is_cancelled_ends_the_providers_work(way: Way, how: str, tmp_path: Path) -> None:
+    async def abandon(client: Client, response: Any) -> None:
+        runs = response.aiter_raw()
+        assert await anext(runs) == b"data: 1\n\n"
+        reading = asyncio.ensure_future(anext(runs))
+        await turns()
+        if how == "cancel":
+            reading.cancel()
+        with pytest.raises((asyncio.CancelledError, TimeoutError)):
+            await asyncio.wait_for(reading, 0)
+
+    await abandoned(way, tmp_path, abandon)
+
+
+@every_way
+async def test_an_answer_that_was_closed_early_never_looks_whole(way: Way, tmp_path: Path) -> None:
+    """Its last frame may have come by then: what was dropped cannot be read."""
+    async with house(playing([], sized(b"x" * 100, b"Content-Type: audio/mpeg")), tmp_path) as at:
+
+        async def read(client: Client) -> None:
+            response = await client.send("GET", at.base)
+            await client.close(response)
+            with pytest.raises(way.library.RemoteProtocolError, match="closed before its end"):
+                async for _ in each(response.stream._stream):
+                    pass
+
+        await way.use(way.transport(at.url, routes=at.routes), read)
 
 
 @every_way
