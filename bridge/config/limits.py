@@ -16,7 +16,10 @@ Mode = Literal["partition", "filter"]
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many events in so many seconds: of the clock's windows, or the last so many."""
+    """At most `limit` provider calls in `interval_s` seconds: in windows of the clock, or in the last so many seconds.
+
+    An event counts as one call when it begins; each attempt after its first counts as one more.
+    """
 
     limit: int
     interval_s: int

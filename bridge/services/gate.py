@@ -1,7 +1,7 @@
-"""Who may pass, how often, how many at once, and for how much money: the limits of gateways and of their tokens.
+"""Enforces the limits of gateways and of their tokens: calls per window, events at once, US dollars.
 
 Limits are looked up for each event, so what a reload changes counts from the next one on. A token's come before its
-gateway's everywhere: who is over its own limits uses up nothing of what others share.
+gateway's everywhere: a token over its own limits uses up nothing of what others share.
 """
 
 import time
@@ -25,7 +25,7 @@ from bridge.settings.step import StepSettings
 
 class Rates(Protocol):
     async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
-        """None, and the event is counted; or how long until one more may pass."""
+        """Counts a call and returns None; or counts nothing and returns how long until one more may pass."""
 
 
 class Spendings(Protocol):
@@ -57,8 +57,7 @@ class LimitsGate:
         scopes = list(scopes_of(ground.live(), ground.token))
         if not scopes:
             return None
-        for scope in scopes:
-            await self._count(scope)
+        await self.count(scopes)
         turns: list[Callable[[], None]] = []
         try:
             for owner, limits in scopes:
@@ -68,6 +67,11 @@ class LimitsGate:
             give_back(turns)
             raise
         return LimitsAdmission(self, scopes, settings.metadata, turns)
+
+    async def count(self, scopes: Sequence[Scope]) -> None:
+        """Counts one provider call in each window. Raises RateLimited for the first that is full."""
+        for scope in scopes:
+            await self._count(scope)
 
     async def _count(self, scope: Scope) -> None:
         rate, owner = scope.limits.rate, scope.owner
@@ -104,19 +108,17 @@ class LimitsAdmission:
         self._turns = turns
         self._postings: dict[str, Posting] = {}
         """By the key of the purse."""
+        self._has_counted_call = True
+        """The windows hold a call that was not made yet; the first one was counted when the event was admitted."""
 
     async def enter(self, planned: PlannedStep) -> Callable[[], None]:
-        turns: list[Callable[[], None]] = []
-        slug = planned.provider.slug
-        try:
-            for owner, limits in self._scopes:
-                if most := limits.max_concurrent_by_provider.get(slug):
-                    whose = f"{slug}, as {owner} may call it"
-                    turns.append(await self._gate.lines.turn((owner, slug), most, limits.max_wait_ms, whose))
-            await self._reserve(planned)
-        except BaseException:
-            give_back(turns)
-            raise
+        """Money comes before the turn: an event that waits for money must not hold a turn that others wait for."""
+        if not self._has_counted_call:
+            await self._gate.count(self._scopes)
+            self._has_counted_call = True
+        await self._reserve(planned)
+        turns = await self._turns_at(planned.provider.slug)
+        self._has_counted_call = False
         return partial(give_back, turns)
 
     def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
@@ -130,6 +132,18 @@ class LimitsAdmission:
         settled += [(posting, usd) for posting in postings_of(beside, 0.0, time.time())]
         if settled:
             self._gate.spendings.settle(settled)
+
+    async def _turns_at(self, slug: str) -> list[Callable[[], None]]:
+        turns: list[Callable[[], None]] = []
+        try:
+            for owner, limits in self._scopes:
+                if most := limits.max_concurrent_by_provider.get(slug):
+                    whose = f"{slug}, as {owner} may call it"
+                    turns.append(await self._gate.lines.turn((owner, slug), most, limits.max_wait_ms, whose))
+        except BaseException:
+            give_back(turns)
+            raise
+        return turns
 
     async def _reserve(self, planned: PlannedStep) -> None:
         """Once on each purse: a retry, or another step, draws on the same reservation."""

@@ -13,7 +13,7 @@ from bridge.policy.spending import SOON_MS
 from bridge.server import Server
 from tests.clock import advance, turns, until
 from tests.harness import Client, Frame, config_of, connected, running
-from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 from tests.stage import ROLE, WHOLE, said, step
 from tests.wall import Wall
 
@@ -160,6 +160,44 @@ async def test_a_limit_that_a_reload_changes_counts_from_the_next_event_on(tmp_p
         assert await place.codes(2) == [None, 2003]
         place.reload(OPEN)
         assert code(await place.call()) is None
+
+
+async def test_every_attempt_after_the_first_takes_from_the_window_too(tmp_path: Path, wall: Wall):
+    text = RATE.replace("= 2", "= 5")
+    failing = [answers(status=500)] * 5
+    async with house(text, tmp_path, *failing) as place:
+        frame = await place.call([step(slug, maxAttempts=5, retryDelay=0) for slug in ("openai", "groq", "mistral")])
+        assert len(place.provider.played) == 5
+        assert (code(frame), frame["metadata"]["step"]) == (500, "0"), "the last answer that a provider gave"
+        codes = [attempt["code"] for attempt in frame["metadata"]["attempts"]]
+        assert codes == [500] * 5 + [2003, 2003]
+        assert code(await place.call()) == 2003
+
+
+async def test_a_step_that_the_window_refuses_is_a_failed_step(tmp_path: Path, wall: Wall):
+    """The chain goes on, and ends with the refusal where no provider gave an answer."""
+    async with house(RATE.replace("= 2", "= 1"), tmp_path, refuses()) as place:
+        frame = await place.call([step(maxAttempts=3, retryDelay=0), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (2003, "1")
+        assert frame["error"]["retryAfterMs"] == 60_001
+        assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [9010, 2003, 2003]
+        assert len(place.provider.played) == 1
+
+
+async def test_a_token_s_window_counts_its_attempts_too(tmp_path: Path, wall: Wall):
+    text = OPEN + tokens("rate_limiting_limit = 2\nrate_limiting_interval = 60")
+    async with house(text, tmp_path, answers(status=500), answers(status=500), **bearer("ci")) as place:
+        frame = await place.call([step(), step("groq"), step("mistral")])
+        assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [500, 500, 2003]
+
+
+async def test_an_attempt_that_got_no_turn_was_no_call_and_is_not_counted(tmp_path: Path, wall: Wall):
+    text = RATE + "max_concurrent_by_provider = { openai = 1 }\nmax_wait = 0"
+    async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
+        await place.begin()
+        await place.calls(1)
+        frame = await place.call([step(), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (None, "1")
 
 
 # How many at once.

@@ -11,6 +11,7 @@ from tests.harness import Frame, connected, running
 from tests.provider_script import JSON, Plays, ScriptedProvider, answers
 from tests.redis_server import RedisServer
 from tests.services.test_gate import OPEN, House, budget, code, config_of, costing
+from tests.stage import step
 from tests.wall import Wall
 
 pytestmark = pytest.mark.needs("redis-server")
@@ -40,6 +41,16 @@ async def test_many_events_at_several_bridges_do_not_pass_one_limit(tmp_path: Pa
     async with bridges(text, tmp_path, redis, [answers()] * 40, [answers()] * 40) as (one, other):
         codes = [*await one.codes(30), *await other.codes(30)]
         assert (codes.count(None), codes.count(2003)) == (40, 20)
+
+
+async def test_attempts_at_several_bridges_take_from_one_window(tmp_path: Path, redis: RedisServer, wall: Wall):
+    text = RATE.replace("= 40", "= 4")
+    failing = [answers(status=500)] * 3
+    async with bridges(text, tmp_path, redis, failing, failing[:1]) as (one, other):
+        assert code(await one.call(step(maxAttempts=3, retryDelay=0))) == 500
+        frame = await other.call([step(maxAttempts=3, retryDelay=0), step("groq")])
+        assert code(frame) == 500
+        assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [500, 2003, 2003]
 
 
 async def test_a_refusal_tells_when_the_shared_window_has_room(tmp_path: Path, redis: RedisServer, wall: Wall):
