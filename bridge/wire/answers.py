@@ -4,7 +4,7 @@ import msgspec
 
 from bridge.wire.faults import Fault, fault_of
 from bridge.wire.parsing import parse
-from bridge.wire.usage import COUNT_NAMES, Path, Tally, Usage
+from bridge.wire.usage import COUNT_NAMES, Path, Tally, Usage, Value
 
 _PATHS: dict[str, tuple[Path, ...]] = {
     "details": (("details",),),  # TGI
@@ -37,13 +37,21 @@ def read_answer(status: int, body: bytes) -> Answer:
     if status >= 400:
         return Answer(fault=fault_of(_reported(body), status=status))
     tally = Tally()
-    try:
-        members = _members_of(body)
-        for name in members.keys() & _PATHS.keys():
-            tally.add({name: parse(bytes(members[name]))}, _PATHS[name])
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        pass  # no JSON object, so no counts
+    counted = _counted(body)
+    tally.add(counted, dict.fromkeys(path for name in counted for path in _PATHS[name]))
     return Answer(usage=tally.usage(), cost=tally.cost())
+
+
+def _counted(body: bytes) -> Value:
+    """The members that may hold counts."""
+    counted: Value = {}
+    try:
+        for name, member in _members_of(body).items():
+            if name in _PATHS:
+                counted[name] = parse(bytes(member))
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        pass  # no JSON object, or what follows is none
+    return counted
 
 
 def _reported(body: bytes) -> object:

@@ -2,19 +2,21 @@
 
 The reading: input includes the tokens that came from a cache or went into one, output includes the model's thoughts.
 OpenAI and most others count so. Anthropic and Bedrock count cached tokens beside the input, Gemini counts thoughts
-beside the output: those are added up here (PROVIDERS.md 1.3 and 4; AWS, Bedrock user guide, "Prompt caching").
+beside the output: those are added up here (PROVIDERS.md 1.3 and 4; AWS, Bedrock user guide, "Prompt caching"). Others
+mix these words. Where a total was given it decides: input and output add up to it (PROVIDERS.md 7.3).
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias, TypeGuard
+from itertools import combinations
+from typing import Any, Final, TypeAlias, TypeGuard
 
 import msgspec
 
 Value: TypeAlias = dict[str, Any]
 """A JSON object, taken apart."""
 
-Path: TypeAlias = tuple[str, ...]
-"""The members that lead to an object with token counts; () is the item itself."""
+Path: TypeAlias = tuple[str | int, ...]
+"""The members and list indices that lead to an object with token counts; () is the item itself."""
 
 INVOCATION_METRICS = "amazon-bedrock-invocationMetrics"
 """The member that Bedrock adds to the last chunk of an invoke stream, whatever the model's own dialect."""
@@ -45,6 +47,11 @@ _BESIDE_INPUT = ("cache_read", "cache_write", "tool_input")
 _BESIDE_OUTPUT = ("thoughts",)
 _CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
 (_THOUGHTS,) = _BESIDE_OUTPUT
+_REASONING = "reasoning"
+_SHAPE = "shape"
+"""Marks an input that includes its cached tokens, in the words of OpenAI; the count means nothing."""
+_SOMETIMES_BESIDE: Final = (_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT, _THOUGHTS, _REASONING)
+"""Counts that some providers include in input or output, and others do not."""
 
 _ROLES = {
     "prompt_tokens": _INPUT,  # OpenAI chat and its followers
@@ -92,7 +99,10 @@ _OF_INPUT: tuple[tuple[Path, str], ...] = (
     (("audio_tokens",), _AUDIO_IN),
     (("cached_tokens_details", "audio_tokens"), _AUDIO_CACHED),  # OpenAI Realtime
 )
-_OF_OUTPUT: tuple[tuple[Path, str], ...] = ((("audio_tokens",), _AUDIO_OUT),)
+_OF_OUTPUT: tuple[tuple[Path, str], ...] = (
+    (("audio_tokens",), _AUDIO_OUT),
+    (("reasoning_tokens",), _REASONING),  # in the output at OpenAI, beside it at xAI
+)
 _DETAILS = {
     "prompt_tokens_details": _OF_INPUT,  # OpenAI chat and its followers
     "completion_tokens_details": _OF_OUTPUT,
@@ -111,61 +121,130 @@ _MODALITIES = {
 """Members that are lists, with a count for each modality."""
 COUNT_NAMES = frozenset(_ROLES)
 """What an object with token counts is known by."""
-_KEPT = COUNT_NAMES | _DETAILS.keys() | _MODALITIES.keys() | {"cost"}
+_INCLUDES_CACHED: Final = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
+"""Members of OpenAI's shapes, which count cached tokens as input."""
+_TICKS_PER_USD: Final = 10**10
+"""xAI's unit of cost."""
+
+_Counts: TypeAlias = dict[str, int]
+"""By role."""
 
 
 class Tally:
     """The counts of one answer while they come in.
 
-    A later number replaces an earlier one. Many providers repeat their counts in every chunk: taking them in is cheap,
-    they are read when asked for.
+    A later number replaces an earlier one, but a later zero does not. Many providers repeat their counts in every
+    chunk: taking them in is cheap, they are added up when asked for.
     """
 
-    __slots__ = ("_reported",)
+    __slots__ = ("_cost", "_reported")
 
     def __init__(self) -> None:
-        self._reported: dict[Path, dict[str, Any]] = {}
+        self._reported: dict[Path, _Counts] = {}
+        self._cost: float | None = None
 
     def add(self, value: Value, paths: Iterable[Path]) -> None:
         """Take in what `value` holds at `paths`; where two paths count the same, the one first seen later wins."""
+        found: _Counts = {}
         for path in paths:
-            counts = at(value, path)
-            if isinstance(counts, dict):
-                known = {name: count for name, count in counts.items() if name in _KEPT and count is not None}
-                if known:
-                    self._reported.setdefault(path, {}).update(known)
+            reported = at(value, path)
+            if isinstance(reported, dict):
+                self._take_cost(reported)
+                if counts := _counts_in(reported):
+                    _lay_over(self._reported.setdefault(path, {}), counts)
+                    found |= counts
+        if _TOTAL not in found and (found.get(_INPUT) or found.get(_OUTPUT)):
+            for counts in self._reported.values():
+                counts.pop(_TOTAL, None)  # it was the total of less
 
     def usage(self) -> Usage | None:
         """The counts so far, None if there were none. The total is summed up when the provider gave none."""
-        counts = self._counts()
+        counts: _Counts = {}
+        for reported in self._reported.values():
+            _lay_over(counts, reported)
+        includes_cached = counts.pop(_SHAPE, None) is not None
         if not counts:
             return None
-        inputs = _sum(counts, _INPUT, *_BESIDE_INPUT)
-        outputs = _sum(counts, _OUTPUT, *_BESIDE_OUTPUT)
-        total = counts.get(_TOTAL)
+        inputs, outputs = _sides(counts, includes_cached=includes_cached)
+        total = counts.get(_TOTAL) or None
         if total is None and inputs is not None and outputs is not None:
             total = inputs + outputs
-        read, written = counts.get(_CACHE_READ, counts.get(_CACHED)), counts.get(_CACHE_WRITE, counts.get(_WRITTEN))
+        read, written = _either(counts, _CACHE_READ, _CACHED), _either(counts, _CACHE_WRITE, _WRITTEN)
         return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
 
     def cost(self) -> float | None:
-        """US dollars, as the provider itself reported them: OpenRouter as a number, Perplexity as an object."""
-        costs = [reported["cost"] for reported in self._reported.values() if "cost" in reported]
-        cost = costs[-1] if costs else None
+        """US dollars, as the provider itself reported them."""
+        return self._cost
+
+    def _take_cost(self, reported: dict[str, Any]) -> None:
+        """OpenRouter's is a number, Perplexity's an object, xAI's counts ticks."""
+        cost, ticks = reported.get("cost"), reported.get("cost_in_usd_ticks")
         if isinstance(cost, dict):
             cost = cost.get("total_cost")
-        return float(cost) if _is_count(cost) else None
+        if cost is None and _is_count(ticks):
+            cost = ticks / _TICKS_PER_USD
+        if _is_count(cost) and (cost or self._cost is None):
+            self._cost = float(cost)
 
-    def _counts(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for reported in self._reported.values():
-            for name, number in reported.items():
-                if name in _ROLES:
-                    if _is_count(number):
-                        counts[_ROLES[name]] = int(number)
-                else:
-                    counts.update(_inside(name, number))
-        return counts
+
+def _counts_in(reported: dict[str, Any]) -> _Counts:
+    counts: _Counts = {}
+    for name, number in reported.items():
+        if name in _ROLES:
+            found = [(_ROLES[name], int(number))] if _is_count(number) else []
+        else:
+            found = list(_inside(name, number))
+        if found and name in _INCLUDES_CACHED:
+            counts[_SHAPE] = 1
+        _lay_over(counts, dict(found))
+    return counts
+
+
+def _lay_over(counts: _Counts, later: _Counts) -> None:
+    for role, count in later.items():
+        if count or role not in counts:
+            counts[role] = count
+
+
+def _either(counts: _Counts, one: str, other: str) -> int | None:
+    return counts.get(one) or counts.get(other, counts.get(one))
+
+
+# Input and output.
+
+
+def _sides(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int | None]:
+    """Input and output; they add up to the total, if there is one."""
+    usual = {_TOOL_INPUT, _THOUGHTS} if includes_cached else {*_BESIDE_INPUT, *_BESIDE_OUTPUT}
+    inputs, outputs = _with(counts, usual)
+    total = counts.get(_TOTAL)
+    if not total or (inputs or 0) + (outputs or 0) == total:
+        return inputs, outputs
+    for beside in _choices(counts):
+        other = _with(counts, beside)
+        if sum(side or 0 for side in other) == total:
+            return other
+    return _fitted(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
+
+
+def _choices(counts: _Counts) -> Iterator[set[str]]:
+    """Every set of those counts that may stand beside input and output, the smallest first."""
+    given = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
+    return (set(chosen) for size in range(len(given) + 1) for chosen in combinations(given, size))
+
+
+def _with(counts: _Counts, beside: set[str]) -> tuple[int | None, int | None]:
+    return (
+        _sum(counts, _INPUT, *(role for role in _BESIDE_INPUT if role in beside)),
+        _sum(counts, _OUTPUT, *(role for role in (*_BESIDE_OUTPUT, _REASONING) if role in beside)),
+    )
+
+
+def _fitted(inputs: int | None, outputs: int | None, total: int) -> tuple[int, int | None]:
+    """No reading of the counts makes the total. Input is known best; what else was counted is output."""
+    if inputs is None:
+        return max(total - (outputs or 0), 0), None if outputs is None else min(outputs, total)
+    return min(inputs, total), max(total - inputs, 0)
 
 
 def _inside(name: str, details: Any) -> Iterator[tuple[str, int]]:
@@ -183,11 +262,12 @@ def _sum(counts: dict[str, int], *roles: str) -> int | None:
 
 
 def at(value: Any, path: Path) -> Any:
-    """What stands at `path` in `value`; None where a member is missing or its parent is no object."""
+    """The value at `path` in `value`; None where a member or an element is missing."""
     for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
+        if isinstance(name, int):
+            value = value[name] if isinstance(value, list) and name < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
     return value
 
 

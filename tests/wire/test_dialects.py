@@ -715,3 +715,15 @@ def test_a_real_stream_is_whole_and_without_its_end_broken(
     cut, _ = read(items[:in_the_middle])
     assert verdict(cut) is (Verdict.WHOLE if dialect is None else Verdict.BROKEN)
     assert verdict(cut, Ending.CUT) is Verdict.BROKEN
+
+
+def test_moonshot_counts_inside_the_choice_and_a_glance_does_not_miss_it() -> None:
+    counts = '"usage":{"prompt_tokens":23,"completion_tokens":235,"total_tokens":258,"cached_tokens":7}'
+    reader, _ = read(
+        [
+            chat('{"content":"hi"}'),
+            chat('{"content":"ho"}'),
+            item('{"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":null,' + counts + "}]}"),
+        ]
+    )
+    assert reader.usage == Usage(23, 235, 7, 258)

@@ -11,6 +11,7 @@ from bridge.wire.usage import Value
 class _PlainChoice(msgspec.Struct, gc=False):
     index: Literal[0] = 0
     finish_reason: None = None
+    usage: None = None
 
 
 class _PlainChat(Plain):
@@ -22,7 +23,7 @@ class OpenAiChat(Dialect):
     """OpenAI chat, completions and their many followers."""
 
     name = "openai-chat"
-    usage_at = (("usage",), ("x_groq", "usage"))
+    usage_at = (("usage",), ("x_groq", "usage"), ("choices", 0, "usage"))  # the last is Moonshot's
     glance: Glance | None = msgspec.json.Decoder(_PlainChat).decode
 
     def __init__(self) -> None:
