@@ -74,11 +74,35 @@ async def test_who_presents_none_of_the_gateway_s_is_refused_with_2009(tmp_path:
 
 async def test_the_token_does_not_reach_the_provider(tmp_path: Path) -> None:
     async with talking(tmp_path, answers()) as (client, provider):
-        await client.call({"eventId": 1, **step(headers=bearer(TOKEN))})
+        await client.call({"eventId": 1, **step(), "headers": bearer(TOKEN)})
         assert TOKEN not in str(provider.played[0].headers)
 
 
 # What it may do.
+
+
+@pytest.mark.parametrize("endpoint", [f"v1/{TOKEN}", f"models?page={TOKEN}", TOKEN.replace("-", "%2D")])
+async def test_a_step_with_a_token_in_its_url_is_refused_alone(tmp_path: Path, endpoint: str) -> None:
+    async with talking(tmp_path, answers()) as (client, provider):
+        refused = (await client.call({"eventId": 1, "provider": "openai", "endpoint": endpoint, "method": "GET"}))[-1]
+        assert refused["error"]["code"] == 9003
+        assert TOKEN not in str(refused)
+        assert not provider.played
+        told = {**step(), "headers": {"x-title": f"Bearer%20{TOKEN}", "x-mine": "1"}}
+        assert (await client.call({"eventId": 2, **told}))[-1]["metadata"]["success"]
+    headers = dict(provider.played[0].headers)
+    assert headers["x-mine"] == "1"
+    assert "x-title" not in headers
+
+
+async def test_long_headers_are_searched_for_tokens_too(tmp_path: Path) -> None:
+    long = "a " * 10_000
+    steps = [{**step(), "headers": headers} for headers in ({"x-token": f"{long}{TOKEN}"}, {"x-long": long})]
+    async with talking(tmp_path, answers(status=500), answers()) as (client, provider):
+        assert (await client.call({"eventId": 1, "steps": steps}))[-1]["metadata"]["step"] == "1"
+    first, second = (dict(played.headers) for played in provider.played)
+    assert "x-token" not in first
+    assert second["x-long"] == long
 
 
 async def test_a_token_may_be_bound_to_providers(tmp_path: Path) -> None:

@@ -52,10 +52,13 @@ class Gateway:
     log_strategy: LogStrategy = "DELETE_OLDEST"
     """What makes room once there are so many: the oldest row goes, or no new one is kept."""
     otel: tuple[OtelExporter, ...] = ()
+    digests: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    """Of all tokens. To look one up takes a time that tells nothing: nobody can choose the digest of a guess."""
     _by_name: Mapping[str, Token] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_by_name", {token.name: token for token in self.tokens})
+        object.__setattr__(self, "digests", frozenset(token.digest for token in self.tokens if token.digest))
 
     @property
     def is_open(self) -> bool:
@@ -71,12 +74,7 @@ def is_gateway_name(name: str) -> bool:
 
 def authenticate(gateway: Gateway, token: str) -> str | None:
     """The name of the token that was presented, or None. Takes as long whichever it is, and never raises."""
-    return name_of(gateway, digest_of(token))
-
-
-def name_of(gateway: Gateway, presented: bytes) -> str | None:
-    """Of the token with that digest; likewise."""
-    name = None
+    name, presented = None, digest_of(token)
     for known in gateway.tokens:
         if hmac.compare_digest(known.digest, presented):
             name = known.name

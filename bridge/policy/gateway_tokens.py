@@ -1,30 +1,23 @@
-"""Tokens of a gateway where a provider's key would be: taken as what they are, and kept from every provider."""
+"""A gateway's tokens: accepted where an SDK puts its provider's key, and kept from every provider."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote
 
 import msgspec
 
-from bridge.config.gateways import Gateway, authenticate, digest_of, name_of
+from bridge.config.gateways import Gateway, authenticate, digest_of
 from bridge.errors import BadField
-from bridge.providers import REGISTRY
-from bridge.redact import is_secret_name
+from bridge.policy.token_words import token_words
+from bridge.providers import REGISTRY, Target
 from bridge.wire.steps import Step
 
 KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header for provider in REGISTRY.values())})
 """Where the providers' SDKs put their key."""
 
-_BETWEEN: Final = re.compile(r"[\s,]+")
-"""A scheme and what follows it; and headers that came twice and were joined."""
-_PAIRS: Final = re.compile(r"[&;]")
-
-MAX_KEPT: Final = 256
-"""Headers that came of late, which need not be digested anew for each event. They stay in memory alone."""
-
-_is_secret_name = lru_cache(MAX_KEPT)(is_secret_name)
+MAX_KEPT: Final = 1024
+MAX_KEPT_CHARS: Final = 512
+"""Recent texts up to this length are not digested again for each event. They are kept in memory only."""
 
 
 def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
@@ -34,40 +27,53 @@ def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
 
 
 def without_tokens(step: Step, gateway: Gateway) -> Step:
-    """The step as a provider may see it. Raises BadField for a token in the URL, where it cannot be taken out."""
+    """Return the step without the headers that hold a token of the gateway, wherever in them it stands.
+
+    The whole header goes: a provider that is sent two credentials may log both. Raises BadField for a token in the
+    endpoint, from which it cannot be removed.
+    """
     if gateway.is_open:
         return step
-    _check_query(step.endpoint, gateway)
-    tokens = {
-        name for name, value in step.provider_headers.items() if _is_secret_name(name) and _holds_token(value, gateway)
-    }
+    if holds_token(step.endpoint, gateway):
+        raise _refusal("endpoint")
+    headers = step.provider_headers.items()
+    tokens = {name for name, value in headers if holds_token(value, gateway) or holds_token(name, gateway)}
     if not tokens:
         return step
-    kept = {name: value for name, value in step.provider_headers.items() if name not in tokens}
+    kept = {name: value for name, value in headers if name not in tokens}
     return msgspec.structs.replace(step, provider_headers=kept)
 
 
-def _check_query(endpoint: str, gateway: Gateway) -> None:
-    query = endpoint.partition("?")[2]
-    for pair in _PAIRS.split(query) if query else ():
-        name, _, value = pair.partition("=")
-        if is_secret_name(unquote(name)) and authenticate(gateway, unquote(value)) is not None:
-            raise BadField(
-                f"endpoint: {name[:64]} in the query is a token of the gateway, which no provider may see; "
-                "send it as header cf-aig-authorization"
-            )
+def check_target(target: Target, gateway: Gateway) -> None:
+    """Raise BadField if the URL to be called holds a token: an account id or a header may have put it there."""
+    if not gateway.is_open and holds_token(f"{target.host}/{target.raw_path.decode()}", gateway):
+        raise _refusal("the provider's URL")
+
+
+def protocols_without_tokens(protocols: Iterable[str], gateway: Gateway) -> tuple[str, ...]:
+    """Return the WebSocket subprotocols that hold no token of the gateway."""
+    return tuple(protocol for protocol in protocols if gateway.is_open or not holds_token(protocol, gateway))
+
+
+def holds_token(text: str, gateway: Gateway) -> bool:
+    """Whether a word of the text, as it stands or decoded, is a token of the gateway."""
+    digests = _kept_digests(text) if len(text) <= MAX_KEPT_CHARS else _digests(text)
+    return not gateway.digests.isdisjoint(digests)
+
+
+def _digests(text: str) -> frozenset[bytes]:
+    return frozenset(map(digest_of, token_words(text)))
+
+
+_kept_digests = lru_cache(MAX_KEPT)(_digests)
+
+
+def _refusal(where: str) -> BadField:
+    return BadField(
+        f"{where}: holds a token of the gateway, which no provider may see; send it as header cf-aig-authorization"
+    )
 
 
 def _bare(value: str) -> str:
     """Without the scheme that may stand before it."""
     return value.strip().rpartition(" ")[2]
-
-
-def _holds_token(value: str, gateway: Gateway) -> bool:
-    """In whichever place: a provider that is sent two credentials may log both."""
-    return any(name_of(gateway, digest) is not None for digest in _digests_in(value))
-
-
-@lru_cache(MAX_KEPT)
-def _digests_in(value: str) -> tuple[bytes, ...]:
-    return tuple(map(digest_of, _BETWEEN.split(value.strip())))

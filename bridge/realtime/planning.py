@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bridge.policy.gateway_tokens import without_tokens
+from bridge.policy.gateway_tokens import check_target, protocols_without_tokens, without_tokens
 from bridge.providers import lookup, opening, socket_target
 from bridge.relay.plan import Ground, PlannedStep, planned_step
 from bridge.settings.step import StepSettings
@@ -43,6 +43,7 @@ def plan(asked: Asked, ground: Ground, settings: StepSettings) -> Planned:
     provider = lookup(asked.provider, ground.providers)
     found = opening(provider, asked.path, asked.query, asked.offered)
     target = socket_target(provider, found.endpoint, ground.account)
+    check_target(target, gateway)
     headers = checked(asked.headers.items(), "handshake")
     onward = forwarded(without_the_way_here(headers))
     step = without_tokens(Step(provider.slug, found.endpoint, "GET", headers, onward, b"", settings), gateway)
@@ -51,4 +52,4 @@ def plan(asked: Asked, ground: Ground, settings: StepSettings) -> Planned:
         with_key = {name: value, **step.provider_headers}  # a header comes before what stands elsewhere
         step = without_tokens(msgspec.structs.replace(step, provider_headers=with_key), gateway)
     planned = planned_step(step, provider, target, found.model, ground, gateway, brings_key=found.brings_key)
-    return Planned(planned, found.protocols)
+    return Planned(planned, protocols_without_tokens(found.protocols, gateway))

@@ -21,7 +21,7 @@ from bridge.relay.costs import cost_of
 from bridge.relay.deadlines import Alarm, Clock
 from bridge.relay.event import Event, Shared, Whole
 from bridge.relay.outcomes import total_timeout
-from bridge.relay.plan import Ground, PlannedStep, plan
+from bridge.relay.plan import Ground, PlannedStep, header_chars, plan
 from bridge.relay.record import Heading, Record
 from bridge.relay.voice import Voice
 from bridge.settings.step import StepSettings
@@ -32,6 +32,9 @@ log = logging.getLogger("bridge.event")
 
 OFF_LOOP_BYTES: Final = 1 << 20
 """From here on, work in proportion to a text's length is done in a thread, so that neighbours are not kept waiting."""
+
+OFF_LOOP_HEADER_CHARS: Final = 32_768
+"""The same for planning, where each word of a header or an endpoint is digested."""
 
 
 class EventRelay:
@@ -98,7 +101,7 @@ class EventRelay:
             self._alarm.cancel(error)
 
     async def _drive(self) -> None:
-        self._steps = steps = plan(self._create.steps, self._ground)
+        self._steps = steps = await self._plan()
         self._alarm.deadlines.set_ms(Clock.TOTAL, steps[0].step.settings.total_timeout)
         await self._admit(steps[0].step.settings)
         self._chain = chain = Chain([planned.policy for planned in steps], self._event.shared.breakers)
@@ -115,6 +118,12 @@ class EventRelay:
                 raise self._event.error
             decision = chain.next(outcome, self._loop.time(), random.random())  # noqa: S311 - spreads a pause
         await self._finish(decision)
+
+    async def _plan(self) -> list[PlannedStep]:
+        """Long headers and endpoints are searched for tokens in a thread."""
+        if header_chars(self._create.steps) < OFF_LOOP_HEADER_CHARS:
+            return plan(self._create.steps, self._ground)
+        return await asyncio.to_thread(plan, self._create.steps, self._ground)
 
     async def _admit(self, settings: StepSettings) -> None:
         """Ask the gate, where there is one; and see how much of the bodies is wanted."""

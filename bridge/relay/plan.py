@@ -8,7 +8,7 @@ from bridge.config.keys import StoredKey
 from bridge.errors import BridgeError, NotAllowed
 from bridge.policy import compat
 from bridge.policy.chain import StepPolicy
-from bridge.policy.gateway_tokens import without_tokens
+from bridge.policy.gateway_tokens import check_target, without_tokens
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.relay.entry import Transport
@@ -55,6 +55,11 @@ class Ground:
     """That header, as it came with the handshake or the HTTP request."""
 
 
+def header_chars(steps: list[Step]) -> int:
+    """Return how long the endpoints and headers are that `plan` has to search."""
+    return sum(len(step.endpoint) + sum(map(len, step.provider_headers.values())) for step in steps)
+
+
 def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
     """Raises what `Ground.live` does; and UnknownProvider, NotAllowed, EndpointRefused, UnknownKey, which name the step
     when there are several.
@@ -77,6 +82,7 @@ def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
         step = compat.routed(step, ground.providers)
     provider = lookup(step.provider, ground.providers)
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
+    check_target(target, gateway)
     return planned_step(step, provider, target, model_of(step.endpoint, step.body), ground, gateway)
 
 
