@@ -1,7 +1,6 @@
 """One event, frame by frame: the base of everything else that a client offers."""
 
 import asyncio
-import os
 import weakref
 from contextlib import suppress
 from types import TracebackType
@@ -9,6 +8,7 @@ from typing import Self
 
 from bridge.client import steps
 from bridge.client.connection import Connection
+from bridge.client.forks import forks
 from bridge.client.frames import EventId, Frame
 from bridge.client.inbox import Inbox
 from bridge.client.line import Line
@@ -45,7 +45,7 @@ class Event:
             self.close()
             raise
         self._message = b""
-        forgotten = weakref.finalize(self, _forgotten, os.getpid(), self._loop, self._connection, self._inbox)
+        forgotten = weakref.finalize(self, _forgotten, forks(), self._loop, self._connection, self._inbox)
         forgotten.atexit = False
         return self
 
@@ -83,12 +83,12 @@ class Event:
         return frame
 
 
-def _forgotten(pid: int, loop: asyncio.AbstractEventLoop, connection: Connection, inbox: Inbox) -> None:
+def _forgotten(forks_then: int, loop: asyncio.AbstractEventLoop, connection: Connection, inbox: Inbox) -> None:
     """Cancels an event that was neither closed nor read to its end. Runs in the thread that collects garbage.
 
     In the child of a fork it does nothing: the event belongs to the parent.
     """
-    if not (inbox.is_over or inbox.is_left) and os.getpid() == pid:
+    if not (inbox.is_over or inbox.is_left) and forks() == forks_then:
         with suppress(RuntimeError):  # the loop is closed, and the connection with it
             loop.call_soon_threadsafe(_leave, connection, inbox)
 

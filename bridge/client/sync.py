@@ -23,6 +23,7 @@ from bridge.client import event as events
 from bridge.client import exchange as exchanges
 from bridge.client import stream as streams
 from bridge.client.errors import ConnectionLost
+from bridge.client.forks import PerProcess
 from bridge.client.frames import EventId, Failure, Frame, Metadata, Usage
 from bridge.client.portal import Portal
 from bridge.client.stream import Answer, Chunk
@@ -144,6 +145,27 @@ class Exchange(_Held[exchanges.Exchange]):
         return self._next(self._inner)
 
 
+class _Dialled:
+    """A bridge, and the portal that it lives behind."""
+
+    def __init__(self, connecting: asynchronous.connect) -> None:
+        """Raises CannotConnect."""
+        self.portal = Portal()
+        try:
+            self.inner = self.portal.call(_opened(connecting))
+        except BaseException:
+            self.portal.close()
+            raise
+
+    def close(self) -> None:
+        try:
+            self.portal.call(self.inner.close())
+        except ConnectionLost:
+            pass  # closed before
+        finally:
+            self.portal.close()
+
+
 def _waiting(
     method: Callable[Concatenate[asynchronous.Bridge, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["Bridge", P], T]:
@@ -151,7 +173,8 @@ def _waiting(
 
     @wraps(method)
     def call(self: "Bridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._portal.call(method(self._inner, *args, **kwargs))
+        here = self._here.get()
+        return here.portal.call(method(here.inner, *args, **kwargs))
 
     return call
 
@@ -163,17 +186,21 @@ def _holding(
 
     @wraps(method)
     def call(self: "Bridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return held(self._portal, method(self._inner, *args, **kwargs))
+        here = self._here.get()
+        return held(here.portal, method(here.inner, *args, **kwargs))
 
     return call
 
 
 class Bridge:
-    """Made by `connect`. For any number of threads."""
+    """Made by `connect`. For any number of threads.
 
-    def __init__(self, portal: Portal, inner: asynchronous.Bridge) -> None:
-        self._portal = portal
-        self._inner = inner
+    The child of a fork dials a socket of its own with its first call, which may then raise CannotConnect. What was
+    begun before the fork belongs to the parent, and raises ConnectionLost in the child.
+    """
+
+    def __init__(self, here: PerProcess[_Dialled]) -> None:
+        self._here = here
 
     request = _waiting(asynchronous.Bridge.request)
     stream = _holding(asynchronous.Bridge.stream, Stream)
@@ -182,12 +209,7 @@ class Bridge:
 
     def close(self) -> None:
         """Cancel what is in flight, say goodbye, and wait for the thread to end, but not for long."""
-        try:
-            self._portal.call(self._inner.close())
-        except ConnectionLost:
-            pass  # closed before
-        finally:
-            self._portal.close()
+        self._here.close()
 
     def __enter__(self) -> Self:
         return self
@@ -202,12 +224,9 @@ def _connecting(connect: Callable[P, asynchronous.connect]) -> Callable[P, Bridg
     @wraps(connect, assigned=("__module__", "__name__", "__qualname__"))
     def connected(*args: P.args, **kwargs: P.kwargs) -> Bridge:
         """A bridge, to be closed: `with connect(url) as bridge`. All else is as `bridge.client.connect` has it."""
-        connecting, portal = connect(*args, **kwargs), Portal()
-        try:
-            return Bridge(portal, portal.call(_opened(connecting)))
-        except BaseException:
-            portal.close()
-            raise
+        here = PerProcess(lambda: _Dialled(connect(*args, **kwargs)))
+        here.get()
+        return Bridge(here)
 
     return connected
 

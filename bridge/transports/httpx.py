@@ -22,8 +22,8 @@ class BridgeTransport(SyncTransport, httpx.BaseTransport):
     library: ClassVar = httpx
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._ask(asked(request, request.read()))
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, self._portal))
+        answer, portal = self._ask(asked(request, request.read()))
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, portal))
 
 
 class _AsyncBody(AsyncBody, httpx.AsyncByteStream):

@@ -22,8 +22,8 @@ class BridgeTransport(SyncTransport, httpx2.BaseTransport):
     library: ClassVar = httpx2
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        answer = self._ask(asked(request, request.read()))
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(answer, self._portal))
+        answer, portal = self._ask(asked(request, request.read()))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(answer, portal))
 
 
 class _AsyncBody(AsyncBody, httpx2.AsyncByteStream):

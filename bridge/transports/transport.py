@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import ClassVar, TypedDict, Unpack
 
 from bridge.client import Config, ConnectionLost
+from bridge.client.forks import PerProcess
 from bridge.client.portal import Portal
 from bridge.transports.answers import faults_of
 from bridge.transports.asking import Asked
@@ -70,21 +71,26 @@ class AsyncBody:
 
 
 class SyncTransport(_Transport):
-    """For any number of threads. The socket lives in a thread of its own, until the transport is closed or dropped."""
+    """For any number of threads. The socket lives in a thread of its own, until the transport is closed or dropped.
+
+    The child of a fork has a thread and a socket of its own.
+    """
 
     def __init__(self, url: str, token: str | None = None, **options: Unpack[Options]) -> None:
         super().__init__(url, token, **options)
-        self._portal = Portal()
-        weakref.finalize(self, _end, self._portal)
+        self._portals = PerProcess(Portal)
+        weakref.finalize(self, _end, self._portals)
 
-    def _ask(self, asked: Asked) -> Answer:
+    def _ask(self, asked: Asked) -> tuple[Answer, Portal]:
         with faults_of(self.library):
-            return self._portal.call(self._carrier.ask(asked))
+            portal = self._portals.get()
+            return portal.call(self._carrier.ask(asked)), portal
 
     def close(self) -> None:
-        with suppress(ConnectionLost):  # closed before
-            self._portal.call(self._carrier.close())
-        self._portal.close()
+        if (portal := self._portals.made) is not None:
+            with suppress(ConnectionLost):  # closed before
+                portal.call(self._carrier.close())
+        self._portals.close()
 
 
 class SyncBody:
@@ -106,6 +112,6 @@ class SyncBody:
         self._portal.tell(self._answer.close)
 
 
-def _end(portal: Portal) -> None:
+def _end(portals: PerProcess[Portal]) -> None:
     with suppress(RuntimeError):  # the last reference went while that very thread collected garbage: none to wait for
-        portal.close()
+        portals.close()

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import gzip
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -525,6 +526,48 @@ from bridge.transports.httpx import BridgeTransport
 client = httpx.Client(transport=BridgeTransport("{url}", routes={{"{base}": "custom-own"}}))
 print(client.get("{base}").status_code)
 """
+
+
+FORKS = """
+import asyncio, os, sys
+import {library} as library
+from bridge.transports.{library} import AsyncBridgeTransport, BridgeTransport
+
+url, base = sys.argv[1:]
+routes = {{base: "custom-own"}}
+client = library.Client(transport=BridgeTransport(url, routes=routes))
+concurrent = library.AsyncClient(transport=AsyncBridgeTransport(url, routes=routes))
+
+def ask(who):
+    print(who, client.get(base).status_code, asyncio.run(concurrent.get(base)).status_code, flush=True)
+
+ask("before")
+if os.fork() == 0:
+    ask("child")
+    client.close()
+    sys.exit()
+os.wait()
+ask("parent")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("name", ["httpx", pytest.param("httpx2", marks=pytest.mark.needs("pip-httpx2"))])
+async def test_a_transport_that_was_made_before_a_fork_works_in_the_child(name: str, tmp_path: Path) -> None:
+    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning"),
+            *("-c", FORKS.format(library=name), at.url, at.base),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(30):
+                out, errors = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            raise
+    assert (out, errors) == (b"before 200 200\nchild 200 200\nparent 200 200\n", b"")
 
 
 async def test_closed_twice_is_closed(tmp_path: Path) -> None:
