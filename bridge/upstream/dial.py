@@ -10,6 +10,8 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
+from bridge.upstream.answer_protocol import MAX_INTERIM_RESPONSES, AnswerHeadError, bound_answers
+
 if TYPE_CHECKING:  # types that aiohttp does not export
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
@@ -33,6 +35,11 @@ _FAULTS: tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError], str]
     (aiohttp.ClientConnectorDNSError, httpx.ConnectError, "no address found for {peer}"),
     (aiohttp.ClientConnectorError, httpx.ConnectError, "cannot connect to {peer}: {cause}"),
     (aiohttp.InvalidURL, httpx.ConnectError, "cannot connect to {peer}: not an address"),
+    (
+        AnswerHeadError,
+        httpx.RemoteProtocolError,
+        f"{{peer}} sent more than {MAX_INTERIM_RESPONSES} interim responses, or a head that is too long",
+    ),
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError, "the answer of {peer} cannot be read as HTTP"),
     (aiohttp.ClientPayloadError, httpx.ReadError, "{peer} broke off its answer"),
     (aiohttp.ServerDisconnectedError, httpx.ReadError, "{peer} closed the connection before it answered"),
@@ -133,6 +140,7 @@ class Pool(aiohttp.TCPConnector):
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=ssl_context or True)
+        bound_answers(self)
         self._used: WeakSet[ResponseHandler] = WeakSet()
 
     async def connect(

@@ -14,6 +14,7 @@ from yarl import URL
 from bridge.errors import EndpointRefused, ProviderStatus, UnusableAnswer
 from bridge.providers import Target
 from bridge.upstream.answer import public_headers
+from bridge.upstream.answer_protocol import bound_answers
 from bridge.upstream.dial import fault_of
 from bridge.upstream.http import Call, fault, url_of
 from bridge.upstream.transport import HEAD_LINE_BYTES
@@ -115,7 +116,9 @@ class Dialler:
             await self._session.close()
 
     def _tcp(self) -> aiohttp.BaseConnector:
-        return aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._ssl_context or True)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._ssl_context or True)
+        bound_answers(connector)
+        return connector
 
     def _made(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
