@@ -188,7 +188,7 @@ class KeyUnusable(BridgeError):
 
 
 class EveryStepSkipped(BridgeError):
-    """Every step was skipped: its provider keeps failing, and is being probed."""
+    """A step was skipped: its provider keeps failing. Only attempts have it, never an event."""
 
     code = 9023
     status = 503

@@ -110,11 +110,8 @@ def _peer(request: web.Request) -> str:
 
 
 def _states(breakers: Breakers) -> Counter[tuple[str, str]]:
-    """How many keys are in each state, by the provider that a key names."""
-    return Counter(
-        (key[-1] if isinstance(key, tuple) else "", _STATES.get(type(state), "probing"))
-        for key, state in breakers.items()
-    )
+    """Count the keys in each state, by provider."""
+    return Counter((key.provider, _STATES.get(type(state), "probing")) for key, state in breakers.items())
 
 
 _STATES: Final = {Failing: "failing", Open: "open"}

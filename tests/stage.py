@@ -79,23 +79,31 @@ class Sink:
 class House:
     """What events share: one scripted provider behind every slug, breakers, a budget."""
 
-    def __init__(self, *plays: Plays, max_item_bytes: int = 1 << 20, budget_bytes: int = 1 << 30) -> None:
-        self.provider = ScriptedProvider(*plays)
+    def __init__(
+        self,
+        *plays: Plays,
+        max_item_bytes: int = 1 << 20,
+        budget_bytes: int = 1 << 30,
+        provider: ScriptedProvider | None = None,
+    ) -> None:
+        self.provider = provider or ScriptedProvider(*plays)
         self.breakers = Breakers()
         self.budget = Budget(budget_bytes, "this socket")
         self.shared = Shared(Upstream(self.provider), self.breakers, max_item_bytes)
         done = make_provider("custom-markless", {"base_url": "https://markless.test", "ended_without_mark": "done"})
         self.providers: Mapping[str, Provider] = {**REGISTRY, done.slug: done}
 
-    def event(self, request: object, *, settings: StepSettings = SETTINGS, compat: bool = False) -> "Stage":
+    def event(
+        self, request: object, *, settings: StepSettings = SETTINGS, compat: bool = False, token: str = ""
+    ) -> "Stage":
         """`request` as a client would send it."""
-        return Stage(self, request, settings, compat=compat)
+        return Stage(self, request, settings, compat=compat, token=token)
 
 
 class Stage:
     """One event, not begun yet."""
 
-    def __init__(self, house: House, request: object, settings: StepSettings, *, compat: bool) -> None:
+    def __init__(self, house: House, request: object, settings: StepSettings, *, compat: bool, token: str = "") -> None:
         message = orjson.dumps({"type": "universal.create", "eventId": "event", "request": request})
         create = parse(message, settings, Limits())
         assert isinstance(create, Create), create
@@ -106,7 +114,12 @@ class Stage:
         self.sink = Sink()
         self.lasts = 0
         ground = Ground(
-            "0" * 32, "gateway", Gateway("gateway", settings=settings), house.providers, lambda: Gateway("gateway")
+            "0" * 32,
+            "gateway",
+            Gateway("gateway", settings=settings),
+            house.providers,
+            lambda: Gateway("gateway"),
+            token=token,
         )
         voice = FrameVoice(create.event_id.raw, self.sink, compat=compat)
         self.relay = EventRelay(create, create.event_id.raw, ground, house.shared, voice, hold, self._on_last)

@@ -1,28 +1,54 @@
-"""Which providers keep failing, and when each may be tried again.
+"""Decide which providers are skipped for a while, and when each may be tried again.
 
 A key is closed until `FAILURES` failures in a row came within `WINDOW_S`. Then it is open: calls skip it. Once it is
-due one call is let through, its probe; an answer closes the key, a failure opens it for twice as long.
-A probe may also be forced before it is due; that one's failure opens the key anew, but for no longer.
+due one call is let through, its probe; an answer closes the key, a failure opens it for twice as long, at most for
+`MAX_INTERVAL_S`. A call may also be forced before the key is due; its failure opens the key anew, but for no longer.
 
     (nothing known) ──failed──▶ Failing ──failed──▶ Open ──enter──▶ Probing ──failed──▶ Open, doubled if it was due
            ▲                       │                  │  ◀─release──   │
            └──────succeeded────────┴────answered──────┴────────────────┘
 
-What other processes see can be laid over what this one does: `learned`, and `Told` for the way back.
+Keys belong to one token, so that no token keeps a provider away from another. Only where the keys of two tokens are
+open is the provider skipped for the gateway's other tokens too, until only one of the two is not yet due.
+
+What other processes see is merged in by `learned`; `Told` reports the changes made here.
 
 Instants and intervals are seconds of one clock that never runs backwards.
 """
 
+import heapq
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, assert_never
 
 FAILURES: Final = 5
 WINDOW_S: Final = 30.0
-FIRST_INTERVAL_S: Final = 10.0
-MAX_INTERVAL_S: Final = 120.0
+FIRST_INTERVAL_S: Final = 5.0
+MAX_INTERVAL_S: Final = 20.0
 MAX_KEYS: Final = 4096
+MAX_KEYS_PER_TOKEN: Final = 128
+"""Clients choose the models: without this bound one token's keys would evict those of all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerKey:
+    gateway: str
+    token: str
+    """The token's name; empty for an open gateway."""
+    base_url: str
+    model: str | None
+    provider: str = field(default="", compare=False)
+    """The slug, for metrics: two providers of one base URL share their keys."""
+
+    @property
+    def target(self) -> "_Name":
+        """The gateway, base URL and model: equal for the keys of different tokens that mean the same."""
+        return self.gateway, self.base_url, self.model
+
+    @property
+    def owner(self) -> "_Name":
+        return self.gateway, self.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +82,58 @@ class Probing:
 
 State = Failing | Open | Probing
 
-Told = Callable[[Hashable, float | None], None]
-"""Hears of each key that was opened here, with its interval in seconds, or closed: None. Does not block, nor raise."""
+_Name = tuple[str | None, ...]
+_Index = dict[_Name, dict[BreakerKey, None]]
+"""Keys by what they have in common, in the order in which they changed."""
+
+Told = Callable[[BreakerKey, float | None], None]
+"""Called with each key that was opened here and its interval in seconds, or None if it was closed. Never blocks."""
 
 
-def _nobody(key: Hashable, open_s: float | None) -> None:
-    """Nobody else is to know."""
+def _nobody(key: BreakerKey, open_s: float | None) -> None:
+    """Report to no other process."""
 
 
 class Breakers:
-    """The keys that have failed of late, at most `max_keys`: the one that changed longest ago is forgotten first."""
+    """The keys that have failed recently: at most `max_keys`, and `max_keys_per_token` of one token.
 
-    __slots__ = ("_max_keys", "_states", "_told")
+    Where there are more, the key whose state changed longest ago is forgotten first.
+    """
 
-    def __init__(self, max_keys: int = MAX_KEYS, told: Told = _nobody) -> None:
+    __slots__ = ("_max_keys", "_max_keys_per_token", "_of_token", "_open_for", "_states", "_told")
+
+    def __init__(
+        self, max_keys: int = MAX_KEYS, max_keys_per_token: int = MAX_KEYS_PER_TOKEN, told: Told = _nobody
+    ) -> None:
         self._max_keys = max_keys
+        self._max_keys_per_token = max_keys_per_token
         self._told = told
-        self._states: dict[Hashable, State] = {}
+        self._states: dict[BreakerKey, State] = {}
+        self._of_token: _Index = {}
+        """All keys, by gateway and token."""
+        self._open_for: _Index = {}
+        """The keys that are open or being probed, by gateway, base URL and model."""
 
     def __len__(self) -> int:
         return len(self._states)
 
-    def items(self) -> Iterable[tuple[Hashable, State]]:
+    def items(self) -> Iterable[tuple[BreakerKey, State]]:
         return self._states.items()
 
-    def due_at(self, key: Hashable) -> float:
-        """From when on a call may pass; minus infinity for a closed key."""
+    def due_at(self, key: BreakerKey) -> float:
+        """Return the instant from which a call may pass; minus infinity for a closed key."""
         state = self._states.get(key)
-        return -math.inf if state is None else state.due_at
+        return state.due_at if isinstance(state, Open | Probing) else self._gateway_due_at(key)
 
-    def due_first(self, keys: Sequence[Hashable]) -> int | None:
-        """The index of the open key that is due first, due by now or not, among those with no probe in flight."""
-        states = (self._states.get(key) for key in keys)
-        idle = [(state.due_at, index) for index, state in enumerate(states) if isinstance(state, Open)]
-        return min(idle)[1] if idle else None
+    def due_first(self, keys: Sequence[BreakerKey]) -> int:
+        """Return the index of the key that is due first; one with a probe in flight only if all have one."""
+        return min(range(len(keys)), key=lambda index: (self._is_probed(keys[index]), self.due_at(keys[index]), index))
 
-    def enter(self, key: Hashable, now: float) -> Probing | None:
-        """Tells that a call begins, due or not; if it is the key's probe, returns its pass.
+    def enter(self, key: BreakerKey, now: float) -> Probing | None:
+        """Begin a call, due or not; if it is the key's probe, return its pass.
 
         The pass goes back with `failed` or `release`, else the probe keeps others out until its interval has run.
+        A call that is forced beside a running probe is none: only one at a time measures how long the outage lasts.
         """
         state = self._states.get(key)
         match state:
@@ -103,23 +142,23 @@ class Breakers:
             case Open():
                 return self._probe(key, state, now)
             case Probing():
-                return self._probe(key, state.opened, now)
+                return self._probe(key, state.opened, now) if now >= state.due_at else None
             case _:
                 assert_never(state)
 
-    def answered(self, key: Hashable) -> None:
-        """Whoever it was, probe or not: the provider answers, so the key is closed. A row of failures is kept: an
-        answer that has begun may yet break, and be one of them."""
+    def answered(self, key: BreakerKey) -> None:
+        """Close the key, whether the answer is its probe's or another call's. A row of failures is kept: an answer
+        that has begun may yet break, and be one of them."""
         if not isinstance(self._states.get(key), Failing):
             self.succeeded(key)
 
-    def succeeded(self, key: Hashable) -> None:
-        """An answer was whole: the key is closed and forgotten."""
-        if isinstance(self._states.pop(key, None), Open | Probing):
+    def succeeded(self, key: BreakerKey) -> None:
+        """Close and forget the key: an answer was whole."""
+        if isinstance(self._drop(key), Open | Probing):
             self._told(key, None)
 
-    def failed(self, key: Hashable, now: float, probe: Probing | None) -> None:
-        """Counts a failure that is the provider's own; `probe` is the pass that the call was given."""
+    def failed(self, key: BreakerKey, now: float, probe: Probing | None) -> None:
+        """Count a failure that is the provider's own; `probe` is the pass that the call was given."""
         state = self._states.get(key)
         match state:
             case None:
@@ -133,37 +172,71 @@ class Breakers:
             case _:
                 assert_never(state)
 
-    def release(self, key: Hashable, probe: Probing | None) -> None:
-        """Takes back the pass of a call that told nothing about the provider; the key is as it was before."""
+    def release(self, key: BreakerKey, probe: Probing | None) -> None:
+        """Take back the pass of a call that told nothing about the provider; the key is as it was before."""
         if probe is not None and self._states.get(key) is probe:
             self._put(key, probe.opened)
 
-    def learned(self, key: Hashable, open_s: float | None, now: float) -> None:
-        """Another process has seen the key open, for `open_s` from now on, or close (None).
+    def learned(self, key: BreakerKey, open_s: float | None, now: float) -> None:
+        """Merge what another process has seen: the key open, for `open_s` from now on, or closed (None).
 
-        A probe of our own is let run, for it will tell; and nobody is told again what was learned.
+        A probe of this process is not interrupted, because its outcome is newer. Nothing of this is reported again.
         """
         state = self._states.get(key)
         if open_s is None:
-            self._states.pop(key, None)
-        elif not isinstance(state, Probing) and now + open_s > self.due_at(key):
+            self._drop(key)
+        elif not isinstance(state, Probing) and not (isinstance(state, Open) and state.due_at >= now + open_s):
             self._put(key, Open(max(open_s, FIRST_INTERVAL_S), now + open_s))
 
-    def _fail(self, key: Hashable, state: Failing | Open) -> None:
+    def _gateway_due_at(self, key: BreakerKey) -> float:
+        """Return from when on a key that is not open itself passes: until then it is open for two tokens."""
+        known = self._open_for.get(key.target, ())
+        latest = heapq.nlargest(2, (self._states[one].due_at for one in known))
+        return latest[1] if len(latest) == 2 else -math.inf
+
+    def _is_probed(self, key: BreakerKey) -> bool:
+        return isinstance(self._states.get(key), Probing)
+
+    def _fail(self, key: BreakerKey, state: Failing | Open) -> None:
         self._put(key, state)
         if isinstance(state, Open):
             self._told(key, state.interval_s)
 
-    def _probe(self, key: Hashable, opened: Open, now: float) -> Probing:
+    def _probe(self, key: BreakerKey, opened: Open, now: float) -> Probing:
         probe = Probing(opened, due_at=now + opened.interval_s, was_due=now >= opened.due_at)
         self._put(key, probe)
         return probe
 
-    def _put(self, key: Hashable, state: State) -> None:
-        self._states.pop(key, None)
+    def _put(self, key: BreakerKey, state: State) -> None:
+        self._drop(key)
         self._states[key] = state
-        if len(self._states) > self._max_keys:
-            del self._states[next(iter(self._states))]
+        own = self._of_token.setdefault(key.owner, {})
+        own[key] = None
+        if isinstance(state, Open | Probing):
+            self._open_for.setdefault(key.target, {})[key] = None
+        if len(own) > self._max_keys_per_token:
+            self._evict(next(iter(own)))
+        elif len(self._states) > self._max_keys:
+            self._evict(next(iter(self._states)))
+
+    def _evict(self, key: BreakerKey) -> None:
+        """Forget a key for lack of room, here and in the other processes."""
+        if isinstance(self._drop(key), Open | Probing):
+            self._told(key, None)
+
+    def _drop(self, key: BreakerKey) -> State | None:
+        state = self._states.pop(key, None)
+        if state is not None:
+            _discard(self._of_token, key.owner, key)
+        if isinstance(state, Open | Probing):
+            _discard(self._open_for, key.target, key)
+        return state
+
+
+def _discard(index: _Index, name: _Name, key: BreakerKey) -> None:
+    del index[name][key]
+    if not index[name]:
+        del index[name]
 
 
 def _after_failure(failed_at: tuple[float, ...], now: float) -> Failing | Open:

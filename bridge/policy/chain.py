@@ -12,14 +12,13 @@ The caller does what a decision says, and tells the outcome, until it is told to
 Steps are only ever left forwards. The breakers are asked when a step is entered, not before its retries.
 """
 
-import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Literal, assert_never
 
 from bridge.policy.backoff import Backoff, delay_ms
-from bridge.policy.breaker import Breakers, Probing
+from bridge.policy.breaker import BreakerKey, Breakers, Probing
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,10 @@ class StepPolicy:
     max_retry_after_ms: int
     on_policy: Literal["answer", "next"]
     on_break: Literal["error", "restart"]
-    breaker_key: Hashable
+    breaker_key: BreakerKey | None
+    """None for a request that breakers neither count nor stop: only model calls show that a model does not answer."""
     request_timeout_counts: bool
-    """Whether its timeouts are the gateway's own or longer: a shorter one says more about the client's patience."""
+    """Its timeouts are the gateway's own or longer: a shorter one says more about the client's patience."""
 
 
 class Cause(Enum):
@@ -53,8 +53,9 @@ class Cause(Enum):
 OUTAGES: Final = frozenset({Cause.CONNECT, Cause.RESET, Cause.BREAK})
 """Retried on the same step, and counted by the breakers: no credentials and no input bring them about."""
 
-SERVER_ERRORS: Final = frozenset(range(500, 600))
-RETRIED_STATUSES: Final = SERVER_ERRORS - {501, 505} | {408, 409, 425, 429}
+SERVER_ERRORS: Final = frozenset(range(500, 600)) - {501, 505}
+"""Counted by the breakers. 501 and 505 are answers to what the client asked for: a method, a version of HTTP."""
+RETRIED_STATUSES: Final = SERVER_ERRORS | {408, 409, 425, 429}
 
 
 # Outcomes: what became of an attempt.
@@ -80,6 +81,8 @@ class Failed:
     status: int | None = None
     retry_after_ms: int | None = None
     exhausted_quota: bool = False
+    is_known: bool = True
+    """False for a provider's error in a word that the bridge does not know: it may mean credentials or input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class Broke:
 
     cause: Cause = Cause.BREAK
     status: int | None = None
+    is_known: bool = True
+    """As in `Failed`."""
 
 
 Outcome = Answered | Refused | Failed | Broke
@@ -99,7 +104,6 @@ Outcome = Answered | Refused | Failed | Broke
 class Reason(Enum):
     FAILED = auto()  # every step that was tried; the last answer that a provider gave is the answer
     BROKE = auto()  # a stream that had answered, and no step is left, or wanted, to restart on
-    SKIPPED = auto()  # no step was tried: each one's breaker is open, with its probe in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,6 @@ class GiveUp:
     reason: Reason
     skipped: tuple[int, ...] = ()
     """As in `Try`."""
-    retry_after_ms: int | None = None
-    """With SKIPPED: until the first probe loses its exclusivity. It may well end sooner."""
 
 
 Decision = Try | Relay | GiveUp
@@ -143,16 +145,14 @@ class Chain:
         self._attempt = 0
         self._probe: Probing | None = None
 
-    def start(self, now: float) -> Try | GiveUp:
-        """The first step that its breaker lets through; if none, the one due first, as its probe.
+    def start(self, now: float) -> Try:
+        """Return the first step that its breaker lets through; if none, the one due first.
 
         `now` is here and below an instant in seconds, on the one clock of all chains that share the breakers.
         """
         step = self._first_due(0, now)
         if step is None:
-            step = self._breakers.due_first([step.breaker_key for step in self._steps])
-        if step is None:
-            return self._every_step_skipped(now)
+            step = self._breakers.due_first([step.breaker_key for step in self._steps if step.breaker_key is not None])
         return self._enter(step, now)
 
     def next(self, outcome: Outcome, now: float, chance: float) -> Decision:
@@ -172,7 +172,8 @@ class Chain:
 
     def abandon(self, now: float) -> None:
         """Ends an attempt that has no outcome (cancelled, out of time). Harmless at any time and more than once."""
-        self._breakers.release(self._policy.breaker_key, self._probe)
+        if self._policy.breaker_key is not None:
+            self._breakers.release(self._policy.breaker_key, self._probe)
 
     @property
     def _policy(self) -> StepPolicy:
@@ -217,25 +218,25 @@ class Chain:
         skipped = tuple(range(self._step + 1, step))
         self._step = step
         self._attempt = 1
-        self._probe = self._breakers.enter(self._policy.breaker_key, now)
+        key = self._policy.breaker_key
+        self._probe = None if key is None else self._breakers.enter(key, now)
         return self._try(wait_s=0.0, skipped=skipped)
 
     def _try(self, wait_s: float, skipped: tuple[int, ...] = ()) -> Try:
         last = self._is_last_step and self._attempt >= self._policy.max_attempts
         return Try(self._step, self._attempt, wait_s, last, skipped)
 
-    def _every_step_skipped(self, now: float) -> GiveUp:
-        due_at = min(self._breakers.due_at(step.breaker_key) for step in self._steps)
-        return GiveUp(Reason.SKIPPED, tuple(range(len(self._steps))), math.ceil((due_at - now) * 1000))
-
     def _first_due(self, following: int, now: float) -> int | None:
         for step in range(following, len(self._steps)):
-            if self._breakers.due_at(self._steps[step].breaker_key) <= now:
+            key = self._steps[step].breaker_key
+            if key is None or self._breakers.due_at(key) <= now:
                 return step
         return None
 
     def _tell_breaker(self, outcome: Outcome, now: float) -> None:
         key = self._policy.breaker_key
+        if key is None:
+            return
         if isinstance(outcome, Answered):
             (self._breakers.succeeded if outcome.whole else self._breakers.answered)(key)
         elif is_provider_fault(outcome, self._policy):
@@ -245,13 +246,13 @@ class Chain:
 
 
 def is_provider_fault(outcome: Refused | Failed | Broke, policy: StepPolicy) -> bool:
-    """Whether a breaker counts it. What it does not count (401, 429, a bad certificate …) also interrupts no row."""
+    """Return True if a breaker counts it. What it does not count (401, 429, a bad certificate …) interrupts no row."""
     match outcome:
         case Refused():
             return False
         case Failed(cause=Cause.TIMEOUT) | Broke(cause=Cause.TIMEOUT):
             return policy.request_timeout_counts
         case Failed(cause=Cause.STATUS) | Broke(cause=Cause.STATUS):
-            return outcome.status in SERVER_ERRORS
+            return outcome.status in SERVER_ERRORS and outcome.is_known
         case _:
             return outcome.cause in OUTAGES

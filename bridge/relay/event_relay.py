@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalError, TotalTimeout
-from bridge.policy.chain import Chain, Decision, GiveUp, Reason, Relay, Try
+from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
 from bridge.relay.closing import entry_of
@@ -158,10 +158,6 @@ class EventRelay:
         event, whole = self._event, self._event.whole
         if isinstance(decision, GiveUp):
             self._skip(decision.skipped)
-            if decision.reason is Reason.SKIPPED:
-                raise EveryStepSkipped(
-                    "every step's provider keeps failing and is being probed", retry_after_ms=decision.retry_after_ms
-                )
             whole = None if event.told else whole
         if whole is None:
             assert event.error is not None

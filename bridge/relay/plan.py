@@ -7,10 +7,12 @@ from bridge.config.gateways import Gateway
 from bridge.config.keys import StoredKey
 from bridge.errors import BridgeError, NotAllowed
 from bridge.policy import compat
+from bridge.policy.breaker import BreakerKey
 from bridge.policy.chain import StepPolicy
 from bridge.policy.gateway_tokens import check_target, without_tokens
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
+from bridge.providers.model_endpoints import is_model_endpoint
 from bridge.relay.entry import Transport
 from bridge.settings.accounting import CustomCost
 from bridge.settings.step import StepSettings
@@ -112,6 +114,7 @@ def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None
 
 def _policy(step: Step, provider: Provider, target: Target, model: str | None, ground: Ground) -> StepPolicy:
     settings = step.settings
+    key = BreakerKey(ground.gateway, ground.token, target.base, model, provider.slug)
     return StepPolicy(
         max_attempts=settings.max_attempts,
         retry_delay_ms=settings.retry_delay,
@@ -119,13 +122,19 @@ def _policy(step: Step, provider: Provider, target: Target, model: str | None, g
         max_retry_after_ms=settings.max_retry_after,
         on_policy=settings.on_policy,
         on_break=settings.on_break if ground.transport == "websocket" else "error",
-        breaker_key=(ground.gateway, target.base, model, provider.slug),
+        breaker_key=key if _calls_a_model(step, provider, target) else None,
         request_timeout_counts=_is_as_patient(settings, ground.entered.settings),
     )
 
 
+def _calls_a_model(step: Step, provider: Provider, target: Target) -> bool:
+    """A custom provider's base URL may hold the part of the path that shows it."""
+    paths = step.endpoint, target.raw_path.decode()
+    return any(is_model_endpoint(step.method, path, provider.slug) for path in paths)
+
+
 def _is_as_patient(asked: StepSettings, own: StepSettings) -> bool:
-    """Whether no timeout is shorter than the gateway's own: such a one says more of the client than of the provider."""
+    """No timeout is shorter than the gateway's own: such a one says more of the client than of the provider."""
     pairs = (
         (asked.connect_timeout, own.connect_timeout),
         (asked.request_timeout, own.request_timeout),

@@ -119,7 +119,7 @@ MEMORY: Final = _alone("gauge", "bridge_memory_used_bytes", "What of `memory_bud
 BREAKERS: Final = _alone(
     "gauge",
     "bridge_breakers",
-    "Pairs of base URL and model, per gateway, whose breaker is not closed: failing (not yet open), open, probing.",
+    "Breakers that are not closed, by state: failing (not yet open), open, probing.",
     "provider",
     "state",
 )

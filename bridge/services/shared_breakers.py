@@ -8,11 +8,11 @@ is told, and each process has its own breakers; nobody waits for any of this.
 import asyncio
 import json  # not orjson: a model's name may hold a lone surrogate
 import secrets
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from bridge.policy.breaker import MAX_INTERVAL_S, MAX_KEYS, Breakers
+from bridge.policy.breaker import MAX_INTERVAL_S, MAX_KEYS, BreakerKey, Breakers
 from bridge.storage.redis import RedisDown, SharedStore
 from bridge.tasks import Tasks
 
@@ -59,7 +59,7 @@ class SharedBreakers:
         self._tell_script, self._join_script = store.script(_TELL), store.script(_JOIN)
         self._us = secrets.token_hex(8)
         self._tasks = Tasks()
-        self._untold: dict[Hashable, float | None] = {}
+        self._untold: dict[BreakerKey, float | None] = {}
         """By key, the latest change alone; no more keys than breakers know."""
         self._has_untold = asyncio.Event()
 
@@ -70,7 +70,7 @@ class SharedBreakers:
     async def stop(self) -> None:
         await self._tasks.end_all()
 
-    def _changed(self, key: Hashable, open_s: float | None) -> None:
+    def _changed(self, key: BreakerKey, open_s: float | None) -> None:
         if len(self._untold) < MAX_KEYS:
             self._untold[key] = open_s
             self._has_untold.set()
@@ -82,7 +82,7 @@ class SharedBreakers:
             changes, self._untold = self._untold, {}
             try:
                 for key, open_s in changes.items():
-                    await self._tell(json.dumps(key), None if open_s is None else round(open_s * 1000))
+                    await self._tell(_written(key), None if open_s is None else round(open_s * 1000))
             except RedisDown:
                 continue  # what is news now is none when Redis is back
 
@@ -111,7 +111,20 @@ class SharedBreakers:
 
     def _learn(self, key: str | bytes, open_ms: float | None) -> None:
         open_s = None if open_ms is None else min(open_ms / 1000, MAX_INTERVAL_S)
-        self.breakers.learned(tuple(json.loads(key)), open_s, asyncio.get_running_loop().time())
+        self.breakers.learned(_read(key), open_s, asyncio.get_running_loop().time())
+
+
+def _written(key: BreakerKey) -> str:
+    return json.dumps((key.gateway, key.token, key.base_url, key.model, key.provider))
+
+
+def _read(text: str | bytes) -> BreakerKey:
+    """Raises ValueError, TypeError: for instance for a key of another version."""
+    gateway, token, base_url, model, provider = json.loads(text)
+    parts = gateway, token, base_url, provider, "" if model is None else model
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"not the key of a breaker: {text!r}")
+    return BreakerKey(gateway, token, base_url, model, provider)
 
 
 @asynccontextmanager

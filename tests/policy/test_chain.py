@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.policy.breaker import Breakers
+from bridge.policy.breaker import BreakerKey, Breakers
 from bridge.policy.chain import (
     Answered,
     Broke,
@@ -27,6 +27,11 @@ from bridge.policy.chain import (
 
 NO_JITTER = 0.5
 
+
+def key(model: str, token: str = "token") -> BreakerKey:
+    return BreakerKey("gateway", token, "https://provider.test", model)
+
+
 ONCE = StepPolicy(
     max_attempts=1,
     retry_delay_ms=500,
@@ -34,7 +39,7 @@ ONCE = StepPolicy(
     max_retry_after_ms=10_000,
     on_policy="answer",
     on_break="error",
-    breaker_key="one",
+    breaker_key=key("one"),
     request_timeout_counts=True,
 )
 TWICE = replace(ONCE, max_attempts=2)
@@ -42,8 +47,8 @@ THRICE = replace(ONCE, max_attempts=3)
 LINEAR = replace(THRICE, backoff="linear", retry_delay_ms=100)
 PICKY = replace(ONCE, on_policy="next")
 RESTARTS = replace(ONCE, on_break="restart")
-OTHER = replace(ONCE, breaker_key="two")
-THIRD = replace(ONCE, breaker_key="three")
+OTHER = replace(ONCE, breaker_key=key("two"))
+THIRD = replace(ONCE, breaker_key=key("three"))
 
 
 def status(number: int, retry_after_ms: int | None = None) -> Failed:
@@ -181,104 +186,134 @@ def test_a_chain_has_a_step() -> None:
 # The chain and the breakers.
 
 
-def opened(*keys: str) -> Breakers:
-    """The first key opened at 0 s, the second at 1 s, and so on: each for 10 s."""
+def opened(*models: str) -> Breakers:
+    """The first model's key opened at 0 s, the second's at 1 s, and so on: each for 5 s."""
     breakers = Breakers()
-    for at, key in enumerate(keys):
+    for at, model in enumerate(models):
         for _ in range(5):
-            breakers.failed(key, at, None)
+            breakers.failed(key(model), at, None)
     return breakers
 
 
 def test_a_step_whose_breaker_is_open_is_skipped() -> None:
-    assert Chain([ONCE, OTHER], opened("one")).start(5) == Try(1, 1, 0.0, last=True, skipped=(0,))
+    assert Chain([ONCE, OTHER], opened("one")).start(4) == Try(1, 1, 0.0, last=True, skipped=(0,))
 
 
 def test_every_skipped_step_on_the_way_is_named_once() -> None:
     chain = Chain([OTHER, ONCE, THIRD, THIRD], opened("one", "two"))
-    assert chain.start(5) == Try(2, 1, 0.0, last=False, skipped=(0, 1))
-    assert chain.next(status(400), 5, NO_JITTER) == Try(3, 1, 0.0, last=True)
+    assert chain.start(4) == Try(2, 1, 0.0, last=False, skipped=(0, 1))
+    assert chain.next(status(400), 4, NO_JITTER) == Try(3, 1, 0.0, last=True)
 
 
 def test_a_due_step_is_probed_and_a_success_closes_it() -> None:
     breakers = opened("one")
     chain = Chain([ONCE, OTHER], breakers)
-    assert chain.start(10) == Try(0, 1, 0.0, last=False)
-    assert Chain([ONCE, OTHER], breakers).start(10) == Try(1, 1, 0.0, last=True, skipped=(0,)), "one probe at a time"
-    assert chain.next(Answered(), 11, NO_JITTER) == Relay()
-    assert breakers.due_at("one") == -math.inf
+    assert chain.start(5) == Try(0, 1, 0.0, last=False)
+    assert Chain([ONCE, OTHER], breakers).start(5) == Try(1, 1, 0.0, last=True, skipped=(0,)), "one probe at a time"
+    assert chain.next(Answered(), 6, NO_JITTER) == Relay()
+    assert breakers.due_at(key("one")) == -math.inf
 
 
 def test_a_failed_probe_may_be_retried_as_the_step_says_but_doubles_the_interval_once() -> None:
     breakers = opened("one")
     chain = Chain([THRICE, OTHER], breakers)
-    chain.start(10)
-    assert chain.next(status(500), 11, NO_JITTER) == Try(0, 2, 0.5, last=False)
-    assert chain.next(status(500), 12, NO_JITTER) == Try(0, 3, 1.0, last=False)
-    assert breakers.due_at("one") == 31
+    chain.start(5)
+    assert chain.next(status(500), 6, NO_JITTER) == Try(0, 2, 0.5, last=False)
+    assert chain.next(status(500), 7, NO_JITTER) == Try(0, 3, 1.0, last=False)
+    assert breakers.due_at(key("one")) == 16
 
 
 def test_if_all_steps_are_open_the_one_due_first_is_tried_as_its_probe() -> None:
     breakers = opened("two", "one")
-    assert Chain([ONCE, OTHER], breakers).start(5) == Try(1, 1, 0.0, last=True, skipped=(0,))
-    assert breakers.due_at("two") == 15, "its probe is in flight"
-    assert Chain([ONCE, OTHER], breakers).start(5) == Try(0, 1, 0.0, last=False), "so another event probes the other"
+    assert Chain([ONCE, OTHER], breakers).start(4) == Try(1, 1, 0.0, last=True, skipped=(0,))
+    assert breakers.due_at(key("two")) == 9, "its probe is in flight"
+    assert Chain([ONCE, OTHER], breakers).start(4) == Try(0, 1, 0.0, last=False), "so another event probes the other"
 
 
-def test_if_every_probe_is_in_flight_the_chain_gives_up_and_says_for_how_long() -> None:
+def test_if_every_probe_is_in_flight_the_step_due_first_is_tried_all_the_same() -> None:
     breakers = opened("one", "two")
-    for now in (5.0, 6.0):
+    for now in (4.0, 4.5):
         Chain([ONCE, OTHER], breakers).start(now)
-    skipped = Chain([ONCE, OTHER], breakers).start(7.5)
-    assert skipped == GiveUp(Reason.SKIPPED, skipped=(0, 1), retry_after_ms=7500)
-    assert isinstance(Chain([ONCE, OTHER], breakers).start(15.0), Try), "once that time has run"
+    assert Chain([ONCE, OTHER], breakers).start(4.6) == Try(0, 1, 0.0, last=False)
+
+
+def test_a_running_probe_keeps_no_chain_out_that_has_no_other_step() -> None:
+    breakers = opened("one")
+    probe = Chain([ONCE], breakers)
+    probe.start(5)
+    beside_it = Chain([ONCE], breakers)
+    assert beside_it.start(5) == Try(0, 1, 0.0, last=True)
+    beside_it.next(CONNECT, 6, NO_JITTER)
+    assert breakers.due_at(key("one")) == 10, "it is no probe: its failure changes nothing"
+    probe.next(CONNECT, 7, NO_JITTER)
+    assert breakers.due_at(key("one")) == 17
+
+
+def test_an_answer_beside_a_running_probe_closes_the_breaker() -> None:
+    breakers = opened("one")
+    Chain([ONCE], breakers).start(5)
+    beside_it = Chain([ONCE], breakers)
+    beside_it.start(5)
+    beside_it.next(Answered(), 5, NO_JITTER)
+    assert breakers.due_at(key("one")) == -math.inf
+
+
+def test_a_request_without_a_breaker_is_neither_skipped_nor_counted() -> None:
+    breakers = opened("one")
+    no_model_call = replace(ONCE, breaker_key=None)
+    for outcome in (CONNECT, RESET, Answered(whole=True)):
+        chain = Chain([no_model_call, OTHER], breakers)
+        assert chain.start(1) == Try(0, 1, 0.0, last=False)
+        chain.next(outcome, 1, NO_JITTER)
+        chain.abandon(1)
+    assert (len(breakers), breakers.due_at(key("one"))) == (1, 5)
 
 
 def test_after_a_real_failure_open_steps_are_skipped_and_none_is_forced() -> None:
     chain = Chain([ONCE, OTHER, THIRD], opened("two", "three"))
-    chain.start(5)
-    assert chain.next(status(400), 5, NO_JITTER) == GiveUp(Reason.FAILED, skipped=(1, 2))
+    chain.start(4)
+    assert chain.next(status(400), 4, NO_JITTER) == GiveUp(Reason.FAILED, skipped=(1, 2))
 
 
 def test_a_restart_skips_open_steps_too() -> None:
     chain = Chain([RESTARTS, OTHER, THIRD], opened("two"))
-    chain.start(5)
-    chain.next(Answered(), 5, NO_JITTER)
-    assert chain.next(Broke(), 5, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
+    chain.start(4)
+    chain.next(Answered(), 4, NO_JITTER)
+    assert chain.next(Broke(), 4, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
 
 
 def test_later_steps_with_the_key_of_a_failed_probe_are_skipped() -> None:
     chain = Chain([ONCE, ONCE, OTHER], opened("one"))
-    chain.start(10)
-    assert chain.next(CONNECT, 11, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
+    chain.start(5)
+    assert chain.next(CONNECT, 6, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
 
 
 @pytest.mark.parametrize("outcome", [Refused(), status(401), status(429), NO_QUOTA, TLS, REDIRECT, UNUSABLE])
 def test_an_outcome_that_tells_nothing_of_the_provider_releases_the_probe(outcome: Outcome) -> None:
     breakers = opened("one")
     chain = Chain([ONCE], breakers)
-    chain.start(10)
-    chain.next(outcome, 11, NO_JITTER)
-    assert breakers.due_at("one") == 10, "due at once, for another probe"
+    chain.start(5)
+    chain.next(outcome, 6, NO_JITTER)
+    assert breakers.due_at(key("one")) == 5, "due at once, for another probe"
 
 
 def test_an_abandoned_attempt_releases_its_probe() -> None:
     breakers = opened("one")
     chain = Chain([ONCE], breakers)
-    chain.start(10)
-    chain.abandon(11)
-    chain.abandon(11)
-    assert breakers.due_at("one") == 10
+    chain.start(5)
+    chain.abandon(6)
+    chain.abandon(6)
+    assert breakers.due_at(key("one")) == 5
 
 
 def test_abandoning_is_harmless_at_any_time() -> None:
     breakers = opened("one")
     chain = Chain([ONCE], breakers)
-    chain.abandon(9)
-    chain.start(10)
-    chain.next(CONNECT, 11, NO_JITTER)
-    chain.abandon(12)
-    assert breakers.due_at("one") == 31
+    chain.abandon(4)
+    chain.start(5)
+    chain.next(CONNECT, 6, NO_JITTER)
+    chain.abandon(7)
+    assert breakers.due_at(key("one")) == 16
 
 
 def is_counted(step: StepPolicy, *outcomes: Outcome) -> bool:
@@ -298,9 +333,18 @@ def test_a_fault_of_the_provider_counts(outcome: Outcome) -> None:
     assert is_counted(ONCE, outcome)
 
 
-@pytest.mark.parametrize("outcome", [Refused(), TLS, REDIRECT, UNUSABLE, NO_QUOTA, *map(status, (400, 401, 408, 429))])
+@pytest.mark.parametrize(
+    "outcome", [Refused(), TLS, REDIRECT, UNUSABLE, NO_QUOTA, *map(status, (400, 401, 408, 429, 501, 505))]
+)
 def test_a_fault_of_credentials_or_input_does_not(outcome: Outcome) -> None:
     assert not is_counted(ONCE, outcome)
+
+
+def test_an_error_in_an_unknown_word_is_retried_and_does_not_count() -> None:
+    unknown = replace(status(500), is_known=False)
+    assert not is_counted(ONCE, unknown)
+    assert not is_counted(ONCE, Answered(), Broke(Cause.STATUS, 500, is_known=False))
+    assert decisions([TWICE, OTHER], [unknown])[-1] == "0.2 in 0.5s"
 
 
 def test_a_timeout_counts_only_if_it_is_as_long_as_the_gateways_own() -> None:
@@ -327,7 +371,7 @@ def test_streams_that_break_one_after_the_other_are_failures_in_a_row() -> None:
         chain.start(0)
         chain.next(Answered(), 0, NO_JITTER)
         chain.next(Broke(), 0, NO_JITTER)
-    assert breakers.due_at("one") == 10
+    assert breakers.due_at(key("one")) == 5
 
 
 def test_a_whole_answer_ends_the_row() -> None:
@@ -351,7 +395,7 @@ step_policies = st.builds(
     max_retry_after_ms=st.integers(0, 20_000),
     on_policy=st.sampled_from(["answer", "next"]),
     on_break=st.sampled_from(["error", "restart"]),
-    breaker_key=st.sampled_from("abc"),
+    breaker_key=st.sampled_from([key("a"), key("b"), key("c"), None]),
     request_timeout_counts=st.booleans(),
 )
 statuses = st.builds(

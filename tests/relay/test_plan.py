@@ -101,18 +101,32 @@ def test_a_step_that_cannot_be_called_is_its_event_s_fault_and_named_among_sever
 # Breakers.
 
 
-def test_steps_of_one_gateway_base_and_model_share_a_breaker_and_no_others_do() -> None:
+def test_steps_of_one_gateway_token_base_and_model_share_a_breaker_and_no_others_do() -> None:
     custom = overlay({"custom-other": {"base_url": "https://other.example/v1"}})
     other_base = Ground("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
     keys = [
         the_step(CHAT).policy.breaker_key,
         the_step(CHAT, ground("another")).policy.breaker_key,
+        the_step(CHAT, replace(ground(), token="another")).policy.breaker_key,
         the_step(CHAT.replace("gpt-5", "gpt-4")).policy.breaker_key,
         the_step(CHAT.replace("openai", "custom-other"), other_base).policy.breaker_key,
-        the_step('{"provider":"openai","endpoint":"models"}').policy.breaker_key,
     ]
+    assert None not in keys
     assert len(set(keys)) == len(keys)
     assert the_step(CHAT.replace("chat/", "v1/chat/"), ground(account="another")).policy.breaker_key == keys[0]
+
+
+@pytest.mark.parametrize(
+    "request_", [CHAT.replace("chat/completions", "models"), CHAT.replace("{", '{"method":"FOO",', 1)]
+)
+def test_only_a_post_to_a_model_endpoint_has_a_breaker(request_: str) -> None:
+    assert the_step(request_).policy.breaker_key is None
+
+
+def test_the_base_url_of_a_custom_provider_may_hold_the_whole_path() -> None:
+    custom = overlay({"custom-whole": {"base_url": "https://other.example/v1/chat/completions"}})
+    where = Ground("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
+    assert the_step('{"provider":"custom-whole","endpoint":""}', where).policy.breaker_key is not None
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import asyncio
 
+import httpx
 import pytest
 
 from bridge.settings.step import StepSettings
 from tests.clock import advance
-from tests.provider_script import RESET, SILENCE, Plays, answers, refuses, streams
+from tests.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 from tests.stage import OVERLOADED, ROLE, WHOLE, House, Stage, said, step
 
 COUNTED: dict[str, Plays] = {
@@ -19,7 +20,7 @@ COUNTED: dict[str, Plays] = {
     "an error in a stream that stands for 503": streams(OVERLOADED),
 }
 NOT_COUNTED: dict[str, Plays] = {
-    **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429)},
+    **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429, 501, 505)},
     "an error in a stream that stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
 }
 CHAIN = [step(), step("groq")]
@@ -83,10 +84,10 @@ async def test_it_is_per_model_and_base_url() -> None:
         assert stage.metadata["step"] == "0"
 
 
-async def test_after_ten_seconds_one_event_probes_it_while_others_go_by() -> None:
+async def test_after_five_seconds_one_event_probes_it_while_others_go_by() -> None:
     gate = asyncio.Event()
     house = await after_five(refuses(), Plays(WHOLE, waiting=[gate]), answers(), answers())
-    advance(10.1)
+    advance(5.1)
     probe = await house.event(CHAIN).begin()
     other = await house.event(CHAIN).begin()
     assert listed(other) == [("0", 9023), ("1", None)]
@@ -98,10 +99,10 @@ async def test_after_ten_seconds_one_event_probes_it_while_others_go_by() -> Non
 
 async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
     house = await after_five(refuses(), refuses(), *[answers()] * 3)
-    advance(10.1)
+    advance(5.1)
     probe = await house.event(CHAIN).begin()
     assert listed(probe) == [("0", 9010), ("1", None)]
-    advance(19.8)
+    advance(9.8)
     assert (await house.event(CHAIN).begin()).metadata["step"] == "1"
     advance(0.3)
     assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
@@ -111,7 +112,7 @@ async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
 async def test_a_probe_that_told_nothing_of_the_provider_leaves_the_next_event_to_probe(how: str) -> None:
     play = answers(status=400) if how == "refused for its input" else Plays(waiting=[SILENCE])
     house = await after_five(refuses(), play, answers())
-    advance(10.1)
+    advance(5.1)
     probe = await house.event(step(totalTimeout=1000)).begin()
     if how == "cancelled":
         await probe.cancel()
@@ -132,26 +133,63 @@ async def test_if_all_steps_are_open_the_one_due_first_is_tried() -> None:
 
 async def test_a_probe_forced_before_its_time_does_not_make_the_wait_longer() -> None:
     house = await after_five(refuses(), refuses(), *[answers()] * 2)
-    advance(5)
+    advance(3)
     assert (await house.event(step()).begin()).code == 9010
-    advance(9.9)
+    advance(4.9)
     assert (await house.event(CHAIN).begin()).metadata["step"] == "1"
     advance(0.2)
     assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
 
 
-async def test_while_every_steps_probe_is_in_flight_the_answer_says_for_how_long() -> None:
-    house = await after_five(refuses(), Plays(waiting=[SILENCE]))
-    advance(4)
+async def test_a_probe_in_flight_keeps_out_no_event_that_has_no_other_step() -> None:
+    house = await after_five(refuses(), Plays(waiting=[SILENCE]), answers(), answers())
+    advance(5.1)
     probe = await house.event(step()).begin()
-    advance(1)
-    stage = await house.event(step()).begin()
+    beside_it = await house.event(step()).begin()
+    after_it = await house.event(CHAIN).begin()
     await probe.cancel()
-    assert (stage.types, stage.code) == (["created"], 9023)
-    error = stage.last()["error"]
-    assert (stage.metadata["status"], error["source"], error["retryable"]) == (503, "bridge", True)
-    assert 8900 <= error["retryAfterMs"] <= 9000
-    assert stage.last()["response"]["internalCode"] == 9023
+    assert beside_it.code is None
+    assert after_it.metadata["step"] == "0", "that answer has closed the breaker"
+
+
+class Outage(ScriptedProvider):
+    """OpenAI refuses connections until `ends_at`; everybody else answers."""
+
+    def __init__(self, ends_at: float) -> None:
+        super().__init__()
+        self._ends_at = ends_at
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        is_out = request.url.host == "api.openai.com" and asyncio.get_running_loop().time() < self._ends_at
+        self._plays.append(refuses() if is_out else answers())
+        return await super().handle_async_request(request)
+
+
+@pytest.mark.parametrize(("outage_s", "unused_s"), [(6, 5.5), (9, 10.5), (30, 20.5), (600, 20.5)])
+async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, unused_s: float) -> None:
+    """Two events a second, each with a fallback; all of them succeed."""
+    began_at = asyncio.get_running_loop().time()
+    house = House(provider=Outage(began_at + outage_s))
+    answered_by = ""
+    while answered_by != "0" or asyncio.get_running_loop().time() < began_at + outage_s:
+        stage = await house.event(CHAIN).begin()
+        assert stage.code is None
+        answered_by = stage.metadata["step"]
+        advance(0.5)
+    assert asyncio.get_running_loop().time() - began_at - outage_s <= unused_s + 0.5
+
+
+@pytest.mark.parametrize(
+    "changed", [{"method": "FOO"}, {"method": "GET"}, {"endpoint": "v1/files"}, {"endpoint": "v1/models"}]
+)
+async def test_only_posts_to_model_endpoints_count_and_are_skipped(changed: dict[str, str]) -> None:
+    house = House(*[answers(status=503)] * 10, answers(), answers())
+    for _ in range(5):
+        await house.event(step() | changed).begin()
+    for _ in range(4):
+        await house.event(step()).begin()
+    assert (await house.event(CHAIN).begin()).metadata["step"] == "1", "the fifth in a row"
+    assert (await house.event([step() | changed, step("groq")]).begin()).metadata["step"] == "0"
 
 
 async def test_skipped_steps_behind_a_failed_one_are_listed_and_its_answer_is_the_answer() -> None:
@@ -165,3 +203,29 @@ async def test_a_restart_skips_open_steps_too() -> None:
     house = await after_five(refuses(), streams(said("a"), RESET), answers())
     stage = await house.event([step("groq", onBreak="restart"), step(), step("mistral")]).begin()
     assert listed(stage) == [("0", 9016), ("1", 9023), ("2", None)]
+
+
+# Tokens.
+
+
+async def fail_for(house: House, *tokens: str) -> None:
+    for token in tokens:
+        for _ in range(5):
+            assert (await house.event(step(), token=token).begin()).code is not None
+
+
+async def test_a_token_s_failures_keep_no_model_away_from_another_token() -> None:
+    house = House(*[answers(status=500)] * 5, answers(), answers())
+    await fail_for(house, "hostile")
+    assert (await house.event(CHAIN, token="other").begin()).metadata["step"] == "0"
+    assert (await house.event(CHAIN, token="hostile").begin()).metadata["step"] == "1"
+
+
+async def test_what_is_open_for_two_tokens_is_open_for_the_gateway() -> None:
+    house = House(*[answers(status=500)] * 10, answers(), answers(), answers())
+    await fail_for(house, "one", "two")
+    third = await house.event(CHAIN, token="third").begin()
+    assert listed(third) == [("0", 9023), ("1", None)]
+    assert (await house.event(step(), token="third").begin()).code is None, "it has no other step"
+    advance(5.1)
+    assert (await house.event(CHAIN, token="third").begin()).metadata["step"] == "0"
