@@ -19,7 +19,7 @@ from bridge.handshake import (
 )
 from bridge.http_connection import connection_of
 from bridge.http_door import GATEWAY, HttpDoor, Route
-from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, own_errors
+from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, mark_as_own, own_errors
 from bridge.probes import Probes
 from bridge.providers import echoed
 from bridge.realtime import RealtimeDoor
@@ -49,6 +49,7 @@ class Door:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[own_errors])
+        app.on_response_prepare.append(mark_as_own)
         for method, path, handler in self._routes():
             app.router.add_route(method, path, handler, expect_handler=_uninvited)
         return app

@@ -62,8 +62,27 @@ def retry_after(ms: int) -> str:
     return str(math.ceil(ms / 1000))
 
 
+NOSNIFF: Final = ("x-content-type-options", "nosniff")
+"""For each of the bridge's own answers: a browser must not take a text in it for a page (fetch.spec.whatwg.org)."""
+
+
+async def mark_as_own(_: web.Request, response: web.StreamResponse) -> None:
+    """Call this before an answer's head is sent: remove the version that aiohttp adds, and forbid sniffing."""
+    response.headers.popall("Server", None)
+    response.headers.update([NOSNIFF])
+
+
+class _OwnResponse(web.Response):
+    """For requests that no application has seen, `mark_as_own` is not called."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Server", None)
+
+
 def error_response(error: BridgeError) -> web.Response:
-    response = web.Response(body=error_body(error), status=error.status, content_type="application/json")
+    body, headers = error_body(error), dict([NOSNIFF])
+    response = _OwnResponse(body=body, status=error.status, headers=headers, content_type="application/json")
     if isinstance(error, UpgradeRequired):  # RFC 9110, section 15.5.22: it has to name to what
         response.headers.update({"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
     if error.retry_after_ms is not None:

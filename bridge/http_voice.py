@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bridge.errors import BridgeError
-from bridge.http_errors import retry_after
+from bridge.http_errors import NOSNIFF, retry_after
 from bridge.http_reply import Reply
 from bridge.relay.record import Heading
 from bridge.relay.voice import Metadata
@@ -54,7 +54,7 @@ class HttpVoice:
         self._reply.send(heading.status, self._headers(heading, metadata), encoded)
 
     def refuse(self, metadata: Metadata, error: BridgeError) -> None:
-        headers = [("content-type", "application/json"), *self._own_headers(metadata)]
+        headers = [("content-type", "application/json"), NOSNIFF, *self._own_headers(metadata)]
         if error.retry_after_ms is not None:
             headers.append(("retry-after", retry_after(error.retry_after_ms)))
         self._reply.send(error.status, headers, error_body(error))

@@ -22,9 +22,8 @@ from bridge.relay.event import Shared
 from bridge.relay.services import Meter, Reading
 from bridge.session import Session
 from bridge.settings.token_reference import TokenReference
+from bridge.wire.headers import names_a_proxy
 
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
-"""What a proxy on this machine says of those for whom it asks."""
 _REFUSED: Final = (
     "metrics tell who is called and what it costs: unless metrics_token is set they are for this machine alone, "
     "asked directly and by a name of its own"
@@ -98,7 +97,7 @@ def _check_reader(request: web.Request, wanted: TokenReference | None) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(digest_of(token.strip()), wanted.digest):
             raise Unauthorized(_WANTED)
-    elif not is_loopback(_peer(request)) or any(name in request.headers for name in _FORWARDED):
+    elif not is_loopback(_peer(request)) or names_a_proxy(map(str.lower, request.headers)):
         raise OriginRefused(_REFUSED)
     else:
         check_origin(_NOBODYS, request.headers.get("Host", ""), request.headers.get("Origin"))

@@ -164,6 +164,8 @@ def validate_base_url(url: str, placeholders: frozenset[str] = frozenset({"accou
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+")
 _PATH_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # a deployment may be called gpt-4.1
+_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+_AWS_REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}")  # us-east-1, us-iso-east-1, eusc-de-east-1
 _ACCOUNT_ID = re.compile(r"[0-9A-Fa-f]{32}")
 
 
@@ -182,10 +184,18 @@ def filled(base: Base, values: dict[str, str]) -> Base:
         if not (_HOST_NAME if in_host else _PATH_NAME).fullmatch(value):
             allowed = "letters, digits, hyphens" if in_host else "letters, digits, hyphens, and dots within"
             raise EndpointRefused(f"The {name} must be a plain name ({allowed}), not {quoted(value)}.")
+        if name == "region" and base.host.endswith(_AWS_HOSTS):
+            _check_aws_region(value)
         url, host, path = (text.replace(f"{{{name}}}", value) for text in (url, host, path))
     if max(map(len, host.split("."))) > 63:
         raise EndpointRefused(f"The endpoint makes a host name with a part longer than 63 characters: {quoted(host)}.")
     return replace(base, url=url, host=host.lower(), path=path, names=frozenset())
+
+
+def _check_aws_region(region: str) -> None:
+    """Raise EndpointRefused for the name of another service: `bedrock-runtime.s3.amazonaws.com` is anybody's bucket."""
+    if len(region) <= 63 and not _AWS_REGION.fullmatch(region.lower()):
+        raise EndpointRefused(f"The region must be one of AWS, such as us-east-1, not {quoted(region)}.")
 
 
 def below(base: Base, endpoint: str) -> Target:

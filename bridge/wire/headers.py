@@ -18,8 +18,41 @@ _OURS: Final = {"host", "content-length", "expect", "accept-encoding", "cf-cache
 _NOT_FORWARDED: Final = _HOP_BY_HOP | _OURS
 _NOT_FORWARDED_PREFIXES: Final = (SETTING_PREFIX, "proxy-", "sec-websocket-")
 
-_OF_THE_WAY_HERE: Final = {"cookie", "forwarded", "origin", "referer", "via", "x-real-ip"}
-_OF_THE_WAY_HERE_PREFIXES: Final = ("access-control-", "sec-fetch-", "x-forwarded-")
+_OF_PROXIES: Final = {
+    "cdn-loop",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-ew-via",
+    "cf-ipcountry",
+    "cf-pseudo-ipv4",
+    "cf-ray",
+    "cf-visitor",
+    "cf-worker",
+    "do-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "forwarded",
+    "true-client-ip",
+    "via",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-url",
+    "x-proxyuser-ip",
+    "x-real-ip",
+    "x-rewrite-url",
+}
+"""Headers by which proxies name the client that they ask for, or themselves."""
+_OF_PROXIES_PREFIX: Final = "x-forwarded-"
+
+_OF_THE_WAY_HERE: Final = {"cookie", "origin", "referer", *_OF_PROXIES}
+_OF_THE_WAY_HERE_PREFIXES: Final = ("access-control-", "sec-fetch-", _OF_PROXIES_PREFIX)
+
+_ALSO_OF_PROXIES: Final = {"x-amzn-trace-id", "x-arr-log-id", "x-cloud-trace-context", "x-varnish"}
+"""Headers that clients may send of themselves, too."""
+_ALSO_OF_PROXIES_PREFIXES: Final = (_OF_PROXIES_PREFIX, "cf-", "fastly-", "fly-", "x-azure-", "x-envoy-", "x-vercel-")
 
 _LONGEST_WRITTEN: Final = 8
 """How many bytes of JSON one byte of headers may take: a control character takes six, a pretty printer some more."""
@@ -99,6 +132,16 @@ def without_the_way_here(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if name not in _OF_THE_WAY_HERE and not name.startswith(_OF_THE_WAY_HERE_PREFIXES)
     }
+
+
+def names_a_proxy(names: Iterable[str]) -> bool:
+    """Whether one of the header names (lower case) is one that proxies add: the client may be anywhere then."""
+    return any(
+        name in _OF_PROXIES
+        or name in _ALSO_OF_PROXIES
+        or (name.startswith(_ALSO_OF_PROXIES_PREFIXES) and not name.startswith(SETTING_PREFIX))
+        for name in names
+    )
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
