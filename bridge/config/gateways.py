@@ -46,7 +46,7 @@ class Gateway:
     """By provider's slug and alias. An open gateway has none."""
     limits: Limits = NO_LIMITS
     cache_shared: bool = False
-    """The cache gives an answer to whoever asks the same, with whichever credential."""
+    """The cache gives an answer to whoever asks the same, with whichever token and credential."""
     log_rows: int = 0
     """How many rows of its events the request log keeps at most; 0 for any number."""
     log_strategy: LogStrategy = "DELETE_OLDEST"

@@ -47,12 +47,34 @@ _NO_MATTER: Final = {
 _NO_MATTER_PREFIXES: Final = ("x-b3-", "x-datadog-", "x-fern-", "x-stainless-")
 """Headers that say who asks, or which time, and not what is asked: user agents, traces, SDK telemetry, retries."""
 
+_NO_CREDENTIALS: Final = {
+    "accept",
+    "accept-language",
+    "anthropic-beta",
+    "anthropic-version",
+    "cache-control",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "http-referer",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "origin",
+    "prefer",
+    "referer",
+    "x-title",
+}
+"""Headers of which it is known that they carry no credential. Any other may: providers choose the names of theirs."""
+
 
 class Asked(NamedTuple):
     """All of a request that its answer may depend on. The account is not among it: it is a label that whoever calls
     may choose, and where it says something, which is in Workers AI's URLs, it is a part of the URL."""
 
     gateway: str
+    token: str
+    """The name of the gateway's token; empty for an open gateway."""
     provider: str
     """A slug."""
     method: str
@@ -81,19 +103,20 @@ def is_fresh(stored_at: float, kept_s: float, ttl: float, now: float) -> bool:
 
 
 def key_of(asked: Asked, cache_key: str | None, *, is_shared: bool) -> bytes:
-    """Under what the answer lies.
+    """Return the digest under which the answer is stored.
 
-    A `cache_key` of the request's own stands for URL, headers and body, but never for gateway, provider and
-    credential: else whoever guesses another tenant's key could read that tenant's answers, or lay down an answer for
-    the other to read; and a fallback would be told in the dialect of the provider before it. `is_shared` leaves the
-    credential out.
+    A `cache_key` of the request's own stands for URL, headers and body, but never for gateway, token, provider and
+    credential: else whoever guesses another tenant's key could read that tenant's answers, or store an answer for
+    the other to read; and a fallback would be answered in the dialect of the provider before it. With it, every header
+    that could carry a credential counts as one. `is_shared` leaves the token and the credential out.
     """
     secret, told = _sorted_out(asked.headers)
     target = asked.target
     if cache_key is not None:
+        secret += [header for header in told if header[0] not in _NO_CREDENTIALS]
         secret += _secrets_in(target.raw_path)
-    credential = b"" if is_shared else _digest((asked.stored_key, secret))
-    scope = (asked.gateway, asked.provider, credential)
+    token, credential = ("", b"") if is_shared else (asked.token, _digest((asked.stored_key, secret)))
+    scope = (asked.gateway, token, asked.provider, credential)
     if cache_key is not None:
         return _digest((*scope, cache_key))
     url = (target.scheme, target.host, target.port, target.raw_path)

@@ -147,6 +147,7 @@ class StoredAnswer(Answer):
 async def _key(ground: Ground, planned: PlannedStep, call: Call) -> bytes:
     asked = caching.Asked(
         ground.gateway,
+        ground.token,
         planned.provider.slug,
         call.method,
         call.target,

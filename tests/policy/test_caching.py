@@ -11,6 +11,7 @@ from bridge.settings.step import StepSettings
 TARGET = Target("https", "api.openai.com", None, b"/v1/chat/completions?a=1", "https://api.openai.com/v1")
 ASKED = Asked(
     "gateway",
+    "token",
     "openai",
     "POST",
     TARGET,
@@ -74,6 +75,7 @@ def key(asked: Asked, cache_key: str | None = None, *, is_shared: bool = False) 
 
 DIFFERENT = {
     "gateway": ASKED._replace(gateway="other"),
+    "token": ASKED._replace(token="another"),
     "provider": ASKED._replace(provider="custom-openai"),
     "method": ASKED._replace(method="GET"),
     "scheme": ASKED._replace(target=replace(TARGET, scheme="http")),
@@ -131,26 +133,39 @@ def test_what_one_part_holds_cannot_be_taken_for_another() -> None:
     assert key(ASKED._replace(headers=[("x-a", "\udcff")])) != key(ASKED._replace(headers=[("x-a", "\\udcff")]))
 
 
-@pytest.mark.parametrize("what", ["credential", "credential in another header", "stored key"])
+@pytest.mark.parametrize("what", ["token", "credential", "credential in another header", "stored key"])
 def test_a_shared_cache_does_not_ask_whose_key_it_is(what: str) -> None:
     assert key(DIFFERENT[what], is_shared=True) == key(ASKED, is_shared=True)
     assert key(ASKED, is_shared=True) != key(ASKED)
 
 
 def test_a_shared_cache_asks_for_all_else() -> None:
-    private = {"credential", "credential in another header", "stored key"}
+    private = {"token", "credential", "credential in another header", "stored key"}
     others = [key(asked, is_shared=True) for what, asked in DIFFERENT.items() if what not in private]
     assert key(ASKED, is_shared=True) not in others
 
 
-@pytest.mark.parametrize("what", ["gateway", "provider", "credential", "stored key"])
-def test_a_key_of_ones_own_stays_within_gateway_provider_and_credential(what: str) -> None:
+@pytest.mark.parametrize("what", ["gateway", "token", "provider", "credential", "stored key"])
+def test_a_key_of_ones_own_stays_within_gateway_token_provider_and_credential(what: str) -> None:
     assert key(DIFFERENT[what], "mine") != key(ASKED, "mine")
 
 
 @pytest.mark.parametrize("what", ["method", "host", "path", "query", "body", "a header"])
 def test_a_key_of_ones_own_stands_for_all_else(what: str) -> None:
     assert key(DIFFERENT[what], "mine") == key(ASKED, "mine") != key(ASKED, "yours")
+
+
+@pytest.mark.parametrize("name", ["x-session", "x-user", "dg-project", "x-custom"])
+def test_a_key_of_ones_own_stays_within_every_header_that_could_carry_a_credential(name: str) -> None:
+    assert key(with_header(name, "one"), "mine") != key(with_header(name, "two"), "mine")
+    assert key(with_header(name, "one"), "mine", is_shared=True) == key(
+        with_header(name, "two"), "mine", is_shared=True
+    )
+
+
+@pytest.mark.parametrize("name", ["content-type", "accept", "anthropic-version", "user-agent", "x-stainless-os"])
+def test_a_key_of_ones_own_stands_for_headers_that_carry_no_credential(name: str) -> None:
+    assert key(with_header(name, "one"), "mine") == key(with_header(name, "two"), "mine")
 
 
 @pytest.mark.parametrize(

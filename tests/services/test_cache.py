@@ -293,12 +293,13 @@ async def test_http_gives_the_same_bytes_and_tells_so_in_a_header(path: str, tmp
 # Limits.
 
 
-def tokens(ci: str) -> str:
-    """Two of them, of which one has limits."""
+def tokens(ci: str = "", gateway: str = "cache_shared = true") -> str:
+    """Two of them, of which one may have limits."""
     ours, other = (hashlib.sha256(name.encode()).hexdigest() for name in ("ci", "cd"))
     return f"""
 [gateways.gateway]
 cache_ttl = 60
+{gateway}
 [gateways.gateway.tokens]
 cd = "sha256:{other}"
 [gateways.gateway.tokens.ci]
@@ -309,6 +310,22 @@ token = "sha256:{ours}"
 
 def bearer(name: str) -> dict[str, str]:
     return {"cf-aig-authorization": f"Bearer {name}"}
+
+
+@pytest.mark.parametrize(("shared", "expected"), [("false", ["MISS", "MISS"]), ("true", ["MISS", "HIT"])])
+@pytest.mark.parametrize("config", [{}, {"cacheKey": "mine"}])
+async def test_a_token_s_answers_are_given_to_another_only_if_the_cache_is_shared(
+    shared: str, expected: list[str], config: dict[str, str], tmp_path: Path
+) -> None:
+    """Both send the same request, also with the same credential for the provider."""
+    text = tokens(gateway=f"cache_shared = {shared}")
+    async with (
+        house(text, tmp_path, headers=bearer("ci")) as bridge,
+        connected(bridge.server, headers=bearer("cd")) as other,
+    ):
+        told = [await bridge.status(step(**config)), await bridge.status(step(**config), client=other)]
+        assert told == expected
+        assert await bridge.status(step(**config)) == "HIT"
 
 
 async def test_each_is_refused_for_itself_who_waits_for_a_shared_calls_turn(tmp_path: Path) -> None:
