@@ -12,7 +12,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 CONFIG = """\
 [gateways.prod]
 cache_ttl = 3600              # seconds that an answer may be given again
-cache_shared = false          # true: whoever asks the same, with whichever credential
+cache_shared = false          # true: whoever asks the same, with whichever token and credential
 
 [server]
 cache_path = "answers.db"     # and it outlives the process
