@@ -4,16 +4,15 @@ Such recordings know no reads: a stream's events are taken for them, one each, a
 """
 
 import re
-import zlib
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import httpx
 
 from bridge.upstream.exchange import Answered, Exchange, Sent
-from bridge.upstream.inflate import Inflater
 from bridge.upstream.tape_file import End, Ending, Pairs
 from bridge.wire.body import Shape, sniff
+from bridge.wire.codings import CodingError, Inflater
 
 MAX_BODY_BYTES: Final = 64 << 20
 """Inflated. A few bytes of gzip can hold gigabytes."""
@@ -96,7 +95,7 @@ def _inflated(body: bytes, coding: str) -> bytes:
             plain_body += piece
             if len(plain_body) > MAX_BODY_BYTES:
                 raise Unusable(f"its body inflates to more than {MAX_BODY_BYTES} bytes")
-    except zlib.error:
+    except CodingError:
         if _is_text(body):
             return body
         raise Unusable("its compressed body is damaged") from None
