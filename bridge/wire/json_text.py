@@ -24,14 +24,16 @@ TURN_BYTES: Final = 1 << 20
 _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 _HEAD_TOKENS: Final = 1 << 16
 
-_SURROGATES: Final = re.compile(
-    rb"""
-    (?P<before> (?<!\\) (?:\\\\)*+ )            # a backslash that is itself escaped begins no escape
-    \\u[dD] (?: [89abAB][0-9a-fA-F]{2} (?P<low> \\u[dD][c-fC-F][0-9a-fA-F]{2} )
-              | [89a-fA-F][0-9a-fA-F]{2} )
-    """,
-    re.VERBOSE,
-)
+_HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATES: Final = re.compile(rb"(?<!%b)%b|%b(?!%b)" % (_HIGH, _LOW, _HIGH, _LOW))
+"""In a text in which every backslash begins an escape."""
+_ESCAPED_BACKSLASH: Final = rb"\\"
+_STAND_IN: Final = b"\xff\xff"
+"""Stands for an escaped backslash for the moment: in UTF-8 there is no such byte."""
+_END_OF_NO_ESCAPE: Final = re.compile(rb".*[^\\u0-9a-fA-F]", re.DOTALL)
+_WHOLE_ESCAPES: Final = re.compile(rb"(?:%b%b|\\u[0-9a-fA-F]{4}|\\.|[^\\]{1,16}+){1,4096}+" % (_HIGH, _LOW), re.DOTALL)
+_LOOK_BACK_BYTES: Final = 64
 HARMLESS: Final = rb"\ufffd"
 """What stands for a lone surrogate's escape; as long as that."""
 
@@ -85,16 +87,42 @@ def _is_skimmed(text: bytes) -> bool:
 
 
 def without_lone_surrogates(text: bytes) -> bytes:
-    """`text` with HARMLESS for every lone surrogate's escape, so that all else keeps its place.
+    """`text`, which is UTF-8, with HARMLESS for every lone surrogate's escape, so that all else keeps its place.
 
     JavaScript writes half an emoji as such an escape, `\\ud83d`: right by the grammar of JSON (RFC 8259, section 8.2),
-    refused by msgspec.
+    refused by msgspec. The work is done in parts: however many there are, it takes no more memory than the result.
     """
-    return _SURROGATES.sub(_harmless, text)
+    if b"\\u" not in text:
+        return text
+    harmless = BytesIO()
+    harmless.writelines(map(_harmless, _parts_with_whole_escapes(text)))
+    return harmless.getvalue()
 
 
-def _harmless(found: re.Match[bytes]) -> bytes:
-    return found[0] if found["low"] else found["before"] + HARMLESS
+def _harmless(part: bytes) -> bytes:
+    if b"\\u" not in part:
+        return part
+    shown = part.replace(_ESCAPED_BACKSLASH, _STAND_IN)
+    return _LONE_SURROGATES.sub(rb"\\ufffd", shown).replace(_STAND_IN, _ESCAPED_BACKSLASH)
+
+
+def _parts_with_whole_escapes(text: bytes) -> Iterator[bytes]:
+    """`text` in parts that end in no escape, nor between the two of a surrogate pair."""
+    at = 0
+    while at < len(text):
+        end = at + _PART_BYTES
+        if end < len(text):
+            end = _safe_end(text, at, end)
+        yield text[at:end]
+        at = end
+
+
+def _safe_end(text: bytes, at: int, end: int) -> int:
+    # No escape of JSON but \uXXXX is longer than two bytes, so that none goes on behind any other byte than those.
+    if found := _END_OF_NO_ESCAPE.match(text, end - _LOOK_BACK_BYTES, end):
+        return found.end()
+    found = _WHOLE_ESCAPES.match(text, at)
+    return found.end() if found else len(text)
 
 
 def deeper_than(limit: int, text: bytes) -> bool:

@@ -1,7 +1,9 @@
 """Looks at JSON without taking it apart, each against a slow and plain way to the same."""
 
 import json
+import random
 import re
+import tracemalloc
 from typing import Any, NoReturn
 
 import msgspec
@@ -138,6 +140,36 @@ def test_all_else_keeps_its_place(value: object) -> None:
     paired = json.dumps(json.loads(text), ensure_ascii=False)
     assert json.loads(harmless) == json.loads(re.sub("[\ud800-\udfff]", "\ufffd", paired))
     assert len(HARMLESS) == len(r"\ud83d")
+
+
+_OLD_WAY = re.compile(
+    rb"(?P<before>(?<!\\)(?:\\\\)*+)"
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?P<low>\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+)
+ESCAPES = [rb"\ud83d", rb"\ude00", rb"\ud83d\ude00", rb"\\", rb"\u0041", rb"\n", b"d83d", "é".encode(), b"\\", b"x"]
+
+
+def replaced_in_one_go(text: bytes) -> bytes:
+    return _OLD_WAY.sub(lambda found: found[0] if found["low"] else found["before"] + HARMLESS, text)
+
+
+@pytest.mark.parametrize("used", [ESCAPES, ESCAPES[:3], ESCAPES[:4], [rb"\ud83d\ude00"], [b"\\"]])
+@pytest.mark.parametrize("seed", range(3))
+def test_in_a_long_text_it_does_not_matter_where_the_parts_end(used: list[bytes], seed: int) -> None:
+    chosen = random.Random(seed).choices(used, k=30_000)
+    for start in range(3):
+        text = b"x" * start + b"".join(chosen)
+        assert without_lone_surrogates(text) == replaced_in_one_go(text)
+
+
+@pytest.mark.parametrize("text", [rb"\ud83d" * 300_000, rb"\ud83dx" * 300_000, rb"\ud83d\\" * 300_000])
+def test_millions_of_lone_surrogates_take_no_more_memory_than_the_text(text: bytes) -> None:
+    tracemalloc.start()
+    try:
+        assert len(without_lone_surrogates(text)) == len(text)
+        assert tracemalloc.get_traced_memory()[1] < 1.3 * len(text) + 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # deeper_than
