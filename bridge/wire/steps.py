@@ -6,7 +6,7 @@ PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: 
 import base64
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
@@ -14,6 +14,7 @@ from msgspec import UNSET
 from bridge.errors import BadField, TooLarge
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
 from bridge.wire.headers import check_size, checked, forwarded, headers_in
+from bridge.wire.small_objects import small_object
 from bridge.wire.spans import ABSENT, JsonType, elements_in, text_in, type_of
 
 _METHOD: Final = re.compile(r"[A-Z]{1,32}")
@@ -63,9 +64,13 @@ class Given(msgspec.Struct, rename="camel", gc=False):
 
 _given = msgspec.json.Decoder(Given)
 _CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
-_Value = str | int | float | bool | dict[str, Any] | None | msgspec.UnsetType
-_config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, _Value, UNSET) for wire in _CONFIG_MEMBERS]))
+_OBJECT_MEMBERS: Final = ("metadata", "customCost")
+"""Those that may be objects. They are not decoded with the others: nobody knows yet how many members they have."""
+_Value = str | int | float | bool | None | msgspec.UnsetType
+_types = {wire: msgspec.Raw | msgspec.UnsetType if wire in _OBJECT_MEMBERS else _Value for wire in _CONFIG_MEMBERS}
+_config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, kind, UNSET) for wire, kind in _types.items()]))
 """The known members of a config. The unknown are skipped, however many there are."""
+_plain = msgspec.json.Decoder(_Value)
 
 
 class Request:
@@ -197,8 +202,18 @@ def _config_in(span: msgspec.Raw, where: str) -> dict[str, object]:
         values = msgspec.structs.astuple(_config.decode(span))
     except msgspec.ValidationError as error:
         raise _bad_field(error, where) from None
-    members = zip(_CONFIG_MEMBERS, values, strict=True)
-    return {wire: value for wire, value in members if value is not UNSET and value is not None}
+    members = {wire: value for wire, value in zip(_CONFIG_MEMBERS, values, strict=True) if value is not UNSET}
+    members |= {wire: _object_or_plain(members[wire], f"{where}.{wire}") for wire in _OBJECT_MEMBERS if wire in members}
+    return {wire: value for wire, value in members.items() if value is not None}
+
+
+def _object_or_plain(span: msgspec.Raw, where: str) -> object:
+    if type_of(span) is JsonType.OBJECT:
+        return small_object(span, where)
+    try:
+        return _plain.decode(span)
+    except msgspec.ValidationError as error:
+        raise _bad_field(error, where) from None
 
 
 def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
