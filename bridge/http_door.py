@@ -11,7 +11,7 @@ from bridge.entrance import Entrance, below_gateway, token_in
 from bridge.errors import BridgeError
 from bridge.guests import Guests
 from bridge.handshake import check_origin
-from bridge.http_errors import error_response
+from bridge.http_errors import error_body_for, error_response
 from bridge.http_event import HttpEvent
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
@@ -68,7 +68,7 @@ class HttpDoor:
             token = token_in(headers, gateway)
             self._guests.admit()
         except BridgeError as error:
-            response = error_response(error)
+            response = error_response(error, error_body_for(request))
             response.headers.update(granted)
             return response
         server = self._entrance.config.server

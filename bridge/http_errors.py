@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.errors import BadMessage, BridgeError, Draining, InternalError
-from bridge.wire.frames import error_body
+from bridge.wire.frames import error_body, sdk_error_body
 
 log = logging.getLogger("bridge.server")
 
@@ -19,6 +19,7 @@ _NO_SUCH_PATH: Final = (
 )
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ErrorBody = Callable[[BridgeError], bytes]
 
 
 class NotFound(BadMessage):
@@ -42,19 +43,25 @@ class UpgradeRequired(BadMessage):
 @web.middleware
 async def own_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error has the bridge's own body."""
+    body_of = error_body_for(request)
     try:
         return await handler(request)
     except BridgeError as error:
-        return error_response(error)
+        return error_response(error, body_of)
     except web.HTTPNotFound:
         return error_response(NotFound(_NO_SUCH_PATH))
     except web.HTTPMethodNotAllowed:
         return error_response(UpgradeRequired(WEBSOCKET_WANTED))
     except web.HTTPException as error:
-        return error_response(BadMessage(error.text or error.reason))
+        return error_response(BadMessage(error.text or error.reason), body_of)
     except Exception:
         log.exception("a request failed for a reason that nobody expected")
-        return error_response(InternalError("internal error; the bridge's log tells more"))
+        return error_response(InternalError("internal error; the bridge's log tells more"), body_of)
+
+
+def error_body_for(request: web.Request) -> ErrorBody:
+    """The shape of errors at a request's path: below a provider's name (and `compat`) SDKs read them."""
+    return sdk_error_body if "provider" in request.match_info else error_body
 
 
 def retry_after(ms: int) -> str:
@@ -80,8 +87,8 @@ class _OwnResponse(web.Response):
         self.headers.popall("Server", None)
 
 
-def error_response(error: BridgeError) -> web.Response:
-    body, headers = error_body(error), dict([NOSNIFF])
+def error_response(error: BridgeError, body_of: ErrorBody = error_body) -> web.Response:
+    body, headers = body_of(error), dict([NOSNIFF])
     response = _OwnResponse(body=body, status=error.status, headers=headers, content_type="application/json")
     if isinstance(error, UpgradeRequired):  # RFC 9110, section 15.5.22: it has to name to what
         response.headers.update({"Connection": "upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"})

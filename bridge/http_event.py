@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from bridge.errors import BadMessage, BridgeError, ClientError, Draining, TooLarge
-from bridge.http_errors import BodyTooSlow
+from bridge.http_errors import BodyTooSlow, error_body_for
 from bridge.http_reply import Reply
 from bridge.http_voice import HttpVoice
 from bridge.relay.budget import Budget, Hold
@@ -87,7 +87,8 @@ class HttpEvent:
             asked = Refused(error.bare(), None, owned=True)
         create = asked if isinstance(asked, Create) else asked.create
         name = create.event_id
-        voice = HttpVoice(self._reply, str(name.key) if name else None, self._more_headers)
+        body_of = error_body_for(self._request)
+        voice = HttpVoice(self._reply, str(name.key) if name else None, self._more_headers, body_of)
         raw = name.raw if name else None
         self._relay = EventRelay(create, raw, self._ground, self._shared, voice, self._hold, _nothing)
         self._reply.on_cancel(self._relay.cancel)

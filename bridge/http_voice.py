@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bridge.errors import BridgeError
-from bridge.http_errors import NOSNIFF, retry_after
+from bridge.http_errors import NOSNIFF, ErrorBody, retry_after
 from bridge.http_reply import Reply
 from bridge.relay.record import Heading
 from bridge.relay.voice import Metadata
 from bridge.wire.carriers import BYTES, Carrier
-from bridge.wire.frames import error_body
 
 LONGEST_WHOLE_BYTES: Final = 8 << 20
 
@@ -29,11 +28,14 @@ class HttpVoice:
 
     whole_bytes: Final = LONGEST_WHOLE_BYTES
 
-    def __init__(self, reply: Reply, event_id: str | None, more_headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, reply: Reply, event_id: str | None, more_headers: Mapping[str, str], error_body: ErrorBody
+    ) -> None:
         """`event_id` as the client gave it, if it did; `more_headers` go out with every answer."""
         self._reply = reply
         self._event_id = event_id
         self._more_headers = more_headers
+        self._error_body = error_body
         self.say = reply.write
         self.drained = reply.drained
 
@@ -57,7 +59,7 @@ class HttpVoice:
         headers = [("content-type", "application/json"), NOSNIFF, *self._own_headers(metadata)]
         if error.retry_after_ms is not None:
             headers.append(("retry-after", retry_after(error.retry_after_ms)))
-        self._reply.send(error.status, headers, error_body(error))
+        self._reply.send(error.status, headers, self._error_body(error))
 
     def done(self, metadata: Metadata) -> None:
         self._reply.finish()

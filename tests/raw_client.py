@@ -106,21 +106,33 @@ class Answered:
 
     @property
     def code(self) -> int:
-        """Of the bridge's own error body, which is looked at as a whole."""
+        """Of the bridge's own error body at a gateway's address, which is looked at as a whole."""
+        code, message, error = self._own_error()
+        assert error == [{"code": code, "message": message}]
+        return code
+
+    @property
+    def sdk_code(self) -> int:
+        """Of the bridge's own error body below a provider's name, where SDKs read it."""
+        code, message, error = self._own_error()
+        assert error == {"message": message, "type": "AiGatewayError", "code": code}
+        return code
+
+    def _own_error(self) -> tuple[int, str, object]:
         assert self.headers["content-type"].startswith("application/json")
         body = orjson.loads(self.body)
-        [told] = body["error"]
+        code, message = body["internalCode"], body["message"]
         assert body == {
             "success": False,
             "result": [],
             "messages": [],
-            "error": [told],
+            "error": body["error"],
             "name": "AiGatewayError",
             "httpCode": self.status,
-            "internalCode": told["code"],
-            "message": told["message"],
+            "internalCode": code,
+            "message": message,
         }
-        return int(told["code"])
+        return code, message, body["error"]
 
 
 def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) -> bytes:

@@ -564,7 +564,7 @@ OWN_ERRORS: Final = {
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("code", OWN_ERRORS)
 async def test_the_bridges_own_errors_have_cloudflares_codes_and_shape(code: int, door: str, tmp_path: Path) -> None:
-    """Clients look at `error[0].code`, at `name`, or at `internalCode`."""
+    """Clients look at `error[0].code`, at `name`, or at `internalCode`; SDKs at an `error` that is an object."""
     more, slug, status = OWN_ERRORS[code]
     for alias in ("default", "one", "other"):
         (tmp_path / alias).write_text(f"stored-key-{alias}")
@@ -584,7 +584,9 @@ async def test_the_bridges_own_errors_have_cloudflares_codes_and_shape(code: int
         "success": False,
         "result": [],
         "messages": [],
-        "error": [{"code": code, "message": message}],
+        "error": {"message": message, "type": "AiGatewayError", "code": code}
+        if door == PROVIDER
+        else [{"code": code, "message": message}],
         "name": "AiGatewayError",
         "httpCode": status,
         "internalCode": code,

@@ -9,7 +9,7 @@ from bridge.client.errors import CallFailed, CannotConnect, EventFailed
 from bridge.client.frames import Failure, Metadata
 from bridge.errors import BridgeError, IdleTimeout, InternalError, NoAnswerInTime, TotalTimeout
 from bridge.transports.routes import NoProvider
-from bridge.wire.frames import error_body
+from bridge.wire.frames import sdk_error_body
 
 Headers = list[tuple[str, str]]
 
@@ -50,7 +50,7 @@ def refusal(error: CannotConnect) -> tuple[int, Headers, bytes] | None:
         return None
     known = BridgeError(f"the bridge did not let the transport in: {error}")
     known.status, known.code = error.status, error.code or InternalError.code
-    return error.status, [_JSON], error_body(known)
+    return error.status, [_JSON], sdk_error_body(known)
 
 
 # What goes wrong.

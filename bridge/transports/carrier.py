@@ -14,6 +14,7 @@ from bridge.client import Bridge, CannotConnect, Config, ConnectionLost, Exchang
 from bridge.transports.answers import Headers, TooLate, headers_of, refusal
 from bridge.transports.asking import Asked, step_of
 from bridge.transports.routes import Routes
+from bridge.wire.frames import as_sdk_error_body
 
 _ONE_ATTEMPT: Final[Config] = {"maxAttempts": 1}
 """Whoever calls retries; the bridge would multiply that."""
@@ -98,7 +99,10 @@ class Carrier:
                 raise
             status, headers, body = refused
             return Answer(status, headers, None, body)
-        return Answer(exchange.status, headers_of(exchange.metadata, exchange.error), asked.read_s, exchange)
+        headers = headers_of(exchange.metadata, exchange.error)
+        if exchange.error is not None and not exchange.is_from_provider:
+            return Answer(exchange.status, headers, None, as_sdk_error_body(await exchange.read()))
+        return Answer(exchange.status, headers, asked.read_s, exchange)
 
     async def close(self) -> None:
         """Closes the socket, and cancels what is in flight on it."""

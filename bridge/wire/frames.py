@@ -22,6 +22,7 @@ _DONE: Final = b'{"type":"universal.done","metadata":'
 _ERROR: Final = b'{"type":"universal.error","metadata":'
 _STREAM: Final = b'{"type":"universal.stream","metadata":{"eventId":'
 _RESPONSE: Final = b',"response":'
+_ERROR_NAME: Final = "AiGatewayError"
 _TYPE_FIRST: Final = b'{"type":'
 
 _TEXTS: Final = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
@@ -112,19 +113,39 @@ def error_object(error: BridgeError) -> dict[str, object]:
 
 
 def error_body(error: BridgeError) -> bytes:
-    """The bridge's own error body, in frames and in HTTP: Cloudflare's shape, of which clients look at any part."""
-    message = str(error)
-    body = {
+    """The bridge's own error body in frames and on the universal endpoint: Cloudflare's shape."""
+    return orjson.dumps(_error_members(error, [{"code": error.code, "message": str(error)}]))
+
+
+def sdk_error_body(error: BridgeError) -> bytes:
+    """The bridge's own error body where an SDK reads it. SDKs show the message of an `error` that is an object."""
+    return orjson.dumps(_error_members(error, _sdk_error(error.code, str(error))))
+
+
+def as_sdk_error_body(body: bytes) -> bytes:
+    """What `error_body` made, as `sdk_error_body` has it; any other body as it is."""
+    try:
+        members = orjson.loads(body)
+        return orjson.dumps({**members, "error": _sdk_error(members["internalCode"], members["message"])})
+    except (ValueError, TypeError, KeyError):
+        return body
+
+
+def _error_members(error: BridgeError, shown: object) -> Json:
+    return {
         "success": False,
         "result": [],
         "messages": [],
-        "error": [{"code": error.code, "message": message}],
-        "name": "AiGatewayError",
+        "error": shown,
+        "name": _ERROR_NAME,
         "httpCode": error.status,
         "internalCode": error.code,
-        "message": message,
+        "message": str(error),
     }
-    return orjson.dumps(body)
+
+
+def _sdk_error(code: int, message: str) -> Json:
+    return {"message": message, "type": _ERROR_NAME, "code": code}
 
 
 def response_value(body: bytes, content_type: str, *, raw: bool = False) -> bytes:

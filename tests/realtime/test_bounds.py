@@ -239,7 +239,7 @@ async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> No
         await turns(100)
         stopping = asyncio.create_task(server.stop())
         told = await asking
-        assert (told.status, told.code) == (503, 9022)
+        assert (told.status, told.sdk_code) == (503, 9022)
         await stopping
 
 
@@ -359,4 +359,4 @@ async def test_so_is_one_that_waits_for_its_provider(tmp_path: Path) -> None:
         text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
         server.reload(config_of(text, tmp_path))
         told = await asking
-        assert (told.status, told.code) == (401, 2009)
+        assert (told.status, told.sdk_code) == (401, 2009)

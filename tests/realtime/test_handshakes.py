@@ -68,7 +68,7 @@ async def test_a_refusal_whose_body_does_not_come_arrives_without(tmp_path: Path
 )
 async def test_an_answer_that_is_no_agreement_is_502(tmp_path: Path, answer: bytes, code: int) -> None:
     told = await answered(sends(answer), tmp_path)
-    assert (told.status, told.code) == (502, code)
+    assert (told.status, told.sdk_code) == (502, code)
 
 
 async def test_a_connection_that_is_lost_before_the_answer_is_502(tmp_path: Path) -> None:
@@ -77,21 +77,21 @@ async def test_a_connection_that_is_lost_before_the_answer_is_502(tmp_path: Path
         line.reset()
 
     told = await answered(hangs_up, tmp_path)
-    assert (told.status, told.code) == (502, 9012)
+    assert (told.status, told.sdk_code) == (502, 9012)
 
 
 async def test_a_provider_that_nobody_listens_for_is_502(tmp_path: Path) -> None:
     config = config_of('[providers.custom-x]\nbase_url = "http://127.0.0.1:1"\n', tmp_path)
     async with running(config) as server, dialled(server) as client:
         told = await client.get(PATH, UPGRADE)
-    assert (told.status, told.code) == (502, 9010)
+    assert (told.status, told.sdk_code) == (502, 9010)
     assert b"127.0.0.1:1" in told.body
 
 
 async def test_a_certificate_that_is_not_trusted_is_502(tmp_path: Path) -> None:
     async with bridged(Sockets().script, tmp_path, tls=True) as server, dialled(server) as client:
         told = await client.get(PATH, UPGRADE)
-    assert (told.status, told.code) == (502, 9011)
+    assert (told.status, told.sdk_code) == (502, 9011)
 
 
 async def silent(line: Line) -> None:
@@ -118,7 +118,7 @@ async def test_a_provider_that_does_not_answer_is_504(
         assert not asking.done()
         advance(1)
         told = await asking
-    assert (told.status, told.code) == (504, 9013)
+    assert (told.status, told.sdk_code) == (504, 9013)
 
 
 async def test_the_client_is_not_answered_before_the_provider_has_answered(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_handshake_that_cannot_be_is_refused_before_the_provider_is_call
     tmp_path: Path, path: str, headers: Mapping[str, str], status: int, code: int
 ) -> None:
     told = await answered(nobody, tmp_path, path, **headers)
-    assert (told.status, told.code) == (status, code)
+    assert (told.status, told.sdk_code) == (status, code)
 
 
 TOKENED = f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(b"a:token/").hexdigest()}"\n'

@@ -152,7 +152,7 @@ async def test_a_session_is_one_event_of_the_rate_limit(tmp_path: Path) -> None:
     async with place(tmp_path, "rate_limiting_limit = 1\nrate_limiting_interval = 60") as at:
         client, side = await at.talk()
         told = await at.refusal()
-        assert (told.status, told.code) == (429, 2003)
+        assert (told.status, told.sdk_code) == (429, 2003)
         assert int(told.headers["retry-after"]) > 0
         await parted(client, side)
 
@@ -175,7 +175,7 @@ async def test_what_a_session_cost_is_spent_when_it_ends(tmp_path: Path) -> None
         await client.next()
         await parted(client, side)
         told = await at.refusal()
-        assert (told.status, told.code) == (429, 2041)
+        assert (told.status, told.sdk_code) == (429, 2041)
     costs = [(row["cost"], row["cost_source"]) for row in rows(tmp_path)]
     assert costs == [(1.5, "custom"), (None, None)]
 
@@ -268,7 +268,7 @@ async def test_a_token_revoked_once_the_provider_has_answered_opens_no_session(
         monkeypatch.setattr(Dialler, "open", opens_and_loses_the_token)
         async with dialled(server) as client:
             told = await client.get("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
-            assert (told.status, told.code) == (401, 2009)
+            assert (told.status, told.sdk_code) == (401, 2009)
             side = await sockets.opened()
             assert await side.closed() == (1001, "")
             side.line.drop()

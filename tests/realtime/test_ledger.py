@@ -165,4 +165,4 @@ async def test_a_token_that_may_not_call_the_provider_is_refused(tmp_path: Path)
     more = f'[gateways.closed.tokens.ci]\ntoken = "sha256:{digest}"\nproviders = ["openai"]\n'
     async with bridged(Sockets().script, tmp_path, more=more) as server, dialled(server) as client:
         told = await client.get("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
-    assert (told.status, told.code) == (403, 2009)
+    assert (told.status, told.sdk_code) == (403, 2009)

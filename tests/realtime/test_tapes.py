@@ -501,8 +501,8 @@ async def test_a_handshake_that_no_tape_answers_is_told_what_is_near(tmp_path: P
     tapes = folder_of(tmp_path, taped(url=f"{URL}?model=large"))
     async with playing(tapes, tmp_path) as server, dialled(server) as client:
         told = await client.get(f"{PATH}?model=small&api_key={SECRET}", UPGRADE)
-    assert (told.status, told.code) == (502, 9019)
-    assert orjson.loads(told.body)["error"][0]["message"] == (
+    assert (told.status, told.sdk_code) == (502, 9019)
+    assert orjson.loads(told.body)["error"]["message"] == (
         "No tape for WEBSOCKET ws://provider.test/talk?model=small\n"
         "The nearest is tapes/case-0.jsonl; asked ≠ taped:\n"
         '  query.model: "small" ≠ "large"'
@@ -517,7 +517,7 @@ async def test_tapes_of_one_handshake_play_in_order_and_then_as_was_chosen(tmp_p
                 assert await client.next() == (TEXT, wanted)
         async with dialled(server) as client:
             told = await client.get(PATH, UPGRADE)
-    assert (told.status, told.code) == (502, 9019)
+    assert (told.status, told.sdk_code) == (502, 9019)
     assert b"No tape is left for WEBSOCKET ws://provider.test/talk" in told.body
 
 
@@ -526,4 +526,4 @@ async def test_a_tape_of_http_is_none_of_a_socket(tmp_path: Path) -> None:
     write_tape(tapes / "http.jsonl", http_tape(b"x", url="http://provider.test/talk", method="GET", body=b""))
     async with playing(tapes, tmp_path) as server, dialled(server) as client:
         told = await client.get(PATH, UPGRADE)
-    assert orjson.loads(told.body)["error"][0]["message"].endswith('\n  method: "WEBSOCKET" ≠ "GET"')
+    assert orjson.loads(told.body)["error"]["message"].endswith('\n  method: "WEBSOCKET" ≠ "GET"')

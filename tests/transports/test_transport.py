@@ -393,7 +393,9 @@ async def test_an_error_of_the_bridge_is_an_http_error_with_its_body(way: Way, t
             return await client.get("POST", at.base, json={})
 
         response = await way.use(way.transport(at.url, routes=at.routes), ask)
-    assert (response.status_code, response.json()["internalCode"]) == (502, 9010)
+    body = response.json()
+    assert (response.status_code, body["internalCode"]) == (502, 9010)
+    assert body["error"] == {"message": body["message"], "type": "AiGatewayError", "code": 9010}
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-should-retry"] == "true"
 
@@ -408,8 +410,10 @@ async def test_a_wrong_token_is_an_http_error_too(way: Way, tmp_path: Path) -> N
             return await client.get("POST", at.base, json={})
 
         response = await way.use(way.transport(at.url, "wrong", routes=at.routes), ask)
-    assert (response.status_code, response.json()["internalCode"]) == (401, 2009)
-    assert "the bridge did not let the transport in" in response.json()["message"]
+    body = response.json()
+    assert (response.status_code, body["internalCode"]) == (401, 2009)
+    assert body["error"] == {"message": body["message"], "type": "AiGatewayError", "code": 2009}
+    assert "the bridge did not let the transport in" in body["message"]
 
 
 @every_way
