@@ -174,6 +174,43 @@ async def test_collect_log_decides_whether_there_is_a_row(
     assert len(rows(tmp_path)) == kept
 
 
+LOCKED = "[gateways.gateway]\ncollect_log_locked = true\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "expected"),
+    [
+        ("", {"collectLog": False}, (1, 1)),
+        ("", {"collectLogPayload": False}, (1, 1)),
+        ("collect_log_payload = false", {"collectLogPayload": True}, (1, 0)),
+        ("collect_log = false", {"collectLog": True}, (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("way", ["config", "header", "handshake"])
+async def test_a_locked_gateway_takes_the_choice_of_what_is_logged_from_its_clients(
+    own: str, asked: dict[str, bool], expected: tuple[int, int], way: str, tmp_path: Path
+) -> None:
+    [(name, value)] = asked.items()
+    header = {"collectLog": "cf-aig-collect-log", "collectLogPayload": "cf-aig-collect-log-payload"}[name]
+    named = {header: str(value).lower()}
+    handshake = named if way == "handshake" else {}
+    request = {**step("openai", **(asked if way == "config" else {})), "query": MODEL}
+    if way == "header":
+        request["headers"] |= named
+    async with asking(tmp_path, answers(ANSWER), config=ON + LOCKED + own, headers=handshake) as client:
+        [frame] = await client.call({"eventId": "e", **request})
+    kept = rows(tmp_path)
+    assert (len(kept), sum(row["request_head"] is not None for row in kept)) == expected
+    assert any("collectLog" in warning for warning in frame["metadata"]["warnings"])
+
+
+async def test_an_event_that_no_provider_was_called_for_is_told_from_others(tmp_path: Path) -> None:
+    async with asking(tmp_path, answers(ANSWER), answers(status=500)) as client:
+        for number, provider in enumerate(["openai", "openai", "nobody-knows"]):
+            await client.call({"eventId": number, **step(provider), "query": MODEL})
+    assert [row["refused"] for row in rows(tmp_path)] == [0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("gateway", "header", "kept"),
     [

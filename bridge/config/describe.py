@@ -49,6 +49,7 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
             ("allowed_origins", ", ".join(gateway.allowed_origins), ""),
             ("allowed_hosts", ", ".join(gateway.allowed_hosts), ""),
             ("cache_shared", gateway.cache_shared, False),
+            ("collect_log_locked", gateway.collect_log_locked, False),
             ("log_management", gateway.log_rows, 0),
             ("log_management_strategy", gateway.log_strategy, "DELETE_OLDEST"),
         )

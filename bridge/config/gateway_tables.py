@@ -24,6 +24,7 @@ GATEWAY: Final[Mapping[str, Kind]] = {
     ),
     "allowed_hosts": Texts(r"[^/\s]+", 'a list of host names such as "bridge.example.com"'),
     "cache_shared": Flag(),
+    "collect_log_locked": Flag(),
     "log_management": Number(10_000, 10_000_000, "rows"),
     "log_management_strategy": Choice(("STOP_INSERTING", "DELETE_OLDEST")),
     "authentication": Flag(),

@@ -47,6 +47,8 @@ class Gateway:
     limits: Limits = NO_LIMITS
     cache_shared: bool = False
     """The cache gives an answer to whoever asks the same, with whichever token and credential."""
+    collect_log_locked: bool = False
+    """Clients choose neither if an event has a row in the request log nor if its bodies are kept there."""
     log_rows: int = 0
     """How many rows of its events the request log keeps at most; 0 for any number."""
     log_strategy: LogStrategy = "DELETE_OLDEST"

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from bridge.config.gateways import Gateway
 from bridge.errors import BridgeError
 from bridge.relay.entry import Bodies, Entry, Sent
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Record
+from bridge.settings.step import StepSettings
 from bridge.wire import parsing
 from bridge.wire.messages import Create, Step
 
@@ -18,7 +21,7 @@ def entry_of(record: Record, ground: Ground, event_id: bytes, create: Create, pl
     assert heading is not None
     step = create.steps[heading.step] if create.steps else None
     tried = planned[heading.step] if planned else None
-    gateway = _gateway(ground)
+    gateway = gateway_of(ground)
     return Entry(
         log_id=record.log_id,
         event_id=parsing.parse(event_id),
@@ -53,12 +56,13 @@ def entry_of(record: Record, ground: Ground, event_id: bytes, create: Create, pl
         attempt_times_ms=[
             ((a - record.began_at) * 1000, (b - record.began_at) * 1000) for a, b in record.attempt_times
         ],
-        settings=create.settings or ground.entered.settings,
+        settings=logged(create.settings or ground.entered.settings, gateway),
         traceparent=(create.steps[0].headers.get("traceparent") if create.steps else None) or ground.traceparent,
         bodies=_bodies(record, step),
         sent=tuple(map(_sent, planned)),
         log_rows=gateway.log_rows,
         log_strategy=gateway.log_strategy,
+        log_is_shared=len(gateway.tokens) > 1,
         otel=gateway.otel,
         warnings=record.warnings,
     )
@@ -75,7 +79,15 @@ def _bodies(record: Record, step: Step | None) -> Bodies | None:
     return Bodies(step.body[:most], b"".join(record.answer_head)[:most])
 
 
-def _gateway(ground: Ground) -> Gateway:
+def logged(settings: StepSettings, gateway: Gateway) -> StepSettings:
+    """Return an event's settings with the gateway's own choice of what is logged, where clients have none."""
+    if not gateway.collect_log_locked:
+        return settings
+    own = gateway.settings
+    return replace(settings, collect_log=own.collect_log, collect_log_payload=own.collect_log_payload)
+
+
+def gateway_of(ground: Ground) -> Gateway:
     try:
         return ground.live()
     except BridgeError:  # it is gone, or the token is; the event is told of as it would have been before

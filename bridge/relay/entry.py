@@ -134,11 +134,18 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     log_rows: int
     """As `config.Gateway` has it, like the next one, when the event ended."""
     log_strategy: LogStrategy
+    log_is_shared: bool
+    """The gateway has several tokens, so that none may fill its log alone."""
     otel: tuple[OtelExporter, ...]
     """Where the gateway wants its spans, likewise."""
     warnings: list[str]
     realtime: Conversation | None = None
     """Of a realtime session: in place of `chunks`, which are none."""
+
+    @property
+    def is_refused(self) -> bool:
+        """It failed before a provider was called: such events cost nothing, and a client can send any number."""
+        return not self.success and self.added_ms is None
 
     @property
     def used(self) -> Usage | None:

@@ -16,7 +16,7 @@ from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalErro
 from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
-from bridge.relay.closing import entry_of
+from bridge.relay.closing import entry_of, gateway_of, logged
 from bridge.relay.costs import cost_of
 from bridge.relay.deadlines import Alarm, Clock
 from bridge.relay.event import Event, Shared, Whole
@@ -128,7 +128,10 @@ class EventRelay:
     async def _admit(self, settings: StepSettings) -> None:
         """Ask the gate, where there is one; and see how much of the bodies is wanted."""
         services = self._event.shared.services
-        if settings.collect_log and settings.collect_log_payload:
+        wanted = logged(settings, gateway_of(self._ground))
+        if (wanted.collect_log, wanted.collect_log_payload) != (settings.collect_log, settings.collect_log_payload):
+            self._event.record.warnings.append("collectLog and collectLogPayload are ignored: the gateway sets them.")
+        if wanted.collect_log and wanted.collect_log_payload:
             self._event.record.head_bytes = services.payload_bytes
         if services.gate is not None:
             self._event.phase = "waiting"

@@ -19,6 +19,7 @@ from bridge.relay.services import Reading
 from bridge.services.journal_rows import weight
 from bridge.services.journal_writer import JournalWriter
 from bridge.services.metric_table import LOG_DROPPED, LOG_WAITING
+from bridge.storage.request_shares import REFUSED_PART
 
 log = logging.getLogger("bridge.requests")
 
@@ -63,6 +64,8 @@ class Journal:
         self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         # Each number is changed by one thread alone: what waits is what came in less what went out.
         self._bytes_in = self._bytes_out = self._refused = 0
+        self._free_in = self._free_out = 0
+        """Events that were refused before a provider was called: they have a share of their own, as in the file."""
         self._is_full = self._is_closed = False
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
@@ -87,6 +90,11 @@ class Journal:
         if waiting >= self._bounds.rows or self._bytes_in - self._bytes_out + size > self._bounds.bytes:
             self._refuse()
             return
+        if entry.is_refused:
+            if self._free_in - self._free_out >= self._bounds.rows // REFUSED_PART:
+                self._refuse()
+                return
+            self._free_in += 1
         self._bytes_in += size
         self._waiting.put((entry, size))
         if waiting == BATCH_ROWS:
@@ -142,6 +150,7 @@ class Journal:
     def _write(self, batch: list[Waiting]) -> None:
         self._writer.write([entry for entry, _ in batch])
         self._bytes_out += sum(size for _, size in batch)
+        self._free_out += sum(entry.is_refused for entry, _ in batch)
         if self._is_full and self._waiting.qsize() < BATCH_ROWS:
             self._is_full = False
             log.warning("every event has its row in the request log again", extra={"fields": {"dropped": self.dropped}})

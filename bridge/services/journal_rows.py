@@ -75,6 +75,7 @@ def row_of(entry: Entry) -> Row:
         messages_from_provider=None if talk is None else talk.messages_from_provider,
         closed_by=None if talk is None else talk.closed_by,
         close_code=None if talk is None else talk.close_code,
+        refused=entry.is_refused,
     )
 
 

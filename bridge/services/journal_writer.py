@@ -63,7 +63,7 @@ class JournalWriter:
             self.lost += len(entries)
             return
         rows = list(self._rows(entries))
-        bounds = {entry.gateway: Bound(entry.log_rows, entry.log_strategy == "STOP_INSERTING") for entry in entries}
+        bounds = {entry.gateway: _bound(entry) for entry in entries}
         while not self._append(rows, bounds):
             if self.closing.wait(RETRY_S):
                 self.lost += len(rows)
@@ -159,3 +159,7 @@ class JournalWriter:
         for gateway in stopped.keys() - self._stopped:
             log.warning("no more rows in the request log for gateway %s: it has %s", gateway, bounds[gateway].rows)
         self._stopped = (self._stopped - bounds.keys()) | stopped.keys()
+
+
+def _bound(entry: Entry) -> Bound:
+    return Bound(entry.log_rows, stops=entry.log_strategy == "STOP_INSERTING", is_shared=entry.log_is_shared)

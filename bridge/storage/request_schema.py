@@ -73,6 +73,8 @@ class Row(NamedTuple):
     """client, provider or bridge."""
     close_code: int | None = None
     """That this one gave; 1005 without one, 1006 without a goodbye."""
+    refused: bool = False
+    """The event failed before a provider was called."""
 
 
 MIGRATIONS: Final = (
@@ -134,9 +136,23 @@ MIGRATIONS: Final = (
     ALTER TABLE requests ADD COLUMN closed_by TEXT;
     ALTER TABLE requests ADD COLUMN close_code INTEGER;
     """,
+    """
+    ALTER TABLE requests ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX requests_of_share ON requests (gateway, refused, token);
+    CREATE TABLE shares (
+        gateway TEXT NOT NULL,
+        refused INTEGER NOT NULL,
+        token TEXT NOT NULL,
+        rows INTEGER NOT NULL,
+        PRIMARY KEY (gateway, refused, token)
+    ) WITHOUT ROWID;
+    INSERT INTO shares SELECT gateway, refused, coalesce(token, ''), count(*) FROM requests GROUP BY 1, 2, 3;
+    """,
 )
 """`seq` is the order in which rows were written, and that in which they are deleted. `kept` counts each gateway's rows:
-it changes in the same transaction as they do, so that it is right whoever writes."""
+it changes in the same transaction as they do, so that it is right whoever writes. `shares` counts them by token, and
+refused events apart; a process of an earlier version does not, so that it may be wrong where both write to one file.
+"""
 
 VERSION: Final = len(MIGRATIONS)
 

@@ -433,6 +433,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
     text = f"""
         [gateways.prod]
         cache_shared = true
+        collect_log_locked = true
         log_management = 20_000
         {LIMITS}
         [[gateways.prod.otel]]
@@ -455,6 +456,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
     assert lines[1:] == [
         "gateway prod: tokens ci (env:TOKEN), guest (env:OTHER)",
         "  cache_shared = True (default False)",
+        "  collect_log_locked = True (default False)",
         "  log_management = 20000 (default 0)",
         "  limit: 100 events in 60 s, sliding",
         "  limit: 5 USD in 86400 s, fixed (day)",

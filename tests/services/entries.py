@@ -47,6 +47,7 @@ _ENTRY = Entry(
     sent=(),
     log_rows=0,
     log_strategy="DELETE_OLDEST",
+    log_is_shared=False,
     otel=(),
 )
 

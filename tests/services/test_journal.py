@@ -120,6 +120,21 @@ async def test_past_its_bounds_events_are_counted_and_not_kept(
     assert log.dropped == lost
 
 
+async def test_of_what_waits_refused_events_are_a_tenth(path: Path, locked: sqlite3.Connection) -> None:
+    async with journal.opened(path, 0, Bounds(rows=30)) as log:
+        locked.execute("BEGIN IMMEDIATE")
+        log.ended(event(0))
+        await until(lambda: log.waiting == 0)  # the thread has it in its hands
+        for number in range(1, 20):
+            log.ended(event(number, token="hostile", success=False, added_ms=None))
+        log.ended(event(20, token="quiet"))
+        locked.execute("ROLLBACK")
+        await until(lambda: log._free_in == log._free_out)
+        log.ended(event(21, success=False, added_ms=None))
+    assert kept(path) == [0, 1, 2, 3, 20, 21]
+    assert log.dropped == 16
+
+
 async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ def test_every_field_of_an_event_has_its_column() -> None:
         "messages_from_provider": 5,
         "closed_by": "client",
         "close_code": 1000,
+        "refused": False,
     }
 
 

@@ -183,3 +183,77 @@ def test_a_row_keeps_its_place_after_all_older_ones_were_deleted(log: RequestLog
     log.delete_before(row(2).id)
     log.append([row(3)], {})
     assert asked(path, "SELECT seq FROM requests") == [(2,)]
+
+
+# Shares.
+
+
+def kept_by(path: Path) -> dict[object, object]:
+    """How many rows each token has; those of refused events are told apart by an exclamation mark."""
+    by_token = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END AS whose, count(*) FROM requests GROUP BY 1"
+    counted_by_hand = dict(asked(path, by_token))  # type: ignore[arg-type]  # rows of two
+    shares = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END, rows FROM shares"
+    assert counted_by_hand == dict(asked(path, shares))  # type: ignore[arg-type]  # rows of two
+    return counted_by_hand
+
+
+def tidy(log: RequestLog, most: int) -> None:
+    while log.delete_oldest("gateway", most):
+        pass
+
+
+def test_refused_events_push_out_no_other_rows(log: RequestLog, path: Path) -> None:
+    log.append([row(n, token="quiet") for n in range(50)], {})
+    for start in range(1000, 14_000, 1000):
+        log.append([row(start + n, token="hostile", refused=True, success=False) for n in range(1000)], {})
+        tidy(log, 100)
+    assert kept_by(path) == {"quiet": 50, "hostile!": 50}
+    log.append([row(20_000 + n, token="busy") for n in range(60)], {})
+    tidy(log, 100)
+    assert kept_by(path) == {"quiet": 40, "busy": 50, "hostile!": 10}
+
+
+def test_a_token_that_writes_most_pushes_out_its_own_rows(log: RequestLog, path: Path) -> None:
+    log.append([row(n, token="quiet") for n in range(50)], {})
+    log.append([row(1000 + n, token="busy") for n in range(5000)], {})
+    tidy(log, 100)
+    assert kept_by(path) == {"quiet": 50, "busy": 50}
+    assert ids(path)[-1] == row(5999).id
+
+
+def test_rows_that_go_for_their_age_leave_the_shares_too(log: RequestLog, path: Path) -> None:
+    log.append([row(n, token="ab"[n % 2], refused=n < 2) for n in range(6)], {})
+    log.delete_before(row(4).id)
+    assert kept_by(path) == {"a": 1, "b": 1}
+
+
+def test_a_full_log_that_stops_has_room_for_another_token(log: RequestLog, path: Path) -> None:
+    bounds = {"gateway": Bound(10, stops=True, is_shared=True)}
+    assert log.append([row(n, token="busy") for n in range(20)], bounds) == {"gateway": 15}
+    assert log.append([row(100 + n, token="quiet") for n in range(3)], bounds) == {}
+    assert log.append([row(200 + n, token="quiet", refused=True) for n in range(3)], bounds) == {"gateway": 2}
+    assert kept_by(path) == {"busy": 5, "quiet": 3, "quiet!": 1}
+
+
+def test_shares_that_an_earlier_version_left_wrong_do_not_keep_the_log_too_long(log: RequestLog, path: Path) -> None:
+    log.append([row(n, token="a") for n in range(20)], {})
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute("UPDATE shares SET rows = 3, token = 'gone'")
+        earlier.commit()
+    tidy(log, 10)
+    assert (len(ids(path)), counted(path)) == (10, {"gateway": 10})
+    log.append([row(100 + n, token="a") for n in range(20)], {})
+    tidy(log, 10)
+    assert len(ids(path)) == 10
+
+
+def test_a_file_of_the_second_version_has_its_rows_counted_by_token(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as second:
+        second.executescript("".join(MIGRATIONS[:2]))
+        second.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 2")
+        old = row(token="a")._asdict()
+        del old["refused"]
+        second.execute(f"INSERT INTO requests ({', '.join(old)}) VALUES ({', '.join('?' * len(old))})", [*old.values()])
+        second.commit()
+    RequestLog(path).close()
+    assert kept_by(path) == {"a": 1}
