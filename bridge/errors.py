@@ -92,6 +92,8 @@ class SpendLimit(ClientError):
     status = 429
     of_step: bool = False
     """The rule is for some providers or models: another step may have money left."""
+    waits_for: str = ""
+    """The key of the purse whose reservations, once settled, may leave money. Empty where the money is spent."""
 
 
 class BadMessage(ClientError):

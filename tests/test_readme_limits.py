@@ -46,9 +46,12 @@ def of_team(name: str) -> Frame:
 
 async def test_the_example_limits_requests_and_money(tmp_path: Path, wall: Wall):
     assert hashlib.sha256(b"test").hexdigest() in EXAMPLE
-    provider = ScriptedProvider(*[costing(20.0)] * 2, *[answers()] * 58)
+    provider = ScriptedProvider(*[costing(2.0)] * 2, *[answers()] * 58)
+    priced = EXAMPLE.replace(
+        "[gateways.prod]\n", "[gateways.prod]\ncustom_cost = { per_token_in = 1e-5, per_token_out = 0.0 }\n"
+    )
     async with (
-        running(config_of(EXAMPLE, tmp_path), provider) as server,
+        running(config_of(priced, tmp_path), provider) as server,
         connected(server, "/v1/me/prod", **bearer("test")) as client,
     ):
 

@@ -272,12 +272,12 @@ async def test_long_metadata_are_cut_and_the_client_is_told(tmp_path: Path) -> N
         ('{"per_token_in":0.001,"per_token_out":0.002}', ANSWER, 1.2, "custom"),
         ('{"per_token_in":0.001,"per_token_out":0.002}', b"{}", None, None),
         ('{"total_cost":0.5}', b"{}", 0.5, "custom"),
-        (None, ANSWER.replace(b"100}", b'100,"cost":0.25}'), 0.25, "provider"),
+        (None, ANSWER.replace(b"100}", b'100,"cost":0.25}'), 0.00021, "prices"),
         ('{"total_cost":0.5}', ANSWER.replace(b"100}", b'100,"cost":0.25}'), 0.5, "custom"),
         (None, b"{}", None, None),
     ],
 )
-async def test_the_cost_is_the_clients_the_providers_or_the_price_lists(
+async def test_the_cost_is_the_clients_or_the_price_lists(
     tmp_path: Path, custom: str | None, answer: bytes, cost: float | None, source: str | None
 ) -> None:
     request = with_header(custom_cost=custom) if custom else {}
@@ -286,6 +286,14 @@ async def test_the_cost_is_the_clients_the_providers_or_the_price_lists(
     (row,) = rows(tmp_path)
     assert (row["cost"], row["cost_source"], row["custom_cost"]) == (cost, source, int(source == "custom"))
     assert frame["metadata"].get("cost") == cost
+
+
+async def test_the_cost_is_what_a_provider_reports_that_is_known_to_report_costs(tmp_path: Path) -> None:
+    answer = answers(ANSWER.replace(b"100}", b'100,"cost":0.001}'))
+    async with asking(tmp_path, answer) as client:
+        await client.call({"eventId": "e", **step("openrouter"), "query": MODEL})
+    (row,) = rows(tmp_path)
+    assert (row["cost"], row["cost_source"]) == (0.001, "provider")
 
 
 async def test_a_custom_cost_of_the_gateway_holds_for_all(tmp_path: Path) -> None:

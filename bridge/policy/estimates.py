@@ -15,27 +15,62 @@ OUTPUT_TOKENS: Final = 1000
 """Of an answer whose length nobody bounded."""
 MAX_OUTPUT_TOKENS: Final = 131_072
 """No answer is longer, whatever its request allows."""
-MAX_PARSED_BYTES: Final = 65_536
-"""A longer request is not searched for its bound."""
+MAX_INPUT_TOKENS: Final = 2_000_000
+"""No model reads more."""
+MAX_ANSWERS: Final = 128
+"""OpenAI's bound of `n`."""
+MAX_PARSED_BYTES: Final = 1 << 20
+"""A longer request is not searched for its bound: the longest answer is expected of it."""
+_NUMBER_CHARS: Final = 40
+"""A longer number is read as far as this, and is larger than any bound."""
 MAX_MODELS: Final = 4096
 _SHARE: Final = 0.2
 """What the newest cost counts in the average."""
 
 
-class Bound(msgspec.Struct):
-    """A request's word for how long its answer may be; providers have several."""
+_BOUNDS: Final = (
+    "max_tokens",  # OpenAI chat and most others
+    "max_completion_tokens",
+    "max_output_tokens",  # Responses
+    "maxOutputTokens",  # Gemini
+    "maxTokens",  # Bedrock converse, AI21
+    "max_new_tokens",  # TGI, Replicate
+    "max_tokens_to_sample",  # Anthropic's completions
+    "max_gen_len",  # Llama on Bedrock
+    "maxTokenCount",  # Titan
+    "num_predict",  # Ollama
+    "n_predict",  # llama.cpp
+    "max_length",  # Replicate
+)
+"""Members that bound an answer's length in tokens."""
+_COUNTS: Final = ("n", "best_of", "candidateCount", "num_return_sequences", "num_generations")
+"""Members that ask for several answers."""
+_INSIDE: Final = (
+    "generationConfig",  # Gemini
+    "generation_config",
+    "inferenceConfig",  # Bedrock converse, Nova
+    "textGenerationConfig",  # Titan
+    "parameters",  # Hugging Face, Vertex AI, DashScope
+    "options",  # Ollama
+    "input",  # Replicate
+)
+"""Members that are objects in which these may stand."""
+_NUMBERS: Final = frozenset((*_BOUNDS, *_COUNTS))
 
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-
-
-_bound = msgspec.json.Decoder(Bound)
+_members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def expected(body: bytes) -> Usage:
-    """Of an event that begins."""
-    return Usage(len(body) // BYTES_PER_TOKEN, _most_output(body) or OUTPUT_TOKENS)
+    """Of a call that is not made yet. Takes time as the body is long, up to `MAX_PARSED_BYTES`."""
+    inputs = min(len(body) // BYTES_PER_TOKEN, MAX_INPUT_TOKENS)
+    if len(body) > MAX_PARSED_BYTES:
+        return Usage(inputs, MAX_OUTPUT_TOKENS)
+    asked = _asked_for(body)
+    # A request with several bounds gets the longest answer that one of them allows: providers read different ones.
+    bounds = [number for name in _BOUNDS for number in asked.get(name, ())]
+    answers = max((number for name in _COUNTS for number in asked.get(name, ())), default=1)
+    most = min(max(bounds, default=OUTPUT_TOKENS), MAX_OUTPUT_TOKENS)
+    return Usage(inputs, most * min(answers, MAX_ANSWERS))
 
 
 def of_cut(told: Usage | None, request_bytes: int, answer_bytes: int, chunks: int) -> Usage:
@@ -50,15 +85,31 @@ def of_cut(told: Usage | None, request_bytes: int, answer_bytes: int, chunks: in
     return Usage(inputs, max(told.output_tokens or 0, seen), told.cached_tokens)
 
 
-def _most_output(body: bytes) -> int | None:
-    if len(body) > MAX_PARSED_BYTES:
-        return None
+def _asked_for(body: bytes) -> dict[str, list[int]]:
+    """The numbers that a request names, at its top and in the objects where providers have them; all above 0."""
+    top = _members(body)
+    found: dict[str, list[int]] = {}
+    for members in (top, *(_members(top[name]) for name in _INSIDE if name in top)):
+        for name in _NUMBERS & members.keys():
+            if (number := _number(members[name])) is not None:
+                found.setdefault(name, []).append(number)
+    return found
+
+
+def _members(value: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     try:
-        bound = _bound.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _members_of(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+
+
+def _number(value: msgspec.Raw) -> int | None:
+    """A number above 0, at most `MAX_OUTPUT_TOKENS`; also in a string, which lenient servers take for one."""
+    try:
+        number = float(bytes(value)[:_NUMBER_CHARS].strip(b'"'))
+    except ValueError:
         return None
-    given = [most for most in msgspec.structs.astuple(bound) if most is not None and most > 0]
-    return min(*given, MAX_OUTPUT_TOKENS) if given else None
+    return int(min(number, MAX_OUTPUT_TOKENS)) if number >= 1 else None
 
 
 class Averages:

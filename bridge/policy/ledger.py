@@ -98,4 +98,5 @@ def postings_of(purses: Iterable[Purse], usd: float, now_s: float) -> list[Posti
 def drawn_on(rule: SpendRule, page: Page, before: Page, now_s: float) -> Drawn:
     into_s = now_s % rule.window_s
     weight = weight_of(rule.technique, into_s, rule.window_s)
-    return Drawn(page.spent, page.reserved, before.spent + before.reserved, weight, rule.window_s - into_s)
+    reserved = page.reserved + before.reserved * weight
+    return Drawn(page.spent, reserved, before.spent, weight, rule.window_s - into_s)

@@ -61,9 +61,9 @@ class Drawn(NamedTuple):
 
     spent: float = 0.0
     reserved: float = 0.0
-    """For events in flight."""
+    """For events in flight, also for those that began in the window before, as much as that one counts."""
     previous: float = 0.0
-    """Both, of the window before."""
+    """Spent in the window before."""
     weight: float = 0.0
     """How much of that counts."""
     left_s: float = 0.0
@@ -83,12 +83,12 @@ def purses(owner: Owner, rules: Iterable[SpendRule], spender: Spender) -> Iterat
 
 
 def is_used_up(purse: Purse, drawn: Drawn) -> bool:
-    """An estimate alone refuses nobody: while there is money left, one more event may be begun."""
+    """True if spent and reserved money reach the limit. The estimate of the event itself refuses nobody."""
     return drawn.total >= purse.rule.limit_usd
 
 
 def refusal(purse: Purse, drawn: Drawn) -> SpendLimit:
-    """In Cloudflare's words (PROVIDERS.md 3.6)."""
+    """The error in Cloudflare's words (PROVIDERS.md 3.6)."""
     rule = purse.rule
     error = SpendLimit(
         f"Spend limit exceeded: rule {rule.id!r} (cost limit {rule.limit_usd:g} per {rule.window_s}s, "
@@ -96,11 +96,17 @@ def refusal(purse: Purse, drawn: Drawn) -> SpendLimit:
         retry_after_ms=_again_ms(rule, drawn),
     )
     error.of_step = rule.provider is not None or rule.model is not None
+    error.waits_for = purse.key if _is_only_reserved(rule, drawn) else ""
     return error
 
 
+def _is_only_reserved(rule: SpendRule, drawn: Drawn) -> bool:
+    """True if events in flight may yet cost less than was reserved, and leave money."""
+    return drawn.total - drawn.reserved < rule.limit_usd
+
+
 def _again_ms(rule: SpendRule, drawn: Drawn) -> int | None:
-    if drawn.total - drawn.reserved < rule.limit_usd:
+    if _is_only_reserved(rule, drawn):
         return SOON_MS
     return wait_ms(rule.technique, rule.limit_usd, rule.window_s, drawn.left_s, drawn.previous, drawn.spent)
 

@@ -57,6 +57,16 @@ class Realtime:
     """The parameter `model` is an endpoint."""
 
 
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """Where the usage of an answer says what the answer cost."""
+
+    member: tuple[str, ...]
+    """The path inside the usage object."""
+    per_usd: float = 1.0
+    """So many of its units are one US dollar."""
+
+
 ANY_KEY: Final = Realtime(key_protocols=("openai-insecure-api-key.", "xi-api-key.", "fal-api-key."), key_pair=True)
 """Of providers of whose sockets nothing is known."""
 
@@ -75,6 +85,8 @@ class Provider:
     """What a stream of a known dialect is whose body ended cleanly but without its mark."""
     max_connections: int = 1024
     realtime: Realtime = ANY_KEY
+    cost_report: CostReport | None = None
+    """None for a provider that is not known to report costs: what a body says of them is not believed."""
     compat_path: str | None = None
     """Its endpoint that is OpenAI's chat completions, where a model's name is all it takes to call that."""
 
@@ -210,8 +222,17 @@ _REALTIME: Mapping[str, Realtime] = {
 }
 """Source: developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api, and what stands with a row."""
 
+_COST_REPORTS: Mapping[str, CostReport] = {
+    "openrouter": CostReport(("cost",)),  # openrouter.ai/docs, "Usage accounting": credits, of one US dollar each
+    "perplexity-ai": CostReport(("cost", "total_cost")),  # docs.perplexity.ai, API reference, "chat completions"
+    "grok": CostReport(("cost_in_usd_ticks",), 1e10),  # docs.x.ai, REST API reference, "usage"
+}
+
 REGISTRY: Mapping[str, Provider] = MappingProxyType(
-    {row.slug: replace(row, realtime=_REALTIME.get(row.slug, ANY_KEY)) for row in _ROWS}
+    {
+        row.slug: replace(row, realtime=_REALTIME.get(row.slug, ANY_KEY), cost_report=_COST_REPORTS.get(row.slug))
+        for row in _ROWS
+    }
 )
 
 ALIASES: Mapping[str, str] = MappingProxyType(

@@ -10,7 +10,9 @@ import msgspec
 import orjson
 
 from bridge.errors import BridgeError
+from bridge.policy.reported import bounded_usage
 from bridge.relay.closing import entry_of
+from bridge.relay.costs import MANY_TOKENS
 from bridge.relay.entry import Conversation as Told
 from bridge.relay.entry import Cost
 from bridge.relay.event_relay import new_id
@@ -21,7 +23,6 @@ from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call
 from bridge.wire.messages import Create
 from bridge.wire.realtime_usage import Turn, added, model_asked_for, turn_in
-from bridge.wire.usage import Usage
 
 log = logging.getLogger("bridge.event")
 
@@ -81,8 +82,8 @@ class Ledger:
         record, planned, now = self._record, self._planned, self._loop.time()
         slug = planned.provider.slug if planned else None
         status = UPGRADED if told else error.status if error else 0
-        if planned is not None and planned.step.settings.custom_cost is not None:
-            record.cost = self._price(planned, record.usage)
+        if planned is not None:
+            record.cost = self._total(planned)
         if planned is not None and record.called_at is not None:
             record.tried(0, planned.provider.slug, status, error, record.called_at, now)
         record.closing(Heading(0, slug, status, "", byok_alias=self._byok_alias), now, error)
@@ -102,14 +103,21 @@ class Ledger:
         """Turn by turn, for what a token costs may depend on how many the turn has, and on its model."""
         record, planned = self._record, self._planned
         assert planned is not None
-        record.usage = added(record.usage, turn.usage)
+        usage = bounded_usage(turn.usage)
+        if usage is not turn.usage and MANY_TOKENS not in record.warnings:
+            record.warnings.append(MANY_TOKENS)
+        record.usage = added(record.usage, usage)
         priced = planned if turn.model is None else replace(planned, model=turn.model)
-        if (cost := self._price(priced, turn.usage)) is not None:
+        if self._services.pricer is not None and (cost := self._services.pricer.known(priced, usage, {})) is not None:
             record.cost = cost if record.cost is None else record.cost.plus(cost)
 
-    def _price(self, planned: PlannedStep, usage: Usage | None) -> Cost | None:
-        pricer = self._services.pricer
-        return None if pricer is None else pricer.cost(planned, usage, None)
+    def _total(self, planned: PlannedStep) -> Cost | None:
+        """The turns' sum; a price of the gateway's own is the whole session's. The client's price changes neither."""
+        record, pricer = self._record, self._services.pricer
+        if pricer is None:
+            return record.cost
+        known = record.cost if planned.price is None else pricer.known(planned, record.usage, {})
+        return pricer.claimed(planned, record.usage, known)
 
     def _tell(self, told: Told | None) -> None:
         if not self._services.observers:

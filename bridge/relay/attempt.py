@@ -160,7 +160,7 @@ class Attempt:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
         heading = self._heading(answer, answer.content_type)
-        event.keep(Whole(heading, body, event.error, found.usage, found.cost, cached=answer.cached))
+        event.keep(Whole(heading, body, event.error, found.usage, found.costs, cached=answer.cached))
         if event.error is None:
             answer.keep()
         return outcome

@@ -30,6 +30,8 @@ class Cost:
     """The tokens were not told, because the stream was cut; they were guessed."""
     known_usd: float | None = None
     """What it cost as far as the gateway knows, where `usd` is the client's own word."""
+    is_capped: bool = False
+    """The provider reported more than is believed."""
 
     @property
     def charged_usd(self) -> float:
@@ -40,7 +42,8 @@ class Cost:
         """Both together, of one source."""
         known_usd = self.charged_usd + more.charged_usd
         is_known = self.known_usd is None and more.known_usd is None
-        return Cost(self.usd + more.usd, self.source, self.estimated or more.estimated, None if is_known else known_usd)
+        usd, estimated = self.usd + more.usd, self.estimated or more.estimated
+        return Cost(usd, self.source, estimated, None if is_known else known_usd, self.is_capped or more.is_capped)
 
 
 class Bodies(msgspec.Struct, gc=False):

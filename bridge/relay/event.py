@@ -5,6 +5,7 @@ from typing import Protocol
 
 from bridge.errors import BridgeError
 from bridge.policy.breaker import Breakers
+from bridge.policy.reported import Reported
 from bridge.relay.budget import Hold
 from bridge.relay.deadlines import Alarm
 from bridge.relay.plan import Ground
@@ -47,7 +48,7 @@ class Whole:
     """Counted in the event's hold."""
     error: BridgeError | None
     usage: Usage | None
-    cost: float | None
+    reported: Reported
     cached: bool = False
 
 

@@ -172,7 +172,7 @@ class EventRelay:
         event, record = self._event, self._event.record
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
-        record.usage, record.told_cost, record.cached = whole.usage, whole.cost, whole.cached
+        record.usage, record.reported, record.cached = whole.usage, whole.reported, whole.cached
         record.forget_answer()
         record.take(whole.body)
         if record.answered_at is None:

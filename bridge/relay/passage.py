@@ -59,7 +59,7 @@ class Passage:
             self._count(0)
             record.chunks += stream.chunks
             if self._is_told:
-                record.usage, record.told_cost = stream.reader.usage, stream.reader.cost
+                record.usage, record.reported = stream.reader.usage, stream.reader.costs
 
     async def _until_it_ends(self, head: bytes) -> Ending | None:
         """How the body ended; None when the provider reported an error inside it."""

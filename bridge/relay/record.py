@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BridgeError
+from bridge.policy.reported import Reported
 from bridge.relay.entry import Cost
 from bridge.wire import parsing
 from bridge.wire.dialects import Usage
@@ -54,8 +55,8 @@ class Record:
     chunks: int = 0
     """Frames of items or runs that were sent."""
     usage: Usage | None = None
-    told_cost: float | None = None
-    """US dollars, as the provider itself reported them."""
+    reported: Reported = field(default_factory=dict)
+    """The members of the usage that tell a cost, as the provider wrote them."""
     cost: Cost | None = None
     model: str | None = None
     answer_bytes: int = 0

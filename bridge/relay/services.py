@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.policy.breaker import Breakers
+from bridge.policy.reported import Reported
 from bridge.relay.entry import Cost, Observer
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.settings.step import StepSettings
@@ -82,8 +83,16 @@ class Keys(Protocol):
 
 
 class Pricer(Protocol):
-    def cost(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
-        """`told` is the provider's own figure. None is unknown. Cheap, for every event asks."""
+    """Cheap, for every event asks. None is unknown."""
+
+    def known(self, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
+        """Returns what an answer cost as far as the gateway knows, whatever the client says."""
+
+    def claimed(self, planned: PlannedStep, usage: Usage | None, known: Cost | None) -> Cost | None:
+        """Returns the cost by the client's own price, with `known` as what is charged; `known` where it gave none."""
+
+    def expected_usd(self, planned: PlannedStep) -> float | None:
+        """Returns the estimate of a call that is not made yet, by its price. Takes time as its body is long."""
 
 
 Reading = tuple[str, tuple[str, ...], float]

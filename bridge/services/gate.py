@@ -12,13 +12,15 @@ from typing import NamedTuple, Protocol
 from bridge.config.gateways import Gateway
 from bridge.config.limits import Limits, RateLimit
 from bridge.errors import RateLimited
-from bridge.policy.estimates import Averages, expected
+from bridge.policy.estimates import Averages
 from bridge.policy.ledger import Posting, postings_of
+from bridge.policy.reported import UNPRICED_USD, reports_costs
 from bridge.policy.spending import Owner, Purse, Spender, purses
 from bridge.relay.entry import Cost
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.services import Pricer
 from bridge.services.gate_lines import Lines
+from bridge.services.gate_reserving import Reservations, Spendings
 from bridge.settings.accounting import Metadata
 from bridge.settings.step import StepSettings
 
@@ -26,14 +28,6 @@ from bridge.settings.step import StepSettings
 class Rates(Protocol):
     async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
         """Counts a call and returns None; or counts nothing and returns how long until one more may pass."""
-
-
-class Spendings(Protocol):
-    async def reserve(self, drawn_on: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
-        """On each of them, or none. Raises SpendLimit for the first that is used up."""
-
-    def settle(self, postings: Sequence[tuple[Posting, float]]) -> None:
-        """Each with the US dollars that were spent; what was reserved is free again. Cannot block."""
 
 
 class Scope(NamedTuple):
@@ -48,7 +42,7 @@ class LimitsGate:
 
     def __init__(self, rates: Rates, spendings: Spendings, pricer: Pricer | None = None) -> None:
         self.lines = Lines()
-        self.spendings = spendings
+        self.reservations = Reservations(spendings)
         self._rates = rates
         self._pricer = pricer
         self._averages = Averages()
@@ -85,12 +79,17 @@ class LimitsGate:
             )
 
     def estimated_usd(self, planned: PlannedStep) -> float:
-        """What a call may cost: as much as its model's did here of late, else by its price; 0 where none is known."""
-        usual = self._averages.usd(_priced_alike(planned))
-        if usual is not None or self._pricer is None:
-            return usual or 0.0
-        cost = self._pricer.cost(planned, expected(planned.step.body), None)
-        return cost.charged_usd if cost is not None else 0.0
+        """Returns the greater of what its model cost here of late and what its price says of the request.
+
+        The average alone would be low where many cheap calls come before dear ones. 0 is for a call that cannot be
+        charged: its price is not known, and its provider reports no costs.
+        """
+        by_price = self._pricer.expected_usd(planned) if self._pricer is not None else None
+        known = [usd for usd in (self._averages.usd(_priced_alike(planned)), by_price) if usd is not None]
+        if known:
+            return max(known)
+        step = planned.step
+        return UNPRICED_USD if reports_costs(planned.provider, step.method, step.endpoint) else 0.0
 
     def learn(self, planned: PlannedStep, usd: float) -> None:
         self._averages.tell(_priced_alike(planned), usd)
@@ -131,7 +130,7 @@ class LimitsAdmission:
         beside = [purse for key, purse in charged.items() if key not in self._postings]
         settled += [(posting, usd) for posting in postings_of(beside, 0.0, time.time())]
         if settled:
-            self._gate.spendings.settle(settled)
+            self._gate.reservations.settle(settled)
 
     async def _turns_at(self, slug: str) -> list[Callable[[], None]]:
         turns: list[Callable[[], None]] = []
@@ -150,7 +149,7 @@ class LimitsAdmission:
         fresh = [purse for purse in self._purses(planned) if purse.key not in self._postings]
         if fresh:
             usd = self._gate.estimated_usd(planned)
-            for posting in await self._gate.spendings.reserve(fresh, usd, time.time()):
+            for posting in await self._gate.reservations.reserve(fresh, usd):
                 self._postings[posting.page[0]] = posting
 
     def _purses(self, planned: PlannedStep) -> Iterator[Purse]:

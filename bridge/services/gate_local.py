@@ -41,6 +41,8 @@ class LocalRates:
 
 
 class LocalSpendings:
+    poll_s: float | None = None
+
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.settle = ledger.settle

@@ -15,6 +15,8 @@ from bridge.tasks import Tasks
 MAX_BATCH_PAGES: Final = 500
 MAX_OWED_PAGES: Final = 65_536
 """While Redis is down; then the page that was owed first is given up."""
+_POLL_S: Final = 0.2
+"""How often the first event that waits for money looks for what other processes settled."""
 _PAUSE_S: Final = 0.2
 """Before what failed is sent again: a Redis may be up, and yet refuse it."""
 
@@ -24,6 +26,8 @@ class SharedSpendings:
 
     A copy in memory knows what Redis told last and what was spent here since. It is asked while Redis is down.
     """
+
+    poll_s: float | None = _POLL_S
 
     def __init__(self, store: SharedStore) -> None:
         self._store = store

@@ -83,7 +83,7 @@ CALLS: Final = Group(
         Metric("bridge_input_tokens_total", "counter", "Tokens that went in, cached ones included, as providers told."),
         Metric("bridge_cached_tokens_total", "counter", "Those of them that the provider had in its own cache."),
         Metric("bridge_output_tokens_total", "counter", "Tokens that came out, thoughts included, as providers told."),
-        Metric("bridge_cost_usd_total", "counter", "What events cost, in US dollars, where it is known."),
+        Metric("bridge_cost_usd_total", "counter", "What was charged for events, in US dollars, where it is known."),
     ),
 )
 

@@ -89,7 +89,7 @@ class Metrics:
             calls[_CACHED] += usage.cached_tokens or 0
             calls[_OUTPUT] += usage.output_tokens or 0
         if entry.cost is not None:
-            calls[_COST] += entry.cost.usd
+            calls[_COST] += entry.cost.charged_usd
         for attempt in entry.attempts:
             tried = (attempt["provider"], attempt.get("code"))
             row = self._tries.get(tried) or self._tried(*tried)

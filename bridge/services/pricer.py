@@ -1,8 +1,14 @@
-"""What an event cost: what the client says, else what the provider says, else what the price list says, else None."""
+"""Says what an event cost: by the gateway's price, else the provider's report, else the price list.
 
+A client may have a price of its own, which is shown to it; what is charged stays what the gateway knows.
+"""
+
+from dataclasses import replace
 from typing import Protocol
 
+from bridge.policy.estimates import expected
 from bridge.policy.pricing import Rates, custom_usd, usage_usd
+from bridge.policy.reported import MAX_TIMES_ESTIMATE, UNPRICED_USD, Reported, reported_usd
 from bridge.relay.entry import Cost
 from bridge.relay.plan import PlannedStep
 from bridge.wire.usage import Usage
@@ -17,25 +23,40 @@ class PricerOfEvents:
     """The model is the one that was asked for: the request names it whatever came of it, and lists know its aliases."""
 
     def __init__(self, prices: Prices | None) -> None:
-        """Without `prices` only what client and provider say counts."""
+        """Without `prices` only the gateway's own price and the providers' reports count."""
         self._prices = prices
 
-    def cost(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
-        """`told` is the provider's own figure."""
-        custom = planned.step.settings.custom_cost
-        known = self._known(planned, usage, told)
-        if custom is None or custom == planned.price or (usd := custom_usd(custom, usage)) is None:
-            return known
-        return Cost(usd, "custom", known_usd=known.usd if known is not None else 0.0)
-
-    def _known(self, planned: PlannedStep, usage: Usage | None, told: float | None) -> Cost | None:
-        """To the gateway, whatever the client says."""
+    def known(self, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
         if planned.price is not None and (usd := custom_usd(planned.price, usage)) is not None:
             return Cost(usd, "custom")
-        if told is not None:
-            return Cost(told, "provider")
+        step, listed = planned.step, self._listed_usd(planned, usage)
+        usd = reported_usd(planned.provider, step.method, step.endpoint, reported)
+        if usd is not None:
+            return self._believed(planned, usd, listed)
+        return None if listed is None else Cost(listed, "prices")
+
+    def claimed(self, planned: PlannedStep, usage: Usage | None, known: Cost | None) -> Cost | None:
+        custom = planned.step.settings.custom_cost
+        if custom is None or custom == planned.price or (usd := custom_usd(custom, usage)) is None:
+            return known
+        if known is None:
+            return Cost(usd, "custom", known_usd=0.0)
+        return replace(known, usd=usd, source="custom", known_usd=known.usd)
+
+    def expected_usd(self, planned: PlannedStep) -> float | None:
+        cost = self.known(planned, expected(planned.step.body), {})
+        return None if cost is None else cost.usd
+
+    def _listed_usd(self, planned: PlannedStep, usage: Usage | None) -> float | None:
         if usage is None or planned.model is None or self._prices is None:
             return None
         rates = self._prices.rates(planned.target.base, planned.model)
-        usd = None if rates is None else usage_usd(rates, usage)
-        return None if usd is None else Cost(usd, "prices")
+        return None if rates is None else usage_usd(rates, usage)
+
+    def _believed(self, planned: PlannedStep, usd: float, listed_usd: float | None) -> Cost:
+        """Up to a multiple of the estimate, or to what the reported tokens cost by the list if that is more."""
+        if listed_usd is not None and usd <= listed_usd:
+            return Cost(usd, "provider")  # which spares a look at the request
+        estimate = self.expected_usd(planned)
+        most = max(MAX_TIMES_ESTIMATE * (UNPRICED_USD if estimate is None else estimate), listed_usd or 0.0)
+        return Cost(usd, "provider") if usd <= most else Cost(most, "provider", is_capped=True)

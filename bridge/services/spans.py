@@ -145,7 +145,7 @@ def _own(entry: Entry) -> dict[str, Attribute | None]:
         "gen_ai.usage.input_tokens": usage.input_tokens if usage else None,
         "gen_ai.usage.output_tokens": usage.output_tokens if usage else None,
         "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens if usage else None,
-        "gen_ai.usage.cost": cost.usd if cost else None,
+        "gen_ai.usage.cost": cost.charged_usd if cost else None,
         "server.address": address,
         "server.port": port,
         "http.response.status_code": entry.status,

@@ -1,5 +1,7 @@
 """An answer in one piece: what it cost, or what is wrong."""
 
+from typing import Any
+
 import msgspec
 
 from bridge.wire.faults import Fault, fault_of
@@ -28,8 +30,8 @@ class Answer(msgspec.Struct, frozen=True):
 
     fault: Fault | None = None
     usage: Usage | None = None
-    cost: float | None = None
-    """US dollars, as the provider itself reported them."""
+    costs: dict[str, Any] = {}
+    """The members of the usage that tell a cost, unchecked."""
 
 
 def read_answer(status: int, body: bytes) -> Answer:
@@ -39,7 +41,7 @@ def read_answer(status: int, body: bytes) -> Answer:
     tally = Tally()
     counted = _counted(body)
     tally.add(counted, dict.fromkeys(path for name in counted for path in _PATHS[name]))
-    return Answer(usage=tally.usage(), cost=tally.cost())
+    return Answer(usage=tally.usage(), costs=tally.costs())
 
 
 def _counted(body: bytes) -> Value:

@@ -4,6 +4,7 @@ PROTOCOL.md, "Answering, and falling back inside a stream" and "Whole or broken"
 """
 
 from enum import Enum, auto
+from typing import Any
 
 import msgspec
 
@@ -72,9 +73,9 @@ class StreamReader:
         return self._tally.usage()
 
     @property
-    def cost(self) -> float | None:
-        """US dollars, as the provider itself reported them."""
-        return self._tally.cost()
+    def costs(self) -> dict[str, Any]:
+        """The members of the usage that tell a cost, unchecked."""
+        return self._tally.costs()
 
     def read(self, item: Item) -> Mark:
         """What `item` is; `item.kind` becomes MALFORMED when it is not what its first bytes promised.

@@ -123,8 +123,8 @@ COUNT_NAMES = frozenset(_ROLES)
 """What an object with token counts is known by."""
 _INCLUDES_CACHED: Final = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
 """Members of OpenAI's shapes, which count cached tokens as input."""
-_TICKS_PER_USD: Final = 10**10
-"""xAI's unit of cost."""
+_COST_NAMES: Final = ("cost", "cost_in_usd_ticks")
+"""Members that tell a cost; the provider registry says who means what by them."""
 
 _Counts: TypeAlias = dict[str, int]
 """By role."""
@@ -137,11 +137,11 @@ class Tally:
     chunk: taking them in is cheap, they are added up when asked for.
     """
 
-    __slots__ = ("_cost", "_reported")
+    __slots__ = ("_costs", "_reported")
 
     def __init__(self) -> None:
         self._reported: dict[Path, _Counts] = {}
-        self._cost: float | None = None
+        self._costs: dict[str, Any] = {}
 
     def add(self, value: Value, paths: Iterable[Path]) -> None:
         """Take in what `value` holds at `paths`; where two paths count the same, the one first seen later wins."""
@@ -149,7 +149,7 @@ class Tally:
         for path in paths:
             reported = at(value, path)
             if isinstance(reported, dict):
-                self._take_cost(reported)
+                self._take_costs(reported)
                 if counts := _counts_in(reported):
                     _lay_over(self._reported.setdefault(path, {}), counts)
                     found |= counts
@@ -172,19 +172,15 @@ class Tally:
         read, written = _either(counts, _CACHE_READ, _CACHED), _either(counts, _CACHE_WRITE, _WRITTEN)
         return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
 
-    def cost(self) -> float | None:
-        """US dollars, as the provider itself reported them."""
-        return self._cost
+    def costs(self) -> dict[str, Any]:
+        """The members that tell a cost, as they came last. Nobody has checked them: see `bridge.policy.reported`."""
+        return self._costs
 
-    def _take_cost(self, reported: dict[str, Any]) -> None:
-        """OpenRouter's is a number, Perplexity's an object, xAI's counts ticks."""
-        cost, ticks = reported.get("cost"), reported.get("cost_in_usd_ticks")
-        if isinstance(cost, dict):
-            cost = cost.get("total_cost")
-        if cost is None and _is_count(ticks):
-            cost = ticks / _TICKS_PER_USD
-        if _is_count(cost) and (cost or self._cost is None):
-            self._cost = float(cost)
+    def _take_costs(self, reported: dict[str, Any]) -> None:
+        for name in _COST_NAMES:
+            cost = reported.get(name)
+            if cost or (cost is not None and name not in self._costs):
+                self._costs[name] = cost
 
 
 def _counts_in(reported: dict[str, Any]) -> _Counts:

@@ -3,14 +3,36 @@
 import orjson
 import pytest
 
-from bridge.policy.estimates import MAX_OUTPUT_TOKENS, OUTPUT_TOKENS, Averages, expected, of_cut
+from bridge.policy.estimates import (
+    MAX_ANSWERS,
+    MAX_INPUT_TOKENS,
+    MAX_OUTPUT_TOKENS,
+    MAX_PARSED_BYTES,
+    OUTPUT_TOKENS,
+    Averages,
+    expected,
+    of_cut,
+)
 from bridge.wire.usage import Usage
 
 BOUNDS = {
     "OpenAI chat": ({"max_tokens": 50}, 50),
     "OpenAI chat of late": ({"max_completion_tokens": 60}, 60),
     "Responses": ({"max_output_tokens": 70}, 70),
-    "the lowest of several": ({"max_tokens": 50, "max_completion_tokens": 40}, 40),
+    "the greatest of several": ({"max_tokens": 1, "max_completion_tokens": 40_000, "max_output_tokens": 9}, 40_000),
+    "Gemini": ({"generationConfig": {"maxOutputTokens": 80}}, 80),
+    "Bedrock converse": ({"inferenceConfig": {"maxTokens": 90}}, 90),
+    "Titan": ({"textGenerationConfig": {"maxTokenCount": 100}}, 100),
+    "Llama on Bedrock": ({"max_gen_len": 110}, 110),
+    "TGI": ({"parameters": {"max_new_tokens": 120}}, 120),
+    "Ollama": ({"options": {"num_predict": 130}}, 130),
+    "Replicate": ({"input": {"max_tokens": 140}}, 140),
+    "the greatest, wherever it stands": ({"max_tokens": 1, "parameters": {"max_new_tokens": 40_000}}, 40_000),
+    "several answers": ({"max_tokens": 50, "n": 4}, 200),
+    "several answers of Gemini": ({"generationConfig": {"maxOutputTokens": 50, "candidateCount": 3}}, 150),
+    "as many answers as there may be": ({"max_tokens": 50, "n": 10**9}, 50 * MAX_ANSWERS),
+    "a number in a string, which lenient servers take": ({"max_tokens": "50000"}, 50_000),
+    "a float": ({"max_tokens": 5e4}, 50_000),
     "none": ({"model": "gpt"}, OUTPUT_TOKENS),
     "null": ({"max_tokens": None}, OUTPUT_TOKENS),
     "unlimited, as llama.cpp says it": ({"max_tokens": -1}, OUTPUT_TOKENS),
@@ -34,9 +56,18 @@ def test_whatever_the_body_is(body: bytes):
     assert expected(body) == Usage(len(body) // 4, OUTPUT_TOKENS)
 
 
-def test_a_long_request_is_counted_and_not_searched():
-    body = b'{"max_tokens":5,"text":"' + b"x" * 400_000 + b'"}'
-    assert expected(body) == Usage(len(body) // 4, OUTPUT_TOKENS)
+def test_a_long_request_does_not_hide_its_bound():
+    body = b'{"text":"' + b"x" * 400_000 + b'","max_tokens":50000}'
+    assert expected(body) == Usage(len(body) // 4, 50_000)
+
+
+def test_of_a_request_too_long_to_be_searched_the_longest_answer_is_expected():
+    body = b'{"max_tokens":5,"text":"' + b"x" * MAX_PARSED_BYTES + b'"}'
+    assert expected(body) == Usage(len(body) // 4, MAX_OUTPUT_TOKENS)
+
+
+def test_no_request_is_longer_than_a_model_reads():
+    assert expected(b"x" * 9_000_000).input_tokens == MAX_INPUT_TOKENS
 
 
 CUTS = {

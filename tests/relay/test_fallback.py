@@ -71,7 +71,7 @@ async def test_usage_and_cost_are_told_where_they_are_known() -> None:
         DONE,
     )
     for play in (plain, streamed):
-        metadata = (await run_event(step(), play)).metadata
+        metadata = (await run_event(step("openrouter"), play)).metadata
         assert metadata["usage"] == {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}
         assert metadata["cost"] == 0.5
     assert not {"usage", "cost"} & (await run_event(step(), answers())).metadata.keys()

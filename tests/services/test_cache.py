@@ -269,7 +269,7 @@ async def test_headers_are_kept_but_those_that_are_nobodys_else(tmp_path: Path) 
 async def test_what_is_given_again_costs_nothing_and_tells_the_usage(tmp_path: Path) -> None:
     play = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
     async with house(CACHING, tmp_path, play) as bridge:
-        first, second = [(await bridge.call())[-1]["metadata"] for _ in range(2)]
+        first, second = [(await bridge.call(step("openrouter")))[-1]["metadata"] for _ in range(2)]
         assert (first["cost"], second["cost"]) == (0.5, 0)
         assert first["usage"] == second["usage"]
 

@@ -11,13 +11,16 @@ import pytest
 
 from bridge.policy.spending import SOON_MS
 from bridge.server import Server
+from bridge.services.gate_reserving import WAIT_S
 from tests.clock import advance, turns, until
 from tests.harness import Client, Frame, config_of, connected, running
 from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 from tests.stage import ROLE, WHOLE, said, step
 from tests.wall import Wall
 
-OPEN = "[gateways.gateway]\n"
+BARE = "[gateways.gateway]\n"
+OPEN = BARE + "custom_cost = { per_token_in = 1e-6, per_token_out = 0.0 }\n"
+"""Its price is its own: an answer costs what `costing` says."""
 
 
 def tokens(ci: str) -> str:
@@ -33,8 +36,12 @@ token = "sha256:{ours}"
 
 
 def costing(usd: float) -> Plays:
-    """An answer whose provider tells what it cost, as OpenRouter does."""
-    return answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":%f}}' % usd)
+    """An answer that costs so much at the price of `OPEN`."""
+    return answers(used(usd))
+
+
+def used(usd: float) -> bytes:
+    return b'{"usage":{"prompt_tokens":%d,"completion_tokens":2}}' % round(usd * 1e6)
 
 
 class House:
@@ -56,6 +63,13 @@ class House:
 
     async def call(self, request: object = None, client: Client | None = None) -> Frame:
         return await self.end(await self.begin(request, client), client)
+
+    async def call_that_waits(self) -> Frame:
+        """An event that waits for money until its time is over."""
+        name = await self.begin()
+        await turns(100)
+        advance(WAIT_S)
+        return await self.end(name)
 
     async def codes(self, count: int) -> list[int | None]:
         """Of so many events at once, in the order in which they were sent."""
@@ -369,22 +383,97 @@ async def test_a_sliding_budget_comes_back_bit_by_bit(tmp_path: Path, wall: Wall
 
 async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
-    slow = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"cost":0.1}}'], content_type=JSON)
+    slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
     async with house(OPEN + budget(), tmp_path, costing(0.4), slow, slow, costing(0.1)) as place:
         await place.call()
         running = [await place.begin(), await place.begin()]
         await place.calls(3)
-        frame = await place.call()
+        frame = await place.call_that_waits()
         assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, SOON_MS)
         gate.set()
         assert [code(await place.end(name)) for name in running] == [None, None]
         assert code(await place.call()) is None, "they were cheaper than what was reserved for them"
 
 
+async def test_an_event_that_reservations_keep_out_waits_for_a_settlement_that_leaves_money(tmp_path: Path, wall: Wall):
+    gates = [asyncio.Event() for _ in range(3)]
+    plays = [costing(0.4), *(Plays(waiting=[gate], body=[used(0.1)], content_type=JSON) for gate in gates)]
+    async with house(OPEN + budget(), tmp_path, *plays) as place:
+        await place.call()
+        names = [await place.begin() for _ in range(3)]
+        await place.calls(3)
+        advance(WAIT_S - 1)
+        gates[0].set()
+        await place.end(names[0])
+        await place.calls(4)
+        for gate in gates:
+            gate.set()
+        assert [code(await place.end(name)) for name in names[1:]] == [None, None]
+
+
+async def test_those_who_wait_are_refused_as_soon_as_the_money_is_spent(tmp_path: Path, wall: Wall):
+    gate = asyncio.Event()
+    play = Plays(waiting=[gate], body=[used(2.0)], content_type=JSON)
+    async with house(OPEN + budget(), tmp_path, costing(0.5), play) as place:
+        await place.call()
+        names = [await place.begin() for _ in range(20)]
+        await place.calls(2)
+        gate.set()
+        frames = [await place.end(name) for name in names]
+        assert [code(frame) for frame in frames] == [None] + [2041] * 19
+        assert {frame["error"]["retryAfterMs"] for frame in frames[1:]} == {43_200_001}
+
+
+async def test_of_many_calls_whose_price_nobody_knows_one_passes_a_budget_that_it_exceeds(tmp_path: Path, wall: Wall):
+    """Only their provider will tell what they cost; until then each holds a dollar."""
+    gate = asyncio.Event()
+    body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
+    async with house(BARE + budget(), tmp_path, Plays(waiting=[gate], body=[body], content_type=JSON)) as place:
+        names = [await place.begin(step("openrouter")) for _ in range(200)]
+        await place.calls(1)
+        gate.set()
+        codes = [code(await place.end(name)) for name in names]
+        assert (codes.count(None), codes.count(2041)) == (1, 199)
+
+
+async def test_cheap_calls_do_not_lower_what_a_dear_one_reserves(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    dear = step() | {"query": {"max_tokens": 1, "max_completion_tokens": 60_000}}
+    plays = [*[costing(0.0)] * 3, *[Plays(waiting=[SILENCE])] * 2]
+    async with house(text, tmp_path, *plays) as place:
+        for _ in range(3):
+            assert code(await place.call()) is None
+        for _ in range(5):
+            await place.begin(dear)
+        await place.calls(5)
+
+
+async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing_behind(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+        await place.call()
+        await place.begin()
+        await place.calls(2)
+        waiting_ = await place.begin()
+        await turns(50)
+        await place.client.cancel(waiting_)
+        assert code(await place.end(waiting_)) == 9020
+
+
+async def test_the_time_for_the_whole_event_runs_while_it_waits_for_money(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+        await place.call()
+        await place.begin()
+        await place.calls(2)
+        waiting_ = await place.begin(step(totalTimeout=2000))
+        await turns(50)
+        advance(2)
+        assert code(await place.end(waiting_)) == 9015
+
+
 async def test_many_at_once_do_not_spend_more_than_one_estimate_too_much(tmp_path: Path, wall: Wall):
     """The first of a model are estimated by their price and by how long an answer they allow."""
     gate = asyncio.Event()
-    text = OPEN + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
     request = step() | {"query": {"max_tokens": 300}}
     told = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON)
     async with house(text, tmp_path, *[told] * 4) as place:
@@ -414,7 +503,7 @@ async def test_a_clients_own_price_neither_spares_a_budget_nor_uses_it_up(tmp_pa
 
 
 async def test_a_price_of_the_gateways_own_is_what_a_budget_is_charged(tmp_path: Path, wall: Wall):
-    text = OPEN + "custom_cost = { total_cost = 0.6 }\n" + budget()
+    text = BARE + "custom_cost = { total_cost = 0.6 }\n" + budget()
     async with house(text, tmp_path, answers(), answers()) as place:
         assert await place.codes(1) + await place.codes(1) + await place.codes(1) == [None, None, 2041]
 
@@ -479,7 +568,7 @@ async def test_a_rule_that_a_reload_brings_counts_from_the_next_event_on(tmp_pat
 
 async def test_who_goes_on_reading_the_answer_to_anothers_call_pays_for_it(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
-    play = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"cost":1.0}}'], content_type=JSON)
+    play = Plays(waiting=[gate], body=[used(1.0)], content_type=JSON)
     async with house(OPEN + "cache_ttl = 300\n" + budget(), tmp_path, play) as place:
         leader, other = [await place.begin() for _ in range(2)]
         await place.calls(1)
@@ -498,6 +587,6 @@ async def test_an_event_whose_client_leaves_settles_what_it_had_reserved(tmp_pat
             for _ in range(2):
                 await place.begin(client=other)
             await place.calls(3)
-            assert code(await place.call()) == 2041
+            assert code(await place.call_that_waits()) == 2041
         await until(lambda: not place.provider.open_streams)
         assert code(await place.call()) is None

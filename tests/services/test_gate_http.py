@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bridge.services.gate_reserving import WAIT_S
 from tests.clock import advance, turns, until
 from tests.harness import config_of, running
 from tests.provider_script import SILENCE, Plays, ScriptedProvider, answers
@@ -59,6 +60,20 @@ async def test_a_budget_that_is_used_up_is_429_too(tmp_path: Path, wall: Wall, p
         status, retry_after, body = await place.post(path)
         assert (status, retry_after, body["internalCode"]) == (429, "43201", 2041)
         assert str(body["message"]).startswith("Spend limit exceeded: rule 'day'")
+
+
+@both
+async def test_who_waits_for_money_in_vain_is_told_to_come_again_after_a_second(tmp_path: Path, wall: Wall, path: str):
+    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+        assert (await place.post(path))[0] == 200
+        first = place.begin(path)
+        await until(lambda: len(place.provider.played) == 2)
+        second = place.begin(path)
+        await turns(200)
+        advance(WAIT_S)
+        status, retry_after, body = await second
+        assert (status, retry_after, body["internalCode"]) == (429, "1", 2041)
+        first.cancel()
 
 
 @both

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.clock import turns
 from tests.harness import Frame, connected, running
 from tests.provider_script import JSON, Plays, ScriptedProvider, answers
 from tests.redis_server import RedisServer
-from tests.services.test_gate import OPEN, House, budget, code, config_of, costing
+from tests.services.test_gate import BARE, OPEN, House, budget, code, config_of, costing, used
 from tests.stage import step
 from tests.wall import Wall
 
@@ -89,16 +90,34 @@ async def settled(house: House, expected: int) -> Frame:
 
 async def test_what_one_reserves_another_may_not_spend(tmp_path: Path, redis: RedisServer, wall: Wall):
     gate = asyncio.Event()
-    slow = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"cost":0.1}}'], content_type=JSON)
+    slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
     async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.5), slow], [costing(0.1)]) as (one, other):
         await one.call()
         running_ = await one.begin()
         await one.calls(2)
-        assert code(await other.call()) == 2041
+        frame = await other.call_that_waits()
+        assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, 1000)
+        name = await other.begin()
+        await turns(100)
         gate.set()
         assert code(await one.end(running_)) is None
-        while code(await other.call()) is not None:
-            pass
+        assert code(await other.end(name)) is None, "it waited for what the other bridge settled"
+
+
+async def test_many_calls_at_several_bridges_do_not_pass_a_budget_that_one_of_them_exceeds(
+    tmp_path: Path, redis: RedisServer, wall: Wall
+):
+    gate = asyncio.Event()
+    body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
+    slow = Plays(waiting=[gate], body=[body], content_type=JSON)
+    async with bridges(BARE + budget(), tmp_path, redis, [slow], []) as (one, other):
+        first = await one.begin(step("openrouter"))
+        await one.calls(1)
+        names = [(house, await house.begin(step("openrouter"))) for house in (one, other) for _ in range(30)]
+        await turns(200)
+        gate.set()
+        assert code(await one.end(first)) is None
+        assert {code(await house.end(name)) for house, name in names} == {2041}
 
 
 async def test_a_budget_outlives_the_bridges_that_drew_on_it(tmp_path: Path, redis: RedisServer, wall: Wall):

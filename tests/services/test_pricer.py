@@ -13,6 +13,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from bridge.config.gateways import Gateway
 from bridge.policy.pricing import usage_usd
+from bridge.policy.reported import UNPRICED_USD, Reported
 from bridge.providers import REGISTRY
 from bridge.relay.entry import Cost
 from bridge.relay.plan import Ground, PlannedStep, plan
@@ -30,40 +31,83 @@ USED = Usage(1_000_000, 100_000)
 
 
 def planned(
-    provider: str = "openai", model: str | None = "gpt-4o-mini", gateway_s: CustomCost | None = None, **settings: Any
+    provider: str = "openai",
+    model: str | None = "gpt-4o-mini",
+    gateway_s: CustomCost | None = None,
+    path: str = "chat/completions",
+    method: str = "POST",
+    **settings: Any,
 ) -> PlannedStep:
     body = msgspec.json.encode({"model": model} if model else {})
-    step = Step(provider, "chat/completions", "POST", {}, {}, body, StepSettings(**settings))
+    step = Step(provider, path, method, {}, {}, body, StepSettings(**settings))
     gateway = Gateway("gateway", settings=StepSettings(custom_cost=gateway_s))
     ground = Ground("account", "gateway", gateway, REGISTRY, lambda: gateway)
     (one,) = plan([step], ground)
     return one
 
 
+REPORTED = {"cost": 0.0007}
+
+
+def cost(planned: PlannedStep, usage: Usage | None, reported: Reported, pricer: PricerOfEvents = PRICER) -> Cost | None:
+    return pricer.claimed(planned, usage, pricer.known(planned, usage, reported))
+
+
 @pytest.mark.parametrize(
-    ("custom", "usage", "told", "cost"),
+    ("custom", "usage", "reported", "expected"),
     [
-        (CustomCost(1e-6, 2e-6), USED, 0.7, Cost(1.2, "custom", known_usd=0.7)),
-        (CustomCost(1e-6, 2e-6), None, 0.7, Cost(0.7, "provider")),
-        (CustomCost(total_cost=3.0), None, None, Cost(3.0, "custom", known_usd=0.0)),
-        (None, USED, 0.7, Cost(0.7, "provider")),
-        (None, USED, 0.0, Cost(0.0, "provider")),
-        (None, USED, None, Cost(0.21, "prices")),
-        (None, None, None, None),
+        (CustomCost(1e-6, 2e-6), USED, REPORTED, Cost(1.2, "custom", known_usd=0.0007)),
+        (CustomCost(1e-6, 2e-6), None, REPORTED, Cost(0.0007, "provider")),
+        (CustomCost(total_cost=3.0), None, {}, Cost(3.0, "custom", known_usd=0.0)),
+        (None, USED, REPORTED, Cost(0.0007, "provider")),
+        (None, USED, {"cost": 0}, Cost(0.0, "provider")),
+        (None, USED, {"cost": "0.0007"}, Cost(0.21, "prices")),
+        (None, USED, {}, Cost(0.21, "prices")),
+        (None, None, {}, None),
     ],
 )
-def test_the_clients_word_comes_before_the_providers_and_that_before_the_lists(
-    custom: CustomCost | None, usage: Usage | None, told: float | None, cost: Cost | None
+def test_the_clients_word_is_shown_and_the_providers_or_else_the_lists_is_known(
+    custom: CustomCost | None, usage: Usage | None, reported: Reported, expected: Cost | None
 ) -> None:
-    assert PRICER.cost(planned(custom_cost=custom), usage, told) == cost
+    assert cost(planned("openrouter", "openai/gpt-4o-mini", custom_cost=custom), usage, reported) == expected
 
 
-def test_the_gateways_word_is_what_it_knows_whatever_the_client_says() -> None:
+def test_the_gateways_word_is_what_it_knows_whatever_others_say() -> None:
     ours = CustomCost(2e-6, 3e-6)
-    assert PRICER.cost(planned(custom_cost=ours, gateway_s=ours), USED, 0.7) == Cost(2.3, "custom")
-    said = PRICER.cost(planned(custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, 0.7)
+    assert cost(planned("openrouter", custom_cost=ours, gateway_s=ours), USED, REPORTED) == Cost(2.3, "custom")
+    said = cost(planned("openrouter", custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, REPORTED)
     assert said == Cost(0.0, "custom", known_usd=2.3)
     assert said.charged_usd == 2.3
+
+
+def test_a_reported_cost_counts_up_to_ten_times_the_estimate_or_to_what_its_tokens_cost_by_the_list() -> None:
+    mini = planned("openrouter", "openai/gpt-4o-mini")
+    estimate = PRICER.expected_usd(mini)
+    assert estimate is not None
+    assert cost(mini, None, {"cost": 10 * estimate}) == Cost(10 * estimate, "provider")
+    assert cost(mini, None, {"cost": 9e15}) == Cost(10 * estimate, "provider", is_capped=True)
+    assert cost(mini, USED, {"cost": 0.2}) == Cost(0.2, "provider"), "a long answer to a short question"
+    assert cost(mini, USED, {"cost": 9e15}) == Cost(0.21, "provider", is_capped=True)
+
+
+def test_where_no_price_is_known_the_estimate_is_one_dollar() -> None:
+    unpriced = planned("openrouter", "no such model")
+    assert cost(unpriced, USED, {"cost": 7.5}) == Cost(7.5, "provider")
+    assert cost(unpriced, USED, {"cost": 9e15}) == Cost(10 * UNPRICED_USD, "provider", is_capped=True)
+
+
+@pytest.mark.parametrize(
+    "unbelieved",
+    [
+        planned("openai"),
+        planned("openai", path="files"),
+        planned("openrouter", path="files", model=None),
+        planned("openrouter", method="GET", model=None),
+    ],
+    ids=["not known to report costs", "a file", "no model endpoint", "no POST"],
+)
+def test_what_others_say_of_a_cost_is_not_believed(unbelieved: PlannedStep) -> None:
+    assert cost(unbelieved, None, {"cost": 9e15, "cost_in_usd_ticks": 9e15}) is None
 
 
 @pytest.mark.parametrize(
@@ -77,12 +121,13 @@ def test_the_gateways_word_is_what_it_knows_whatever_the_client_says() -> None:
     ids=["model", "none named", "provider", "another address"],
 )
 def test_what_the_list_does_not_know_has_no_cost(unknown: PlannedStep) -> None:
-    assert PRICER.cost(unknown, USED, None) is None
+    assert cost(unknown, USED, {}) is None
 
 
 def test_without_a_list_only_words_count() -> None:
-    assert PricerOfEvents(None).cost(planned(), USED, None) is None
-    assert PricerOfEvents(None).cost(planned(), USED, 0.7) == Cost(0.7, "provider")
+    listless = PricerOfEvents(None)
+    assert cost(planned("openrouter"), USED, {}, listless) is None
+    assert cost(planned("openrouter"), USED, REPORTED, listless) == Cost(0.0007, "provider")
 
 
 BASES = {

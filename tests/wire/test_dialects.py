@@ -426,7 +426,7 @@ def test_repeated_usage_counts_once() -> None:
         chat('{"content":"a"}', rest=f',"usage":{{"prompt_tokens":9,"completion_tokens":{n},"cost":{n}e-3}}')
         for n in (1, 2, 3)
     )
-    assert (reader.usage, reader.cost) == (Usage(9, 3, None, 12), 0.003)
+    assert (reader.usage, reader.costs) == (Usage(9, 3, None, 12), {"cost": 0.003})
 
 
 def test_groq_counts_stand_in_a_member_of_their_own() -> None:

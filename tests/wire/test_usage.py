@@ -215,28 +215,18 @@ def test_of_two_places_the_one_seen_later_wins() -> None:
     assert tally.usage() == Usage(69)
 
 
-@pytest.mark.parametrize(
-    ("cost", "dollars"),
-    [
-        (0.25, 0.25),
-        (0, 0.0),
-        ({"total_cost": 0.5, "input_tokens_cost": 0.1}, 0.5),
-        ("1", None),
-        (None, None),
-        ({}, None),
-    ],
-)
-def test_a_cost_is_taken_where_the_provider_reports_one(cost: object, dollars: float | None) -> None:
+def test_members_that_tell_a_cost_are_kept_as_they_came_last() -> None:
     tally = Tally()
-    tally.add({"usage": {"cost": cost}}, [("usage",)])
-    assert tally.cost() == dollars
+    for usage in ({"cost": 0.25}, {"cost": {"total_cost": 0.5}, "cost_in_usd_ticks": 7}, {"cost": None, "price": 1}):
+        tally.add({"usage": usage}, [("usage",)])
+    assert tally.costs() == {"cost": {"total_cost": 0.5}, "cost_in_usd_ticks": 7}
 
 
-def test_xais_ticks_are_a_cost_and_a_later_zero_replaces_none() -> None:
+def test_a_later_zero_replaces_no_cost() -> None:
     tally = Tally()
     tally.add({"usage": {"cost_in_usd_ticks": 162_631_000}}, [("usage",)])
-    tally.add({"usage": {"cost": 0}}, [("usage",)])
-    assert tally.cost() == 0.0162631
+    tally.add({"usage": {"cost": 0, "cost_in_usd_ticks": 0}}, [("usage",)])
+    assert tally.costs() == {"cost": 0, "cost_in_usd_ticks": 162_631_000}
 
 
 def test_what_is_unknown_is_left_out_on_the_wire() -> None:
