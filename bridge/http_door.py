@@ -46,7 +46,7 @@ class HttpDoor:
 
     async def _steps(self, request: web.Request) -> web.StreamResponse:
         """The steps are in the body."""
-        return await self._serve(request, steps_in)
+        return await self._serve(request, steps_in, reads_body=True)
 
     async def _provider(self, request: web.Request) -> web.StreamResponse:
         """The request is the step."""
@@ -55,8 +55,10 @@ class HttpDoor:
         provider, endpoint = below_gateway(request.raw_path)
         return await self._serve(request, partial(step_of, method=request.method, provider=provider, endpoint=endpoint))
 
-    async def _serve(self, request: web.Request, read: Callable[..., Create | Refused]) -> web.StreamResponse:
-        """`read` is a function of wire.http_requests, without what is known here."""
+    async def _serve(
+        self, request: web.Request, read: Callable[..., Create | Refused], *, reads_body: bool = False
+    ) -> web.StreamResponse:
+        """`read` is a function of wire.http_requests, without what is known here; `reads_body` is `HttpEvent.run`'s."""
         gateway = self._entrance.gateway(request.match_info["gateway"])
         granted = cors.grant(gateway, request.headers.get("Origin"))
         try:
@@ -75,4 +77,5 @@ class HttpDoor:
         ground = self._entrance.ground(request, gateway, token, "http")
         event = HttpEvent(request, ground, server, self._shared, self._memory, granted)
         with self._guests.present(event):
-            return await event.run(partial(read, headers=headers, defaults=gateway.settings, limits=limits_of(server)))
+            ask = partial(read, headers=headers, defaults=gateway.settings, limits=limits_of(server))
+            return await event.run(ask, reads_body=reads_body)

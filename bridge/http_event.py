@@ -12,6 +12,7 @@ from bridge.http_errors import BodyTooSlow, error_body_for
 from bridge.http_reply import Reply
 from bridge.http_voice import HttpVoice
 from bridge.relay.budget import Budget, Hold
+from bridge.relay.decoding import decoded
 from bridge.relay.event import Shared
 from bridge.relay.event_relay import OFF_LOOP_BYTES, EventRelay
 from bridge.relay.plan import Ground
@@ -47,9 +48,10 @@ class HttpEvent:
         self._reply = Reply(request, server.slow_client_timeout / 1000)
         self._relay: EventRelay | None = None
 
-    async def run(self, ask: Ask) -> web.StreamResponse:
+    async def run(self, ask: Ask, *, reads_body: bool = False) -> web.StreamResponse:
+        """`reads_body`: the body is for the bridge, so its content coding is undone."""
         try:
-            relay, asked = await self._begin(ask)
+            relay, asked = await self._begin(ask, reads_body=reads_body)
             if isinstance(asked, Refused):
                 relay.refuse(asked.error)
             else:
@@ -77,10 +79,12 @@ class HttpEvent:
             if self._relay is not None:
                 self._relay.cancel(error)
 
-    async def _begin(self, ask: Ask) -> tuple[EventRelay, Create | Refused]:
+    async def _begin(self, ask: Ask, *, reads_body: bool) -> tuple[EventRelay, Create | Refused]:
         """Raises ConnectionError."""
         try:
             body = await self._body()
+            if reads_body:
+                body = await self._decoded(body)
             asked = ask(body) if len(body) < OFF_LOOP_BYTES else await asyncio.to_thread(ask, body)
         except BridgeError as error:
             self._reply.leave()  # for nobody knows where the next request would begin
@@ -109,6 +113,12 @@ class HttpEvent:
             return await self._rest(BytesIO())
         except web.RequestPayloadError as error:
             raise BadMessage(f"the body is framed wrongly: {error}") from None
+
+    async def _decoded(self, body: bytes) -> bytes:
+        """Raises BadMessage, TooLarge, OutOfMemoryBudget."""
+        coding = ", ".join(self._request.headers.getall("Content-Encoding", ()))
+        plain = await decoded(body, coding, self._hold, self._server.max_message_bytes)
+        return body if plain is None else plain
 
     async def _rest(self, body: BytesIO) -> bytes:
         content = self._request.content

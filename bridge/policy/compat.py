@@ -11,7 +11,7 @@ import orjson
 
 from bridge.errors import BadField
 from bridge.providers import Provider, lookup
-from bridge.wire.json_text import without_lone_surrogates
+from bridge.wire.request_fields import harmless, utf8
 from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
 from bridge.wire.steps import Step
 
@@ -27,14 +27,15 @@ _asked = msgspec.json.Decoder(_Asked)
 
 
 def routed(step: Step, providers: Mapping[str, Provider]) -> Step:
-    """The same step at the provider that its model names; of the body all but that name stays as it is.
+    """The same step at the provider that its model names; of the body all but that name and its coding stays as it is.
 
     Raises BadField, UnknownProvider.
     """
     path, mark, query = step.endpoint.removeprefix("/").partition("?")
     if path.removeprefix("v1/") != _ENDPOINT:
         raise BadField(f"endpoint: {SLUG} has {_ENDPOINT} and nothing else")
-    text, span = _read(step.body)
+    body = _in_utf8(step.readable)
+    text, span = _read(body)
     slug, slash, model = (string_in(span) if type_of(span) is JsonType.STRING else "").partition("/")
     if not slash:
         raise BadField("model: expected PROVIDER/MODEL, such as openai/gpt-4o-mini")
@@ -45,13 +46,27 @@ def routed(step: Step, providers: Mapping[str, Provider]) -> Step:
             f"call its own API, as provider {provider.slug}"
         )
     at = _place(span, text)
-    rest = step.body[at + memoryview(span).nbytes :]
+    rest = body[at + memoryview(span).nbytes :]
     return msgspec.structs.replace(
         step,
         provider=provider.slug,
         endpoint=provider.compat_path + mark + query,
-        body=b"".join((step.body[:at], orjson.dumps(model), rest)),
+        provider_headers=_of_plain_text(step.provider_headers),
+        body=b"".join((body[:at], orjson.dumps(model), rest)),
+        decoded=None,
     )
+
+
+def _of_plain_text(headers: dict[str, str]) -> dict[str, str]:
+    """The headers of a body that is in UTF-8, and without its content coding."""
+    return {name: value for name, value in headers.items() if name != "content-encoding"}
+
+
+def _in_utf8(body: bytes) -> bytes:
+    try:
+        return utf8(body)
+    except UnicodeError as error:
+        raise BadField(f"the body is no JSON object: {error}") from None
 
 
 def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
@@ -60,7 +75,7 @@ def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
         try:
             return _decoded(body)
         except msgspec.DecodeError:
-            return _decoded(without_lone_surrogates(body))
+            return _decoded(harmless(body))
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadField(f"the body is no JSON object: {error}") from None
 

@@ -61,7 +61,7 @@ def opening(provider: Provider, path: str, query: str, offered: Sequence[str]) -
         endpoint,
         _offered_key(provider, offered) or _key_in_url(provider, taken),
         tuple(offer.value for offer in _offers(offered) if offer.is_innocent and not offer.is_word),
-        taken.get("model") or model_of(endpoint, b""),
+        taken.get("model") or model_of(endpoint, None),
         any(is_secret_name(name) for name, _ in kept),
     )
 

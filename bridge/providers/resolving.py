@@ -145,11 +145,6 @@ _WS = re.compile(r"\Aws(?=s?://)", re.IGNORECASE)
 # Which model.
 
 
-class _Named(msgspec.Struct):
-    model: str | None = None
-
-
-_NAMED = msgspec.json.Decoder(_Named)
 _MODEL_CHARS = 256
 
 _IN_QUERY = re.compile(r"(?:^|&)model=([^&]+)")
@@ -167,13 +162,13 @@ _ENDPOINTS_WORD = re.compile(r"(?:^|/)(?:models/([^/:]+):|model/([^/]+)/(?:invok
 """Gemini and Vertex AI, Bedrock, Workers AI: what a body says there nobody reads."""
 
 
-def model_of(endpoint: str, body: bytes) -> str | None:
+def model_of(endpoint: str, in_body: str | None) -> str | None:
     """The model for the breaker, the log, prices and budgets: the one that will answer, as far as can be told.
 
-    The body's `model`, else the one in the endpoint; of providers that go by the endpoint alone, the other way round:
-    another name in the body would be another price. Never raises.
+    The one `in_body` (`wire.request_fields`), else the one in the endpoint; of providers that go by the endpoint
+    alone, the other way round: another name in the body would be another price. Never raises.
     """
-    model = _named_for_sure(endpoint) or _named_in(body) or _named_by(endpoint)
+    model = _named_for_sure(endpoint) or in_body or _named_by(endpoint)
     return model[:_MODEL_CHARS] if model else None
 
 
@@ -181,13 +176,6 @@ def _named_for_sure(endpoint: str) -> str | None:
     path = endpoint.partition("?")[0].replace("%3A", ":").replace("%3a", ":")
     found = _ENDPOINTS_WORD.search(path)
     return unquote(found[found.lastindex or 0]) if found else None
-
-
-def _named_in(body: bytes) -> str | None:
-    try:
-        return _NAMED.decode(body).model
-    except (ValueError, RecursionError):  # not JSON, not UTF-8, `model` no string, too deep
-        return None
 
 
 def _named_by(endpoint: str) -> str | None:

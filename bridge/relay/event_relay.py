@@ -19,6 +19,7 @@ from bridge.relay.budget import Hold
 from bridge.relay.closing import entry_of, gateway_of, logged
 from bridge.relay.costs import cost_of
 from bridge.relay.deadlines import Alarm, Clock
+from bridge.relay.decoding import with_decoded_bodies
 from bridge.relay.event import Event, Shared, Whole
 from bridge.relay.outcomes import total_timeout
 from bridge.relay.plan import Ground, PlannedStep, header_chars, plan
@@ -121,9 +122,10 @@ class EventRelay:
 
     async def _plan(self) -> list[PlannedStep]:
         """Long headers and endpoints are searched for tokens in a thread."""
-        if header_chars(self._create.steps) < OFF_LOOP_HEADER_CHARS:
-            return plan(self._create.steps, self._ground)
-        return await asyncio.to_thread(plan, self._create.steps, self._ground)
+        steps = await with_decoded_bodies(self._create.steps, self._event.hold)
+        if header_chars(steps) < OFF_LOOP_HEADER_CHARS:
+            return plan(steps, self._ground)
+        return await asyncio.to_thread(plan, steps, self._ground)
 
     async def _admit(self, settings: StepSettings) -> None:
         """Ask the gate, where there is one; and see how much of the bodies is wanted."""

@@ -85,7 +85,7 @@ def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
     provider = lookup(step.provider, ground.providers)
     target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
     check_target(target, gateway)
-    return planned_step(step, provider, target, model_of(step.endpoint, step.body), ground, gateway)
+    return planned_step(step, provider, target, model_of(step.endpoint, step.model), ground, gateway)
 
 
 def planned_step(

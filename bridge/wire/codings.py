@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 PIECE_BYTES: Final = 65_536
+MAX_INFLATED_BYTES: Final = 64 << 20
+"""Of the bodies of one event."""
 MAX_WINDOW_BYTES: Final = 8 << 20
 """Of zstd: as much as RFC 8878 asks every decoder to support."""
 
@@ -70,12 +72,16 @@ def inflater(coding: str) -> Inflating:
 
 
 def inflated(body: bytes, coding: str) -> Iterator[bytes]:
-    """The plain body in pieces. Raises CodingError, also for a body that breaks off."""
+    """The plain body in pieces, and an empty one after each read.
+
+    Raises CodingError, also for a body that breaks off.
+    """
     undoing = inflater(coding)
     for start in range(0, len(body), PIECE_BYTES):
         undoing.feed(body[start : start + PIECE_BYTES])
         while piece := undoing.take():
             yield piece
+        yield b""
     if not undoing.whole:
         raise CodingError("ends in the middle of its compressed body")
 

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from bridge.errors import BadField, TooLarge
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
 from bridge.wire.headers import check_size, checked, forwarded, headers_in
+from bridge.wire.request_fields import model_in
 from bridge.wire.small_objects import small_object
 from bridge.wire.spans import ABSENT, JsonType, elements_in, text_in, type_of
 
@@ -34,7 +35,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Step(msgspec.Struct, frozen=True):
     """One provider call, as asked for. Header names are lower case; `body` are the client's own bytes.
 
-    `provider_headers` are those of `headers` that the provider gets to see.
+    `provider_headers` are those of `headers` that the provider gets to see. `decoded` is the body without its content
+    coding, for reading; None where it has none.
     """
 
     provider: str
@@ -44,6 +46,17 @@ class Step(msgspec.Struct, frozen=True):
     provider_headers: dict[str, str]
     body: bytes
     settings: StepSettings
+    decoded: bytes | None = None
+
+    @property
+    def readable(self) -> bytes:
+        """The body as the provider reads it."""
+        return self.body if self.decoded is None else self.decoded
+
+    @property
+    def model(self) -> str | None:
+        """The model that the body names."""
+        return model_in(self.readable, self.provider_headers.get("content-type", ""))
 
 
 class Given(msgspec.Struct, rename="camel", gc=False):

@@ -33,6 +33,9 @@ def step(body: bytes, endpoint: str = "chat/completions") -> Step:
         (b'{"model":"groq/x","model":"openai/x"}', "openai", b'{"model":"groq/x","model":"x"}'),
         (b'{"model":"openai/x","model":"openai/x"}', "openai", b'{"model":"openai/x","model":"x"}'),
         (b'{"s":"\\ud83d","model":"openai/x"}', "openai", b'{"s":"\\ud83d","model":"x"}'),
+        (b'{"t":NaN,"model":"openai/x","s":"NaN"}', "openai", b'{"t":NaN,"model":"x","s":"NaN"}'),
+        (b'\xef\xbb\xbf{"model":"openai/x"}', "openai", b'{"model":"x"}'),
+        ('{"model":"openai/x"}'.encode("utf-16"), "openai", b'{"model":"x"}'),
     ],
 )
 def test_the_name_of_the_provider_is_taken_out_and_nothing_else_is_touched(

@@ -19,6 +19,7 @@ from bridge.providers import (
     resolve,
     validate_base_url,
 )
+from bridge.wire.request_fields import model_in
 
 ACCOUNT = "0123456789abcdef0123456789ABCDEF"
 
@@ -566,9 +567,9 @@ def test_a_stored_key_is_sent_as_the_provider_wants_it() -> None:
     ],
 )
 def test_the_model_is_the_bodys_or_the_endpoints(endpoint: str, body: bytes, model: str | None) -> None:
-    assert model_of(endpoint, body) == model
+    assert model_of(endpoint, model_in(body)) == model
 
 
 @given(st.text(), st.binary())
 def test_asking_for_the_model_never_raises(endpoint: str, body: bytes) -> None:
-    model_of(endpoint, body)
+    model_of(endpoint, model_in(body))

@@ -1,0 +1,71 @@
+"""Request bodies without their content coding: for what the bridge must read of them (PROTOCOL.md, "What is streamed").
+
+Providers get them as they came. They are inflated a megabyte per turn of the loop, and count in the event's hold.
+"""
+
+import asyncio
+from io import BytesIO
+from typing import Final
+
+import msgspec
+
+from bridge.errors import BadMessage, TooLarge
+from bridge.policy import compat
+from bridge.relay.budget import Hold
+from bridge.wire.codings import MAX_INFLATED_BYTES, CodingError, coding_in, inflated
+from bridge.wire.steps import Step
+
+_TURN_BYTES: Final = 1 << 20
+_READS_PER_TURN: Final = 16
+
+
+async def with_decoded_bodies(steps: list[Step], hold: Hold) -> list[Step]:
+    """The steps, those with a coded body with `decoded`; empty for a body that nobody can decode.
+
+    Raises OutOfMemoryBudget; for a step of `compat`, whose body has to be rewritten, BadMessage and TooLarge.
+    """
+    if not any("content-encoding" in step.provider_headers for step in steps):
+        return steps
+    left, found = MAX_INFLATED_BYTES, list[Step]()
+    for step in steps:
+        try:
+            body = await decoded(step.body, step.provider_headers.get("content-encoding", ""), hold, left)
+        except (BadMessage, TooLarge):
+            if step.provider == compat.SLUG:
+                raise
+            body = b""
+        left -= len(body or b"")
+        found.append(msgspec.structs.replace(step, decoded=body))
+    return found
+
+
+async def decoded(body: bytes, content_encoding: str, hold: Hold, most: int) -> bytes | None:
+    """The body without its coding, None if it has none. What is returned is counted in the hold.
+
+    Raises BadMessage for a body that cannot be decoded, TooLarge for one of more than `most` bytes, OutOfMemoryBudget.
+    """
+    plain = BytesIO()
+    try:
+        coding = coding_in(content_encoding)
+        if coding is None:
+            return None
+        await _inflate(body, coding, plain, hold, most)
+    except BaseException as error:
+        hold.give(plain.tell())
+        if isinstance(error, CodingError):
+            raise BadMessage(f"the body {error}") from None
+        raise
+    return plain.getvalue()
+
+
+async def _inflate(body: bytes, coding: str, plain: BytesIO, hold: Hold, most: int) -> None:
+    turn_ends, reads = _TURN_BYTES, 0
+    for piece in inflated(body, coding):
+        if plain.tell() + len(piece) > most:
+            raise TooLarge(f"the body has more than {most} bytes when it is decoded; no longer one is taken")
+        hold.add(len(piece))
+        plain.write(piece)
+        reads += not piece
+        if plain.tell() >= turn_ends or reads >= _READS_PER_TURN:
+            turn_ends, reads = plain.tell() + _TURN_BYTES, 0
+            await asyncio.sleep(0)

@@ -1,0 +1,149 @@
+"""Compressed request bodies: read by the bridge, passed on as they came, decoded where the bridge rewrites them."""
+
+import gzip
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import brotli
+import orjson
+import pytest
+import zstandard
+
+from bridge.errors import BadMessage, OutOfMemoryBudget, TooLarge
+from bridge.relay import decoding
+from bridge.relay.budget import Budget, Hold
+from bridge.relay.decoding import decoded, with_decoded_bodies
+from bridge.relay.entry import Entry
+from bridge.relay.services import Services
+from bridge.server import Server
+from bridge.settings.step import StepSettings
+from bridge.upstream.http import Upstream
+from bridge.wire.steps import Step
+from tests.harness import config_of
+from tests.provider_script import ScriptedProvider, answers
+from tests.raw_http import ACCOUNT, ASKED, GATEWAY, http
+
+CODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
+KEY = {"authorization": "Bearer k", "content-type": "application/json"}
+MIB = 1 << 20
+
+
+def hold(most: int = 256 * MIB) -> tuple[Budget, Hold]:
+    budget = Budget(most, "the test")
+    return budget, Hold(budget)
+
+
+def step(body: bytes, coding: str | None, provider: str = "openai") -> Step:
+    headers = {} if coding is None else {"content-encoding": coding}
+    return Step(provider, "chat/completions", "POST", headers, headers, body, StepSettings())
+
+
+class Log:
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def begun(self, *_: object) -> None: ...
+
+    def ended(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+
+async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int, ScriptedProvider, Entry]:
+    provider, log = ScriptedProvider(answers()), Log()
+    server = Server(config_of("", folder), Upstream(provider), Services(observers=(log,)))
+    await server.start()
+    try:
+        async with http(server) as client:
+            heard = await client(path=path, body=body, headers={**KEY, "content-encoding": coding})
+    finally:
+        await server.stop()
+    return heard.status, provider, log.entries[0]
+
+
+@pytest.mark.parametrize("coding", CODERS)
+async def test_a_providers_own_path_gets_the_bytes_that_came_and_the_model_is_known(
+    tmp_path: Path, coding: str
+) -> None:
+    body = CODERS[coding](ASKED)
+    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/v1/chat/completions", body, coding)
+    assert (status, entry.model) == (200, "small")
+    [played] = provider.played
+    assert (played.content, played.headers["content-encoding"]) == (body, coding)
+
+
+@pytest.mark.parametrize("coding", CODERS)
+async def test_compat_decodes_the_body_that_it_rewrites(tmp_path: Path, coding: str) -> None:
+    body = CODERS[coding](b'{"model":"openai/small"}')
+    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/compat/chat/completions", body, coding)
+    assert (status, entry.model) == (200, "small")
+    [played] = provider.played
+    assert (played.content, "content-encoding" in played.headers) == (b'{"model":"small"}', False)
+
+
+@pytest.mark.parametrize("coding", CODERS)
+async def test_the_list_of_steps_is_decoded(tmp_path: Path, coding: str) -> None:
+    steps = [{"provider": "openai", "endpoint": "chat/completions", "headers": KEY, "query": {"model": "small"}}]
+    status, provider, entry = await asked(tmp_path, GATEWAY, CODERS[coding](orjson.dumps(steps)), coding)
+    assert (status, entry.model) == (200, "small")
+    assert provider.played[0].content == b'{"model":"small"}'
+
+
+@pytest.mark.parametrize("path", [f"{GATEWAY}/compat/chat/completions", GATEWAY, f"{ACCOUNT}/gateway/"])
+@pytest.mark.parametrize(("body", "coding"), [(b"no gzip", "gzip"), (b"{}", "compress"), (b"", "gzip, br")])
+async def test_what_has_to_be_decoded_and_cannot_be_is_refused(
+    tmp_path: Path, path: str, body: bytes, coding: str
+) -> None:
+    status, provider, entry = await asked(tmp_path, path, body, coding)
+    assert (status, entry.code, provider.played) == (400, 9001, [])
+
+
+async def test_what_cannot_be_decoded_reaches_a_provider_without_a_known_model(tmp_path: Path) -> None:
+    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/chat/completions", b"no gzip", "gzip")
+    assert (status, entry.model, provider.played[0].content) == (200, None, b"no gzip")
+
+
+async def test_decoded_bytes_count_in_the_memory_budget_and_are_bounded() -> None:
+    bomb = gzip.compress(bytes(10 * MIB))
+    budget, held = hold()
+    assert await decoded(bomb, "gzip", held, 10 * MIB) == bytes(10 * MIB)
+    assert budget.used == 10 * MIB
+    with pytest.raises(TooLarge):
+        await decoded(bomb, "gzip", held, 10 * MIB - 1)
+    assert budget.used == 10 * MIB
+    budget, held = hold(MIB)
+    with pytest.raises(OutOfMemoryBudget):
+        await decoded(bomb, "gzip", held, 10 * MIB)
+    assert budget.used == 0
+
+
+async def test_all_steps_of_an_event_share_one_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "MAX_INFLATED_BYTES", 5 * MIB)
+    bomb = gzip.compress(bytes(3 * MIB))
+    budget, held = hold()
+    plain, first, second = await with_decoded_bodies([step(b"{}", None), step(bomb, "gzip"), step(bomb, "gzip")], held)
+    assert (plain.readable, len(first.readable), second.readable) == (b"{}", 3 * MIB, b"")
+    assert (second.body, budget.used) == (bomb, 3 * MIB)
+    with pytest.raises(TooLarge):
+        await with_decoded_bodies([step(bomb, "gzip"), step(bomb, "gzip", "compat")], held)
+    with pytest.raises(BadMessage):
+        await with_decoded_bodies([step(b"{}", "gzip", "compat")], held)
+
+
+async def test_a_bomb_is_inflated_a_megabyte_per_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    async def pause(_: float) -> None:
+        nonlocal turns
+        turns += 1
+
+    monkeypatch.setattr(decoding.asyncio, "sleep", pause)
+    for coding in CODERS:
+        turns = 0
+        await decoded(CODERS[coding](bytes(32 * MIB)), coding, hold()[1], 64 * MIB)
+        assert turns >= 16, coding
