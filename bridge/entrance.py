@@ -11,7 +11,7 @@ from bridge.config import Config
 from bridge.config.gateways import Gateway, Token
 from bridge.errors import UnknownGateway
 from bridge.handshake import TOKEN_HEADER, check_token, still_entitled
-from bridge.policy.gateway_tokens import token_as_key
+from bridge.policy.gateway_tokens import token_as_key, token_as_key_protocol
 from bridge.relay.entry import Transport
 from bridge.relay.plan import Ground
 
@@ -62,5 +62,8 @@ def token_in(headers: Mapping[str, str], gateway: Gateway, offered: Sequence[str
     the gateway is open. Raises Unauthorized.
     """
     presented = headers.get(TOKEN_HEADER)
-    found = token_as_key(gateway, headers) if presented is None and not gateway.is_open else None
-    return check_token(gateway, presented, offered) if found is None else found
+    if presented is None and not gateway.is_open:
+        found = token_as_key(gateway, headers) or token_as_key_protocol(gateway, offered)
+        if found is not None:
+            return found
+    return check_token(gateway, presented, offered)

@@ -8,19 +8,10 @@ from bridge.http_errors import NOSNIFF, ErrorBody, retry_after
 from bridge.http_reply import Reply
 from bridge.relay.record import Heading
 from bridge.relay.voice import Metadata
+from bridge.wire.answer_headers import may_pass
 from bridge.wire.carriers import BYTES, Carrier
 
 LONGEST_WHOLE_BYTES: Final = 8 << 20
-
-_OF_THE_PROVIDERS_ORIGIN: Final = {
-    "alt-svc",
-    "clear-site-data",
-    "nel",
-    "report-to",
-    "reporting-endpoints",
-    "strict-transport-security",
-}
-"""They speak of the host that sends them, and would be taken for ours."""
 
 
 class HttpVoice:
@@ -72,7 +63,7 @@ class HttpVoice:
 
     def _headers(self, heading: Heading, metadata: Metadata) -> list[tuple[str, str]]:
         theirs = (heading.headers or {}).items()
-        return [*(pair for pair in theirs if _may_pass(pair[0])), *self._own_headers(metadata)]
+        return [*(pair for pair in theirs if may_pass(pair[0])), *self._own_headers(metadata)]
 
     def _own_headers(self, metadata: Metadata) -> Iterator[tuple[str, str]]:
         log_id = str(metadata["logId"])
@@ -84,10 +75,6 @@ class HttpVoice:
             yield "cf-aig-event-id", event_id
         yield "cf-aig-cache-status", str(metadata["cacheStatus"])
         yield from self._more_headers.items()
-
-
-def _may_pass(name: str) -> bool:
-    return name not in _OF_THE_PROVIDERS_ORIGIN and not name.startswith(("access-control-", "cf-aig-"))
 
 
 def _as_header(text: str) -> str | None:

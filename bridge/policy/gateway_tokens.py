@@ -10,6 +10,7 @@ from bridge.config.gateways import Gateway, authenticate, digest_of
 from bridge.errors import BadField
 from bridge.policy.token_words import token_words
 from bridge.providers import REGISTRY, Target
+from bridge.providers.realtime import KEY_PROTOCOL, plain_value
 from bridge.wire.steps import Step
 
 KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header for provider in REGISTRY.values())})
@@ -23,6 +24,13 @@ MAX_KEPT_CHARS: Final = 512
 def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
     """The name of the token that an SDK presents as its provider's key; `headers` with lower-case names."""
     found = (authenticate(gateway, _bare(headers[name])) for name in sorted(KEY_HEADERS & headers.keys()))
+    return next((name for name in found if name is not None), None)
+
+
+def token_as_key_protocol(gateway: Gateway, offered: Iterable[str]) -> str | None:
+    """The name of the token that a browser's client presents as its key for OpenAI, in a subprotocol."""
+    keys = [value.removeprefix(KEY_PROTOCOL) for value in offered if value.startswith(KEY_PROTOCOL)]
+    found = (authenticate(gateway, key) or authenticate(gateway, plain_value(key)) for key in keys)
     return next((name for name in found if name is not None), None)
 
 

@@ -19,7 +19,9 @@ from bridge.providers.resolving import model_of, resolve
 from bridge.redact import is_secret_name
 
 TOKEN_PROTOCOL: Final = "cf-aig-authorization."  # noqa: S105 - what stands before the gateway's token
-CREDENTIAL_PROTOCOLS: Final = (TOKEN_PROTOCOL, "openai-insecure-api-key.", "xi-api-key.", "fal-api-key.")
+KEY_PROTOCOL: Final = "openai-insecure-api-key."
+"""Browsers' clients for OpenAI put their key behind it; here it may be a gateway's token."""
+CREDENTIAL_PROTOCOLS: Final = (TOKEN_PROTOCOL, KEY_PROTOCOL, "xi-api-key.", "fal-api-key.")
 """What a subprotocol begins with that is a credential, at whichever provider."""
 
 _PAIR_SCHEMES: Final = {"token": "", "bearer": "Bearer"}

@@ -12,6 +12,7 @@ from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.settings.step import from_headers
 from bridge.upstream.realtime import Dials, Refused
+from bridge.wire.answer_headers import for_handshake
 from bridge.wire.headers import of_request
 
 
@@ -45,7 +46,9 @@ class RealtimeDoor:
             try:
                 return await session.run()
             except Refused as refusal:
-                return web.Response(status=refusal.status, headers=refusal.headers, body=refusal.body)
+                return web.Response(
+                    status=refusal.status, headers=for_handshake(refusal.headers.items()), body=refusal.body
+                )
 
     async def aclose(self) -> None:
         await self._dialler.aclose()

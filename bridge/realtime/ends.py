@@ -111,9 +111,9 @@ def _answer(code: int) -> int:
 
 
 def lost(by: Side) -> End:
-    """Its connection ended without a goodbye."""
+    """Its connection ended without a close frame. Clients often leave so, which is no failure; providers do not."""
     what = f"the connection to the {by} was lost"
-    return _end(by, LOST, None, Close(BROKEN, what), Cancelled(what) if by == "client" else BrokenStream(what))
+    return _end(by, LOST, None, Close(BROKEN, what), None if by == "client" else BrokenStream(what))
 
 
 def broke(by: Side, code: int) -> End:

@@ -20,8 +20,10 @@ from bridge.relay.event import Shared
 from bridge.relay.plan import Ground
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
+from bridge.upstream.answer import public_headers
 from bridge.upstream.http import Call
 from bridge.upstream.realtime import Dials, ProviderSocket
+from bridge.wire.answer_headers import for_handshake
 from bridge.wire.headers import check_size
 
 
@@ -160,6 +162,7 @@ class RealtimeSession:
 
     async def _answer(self, socket: ProviderSocket) -> "web.WebSocketResponse[bool]":
         response = self._response(socket.protocol)
+        response.headers.update(for_handshake(public_headers(socket.answer_headers).items()))
         try:
             if self._sent_away is not None:  # after the provider had answered, and before this was known here
                 raise self._sent_away

@@ -103,7 +103,10 @@ def test_a_provider_that_leaves_with_an_error_has_failed(code: int, is_error: bo
 
 
 def test_a_client_leaves_as_it_likes() -> None:
+    """Also without a close frame, as closed tabs and stopped programs do."""
     assert ends.left("client", 4001, "").error is None
+    assert ends.lost("client").error is None
+    assert ends.lost("provider").error is not None
 
 
 def test_a_providers_reason_is_told_without_the_key_that_it_may_repeat() -> None:

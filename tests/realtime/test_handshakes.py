@@ -10,7 +10,7 @@ import pytest
 
 from tests.clock import advance, turns
 from tests.harness import config_of, running
-from tests.raw_client import UPGRADE, Answered, dialled
+from tests.raw_client import UPGRADE, Answered, dialled, frame
 from tests.realtime.stage import PATH, Side, Sockets, agreement, asked, bridged
 from tests.upstream.provider import Line, Script, sends
 
@@ -207,6 +207,10 @@ TOKENED = f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(b"a:token/").
         ({"cf-aig-authorization": "Bearer a:token/"}, 101),
         ({"Authorization": "Bearer a:token/"}, 101),
         ({"Sec-WebSocket-Protocol": "cf-aig-authorization.a%3Atoken%2F"}, 101),
+        ({"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.a%3Atoken%2F"}, 101),
+        ({"Sec-WebSocket-Protocol": "realtime, openai-insecure-api-key.sk-of-the-provider"}, 401),
+        ({"Sec-WebSocket-Protocol": "openai-insecure-api-key.sk, cf-aig-authorization.a%3Atoken%2F"}, 101),
+        ({"Sec-WebSocket-Protocol": "openai-insecure-api-key.a%3Atoken%2F, cf-aig-authorization.wrong"}, 101),
     ],
 )
 async def test_a_gateways_token_is_asked_for_and_goes_no_further(
@@ -221,6 +225,54 @@ async def test_a_gateways_token_is_asked_for_and_goes_no_further(
             assert "token" not in str(side.headers)
             assert side.target == "/talk?a=1"
             side.line.drop()
+
+
+# What the client is told of a provider that agrees.
+
+
+async def agreed(folder: Path, *lines: str) -> Mapping[str, str]:
+    sockets = Sockets(*lines)
+    async with bridged(sockets.script, folder) as server, dialled(server) as client:
+        told = await client.get(PATH, UPGRADE)
+        assert told.status == 101
+        side = await sockets.opened()
+        await client.send(frame(b"hello"))
+        assert await side.word() == b"hello"
+        side.line.drop()
+    return told.headers
+
+
+async def test_the_headers_of_an_agreement_arrive(tmp_path: Path) -> None:
+    headers = await agreed(tmp_path, "X-Request-Id: req_1", "openai-model: gpt-realtime", "x-a: 1", "X-A: 2")
+    assert (headers["x-request-id"], headers["openai-model"], headers["x-a"]) == ("req_1", "gpt-realtime", "1, 2")
+
+
+async def test_of_an_agreement_nothing_arrives_that_speaks_of_another_host_or_of_its_own_connection(
+    tmp_path: Path,
+) -> None:
+    hidden = {
+        "Set-Cookie": "a=b",
+        "Strict-Transport-Security": "max-age=1",
+        "Alt-Svc": "h3",
+        "Access-Control-Allow-Origin": "*",
+        "cf-aig-log-id": "1",
+        "Keep-Alive": "timeout=5",
+        "Sec-WebSocket-Version": "13",
+    }
+    headers = await agreed(tmp_path, *(f"{name}: {value}" for name, value in hidden.items()))
+    assert headers.keys().isdisjoint(name.lower() for name in hidden)
+
+
+@pytest.mark.parametrize("value", ["Z\u00fcrich".encode(), b"Z\xfcrich"], ids=["UTF-8", "Latin-1"])
+async def test_a_header_of_an_agreement_may_be_more_than_ascii(tmp_path: Path, value: bytes) -> None:
+    async def script(line: Line) -> None:
+        head = await line.head()
+        await line.send(agreement(head)[:-2] + b"x-city: " + value + b"\r\n\r\n")
+
+    async with bridged(script, tmp_path) as server, dialled(server) as client:
+        told = await client.get(PATH, UPGRADE)
+    assert told.status == 101
+    assert told.headers["x-city"].encode("latin-1").decode() == "Z\u00fcrich"
 
 
 # What the provider is told.

@@ -85,6 +85,17 @@ async def test_the_client_names_it(tmp_path: Path) -> None:
     assert (entry.status, entry.success, entry.code) == (101, False, 9016)
 
 
+async def test_a_client_that_leaves_without_a_close_frame_is_an_ordinary_end(tmp_path: Path) -> None:
+    observed = Observed()
+    async with talking_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
+        client.drop()
+        assert await side.closed() == (1011, "the connection to the client was lost")
+        side.line.drop()
+        entry = await observed.one()
+    assert entry.realtime == Conversation(0, 0, 0, 0, "client", 1006)
+    assert (entry.status, entry.success, entry.code, entry.reason) == (101, True, None, None)
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code", "provider"),
     [
