@@ -13,6 +13,7 @@ from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
 from bridge.upstream.answer import Answer
 from bridge.wire.body import Decoder
+from bridge.wire.body_end import BodyEnd
 from bridge.wire.dialects import Ending, StreamReader, Verdict
 from bridge.wire.stream import Stream
 
@@ -44,6 +45,7 @@ class Passage:
         self._deadlines = event.alarm.deadlines
         carrier = event.voice.carrier(raw=planned.step.settings.frames == "raw")
         self._stream = Stream(decoder, StreamReader(), carrier)
+        self._end = None if heading.items or heading.content_type.startswith(("audio/", "video/")) else BodyEnd()
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
         """`head` was read already. None when the stream was passed on to its end, and whole."""
@@ -59,7 +61,8 @@ class Passage:
             self._count(0)
             record.chunks += stream.chunks
             if self._is_told:
-                record.usage, record.reported = stream.reader.usage, stream.reader.costs
+                told = stream.reader if self._end is None else self._end.read()
+                record.usage, record.reported = told.usage, told.costs
 
     async def _until_it_ends(self, head: bytes) -> Ending | None:
         """How the body ended; None when the provider reported an error inside it."""
@@ -74,8 +77,11 @@ class Passage:
     async def _pass_on(self, data: bytes) -> Ending | None:
         """The hot path: per read one await for the bytes, one call that makes frames of them, one write."""
         stream, voice, read, take = self._stream, self._event.voice, self._answer.read, self._event.record.take
+        end = self._end
         while data:
             take(data)
+            if end is not None:
+                end.add(data)
             for turn in _turns(data):
                 if parts := stream.feed(turn):
                     voice.say(parts)

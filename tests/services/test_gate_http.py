@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from bridge.http_voice import LONGEST_WHOLE_BYTES
 from bridge.services.gate_reserving import WAIT_S
 from tests.clock import advance, turns, until
 from tests.harness import config_of, running
@@ -114,3 +115,11 @@ async def test_who_hangs_up_leaves_the_line(tmp_path: Path):
         gate.set()
         assert [(await each)[0] for each in (first, third)] == [200, 200]
         assert len(place.provider.played) == 2
+
+
+async def test_a_long_answer_that_passes_through_is_charged_by_the_usage_at_its_end(tmp_path: Path, wall: Wall):
+    body = b'{"data":"' + b"x" * LONGEST_WHOLE_BYTES + b'","usage":{"prompt_tokens":1000000,"completion_tokens":2}}'
+    async with house(OPEN + budget(), tmp_path, answers(body)) as place:
+        status, _, told = await place.post(DIRECT)
+        assert (status, told["usage"]) == (200, {"prompt_tokens": 1_000_000, "completion_tokens": 2})
+        assert (await place.post(DIRECT))[0] == 429
