@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from bridge.wire.request_fields import read_json
 from bridge.wire.usage import Usage
 
 BYTES_PER_TOKEN: Final = 4
@@ -55,20 +56,24 @@ _INSIDE: Final = (
     "input",  # Replicate
 )
 """Members that are objects in which these may stand."""
-_NUMBERS: Final = frozenset((*_BOUNDS, *_COUNTS))
+_NUMBERS: Final = frozenset(name.lower() for name in (*_BOUNDS, *_COUNTS))
+"""Servers in Go take a member's name in any case."""
 
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def expected(body: bytes) -> Usage:
-    """Of a call that is not made yet. Takes time as the body is long, up to `MAX_PARSED_BYTES`."""
+    """Of a call that is not made yet. Takes time as the body is long, up to `MAX_PARSED_BYTES`.
+
+    `body` is without its content coding.
+    """
     inputs = min(len(body) // BYTES_PER_TOKEN, MAX_INPUT_TOKENS)
     if len(body) > MAX_PARSED_BYTES:
         return Usage(inputs, MAX_OUTPUT_TOKENS)
     asked = _asked_for(body)
     # A request with several bounds gets the longest answer that one of them allows: providers read different ones.
-    bounds = [number for name in _BOUNDS for number in asked.get(name, ())]
-    answers = max((number for name in _COUNTS for number in asked.get(name, ())), default=1)
+    bounds = [number for name in _BOUNDS for number in asked.get(name.lower(), ())]
+    answers = max((number for name in _COUNTS for number in asked.get(name.lower(), ())), default=1)
     most = min(max(bounds, default=OUTPUT_TOKENS), MAX_OUTPUT_TOKENS)
     return Usage(inputs, most * min(answers, MAX_ANSWERS))
 
@@ -89,18 +94,16 @@ def _asked_for(body: bytes) -> dict[str, list[int]]:
     """The numbers that a request names, at its top and in the objects where providers have them; all above 0."""
     top = _members(body)
     found: dict[str, list[int]] = {}
-    for members in (top, *(_members(top[name]) for name in _INSIDE if name in top)):
+    for members in (top, *(_members(bytes(top[name.lower()])) for name in _INSIDE if name.lower() in top)):
         for name in _NUMBERS & members.keys():
             if (number := _number(members[name])) is not None:
                 found.setdefault(name, []).append(number)
     return found
 
 
-def _members(value: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
-    try:
-        return _members_of(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
+def _members(value: bytes) -> dict[str, msgspec.Raw]:
+    """By their names in lower case."""
+    return {name.lower(): member for name, member in (read_json(value, _members_of) or {}).items()}
 
 
 def _number(value: msgspec.Raw) -> int | None:

@@ -69,7 +69,8 @@ def _is_untold(event: Event, error: BridgeError | None) -> bool:
 
 def _estimated(event: Event, planned: PlannedStep, pricer: Pricer, exact: Cost | None) -> Cost | None:
     record = event.record
-    usage = of_cut(record.usage, len(planned.step.body), record.answer_bytes, record.chunks)
+    request_bytes = len(planned.step.readable or planned.step.body)
+    usage = of_cut(record.usage, request_bytes, record.answer_bytes, record.chunks)
     cost = _cost(pricer, planned, usage, {})
     if cost is None or cost == exact:
         return exact

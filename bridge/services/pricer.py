@@ -44,7 +44,7 @@ class PricerOfEvents:
         return replace(known, usd=usd, source="custom", known_usd=known.usd)
 
     def expected_usd(self, planned: PlannedStep) -> float | None:
-        cost = self.known(planned, expected(planned.step.body), {})
+        cost = self.known(planned, expected(planned.step.readable or planned.step.body), {})
         return None if cost is None else cost.usd
 
     def _listed_usd(self, planned: PlannedStep, usage: Usage | None) -> float | None:

@@ -32,6 +32,7 @@ BOUNDS = {
     "several answers of Gemini": ({"generationConfig": {"maxOutputTokens": 50, "candidateCount": 3}}, 150),
     "as many answers as there may be": ({"max_tokens": 50, "n": 10**9}, 50 * MAX_ANSWERS),
     "a number in a string, which lenient servers take": ({"max_tokens": "50000"}, 50_000),
+    "names in any case, which servers in Go take": ({"Options": {"NUM_PREDICT": 50_000}}, 50_000),
     "a float": ({"max_tokens": 5e4}, 50_000),
     "none": ({"model": "gpt"}, OUTPUT_TOKENS),
     "null": ({"max_tokens": None}, OUTPUT_TOKENS),
@@ -54,6 +55,15 @@ def test_an_answer_is_expected_to_be_as_long_as_its_request_allows(body: object,
 @pytest.mark.parametrize("body", [b"", b"\xff\xfe", b'{"max_tokens":"\xff"}', b"not JSON"])
 def test_whatever_the_body_is(body: bytes):
     assert expected(body) == Usage(len(body) // 4, OUTPUT_TOKENS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"a":NaN,"max_tokens":50000}', b'\xef\xbb\xbf{"max_tokens":50000}', '{"max_tokens":50000}'.encode("utf-16")],
+    ids=["beside NaN", "behind a byte order mark", "in UTF-16"],
+)
+def test_a_bound_is_read_as_tolerant_providers_read_it(body: bytes):
+    assert expected(body).output_tokens == 50_000
 
 
 def test_a_long_request_does_not_hide_its_bound():

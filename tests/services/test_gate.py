@@ -1,6 +1,8 @@
 """The limits of gateways and tokens, as a client meets them on a socket."""
 
 import asyncio
+import base64
+import gzip
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -446,6 +448,19 @@ async def test_cheap_calls_do_not_lower_what_a_dear_one_reserves(tmp_path: Path,
         for _ in range(5):
             await place.begin(dear)
         await place.calls(5)
+
+
+async def test_a_compressed_body_does_not_hide_how_long_an_answer_it_allows(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    body = base64.b64encode(gzip.compress(b'{"model":"small","max_tokens":60000}')).decode()
+    dear = step() | {"body": body, "encoding": "base64"}
+    del dear["query"]
+    dear["headers"] = {"content-encoding": "gzip"}
+    async with house(text, tmp_path, *[Plays(waiting=[SILENCE])] * 2) as place:
+        for _ in range(2):
+            await place.begin(dear)
+        await place.calls(2)
+        assert code(await place.call_that_waits()) == 2041
 
 
 async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing_behind(tmp_path: Path, wall: Wall):
