@@ -279,9 +279,7 @@ async def test_call_of_a_failed_event_tells_the_error_and_each_attempt(call):
     assert failed.err == (
         "error 503 (provider, retryable): The engine is currently overloaded, please try again later.\n"
     )
-    failed = await call(
-        *words(first), "--fallback", "mistral v1/chat/completions {}", "--config", '{"idleTimeout": -1}'
-    )
+    failed = await call(*words(first), "--fallback", "mistral v1/chat/completions {}", "--config", '{"maxAttempts": 0}')
     assert failed.code == 1
     told = failed.err.splitlines()
     assert told[0].startswith("warning: ")

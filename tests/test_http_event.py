@@ -191,7 +191,7 @@ async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: 
         (b'"x"', 9003, "request: expected an object or a list of steps"),
         (b"[]", 9003, "the list of steps is empty"),
         (b"[{}]", 9003, "request[0].provider"),
-        (b'{"provider":"nobody"}', 2008, "nobody"),
+        (b'{"provider":"nobody","endpoint":""}', 2008, "nobody"),
         (b"[" * 600 + b"]" * 600, 9006, "deep"),
         (b'{"eventId":[],"provider":"openai"}', 9003, "eventId"),
         (orjson.dumps([ONE] * 33), 9006, "more than 32 steps"),

@@ -203,7 +203,7 @@ async def test_events_that_end_well_share_one_connection_and_leave_nothing_behin
         ({"config": {"cacheTtl": 60}}, streams(ROLE, said("a"), RESET)),
         ({"config": {"cacheTtl": 60, "idleTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
         ({"config": {"onBreak": "restart"}}, streams(ROLE, said("a"), RESET)),
-        ({"provider": "nobody"}, None),
+        ({"provider": "nobody", "endpoint": ""}, None),
         ({"endpoint": "../x"}, None),
         ({"provider": 5}, None),
         ({"eventId": 1.5}, None),

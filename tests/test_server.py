@@ -32,7 +32,7 @@ request_timeout = 30
 """
 TOKENED = "/v1/account/tokened"
 OPEN = "/v1/account/open"
-UNKNOWN_CREATE = {"type": "universal.create", "request": {"eventId": "a", "provider": "nobody"}}
+UNKNOWN_CREATE = {"type": "universal.create", "request": {"eventId": "a", "provider": "nobody", "endpoint": ""}}
 
 
 @pytest.fixture

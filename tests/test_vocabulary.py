@@ -370,10 +370,9 @@ WITHOUT_EFFECT: Final = {
     "cf-aig-gateway-id": "another",
     "cf-aig-no-wholesale": "true",
     "cf-aig-run-id": "1",
-    "cf-aig-whatever-comes": "1",
     "cf-aig-zdr": "true",
 }
-"""Of Cloudflare's service, and of it alone; and one that nobody knows yet."""
+"""Of Cloudflare's service, and of it alone."""
 
 OUTER_AT: Final = {
     "handshake": (SOCKET, OUTER),
@@ -406,6 +405,15 @@ async def test_what_has_no_meaning_here_is_taken_and_changes_nothing(at: str, tm
     assert [row["warnings"] for row in witness.rows.values()] == [None, None]
     async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as witness:
         await asked_with(witness, at, WITHOUT_EFFECT)
+    check_nothing_of_ours_went_out(witness)
+
+
+@everywhere
+async def test_a_header_that_nobody_knows_changes_nothing_but_adds_a_warning(at: str, tmp_path: Path) -> None:
+    async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as witness:
+        assert (await asked_with(witness, at, {"cf-aig-whatever-comes": "1"})).status == 200
+    [row] = witness.rows.values()
+    assert "cf-aig-whatever-comes: unknown, and ignored." in str(row["warnings"])
     check_nothing_of_ours_went_out(witness)
 
 
@@ -511,7 +519,7 @@ async def test_fal_is_called_where_its_header_says(door: str, tmp_path: Path) ->
             await witness.over_http({}, f"{GATEWAY}/fal", **headers)
         else:
             ask = witness.on_socket if door == SOCKET else witness.over_http
-            await ask([{"provider": "fal", "headers": headers, "query": {}}])
+            await ask([{"provider": "fal", "endpoint": "", "headers": headers, "query": {}}])
     assert witness.provider.played[0].url == "https://queue.fal.run/fal-ai/x"
 
 

@@ -1,12 +1,12 @@
 """What is wrong with a configuration: every problem with its key and its line, collected before anything is raised."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bridge.config.toml_lines import Path as KeyPath
+from bridge.nearest import nearest
 from bridge.settings.kinds import shown
 
 Takers = Mapping[str, Callable[[Any], object]]
@@ -82,8 +82,8 @@ class Report:
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known are {', '.join(sorted(known))}"
+    near = nearest(key, known)
+    return f"unknown key; did you mean {near}?" if near else f"unknown key; known are {', '.join(sorted(known))}"
 
 
 def _quoted(part: str) -> str:

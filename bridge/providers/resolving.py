@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import msgspec
 
 from bridge.errors import EndpointRefused, UnknownProvider
+from bridge.nearest import nearest
 from bridge.providers.endpoints import Target, below, check, filled, named_target, quoted, validate_base_url
 from bridge.providers.registry import ALIASES, BEARER, CHAT, REGISTRY, EndedWithoutMark, Provider, Route, plain
 
@@ -21,8 +22,10 @@ def lookup(slug: str, providers: Mapping[str, Provider]) -> Provider:
     """Raises UnknownProvider for what is neither built in, nor an alias, nor configured."""
     provider = providers.get(slug) or providers.get(ALIASES.get(slug, slug))
     if provider is None:
+        near = nearest(slug, [*providers, *ALIASES])
+        suggestion = f"; did you mean {near}?" if near else "."
         raise UnknownProvider(
-            f"The provider {quoted(slug)} is neither built in nor configured as [providers.custom-NAME]."
+            f"The provider {quoted(slug)} is neither built in nor configured as [providers.custom-NAME]{suggestion}"
         )
     return provider
 

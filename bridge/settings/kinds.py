@@ -56,7 +56,7 @@ def refusal(value: object, wants: str) -> ValueError:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A whole number. A float without a fraction is one; a boolean is none."""
+    """A whole number. A float without a fraction is one; a boolean is none. A negative amount of a unit is refused."""
 
     low: int = 0
     high: int | None = None
@@ -72,6 +72,8 @@ class Number:
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise refusal(value, self.wants)
+        if self.unit and value < 0:
+            raise refusal(value, self.wants)  # clamped to 0, a duration could mean the opposite: no limit
         nearest = max(self.low, value if self.high is None else min(value, self.high))
         if nearest != value:
             raise OutOfRangeError(str(refusal(value, self.wants)), nearest)

@@ -13,6 +13,7 @@ import msgspec
 from bridge.errors import BadField
 from bridge.settings.accounting import CustomCost, CustomCosts, Metadata, MetadataEntries
 from bridge.settings.kinds import LONGEST_MS, Choice, Flag, Kind, Number, NumberOrZero, OutOfRangeError, Pattern
+from bridge.settings.unknown import warn_of_unknown
 
 T = TypeVar("T")
 
@@ -253,6 +254,19 @@ _BY_WIRE: Final = {setting.wire: setting for setting in SETTINGS}
 _BY_OLD_HEADER: Final = {setting.old_header: setting for setting in SETTINGS if setting.old_header}
 _BY_HEADER: Final = {setting.header: setting for setting in SETTINGS if setting.header}
 
+SETTING_PREFIX: Final = "cf-aig-"
+_NO_SETTINGS: Final = {
+    "cf-aig-authorization",
+    "cf-aig-dlp",
+    "cf-aig-event-id",
+    "cf-aig-gateway-id",
+    "cf-aig-no-wholesale",
+    "cf-aig-run-id",
+    "cf-aig-zdr",
+}
+"""Headers that are known but set nothing. Most of them have a meaning at Cloudflare alone."""
+_KNOWN_HEADERS: Final = _BY_HEADER.keys() | _NO_SETTINGS
+
 
 def from_config_object(
     base: StepSettings, fields: Mapping[str, object], where: str, warnings: list[str]
@@ -260,7 +274,7 @@ def from_config_object(
     """`base` changed by a message's `config`; `base` itself when nothing applies. Unknown fields are ignored.
 
     A number out of range is clamped, and a sentence that says so is added to `warnings`. Raises BadField, which
-    names the field as `where.field`.
+    names the field as `where.field`; also for a negative duration.
     """
     changed: dict[str, Any] = {}
     for wire, value in fields.items():
@@ -270,8 +284,13 @@ def from_config_object(
 
 
 def from_headers(base: StepSettings, headers: Mapping[str, str], where: str, warnings: list[str]) -> StepSettings:
-    """`base` changed by `cf-aig-*` headers, whose names are lower case; else as `from_config_object`."""
+    """`base` changed by `cf-aig-*` headers, whose names are lower case; else as `from_config_object`.
+
+    An unknown one is ignored, and a sentence that says so is added to `warnings`.
+    """
     changed: dict[str, Any] = {}
+    ours = (name for name in headers if name.startswith(SETTING_PREFIX))
+    warn_of_unknown(ours, _KNOWN_HEADERS, where, warnings)
     for table in (_BY_OLD_HEADER, _BY_HEADER):
         for header in headers.keys() & table.keys():
             setting = table[header]

@@ -7,9 +7,8 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BadField, TooLarge
+from bridge.settings.step import SETTING_PREFIX
 from bridge.wire.spans import JsonType, string_in, type_of
-
-SETTING_PREFIX: Final = "cf-aig-"
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _BAD_IN_VALUE: Final = re.compile(r"[\r\n\0]")

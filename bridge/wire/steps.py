@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from bridge.errors import BadField, TooLarge
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.settings.unknown import warn_of_unknown
 from bridge.wire.headers import check_size, checked, forwarded, headers_in
 from bridge.wire.request_fields import model_in
 from bridge.wire.small_objects import small_object
@@ -84,6 +85,9 @@ _types = {wire: msgspec.Raw | msgspec.UnsetType if wire in _OBJECT_MEMBERS else 
 _config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, kind, UNSET) for wire, kind in _types.items()]))
 """The known members of a config. The unknown are skipped, however many there are."""
 _plain = msgspec.json.Decoder(_Value)
+_names = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MOST_NAMED_BYTES: Final = 65_536
+"""In a longer config unknown members are ignored without a warning: to list millions of names takes gigabytes."""
 
 
 class Request:
@@ -150,6 +154,9 @@ class StepReader:
         provider = text_in(given.provider, where, "provider")
         if provider is None:
             raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
+        endpoint = text_in(given.endpoint, where, "endpoint")
+        if endpoint is None:
+            raise BadField(f'{where}.endpoint: missing; it follows the base URL of the provider, and "" is that itself')
         level = self._level(given, where, ground)
         check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
         provider_headers = forwarded(level.headers)
@@ -157,7 +164,7 @@ class StepReader:
             provider_headers.setdefault("content-type", "application/json")
         return Step(
             provider=provider,
-            endpoint=text_in(given.endpoint, where, "endpoint") or "",
+            endpoint=endpoint,
             method=_method(given, where),
             headers=level.headers,
             provider_headers=provider_headers,
@@ -174,7 +181,12 @@ class StepReader:
         settings = from_headers(ground.settings, headers, f"{where}.headers", self.warnings)
         if config := _config_in(given.config, f"{where}.config"):
             settings = from_config_object(settings, config, f"{where}.config", self.warnings)
+        self._warn_of_unknown(given.config, f"{where}.config")
         return _Level(ground.headers | headers, settings)
+
+    def _warn_of_unknown(self, config: msgspec.Raw, where: str) -> None:
+        if type_of(config) is JsonType.OBJECT and memoryview(config).nbytes <= _MOST_NAMED_BYTES:
+            warn_of_unknown(_names.decode(config), _CONFIG_MEMBERS, where, self.warnings)
 
     def _body(self, given: Given, where: str) -> bytes:
         body = text_in(given.body, where, "body")

@@ -98,7 +98,7 @@ async def test_without_an_answer_the_bridges_own_error_is_one() -> None:
 
 
 async def test_what_was_asked_wrongly_is_an_answer_too() -> None:
-    async with bridged() as (bridge, _), bridge.exchange({"provider": "nobody"}) as exchange:
+    async with bridged() as (bridge, _), bridge.exchange({"provider": "nobody", "endpoint": ""}) as exchange:
         assert exchange.error is not None
         assert (exchange.status, exchange.error.code, exchange.error.source) == (400, 2008, "client")
 

@@ -55,7 +55,7 @@ def test_the_settings_of_a_chain_are_beside_its_steps() -> None:
 
 
 def test_the_name_that_is_given_wins_over_the_requests_own() -> None:
-    created = parse(create("given", {"provider": "openai", "eventId": "own"}), StepSettings(), Limits())
+    created = parse(create("given", {"provider": "openai", "endpoint": "", "eventId": "own"}), StepSettings(), Limits())
     assert isinstance(created, Create)
     assert created.event_id == EventId("given", b'"given"')
 

@@ -142,7 +142,6 @@ def test_the_base_itself_is_returned_when_no_header_applies() -> None:
         ("maxAttempts", 6, 5),
         ("maxAttempts", 10**400, 5),
         ("retryDelay", 5001, 5000),
-        ("retryDelay", -1, 0),
         ("requestTimeout", 1e300, 2**31 - 1),
     ],
 )
@@ -163,6 +162,13 @@ def test_a_number_out_of_range_is_clamped_and_a_sentence_says_so(wire: str, give
         ("maxAttempts", True, "true is not a whole number from 1 to 5"),
         ("maxAttempts", None, "null is not a whole number from 1 to 5"),
         ("maxAttempts", 1.5, "1.5 is not a whole number from 1 to 5"),
+        ("retryDelay", -1, "-1 is not a whole number of milliseconds from 0 to 5000"),
+        ("requestTimeout", -1, "-1 is not a whole number of milliseconds from 0 to 2147483647"),
+        ("connectTimeout", -5.0, "-5 is not a whole number of milliseconds from 0 to 2147483647"),
+        ("idleTimeout", -1, "-1 is not a whole number of milliseconds from 0 to 2147483647"),
+        ("totalTimeout", -2, "-2 is not a whole number of milliseconds from 0 to 2147483647"),
+        ("maxRetryAfter", -1, "-1 is not a whole number of milliseconds from 0 to 2147483647"),
+        ("cacheTtl", -1, "-1 is not a whole number of seconds from 60 to 2592000"),
         ("maxAttempts", [1], "a list is not a whole number from 1 to 5"),
         ("retryDelay", float("nan"), "nan is not a whole number of milliseconds from 0 to 5000"),
         ("retryDelay", "500", "'500' is not a whole number of milliseconds from 0 to 5000"),
@@ -202,6 +208,29 @@ def test_headers_change_the_four_settings_they_name() -> None:
 def test_a_header_that_does_not_parse_is_a_bad_field_that_names_it(text: str) -> None:
     with pytest.raises(BadField, match=r"^handshake\.cf-aig-max-attempts: "):
         from_headers(BASE, {"cf-aig-max-attempts": text}, "handshake", [])
+
+
+@pytest.mark.parametrize("header", ["cf-aig-request-timeout", "cf-aig-retry-delay", "cf-aig-cache-ttl"])
+def test_a_negative_duration_in_a_header_is_a_bad_field_too(header: str) -> None:
+    with pytest.raises(BadField, match=header):
+        from_headers(BASE, {header: "-1"}, "handshake", [])
+
+
+@pytest.mark.parametrize(
+    ("header", "suggestion"),
+    [
+        ("cf-aig-max-attempt", "; did you mean cf-aig-max-attempts?"),
+        ("cf-aig-requesttimeout", "; did you mean cf-aig-request-timeout?"),
+        ("cf-aig-????????", "."),
+    ],
+)
+def test_an_unknown_header_of_ours_is_ignored_with_a_warning(header: str, suggestion: str) -> None:
+    warnings: list[str] = []
+    known = {"cf-aig-authorization": "x", "cf-aig-gateway-id": "x", "cf-aig-max-attempts": "4", "cf-other": "x"}
+    assert from_headers(BASE, {header: "3", **known}, "handshake", warnings) == msgspec.structs.replace(
+        BASE, max_attempts=4
+    )
+    assert warnings == [f"handshake.{header}: unknown, and ignored{suggestion}"]
 
 
 # Without a file, and where values come from.

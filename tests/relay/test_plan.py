@@ -98,6 +98,21 @@ def test_a_step_that_cannot_be_called_is_its_event_s_fault_and_named_among_sever
     assert among_others.value.code == alone.value.code
 
 
+@pytest.mark.parametrize(
+    ("slug", "near"),
+    [("opnai", "openai"), ("OpenAI", "openai"), ("antropic", "anthropic"), ("google-studio", "google-ai-studio")],
+)
+def test_a_provider_that_is_unknown_is_told_with_the_nearest_that_is_not(slug: str, near: str) -> None:
+    with pytest.raises(UnknownProvider, match=f"did you mean {near}\\?"):
+        planned(f'{{"provider":"{slug}","endpoint":"x"}}')
+
+
+def test_a_provider_that_is_like_none_is_told_without() -> None:
+    with pytest.raises(UnknownProvider) as unknown:
+        planned(f'{{"provider":"{"zq" * 10_000}","endpoint":"x"}}')
+    assert "did you mean" not in str(unknown.value)
+
+
 # Breakers.
 
 

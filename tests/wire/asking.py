@@ -29,7 +29,7 @@ def created(request: str | bytes, settings: StepSettings = SETTINGS, limits: Lim
 
 def step(members: str, settings: StepSettings = SETTINGS) -> Step:
     """The only step of a request of which `members` are what a test is about."""
-    [only] = created(f'{{"provider":"openai",{members}}}', settings).steps
+    [only] = created(f'{{"provider":"openai","endpoint":"",{members}}}', settings).steps
     return only
 
 

@@ -29,13 +29,13 @@ def single(**headers: str) -> Create | Refused:
 
 
 def test_the_body_of_a_step_is_the_clients_own_bytes() -> None:
-    body = b' [ {"provider":"a","query": {"n" : 1.0e0, "s":"\\ud83d"} } ] '
+    body = b' [ {"provider":"a","endpoint":"","query": {"n" : 1.0e0, "s":"\\ud83d"} } ] '
     [step] = create_of(body).steps
     assert step.body == b'{"n" : 1.0e0, "s":"\\ud83d"}'
 
 
 def test_settings_of_the_request_hold_for_all_its_steps() -> None:
-    body = b'[{"provider":"a"},{"provider":"b","headers":{"cf-aig-max-attempts":"2"}}]'
+    body = b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","headers":{"cf-aig-max-attempts":"2"}}]'
     first, second = create_of(body, cf_aig_retry_delay="7").steps
     assert (first.settings.max_attempts, first.settings.retry_delay) == (4, 7)
     assert (second.settings.max_attempts, second.settings.retry_delay) == (2, 7)
@@ -43,17 +43,17 @@ def test_settings_of_the_request_hold_for_all_its_steps() -> None:
 
 
 def test_a_clamped_setting_of_the_request_is_told_once() -> None:
-    create = create_of(b'[{"provider":"a"},{"provider":"b"}]', cf_aig_max_attempts="9")
+    create = create_of(b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":""}]', cf_aig_max_attempts="9")
     assert create.warnings == ["headers.cf-aig-max-attempts: 9 is not a whole number from 1 to 5; 5 is used instead."]
 
 
 @pytest.mark.parametrize(
     ("body", "header", "event_id"),
     [
-        (b'{"provider":"a"}', None, None),
-        (b'{"provider":"a"}', "x", EventId("x", b'"x"')),
-        (b'{"provider":"a","eventId":"y"}', "x", EventId("y", b'"y"')),
-        (b'[{"provider":"a"},{"provider":"b","eventId":7}]', "x", EventId(7, b"7")),
+        (b'{"provider":"a","endpoint":""}', None, None),
+        (b'{"provider":"a","endpoint":""}', "x", EventId("x", b'"x"')),
+        (b'{"provider":"a","endpoint":"","eventId":"y"}', "x", EventId("y", b'"y"')),
+        (b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","eventId":7}]', "x", EventId(7, b"7")),
     ],
 )
 def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | None, event_id: EventId | None) -> None:
@@ -68,8 +68,8 @@ def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | N
         (b"\xff", BadMessage, "x"),
         (b"null", BadField, "x"),
         (b'{"eventId":"y"}', BadField, "y"),
-        (b'{"eventId":"y","provider":"a","query":' + b"[" * 2000 + b"]" * 2000 + b"}", TooLarge, "y"),
-        (b'{"eventId":"y","provider":"a","query":"' + b"x" * 5000 + b'"}', TooLarge, "y"),
+        (b'{"eventId":"y","provider":"a","endpoint":"","query":' + b"[" * 2000 + b"]" * 2000 + b"}", TooLarge, "y"),
+        (b'{"eventId":"y","provider":"a","endpoint":"","query":"' + b"x" * 5000 + b'"}', TooLarge, "y"),
     ],
 )
 def test_a_body_that_cannot_be_taken_still_has_an_event_to_fail(

@@ -17,12 +17,12 @@ STEP = '{"provider":"openai","endpoint":"chat/completions","query":{}}'
 
 
 def of_a_query(text: str) -> bytes:
-    return create(f'{{"provider":"x","query":{text}}}')
+    return create(f'{{"provider":"x","endpoint":"","query":{text}}}')
 
 
 def identified(text: str) -> str:
     """A step that names the event."""
-    return f'{{"provider":"openai","eventId":{text}}}'
+    return f'{{"provider":"openai","endpoint":"","eventId":{text}}}'
 
 
 # Types.
@@ -100,7 +100,7 @@ def test_a_cancel_without_an_event_id_is_the_fault_of_the_message() -> None:
 
 
 def test_of_a_member_that_is_there_twice_the_later_counts() -> None:
-    assert created(f'{{"provider":"a"}},"request":{STEP}').steps[0].provider == "openai"
+    assert created(f'{{"provider":"a","endpoint":""}},"request":{STEP}').steps[0].provider == "openai"
 
 
 # eventIds.
@@ -200,8 +200,8 @@ def test_anything_else_cannot_own_an_event(type_: str, raw: str) -> None:
         '"request":{"provider":7}',
         '"request":[5]',
         '"request":{"steps":"x"}',
-        '"request":{"provider":"x","headers":{"a":null}}',
-        '"request":{"provider":"x","config":[]}',
+        '"request":{"provider":"x","endpoint":"","headers":{"a":null}}',
+        '"request":{"provider":"x","endpoint":"","config":[]}',
     ],
 )
 def test_a_message_from_which_one_can_be_read_owns_its_fault(rest: str) -> None:
@@ -227,7 +227,7 @@ def test_a_message_as_long_as_allowed_is_taken_and_one_byte_more_is_not() -> Non
 @pytest.mark.parametrize(("extra", "is_taken"), [(0, True), (1, False)])
 def test_it_nests_as_deep_as_allowed(extra: int, is_taken: bool) -> None:
     levels = 512 - 2 + extra  # the message and the request are two
-    message = read(create(f'{{"eventId":"a","provider":"x","query":{"[" * levels}{"]" * levels}}}'))
+    message = read(create(f'{{"eventId":"a","provider":"x","endpoint":"","query":{"[" * levels}{"]" * levels}}}'))
     if is_taken:
         assert isinstance(message, Create)
     else:
@@ -240,7 +240,7 @@ def test_it_nests_as_deep_as_allowed(extra: int, is_taken: bool) -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        '"eventId":"a","provider":"x","query":{0}',
+        '"eventId":"a","provider":"x","endpoint":"","query":{0}',
         '"eventId":"a","config":{{"x":{0}}}',
         '"eventId":"a","steps":[{{"headers":{{"x":{0}}}}}]',
     ],
@@ -263,7 +263,7 @@ def test_what_nests_far_too_deep_without_being_a_message_is_refused(deep: str) -
 
 
 def test_brackets_in_strings_are_no_depth() -> None:
-    assert isinstance(read(create(f'{{"provider":"x","query":"{"[" * 5_000}\\"{"{" * 5_000}"}}')), Create)
+    assert isinstance(read(create(f'{{"provider":"x","endpoint":"","query":"{"[" * 5_000}\\"{"{" * 5_000}"}}')), Create)
 
 
 @pytest.mark.parametrize("where", ["request", "request.steps"])
@@ -289,11 +289,13 @@ LONG: dict[str, Callable[[], bytes]] = {
     "flat brackets": lambda: of_a_query("[" + "[]," * (2 * MEBI) + "1]"),
     "elements": lambda: create("[" + "{}," * (2 * MEBI) + "1]"),
     "numbers for steps": lambda: create("[" + "1," * (4 * MEBI) + "1]"),
-    "headers": lambda: create('{"provider":"x","headers":{' + '"a":1,' * MEBI + '"a":1}}'),
-    "config": lambda: create('{"provider":"x","config":{' + '"a":1,' * MEBI + '"a":1}}'),
-    "lists in a config": lambda: create('{"provider":"x","config":{"backoff":[' + "[]," * (2 * MEBI) + "1]}}"),
-    "lists in an eventId": lambda: create('{"provider":"x","eventId":[' + "[]," * (2 * MEBI) + "1]}"),
-    "unknown members": lambda: create('{"provider":"x"' + ',"a":1' * MEBI + "}"),
+    "headers": lambda: create('{"provider":"x","endpoint":"","headers":{' + '"a":1,' * MEBI + '"a":1}}'),
+    "config": lambda: create('{"provider":"x","endpoint":"","config":{' + '"a":1,' * MEBI + '"a":1}}'),
+    "lists in a config": lambda: create(
+        '{"provider":"x","endpoint":"","config":{"backoff":[' + "[]," * (2 * MEBI) + "1]}}"
+    ),
+    "lists in an eventId": lambda: create('{"provider":"x","endpoint":"","eventId":[' + "[]," * (2 * MEBI) + "1]}"),
+    "unknown members": lambda: create('{"provider":"x","endpoint":""' + ',"a":1' * MEBI + "}"),
     "no end": lambda: b'{"a":"' + b'\\"' * (4 * MEBI),
     "depth": lambda: b"[" * (8 * MEBI),
 }
@@ -374,7 +376,7 @@ def test_no_mutation_of_a_message_makes_it_raise(message: dict[str, Any], data: 
 @given(query=JSON_VALUES, event_id=TEXTS, indent=st.none() | st.integers(0, 3))
 def test_neither_query_nor_event_id_is_written_anew(query: object, event_id: str, indent: int | None) -> None:
     text, name = json.dumps(query, indent=indent), json.dumps("x" + event_id)
-    message = created(f'{{"provider":"x","query": {text} ,"eventId":{name}}}')
+    message = created(f'{{"provider":"x","endpoint":"","query": {text} ,"eventId":{name}}}')
     assert message.event_id == EventId("x" + event_id, name.encode())
     assert message.steps[0].body == text.encode()
 
@@ -382,4 +384,4 @@ def test_neither_query_nor_event_id_is_written_anew(query: object, event_id: str
 @given(query=st.lists(st.text()))
 def test_a_query_may_be_any_utf_8(query: list[str]) -> None:
     text = json.dumps(query, ensure_ascii=False)
-    assert created(f'{{"provider":"x","query":{text}}}').steps[0].body == text.encode()
+    assert created(f'{{"provider":"x","endpoint":"","query":{text}}}').steps[0].body == text.encode()

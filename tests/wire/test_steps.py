@@ -1,5 +1,7 @@
 """The steps of a request: bytes that stay the client's own, headers and settings in their order, named faults."""
 
+import json
+
 import pytest
 
 from bridge.errors import BadField, TooLarge
@@ -107,7 +109,7 @@ def test_unknown_fields_are_ignored_everywhere() -> None:
     request = """{
         "provider":"unread: a chain has none", "stream":true, "model":null, "deep":[{"x":1e400}],
         "config":{"unknown":[1e400],"cacheTtl":60,"maxAttempts":2},
-        "steps":[{"provider":"x","Endpoint":"x","event_id":1,"unknown":{},"steps":[{"provider":"y"}]}]
+        "steps":[{"provider":"x","endpoint":"","Endpoint":"x","event_id":1,"unknown":{},"steps":[{"provider":"y","endpoint":""}]}]
     }"""
     [only] = created(request, unknown="[[]]", stream="1e999").steps
     assert (only.provider, only.endpoint, only.settings.max_attempts) == ("x", "", 2)
@@ -150,9 +152,9 @@ def test_a_chain_s_headers_are_defaults_for_its_steps() -> None:
     first, second, third = created("""{
         "headers":{"X-A":"chain","x-b":"chain"}, "authorization":"Bearer chain",
         "steps":[
-            {"provider":"x"},
-            {"provider":"x","headers":{"x-a":"step","Authorization":"Bearer step"}},
-            {"provider":"x","authorization":"Bearer bare"}
+            {"provider":"x","endpoint":""},
+            {"provider":"x","endpoint":"","headers":{"x-a":"step","Authorization":"Bearer step"}},
+            {"provider":"x","endpoint":"","authorization":"Bearer bare"}
         ]}""").steps
     assert first.headers == {"x-a": "chain", "x-b": "chain", "authorization": "Bearer chain"}
     assert second.headers == {"x-a": "step", "x-b": "chain", "authorization": "Bearer step"}
@@ -178,7 +180,7 @@ GATEWAY = StepSettings(request_timeout=1, max_attempts=1, retry_delay=1, backoff
     ],
 )
 def test_the_nearer_level_wins_and_of_one_level_its_config(chain: str, members: str, attempts: int) -> None:
-    inner = ",".join(filter(None, ['"provider":"x"', members]))
+    inner = ",".join(filter(None, ['"provider":"x","endpoint":""', members]))
     [only] = created(f'{{{chain}"steps":[{{{inner}}}]}}', GATEWAY).steps
     assert only.settings.max_attempts == attempts
     assert only.settings.retry_delay == 1
@@ -192,7 +194,7 @@ def test_settings_that_nobody_changes_are_the_gateway_s_own() -> None:
 
 def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
     message = created("""{"headers":{"cf-aig-retry-delay":"9000"},
-        "steps":[{"provider":"x","config":{"maxAttempts":9}},{"provider":"x","config":{"maxAttempts":0}}]}""")
+        "steps":[{"provider":"x","endpoint":"","config":{"maxAttempts":9}},{"provider":"x","endpoint":"","config":{"maxAttempts":0}}]}""")
     assert [each.settings.max_attempts for each in message.steps] == [5, 1]
     assert [each.settings.retry_delay for each in message.steps] == [5000, 5000]
     assert [warning.partition(":")[0] for warning in message.warnings] == [
@@ -217,41 +219,56 @@ def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
         ('{"steps":{}}', "request.steps: expected a list of steps, got an object"),
         ('{"steps":"x"}', "request.steps: expected a list of steps, got a string"),
         ("[5]", "request[0]: expected an object"),
-        ('[{"provider":"x"},null]', "request[1]: expected an object"),
-        ('[{"provider":"x"},[]]', "request[1]: expected an object"),
-        ('{"steps":[{"provider":"x"},7]}', "request.steps[1]: expected an object"),
+        ('[{"provider":"x","endpoint":""},null]', "request[1]: expected an object"),
+        ('[{"provider":"x","endpoint":""},[]]', "request[1]: expected an object"),
+        ('{"steps":[{"provider":"x","endpoint":""},7]}', "request.steps[1]: expected an object"),
         ("{}", "request.provider: missing; it names the provider to call, such as openai"),
         ('{"provider":null}', "request.provider: missing; it names the provider to call, such as openai"),
         ('{"provider":7}', "request.provider: expected a string, got a number"),
         ('{"provider":["x"]}', "request.provider: expected a string, got a list"),
-        ('[{"provider":"x"},{"provider":{}}]', "request[1].provider: expected a string, got an object"),
+        ('[{"provider":"x","endpoint":""},{"provider":{}}]', "request[1].provider: expected a string, got an object"),
         ('{"steps":[{"provider":true}]}', "request.steps[0].provider: expected a string, got a boolean"),
         ('{"provider":"x","endpoint":5}', "request.endpoint: expected a string, got a number"),
-        ('{"provider":"x","authorization":{}}', "request.authorization: expected a string, got an object"),
         (
-            '{"provider":"x","authorization":"a\\nb"}',
+            '{"provider":"x","endpoint":"","authorization":{}}',
+            "request.authorization: expected a string, got an object",
+        ),
+        (
+            '{"provider":"x","endpoint":"","authorization":"a\\nb"}',
             "request.authorization: a header's value may not hold CR, LF or NUL",
         ),
-        ('{"provider":"x","headers":[]}', "request.headers: expected an object, got a list"),
-        ('{"provider":"x","headers":"a: b"}', "request.headers: expected an object, got a string"),
+        ('{"provider":"x","endpoint":"","headers":[]}', "request.headers: expected an object, got a list"),
+        ('{"provider":"x","endpoint":"","headers":"a: b"}', "request.headers: expected an object, got a string"),
         (
-            '[{"provider":"x"},{"provider":"x","headers":{"x-y":true}}]',
+            '[{"provider":"x","endpoint":""},{"provider":"x","endpoint":"","headers":{"x-y":true}}]',
             "request[1].headers.x-y: expected a string or a number, got a boolean",
         ),
-        ('{"provider":"x","headers":{"a":1,"b":null}}', "request.headers.b: expected a string or a number, got null"),
-        ('{"provider":"x","headers":{"a":["b"]}}', "request.headers.a: expected a string or a number, got a list"),
         (
-            '{"steps":[{"provider":"x"}],"headers":{"a":{}}}',
+            '{"provider":"x","endpoint":"","headers":{"a":1,"b":null}}',
+            "request.headers.b: expected a string or a number, got null",
+        ),
+        (
+            '{"provider":"x","endpoint":"","headers":{"a":["b"]}}',
+            "request.headers.a: expected a string or a number, got a list",
+        ),
+        (
+            '{"steps":[{"provider":"x","endpoint":""}],"headers":{"a":{}}}',
             "request.headers.a: expected a string or a number, got an object",
         ),
-        ('{"provider":"x","config":7}', "request.config: expected an object, got a number"),
-        ('{"steps":[{"provider":"x"}],"config":[]}', "request.config: expected an object, got a list"),
-        ('{"provider":"x","config":{"maxAttempts":1e400}}', "request.config.maxAttempts: number out of range"),
-        ('{"provider":"x","method":5}', "request.method: expected a string, got a number"),
-        ('{"provider":"x","body":{}}', "request.body: expected a string, got an object"),
-        ('{"provider":"x","body":"a","encoding":1}', "request.encoding: expected a string, got a number"),
-        ('{"provider":"x","body":"a","encoding":"hex"}', "request.encoding: expected text or base64, got 'hex'"),
-        ('{"provider":"x","body":"a","query":{}}', "request: has both query and body; give one of them"),
+        ('{"provider":"x","endpoint":"","config":7}', "request.config: expected an object, got a number"),
+        ('{"steps":[{"provider":"x","endpoint":""}],"config":[]}', "request.config: expected an object, got a list"),
+        (
+            '{"provider":"x","endpoint":"","config":{"maxAttempts":1e400}}',
+            "request.config.maxAttempts: number out of range",
+        ),
+        ('{"provider":"x","endpoint":"","method":5}', "request.method: expected a string, got a number"),
+        ('{"provider":"x","endpoint":"","body":{}}', "request.body: expected a string, got an object"),
+        ('{"provider":"x","endpoint":"","body":"a","encoding":1}', "request.encoding: expected a string, got a number"),
+        (
+            '{"provider":"x","endpoint":"","body":"a","encoding":"hex"}',
+            "request.encoding: expected text or base64, got 'hex'",
+        ),
+        ('{"provider":"x","endpoint":"","body":"a","query":{}}', "request: has both query and body; give one of them"),
     ],
 )
 def test_a_bad_field_is_named(request_: str, told: str) -> None:
@@ -283,7 +300,7 @@ def test_a_bad_field_is_named(request_: str, told: str) -> None:
     ],
 )
 def test_a_bad_value_is_named_by_its_field(members: str, field: str) -> None:
-    error = fault(f'{{"provider":"x",{members}}}')
+    error = fault(f'{{"provider":"x","endpoint":"",{members}}}')
     assert isinstance(error, BadField)
     assert str(error).startswith(f"{field}: ")
 
@@ -291,10 +308,10 @@ def test_a_bad_value_is_named_by_its_field(members: str, field: str) -> None:
 @pytest.mark.parametrize(
     ("written", "where"),
     [
-        ('{"provider":"x","headers":%s}', "request.headers"),
-        ('[{"provider":"x"},{"provider":"x","headers":%s}]', "request[1].headers"),
-        ('{"headers":%s,"steps":[{"provider":"x"}]}', "request.steps[0].headers"),
-        ('{"headers":{"lent":"x"},"steps":[{"provider":"x","headers":%s}]}', "request.steps[0].headers"),
+        ('{"provider":"x","endpoint":"","headers":%s}', "request.headers"),
+        ('[{"provider":"x","endpoint":""},{"provider":"x","endpoint":"","headers":%s}]', "request[1].headers"),
+        ('{"headers":%s,"steps":[{"provider":"x","endpoint":""}]}', "request.steps[0].headers"),
+        ('{"headers":{"lent":"x"},"steps":[{"provider":"x","endpoint":"","headers":%s}]}', "request.steps[0].headers"),
     ],
 )
 def test_a_step_has_as_many_headers_as_allowed_with_those_that_are_lent(written: str, where: str) -> None:
@@ -310,7 +327,7 @@ def test_a_step_has_as_many_headers_as_allowed_with_those_that_are_lent(written:
 def test_headers_are_measured_in_bytes_of_utf_8(character: str) -> None:
     limits = Limits(max_header_bytes=40)
     size = len(character.encode()) if "\\" not in character else {6: 2, 12: 4}[len(character)]
-    written = '{"provider":"x","headers":{"a":"%s"}}'
+    written = '{"provider":"x","endpoint":"","headers":{"a":"%s"}}'
     created(written % (character * (39 // size)), limits=limits)
     error = fault(written % (character * (39 // size + 1)), limits)
     assert isinstance(error, TooLarge)
@@ -319,6 +336,47 @@ def test_headers_are_measured_in_bytes_of_utf_8(character: str) -> None:
 
 def test_headers_far_too_long_are_not_even_taken_apart() -> None:
     members = ",".join(['"a":1'] * 50_000)
-    error = fault(f'{{"provider":"x","headers":{{{members}}}}}')
+    error = fault(f'{{"provider":"x","endpoint":"","headers":{{{members}}}}}')
     assert isinstance(error, TooLarge)
     assert str(error).startswith("request.headers: 300001 bytes of JSON, for at most 32768 ")
+
+
+# Names that nothing has.
+
+
+def test_an_unknown_member_of_a_config_is_ignored_with_a_warning_that_names_the_nearest() -> None:
+    message = created(
+        '{"provider":"openai","endpoint":"","config":{"maxAttempt":3,"request_timeout":1,"Frames":"raw"}}'
+    )
+    assert message.steps[0].settings == StepSettings()
+    assert message.warnings == [
+        "request.config.maxAttempt: unknown, and ignored; did you mean maxAttempts?",
+        "request.config.request_timeout: unknown, and ignored; did you mean requestTimeout?",
+        "request.config.Frames: unknown, and ignored; did you mean frames?",
+    ]
+
+
+def test_of_many_unknown_names_a_message_names_a_few() -> None:
+    config = {f"x{each}": 1 for each in range(100)}
+    warnings = created(json.dumps([{"provider": "x", "endpoint": "", "config": config}] * 3)).warnings
+    assert len(warnings) == 8 + 3
+    assert warnings[8:] == [
+        "request[0].config: 92 more unknown names are ignored.",
+        "request[1].config: 100 more unknown names are ignored.",
+        "request[2].config: 100 more unknown names are ignored.",
+    ]
+
+
+def test_a_warning_repeats_no_control_characters() -> None:
+    [warning] = created('{"provider":"x","endpoint":"","config":{"\\u001b[2J\\u202e":1}}').warnings
+    assert warning == "request.config.?[2J?: unknown, and ignored."
+
+
+@pytest.mark.parametrize("endpoint", ["", '"endpoint":null,'])
+def test_a_step_names_its_endpoint(endpoint: str) -> None:
+    error = fault(f'{{"provider":"openai",{endpoint}"query":{{}}}}')
+    assert (error.code, str(error).partition(":")[0]) == (9003, "request.endpoint")
+
+
+def test_an_empty_endpoint_is_the_base_url_itself() -> None:
+    assert step('"query":{}').endpoint == ""
