@@ -37,25 +37,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def bridge_url(request: pytest.FixtureRequest) -> Iterator[str]:
+def _bridge_stage(request: pytest.FixtureRequest) -> "Stage":
+    return _stage(request)
+
+
+@pytest.fixture
+def bridge_url(_bridge_stage: "Stage") -> Iterator[str]:
     """The URL of a bridge that plays the test's tapes from their beginning, on a free port, until the test is over.
 
     A test in which a realtime session strayed from its tape fails, whatever it made of that.
     """
-    stage = _stage(request)
-    with stage.running() as url:
+    with _bridge_stage.running() as url:
         yield url
-    if stage.strayed:
-        pytest.fail("\n\n".join(stage.strayed), pytrace=False)
+    if _bridge_stage.strayed:
+        pytest.fail("\n\n".join(_bridge_stage.strayed), pytrace=False)
 
 
 @pytest.fixture
-def bridge_frames(request: pytest.FixtureRequest, bridge_url: str) -> "BridgeFrames":
+def bridge_frames(request: pytest.FixtureRequest, bridge_url: str, _bridge_stage: "Stage") -> "BridgeFrames":
     """`bridge_frames(request)` sends an event and holds its frames against the test's transcript."""
     from bridge.testing.frames import BridgeFrames
 
     path = request.path.parent / TRANSCRIPTS / request.path.stem / f"{_name(request.node)}.jsonl"
-    return BridgeFrames(bridge_url, path, update=request.config.getoption("bridge_update"))
+    update = request.config.getoption("bridge_update")
+    return BridgeFrames(bridge_url, path, update=update, missed=_bridge_stage.missed, hint=_bridge_stage.hint)
 
 
 def _stage(request: pytest.FixtureRequest) -> "Stage":

@@ -221,6 +221,53 @@ class TestMarked:
     suite.runpytest_subprocess(*OTHERS).assert_outcomes(passed=4)
 
 
+MISSING = """\
+import pytest
+
+pytestmark = pytest.mark.bridge_tapes("tapes")
+
+def test_another_question(bridge_frames):
+    bridge_frames({"provider": "openai", "endpoint": "chat/completions", "query": {"model": "none"}})
+
+def test_another_host(bridge_frames):
+    bridge_frames({"provider": "cerebras", "endpoint": "chat/completions", "query": {"model": "none"}})
+
+@pytest.mark.bridge_tapes(config="bridge.toml")
+def test_with_a_configuration(bridge_frames):
+    bridge_frames({"provider": "custom-mine", "endpoint": "chat/completions", "query": {"model": "none"}})
+"""
+CONFIG_HINT = 'E *If the provider\'s base URL comes from your configuration, * bridge_tapes(…, config="bridge.toml")*'
+
+
+@pytest.mark.parametrize("options", [["--bridge-update"], []], ids=["update", "compare"])
+def test_a_request_that_no_tape_answers_fails_and_is_never_written(suite: pytest.Pytester, options: list[str]) -> None:
+    """Not even where a transcript is asked for: it would make the failure what is expected."""
+    suite.makepyfile(test_missing=MISSING)
+    suite.path.joinpath("bridge.toml").write_text('[providers.custom-mine]\nbase_url = "http://127.0.0.1:1"\n')
+    run = suite.runpytest_subprocess(*OTHERS, *options)
+    run.assert_outcomes(failed=3)
+    run.stdout.fnmatch_lines(["E *NoTranscript: No tape for POST https://api.openai.com/*", CONFIG_HINT])
+    run.stdout.fnmatch_lines(["E *NoTranscript: No tape for POST https://api.cerebras.ai/*", CONFIG_HINT])
+    assert run.stdout.str().count("base URL comes from your configuration") == 2
+    assert not (suite.path / "transcripts").exists()
+
+
+def test_a_miss_tells_any_client_of_the_configuration(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+        from bridge.client import EventFailed
+        from bridge.client.sync import connect
+
+        @pytest.mark.bridge_tapes("tapes")
+        def test_another_host(bridge_url):
+            with connect(bridge_url) as bridge, pytest.raises(EventFailed, match="config="):
+                bridge.request("cerebras", "chat/completions", {})
+        """
+    )
+    suite.runpytest_subprocess(*OTHERS).assert_outcomes(passed=1)
+
+
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}]}
 KEY = "sk-0123456789abcdef0123456789"
 HELLO = {"provider": "openai", "endpoint": "chat/completions", "query": CHAT}

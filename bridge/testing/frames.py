@@ -1,6 +1,6 @@
 """What a bridge answers to a test's requests, held against the transcript that lies beside the test."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import orjson
 from bridge import redact
 from bridge.client import Request, steps
 from bridge.client.sync import Bridge, connect
-from bridge.testing.transcripts import Json, Line, check, steady
+from bridge.testing.transcripts import Json, Line, NoTranscript, check, steady
 
 
 class BridgeFrames:
@@ -18,8 +18,11 @@ class BridgeFrames:
     For one test. `path` is the first transcript; the second has `-2` behind its name, and so on.
     """
 
-    def __init__(self, url: str, path: Path, *, update: bool) -> None:
+    def __init__(self, url: str, path: Path, *, update: bool, missed: Sequence[str] = (), hint: str = "") -> None:
+        """`missed` has the message of each request that no tape answered, as they come; `hint` says what to do then."""
         self._url = url
+        self._missed = missed
+        self._hint = hint
         self._path = path
         self._update = update
         self._calls = 0
@@ -27,8 +30,9 @@ class BridgeFrames:
     def __call__(self, *requests: Request) -> list[Json]:
         """Send each as an event on a new socket, one when the other is over; all their frames, as they came.
 
-        Raises TranscriptDiffers, TypeError for what JSON cannot hold, and CallFailed when the bridge cannot be spoken
-        to; an event that fails is no exception, but has its frames.
+        Raises TranscriptDiffers, NoTranscript when an event failed because no tape answered it, TypeError for what JSON
+        cannot hold, and CallFailed when the bridge cannot be spoken to; an event that fails otherwise is no exception,
+        but has its frames.
         """
         __tracebackhide__ = True  # the test's own line is what one wants to see
         said = self._said(requests)
@@ -41,7 +45,17 @@ class BridgeFrames:
 
     def _said(self, requests: tuple[Request, ...]) -> list[Line]:
         with connect(self._url, reconnect=False) as bridge:
-            return [line for request in requests for line in _played(bridge, request)]
+            return [line for request in requests for line in self._checked(bridge, request)]
+
+    def _checked(self, bridge: Bridge, request: Request) -> list[Line]:
+        """A failed match must never become a transcript; a fallback after it may answer."""
+        __tracebackhide__ = True
+        before = len(self._missed)
+        lines = list(_played(bridge, request))
+        missed = self._missed[before:]
+        if missed and "error" in lines[-1].get("bridge", {}):
+            raise NoTranscript("\n\n".join([*missed, *([self._hint] if self._hint not in missed[-1] else [])]))
+        return lines
 
 
 def _played(bridge: Bridge, request: Request) -> Iterator[Line]:

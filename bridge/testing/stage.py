@@ -22,6 +22,12 @@ from bridge.upstream.tape import Exhausted, Matching, Pace, TapeError, TapeTrans
 PLACE: Final = "/v1/test/test"
 """The account and the gateway of its URL; any other will do."""
 
+CONFIG_HINT: Final = (
+    "If the provider's base URL comes from your configuration, name that file in the marker: "
+    'bridge_tapes(…, config="bridge.toml")'
+)
+"""Without it a provider of the user's own is unknown, and a built-in one is asked at its own host."""
+
 _NAMED_PACES: Final = ("recorded", "instant")
 _EXHAUSTED: Final = ("repeat", "miss")
 _AT_ONCE: Final[Mapping[str, object]] = {"host": "127.0.0.1", "port": 0, "drain_timeout": 0}
@@ -37,9 +43,14 @@ class Stage:
 
     def __init__(self, config: Config, transport: TapeTransport) -> None:
         self._config = config
+        self.hint = transport.library.hint
+        """What may be done about a miss."""
         self._transport = transport
         self.strayed: list[str] = []
         """What differed whenever a client said on a socket what its tape has not."""
+        self.missed: list[str] = []
+        """The messages of requests that no tape answered."""
+        transport.library.on_miss = self.missed.append
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -81,6 +92,7 @@ def bridge_tapes(
         matching = Matching(_several(ignore_query), _several(ignore_json), _several(match_header))
         faults = [parse_fault(each) for each in _several(fault)]
         transport = TapeTransport(folders, pace=pace, matching=matching, exhausted=exhausted, faults=faults)
+        transport.library.hint = "" if config else CONFIG_HINT
         return Stage(_config(config), transport)
     except (TapeError, ConfigError, ValueError) as error:
         raise NotPlayable(str(error)) from None

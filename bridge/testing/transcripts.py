@@ -20,6 +20,10 @@ _SHOWN_LINES: Final = 200
 """Of a difference. What comes behind so many is seldom news."""
 
 
+class NoTranscript(AssertionError):
+    """What was said is no transcript: no tape answered a request. The message says which, and what to do."""
+
+
 class TranscriptDiffers(AssertionError):
     """What was said is not what the transcript has, or there is none. The message shows the difference."""
 

@@ -1,7 +1,7 @@
 """The tapes of a replay, on their shelves: which one answers next, and what faults befall it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -70,6 +70,10 @@ class Library:
             self._put(path)
         self.hosts: Sequence[str] = sorted({asked.host for _, asked in self._taped})
         """Of all tapes, with their ports where a URL named them."""
+        self.hint = ""
+        """What a miss says to do where no tape is of the host and path that are asked for."""
+        self.on_miss: Callable[[str], object] = _nothing
+        """Called with the message of each miss."""
 
     def take(self, asked: Asked) -> Tape:
         """The tape that answers, as it is to be played now. Raises Miss; BadFault for a fault that `asked` asks for.
@@ -106,10 +110,14 @@ class Library:
         """Whose shelf it is. Raises Miss."""
         found = self._keys(asked) or self._keys(asked.as_recorded())
         if not found:
-            raise Miss(miss(asked, self._taped, self._matching))
+            raise self._miss(miss(asked, self._taped, self._matching, self.hint))
         if len(found) > 1:
-            raise Miss(ambiguous(asked, [each.host for each in found]))
+            raise self._miss(ambiguous(asked, [each.host for each in found]))
         return found[0]
+
+    def _miss(self, message: str) -> Miss:
+        self.on_miss(message)
+        return Miss(message)
 
     def _keys(self, asked: Asked) -> list[Key]:
         """Those of the shelves where it finds an answer; several, when it names no host."""
@@ -120,8 +128,11 @@ class Library:
     def _next(self, asked: Asked, shelf: _Shelf) -> tuple[str, Tape | SocketTape]:
         if shelf.played >= len(shelf.tapes) and not self._repeats:
             last, _ = shelf.tapes[-1]
-            raise Miss(exhausted(asked, last))
+            raise self._miss(exhausted(asked, last))
         return shelf.tapes[min(shelf.played, len(shelf.tapes) - 1)]
+
+
+def _nothing(_: str) -> None: ...
 
 
 def _paths(folders: Iterable[Path]) -> Iterator[Path]:

@@ -22,10 +22,13 @@ MESSAGE_CHARS: Final = 1500
 _ABSENT: Final = object()
 
 
-def miss(asked: Asked, taped: Sequence[tuple[str, Asked]], matching: Matching = STRICT) -> str:
-    """Says that no tape answers `asked`, and which of those named in `taped` nearly does."""
+def miss(asked: Asked, taped: Sequence[tuple[str, Asked]], matching: Matching = STRICT, hint: str = "") -> str:
+    """Says that no tape answers `asked`, and which of those named in `taped` nearly does.
+
+    `hint` says what to do where no tape is of that host and path.
+    """
     near = [(name, other) for name, other in taped if _is_near(asked, other)]
-    explanation = _nearest(asked, near, matching) if near else _elsewhere(asked, [other for _, other in taped])
+    explanation = _nearest(asked, near, matching) if near else _elsewhere(asked, [other for _, other in taped], hint)
     return _told(f"No tape for {asked.name}\n{explanation}")
 
 
@@ -103,11 +106,12 @@ def _between(asked: Asked, taped: Asked, matching: Matching) -> Iterator[str]:
     yield from differences(matching.body(asked), matching.body(taped))
 
 
-def _elsewhere(asked: Asked, taped: Iterable[Asked]) -> str:
+def _elsewhere(asked: Asked, taped: Iterable[Asked], hint: str) -> str:
     """The places that there are tapes for, the most like first."""
     places = sorted({other.place for other in taped}, key=lambda place: -_likeness(asked.place, place))
     what = "path" if asked.any_host else "host and path"
-    return "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
+    listed = "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
+    return f"{hint}\n{listed}" if hint else listed
 
 
 def _likeness(one: str, other: str) -> float:
