@@ -28,7 +28,7 @@ from bridge.services.pricer import PricerOfEvents
 from bridge.services.traces import MISSING, Traces
 from bridge.storage import cache_file
 from bridge.storage.cache_answer import Store
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.storage.tallies import Tally
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
@@ -93,13 +93,15 @@ async def _gate(config: Config, store: "SharedStore | None", pricer: Pricer, sta
 
 
 async def _ledger(config: Config) -> Ledger:
-    """With what the request log knows, which is open already."""
+    """Return a ledger of what the request log says was spent. A log that cannot be read stops no start."""
     ledger, path = Ledger(), config.server.log_path
-    if path is not None:
+    if path is not None and await asyncio.to_thread(path.is_file):
         try:
             await asyncio.to_thread(recall, ledger, config, path, time.time())
         except LogUnusable as error:
-            raise _unusable("log_path", str(error)) from None
+            logging.getLogger("bridge.requests").error(
+                "the request log cannot be read, and budgets begin anew: %s", error
+            )
     return ledger
 
 

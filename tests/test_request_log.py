@@ -1,5 +1,6 @@
 """The request log of a bridge that serves: what each header and setting does to the rows of real events."""
 
+import errno
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -11,6 +12,7 @@ import pytest
 
 from bridge.config import ConfigError
 from bridge.storage.request_log import RequestLog
+from tests.clock import until
 from tests.harness import Client, Frame, config_of, connected, running
 from tests.provider_script import JSON, Plays, ScriptedProvider, answers, streams
 from tests.raw_http import GATEWAY, http
@@ -21,6 +23,7 @@ Row = dict[str, Any]
 
 ANSWER = b'{"choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}'
 MODEL = {"model": "gpt-4o-mini"}
+LIMIT = '[gateways.gateway]\nspend_limits.rules = [{ id = "day", limitType = "cost", limit = 5.0, window = 86400 }]\n'
 ON = '[server]\nlog_path = "log.db"\n'
 
 
@@ -323,6 +326,51 @@ async def test_log_payload_bytes_bound_each_body(tmp_path: Path, most: int) -> N
     assert row["response_head"] == (body[:most].decode() if most else None)
     assert row["request_head"] == ('{"model":"gpt-4o-mini"}'[:most] if most else None)
     assert (row["response_size"], row["response_head_complete"]) == (len(body), int(most > len(body)))
+
+
+def damage(path: Path, data: bytes, *, after: int = 0) -> None:
+    path.write_bytes((path.read_bytes()[:after] if after else b"") + data)
+
+
+def set_aside(folder: Path) -> int:
+    return len(list(folder.glob("log.db.damaged-*Z")))
+
+
+async def test_a_damaged_log_does_not_keep_the_bridge_from_starting(tmp_path: Path) -> None:
+    damage(tmp_path / "log.db", bytes(range(256)) * 64)
+    row = await one(tmp_path, answers(ANSWER), config=ON + LIMIT)
+    assert row["status_code"] == 200
+    assert set_aside(tmp_path) == 1
+
+
+async def test_a_log_that_is_damaged_where_budgets_read_it_does_not_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await one(tmp_path, answers(ANSWER))
+    damage(tmp_path / "log.db", b"\xa5" * 200_000, after=16_384)
+    async with asking(tmp_path, answers(ANSWER), config=ON + LIMIT) as client:
+        (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL})
+    assert frame["metadata"]["success"]
+    assert [row["event_id"] for row in rows(tmp_path)] == ["e"]
+
+
+async def test_a_full_disk_does_not_keep_the_bridge_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bridge.services.journal_writer.RETRY_S", 0.001)
+    with monkeypatch.context() as disk:
+        disk.setattr("bridge.storage.request_file.os.open", full)
+        opening = asking(tmp_path, *[answers(ANSWER)] * 2, config=ON + LIMIT)
+        client = await opening.__aenter__()
+        (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL})
+        assert frame["metadata"]["success"]
+    await until(lambda: bytes_of_log(tmp_path).count(b"openai"))
+    await opening.__aexit__(None, None, None)
+    assert [row["event_id"] for row in rows(tmp_path)] == ["e"]
+    assert [record.levelname for record in caplog.records if record.name == "bridge.requests"] == ["ERROR", "WARNING"]
 
 
 async def test_log_days_is_how_long_rows_are_kept(tmp_path: Path) -> None:

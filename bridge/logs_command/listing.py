@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.logs_command.telling import complain, printable
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_reader import Filter, Found, RequestReader
 
 POLL_S: Final = 0.5

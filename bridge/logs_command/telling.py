@@ -15,7 +15,7 @@ import orjson
 import typer
 
 from bridge.settings.accounting import MAX_METADATA_ENTRIES
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_reader import Filter, RequestReader
 from bridge.storage.request_reader import rate as write_rating
 

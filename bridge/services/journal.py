@@ -18,7 +18,7 @@ from bridge.relay.entry import Entry
 from bridge.relay.services import Reading
 from bridge.services.journal_rows import weight
 from bridge.services.journal_writer import JournalWriter
-from bridge.services.metric_table import LOG_DROPPED, LOG_WAITING
+from bridge.services.metric_table import LOG_DROPPED, LOG_FAULTS, LOG_WAITING
 from bridge.storage.request_shares import REFUSED_PART
 
 log = logging.getLogger("bridge.requests")
@@ -48,7 +48,7 @@ class Bounds:
 
 @asynccontextmanager
 async def opened(path: Path, keep_days: int, bounds: Bounds | None = None) -> AsyncIterator["Journal"]:
-    """Raises LogUnusable. At the end all that waits is written."""
+    """Raises LogUnusable for a file that can be no log. At the end all that waits is written."""
     journal = Journal(await asyncio.to_thread(JournalWriter, path, keep_days), bounds or Bounds())
     try:
         yield journal
@@ -81,7 +81,9 @@ class Journal:
         return self._waiting.qsize()
 
     def readings(self) -> Iterable[Reading]:
-        return ((LOG_DROPPED.name, (), self.dropped), (LOG_WAITING.name, (), self.waiting))
+        yield LOG_DROPPED.name, (), self.dropped
+        yield LOG_WAITING.name, (), self.waiting
+        yield LOG_FAULTS.name, (), self._writer.faults
 
     def ended(self, entry: Entry) -> None:
         if not entry.settings.collect_log or self._is_closed:

@@ -5,12 +5,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from bridge.relay.entry import Entry
 from bridge.services.journal_rows import row_of, storable
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import Identity, LogDamaged, LogFaulty, LogUnusable, identity, is_damage, set_aside
 from bridge.storage.request_log import Bound, RequestLog
 from bridge.storage.request_reader import first_id
 from bridge.storage.request_schema import Row
@@ -43,7 +44,12 @@ class JournalWriter:
     """Owns the file. Its methods belong to one thread, its attributes may be read by any."""
 
     def __init__(self, path: Path, keep_days: int = 0) -> None:
-        """`keep_days` of 0 keeps rows for ever. Raises LogUnusable."""
+        """`keep_days` of 0 keeps rows for ever.
+
+        Raises LogUnusable for a file that can be no log. One that cannot be opened now is opened for a later row.
+        """
+        self.faults = 0
+        """How often the file could not be opened or written, or was damaged."""
         self.lost = 0
         """Rows that could not be made, or not be written."""
         self.is_failing = False
@@ -52,10 +58,15 @@ class JournalWriter:
         """Set by another thread: what fails now is not tried again."""
         self._path = path
         self._keep_ms = keep_days * _DAY_MS
-        self._file: RequestLog | None = RequestLog(path)
+        self._file: RequestLog | None = None
         self._surplus: dict[str, int] = {}  # how many rows the gateways may have that may have more
         self._looks_at = 0.0
         self._stopped: set[str] = set()
+        self._sets_aside_at = 0.0
+        try:
+            self._opened()
+        except LogFaulty as error:
+            self._fail(error)
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Returns when they are written, however long the file cannot be; when it is closing, after one failure."""
@@ -65,7 +76,7 @@ class JournalWriter:
         rows = list(self._rows(entries))
         bounds = {entry.gateway: _bound(entry) for entry in entries}
         while not self._append(rows, bounds):
-            if self.closing.wait(RETRY_S):
+            if self.is_failing and self.closing.wait(RETRY_S):  # after damage a new file is there at once
                 self.lost += len(rows)
                 return
         self._surplus |= {name: bound.rows for name, bound in bounds.items() if bound.rows and not bound.stops}
@@ -124,8 +135,30 @@ class JournalWriter:
             self._file.close()
             self._file = None
         if self._file is None:
-            self._file = RequestLog(self._path)
+            found = identity(self._path)
+            try:
+                self._file = RequestLog(self._path)
+            except LogDamaged as error:
+                if not self._set_aside(found, error):
+                    raise
+                self._file = RequestLog(self._path)
         return self._file
+
+    def _set_aside(self, damaged: Identity | None, error: Exception) -> bool:
+        """Make way for a new file, once a minute at most: on a failing disk each new one may be damaged soon. Return
+        True if a new file can be begun."""
+        if time.monotonic() < self._sets_aside_at:
+            return False
+        self.faults += 1
+        try:
+            kept = set_aside(self._path, damaged, datetime.now(UTC))
+        except OSError as failure:
+            log.error("the damaged request log cannot be renamed: %s", failure)
+            return False
+        if kept is not None:
+            self._sets_aside_at = time.monotonic() + LOOK_S
+            log.error("the request log is damaged (%s): it is kept as %s, and a new one is begun", error, kept)
+        return True
 
     def _delete_old(self, file: RequestLog) -> bool:
         if not self._keep_ms or time.monotonic() < self._looks_at:
@@ -138,12 +171,17 @@ class JournalWriter:
     # What is said, each once until it changes.
 
     def _fail(self, error: Exception) -> None:
+        damaged = None
         if self._file is not None:
+            damaged = self._file.identity
             self._file.close()
             self._file = None
+        if damaged is not None and is_damage(error) and self._set_aside(damaged, error):
+            return
+        self.faults += 1
         if not self.is_failing:
             self.is_failing = True
-            log.warning("the request log cannot be written, and of events that wait too long no row is kept: %s", error)
+            log.error("the request log cannot be written, and of events that wait too long no row is kept: %s", error)
 
     def _recover(self) -> None:
         if self.is_failing:

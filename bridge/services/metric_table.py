@@ -140,6 +140,11 @@ LOG_DROPPED: Final = _alone(
     "Events that were to have a row in the request log and have none: its file was full, slow, locked or broken.",
 )
 LOG_WAITING: Final = _alone("gauge", "bridge_log_waiting", "Events whose row in the request log is not written yet.")
+LOG_FAULTS: Final = _alone(
+    "counter",
+    "bridge_log_faults_total",
+    "How often the request log could not be opened or written, or was damaged.",
+)
 SPANS: Final = _alone(
     "counter", "bridge_spans_total", "Spans that were sent, refused by their collector, or dropped before it.", "result"
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from bridge.storage.request_damage import LogUnusable, of_os, of_sqlite
 from bridge.storage.request_schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 BUSY_S: Final = 5.0
@@ -21,23 +22,19 @@ MAX_WAL_BYTES: Final = 64 << 20
 """To which it is cut down, when it had grown while somebody read."""
 
 
-class LogUnusable(Exception):
-    """The message names the file and says why, in a line."""
-
-
 def open_to_write(path: Path) -> sqlite3.Connection:
     """The file, made if it is not there, for its owner's eyes alone; its tables are today's.
 
-    Transactions are begun and ended by hand. Raises LogUnusable.
+    Transactions are begun and ended by hand. Raises LogUnusable, LogFaulty and LogDamaged.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise LogUnusable(f"{path}: {error.strerror}") from None
+        raise of_os(path, error) from None
     try:
         return _prepared(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False), path)
     except sqlite3.Error as error:
-        raise LogUnusable(f"{path}: {error}") from None
+        raise of_sqlite(path, error) from None
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bridge.storage.request_damage import identity
 from bridge.storage.request_file import open_to_write
 from bridge.storage.request_schema import Row, insert
 from bridge.storage.request_shares import Counts, Room, Share, cut
@@ -58,10 +59,10 @@ class RequestLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises LogUnusable."""
+        """Raises LogUnusable, LogFaulty and LogDamaged."""
         self._path = path
         self._connection = open_to_write(path)
-        self._identity = _identity(path)
+        self.identity = identity(path)
 
     def append(self, rows: Sequence[Row], bounds: Mapping[str, Bound]) -> Counter[str]:
         """All of them but those that a gateway's bound stops: how many that are, by gateway.
@@ -107,8 +108,8 @@ class RequestLog:
             return len(found) == DELETED_AT_ONCE
 
     def is_gone(self) -> bool:
-        """Whether the file was moved or removed: what is written now, nobody would find."""
-        return _identity(self._path) != self._identity
+        """True if the file was moved or removed: what is written now, nobody would find."""
+        return identity(self._path) != self.identity
 
     def close(self) -> None:
         self._connection.close()
@@ -171,11 +172,3 @@ class RequestLog:
 
 def _share(row: Row) -> Share:
     return Share(row.gateway, row.refused, row.token or "")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

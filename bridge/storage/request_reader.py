@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from bridge.storage.request_file import LogUnusable, open_to_rate, open_to_read
+from bridge.storage.request_damage import LogUnusable
+from bridge.storage.request_file import open_to_rate, open_to_read
 from bridge.wire.ids import uuid7
 
 PAGE_ROWS: Final = 200

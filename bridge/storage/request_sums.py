@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge.storage.request_file import LogUnusable, open_to_read
+from bridge.storage.request_damage import LogUnusable
+from bridge.storage.request_file import open_to_read
 from bridge.storage.request_reader import first_id
 
 _SPENT: Final = """

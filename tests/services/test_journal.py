@@ -14,12 +14,14 @@ import pytest
 from bridge.relay.entry import Bodies, Entry
 from bridge.services import journal
 from bridge.services.journal import Bounds
+from bridge.services.journal_writer import JournalWriter
 from bridge.settings.step import StepSettings
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.wire.ids import uuid7
 from tests.clock import until
 from tests.services.entries import entry
 
+NOISE = bytes(range(256)) * 64
 DAY_NS = 86_400 * 10**9
 
 
@@ -52,6 +54,14 @@ def kept(path: Path, gateway: str = "gateway") -> list[int]:
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute("SELECT event_id FROM requests WHERE gateway = ? ORDER BY seq", (gateway,))
         return [int(number) for (number,) in rows]
+
+
+def kept_by_now(path: Path) -> list[int]:
+    """As `kept`, of a file that may be about to be replaced by a new one."""
+    try:
+        return kept(path)
+    except sqlite3.DatabaseError:  # it is empty yet, or about to be replaced
+        return []
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -165,6 +175,90 @@ async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogC
     ]
 
 
+def full_disk(*_: object, **__: object) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL  # type: ignore[misc]  # as SQLite gives it
+    raise error
+
+
+async def test_a_start_on_a_full_disk_goes_without_a_log_until_there_is_room(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr("bridge.storage.request_file.sqlite3.connect", full_disk)
+        opening = journal.opened(path, 0)
+        log = await opening.__aenter__()
+        log.ended(event(1))
+        await until(lambda: log._writer.faults > 2)
+    await until(lambda: kept_by_now(path) == [1])
+    await opening.__aexit__(None, None, None)
+    assert (log.dropped, log._writer.is_failing) == (0, False)
+    assert [line.partition(":")[0] for line in said(caplog)] == [
+        "the request log cannot be written, and of events that wait too long no row is kept",
+        "the request log is written again",
+    ]
+    assert next(record for record in caplog.records if record.name == "bridge.requests").levelno == logging.ERROR
+    assert {name: value for name, _, value in log.readings()}["bridge_log_faults_total"] > 2
+
+
+@pytest.fixture
+def damaged(path: Path) -> Path:
+    path.write_bytes(NOISE)
+    return path
+
+
+async def test_a_damaged_log_is_set_aside_at_the_start_and_a_new_one_is_begun(
+    damaged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = damaged
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1))
+    assert (kept(path), log.dropped, log._writer.faults) == ([1], 0, 1)
+    [aside] = path.parent.glob("log.db.damaged-*")
+    assert aside.read_bytes() == NOISE
+    [line] = said(caplog)
+    assert str(aside) in line
+
+
+def overwrite(path: Path) -> None:
+    """All but the header."""
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xa5" * (path.stat().st_size - 100))
+
+
+@pytest.mark.parametrize("at_its_end", [False, True])
+async def test_a_log_that_is_damaged_later_is_set_aside_and_a_new_one_is_begun(
+    path: Path, at_its_end: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with journal.opened(path, 0) as log:
+        log.ended(event(1))
+        await until(lambda: kept(path) == [1])
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwrite(path)
+        log._writer._file._connection.execute("PRAGMA shrink_memory")  # type: ignore[union-attr]  # forget its pages
+        log.ended(event(2))
+        if not at_its_end:
+            await until(lambda: kept_by_now(path) == [2])
+    assert (kept(path), log.dropped) == ([2], 0)
+    [aside] = path.parent.glob("log.db.damaged-*[Z]")
+    assert any(str(aside) in line for line in said(caplog))
+
+
+def test_on_a_disk_that_damages_each_new_file_only_one_a_minute_is_set_aside(path: Path) -> None:
+    path.write_bytes(NOISE)
+    writer = JournalWriter(path)
+    writer.closing.set()  # what fails is not tried again
+    for number in range(3):
+        writer.close()
+        writer._file = None
+        path.write_bytes(NOISE)
+        writer.write([event(number)])
+    assert (writer.is_failing, writer.lost) == (True, 3)
+    assert len(list(path.parent.glob("log.db.damaged-*"))) == 1
+
+
 async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) -> None:
     async with journal.opened(path, 0) as log:
         log.ended(event(1))
@@ -261,4 +355,8 @@ async def test_meters_are_told_what_was_dropped_and_what_waits(path: Path, caplo
     caplog.set_level(logging.CRITICAL, "bridge.requests")
     async with journal.opened(path, 0, Bounds(rows=0)) as log:
         log.ended(event(1))
-        assert list(log.readings()) == [("bridge_log_dropped_total", (), 1), ("bridge_log_waiting", (), 0)]
+        assert list(log.readings()) == [
+            ("bridge_log_dropped_total", (), 1),
+            ("bridge_log_waiting", (), 0),
+            ("bridge_log_faults_total", (), 0),
+        ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_log import DELETED_AT_ONCE, Bound, RequestLog
 from bridge.storage.request_schema import APPLICATION_ID, MIGRATIONS, VERSION, Row
 from tests.commands import environment

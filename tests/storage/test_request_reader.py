@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.storage.request_file import LogUnusable
+from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_log import RequestLog
 from bridge.storage.request_reader import PAGE_ROWS, Filter, RequestReader, rate
 from tests.storage.rows import BEGAN_MS, row
