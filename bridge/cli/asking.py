@@ -1,6 +1,7 @@
 """What `bridge call` was asked for, as a request. What cannot be one is told as wrong usage."""
 
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,12 @@ def _parsed(option: str, raw: bytes) -> Any:
 
 def _read(option: str, source: str) -> bytes:
     if source == "-":
-        return sys.stdin.buffer.read()
+        return sys.stdin.buffer.read().removeprefix(BOM_UTF8)
     if not source.startswith("@"):
         return source.encode(errors="surrogateescape")
     path = Path(source[1:])
     try:
-        return path.expanduser().read_bytes()
+        return path.expanduser().read_bytes().removeprefix(BOM_UTF8)
     except RuntimeError:  # pathlib's, for the ~ of nobody
         raise _wrong(option, f"{path} cannot be read: there is no such home directory") from None
     except OSError as error:

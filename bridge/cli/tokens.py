@@ -25,7 +25,7 @@ def make() -> int:
 def hash_given() -> int:
     """The line for a token that is asked for on a terminal, without showing it, and else read from stdin."""
     given = typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
-    token = given.strip()
+    token = given.removeprefix("\ufeff").strip()  # a byte order mark, of a file from Windows
     if not token:
         typer.echo("bridge: no token came on stdin", err=True)
         return 2

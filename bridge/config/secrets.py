@@ -44,14 +44,20 @@ class Secrets:
     def _from_environment(self, variable: str) -> str:
         if variable not in self._environ:
             raise ValueError(f"the environment variable {variable} is not set")
-        return self._environ[variable].strip()
+        return _bare(self._environ[variable])
 
     def _from_file(self, path: Path) -> str:
         self.files.append(path)
         try:
             with path.open("rb") as file:
-                return file.read(MAX_SECRET_FILE_BYTES).decode().strip()
+                text = file.read(MAX_SECRET_FILE_BYTES).decode()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"{path} does not hold a secret: it is not UTF-8 text") from None
+            raise ValueError(f"{path} does not hold a secret: it is not UTF-8 text; save it as UTF-8") from None
+        return _bare(text)
+
+
+def _bare(secret: str) -> str:
+    """Without white space around it, and without the byte order mark that editors on Windows put before a text."""
+    return secret.removeprefix("\ufeff").strip()

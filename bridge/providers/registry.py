@@ -108,7 +108,8 @@ def plain(slug: str, base_url: str, credential: Credential, compat_path: str | N
 BEARER = Credential("authorization", "Bearer")
 _X_API_KEY = Credential("x-api-key")
 
-_AZURE = "https://{resource}.openai.azure.com/openai/deployments/{deployment}"
+_AZURE = "https://{resource}.openai.azure.com/openai"
+_AZURE_DEPLOYMENT = f"{_AZURE}/deployments/{{deployment}}"
 _BEDROCK = "https://bedrock-runtime.{region}.amazonaws.com"
 _MANTLE = "https://bedrock-mantle.{region}.api.aws"
 _VERTEX = "https://{location}-aiplatform.googleapis.com"
@@ -140,7 +141,13 @@ _ROWS: tuple[Provider, ...] = (
             _route(_VERTEX, _VERTEX_LOCATIONS + "{location}", whole=True),
         ),
     ),
-    Provider("azure-openai", _AZURE, Credential("api-key"), (_route(_AZURE, "{resource}/{deployment}"),)),
+    # Beside deployments there are the v1 API, responses, files: learn.microsoft.com/azure/ai-foundry/openai/reference
+    Provider(
+        "azure-openai",
+        _AZURE_DEPLOYMENT,
+        Credential("api-key"),
+        (_route(_AZURE, "{resource}/openai"), _route(_AZURE_DEPLOYMENT, "{resource}/{deployment}")),
+    ),
     # Mantle's host: docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html
     Provider(
         "aws-bedrock",
@@ -165,8 +172,10 @@ _ROWS: tuple[Provider, ...] = (
     plain("deepseek", "https://api.deepseek.com", BEARER, CHAT),
     plain("perplexity-ai", "https://api.perplexity.ai", BEARER, CHAT),
     plain("replicate", "https://api.replicate.com/v1", BEARER),
-    # As Cloudflare documents it. Unverified: Hugging Face seems to have moved to router.huggingface.co.
+    # As Cloudflare documents it; Hugging Face's present address is the next row's.
     plain("huggingface", "https://api-inference.huggingface.co/models", BEARER),
+    # huggingface.co/docs/inference-providers: chat below v1, other tasks below the name of a provider, as hf-inference
+    plain("huggingface-router", "https://router.huggingface.co", BEARER, f"v1/{CHAT}"),
     plain("openrouter", "https://openrouter.ai/api/v1", BEARER, CHAT),
     plain("grok", "https://api.x.ai/v1", BEARER, CHAT),
     plain("cerebras", "https://api.cerebras.ai/v1", BEARER, CHAT),
@@ -195,6 +204,7 @@ _ROWS: tuple[Provider, ...] = (
         target_hosts=("fal.run", "fal.ai"),
     ),
     plain("ideogram", "https://api.ideogram.ai", Credential("api-key")),
+    plain("together", "https://api.together.xyz/v1", BEARER, CHAT),  # docs.together.ai/docs/openai-api-compatibility
     # In Cloudflare's client only, not among its pages.
     plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER, CHAT),
 )

@@ -14,7 +14,7 @@ import msgspec
 
 from bridge.errors import EndpointRefused, UnknownProvider
 from bridge.nearest import nearest
-from bridge.providers.endpoints import Target, below, check, filled, named_target, quoted, validate_base_url
+from bridge.providers.endpoints import Base, Target, below, check, filled, named_target, quoted, validate_base_url
 from bridge.providers.registry import ALIASES, BEARER, CHAT, REGISTRY, EndedWithoutMark, Provider, Route, plain
 
 
@@ -124,13 +124,27 @@ def _moved(provider: Provider, base_url: str) -> Provider:
     """
     known = frozenset[str]().union(*(route.base.names for route in provider.routes))
     base = validate_base_url(base_url, known | {"account_id"})
-    routes = tuple(
-        replace(route, base=base) for route in provider.routes if base.names and route.base.names == base.names
-    )
+    found = [(route, _moved_base(route.base, provider, base)) for route in provider.routes]
+    routes = tuple(replace(route, base=moved) for route, moved in found if moved is not None)
     if not routes and base.names - {"account_id"}:
         raise ValueError(f"base_url must hold all placeholders of {provider.base_url} or none")
     sockets = replace(provider.realtime, routes=())  # they come along
     return replace(provider, base_url=base_url, routes=routes or (Route(base),), target_hosts=(), realtime=sockets)
+
+
+def _moved_base(route: Base, provider: Provider, base: Base) -> Base | None:
+    """The base of a route once the provider's is `base`; None for a route that has no place below that.
+
+    A route whose base is the beginning of the provider's (Azure's paths beside deployments) keeps that relation.
+    """
+    if not base.names:
+        return None
+    below = provider.base_url.removeprefix(route.url)
+    if below in {"", provider.base_url}:
+        return base if route.names == base.names else None
+    if not base.url.endswith(below):
+        return None
+    return validate_base_url(base.url.removesuffix(below), route.names | {"account_id"})
 
 
 def _sockets_moved(provider: Provider, base_url: str) -> Provider:
@@ -156,7 +170,9 @@ _IN_PATH = (
     re.compile(r"(?:^|/)model/([^/]+)"),  # Bedrock and Baseten: model/X/invoke; a Bedrock id may hold a colon
     re.compile(r"(?:^|/)(@[a-z]+/.+)"),  # Workers AI: @cf/author/name
     re.compile(r"(?:^|/)deployments/([^/]+)"),  # Azure's own paths
-    re.compile(r"^[A-Za-z0-9-]+/(?!v\d)([^/]+)/(?:chat/|completions|embeddings|responses|images/|audio/)"),  # and short
+    re.compile(
+        r"^[A-Za-z0-9-]+/(?!v\d|openai/)([^/]+)/(?:chat/|completions|embeddings|responses|images/|audio/)"
+    ),  # and short
     re.compile(r"^(fal-ai/.+)"),
 )
 

@@ -112,7 +112,7 @@ def _own_way(url: str, slug: str) -> _Way:
 
 def _built_in() -> Iterator[_Way]:
     for provider in REGISTRY.values():
-        for route in provider.routes:
+        for route in sorted(provider.routes, key=lambda route: len(route.base.url), reverse=True):
             yield _Way(_pattern(route.base), route.base, () if route.whole else route.begins, provider)
 
 

@@ -1,5 +1,6 @@
 """JSON that a client wrote: read once, with its own bytes at hand behind every span of it."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
@@ -22,6 +23,7 @@ class ClientText(Generic[T]):
     """
 
     def __init__(self, data: bytes, decode: Callable[[bytes | bytearray], T], wanted: str) -> None:
+        data = data.removeprefix(BOM_UTF8)  # a parser may ignore it: RFC 8259, section 8.1
         self._data = data
         self._decode_all = decode
         self._harmless = b""

@@ -10,6 +10,7 @@ import pytest
 
 from bridge.config import Config, ConfigError, Gateway, load
 from bridge.config.describe import describe
+from bridge.config.gateways import authenticate
 from bridge.config.keys import AwsKey, GoogleAccount, StoredKey
 from bridge.config.limits import Dimension, Limits, RateLimit, SpendRule
 from bridge.config.otel import OtelExporter
@@ -288,6 +289,28 @@ def test_keys_are_stored_by_provider_and_alias(path: Path) -> None:
         ("google-ai-studio", "default"): StoredKey("google-ai-studio", "default", SECRET, "env:KEY"),
     }
     assert config.files == (path, path.parent / "secrets" / "anthropic")
+
+
+def test_a_byte_order_mark_before_a_token_or_a_key_is_no_part_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path.parent / "token").write_bytes(b"\xef\xbb\xbfa-token\r\n")
+    (path.parent / "key").write_bytes(b"\xef\xbb\xbfsk-ant\r\n")
+    text = """
+        [gateways.prod.tokens]
+        ci = "file:token"
+        [gateways.prod.keys.anthropic]
+        default = "file:key"
+        """
+    gateway = loaded(path, text).gateways["prod"]
+    assert authenticate(gateway, "a-token") == "ci"
+    assert gateway.keys["anthropic", "default"].secret == "sk-ant"
+
+
+def test_a_key_file_in_another_encoding_is_refused_with_the_right_one(path: Path) -> None:
+    (path.parent / "key").write_bytes("sk-ant".encode("utf-16"))
+    with pytest.raises(ConfigError, match="save it as UTF-8"):
+        loaded(path, TOKENS + '[gateways.prod.keys.anthropic]\ndefault = "file:key"\n')
 
 
 @pytest.mark.parametrize(

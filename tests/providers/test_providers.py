@@ -76,6 +76,20 @@ EXAMPLES = [
         "res/gpt-4.1_eu/responses",
         "https://res.openai.azure.com/openai/deployments/gpt-4.1_eu/responses",
     ),
+    *(
+        ("azure-openai", f"res/openai/{rest}", f"https://res.openai.azure.com/openai/{rest}")
+        for rest in (
+            "v1/responses?api-version=preview",
+            "v1/chat/completions",
+            "responses?api-version=2025-04-01-preview",
+            "deployments/dep/chat/completions?api-version=2024-10-21",
+            "files?api-version=2024-10-21",
+        )
+    ),
+    ("huggingface-router", "v1/chat/completions", "https://router.huggingface.co/v1/chat/completions"),
+    ("huggingface-router", "hf-inference/models/a/b", "https://router.huggingface.co/hf-inference/models/a/b"),
+    ("together", "chat/completions", "https://api.together.xyz/v1/chat/completions"),
+    ("together", "v1/images/generations", "https://api.together.xyz/v1/images/generations"),
     (
         "azure-openai",
         "res/chat/chat/completions",
@@ -413,6 +427,18 @@ def test_the_header_of_fal_means_nothing_elsewhere() -> None:
         ("custom-mine", "https://h/api", "v1/x?y=z", "https://h/api/v1/x?y=z"),
         ("custom-mine", "https://h/{account_id}", "x", f"https://h/{ACCOUNT}/x"),
         ("azure-openai", "http://h", "res/dep/x", "http://h/res/dep/x"),
+        (
+            "azure-openai",
+            "https://{resource}.h/openai/deployments/{deployment}",
+            "r/openai/v1/x",
+            "https://r.h/openai/v1/x",
+        ),
+        (
+            "azure-openai",
+            "https://{resource}.h/openai/deployments/{deployment}",
+            "r/dep/x",
+            "https://r.h/openai/deployments/dep/x",
+        ),
         ("azure-openai", "http://{resource}.h/{deployment}", "res/dep/x", "http://res.h/dep/x"),
         ("aws-bedrock", "http://h/aws", "bedrock-runtime/us/x", "http://h/aws/bedrock-runtime/us/x"),
         ("aws-bedrock", "http://{region}.h", "bedrock-runtime/us/x", "http://us.h/x"),

@@ -27,6 +27,13 @@ KNOWN = {
         "azure-openai",
         "my-own/gpt-4.1/chat/completions?api-version=1",
     ),
+    "https://my-own.openai.azure.com/openai/v1/responses": ("azure-openai", "my-own/openai/v1/responses"),
+    "https://my-own.openai.azure.com/openai/deployments/openai/chat/completions": (
+        "azure-openai",
+        "my-own/openai/deployments/openai/chat/completions",
+    ),
+    "https://router.huggingface.co/v1/chat/completions": ("huggingface-router", "v1/chat/completions"),
+    "https://api.together.xyz/v1/chat/completions": ("together", "chat/completions"),
     "https://bedrock-runtime.us-east-1.amazonaws.com/model/a.b%3A0/invoke": (
         "aws-bedrock",
         "bedrock-runtime/us-east-1/model/a.b%3A0/invoke",

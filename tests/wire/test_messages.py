@@ -77,7 +77,6 @@ def test_any_other_type_is_the_fault_of_the_message_and_the_event_id_is_told(tex
         b'{"type":"universal.create"',
         b'{"type":"universal.create"}{}',
         b"{'type':'universal.create'}",
-        b'\xef\xbb\xbf{"type":"universal.create"}',
         b'{"type":"universal.create","x":"\xff"}',
         b'{"type":"universal.create","x":"\xed\xa0\xbd"}',
         b'{"type":"universal.create","x":NaN}',
@@ -385,3 +384,16 @@ def test_neither_query_nor_event_id_is_written_anew(query: object, event_id: str
 def test_a_query_may_be_any_utf_8(query: list[str]) -> None:
     text = json.dumps(query, ensure_ascii=False)
     assert created(f'{{"provider":"x","endpoint":"","query":{text}}}').steps[0].body == text.encode()
+
+
+# Byte order marks.
+
+
+def test_a_byte_order_mark_before_a_message_is_ignored() -> None:
+    message = read(b"\xef\xbb\xbf" + create('{"provider":"x","endpoint":"","query":{"a": "\\ud800"}}'))
+    assert isinstance(message, Create)
+    assert message.steps[0].body == b'{"a": "\\ud800"}'
+
+
+def test_a_second_mark_is_no_json() -> None:
+    assert refused(b"\xef\xbb\xbf" * 2 + create("{}")).error.code == 9001
