@@ -149,6 +149,13 @@ class OriginRefused(ClientError):
     status = 403
 
 
+class CannotBePriced(ClientError):
+    """A budget counts the call, and its cost cannot be known."""
+
+    code = 9027
+    status = 403
+
+
 class Cancelled(ClientError):
     """The client cancelled the event, or closed the socket."""
 

@@ -74,6 +74,8 @@ def _limits(limits: Limits) -> Iterator[str]:
         yield f"{limits.rate.limit} events in {limits.rate.interval_s} s, {limits.rate.technique}"
     for rule in limits.spend:
         yield f"{rule.limit_usd:g} USD in {rule.window_s} s, {rule.technique}{_dimensions(rule)} ({rule.id})"
+    if limits.spend and limits.allow_unpriced:
+        yield "calls without a known price pass uncounted"
     if limits.max_concurrent:
         yield f"{limits.max_concurrent} events at once"
     for slug, most in limits.max_concurrent_by_provider.items():

@@ -6,7 +6,7 @@ developers.cloudflare.com/api/resources/ai_gateway/methods/create; `max_concurre
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bridge.config.limits import DEFAULT_MAX_WAIT_MS, Dimension, Limits, RateLimit, SpendRule
 from bridge.config.problems import Takers
@@ -31,13 +31,15 @@ def limit_takers(reader: Reader) -> Takers:
 
 def limits_from(reader: Reader, taken: dict[str, Any]) -> Limits:
     """Takes its own out of `taken`."""
+    spend: _Spend = taken.pop("spend_limits", _NO_SPEND)
     rate = {name: taken.pop(f"rate_limiting_{name}", None) for name in ("limit", "interval", "technique")}
     _check_rate(reader, rate)
     return Limits(
         rate=RateLimit(rate["limit"], rate["interval"], rate["technique"] or "fixed")
         if rate["limit"] and rate["interval"]
         else None,
-        spend=taken.pop("spend_limits", ()),
+        spend=spend.rules,
+        allow_unpriced=spend.allow_unpriced,
         max_concurrent=taken.pop("max_concurrent", 0),
         max_concurrent_by_provider=taken.pop("max_concurrent_by_provider", {}),
         max_wait_ms=taken.pop("max_wait", DEFAULT_MAX_WAIT_MS),
@@ -64,11 +66,24 @@ def _by_provider(reader: Reader, given: object) -> dict[str, int]:
 # Spend limits.
 
 
-def _spend_rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
+class _Spend(NamedTuple):
+    rules: tuple[SpendRule, ...] = ()
+    allow_unpriced: bool = False
+
+
+_NO_SPEND: Final = _Spend()
+
+
+def _spend_rules(reader: Reader, given: object) -> _Spend:
     """Those that are in force."""
-    taken = reader.take(given, {"enabled": Flag().accept, "rules": partial(_rules, reader.below("rules"))})
-    rules: tuple[SpendRule, ...] = taken.get("rules", ())
-    return rules if taken.get("enabled", True) else ()
+    takers: Takers = {
+        "enabled": Flag().accept,
+        "rules": partial(_rules, reader.below("rules")),
+        "unpriced": Choice(("refuse", "allow")).accept,
+    }
+    taken = reader.take(given, takers)
+    rules: tuple[SpendRule, ...] = taken.get("rules", ()) if taken.get("enabled", True) else ()
+    return _Spend(rules, taken.get("unpriced") == "allow")
 
 
 def _rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:

@@ -65,6 +65,8 @@ class Limits:
     max_concurrent_by_provider: Mapping[str, int] = field(default_factory=dict)
     max_wait_ms: int = DEFAULT_MAX_WAIT_MS
     """How long an event may wait for a turn, at each of the two. 0: not at all."""
+    allow_unpriced: bool = False
+    """A call that a rule of `spend` counts may be made although its cost cannot be known."""
 
 
 NO_LIMITS = Limits()

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -46,6 +47,13 @@ _PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
 _TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _as_it_is)
 _NO_GATEWAY: Final = "the file defines no gateway: there is one for any name, and it is open"
 _NOT_SHARED: Final = "each worker has limits, breakers and a memory of answers of its own: redis_url would share them"
+_NO_PRICES: Final = (
+    "no price list is installed: costs are known only by custom_cost or from providers that report them; "
+    "pip install 'universal-bridge[cost]' brings one"
+)
+_UNPRICED_CALLS: Final = (
+    '. spend_limits refuse calls without a known price (9027), unless spend_limits.unpriced is "allow"'
+)
 _SYNTAX_ERROR_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -99,9 +107,22 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
     surprises = {
         _NO_GATEWAY: path is not None and not tables["gateways"],
         _NOT_SHARED: server.workers > 1 and server.redis_url is None,
+        _NO_PRICES: not _has_prices() and not _has_budgets(gateways),
+        _NO_PRICES + _UNPRICED_CALLS: not _has_prices() and _has_budgets(gateways),
     }
     notes = tuple(note for note, holds in surprises.items() if holds)
     return Config(server, MappingProxyType(gateways), known, path, notes, files)
+
+
+def _has_prices() -> bool:
+    """True if the package of the extra `cost` is installed."""
+    return find_spec("genai_prices") is not None
+
+
+def _has_budgets(gateways: Mapping[str, Gateway]) -> bool:
+    limits = [gateway.limits for gateway in gateways.values()]
+    limits += [token.limits for gateway in gateways.values() for token in gateway.tokens]
+    return any(each.spend and not each.allow_unpriced for each in limits)
 
 
 def _text_of(path: Path) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
-from bridge.config.limits import Dimension, SpendRule
-from bridge.errors import SpendLimit
+from bridge.config.limits import Dimension, Limits, SpendRule
+from bridge.errors import CannotBePriced, SpendLimit
 from bridge.policy.windows import wait_ms
 from bridge.settings.accounting import Metadata
 
@@ -80,6 +81,32 @@ def purses(owner: Owner, rules: Iterable[SpendRule], spender: Spender) -> Iterat
         values = _values(rule, spender)
         if values is not None:
             yield Purse(_key(owner.gateway, owner.token, rule.id, rule.window_s, values), rule, owner, values)
+
+
+def first_unpriced(limits: Limits, spender: Spender) -> SpendRule | None:
+    """The first rule that counts such an attempt and wants to know its cost; None if its cost need not be known.
+
+    A rule for some models counts an attempt of which nobody knows the model.
+    """
+    if limits.allow_unpriced:
+        return None
+    return next((rule for rule in limits.spend if _values(_of_any_model(rule, spender), spender) is not None), None)
+
+
+def unpriced(rule: SpendRule, owner: Owner, spender: Spender) -> CannotBePriced:
+    """The refusal says what is missing and what to configure."""
+    model = "no model can be read from the request"
+    if spender.model is not None:
+        model = f"no price is known of the model {spender.model[:_SHOWN_CHARACTERS]!r}"
+    return CannotBePriced(
+        f"{spender.provider}: {model}, and the spend limit {rule.id!r} of {owner} counts its cost. Give the gateway a "
+        "custom_cost, install the price list (pip install 'universal-bridge[cost]'), or let such calls pass uncounted "
+        'with spend_limits.unpriced = "allow".'
+    )
+
+
+def _of_any_model(rule: SpendRule, spender: Spender) -> SpendRule:
+    return replace(rule, model=None) if spender.model is None and rule.model is not None else rule
 
 
 def is_used_up(purse: Purse, drawn: Drawn) -> bool:

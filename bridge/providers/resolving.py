@@ -171,7 +171,8 @@ _IN_PATH = (
     re.compile(r"(?:^|/)(@[a-z]+/.+)"),  # Workers AI: @cf/author/name
     re.compile(r"(?:^|/)deployments/([^/]+)"),  # Azure's own paths
     re.compile(
-        r"^[A-Za-z0-9-]+/(?!v\d|openai/)([^/]+)/(?:chat/|completions|embeddings|responses|images/|audio/)"
+        r"^(?!v\d)[A-Za-z0-9-]+/(?!v\d|openai/|chat/|images/|audio/)([^/]+)/"
+        r"(?:chat/|completions|embeddings|responses|images/|audio/)"
     ),  # and short
     re.compile(r"^(fal-ai/.+)"),
 )

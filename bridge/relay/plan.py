@@ -32,6 +32,8 @@ class PlannedStep:
     """The gateway's, for a request that brought none; or an account that it brought, to mint a token with."""
     price: CustomCost | None = None
     """The gateway's, whatever the request says of its own."""
+    calls_model: bool = False
+    """It is a POST to a model endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,10 @@ def planned_step(
     """Raises NotAllowed, UnknownKey. No stored key is taken for a step of which is known that it `brings_key`."""
     _check_allowed(provider, ground, gateway)
     key = None if brings_key else key_for(step, provider, gateway.keys)
-    policy, price = _policy(step, provider, target, model, ground), ground.entered.settings.custom_cost
-    return PlannedStep(step, provider, target, model, policy, key, price)
+    calls_model = _calls_a_model(step, provider, target)
+    policy = _policy(step, provider, target, model, ground, calls_model=calls_model)
+    price = ground.entered.settings.custom_cost
+    return PlannedStep(step, provider, target, model, policy, key, price, calls_model)
 
 
 def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None:
@@ -112,7 +116,9 @@ def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None
         raise NotAllowed(f"The token {token.name!r} may not call {provider.slug}; it may call {allowed}.")
 
 
-def _policy(step: Step, provider: Provider, target: Target, model: str | None, ground: Ground) -> StepPolicy:
+def _policy(
+    step: Step, provider: Provider, target: Target, model: str | None, ground: Ground, *, calls_model: bool
+) -> StepPolicy:
     settings = step.settings
     key = BreakerKey(ground.gateway, ground.token, target.base, model, provider.slug)
     return StepPolicy(
@@ -122,7 +128,7 @@ def _policy(step: Step, provider: Provider, target: Target, model: str | None, g
         max_retry_after_ms=settings.max_retry_after,
         on_policy=settings.on_policy,
         on_break=settings.on_break if ground.transport == "websocket" else "error",
-        breaker_key=key if _calls_a_model(step, provider, target) else None,
+        breaker_key=key if calls_model else None,
         request_timeout_counts=_is_as_patient(settings, ground.entered.settings),
     )
 

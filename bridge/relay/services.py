@@ -91,6 +91,9 @@ class Pricer(Protocol):
     def claimed(self, planned: PlannedStep, usage: Usage | None, known: Cost | None) -> Cost | None:
         """Returns the cost by the client's own price, with `known` as what is charged; `known` where it gave none."""
 
+    def can_price(self, planned: PlannedStep) -> bool:
+        """Returns True if the cost of the call will be known to the gateway, if its answer tells its usage."""
+
     def expected_usd(self, planned: PlannedStep) -> float | None:
         """Returns the estimate of a call that is not made yet, by its price. Takes time as its body is long."""
 

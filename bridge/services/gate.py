@@ -15,7 +15,7 @@ from bridge.errors import RateLimited
 from bridge.policy.estimates import Averages
 from bridge.policy.ledger import Posting, postings_of
 from bridge.policy.reported import UNPRICED_USD, reports_costs
-from bridge.policy.spending import Owner, Purse, Spender, purses
+from bridge.policy.spending import Owner, Purse, Spender, first_unpriced, purses, unpriced
 from bridge.relay.entry import Cost
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.services import Pricer
@@ -91,6 +91,14 @@ class LimitsGate:
         step = planned.step
         return UNPRICED_USD if reports_costs(planned.provider, step.method, step.endpoint) else 0.0
 
+    def check_price(self, planned: PlannedStep, scopes: Sequence[Scope], spender: Spender) -> None:
+        """Raises CannotBePriced for a model's answer that a rule counts and nobody can price."""
+        if not planned.calls_model:
+            return
+        rules = [(rule, owner) for owner, limits in scopes if (rule := first_unpriced(limits, spender)) is not None]
+        if rules and (self._pricer is None or not self._pricer.can_price(planned)):
+            raise unpriced(*rules[0], spender)
+
     def learn(self, planned: PlannedStep, usd: float) -> None:
         self._averages.tell(_priced_alike(planned), usd)
 
@@ -112,6 +120,7 @@ class LimitsAdmission:
 
     async def enter(self, planned: PlannedStep) -> Callable[[], None]:
         """Money comes before the turn: an event that waits for money must not hold a turn that others wait for."""
+        self._gate.check_price(planned, self._scopes, self._spender(planned))
         if not self._has_counted_call:
             await self._gate.count(self._scopes)
             self._has_counted_call = True
@@ -152,8 +161,11 @@ class LimitsAdmission:
             for posting in await self._gate.reservations.reserve(fresh, usd):
                 self._postings[posting.page[0]] = posting
 
+    def _spender(self, planned: PlannedStep) -> Spender:
+        return Spender(self._metadata, planned.provider.slug, planned.model)
+
     def _purses(self, planned: PlannedStep) -> Iterator[Purse]:
-        spender = Spender(self._metadata, planned.provider.slug, planned.model)
+        spender = self._spender(planned)
         for scope in self._scopes:
             if scope.limits.spend:
                 yield from purses(scope.owner, scope.limits.spend, spender)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bridge.policy.estimates import expected
 from bridge.policy.pricing import Rates, custom_usd, usage_usd
-from bridge.policy.reported import MAX_TIMES_ESTIMATE, UNPRICED_USD, Reported, reported_usd
+from bridge.policy.reported import MAX_TIMES_ESTIMATE, UNPRICED_USD, Reported, reported_usd, reports_costs
 from bridge.relay.entry import Cost
 from bridge.relay.plan import PlannedStep
 from bridge.wire.usage import Usage
@@ -42,6 +42,17 @@ class PricerOfEvents:
         if known is None:
             return Cost(usd, "custom", known_usd=0.0)
         return replace(known, usd=usd, source="custom", known_usd=known.usd)
+
+    def can_price(self, planned: PlannedStep) -> bool:
+        step, price = planned.step, planned.price
+        if price is not None and (price.total_cost is not None or price.per_token_in is not None):
+            return True
+        if reports_costs(planned.provider, step.method, step.endpoint):
+            return True
+        rates = None
+        if planned.model is not None and self._prices is not None:
+            rates = self._prices.rates(planned.target.base, planned.model)
+        return rates is not None and rates.input is not None
 
     def expected_usd(self, planned: PlannedStep) -> float | None:
         cost = self.known(planned, expected(planned.step.readable or planned.step.body), {})

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridge.config import Config, ConfigError, Gateway, Token, authenticate, is_loopback, load
+from bridge.config import Config, ConfigError, Gateway, Token, authenticate, is_loopback, load, loading
 from bridge.config.describe import describe
 from bridge.errors import BadField
 from bridge.providers import REGISTRY
@@ -17,6 +17,7 @@ from bridge.settings.server import SERVER, ServerSettings
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
 
 TOKEN = "the-secret-of-ci"
+BUDGET = '{ id = "day", limitType = "cost", limit = 5, window = 60 }'
 DIGEST = hashlib.sha256(TOKEN.encode()).hexdigest()
 EMPTY_DIGEST = hashlib.sha256(b"").hexdigest()
 BASE = StepSettings(request_timeout=7)
@@ -242,6 +243,24 @@ def test_without_a_file_there_is_one_open_gateway_for_any_name() -> None:
     assert config.server == ServerSettings()
     assert config.providers == REGISTRY
     assert config.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[gateways.prod]", False),
+        (f"[gateways.prod]\nspend_limits.rules = [{BUDGET}]", True),
+        (f'[gateways.prod.tokens.ci]\ntoken = "sha256:{DIGEST}"\nspend_limits.rules = [{BUDGET}]', True),
+        (f'[gateways.prod]\nspend_limits = {{ rules = [{BUDGET}], unpriced = "allow" }}', False),
+    ],
+)
+def test_a_note_says_that_no_price_list_is_installed_and_what_budgets_do_then(
+    files: Files, monkeypatch: pytest.MonkeyPatch, text: str, told: bool
+) -> None:
+    monkeypatch.setattr(loading, "find_spec", lambda _: None)
+    [note] = files.load(text).notes
+    assert "universal-bridge[cost]" in note
+    assert ("9027" in note) is told
 
 
 def test_a_file_without_gateways_has_the_open_one_and_a_note_says_so(files: Files) -> None:

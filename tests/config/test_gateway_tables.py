@@ -232,6 +232,13 @@ def test_a_limit_that_cannot_stand_is_told_with_its_key_and_line(path: Path, tex
     assert message in told
 
 
+def test_unpriced_calls_are_refused_unless_they_are_allowed(path: Path) -> None:
+    rule = f"spend_limits.rules = [{{ {RULE} }}]\n"
+    assert not gateway(path, f"[gateways.prod]\n{rule}").limits.allow_unpriced
+    assert gateway(path, f'[gateways.prod]\n{rule}spend_limits.unpriced = "allow"').limits.allow_unpriced
+    assert not gateway(path, f'[gateways.prod]\n{rule}spend_limits.unpriced = "refuse"').limits.allow_unpriced
+
+
 # Tokens with scopes.
 
 
