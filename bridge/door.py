@@ -10,6 +10,7 @@ from bridge.entrance import Entrance
 from bridge.errors import BadMessage
 from bridge.guests import Guests
 from bridge.handshake import (
+    PROTOCOL_HEADER,
     TOKEN_HEADER,
     check_origin,
     check_token,
@@ -28,7 +29,7 @@ from bridge.relay.event import Shared
 from bridge.session import Session, Terms
 from bridge.settings.step import from_headers
 from bridge.upstream.realtime import Dials
-from bridge.websocket import ClientSocket
+from bridge.websocket import ClientSocket, echo
 
 log = logging.getLogger("bridge.server")
 
@@ -66,7 +67,7 @@ class Door:
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         """One handshake, and then the session until its end."""
         gateway = self.entrance.gateway(request.match_info["gateway"])
-        offered = offered_protocols(request.headers.get("Sec-WebSocket-Protocol"))
+        offered = offered_protocols(request.headers.getall(PROTOCOL_HEADER, ()))
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
         token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
@@ -81,6 +82,7 @@ class Door:
             max_msg_size=2 * self.entrance.config.server.max_message_bytes + 1,
             protocols=(one,) if one else (),
         )
+        echo(response, one)
         try:
             await response.prepare(request)
         except ValueError:

@@ -10,6 +10,7 @@ from bridge.errors import BadField, OriginRefused, Unauthorized
 from bridge.providers.realtime import TOKEN_PROTOCOL, plain_value
 
 TOKEN_HEADER: Final = "cf-aig-authorization"  # noqa: S105 - a header's name
+PROTOCOL_HEADER: Final = "Sec-WebSocket-Protocol"
 MAX_HEARTBEAT_S: Final = 3600
 
 _AUTHORITY: Final = r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?"
@@ -17,9 +18,9 @@ _HOST: Final = re.compile(_AUTHORITY)  # RFC 9110, section 7.2
 _ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _AUTHORITY)  # RFC 6454, section 6.2; `null` is none of ours
 
 
-def offered_protocols(header: str | None) -> list[str]:
-    """The values of `Sec-WebSocket-Protocol`, in the client's order."""
-    return [value for part in (header or "").split(",") if (value := part.strip())]
+def offered_protocols(headers: Iterable[str]) -> list[str]:
+    """The values of all `Sec-WebSocket-Protocol` headers (RFC 6455, section 11.3.4), in the client's order."""
+    return [value for header in headers for part in header.split(",") if (value := part.strip())]
 
 
 def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> str:

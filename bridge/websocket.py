@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import WSMsgType, web
 
+from bridge.handshake import PROTOCOL_HEADER
 from bridge.unsent import unsent_bytes
 
 CLOSE_GRACE_S: Final = 5.0
@@ -207,3 +208,9 @@ class ClientSocket(Peer):
 
 
 def _nothing(*_: object) -> None: ...
+
+
+def echo(response: "web.WebSocketResponse[bool]", protocol: str | None) -> None:
+    """Answer with this subprotocol: aiohttp finds it only in the first of several headers."""
+    if protocol is not None:
+        response.headers[PROTOCOL_HEADER] = protocol

@@ -30,18 +30,19 @@ CLOSED = gateway("secret", "other")
 
 
 @pytest.mark.parametrize(
-    ("header", "offered"),
+    ("headers", "offered"),
     [
-        (None, []),
-        ("", []),
-        (" , ,", []),
-        ("a", ["a"]),
-        ("a, b,c ,\td", ["a", "b", "c", "d"]),
-        ("cf-aig-authorization.secret", ["cf-aig-authorization.secret"]),
+        ([], []),
+        ([""], []),
+        ([" , ,"], []),
+        (["a"], ["a"]),
+        (["a, b,c ,\td"], ["a", "b", "c", "d"]),
+        (["cf-aig-authorization.secret"], ["cf-aig-authorization.secret"]),
+        (["b, a", "", "c"], ["b", "a", "c"]),
     ],
 )
-def test_subprotocols_are_offered_in_the_client_s_order(header: str | None, offered: list[str]) -> None:
-    assert offered_protocols(header) == offered
+def test_subprotocols_are_offered_in_the_client_s_order(headers: list[str], offered: list[str]) -> None:
+    assert offered_protocols(headers) == offered
 
 
 # Tokens.

@@ -115,6 +115,17 @@ async def test_one_offered_subprotocol_is_echoed_best_one_that_is_no_credential(
 
 
 @pytest.mark.parametrize(
+    ("first", "second"), [("chat", f"cf-aig-authorization.{TOKEN}"), (f"cf-aig-authorization.{TOKEN}", "chat")]
+)
+async def test_subprotocols_may_be_offered_in_several_headers(server: Server, first: str, second: str) -> None:
+    """RFC 6455, section 11.3.4: they are one list."""
+    offering = {"Sec-WebSocket-Protocol": first, "sec-websocket-protocol": second}
+    async with dialled(server) as client:
+        answered = await client.get(TOKENED, {**UPGRADE, **offering})
+        assert (answered.status, answered.headers["sec-websocket-protocol"]) == (101, "chat")
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         {"Host": "localhost:8787"},

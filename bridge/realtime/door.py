@@ -4,7 +4,7 @@ from aiohttp import web
 
 from bridge.entrance import Entrance, below_gateway, token_in
 from bridge.guests import Guests
-from bridge.handshake import check_origin, offered_protocols
+from bridge.handshake import PROTOCOL_HEADER, check_origin, offered_protocols
 from bridge.http_connection import connection_of
 from bridge.realtime.planning import Asked
 from bridge.realtime.session import House, RealtimeSession
@@ -58,4 +58,4 @@ def _asked(request: web.Request) -> Asked:
     provider, endpoint = below_gateway(request.raw_path)
     path, _, query = endpoint.partition("?")
     headers = of_request(request.headers.items(), "handshake")
-    return Asked(provider, path, query, headers, offered_protocols(headers.get("sec-websocket-protocol")))
+    return Asked(provider, path, query, headers, offered_protocols(request.headers.getall(PROTOCOL_HEADER, ())))

@@ -23,6 +23,7 @@ from bridge.settings.step import StepSettings
 from bridge.upstream.answer import public_headers
 from bridge.upstream.http import Call
 from bridge.upstream.realtime import Dials, ProviderSocket
+from bridge.websocket import echo
 from bridge.wire.answer_headers import for_handshake
 from bridge.wire.headers import check_size
 
@@ -151,7 +152,7 @@ class RealtimeSession:
 
     def _response(self, picked: str | None) -> "web.WebSocketResponse[bool]":
         one = echoed(self._asked.offered, picked)
-        return web.WebSocketResponse(
+        response = web.WebSocketResponse(
             autoclose=False,
             autoping=False,
             compress=False,
@@ -159,6 +160,8 @@ class RealtimeSession:
             max_msg_size=self._house.server.max_message_bytes + 1,  # aiohttp takes what is less
             protocols=(one,) if one else (),
         )
+        echo(response, one)
+        return response
 
     async def _answer(self, socket: ProviderSocket) -> "web.WebSocketResponse[bool]":
         response = self._response(socket.protocol)

@@ -345,6 +345,17 @@ async def test_one_subprotocol_is_echoed_and_no_credential_is_offered_on(
     assert "sec-websocket-extensions" not in told.headers
 
 
+async def test_subprotocols_may_be_offered_in_several_headers(tmp_path: Path) -> None:
+    sockets = Sockets("Sec-WebSocket-Protocol: realtime")
+    offering = {"Sec-WebSocket-Protocol": "openai-insecure-api-key.k", "sec-websocket-protocol": "realtime"}
+    async with bridged(sockets.script, tmp_path) as server, dialled(server) as client:
+        told = await client.get(PATH, {**UPGRADE, **offering})
+        side = await sockets.opened()
+        side.line.drop()
+    assert (told.status, told.headers["sec-websocket-protocol"]) == (101, "realtime")
+    assert side.headers["sec-websocket-protocol"] == "realtime"
+
+
 @pytest.mark.parametrize("script", [agrees_and_goes, sends(http("401 No")), sends(http("200 OK")), nobody_there])
 async def test_no_key_reaches_a_log_or_an_error(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, script: Script
