@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,9 +15,9 @@ from bridge.policy.ledger import Ledger
 from bridge.relay.services import Pricer, Services
 from bridge.services import cache, journal, readings
 from bridge.services.cache import ResponseCache
-from bridge.services.gate import LimitsGate
+from bridge.services.gate import LimitsGate, has_budgets
 from bridge.services.gate_local import LocalRates, LocalSpendings
-from bridge.services.gate_recall import recall
+from bridge.services.gate_stored_spendings import stored_spendings
 from bridge.services.google_tokens import GoogleTokens
 from bridge.services.journal import Journal
 from bridge.services.keys import StoredKeys
@@ -26,6 +25,7 @@ from bridge.services.metrics import Metrics
 from bridge.services.price_list import PriceList
 from bridge.services.pricer import PricerOfEvents
 from bridge.services.traces import MISSING, Traces
+from bridge.settings.server import ServerSettings
 from bridge.storage import cache_file
 from bridge.storage.cache_answer import Store
 from bridge.storage.request_damage import LogUnusable
@@ -85,24 +85,33 @@ async def _gate(config: Config, store: "SharedStore | None", pricer: Pricer, sta
     """There is always one, for a reload may bring limits; what has none passes it at once."""
     rates = LocalRates()
     if store is None:
-        return LimitsGate(rates, LocalSpendings(await _ledger(config)), pricer)
+        return LimitsGate(rates, await _spendings(config, stack), pricer)
     from bridge.services.gate_shared_rates import SharedRates
     from bridge.services.gate_shared_spendings import shared_spendings
 
     return LimitsGate(SharedRates(store, rates), await stack.enter_async_context(shared_spendings(store)), pricer)
 
 
-async def _ledger(config: Config) -> Ledger:
-    """Return a ledger of what the request log says was spent. A log that cannot be read stops no start."""
-    ledger, path = Ledger(), config.server.log_path
-    if path is not None and await asyncio.to_thread(path.is_file):
-        try:
-            await asyncio.to_thread(recall, ledger, config, path, time.time())
-        except LogUnusable as error:
-            logging.getLogger("bridge.requests").error(
-                "the request log cannot be read, and budgets begin anew: %s", error
-            )
-    return ledger
+async def _spendings(config: Config, stack: AsyncExitStack) -> LocalSpendings:
+    path = _budgets_path(config.server)
+    if path is None:
+        return LocalSpendings(Ledger())
+    try:
+        return await stack.enter_async_context(stored_spendings(path, is_needed=has_budgets(config)))
+    except OSError as error:
+        if config.server.budgets_path is not None:
+            raise _unusable("budgets_path", f"{path} cannot be used: {error.strerror}") from None
+        logging.getLogger("bridge.budgets").error(
+            "%s cannot be used: a restart will forget what was spent: %s", path, error.strerror
+        )
+        return LocalSpendings(Ledger())
+
+
+def _budgets_path(server: ServerSettings) -> Path | None:
+    """Not the log's own file: budgets must outlive a log that is damaged or removed."""
+    if server.budgets_path is not None or server.log_path is None:
+        return server.budgets_path
+    return server.log_path.with_name(server.log_path.name + ".budgets")
 
 
 async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from bridge.config import Config
 from bridge.config.gateways import Gateway
 from bridge.config.limits import Limits, RateLimit
 from bridge.errors import RateLimited
@@ -178,6 +179,14 @@ def scopes_of(gateway: Gateway, token_name: str) -> Iterator[Scope]:
         yield Scope(Owner(gateway.name, token.name), token.limits)
     if _is_limited(gateway.limits):
         yield Scope(Owner(gateway.name), gateway.limits)
+
+
+def has_budgets(config: Config) -> bool:
+    """True if any gateway or token has a spend limit."""
+    gateways = config.gateways.values()
+    limits = [gateway.limits for gateway in gateways]
+    limits += [token.limits for gateway in gateways for token in gateway.tokens]
+    return any(each.spend for each in limits)
 
 
 def give_back(turns: Sequence[Callable[[], None]]) -> None:

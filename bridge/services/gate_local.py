@@ -45,10 +45,12 @@ class LocalSpendings:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self.settle = ledger.settle
 
     async def reserve(self, purses: Sequence[Purse], usd: float, now_s: float) -> list[Posting]:
         return self._ledger.reserve(purses, usd, now_s)
+
+    def settle(self, postings: Sequence[tuple[Posting, float]]) -> None:
+        self._ledger.settle(postings)
 
 
 def window_name(rate: RateLimit, now_s: float) -> str:

@@ -51,6 +51,7 @@ class ServerSettings:
     log_path: Path | None = None
     log_payload_bytes: int = 16_384
     log_days: int = 30
+    budgets_path: Path | None = None
     log_format: Literal["auto", "json", "text"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -150,6 +151,12 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
         "How much of a request's body, and of an answer's, a row of the request log holds. 0: nothing.",
     ),
     _Row("log_days", 30, Number(0, 36_500, "days"), "How long a row of the request log is kept. 0: as long as it may."),
+    _Row(
+        "budgets_path",
+        None,
+        File(),
+        "The file (SQLite) that keeps what budgets spent across restarts, without Redis. Not set: beside `log_path`.",
+    ),
     _Row(
         "log_format",
         "auto",
