@@ -501,3 +501,11 @@ async def test_an_event_over_http_is_told_as_such(tmp_path: Path) -> None:
     assert (entry.request_bytes, entry.answer_bytes) == (len(ASKED), 11)
     assert heard.headers["cf-aig-log-id"] == entry.log_id == entry.event_id
     assert entry.answer_content_type == JSON
+
+
+@pytest.mark.parametrize("path", [CHAT, GATEWAY])
+async def test_an_error_in_http_200_has_the_status_that_it_stands_for(tmp_path: Path, path: str) -> None:
+    error = b'{"error":{"message":"too many","code":429}}'
+    body = orjson.dumps([step()]) if path == GATEWAY else ASKED
+    heard, _ = await asked(tmp_path, answers(error), path=path, body=body)
+    assert (heard.status, heard.body) == (429, error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from io import BytesIO
 from typing import Final
 
@@ -16,8 +17,8 @@ from bridge.relay.passage import Passage
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
 from bridge.upstream.answer import Answer
+from bridge.wire.answers import Defect, read_answer
 from bridge.wire.body import Shape, decoder_for, sniff
-from bridge.wire.dialects import read_answer
 
 _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
     Shape.SSE: ("text/event-stream",),
@@ -50,10 +51,12 @@ class Attempt:
             answer = await self._open()
             status = answer.status
             try:
-                return await self._take(answer)
-            finally:
-                await answer.aclose()
-                event.record.cached = answer.cached
+                outcome = await self._take(answer)
+            except BaseException:
+                await self._close(answer)
+                raise
+            await self._close(answer, reuse=outcome is None and self._passage is not None and self._passage.is_closed)
+            return outcome
         except asyncio.CancelledError:
             return self._failed(timeout_error(event.alarm.caught(), self._planned))
         except BridgeError as error:
@@ -69,6 +72,14 @@ class Attempt:
             slug = self._planned.provider.slug
             failure = event.alarm.cancelled or event.error
             event.record.tried(self._go.step, slug, status, failure, began_at, loop.time())
+
+    async def _close(self, answer: Answer, *, reuse: bool = False) -> None:
+        """Done with the answer; `reuse`: it is complete, and only the connection is worth reading the rest for."""
+        if reuse and not answer.ended:
+            self._event.shared.upstream.read_out(answer)
+        else:
+            await answer.aclose()
+        self._event.record.cached = answer.cached
 
     @property
     def heading(self) -> Heading:
@@ -104,7 +115,9 @@ class Attempt:
     async def _pass_on(self, answer: Answer, shape: Shape, head: bytes) -> Outcome | None:
         heading = self._heading(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
         decoder = decoder_for(shape, self._event.shared.max_item_bytes)
-        self._passage = Passage(self._event, self._chain, self._planned, answer, heading, decoder)
+        self._passage = Passage(
+            self._event, self._chain, self._planned, answer, heading, decoder, from_model=self._planned.calls_model
+        )
         return await self._passage.run(head, last=self._go.last)
 
     async def _sniff(self, answer: Answer) -> tuple[Shape, bytes]:
@@ -150,16 +163,21 @@ class Attempt:
 
     def _judge(self, answer: Answer, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
-        event, found = self._event, read_answer(answer.status, body)
+        event, status = self._event, answer.status
+        found = read_answer(status, body, answer.content_type, from_model=self._planned.calls_model)
         outcome: Outcome = Answered(whole=True)
         if found.fault is not None:
+            status = found.fault.status
             pause_ms = asked_ms(answer.headers, time.time())
-            event.error = status_error(found.fault, answer.status, pause_ms)
-            outcome = outcome_of(found.fault, answer.status, pause_ms)
+            event.error = status_error(found.fault, status, pause_ms)
+            outcome = outcome_of(found.fault, status, pause_ms)
+        elif found.defect is not None:
+            event.error = UnusableAnswer(found.defect.value)
+            outcome = Failed(Cause.BREAK if found.defect is Defect.NOT_JSON else Cause.UNUSABLE)
         elif answer.status >= 300:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
-        heading = self._heading(answer, answer.content_type)
+        heading = replace(self._heading(answer, answer.content_type), status=status)
         event.keep(Whole(heading, body, event.error, found.usage, found.costs, cached=answer.cached))
         if event.error is None:
             answer.keep()

@@ -38,7 +38,11 @@ def cause_of(error: BridgeError) -> Cause:
 
 def outcome_of(fault: Fault, status: int, pause_ms: int | None = None) -> Failed | Refused:
     """Of a provider's own error, by HTTP status or before a stream's answer; `pause_ms` as it asked."""
-    return Refused() if fault.policy_refusal else Failed(Cause.STATUS, status, pause_ms, fault.exhausted_quota)
+    return (
+        Refused()
+        if fault.policy_refusal
+        else Failed(Cause.STATUS, status, pause_ms, fault.exhausted_quota, is_known=not fault.is_unknown)
+    )
 
 
 def status_error(fault: Fault, status: int, pause_ms: int | None) -> ProviderStatus:
@@ -46,7 +50,10 @@ def status_error(fault: Fault, status: int, pause_ms: int | None) -> ProviderSta
 
 
 def stream_error(fault: Fault) -> ProviderErrorInStream:
-    return ProviderErrorInStream(fault.message, retryable=_is_retryable(fault))
+    """Its status is the one that the error stands for: the provider's own was a 2xx."""
+    error = ProviderErrorInStream(fault.message, retryable=_is_retryable(fault))
+    error.status = fault.status
+    return error
 
 
 def _is_retryable(fault: Fault) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from bridge.errors import BridgeError, BrokenStream
@@ -14,7 +15,7 @@ from bridge.relay.record import Heading
 from bridge.upstream.answer import Answer
 from bridge.wire.body import Decoder
 from bridge.wire.body_end import BodyEnd
-from bridge.wire.dialects import Ending, StreamReader, Verdict
+from bridge.wire.dialects import Ending, Fault, StreamReader, Verdict
 from bridge.wire.stream import Stream
 
 TURN_BYTES: Final = 65_536
@@ -23,14 +24,26 @@ TURN_BYTES: Final = 65_536
 HOLD_S: Final = 10.0
 SILENCE_S: Final = 2.0
 LINGER_S: Final = 1.0
+"""How long the rest of a body is read after the closing mark, where it is passed on."""
+USAGE_S: Final = 0.1
+"""How long usage is waited for after the closing mark, where nothing more is passed on."""
 
 
 class Passage:
     """One stream of one attempt. `run` once. Until the step has answered nothing is told, unless it is the last."""
 
     def __init__(
-        self, event: Event, chain: Chain, planned: PlannedStep, answer: Answer, heading: Heading, decoder: Decoder
+        self,
+        event: Event,
+        chain: Chain,
+        planned: PlannedStep,
+        answer: Answer,
+        heading: Heading,
+        decoder: Decoder,
+        *,
+        from_model: bool,
     ) -> None:
+        """`from_model`: the stream is a model endpoint's."""
         self.heading = heading
         self.has_answered = False
         """The chain knows that the step has answered."""
@@ -44,8 +57,13 @@ class Passage:
         self._answer = answer
         self._deadlines = event.alarm.deadlines
         carrier = event.voice.carrier(raw=planned.step.settings.frames == "raw")
-        self._stream = Stream(decoder, StreamReader(), carrier)
+        self._stream = Stream(decoder, StreamReader(from_model=from_model), carrier)
         self._end = None if heading.items or heading.content_type.startswith(("audio/", "video/")) else BodyEnd()
+
+    @property
+    def is_closed(self) -> bool:
+        """The closing mark has come."""
+        return self._stream.reader.closed
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
         """`head` was read already. None when the stream was passed on to its end, and whole."""
@@ -63,6 +81,7 @@ class Passage:
             if self._is_told:
                 told = stream.reader if self._end is None else self._end.read()
                 record.usage, record.reported = told.usage, told.costs
+            self._warn_of_malformed()
 
     async def _until_it_ends(self, head: bytes) -> Ending | None:
         """How the body ended; None when the provider reported an error inside it."""
@@ -89,6 +108,8 @@ class Passage:
                     self._answered()
                 if stream.failed:
                     return None
+                if stream.is_over:
+                    return Ending.END
                 self._count(stream.pending_bytes)
                 self._wind_clocks()
                 if voice.is_full:
@@ -125,7 +146,7 @@ class Passage:
         if reader.closed:
             if not deadlines.is_set(Clock.LINGER):
                 deadlines.clear(Clock.IDLE, Clock.SILENCE)
-                deadlines.set(Clock.LINGER, LINGER_S)
+                deadlines.set(Clock.LINGER, LINGER_S if self._stream.passes_all else USAGE_S)
         elif reader.finished:
             deadlines.clear(Clock.IDLE)
             deadlines.set(Clock.SILENCE, SILENCE_S)
@@ -184,12 +205,23 @@ class Passage:
         if verdict is Verdict.WHOLE_CUT:
             self._event.record.warnings.append("the connection was cut after the answer's end; usage may be missing")
 
+    def _warn_of_malformed(self) -> None:
+        if self._is_told and (count := self._stream.reader.malformed):
+            items = "one item" if count == 1 else f"{count} items"
+            self._event.record.warnings.append(f"{items} of the stream could not be parsed and came as text")
+
     def _failed_inside(self) -> Outcome:
         fault = self._stream.reader.fault
         assert fault is not None
         self._event.error = stream_error(fault)
+        outcome = self._outcome_of(fault)
+        if self._is_told:
+            self._event.told = replace(self.heading, status=fault.status)
+        return outcome
+
+    def _outcome_of(self, fault: Fault) -> Outcome:
         if self.has_answered:
-            return Broke(Cause.STATUS, fault.status)
+            return Broke(Cause.STATUS, fault.status, is_known=not fault.is_unknown)
         outcome = outcome_of(fault, fault.status)
         if isinstance(outcome, Refused) and self._planned.policy.on_policy == "answer":
             self._tell()  # the refusal is the answer

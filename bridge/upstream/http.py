@@ -18,10 +18,13 @@ from bridge.errors import (
     UnusableAnswer,
 )
 from bridge.providers import Target
+from bridge.tasks import Tasks
 from bridge.upstream.answer import Answer
 from bridge.upstream.dial import TlsError
 
 MAX_CONNECTIONS = 1024
+REST_S = 1.0
+"""How long the rest of a complete answer is read."""
 
 _FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
     (TlsError, TlsFailed),
@@ -54,6 +57,7 @@ class Upstream:
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
+        self._tasks = Tasks()
         # A semaphore lives as long as a call holds it, so that hosts which clients make up leave nothing behind.
         self._turns: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
 
@@ -73,7 +77,12 @@ class Upstream:
             turns.release()
             raise
 
+    def read_out(self, answer: Answer) -> None:
+        """Read the rest of an answer that nobody needs, for a moment, so that its connection can be used again."""
+        self._tasks.start(_read_out(answer), "rest of an answer")
+
     async def aclose(self) -> None:
+        await self._tasks.end_all()
         await self._transport.aclose()
 
     def _turns_at(self, call: Call) -> asyncio.Semaphore:
@@ -82,6 +91,19 @@ class Upstream:
         if turns is None:
             turns = self._turns[origin] = asyncio.Semaphore(call.max_connections)
         return turns
+
+
+async def _read_out(answer: Answer) -> None:
+    try:
+        async with asyncio.timeout(REST_S):
+            data = await answer.read()
+            while data:
+                await asyncio.sleep(0)
+                data = await answer.read()
+    except (TimeoutError, BridgeError):
+        pass  # then the connection is closed
+    finally:
+        await answer.aclose()
 
 
 class ProviderAnswer(Answer):

@@ -9,6 +9,10 @@ from bridge.wire.item import Item
 class Carrier(Protocol):
     """Of one stream."""
 
+    @property
+    def passes_all(self) -> bool:
+        """The body is passed on to its end, also what comes after the closing mark."""
+
     def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
         """What to send for one read.
 
@@ -20,6 +24,8 @@ class Carrier(Protocol):
 class ItemCarrier:
     """A frame per item."""
 
+    passes_all = False
+
     def __init__(self, frames: EventFrames) -> None:
         self._frames = frames
 
@@ -29,6 +35,8 @@ class ItemCarrier:
 
 class RunCarrier:
     """A frame per run of the body, up to the end of its last item."""
+
+    passes_all = False
 
     def __init__(self, frames: EventFrames) -> None:
         self._frames = frames
@@ -48,6 +56,8 @@ class RunCarrier:
 
 class ByteCarrier:
     """The body itself, whole items or not."""
+
+    passes_all = True
 
     def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
         return [data] if data else []

@@ -1,6 +1,6 @@
 """What the items of a stream mean: whether they answer, whether the answer is whole, what it cost, what went wrong.
 
-PROTOCOL.md, "Answering, and falling back inside a stream" and "Whole or broken". The dialects are in `families`.
+PROTOCOL.md, "When a step has answered" and "Complete or broken". The dialects are in `families`.
 """
 
 from enum import Enum, auto
@@ -13,6 +13,7 @@ from bridge.wire.families import Dialect, Glance, Mark, Unknown, dialect_of
 from bridge.wire.faults import Fault, fault_of
 from bridge.wire.item import Item, Kind
 from bridge.wire.parsing import parse
+from bridge.wire.reports import reported_error
 from bridge.wire.usage import INVOCATION_METRICS, Tally, Usage, Value
 
 __all__ = ["Answer", "Ending", "Fault", "Mark", "StreamReader", "Usage", "Verdict", "read_answer"]
@@ -35,10 +36,11 @@ class Verdict(Enum):
     """Whole by its finish mark, but cut after it: usage may be missing."""
     BROKEN = auto()
     EMPTY = auto()
-    """Ended cleanly without a single item."""
+    """Ended cleanly, or with a closing mark, without a single item; heartbeats are none."""
 
 
 _METRICS_AT = ((INVOCATION_METRICS,),)
+_BEATS = frozenset({"ping", "heartbeat", "keepalive"})
 _ANSWER = Mark.ANSWER
 _JSON = Kind.JSON
 
@@ -46,9 +48,11 @@ _JSON = Kind.JSON
 class StreamReader:
     """Reads one attempt's stream. The dialect is told by what the stream holds, never by the provider's name."""
 
-    __slots__ = ("_answered", "_dialect", "_glance", "_seen", "_tally", "closed", "fault")
+    __slots__ = ("_answered", "_dialect", "_from_model", "_glance", "_seen", "_tally", "closed", "fault", "malformed")
 
-    def __init__(self) -> None:
+    def __init__(self, *, from_model: bool = False) -> None:
+        """`from_model`: the stream is a model endpoint's; then more shapes of its first item are errors."""
+        self._from_model = from_model
         self._dialect: Dialect = Unknown()
         self._glance: Glance | None = None
         self._tally = Tally()
@@ -58,6 +62,8 @@ class StreamReader:
         """The closing mark came."""
         self.fault: Fault | None = None
         """The first error that the stream reported before it closed."""
+        self.malformed = 0
+        """How many items were not the JSON or UTF-8 that they were to be."""
 
     @property
     def dialect(self) -> str | None:
@@ -67,6 +73,11 @@ class StreamReader:
     def finished(self) -> bool:
         """Whether the finish mark holds now; what follows may take it back."""
         return self._dialect.finished
+
+    @property
+    def is_empty(self) -> bool:
+        """True while nothing has come but heartbeats and closing marks that say nothing else."""
+        return not self._seen
 
     @property
     def usage(self) -> Usage | None:
@@ -83,7 +94,7 @@ class StreamReader:
         Once the stream has answered, bookkeeping may be marked ANSWER: nothing is held back any more.
         """
         glance = self._glance
-        if glance is not None and item.kind is _JSON and item.event != "error":
+        if glance is not None and item.kind is _JSON and item.event != "error" and not item.exception:
             data = item.data
             try:
                 glance(data)
@@ -101,7 +112,7 @@ class StreamReader:
         """
         clean = ending is Ending.END and not truncated
         if self.closed:
-            return Verdict.WHOLE
+            return Verdict.WHOLE if self._seen else Verdict.EMPTY
         if self.finished:
             return Verdict.WHOLE if clean or ending is Ending.SILENT else Verdict.WHOLE_CUT
         if clean and not self._seen:
@@ -113,7 +124,9 @@ class StreamReader:
     def _read(self, item: Item) -> Mark:
         """The general way."""
         mark = self._interpret(item)
-        self._seen = True
+        self.malformed += item.kind is Kind.MALFORMED
+        if mark is Mark.HEARTBEAT:
+            return mark
         self.closed |= mark is Mark.CLOSING
         self._answered |= mark is not Mark.BOOKKEEPING
         plain_may_follow = self._answered and not (self.closed or self.finished)
@@ -123,14 +136,18 @@ class StreamReader:
     def _interpret(self, item: Item) -> Mark:
         if item.kind is Kind.DONE:
             return Mark.CLOSING
-        value = _object_in(item)
+        parsed = _parsed(item)
+        value = parsed if isinstance(parsed, dict) else {}
         if self._dialect.name is None:
             self._dialect = dialect_of(item.event, value) or self._dialect
         self._tally.add(value, self._dialect.usage_at)
-        error = None if self.closed else _error_in(item, value) or self._dialect.error_in(value)
-        if error is not None:
-            self.fault = self.fault or fault_of(error, name=item.event if item.exception else None)
+        if not self.closed and (error := self._error_in(item, parsed, value)) is not None:
+            name = item.event if item.exception else None
+            self.fault = self.fault or fault_of(error, status=item.status, name=name)
             return Mark.FAILED
+        if _is_heartbeat(item, value) and not self._dialect.closes(item.event, value):
+            return Mark.HEARTBEAT
+        self._seen |= not self.closed and not self._dialect.is_bare(item.event, value)
         if item.kind is Kind.MALFORMED:
             return Mark.ANSWER
         if INVOCATION_METRICS in value:
@@ -138,23 +155,30 @@ class StreamReader:
             return Mark.CLOSING
         return self._dialect.mark(item.event, value)
 
+    def _error_in(self, item: Item, parsed: object, value: Value) -> object | None:
+        framed = item.exception or item.event == "error"
+        alone = self._from_model and not self._seen and self._dialect.name is None
+        error = reported_error(parsed, item.data, framed=framed, alone=alone)
+        return self._dialect.error_in(value) if error is None else error
 
-def _object_in(item: Item) -> Value:
-    """The JSON object that `item` is, empty if it is something else. Checks the item on the way."""
+
+def _parsed(item: Item) -> object:
+    """The JSON value of `item`, None if it is something else. Checks the item on the way."""
     try:
         if item.kind is Kind.JSON:
-            value = parse(item.data)
-            return value if isinstance(value, dict) else {}
+            return parse(item.data)
         if item.kind is Kind.TEXT:
             item.data.decode()
     except (ValueError, RecursionError):
         item.kind = Kind.MALFORMED
-    return {}
-
-
-def _error_in(item: Item, value: Value) -> object | None:
-    """The error that `item` reports in a way that is taken for one in every dialect; `object` is Mistral's."""
-    by_framing = item.exception or item.event == "error"
-    if by_framing or value.get("error") or value.get("type") == "error" or value.get("object") == "error":
-        return value or item.data.decode(errors="replace") or item.event or "error"
     return None
+
+
+def _is_heartbeat(item: Item, value: Value) -> bool:
+    if item.kind is Kind.BYTES:
+        return False
+    return item.event in _BEATS or _is_beat(value.get("type")) or not item.data or item.data.startswith(b":")
+
+
+def _is_beat(word: object) -> bool:
+    return isinstance(word, str) and word in _BEATS

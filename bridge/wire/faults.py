@@ -13,10 +13,14 @@ MAX_MESSAGE_CHARS = 500
 _UNKNOWN_STATUS = 500
 _DEEPEST_MESSAGE = 6
 
-_MESSAGE_NAMES = ("message", "Message", "detail", "msg", "error", "errors")
+_MAX_WORD_CHARS = 100
+
+_MESSAGE_NAMES = ("message", "Message", "detail", "msg", "status_msg", "error", "errors", "last_error", "base_resp")
 _CODE_NAMES = ("code", "status", "type", "error_type", "status_code", "__type")
 """Most telling first: a `code` such as `rate_limit_exceeded` may come with the type `invalid_request_error`."""
 _TYPE_NAMES = ("type", "error_type", "status", "code", "__type")
+_SAYS_NOTHING = frozenset(("", "error", "failed"))
+_INNER_NAMES = ("error", "errors", "last_error", "base_resp")
 
 _EXHAUSTED = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 _REFUSALS = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
@@ -38,19 +42,46 @@ _TYPES_OF_STATUS = {
     424: "modelStreamErrorException modelErrorException generation",
     429: (
         "rate_limit_error rate_limit_exceeded RateLimitError throttlingException serviceQuotaExceededException "
-        "modelNotReadyException RESOURCE_EXHAUSTED too_many_requests tokens requests overloaded insufficient_quota "
+        "modelNotReadyException RESOURCE_EXHAUSTED too_many_requests tokens requests insufficient_quota "
         "billing_hard_limit_reached"
     ),
     499: "CANCELLED",
     500: "api_error server_error internal_error internalServerException InternalServerError INTERNAL UNKNOWN DATA_LOSS",
     501: "UNIMPLEMENTED",
-    503: "overloaded_error UNAVAILABLE serviceUnavailableException service_unavailable engine_overloaded",
+    503: "overloaded_error overloaded UNAVAILABLE serviceUnavailableException service_unavailable engine_overloaded",
     504: "DEADLINE_EXCEEDED timeout_error",
 }
 _STATUS_OF_TYPE = {name.lower(): status for status, names in _TYPES_OF_STATUS.items() for name in names.split()}
 """The HTTP status that an error's type stands for: OpenAI, Anthropic, google.rpc.Code, AWS ResponseStream, TGI."""
 
-_STATUS_NUMBER = re.compile(r"[45]\d\d")
+_STATUS_OF_PART = {
+    "ratelimit": 429,
+    "throttl": 429,
+    "toomanyrequests": 429,
+    "quota": 429,
+    "overload": 503,
+    "notfound": 404,
+    "apikey": 401,
+    "authentication": 401,
+    "unauthorized": 401,
+    "unauthenticated": 401,
+    "permission": 403,
+    "accessdenied": 403,
+    "forbidden": 403,
+    "invalidrequest": 400,
+    "invalidparameter": 400,
+    "invalidargument": 400,
+    "badrequest": 400,
+    "contextsize": 400,
+    "contextlength": 400,
+    "contentfilter": 400,
+    "contentpolicy": 400,
+    "datainspection": 400,
+}
+"""What a word stands for that contains this, in lower case and without separators: every API has its own spelling."""
+_SEPARATORS = str.maketrans("", "", "_-. :/")
+
+_STATUS_NUMBER = re.compile(r"[45][0-9][0-9]")
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -64,24 +95,28 @@ class Fault(msgspec.Struct, frozen=True):
     """No money left: trying again the same provider is of no use."""
     policy_refusal: bool = False
     """The input was refused for what it says: another attempt will hardly fare better."""
+    is_unknown: bool = False
+    """No number and no known word says what went wrong: `status` is a guess, and not to be held against a provider."""
 
 
 def fault_of(reported: object, *, status: int | None = None, name: str | None = None) -> Fault:
-    """The fault that `reported` tells of: a parsed error body, a stream's error item, an error object or plain text.
+    """The fault in a parsed error body, a stream's error item, an error object or plain text.
 
     `status` is the HTTP status where there is one, `name` the error's type where the framing gave it. Never raises.
     """
-    error = _error_object(reported)
+    message = f"HTTP {status}" if status else "the provider reported an error without a message"
+    error, outer = _error_object(reported), reported if isinstance(reported, dict) else {}
     codes = [*([name] if name else []), *_words(error, _CODE_NAMES)]
-    if status is None:
-        status = _status_of(codes)
+    known = status or _status_of([*codes, *_words(outer, _CODE_NAMES)])
+    status = known or _UNKNOWN_STATUS
     kind = name or next((word for word in _words(error, _TYPE_NAMES) if not word.isdigit()), None)
     return Fault(
         status,
-        _clipped(_message_in(reported, _DEEPEST_MESSAGE) or kind or f"HTTP {status}"),
+        _clipped(_message_in(reported, _DEEPEST_MESSAGE) or kind or message),
         None if kind is None else _clipped(kind),
         exhausted_quota=status == 429 and not _EXHAUSTED.isdisjoint(codes),
         policy_refusal=status == 400 and _is_refusal(error),
+        is_unknown=known is None,
     )
 
 
@@ -91,29 +126,36 @@ def _error_object(reported: Any) -> Value:
         reported = reported[0] if reported else None
     if not isinstance(reported, dict):
         return {}
-    inner = reported.get("error") or reported.get("errors")
+    inner = next((reported[name] for name in _INNER_NAMES if reported.get(name)), None)
     if isinstance(inner, list):
         inner = inner[0] if inner else None
     return inner if isinstance(inner, dict) else reported
 
 
 def _words(error: Value, names: tuple[str, ...]) -> Iterator[str]:
-    """What stands under `names`, in their order; `"type": "error"` says nothing."""
+    """What stands under `names`, in their order; `"type": "error"` and `"status": "failed"` say nothing."""
     for name in names:
         word = error.get(name)
         if isinstance(word, int) and not isinstance(word, bool):
             word = str(word) if abs(word) < 1 << 63 else None
-        if isinstance(word, str) and word not in ("", "error"):
+        if isinstance(word, str) and word not in _SAYS_NOTHING:
             yield word.rpartition("#")[2]
 
 
-def _status_of(codes: list[str]) -> int:
-    """A number that is an HTTP error says it best, else the first word that is known."""
+def _status_of(codes: list[str]) -> int | None:
+    """A number that is an HTTP error decides, else the first word that is known; None if there is neither."""
     for code in codes:
         if _STATUS_NUMBER.fullmatch(code):
             return int(code)
-    known = (_STATUS_OF_TYPE[code.lower()] for code in codes if code.lower() in _STATUS_OF_TYPE)
-    return next(known, _UNKNOWN_STATUS)
+    return next((status for code in codes if (status := _status_of_word(code)) is not None), None)
+
+
+def _status_of_word(word: str) -> int | None:
+    word = word[:_MAX_WORD_CHARS].lower()
+    if word in _STATUS_OF_TYPE:
+        return _STATUS_OF_TYPE[word]
+    word = word.translate(_SEPARATORS)
+    return next((status for part, status in _STATUS_OF_PART.items() if part in word), None)
 
 
 def _is_refusal(error: Value) -> bool:

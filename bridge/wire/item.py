@@ -34,4 +34,7 @@ class Item(msgspec.Struct, gc=False):
     id: str | None = None
     """The last `id:` line's value, when the item's own block had one."""
     exception: bool = False
-    """An AWS event stream message whose `:message-type` is `exception` or `error`; `event` is then its type."""
+    """The framing says that it is an error: the SSE field `error:`, or a message of an AWS event stream whose
+    `:message-type` is `exception` or `error`; `event` is then its type."""
+    status: int | None = None
+    """The HTTP status that a comment `:HTTP_STATUS/401` beside it gives."""

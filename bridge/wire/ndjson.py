@@ -1,6 +1,7 @@
 """JSON values, one per line: what application/x-ndjson, application/jsonl and application/stream+json hold."""
 
 from bridge.wire.item import Item, Kind
+from bridge.wire.reports import ERROR_TEXT
 from bridge.wire.tail import BOM, Tail, is_complete, kind_of
 
 _BLANKS = b" \t\r"
@@ -27,7 +28,7 @@ class NdjsonDecoder:
     def finish(self) -> list[Item]:
         left = self._tail.take()
         items = self._items(left)
-        if all(item.kind is Kind.DONE or is_complete(item.data) for item in items):
+        if all(item.kind is not Kind.JSON or is_complete(item.data) for item in items):
             return items
         self._tail.add(left)
         self.truncated = True
@@ -43,4 +44,6 @@ class NdjsonDecoder:
 
 def _item(data: bytes) -> Item:
     """A bare `5` is JSON here, unlike in SSE; `[DONE]` is what a proxy leaves of `data: [DONE]`."""
+    if data.startswith(ERROR_TEXT):
+        return Item(data, Kind.TEXT)
     return Item(data, Kind.DONE if kind_of(data) is Kind.DONE else Kind.JSON)

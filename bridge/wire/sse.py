@@ -4,10 +4,13 @@ Blank lines are looked for once per read; what lies between two of them is a blo
 values of `event:` and `id:`, so that no U+2028 inside JSON can pass for a line end.
 """
 
+import re
+
 from bridge.wire.item import Item, Kind
 from bridge.wire.tail import BOM, JSON_STARTS, Tail, is_complete, kind_of
 
 _CR = ord("\r")
+_STATUS = re.compile(rb":?HTTP_STATUS/([45][0-9]{2})")
 _EVENT = b"event: "
 _OBJECT = b"data: {"
 _EVENT_AT = len(_EVENT)
@@ -110,13 +113,14 @@ def _item(block: list[bytes]) -> Item | None:
 
 
 def _item_of_any(block: list[bytes]) -> Item | None:
-    """What a block of lines dispatches: nothing if it has no data, whatever else it holds.
+    """The item of a block of lines; None if it has no data and reports no error.
 
     Lines that begin with `{` or `[` are no field of SSE: before any data they begin bare JSON, which goes on to the
-    block's end.
+    block's end. Some servers report an error in a field `error:` of their own, or as an event `error` without data.
     """
     data: list[bytes] = []
-    event = id_ = None
+    errors: list[bytes] = []
+    event = id_ = status = None
     for at, line in enumerate(block):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
@@ -126,13 +130,17 @@ def _item_of_any(block: list[bytes]) -> Item | None:
             event = _text(value) or None
         elif name == b"id" and b"\0" not in value:
             id_ = _text(value)
+        elif name == b"error":
+            errors.append(value)
+        elif found := _STATUS.fullmatch(line):
+            status = int(found[1])
         elif not data and line.lstrip().startswith(JSON_STARTS):
             data = block[at:]
             break
-    if not data:
+    if not data and not errors and event != "error":
         return None
-    joined = b"\n".join(data)
-    return Item(joined, kind_of(joined), event, id_)
+    joined = b"\n".join(errors or data)
+    return Item(joined, kind_of(joined), event, id_, exception=bool(errors), status=status)
 
 
 def _text(value: bytes) -> str:

@@ -3,23 +3,30 @@
 from bridge.wire.body import Decoder
 from bridge.wire.carriers import Carrier
 from bridge.wire.dialects import Ending, Mark, StreamReader, Verdict
+from bridge.wire.families import Anthropic
 from bridge.wire.item import Item
 
 MAX_HELD_ITEMS = 64
 MAX_HELD_BYTES = 1 << 20
+MAX_PINGS = 64
+"""How many of Anthropic's pings keep their place before the answer."""
+MAX_PING_BYTES = 256
 
 
 class Stream:
     """Decodes, judges and encodes; holds what it made back until `release`.
 
-    `answered` turns true at the first item that is not bookkeeping, and when too much bookkeeping has come to be held
-    (PROTOCOL.md, B "Answering"). `failed` turns true at an item that reports an error; no item after it is passed on,
-    though what the provider sent behind it in the same read stays part of a run of the body.
+    `answered` turns true at the first item that is neither bookkeeping nor a heartbeat, and when too much bookkeeping
+    is held (PROTOCOL.md, B "When a step has answered"). `failed` turns true at an item that reports an error. No item
+    after it is passed on, and none after the closing mark, though what the provider sent behind it in the same read
+    stays part of a run of the body.
     """
 
     def __init__(self, decoder: Decoder, reader: StreamReader, carrier: Carrier) -> None:
         self._decoder = decoder
         self._carrier = carrier
+        self._pings = 0
+        self._early_pings: list[Item] = []
         self._held: list[bytes] | None = []
         self._held_items = self._held_bytes = 0
         self.reader = reader
@@ -31,6 +38,15 @@ class Stream:
     def is_holding(self) -> bool:
         """Whether an item is held back. Comments, which runs carry too, are none."""
         return self._held is not None and self._held_items > 0
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing that may still come is of use: the closing mark and the usage have come."""
+        return self.reader.closed and not self._carrier.passes_all and self.reader.usage is not None
+
+    @property
+    def passes_all(self) -> bool:
+        return self._carrier.passes_all
 
     @property
     def pending_bytes(self) -> int:
@@ -54,17 +70,45 @@ class Stream:
         return held
 
     def _read(self, items: list[Item]) -> list[Item]:
-        """Reads the items up to the first that reports an error, that one included."""
-        read = self.reader.read
-        for count, item in enumerate(items, 1):
-            mark = read(item)
-            if mark is Mark.BOOKKEEPING:
+        """The items to pass on: up to the first that reports an error, that one included, or to the closing mark.
+
+        What comes after the closing mark is read for its usage.
+        """
+        reader = self.reader
+        passed: list[Item] = []
+        for item in items:
+            was_closed = reader.closed
+            mark = reader.read(item)
+            if was_closed:
                 continue
+            if mark is Mark.HEARTBEAT and not self.answered:
+                self._keep_ping(item, passed)
+                continue
+            if self._early_pings:
+                self._place_pings(passed)
+            passed.append(item)
             if mark is Mark.FAILED:
                 self.failed = True
-                return items[:count]
-            self.answered = True
-        return items
+                break
+            self._held_items += self._held is not None
+            self.answered |= mark is not Mark.BOOKKEEPING and not reader.is_empty
+        return passed
+
+    def _keep_ping(self, item: Item, passed: list[Item]) -> None:
+        """Before the answer Anthropic's own ping keeps its place; other heartbeats are dropped."""
+        if b'"ping"' not in item.data[:MAX_PING_BYTES] or len(item.data) > MAX_PING_BYTES or self._pings >= MAX_PINGS:
+            return
+        self._pings += 1
+        if self.reader.dialect is None:
+            self._early_pings.append(item)
+        elif self.reader.dialect == Anthropic.name:
+            passed.append(item)
+
+    def _place_pings(self, passed: list[Item]) -> None:
+        """The pings that came before the first item: now it shows if they are Anthropic's."""
+        if self.reader.dialect == Anthropic.name:
+            passed += self._early_pings
+        self._early_pings = []
 
     def _pass_on(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
         parts = self._carrier.take(data, items, pending_bytes)
@@ -72,7 +116,6 @@ class Stream:
             self.chunks += len(parts)
             return parts
         self._held += parts
-        self._held_items += len(items)
         self._held_bytes += sum(map(len, parts))
         if self._held_items > MAX_HELD_ITEMS or self._held_bytes > MAX_HELD_BYTES:
             self.answered = True

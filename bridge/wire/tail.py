@@ -5,6 +5,7 @@ import msgspec
 from bridge.errors import ItemTooLarge
 from bridge.wire.item import Kind
 from bridge.wire.json_text import is_json
+from bridge.wire.reports import ERROR_TEXT
 
 BOM = b"\xef\xbb\xbf"
 JSON_STARTS = (b"{", b"[")
@@ -56,6 +57,8 @@ def kind_of(data: bytes) -> Kind:
     """What `data` are by their first bytes. The mark need not be all of them: OpenAI's own SDKs do not ask for that."""
     if data.startswith(b"{"):
         return Kind.JSON
+    if data.startswith(ERROR_TEXT):
+        return Kind.TEXT
     if data.lstrip().startswith(DONE_MARK):
         return Kind.DONE
     return Kind.JSON if data.startswith(b"[") else Kind.TEXT

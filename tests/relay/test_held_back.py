@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.provider_script import RESET, SILENCE, answers, streams
-from tests.stage import DONE, FINISH, ROLE, WHOLE, Frame, House, Stage, said, step
+from tests.stage import FINISH, ROLE, WHOLE, Frame, House, Stage, said, step
 from tests.stage import run as run_event
 
 TWO_STEPS = [step(), step("groq")]
@@ -17,7 +17,6 @@ def sse(*items: bytes) -> bytes:
 
 BOOKKEEPING = {
     "Anthropic's message_start": sse(b'{"type":"message_start","message":{}}'),
-    "Anthropic's ping": sse(b'{"type":"ping"}'),
     "Responses' response.created": sse(b'{"type":"response.created","response":{}}'),
     "Responses' response.queued": sse(b'{"type":"response.queued"}'),
     "Responses' response.in_progress": sse(b'{"type":"response.in_progress"}'),
@@ -39,7 +38,6 @@ async def test_bookkeeping_is_no_answer(item: bytes) -> None:
 ANSWERS = {
     "content": said("a"),
     "a finish mark": FINISH,
-    "the closing mark": DONE,
     "reasoning": sse(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}'),
     "a tool call": sse(b'{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}'),
     "a refusal": sse(b'{"choices":[{"delta":{"refusal":"no"}}]}'),
@@ -86,7 +84,7 @@ async def test_at_most_sixty_four_items_are_held(together: bool) -> None:
 
 @pytest.mark.parametrize("frames", ["items", "raw"])
 async def test_at_most_one_mebibyte_is_held(frames: str) -> None:
-    item = sse(b'{"type":"ping","pad":"%s"}' % (b"x" * (1 << 18)))
+    item = sse(b'{"type":"message_start","pad":"%s"}' % (b"x" * (1 << 18)))
     steps = [step(frames=frames), step("groq")]
     house_of = House(streams(*[item] * 3, SILENCE), max_item_bytes=1 << 21)
     stage = await house_of.event(steps).begin()

@@ -18,10 +18,14 @@ COUNTED: dict[str, Plays] = {
     "a stream that broke before it answered": streams(ROLE, RESET),
     "a stream that broke after it answered": streams(said("a"), RESET),
     "an error in a stream that stands for 503": streams(OVERLOADED),
+    "an error in HTTP 200 that stands for 503": answers(b'{"error":{"type":"overloaded_error"}}'),
 }
 NOT_COUNTED: dict[str, Plays] = {
     **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429, 501, 505)},
     "an error in a stream that stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
+    "an unknown word in a stream": streams(b'data: {"error":{"type":"unheard_of"}}\n\n'),
+    "an unknown word after an answer": streams(said("a"), b'data: {"error":"no word at all"}\n\n'),
+    "an unknown word in HTTP 200": answers(b'{"error":{"code":"unheard_of"}}'),
 }
 CHAIN = [step(), step("groq")]
 

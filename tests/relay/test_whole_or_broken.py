@@ -131,22 +131,63 @@ async def test_an_idle_timeout_shorter_than_the_silence_does_not_break_a_finishe
     assert stage.types[-1] == "done"
 
 
-async def test_after_the_closing_mark_the_body_is_read_for_one_second_at_most() -> None:
+async def test_with_usage_known_the_event_ends_at_the_closing_mark() -> None:
+    stage = await House(streams(said("a"), FINISH, USAGE, DONE, SILENCE)).event(step()).begin()
+    assert stage.is_over
+    assert stage.types[-1] == "done"
+    await stage.pass_s(1.1)
+    assert stage.metadata["usage"] == {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}
+
+
+async def test_without_usage_it_waits_for_it_a_tenth_of_a_second() -> None:
+    stage = await House(streams(*WHOLE, SILENCE)).event(step()).begin()
+    await stage.pass_s(0.09)
+    assert not stage.is_over
+    await stage.pass_s(0.02)
+    assert stage.types[-1] == "done"
+
+
+async def test_usage_that_comes_in_that_time_is_counted_and_nothing_is_relayed() -> None:
+    gate = asyncio.Event()
+    stage = await House(streams(*WHOLE, gate, said("late"), USAGE, SILENCE)).event(step()).begin()
+    await stage.pass_s(0.05)
+    await stage.open(gate)
+    assert stage.types == ["created", "stream", "stream", "stream", "done"]
+    await stage.pass_s(1.1)
+    assert (stage.texts, stage.metadata["usage"]["totalTokens"]) == (["Hello"], 5)
+
+
+async def test_what_comes_behind_the_closing_mark_in_one_read_is_not_relayed() -> None:
+    stage = await run_event(step(), streams(b"".join(WHOLE) + said("late") + USAGE))
+    assert (stage.texts, stage.types[-1]) == (["Hello"], "done")
+    assert stage.metadata["usage"]["totalTokens"] == 5
+
+
+async def test_after_the_closing_mark_the_rest_is_read_for_one_second_at_most() -> None:
     beats = [asyncio.Event() for _ in range(3)]
-    parts: list[Part] = [*WHOLE]
+    parts: list[Part] = [*WHOLE[:-1], USAGE, DONE]
     for beat in beats:
         parts += [beat, b": beat\n\n"]
     stage = await House(streams(*parts, SILENCE)).event(step()).begin()
+    assert stage.types[-1] == "done"
     for beat in beats[:2]:
         await stage.pass_s(0.4)
         await stage.open(beat)
-    assert not stage.is_over
+    assert not stage.house.provider.played[0].over.is_set()
     await stage.pass_s(0.21)
-    assert stage.types[-1] == "done"
+    assert stage.house.provider.played[0].over.is_set()
     assert not stage.house.provider.played[0].was_read_to_its_end
 
 
-async def test_what_follows_the_closing_mark_in_time_is_relayed_and_keeps_the_connection() -> None:
+async def test_a_connection_whose_answer_ends_in_that_second_is_kept() -> None:
+    gate = asyncio.Event()
+    stage = await House(streams(said("a"), FINISH, USAGE, DONE, gate, b": bye\n\n")).event(step()).begin()
+    assert stage.is_over
+    await stage.open(gate)
+    assert stage.house.provider.played[0].was_read_to_its_end
+
+
+async def test_counts_that_follow_the_closing_mark_in_time_count_and_the_connection_is_kept() -> None:
     gate = asyncio.Event()
     stop = message("messageStop", b'{"stopReason":"end_turn"}')
     counts = message("metadata", b'{"usage":{"inputTokens":1,"outputTokens":2,"totalTokens":3}}')
@@ -159,7 +200,6 @@ async def test_what_follows_the_closing_mark_in_time_is_relayed_and_keeps_the_co
         None,
         "contentBlockDelta",
         "messageStop",
-        "metadata",
         None,
     ]
     assert (stage.types[-1], stage.metadata["usage"]["totalTokens"]) == ("done", 3)
@@ -181,7 +221,7 @@ async def test_an_error_after_an_answer_is_relayed_untouched_and_then_ends_the_e
     assert stage.types == ["created", "stream", "stream", "error"]
     assert stage.frames[2]["response"] == {"error": {"message": "too busy", "type": "overloaded_error"}}
     assert stage.last()["error"] == {"code": 9017, "message": "too busy", "source": "provider", "retryable": True}
-    assert (stage.metadata["status"], stage.metadata["success"]) == (200, False)
+    assert (stage.metadata["status"], stage.metadata["success"]) == (503, False)
 
 
 async def test_also_when_answer_and_error_come_in_one_read() -> None:
@@ -230,6 +270,7 @@ async def test_an_item_that_is_long_in_coming_counts_in_the_budget() -> None:
     assert (crowded.types, crowded.frames[-1]["error"]["code"]) == (["created", "stream", "error"], 9008)
     await stage.open(gate)
     assert house.budget.used < 1000
+    await stage.pass_s(0.11)
     await stage.pass_s(1.1)
     assert stage.code is None
 

@@ -395,3 +395,20 @@ async def test_bridges_that_share_a_redis_share_their_answers(redis: RedisServer
         redis.kill()
         assert await other.status() == "HIT"  # from its memory by now
         assert await one.statuses(step("groq"), step("groq")) == ["MISS", "HIT"]
+
+
+REPORTED = {
+    "in one piece": answers(b'{"error":{"message":"too many","code":429}}'),
+    "Workers AI": answers(b'{"result":null,"success":false,"errors":[{"code":3040,"message":"m"}]}'),
+    "truncated": answers(b'{"choices":['),
+    "in a stream": streams(said("a"), b'error: {"code":503,"message":"m"}\n\n'),
+    "the end mark alone": streams(b"data: [DONE]\n\n"),
+}
+
+
+@pytest.mark.parametrize("play", REPORTED.values(), ids=REPORTED.keys())
+async def test_what_reports_an_error_in_http_200_is_not_kept(play: Plays, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path, play, answers()) as bridge:
+        failed = (await bridge.call())[-1]["metadata"]
+        assert (failed["success"], failed["cacheStatus"]) == (False, "MISS")
+        assert await bridge.statuses(None, None) == ["MISS", "HIT"]

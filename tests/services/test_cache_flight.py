@@ -13,7 +13,7 @@ from bridge.relay.services import Services
 from bridge.services import cache_flight, cache_reads
 from bridge.services.cache import ResponseCache
 from bridge.services.cache_flight import Flight, Share
-from tests.clock import advance, turns
+from tests.clock import turns
 from tests.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
 from tests.stage import DONE, FINISH, OVERLOADED, ROLE, TURNS, Frame, House, Stage, said, step
 
@@ -104,7 +104,6 @@ PLACES: dict[str, Callable[[asyncio.Event], Plays]] = {
     "before the head": lambda gate: Plays([ROLE, said("a"), said("b"), *END], waiting=[gate]),
     "before it answered": lambda gate: Plays([ROLE, gate, said("a"), said("b"), *END]),
     "in the middle": lambda gate: Plays([ROLE, said("a"), gate, said("b"), *END]),
-    "after the closing mark": lambda gate: Plays([ROLE, said("a"), said("b"), *END, gate]),
 }
 every_place = pytest.mark.parametrize("place", PLACES)
 
@@ -136,14 +135,14 @@ async def test_if_the_leader_leaves_the_next_one_pays(place: str) -> None:
 
 
 async def test_a_leader_that_has_what_it_wants_pays_though_others_read_on() -> None:
-    """After the closing mark it waits for the body's end for a second, and others may begin to later."""
+    """It is over at the closing mark, and the body's rest is read for a second, in which others may begin."""
     house = CachedHouse(streams(ROLE, said("a"), said("b"), *END, SILENCE))
     [leader] = await house.begin()
-    advance(0.8)
+    await leader.pass_s(0.8)
     [late] = await house.begin()
-    await late.pass_s(0.3)
-    assert (leader.is_over, late.is_over) == (True, False)
-    await late.pass_s(0.8)
+    assert (leader.is_over, late.is_over) == (True, True)
+    assert not house.provider.played[0].over.is_set()
+    await late.pass_s(1.1)
     check_whole(leader, late)
     assert (cost(leader), cost(late)) == (0.5, 0)
 

@@ -145,7 +145,7 @@ def ends(how: Callable[[Line], None], *parts: bytes) -> Script:
         (ends(Line.close), b"/", ResetBeforeAnswer),
         (ends(Line.close, b"HTTP/1.1 2"), b"/", ResetBeforeAnswer),
         (ends(Line.close, b"nothing like it\r\n"), b"/", UnusableAnswer),
-        (sends(HEAD + b"Content-Encoding: br\r\nContent-Length: 1\r\n\r\n!"), b"/", UnusableAnswer),
+        (sends(HEAD + b"Content-Encoding: compress\r\nContent-Length: 1\r\n\r\n!"), b"/", UnusableAnswer),
         (sends(OK), b"/a\r\nb", EndpointRefused),
         (sends(OK), b"/a#b", EndpointRefused),
     ],

@@ -46,13 +46,16 @@ BODIES = st.builds(
 
 
 def by_the_standard(body: bytes) -> list[Item]:
-    """HTML, 9.2.6, step by step, over a body that is all there. An event's id is given only if its own block set it."""
+    """HTML, 9.2.6, step by step, over a body that is all there. An event's id is given only if its own block set it.
+
+    Beyond the standard, an event `error` needs no data.
+    """
     items = []
     data, event, id_ = b"", b"", None
     *lines, _ = re.split(rb"\r\n|\n|\r", body.removeprefix(b"\xef\xbb\xbf"))
     for line in lines:
         if not line:
-            if data:
+            if data or event == b"error":
                 value = data.removesuffix(b"\n")
                 items.append(Item(value, kind_of(value), event.decode() or None, id_))
             data, event, id_ = b"", b"", None

@@ -13,7 +13,7 @@ from bridge.wire.body import Shape, decoder_for
 from bridge.wire.carriers import ItemCarrier, RunCarrier
 from bridge.wire.dialects import Ending, StreamReader, Verdict
 from bridge.wire.frames import EventFrames
-from bridge.wire.stream import MAX_HELD_BYTES, MAX_HELD_ITEMS, Stream
+from bridge.wire.stream import MAX_HELD_BYTES, MAX_HELD_ITEMS, MAX_PINGS, Stream
 from tests.wire.decoding import cut_at
 
 BOOKKEEPING = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
@@ -73,9 +73,86 @@ def test_once_released_everything_is_passed_on_at_once() -> None:
 
 def test_the_end_mark_answers_and_makes_no_frame() -> None:
     stream = stream_of()
+    assert stream.feed(BOOKKEEPING) == []
+    assert not stream.answered
     assert stream.feed(DONE) == []
     assert (stream.answered, stream.reader.closed) == (True, True)
-    assert stream.release() == []
+    assert len(stream.release()) == 1
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT, b"data:\n\n", b'event: ping\ndata: {"type":"ping"}\n\n'])
+def test_the_end_mark_alone_is_no_answer(before: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(before + DONE) == []
+    assert (stream.answered, stream.reader.closed) == (False, True)
+    assert finish(stream)[1] is Verdict.EMPTY
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_items_after_the_closing_mark_are_counted_and_not_passed_on(raw: bool) -> None:
+    stream = stream_of(raw=raw)
+    stream.release()
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    before = len(stream.feed(ANSWER + FINISH + DONE))
+    assert before == (1 if raw else 2)
+    after = stream.feed(ANSWER + usage)
+    assert len(after) == (1 if raw else 0), "runs pass until the event is over"
+    assert stream.reader.usage is not None
+    assert stream.is_over
+
+
+BEATS = [
+    b"data:\n\n",
+    b"data: \n\n",
+    b"data: : keepalive\n\n",
+    b"event: heartbeat\ndata: {}\n\n",
+    b"event: ping\ndata: \n\n",
+    b'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n',
+    b'data: {"type":"keepalive"}\n\n',
+    b'data: {"type": "ping"}\n\n',
+]
+
+
+@pytest.mark.parametrize("beat", BEATS)
+def test_a_heartbeat_is_dropped_before_the_answer_and_relayed_after_it(beat: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(beat * 200) == []
+    assert (stream.answered, stream.is_holding) == (False, False)
+    assert stream.feed(BOOKKEEPING + beat * 200) == []
+    assert (stream.answered, stream.is_holding) == (False, True)
+    stream.feed(ANSWER)
+    assert len(stream.release()) == 2
+    assert len(stream.feed(beat)) == 1
+
+
+@pytest.mark.parametrize("beat", BEATS)
+def test_raw_frames_drop_no_heartbeat(beat: bytes) -> None:
+    stream = stream_of(raw=True)
+    assert stream.feed(beat * 3 + ANSWER) == []
+    assert body_of(stream.release()) == beat * 3 + ANSWER
+
+
+MESSAGE_START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"a"}}\n\n'
+
+
+@pytest.mark.parametrize("body", [PING + MESSAGE_START + PING, MESSAGE_START + PING, PING + PING + MESSAGE_START])
+def test_a_ping_of_anthropic_keeps_its_place(body: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(body) == stream.feed(TEXT) == []
+    types = [response["type"] for response in responses(stream.release())]
+    assert types == [
+        part.split(b"\n")[0].removeprefix(b"event: ").decode() for part in (body + TEXT).split(b"\n\n")[:-1]
+    ]
+
+
+def test_held_pings_are_bounded() -> None:
+    stream = stream_of()
+    assert stream.feed(MESSAGE_START + PING * 1000) == []
+    long = b'data: {"type":"ping","pad":"%s"}\n\n' % (b"x" * 1000)
+    assert stream.feed(long + TEXT) == []
+    assert len(stream.release()) == 2 + MAX_PINGS
 
 
 def test_comments_neither_answer_nor_count_as_held() -> None:
@@ -101,11 +178,11 @@ def test_as_many_items_are_held_as_allowed(raw: bool, at_once: bool) -> None:
 @pytest.mark.parametrize("raw", [False, True])
 def test_as_many_bytes_are_held_as_allowed(raw: bool) -> None:
     pad = b"x" * (MAX_HELD_BYTES // 2 - 200)
-    ping = b'event: ping\ndata: {"type":"ping","pad":"%b"}\n\n' % pad
+    start = b'data: {"type":"message_start","pad":"%b"}\n\n' % pad
     stream = stream_of(raw=raw)
-    assert stream.feed(ping) == stream.feed(ping) == []
+    assert stream.feed(start) == stream.feed(start) == []
     assert not stream.answered
-    assert stream.feed(ping) == []
+    assert stream.feed(start) == []
     assert stream.answered
 
 

@@ -1,20 +1,23 @@
 """The dialects that streams speak: one small class each, and the table of them all.
 
-PROTOCOL.md, "Answering, and falling back inside a stream", holds the closed list of bookkeeping, PROVIDERS.md 1.4 the
+PROTOCOL.md, "When a step has answered", holds the closed list of bookkeeping, PROVIDERS.md 1.4 the
 marks and their traps. To add a dialect, write its class and put it into `DIALECTS`.
 """
 
 from bridge.wire.families.bedrock import BedrockConverse, BedrockInvoke, BedrockNova
 from bridge.wire.families.family import Dialect, Glance, Mark, Unknown
-from bridge.wire.families.openai import OpenAiChat, OpenAiResponses
+from bridge.wire.families.openai import OpenAiAudio, OpenAiChat, OpenAiImage, OpenAiResponses, OpenAiThread
 from bridge.wire.families.others import Anthropic, CohereV1, CohereV2, Gemini, Ollama, Replicate, Tgi, WorkersAi
 from bridge.wire.usage import Value
 
-__all__ = ["DIALECTS", "Dialect", "Glance", "Mark", "Unknown", "dialect_of"]
+__all__ = ["DIALECTS", "Anthropic", "Dialect", "Glance", "Mark", "Unknown", "dialect_of"]
 
 DIALECTS: tuple[type[Dialect], ...] = (
     OpenAiChat,
     OpenAiResponses,
+    OpenAiAudio,
+    OpenAiImage,
+    OpenAiThread,
     Anthropic,
     Gemini,
     CohereV2,

@@ -2,11 +2,13 @@
 
 import msgspec
 
-from bridge.wire.families.family import Dialect, Evented, Glance, Mark, Plain, objects
+from bridge.wire.families.family import Dialect, Evented, Glance, Mark, Plain, is_reason, objects
 from bridge.wire.usage import Value
 
 
-class _PlainConverse(Plain):
+class _PlainConverse(Plain, kw_only=True):
+    type: None = None
+    object: None = None
     delta: msgspec.Raw
 
 
@@ -45,5 +47,5 @@ class BedrockInvoke(Dialect):
 
     def mark(self, event: str | None, value: Value) -> Mark:
         chunks = (value, *objects(value.get("outputs")))
-        closes = any(chunk.get(reason) for chunk in chunks for reason in ("completionReason", "stop_reason"))
+        closes = any(is_reason(chunk.get(reason)) for chunk in chunks for reason in ("completionReason", "stop_reason"))
         return Mark.CLOSING if closes else Mark.ANSWER

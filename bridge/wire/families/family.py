@@ -19,6 +19,8 @@ class Mark(IntEnum):
     """The closing mark: the answer is whole, whatever the connection does now."""
     FAILED = 3
     """The provider reports an error."""
+    HEARTBEAT = 4
+    """Says only that the connection lives."""
 
 
 class Plain(msgspec.Struct, kw_only=True, gc=False):
@@ -29,6 +31,9 @@ class Plain(msgspec.Struct, kw_only=True, gc=False):
 
     error: None = None
     errors: None = None
+    status: None = None
+    finish_reason: None = None
+    base_resp: None = None
     usage: None = None
     metrics: None = msgspec.field(default=None, name=INVOCATION_METRICS)
 
@@ -63,14 +68,19 @@ class Dialect:
         """What an item that reports no error is; takes note of finish marks."""
         return Mark.ANSWER
 
+    def closes(self, event: str | None, value: Value) -> bool:
+        """True if a word of the item is the closing mark."""
+        return False
+
+    def is_bare(self, event: str | None, value: Value) -> bool:
+        """True if the item can say nothing but that the stream has ended."""
+        return False
+
 
 class Unknown(Dialect):
-    """No dialect, or none told yet. Anthropic's ping may come before the item that tells the dialect."""
+    """No dialect, or none told yet."""
 
     usage_at = (("usage",), ("interaction", "usage"))
-
-    def mark(self, event: str | None, value: Value) -> Mark:
-        return Mark.BOOKKEEPING if value.get("type") == "ping" else Mark.ANSWER
 
 
 class Worded(Dialect):
@@ -79,6 +89,7 @@ class Worded(Dialect):
     telling: ClassVar[frozenset[str]] = frozenset()
     bookkeeping: ClassVar[frozenset[str]] = frozenset()
     closing: ClassVar[frozenset[str]] = frozenset()
+    bare: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def word(cls, event: str | None, value: Value) -> str:
@@ -93,6 +104,12 @@ class Worded(Dialect):
         if word in self.closing:
             return Mark.CLOSING
         return Mark.BOOKKEEPING if word in self.bookkeeping else Mark.ANSWER
+
+    def closes(self, event: str | None, value: Value) -> bool:
+        return self.word(event, value) in self.closing
+
+    def is_bare(self, event: str | None, value: Value) -> bool:
+        return self.word(event, value) in self.bare
 
 
 class Evented(Worded):
@@ -112,3 +129,8 @@ def index_of(numbered: Value) -> int:
     """Which choice or candidate this is. Followers leave the index out, or null, where there is but one."""
     index = numbered.get("index")
     return index if isinstance(index, int) else 0
+
+
+def is_reason(word: Any) -> bool:
+    """True if it says why an answer ended; some servers write null as a text, or a proto's default."""
+    return bool(word) and word not in ("null", "FINISH_REASON_UNSPECIFIED")

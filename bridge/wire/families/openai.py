@@ -1,10 +1,10 @@
-"""OpenAI's two dialects."""
+"""OpenAI's dialects: chat and completions, Responses, audio, images, and the runs of Assistants."""
 
 from typing import Literal
 
 import msgspec
 
-from bridge.wire.families.family import Dialect, Glance, Mark, Plain, Worded, index_of, objects
+from bridge.wire.families.family import Dialect, Evented, Glance, Mark, Plain, Worded, index_of, is_reason, objects
 from bridge.wire.usage import Value
 
 
@@ -14,8 +14,10 @@ class _PlainChoice(msgspec.Struct, gc=False):
     usage: None = None
 
 
-class _PlainChat(Plain):
+class _PlainChat(Plain, kw_only=True):
+    type: None = None
     choices: tuple[_PlainChoice]
+    object: Literal["chat.completion.chunk", "text_completion", "chat.completion", ""] | None = None
     x_groq: None = None
 
 
@@ -33,10 +35,6 @@ class OpenAiChat(Dialect):
     def tells(cls, event: str | None, value: Value) -> bool:
         return isinstance(value.get("choices"), list)
 
-    def error_in(self, value: Value) -> object | None:
-        failed = [choice for choice in objects(value.get("choices")) if choice.get("finish_reason") == "error"]
-        return (failed[0].get("error") or "The provider ended its answer with finish_reason error") if failed else None
-
     def mark(self, event: str | None, value: Value) -> Mark:
         if not value.get("choices", True):
             return Mark.BOOKKEEPING
@@ -48,7 +46,7 @@ class OpenAiChat(Dialect):
     def _note(self, choice: Value) -> bool:
         """Whether the choice says anything. One that goes on after its finish_reason had not finished."""
         index, says = index_of(choice), _says(choice)
-        if choice.get("finish_reason"):
+        if is_reason(choice.get("finish_reason")):
             self._ended[index] = says = True
             self.glance = None  # whether a choice goes on is more than a glance can see
         elif says or index not in self._ended:
@@ -63,7 +61,8 @@ def _says(choice: Value) -> bool:
     return bool(choice.get("text")) or any(part not in (None, "") for name, part in delta.items() if name != "role")
 
 
-class _PlainResponses(Plain):
+class _PlainResponses(Plain, kw_only=True):
+    object: None = None
     type: Literal[
         "response.output_text.delta",
         "response.function_call_arguments.delta",
@@ -85,3 +84,52 @@ class OpenAiResponses(Worded):
 
     def error_in(self, value: Value) -> object | None:
         return (value.get("response") or value) if self.word(None, value) == "response.failed" else None
+
+
+class _PlainAudio(Plain, kw_only=True):
+    object: None = None
+    type: Literal["transcript.text.delta", "speech.audio.delta"]
+
+
+class OpenAiAudio(Worded):
+    """Transcriptions and speech that are streamed as events."""
+
+    name = "openai-audio"
+    glance = msgspec.json.Decoder(_PlainAudio).decode
+    closing = frozenset({"transcript.text.done", "speech.audio.done"})
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return cls.word(event, value).startswith(("transcript.text.", "speech.audio."))
+
+
+class OpenAiImage(Worded):
+    """Images that are generated or edited: there may be more than one, so that `completed` closes nothing."""
+
+    name = "openai-image"
+    _completed = frozenset({"image_generation.completed", "image_edit.completed"})
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return cls.word(event, value).startswith(("image_generation.", "image_edit."))
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        self.finished = self.word(event, value) in self._completed
+        return Mark.ANSWER
+
+
+class OpenAiThread(Evented):
+    """A run of an assistant. `done`, the closing mark, has the data `[DONE]`."""
+
+    name = "openai-thread"
+    _ends = frozenset(
+        f"thread.run.{end}" for end in ("completed", "incomplete", "cancelled", "expired", "requires_action")
+    )
+
+    @classmethod
+    def tells(cls, event: str | None, value: Value) -> bool:
+        return cls.word(event, value).startswith("thread.")
+
+    def mark(self, event: str | None, value: Value) -> Mark:
+        self.finished = self.word(event, value) in self._ends
+        return Mark.ANSWER

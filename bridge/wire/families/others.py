@@ -4,11 +4,12 @@ from typing import Literal
 
 import msgspec
 
-from bridge.wire.families.family import Dialect, Evented, Mark, Plain, Worded, index_of, objects
+from bridge.wire.families.family import Dialect, Evented, Mark, Plain, Worded, index_of, is_reason, objects
 from bridge.wire.usage import Value, at
 
 
-class _PlainAnthropic(Plain):
+class _PlainAnthropic(Plain, kw_only=True):
+    object: None = None
     type: Literal["content_block_delta"]
 
 
@@ -18,13 +19,13 @@ class Anthropic(Worded):
     name = "anthropic"
     usage_at = (("message", "usage"), ("usage",))
     glance = msgspec.json.Decoder(_PlainAnthropic).decode
-    bookkeeping = frozenset({"message_start", "ping"})
-    closing = frozenset({"message_stop"})
+    bookkeeping = frozenset({"message_start"})
+    closing = bare = frozenset({"message_stop"})
     _content = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
     telling = _content | {"message_start", "message_delta", "message_stop"}
 
     def mark(self, event: str | None, value: Value) -> Mark:
-        if at(value, ("delta", "stop_reason")) and self.word(event, value) == "message_delta":
+        if is_reason(at(value, ("delta", "stop_reason"))) and self.word(event, value) == "message_delta":
             self.finished = True
         elif self.word(event, value) in self._content:
             self.finished = False
@@ -47,7 +48,7 @@ class Gemini(Dialect):
     def mark(self, event: str | None, value: Value) -> Mark:
         candidates = objects(value.get("candidates"))
         for candidate in candidates:
-            self._ended[index_of(candidate)] = bool(candidate.get("finishReason"))
+            self._ended[index_of(candidate)] = is_reason(candidate.get("finishReason"))
         if candidates:
             self.finished = all(self._ended.values())
         if at(value, ("promptFeedback", "blockReason")):
@@ -75,7 +76,8 @@ class CohereV1(Worded):
         return "Cohere ended its answer with finish_reason ERROR" if "ERROR" in reasons else None
 
 
-class _PlainCohere(Plain):
+class _PlainCohere(Plain, kw_only=True):
+    object: None = None
     type: Literal["content-delta", "tool-plan-delta", "tool-call-delta"]
 
 
@@ -99,16 +101,15 @@ class WorkersAi(Dialect):
 
     @classmethod
     def tells(cls, event: str | None, value: Value) -> bool:
-        return (isinstance(value.get("response"), str) and "done" not in value) or (
-            bool(value.get("errors")) and "success" in value
-        )
+        return isinstance(value.get("response"), str) and "done" not in value
 
     def error_in(self, value: Value) -> object | None:
         return value if value.get("errors") else None
 
     def mark(self, event: str | None, value: Value) -> Mark:
         """A chunk that brings text beside its counts may be any of them, so it finishes nothing."""
-        self.finished = bool(value.get("finish_reason") or (value.get("usage") and not value.get("response")))
+        counts = bool(value.get("usage")) and not value.get("response")
+        self.finished = counts or is_reason(value.get("finish_reason"))
         return Mark.ANSWER
 
 
