@@ -116,6 +116,8 @@ class LimitsAdmission:
         self._turns = turns
         self._postings: dict[str, Posting] = {}
         """By the key of the purse."""
+        self._reserved_for: PlannedStep | None = None
+        """The step that money was reserved for last."""
         self._has_counted_call = True
         """The windows hold a call that was not made yet; the first one was counted when the event was admitted."""
 
@@ -155,12 +157,18 @@ class LimitsAdmission:
         return turns
 
     async def _reserve(self, planned: PlannedStep) -> None:
-        """Once on each purse: a retry, or another step, draws on the same reservation."""
-        fresh = [purse for purse in self._purses(planned) if purse.key not in self._postings]
-        if fresh:
-            usd = self._gate.estimated_usd(planned)
-            for posting in await self._gate.reservations.reserve(fresh, usd):
+        """A retry, or a step that is no dearer, draws on what the event holds already; a dearer one reserves anew."""
+        purses = list(self._purses(planned))
+        if not purses or planned is self._reserved_for:
+            return
+        usd = self._gate.estimated_usd(planned)
+        wanting = [purse for purse in purses if (held := self._postings.get(purse.key)) is None or held.usd < usd]
+        if given_back := [self._postings.pop(purse.key) for purse in wanting if purse.key in self._postings]:
+            self._gate.reservations.settle([(posting, 0.0) for posting in given_back])
+        if wanting:
+            for posting in await self._gate.reservations.reserve(wanting, usd):
                 self._postings[posting.page[0]] = posting
+        self._reserved_for = planned
 
     def _spender(self, planned: PlannedStep) -> Spender:
         return Spender(self._metadata, planned.provider.slug, planned.model)

@@ -565,6 +565,28 @@ async def test_a_failed_step_is_reserved_for_once(tmp_path: Path, wall: Wall):
         assert code(await place.call()) is None, "0.95 is spent, and nothing reserved"
 
 
+async def test_a_dearer_step_reserves_more_than_the_cheap_one_that_failed_before_it(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    cheap, dear = (step() | {"query": {"max_tokens": tokens_}} for tokens_ in (1, 60_000))
+    plays = [answers(status=500), Plays(waiting=[SILENCE]), answers(status=500), Plays(waiting=[SILENCE])]
+    async with house(text, tmp_path, *plays, answers(status=500)) as place:
+        for calls in (2, 4):
+            await place.begin([cheap, dear])
+            await place.calls(calls)
+        name = await place.begin([cheap, dear])
+        await turns(100)
+        advance(WAIT_S)
+        assert code(await place.end(name)) == 2041
+        assert len(place.provider.played) == 4, "two dear ones are in flight, and hold more than there is"
+
+
+async def test_an_event_alone_may_go_on_to_a_dearer_step(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.0001 }\n" + budget()
+    steps = [step() | {"query": {"max_tokens": tokens_}} for tokens_ in (20_000, 60_000)]
+    async with house(text, tmp_path, answers(status=500), answers()) as place:
+        assert code(await place.call(steps)) is None
+
+
 async def test_what_the_cache_gives_is_given_to_who_has_no_money_left(tmp_path: Path, wall: Wall):
     text = OPEN + "cache_ttl = 300\n" + budget()
     async with house(text, tmp_path, costing(1.0)) as place:
