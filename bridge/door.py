@@ -24,6 +24,7 @@ from bridge.http_errors import WEBSOCKET_WANTED, UpgradeRequired, mark_as_own, o
 from bridge.probes import Probes
 from bridge.providers import echoed
 from bridge.realtime import RealtimeDoor
+from bridge.relay.arrivals import Arrivals
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.session import Session, Terms
@@ -40,8 +41,9 @@ class Door:
         self._shared = shared
         self._guests = guests
         self._memory = Budget(config.server.memory_budget_bytes, "the bridge")
+        self._arrivals = Arrivals()
         self._realtime = RealtimeDoor(self.entrance, shared, guests, self._memory, dialler)
-        self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._realtime.relay)
+        self._http = HttpDoor(self.entrance, shared, guests, self._memory, self._arrivals, self._realtime.relay)
         self._probes = Probes(lambda: self.entrance.config, shared, guests, self._memory)
 
     async def aclose(self) -> None:
@@ -75,21 +77,24 @@ class Door:
         terms = self._terms(request, gateway, token)
         self._guests.admit()
         one = echoed(offered, None)
+        max_bytes = 2 * self.entrance.config.server.max_message_bytes + 1
         response = web.WebSocketResponse(
             autoping=False,
             compress=False,
             decode_text=False,
-            max_msg_size=2 * self.entrance.config.server.max_message_bytes + 1,
+            max_msg_size=max_bytes,
             protocols=(one,) if one else (),
         )
         echo(response, one)
+        connection_of(request).becomes(response, max_bytes)
         try:
             await response.prepare(request)
         except ValueError:
             raise BadMessage("the handshake's Sec-WebSocket-Key is none") from None
         connection_of(request).welcome()
         socket = ClientSocket(request, response)
-        session = Session(response, socket, terms, self.entrance.config.server, self._shared, self._memory)
+        server = self.entrance.config.server
+        session = Session(response, socket, terms, server, self._shared, self._memory, self._arrivals)
         with self._guests.present(session):
             try:
                 await session.run()

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from typing import Final, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from bridge.errors import BadMessage, InternalError
 from bridge.http_errors import error_response
+from bridge.message_reader import MessageReader
 from bridge.settings.server import ServerSettings
 
 MAX_TARGET_CHARS: Final = 65_536
@@ -36,7 +38,15 @@ class Connection(RequestHandler):
     Strangers have the time of a handshake to come up with a request that somebody says `welcome` to.
     """
 
-    __slots__ = ("_patience", "_patience_s", "is_full", "listener")
+    __slots__ = (
+        "_max_message_bytes",
+        "_patience",
+        "_patience_s",
+        "_websocket",
+        "is_full",
+        "listener",
+        "message_reader",
+    )
 
     def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, server: ServerSettings) -> None:
         super().__init__(
@@ -52,11 +62,19 @@ class Connection(RequestHandler):
         self.listener: Listener | None = None
         self.is_full = False
         """What was written stands in line."""
+        self._websocket: web.WebSocketResponse[bool] | None = None
+        self._max_message_bytes = 0
+        self.message_reader: MessageReader | None = None
+        """Of a WebSocket."""
 
     def welcome(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+    def becomes(self, websocket: "web.WebSocketResponse[bool]", max_message_bytes: int) -> None:
+        """Call it before `websocket` is prepared, with what that has as `max_msg_size`."""
+        self._websocket, self._max_message_bytes = websocket, max_message_bytes
 
     def part(self, grace_s: float) -> None:
         """It is to close, once what stands in line is taken; for that it has so long."""
@@ -92,6 +110,13 @@ class Connection(RequestHandler):
             self.listener.on_gone()
 
     # What aiohttp calls.
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """The connection is a WebSocket from now on."""
+        if self._websocket is not None:
+            queue = cast("Any", self._websocket._reader)
+            self.message_reader = MessageReader(parser, queue, cast("Any", self), self._max_message_bytes)
+        super().set_parser(cast("Any", self.message_reader or parser), data_received_cb)
 
     def force_close(self) -> None:
         transport = self.transport

@@ -13,6 +13,7 @@ from bridge.guests import Guests
 from bridge.handshake import check_origin
 from bridge.http_errors import error_body_for, error_response
 from bridge.http_event import HttpEvent
+from bridge.relay.arrivals import Arrivals
 from bridge.relay.budget import Budget
 from bridge.relay.event import Shared
 from bridge.session import limits_of
@@ -28,12 +29,21 @@ Route = tuple[str, str, Handler]
 
 
 class HttpDoor:
-    def __init__(self, entrance: Entrance, shared: Shared, guests: Guests, memory: Budget, upgraded: Handler) -> None:
+    def __init__(
+        self,
+        entrance: Entrance,
+        shared: Shared,
+        guests: Guests,
+        memory: Budget,
+        arrivals: Arrivals,
+        upgraded: Handler,
+    ) -> None:
         """`upgraded` has those requests to a provider that are to become WebSockets."""
         self._entrance = entrance
         self._shared = shared
         self._guests = guests
         self._memory = memory
+        self._arrivals = arrivals
         self._upgraded = upgraded
 
     def routes(self) -> tuple[Route, ...]:
@@ -75,7 +85,7 @@ class HttpDoor:
             return response
         server = self._entrance.config.server
         ground = self._entrance.ground(request, gateway, token, "http")
-        event = HttpEvent(request, ground, server, self._shared, self._memory, granted)
+        event = HttpEvent(request, ground, server, self._shared, self._memory, self._arrivals, granted)
         with self._guests.present(event):
             ask = partial(read, headers=headers, defaults=gateway.settings, limits=limits_of(server))
             return await event.run(ask, reads_body=reads_body)

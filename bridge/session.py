@@ -20,6 +20,7 @@ from bridge.errors import (
     SlowClient,
     TooManyInFlight,
 )
+from bridge.relay.arrivals import Arrivals
 from bridge.relay.budget import Budget, Hold
 from bridge.relay.event import Shared
 from bridge.relay.event_relay import OFF_LOOP_BYTES, EventRelay, new_id
@@ -78,6 +79,7 @@ class Session:
         server: ServerSettings,
         shared: Shared,
         memory: Budget,
+        arrivals: Arrivals,
     ) -> None:
         self._response = response
         self._socket = socket
@@ -86,8 +88,11 @@ class Session:
         self._shared = shared
         self._limits = limits_of(server)
         self._budget = Budget(server.max_buffered_bytes, "this socket", memory)
+        self._arrivals = arrivals
         self._arrival = Hold(self._budget)
+        """Of a long message that is not whole yet."""
         self._room = asyncio.Event()
+        self._reading_ended = asyncio.Event()
         self._events: dict[str | int, EventRelay] = {}
         self._tasks, self._closing = Tasks(), Tasks()
         self._messages = self._unread_answers = 0
@@ -103,10 +108,12 @@ class Session:
             await self._read()
         finally:
             self._watch.stop()
+            self._reading_ended.set()
             self._on_gone()
             await self._closing.wait_all()
             await self._socket.let_go()
             await self._tasks.wait_all()
+            self._arrivals.end(self)
             self._arrival.drop()
 
     def drain(self) -> None:
@@ -134,17 +141,18 @@ class Session:
                 await self._room.wait()
             if not received % MESSAGES_PER_TURN:
                 await asyncio.sleep(0)
+            if self._is_closing:
+                return
             message = await self._response.receive()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    self._count_arrival(len(message.data))
-                    await self._take(message.data)
+                    await self._take(message.data, self._arrived(len(message.data)))
                 case WSMsgType.PING:
-                    self._count_arrival(len(message.data))
+                    self._count_rest(len(message.data))
                     await self._may_answer()
                     self._socket.control(WSMsgType.PONG, message.data)
                 case WSMsgType.PONG:
-                    self._count_arrival(len(message.data))
+                    self._count_rest(len(message.data))
                 case _:
                     return
             del message  # 64 MiB, it may be, and the next one may be long in coming
@@ -155,35 +163,44 @@ class Session:
         if self._unread_answers > self._server.max_in_flight:
             await self._socket.drained()
 
-    async def _take(self, data: bytes) -> None:
-        """One message. Never raises for what it holds."""
+    async def _take(self, data: bytes, hold: Hold) -> None:
+        """One message, of which `hold` counts what has been counted. Never raises for what it holds."""
         index, self._messages = self._messages, self._messages + 1
+        try:
+            message = await self._parsed(data)
+            if not isinstance(message, Cancel):
+                await self._may_answer()
+            match message:
+                case Create():
+                    self._create(message, len(data), index, hold)
+                    return
+                case Cancel():
+                    self._cancel(message.event_id)
+                case Refused():
+                    self._refuse(message, index)
+                case _:
+                    assert_never(message)
+        except BaseException:
+            hold.drop()
+            raise
+        hold.drop()
+
+    async def _parsed(self, data: bytes) -> Create | Cancel | Refused:
         if len(data) < OFF_LOOP_BYTES:
-            message = parse(data, self._terms.settings, self._limits)
-        else:
-            message = await asyncio.to_thread(parse, data, self._terms.settings, self._limits)
-        if isinstance(message, Cancel):
-            self._cancel(message.event_id)
-            return
-        await self._may_answer()
-        match message:
-            case Create():
-                self._create(message, len(data), index)
-            case Refused():
-                self._refuse(message, index)
-            case _:
-                assert_never(message)
+            return parse(data, self._terms.settings, self._limits)
+        async with self._arrivals.reading:
+            return await asyncio.to_thread(parse, data, self._terms.settings, self._limits)
 
     def _cancel(self, event_id: EventId) -> None:
         if relay := self._events.get(event_id.key):
             relay.cancel(Cancelled("cancelled by the client"))
 
-    def _create(self, create: Create, size: int, index: int) -> None:
+    def _create(self, create: Create, size: int, index: int, hold: Hold) -> None:
         event_id = create.event_id or _made_up()
-        hold = Hold(self._budget)
         try:
             self._admit(event_id, hold, size)
         except BridgeError as error:
+            hold.drop()
             self._refuse(Refused(error, event_id, owned=True, defaults=create.settings), index)
             return
         create.warnings[:0] = self._terms.warnings
@@ -204,7 +221,7 @@ class Session:
             raise self._farewell.error(self._farewell.message)
         if len(self._events) >= self._server.max_in_flight:
             raise TooManyInFlight(f"{len(self._events)} events are in flight on this socket; wait for one to end")
-        hold.add(size, overdraw=True)  # it is here already; what would come after it is not read
+        hold.add(size - hold.size, overdraw=True)  # it is here already; what would come after it is not read
 
     def _refuse(self, refused: Refused, index: int) -> None:
         """An owned fault is its event's last frame, unless that name is taken; any other belongs to the message."""
@@ -243,16 +260,40 @@ class Session:
         self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
         self._close(WSCloseCode.POLICY_VIOLATION, b"too slow")
 
-    def _count_arrival(self, taken_bytes: int) -> None:
+    def _arrived(self, size: int) -> Hold:
+        """A message of so many bytes is whole: what of it has been counted already."""
+        hold = Hold(self._budget)
+        self._arrival.move(min(self._arrival.size, size), hold)
+        self._arrivals.end(self)
+        self._count_rest(size)
+        return hold
+
+    def _count_rest(self, taken_bytes: int) -> None:
+        """Of what has come, so many bytes were taken."""
         self._arrival.drop()
-        self._on_arrival(self._socket.took(taken_bytes))
+        if rest := self._socket.took(taken_bytes):
+            self._on_arrival(rest)
+        else:
+            self._arrivals.end(self)
 
     def _on_arrival(self, size: int) -> None:
-        """More of a long message is there. It has no event yet that could be told, so the socket is."""
-        try:
-            self._arrival.add(size, overdraw=True)
-        except OutOfMemoryBudget:
-            self._close(WSCloseCode.TRY_AGAIN_LATER, b"out of memory")
+        """More of a long message is there."""
+        if not self._is_closing:
+            self._arrivals.begin(self, self._refuse_arrival)
+            self._arrivals.add(self, self._arrival, size)
+
+    def _refuse_arrival(self, error: OutOfMemoryBudget) -> None:
+        """The message has no event yet that could be told, so the socket is. What else comes is read and dropped: a
+        connection that is closed with something unread is reset, and the client might not get to see the close frame.
+        """
+        self._arrival.drop()
+        self._socket.discard()
+        self._socket.send([refusal(error, self._messages, None)])
+        if not self._is_closing:
+            self._is_closing = True
+            code, reason = WSCloseCode.TRY_AGAIN_LATER, b"out of memory"
+            goodbye = self._socket.close_and_listen(code, reason, self._reading_ended)
+            self._closing.start(goodbye, "close")
 
     def _on_gone(self) -> None:
         self._cancel_all(Cancelled("the socket was closed"))

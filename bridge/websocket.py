@@ -8,11 +8,13 @@ off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run
 import asyncio
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from bridge.handshake import PROTOCOL_HEADER
+from bridge.http_connection import Connection
 from bridge.unsent import unsent_bytes
 
 CLOSE_GRACE_S: Final = 5.0
@@ -47,7 +49,8 @@ class Peer(asyncio.Protocol):
         self.on_gone: Callable[[], None] = _nothing
         """Called when the connection is lost."""
         self.on_arrival: Callable[[int], None] = _nothing
-        """Called with the size of each read that belongs to a long message which is not whole yet."""
+        """Called with the size of each read that belongs to a long message which is not whole yet; when it turns out
+        to be long, with all that has come."""
         self.heard_at = self._loop.time()
         """When something came from the client last, be it a part of a message."""
         self._arrived_bytes = 0
@@ -57,9 +60,10 @@ class Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
+        was_long = self._arrived_bytes > LONG_BYTES
         self._arrived_bytes += len(data)
         if self._arrived_bytes > LONG_BYTES:
-            self.on_arrival(len(data))
+            self.on_arrival(len(data) if was_long else self._arrived_bytes)
         self._handler.data_received(data)
 
     def eof_received(self) -> None:
@@ -149,6 +153,8 @@ class ClientSocket(Peer):
         assert request.transport is not None
         super().__init__(request.transport, request.protocol)
         self._response = response
+        self._connection = request.protocol
+        self._said_goodbye = False
 
     def send(self, frames: list[bytes]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
@@ -179,8 +185,13 @@ class ClientSocket(Peer):
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
         """Nothing after a close frame."""
-        if not self._response.closed:
+        if not self._response.closed and not self._said_goodbye:
             super().control(opcode, payload)
+
+    def discard(self) -> None:
+        """Keep no long message that comes from now on, nor the one that is on its way."""
+        if isinstance(self._connection, Connection) and self._connection.message_reader is not None:
+            self._connection.message_reader.discard()
 
     async def close(self, code: int, reason: bytes) -> None:
         """Say goodbye, behind all that was said before, and wait for the answer; not for long. Then let go."""
@@ -191,9 +202,28 @@ class ClientSocket(Peer):
             self.abort()
         await self.let_go()
 
+    async def close_and_listen(self, code: int, reason: bytes, reading_ended: asyncio.Event) -> None:
+        """Send a close frame to a client that is still sending, and read on until it answers. Then let go.
+
+        With something unread the kernel would reset the connection, and the client might never see the close frame.
+        `close` does not read on while somebody waits for a message. Here that one is told to stop, and is waited for.
+        """
+        self.control(WSMsgType.CLOSE, struct.pack("!H", code) + reason)
+        self._said_goodbye = True
+        with suppress(Exception):  # aiohttp has several, as the connection may be lost in several ways
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                queue = self._response._reader
+                assert queue is not None
+                if self._response._waiting:
+                    queue.feed_data(WSMessage(WSMsgType.CLOSING, None, None), 0)
+                await reading_ended.wait()
+                while (await queue.read()).type is not WSMsgType.CLOSE:
+                    pass
+        await self.let_go()
+
     @property
     def _is_closing(self) -> bool:
-        return self._response.closed or self._transport.is_closing()
+        return self._said_goodbye or self._response.closed or self._transport.is_closing()
 
     def _write_long(self, parts: list[bytes], size: int) -> None:
         """A long frame is not worth another copy."""

@@ -3,7 +3,7 @@
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.clock import advance, turns, until
 from tests.harness import config_of, connected, running
 from tests.provider_script import JSON, SILENCE, Plays, ScriptedProvider, answers, streams
 from tests.raw_client import RawClient, frame, upgraded
+from tests.raw_http import http
 from tests.stage import DONE, FINISH, said, step
 
 CONFIG = """
@@ -252,6 +253,64 @@ async def test_messages_that_are_not_whole_yet_count_too(tmp_path: Path, how: st
             assert found[0] == WSMsgType.TEXT, found
             assert orjson.loads(found[1])["error"]["code"] == 9001
             await client.send(part)
+
+
+SIZE = 2_000_000
+CROWDED = "[server]\nmemory_budget_bytes = 8_300_000\nmax_message_bytes = 2_100_000"
+"""Room for four of such messages."""
+
+
+async def test_of_twelve_long_messages_with_room_for_four_four_are_served(tmp_path: Path) -> None:
+    """The others are told why, and their close frame arrives although they have not finished sending."""
+    gate = asyncio.Event()
+    provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
+    async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(upgraded(server, receive_bytes=65_536)) for _ in range(12)]
+        sending = [asyncio.create_task(_send_evenly(client, create("a", SIZE), clients)) for client in clients]
+        await until(lambda: len(provider.played) == 4)
+        await asyncio.gather(*sending)
+        gate.set()
+        told = [await client.hear() for client in clients]
+        served = [frame for frame in told if frame["metadata"]["success"]]
+        assert len(served) == 4
+        refused = [(client, frame) for client, frame in zip(clients, told, strict=True) if frame not in served]
+        for client, answer in refused:
+            assert answer["error"]["code"] == 9008
+            assert answer["error"]["messageIndex"] == 0
+            assert await client.closed() == 1013
+        await until(lambda: not server._door._memory.used)
+
+
+async def _send_evenly(client: RawClient, message: bytes, among: list[RawClient]) -> None:
+    data = frame(message)
+    for start in range(0, len(data), 65_536):
+        await client.send(data[start : start + 65_536])
+        await turns(len(among))
+
+
+async def test_of_twelve_long_http_bodies_with_room_for_four_four_are_served(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
+    async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(http(server)) for _ in range(12)]
+        asking = [asyncio.create_task(client(body=bytes(SIZE))) for client in clients]
+        await until(lambda: len(provider.played) == 4)
+        await until(lambda: sum(task.done() for task in asking) == 8)
+        gate.set()
+        heard = [await task for task in asking]
+        assert sorted(each.status for each in heard) == [200] * 4 + [503] * 8
+        assert {each.code for each in heard if each.status == 503} == {9008}
+        await until(lambda: not server._door._memory.used)
+
+
+async def test_a_message_that_is_whole_keeps_its_room_while_it_is_read(tmp_path: Path) -> None:
+    async with running(config_of(CROWDED, tmp_path), ScriptedProvider(answers())) as server, upgraded(server) as client:
+        async with server._door._arrivals.reading:
+            await client.send(frame(create("a", SIZE)))
+            await until(lambda: server._door._memory.used > SIZE - LONG_BYTES - 100_000)
+            await turns(100)
+            assert server._door._memory.used > SIZE - LONG_BYTES - 100_000
+        assert (await client.hear())["metadata"]["success"]
 
 
 async def test_an_idle_socket_does_not_hold_on_to_what_was_said_last(tmp_path: Path) -> None:

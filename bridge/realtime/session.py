@@ -169,6 +169,7 @@ class RealtimeSession:
         try:
             if self._sent_away is not None:  # after the provider had answered, and before this was known here
                 raise self._sent_away
+            connection_of(self._request).becomes(response, self._house.server.max_message_bytes + 1)
             await response.prepare(self._request)
             if self._request.transport is None:
                 raise ConnectionResetError("it went while it was answered")

@@ -50,6 +50,15 @@ class Hold:
         self._budget.take(size, overdraw=overdraw)
         self._size += size
 
+    @property
+    def size(self) -> int:
+        return self._size
+
+    def move(self, size: int, other: "Hold") -> None:
+        """Let `other`, which is of the same budget, hold so much of it."""
+        self._size -= size
+        other._size += size
+
     def give(self, size: int) -> None:
         """Give part of it back."""
         self._budget.give(size)
