@@ -13,7 +13,8 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from bridge.upstream.dial import Dial, DialledRequest, Pool, TlsError
-from bridge.upstream.inflate import InflatedBody, inflater_for
+from bridge.upstream.inflate import InflatedBody, UnlabelledBody, inflater_for
+from bridge.wire.codings import may_hide_coding
 
 __all__ = ["AiohttpTransport", "TlsError"]
 
@@ -27,7 +28,8 @@ _FRAMING = ("Content-Length", "Transfer-Encoding")
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Sends a request as it is, and hands out the answer read by read, its content coding undone.
+    """Sends a request as it is, and hands out the answer read by read, its content coding undone, also one that a body
+    of JSON or text does not declare.
 
     Extensions of a request: `target`, the bytes of the request line's target in place of the URL's own; `on_connected`,
     called once, without arguments, when a connection is at hand. Of a response: `ended`, a function that says whether
@@ -58,7 +60,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         # What the middleware lets through never went out: the method, the target, a header or the host is none.
         except (aiohttp.ClientError, ValueError) as exc:
             raise httpx.LocalProtocolError("the request cannot be sent as it is", request=request) from exc
-        return _response(answer, dial)
+        return _response(answer, dial, request.method)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -185,7 +187,7 @@ def _url(request: httpx.Request) -> URL:
     return url
 
 
-def _response(answer: aiohttp.ClientResponse, dial: Dial) -> httpx.Response:
+def _response(answer: aiohttp.ClientResponse, dial: Dial, method: str) -> httpx.Response:
     if answer.status < 200:
         dial.hang_up()
         answer.close()
@@ -197,7 +199,10 @@ def _response(answer: aiohttp.ClientResponse, dial: Dial) -> httpx.Response:
         body.close()
         raise
     if inflater is None:
-        extensions = {"ended": body.ended}
-        return httpx.Response(answer.status, headers=answer.raw_headers, stream=body, extensions=extensions)
+        stream: _Body | UnlabelledBody = body
+        if not body.ended() and may_hide_coding(method, answer.status, answer.headers.get("Content-Type", "")):
+            stream = UnlabelledBody(body, body.ended)
+        extensions = {"ended": stream.ended}
+        return httpx.Response(answer.status, headers=answer.raw_headers, stream=stream, extensions=extensions)
     headers = [pair for pair in answer.raw_headers if pair[0].lower() not in _CODED]
     return httpx.Response(answer.status, headers=headers, stream=InflatedBody(body, inflater))

@@ -24,6 +24,11 @@ _ZSTD_STEP_BYTES: Final = 24
 """A block of four bytes can hold 128 KiB, and a step is inflated at once."""
 
 
+_MAGICS: Final = {"gzip": b"\x1f\x8b\x08", "zstd": _ZSTD_MAGIC}
+_NEVER_CODED: Final = ("application/json", "application/x-ndjson", "application/jsonl")
+"""Types whose bodies cannot begin with one of these, beside `text/…` and `…+json`."""
+
+
 class CodingError(ValueError):
     """The coding is unknown, its package is not installed, or the body does not hold."""
 
@@ -57,6 +62,22 @@ def coding_in(content_encoding: str) -> str | None:
     if len(named) > 1:
         raise CodingError(f"has more than one content coding: {content_encoding[:64]}")
     return _ALIASES.get(named[0], named[0]) if named else None
+
+
+def may_hide_coding(method: str, status: int, content_type: str) -> bool:
+    """True where a body of this type may be coded without saying so. A part of a file (206) stays as it is."""
+    if method == "HEAD" or status == 206:
+        return False
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind in _NEVER_CODED or kind.startswith("text/") or kind.endswith("+json")
+
+
+def hidden_coding(head: bytes) -> tuple[str | None, bool]:
+    """The coding that a body's first bytes show, and True if that is certain; else more bytes are needed."""
+    for coding, magic in _MAGICS.items():
+        if head.startswith(magic):
+            return coding, True
+    return None, not any(magic.startswith(head) for magic in _MAGICS.values())
 
 
 def inflater(coding: str) -> Inflating:
