@@ -132,10 +132,15 @@ class MessageReader:
                 self._passing_bytes -= passing_bytes
                 at += passing_bytes
                 continue
-            head = _head_at(data, at, self._max_bytes)
+            try:
+                head = _head_at(data, at, self._max_bytes)
+                is_read_here = head is not None and self._is_read_here(head)
+            except WebSocketError:
+                self._pass_on(data[passed_to:at])  # what came before it is right
+                raise
             if head is None:
                 break
-            if not self._is_read_here(head):
+            if not is_read_here:
                 self._passing_bytes = head.size + head.payload_bytes
                 continue
             if self._pass_on(data[passed_to:at]):

@@ -9,14 +9,14 @@ import pytest
 from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
 from aiohttp.base_protocol import BaseProtocol
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge import message_reader
 from bridge.message_reader import SHORT_FRAME_BYTES, MessageReader
 from tests.clock import turns, until
 
-MAX_BYTES = 400_000
+MAX_BYTES = 2_000_000
 LONG = SHORT_FRAME_BYTES + 1
 
 
@@ -68,26 +68,33 @@ class Line:
         return found
 
 
-FRAMES = st.builds(
-    frame,
-    st.sampled_from([b"", b"x", b"ab" * 60, b"x" * 126, b"xyz" * 30_000, b"0123456789" * 20_000]),
+def any_frame(size: int, opcode: int, last: bool, mask: bytes | None) -> bytes:
+    """aiohttp overlooks that a message has begun whose first frame is empty; that is not compared."""
+    return frame((b"0123456789abc" * 20_000)[: size if last else size or 1], opcode, last=last, mask=mask)
+
+
+FRAMES = st.tuples(
+    st.sampled_from([0, 1, 120, 126, 90_000, 200_000]),
     st.sampled_from([0, 1, 2, 0, 1, 2, 8, 9, 10, 3, 0x41]),
-    last=st.booleans(),
-    mask=st.sampled_from([b"\x00\x00\x00\x00", b"\x01\x80\xff\x00", None]),
+    st.booleans(),
+    st.sampled_from([bytes(4), MASK, None]),
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(frames=st.lists(FRAMES, min_size=1, max_size=6), seed=st.integers(0, 1_000))
-def test_however_it_is_cut_it_is_what_aiohttp_makes_of_it(frames: list[bytes], seed: int) -> None:
-    data = b"".join(frames)
+@settings(max_examples=100, deadline=None)
+@given(drawn=st.lists(FRAMES, min_size=1, max_size=6), seed=st.integers(0, 1_000))
+def test_however_it_is_cut_it_is_what_aiohttp_makes_of_it(
+    drawn: list[tuple[int, int, bool, bytes | None]], seed: int
+) -> None:
+    data = b"".join(any_frame(*each) for each in drawn)
     cuts = sorted(random.Random(seed).choices(range(len(data) + 1), k=5))
     parts = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
-    async def both() -> None:
-        assert await Line(ours=True).heard(parts) == await Line(ours=False).heard([data])
+    async def both() -> tuple[object, object]:
+        return await Line(ours=True).heard(parts), await Line(ours=False).heard([data])
 
-    asyncio.run(both())
+    ours, theirs = asyncio.run(both())
+    assert ours == theirs
 
 
 async def test_it_is_the_same_byte_by_byte() -> None:
