@@ -90,7 +90,7 @@ class Ledger:
         if self._leave is not None:
             self._leave()
         if self._admission is not None:
-            self._admission.leave(planned, record.cost)
+            self._admission.leave([(planned, record.cost)] if planned and record.cost else [])
         shown = msgspec.structs.asdict(told) if told else {}
         log.info("realtime session", extra={"fields": record.log_fields(self._event_id) | shown})
         self._tell(told)

@@ -1,6 +1,8 @@
 """What an event cost, as far as it is known or can be guessed."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Final
 
 from bridge.errors import BridgeError
@@ -9,8 +11,8 @@ from bridge.policy.reported import MAX_TIMES_ESTIMATE, MAX_TOKENS, Reported, bou
 from bridge.relay.entry import Cost
 from bridge.relay.event import Event
 from bridge.relay.plan import PlannedStep
-from bridge.relay.record import Record
-from bridge.relay.services import Pricer
+from bridge.relay.record import Record, Streamed
+from bridge.relay.services import Charge, Pricer
 from bridge.wire.dialects import Usage
 
 ESTIMATED: Final = "the cost is an estimate: the stream did not tell all of its usage"
@@ -20,23 +22,83 @@ HIGH_COST: Final = (
 )
 
 
-def cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
-    """None is unknown. An estimate, and what was not believed, is marked and warned of."""
-    record, pricer = event.record, event.shared.services.pricer
+def charges_of(
+    event: Event, steps: Sequence[PlannedStep], planned: PlannedStep, error: BridgeError | None
+) -> list[Charge]:
+    """What the answer of the step `planned` cost, and each stream that broke before it; what is unknown is left out.
+
+    An estimate, and what was not believed, is marked and warned of.
+    """
+    charges = list(_dropped(event, steps))
+    cost = _cost_of(event, planned, error)
+    if cost is not None:
+        charges.append((planned, cost))
+    _warn(event.record, [cost for _, cost in charges])
+    return charges
+
+
+def total(charges: Sequence[Charge]) -> Cost | None:
+    """None is unknown. The source is that of the last answer."""
+    return reduce(lambda sum_, cost: cost.plus(sum_), (cost for _, cost in charges)) if charges else None
+
+
+def _dropped(event: Event, steps: Sequence[PlannedStep]) -> Iterator[Charge]:
+    """Streams in whose place another began: the provider is paid for them, whatever the client makes of them."""
+    for streamed in event.record.dropped:
+        planned, usage = steps[streamed.heading.step], streamed.usage
+        if streamed.cached:
+            continue
+        cost = _price(event, planned, usage and bounded_usage(usage), streamed.reported, streamed, is_cut=True)
+        if cost is not None:
+            yield planned, cost
+
+
+def _cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
+    record, streamed = event.record, event.record.streamed
     _bound_usage(record)
     if record.cached:
         return Cost(0.0, "cache")
-    if error is not None and event.told is None and record.usage is None and not record.reported:
+    if error is not None and streamed is None and record.usage is None and not record.reported:
         return None  # it came to nothing
-    usd = _reported_usd(planned, record)
+    return _price(event, planned, record.usage, record.reported, streamed, is_cut=error is not None)
+
+
+def _price(
+    event: Event,
+    planned: PlannedStep,
+    usage: Usage | None,
+    reported: Reported,
+    streamed: Streamed | None,
+    *,
+    is_cut: bool,
+) -> Cost | None:
+    """`streamed` is the stream that it was, if it was one."""
+    pricer, step = event.shared.services.pricer, planned.step
+    usd = reported_usd(planned.provider, step.method, step.endpoint, reported)
     if pricer is None:
         return None if usd is None else Cost(usd, "provider")
-    cost = _cost(pricer, planned, record.usage, record.reported)
-    if usd is None and _is_untold(event, error):
-        cost = _estimated(event, planned, pricer, cost)
-    if cost is not None and cost.is_capped:
-        record.warnings.append(HIGH_COST)
+    cost = _cost(pricer, planned, usage, reported)
+    if usd is None and streamed is not None and streamed.heading.items and (is_cut or _is_untold(usage)):
+        return _estimated(planned, pricer, usage, streamed, cost)
     return cost
+
+
+def _is_untold(usage: Usage | None) -> bool:
+    """True if not all tokens are known. No price of the client's changes that: it would hide them."""
+    return usage is None or usage.input_tokens is None or usage.output_tokens is None
+
+
+def _estimated(
+    planned: PlannedStep, pricer: Pricer, usage: Usage | None, streamed: Streamed, exact: Cost | None
+) -> Cost | None:
+    request_bytes = len(planned.step.readable or planned.step.body)
+    seen = of_cut(usage, request_bytes, streamed.answer_bytes, streamed.chunks)
+    cost = _cost(pricer, planned, seen, {})
+    return exact if cost is None or cost == exact else replace(cost, estimated=True)
+
+
+def _cost(pricer: Pricer, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
+    return pricer.claimed(planned, usage, pricer.known(planned, usage, reported))
 
 
 def _bound_usage(record: Record) -> None:
@@ -47,32 +109,8 @@ def _bound_usage(record: Record) -> None:
     record.warnings.append(MANY_TOKENS)
 
 
-def _cost(pricer: Pricer, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
-    return pricer.claimed(planned, usage, pricer.known(planned, usage, reported))
-
-
-def _reported_usd(planned: PlannedStep, record: Record) -> float | None:
-    step = planned.step
-    return reported_usd(planned.provider, step.method, step.endpoint, record.reported)
-
-
-def _is_untold(event: Event, error: BridgeError | None) -> bool:
-    """True if a stream of items went out that did not tell its tokens; or not all of them, for it was cut.
-
-    Whatever price the client names: it would hide that the tokens are not known.
-    """
-    if event.told is None or not event.told.items:
-        return False
-    usage = event.record.usage
-    return error is not None or usage is None or usage.input_tokens is None or usage.output_tokens is None
-
-
-def _estimated(event: Event, planned: PlannedStep, pricer: Pricer, exact: Cost | None) -> Cost | None:
-    record = event.record
-    request_bytes = len(planned.step.readable or planned.step.body)
-    usage = of_cut(record.usage, request_bytes, record.answer_bytes, record.chunks)
-    cost = _cost(pricer, planned, usage, {})
-    if cost is None or cost == exact:
-        return exact
-    record.warnings.append(ESTIMATED)
-    return replace(cost, estimated=True)
+def _warn(record: Record, costs: Sequence[Cost]) -> None:
+    if any(cost.estimated for cost in costs):
+        record.warnings.append(ESTIMATED)
+    if any(cost.is_capped for cost in costs):
+        record.warnings.append(HIGH_COST)

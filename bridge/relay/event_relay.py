@@ -17,13 +17,14 @@ from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
 from bridge.relay.closing import entry_of, gateway_of, logged
-from bridge.relay.costs import cost_of
+from bridge.relay.costs import charges_of, total
 from bridge.relay.deadlines import Alarm, Clock
 from bridge.relay.decoding import with_decoded_bodies
 from bridge.relay.event import Event, Shared, Whole
 from bridge.relay.outcomes import total_timeout
 from bridge.relay.plan import Ground, PlannedStep, header_chars, plan
 from bridge.relay.record import Heading, Record
+from bridge.relay.services import Charge
 from bridge.relay.voice import Voice
 from bridge.settings.step import StepSettings
 from bridge.wire.ids import uuid7
@@ -64,6 +65,7 @@ class EventRelay:
         self._event = Event(voice, hold, ground, shared, record, self._alarm)
         self._steps: list[PlannedStep] = []
         self._chain: Chain | None = None
+        self._charges: list[Charge] = []
         self._ended = False
 
     @property
@@ -174,6 +176,7 @@ class EventRelay:
         event, record = self._event, self._event.record
         self._alarm.deadlines.stop()  # the answer is there
         record.restarted = event.told is not None
+        record.drop_stream()
         record.usage, record.reported, record.cached = whole.usage, whole.reported, whole.cached
         record.forget_answer()
         record.take(whole.body)
@@ -204,7 +207,8 @@ class EventRelay:
         record = self._event.record
         if self._steps:
             record.model = self._steps[heading.step].model
-            record.cost = cost_of(self._event, self._steps[heading.step], error)
+            self._charges = charges_of(self._event, self._steps, self._steps[heading.step], error)
+            record.cost = total(self._charges)
         return record.closing(heading, self._loop.time(), error)
 
     def _provider_slug(self) -> str | None:
@@ -227,8 +231,7 @@ class EventRelay:
         if self._chain is not None:
             self._chain.abandon(self._loop.time())
         if event.admission is not None:
-            heading = event.record.heading
-            event.admission.leave(self._steps[heading.step] if heading and self._steps else None, event.record.cost)
+            event.admission.leave(self._charges)
         log.info("event", extra={"fields": event.record.log_fields(self.event_id)})
         if event.shared.services.observers:
             entry = entry_of(event.record, event.ground, self.event_id, self._create, self._steps)

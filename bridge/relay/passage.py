@@ -11,7 +11,7 @@ from bridge.relay.deadlines import Clock
 from bridge.relay.event import Event
 from bridge.relay.outcomes import outcome_of, stream_error, timeout_error
 from bridge.relay.plan import PlannedStep
-from bridge.relay.record import Heading
+from bridge.relay.record import Heading, Streamed
 from bridge.upstream.answer import Answer
 from bridge.wire.body import Decoder
 from bridge.wire.body_end import BodyEnd
@@ -79,9 +79,16 @@ class Passage:
             self._count(0)
             record.chunks += stream.chunks
             if self._is_told:
-                told = stream.reader if self._end is None else self._end.read()
-                record.usage, record.reported = told.usage, told.costs
+                self._keep_usage()
             self._warn_of_malformed()
+
+    def _keep_usage(self) -> None:
+        record, stream = self._event.record, self._stream
+        told = stream.reader if self._end is None else self._end.read()
+        record.usage, record.reported = told.usage, told.costs
+        record.streamed = Streamed(
+            self.heading, told.usage, told.costs, record.answer_bytes, stream.chunks, self._answer.cached
+        )
 
     async def _until_it_ends(self, head: bytes) -> Ending | None:
         """How the body ended; None when the provider reported an error inside it."""
@@ -176,6 +183,7 @@ class Passage:
         self._is_told = True
         event = self._event
         event.record.restarted = event.told is not None
+        event.record.drop_stream()
         event.told = self.heading
         event.keep(None)
         event.voice.open(self.heading, event.record.opening(self.heading, success=True), self._stream.release())

@@ -31,6 +31,19 @@ class Heading:
     """Of the stored key that was used for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One stream that the client was told of: what it told of its usage, and what was seen of it."""
+
+    heading: Heading
+    usage: Usage | None
+    reported: Reported
+    answer_bytes: int
+    chunks: int
+    cached: bool
+    """No provider was called for it."""
+
+
 @dataclass(slots=True)
 class Record:
     """One event, kept by whoever runs it. Instants are seconds on the loop's clock."""
@@ -57,6 +70,10 @@ class Record:
     usage: Usage | None = None
     reported: Reported = field(default_factory=dict)
     """The members of the usage that tell a cost, as the provider wrote them."""
+    streamed: Streamed | None = None
+    """The stream that the client was told of last; None where the answer is in one piece."""
+    dropped: list[Streamed] = field(default_factory=list)
+    """Streams that broke, and in whose place another answer came. They were paid for all the same."""
     cost: Cost | None = None
     model: str | None = None
     answer_bytes: int = 0
@@ -83,6 +100,12 @@ class Record:
         """Another one begins in its place."""
         self.answer_bytes = 0
         self.answer_head.clear()
+
+    def drop_stream(self) -> None:
+        """Another answer begins in place of the stream told last, if there was one."""
+        if self.streamed is not None:
+            self.dropped.append(self.streamed)
+            self.streamed = None
 
     def tried(
         self, step: int, provider: str, status: int | None, error: BridgeError | None, began_at: float, ended_at: float

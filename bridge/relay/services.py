@@ -1,6 +1,6 @@
 """What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +14,9 @@ from bridge.upstream.answer import Answer
 from bridge.upstream.http import Call
 from bridge.wire.dialects import Usage
 
+Charge = tuple[PlannedStep, Cost]
+"""What the answer of one step cost; an event whose stream broke and began anew has several."""
+
 
 class Admission(Protocol):
     """One event that was let in."""
@@ -25,9 +28,8 @@ class Admission(Protocol):
         SpendLimit, TooManyInFlight.
         """
 
-    def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
-        """The event is over, by the answer of that step: what was reserved is settled. Called exactly once, and cannot
-        block.
+    def leave(self, charges: Sequence[Charge]) -> None:
+        """The event is over, and cost so much: what was reserved is settled. Called exactly once, and cannot block.
 
         There may be a cost without `enter`: that of a call which another event made, and left.
         """

@@ -17,9 +17,8 @@ from bridge.policy.estimates import Averages
 from bridge.policy.ledger import Posting, postings_of
 from bridge.policy.reported import UNPRICED_USD, reports_costs
 from bridge.policy.spending import Owner, Purse, Spender, first_unpriced, purses, unpriced
-from bridge.relay.entry import Cost
 from bridge.relay.plan import Ground, PlannedStep
-from bridge.relay.services import Pricer
+from bridge.relay.services import Charge, Pricer
 from bridge.services.gate_lines import Lines
 from bridge.services.gate_reserving import Reservations, Spendings
 from bridge.settings.accounting import Metadata
@@ -132,17 +131,24 @@ class LimitsAdmission:
         self._has_counted_call = False
         return partial(give_back, turns)
 
-    def leave(self, planned: PlannedStep | None, cost: Cost | None) -> None:
+    def leave(self, charges: Sequence[Charge]) -> None:
         give_back(self._turns)
-        charged: dict[str, Purse] = {}
-        usd = cost.charged_usd if cost is not None else 0.0
-        if usd and planned is not None and (charged := {purse.key: purse for purse in self._purses(planned)}):
-            self._gate.learn(planned, usd)
-        settled = [(posting, usd if key in charged else 0.0) for key, posting in self._postings.items()]
-        beside = [purse for key, purse in charged.items() if key not in self._postings]
-        settled += [(posting, usd) for posting in postings_of(beside, 0.0, time.time())]
+        charged: dict[str, tuple[Purse, float]] = {}
+        for planned, cost in charges:
+            for purse in self._charged_purses(planned, cost.charged_usd):
+                charged[purse.key] = purse, charged.get(purse.key, (purse, 0.0))[1] + cost.charged_usd
+        settled = [(held, charged[key][1] if key in charged else 0.0) for key, held in self._postings.items()]
+        for key, (purse, usd) in charged.items():
+            if key not in self._postings:
+                settled += [(posting, usd) for posting in postings_of([purse], 0.0, time.time())]
         if settled:
             self._gate.reservations.settle(settled)
+
+    def _charged_purses(self, planned: PlannedStep, usd: float) -> list[Purse]:
+        purses = list(self._purses(planned)) if usd else []
+        if purses:
+            self._gate.learn(planned, usd)
+        return purses
 
     async def _turns_at(self, slug: str) -> list[Callable[[], None]]:
         turns: list[Callable[[], None]] = []

@@ -12,7 +12,7 @@ from bridge.policy.reported import MAX_TOKENS, UNPRICED_USD
 from bridge.relay.costs import ESTIMATED, HIGH_COST, MANY_TOKENS
 from bridge.server import Server
 from tests.clock import turns, until
-from tests.harness import config_of, connected, running
+from tests.harness import Client, config_of, connected, running
 from tests.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 from tests.stage import DONE, FINISH, ROLE, USAGE, WHOLE, Frame, said, step
 
@@ -166,3 +166,29 @@ async def test_an_estimate_is_marked_in_the_log(tmp_path: Path):
     with closing(sqlite3.connect(tmp_path / "log.db")) as log:
         rows = log.execute("SELECT cost, cost_estimated, cost_source FROM requests").fetchall()
     assert rows == [(INPUT + 100, 1, "custom")]
+
+
+async def called(client: Client, steps: list[Frame]) -> list[Frame]:
+    await client.create(steps, eventId=1)
+    return await client.until_last(1)
+
+
+async def test_a_stream_that_broke_is_charged_though_another_answer_came_in_its_place(tmp_path: Path):
+    steps = [step(customCost=RATES, onBreak="restart"), step("groq", customCost=RATES)]
+    plays = [streams(TOLD, TEXT, TEXT, TEXT, RESET), streams(ROLE, said("a"), FINISH, USAGE, DONE)]
+    for second, usd in ((plays[1], 203.0), (answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'), 203.0)):
+        async with (
+            running(config_of("", tmp_path), ScriptedProvider(plays[0], second)) as server,
+            connected(server) as client,
+        ):
+            frames = await called(client, steps)
+            assert frames[-1]["metadata"]["cost"] == 7 + 400 + usd
+            assert frames[-1]["metadata"]["warnings"] == [ESTIMATED]
+
+
+async def test_a_restart_that_fails_charges_the_stream_that_broke_once(tmp_path: Path):
+    steps = [step(customCost=RATES, onBreak="restart"), step("groq", customCost=RATES)]
+    provider = ScriptedProvider(streams(TOLD, TEXT, TEXT, TEXT, RESET), answers(status=500))
+    async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
+        frames = await called(client, steps)
+        assert frames[-1]["metadata"]["cost"] == 7 + 400
