@@ -15,7 +15,7 @@ Steps are only ever left forwards. The breakers are asked when a step is entered
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Literal, assert_never
+from typing import Final, Literal, NamedTuple, assert_never
 
 from bridge.policy.backoff import Backoff, delay_ms
 from bridge.policy.breaker import BreakerKey, Breakers, Probing
@@ -33,6 +33,8 @@ class StepPolicy:
     on_break: Literal["error", "restart"]
     breaker_key: BreakerKey | None
     """None for a request that breakers neither count nor stop: only model calls show that a model does not answer."""
+    origin: str
+    """Scheme, host and port of the provider: a Retry-After holds for all steps to one origin."""
     request_timeout_counts: bool
     """Its timeouts are the gateway's own or longer: a shorter one says more about the client's patience."""
 
@@ -106,6 +108,18 @@ class Reason(Enum):
     BROKE = auto()  # a stream that had answered, and no step is left, or wanted, to restart on
 
 
+class SkipReason(Enum):
+    BREAKER = auto()
+    RETRY_AFTER = auto()  # its origin asked to wait for longer than the step allows
+
+
+class Skip(NamedTuple):
+    """A step that is not tried."""
+
+    step: int
+    reason: SkipReason
+
+
 @dataclass(frozen=True, slots=True)
 class Try:
     step: int
@@ -113,8 +127,8 @@ class Try:
     wait_s: float  # before the call
     last: bool
     """The last attempt of the last step, by their numbers: nothing can come after it."""
-    skipped: tuple[int, ...] = ()
-    """The steps that their breakers kept out, on the way from the decision before to this one."""
+    skipped: tuple[Skip, ...] = ()
+    """The steps that were passed over, on the way from the decision before to this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +139,7 @@ class Relay:
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     reason: Reason
-    skipped: tuple[int, ...] = ()
+    skipped: tuple[Skip, ...] = ()
     """As in `Try`."""
 
 
@@ -135,7 +149,7 @@ Decision = Try | Relay | GiveUp
 class Chain:
     """The steps of one event, in order; at least one. Owned by the event; the breakers are shared by all events."""
 
-    __slots__ = ("_attempt", "_breakers", "_probe", "_step", "_steps")
+    __slots__ = ("_attempt", "_breakers", "_not_before", "_probe", "_step", "_steps")
 
     def __init__(self, steps: Sequence[StepPolicy], breakers: Breakers) -> None:
         assert steps, "a chain has at least one step"
@@ -144,20 +158,23 @@ class Chain:
         self._step = -1
         self._attempt = 0
         self._probe: Probing | None = None
+        self._not_before: dict[str, float] = {}
+        """By origin, the instant until which it asked to wait."""
 
     def start(self, now: float) -> Try:
         """Return the first step that its breaker lets through; if none, the one due first.
 
         `now` is here and below an instant in seconds, on the one clock of all chains that share the breakers.
         """
-        step = self._first_due(0, now)
+        step, skipped = self._first_due(0, now)
         if step is None:
             step = self._breakers.due_first([step.breaker_key for step in self._steps if step.breaker_key is not None])
-        return self._enter(step, now)
+        return self._enter(step, now, skipped[:step])
 
     def next(self, outcome: Outcome, now: float, chance: float) -> Decision:
         """Takes what became of the attempt that was decided last; `chance` in [0, 1) spreads the pause."""
         self._tell_breaker(outcome, now)
+        self._note_pause(outcome, now)
         match outcome:
             case Answered():
                 return Relay()
@@ -197,7 +214,7 @@ class Chain:
             return False
         match failed.cause:
             case Cause.STATUS:
-                return failed.status in RETRIED_STATUSES and not failed.exhausted_quota
+                return _is_passing(failed)
             case Cause.TIMEOUT:
                 return self._is_last_step  # a silent provider stays silent: the next step first, if there is one
             case _:
@@ -208,30 +225,47 @@ class Chain:
 
         None is forced, unlike at the start: an attempt was made, so the event has an answer of its own to end with.
         """
-        following = self._step + 1
-        step = self._first_due(following, now)
+        step, skipped = self._first_due(self._step + 1, now)
         if step is None:
-            return GiveUp(reason, skipped=tuple(range(following, len(self._steps))))
-        return self._enter(step, now)
+            return GiveUp(reason, skipped)
+        return self._enter(step, now, skipped)
 
-    def _enter(self, step: int, now: float) -> Try:
-        skipped = tuple(range(self._step + 1, step))
+    def _enter(self, step: int, now: float, skipped: tuple[Skip, ...]) -> Try:
         self._step = step
         self._attempt = 1
         key = self._policy.breaker_key
         self._probe = None if key is None else self._breakers.enter(key, now)
-        return self._try(wait_s=0.0, skipped=skipped)
+        return self._try(self._pause_ms(step, now) / 1000, skipped)
 
-    def _try(self, wait_s: float, skipped: tuple[int, ...] = ()) -> Try:
+    def _try(self, wait_s: float, skipped: tuple[Skip, ...] = ()) -> Try:
         last = self._is_last_step and self._attempt >= self._policy.max_attempts
         return Try(self._step, self._attempt, wait_s, last, skipped)
 
-    def _first_due(self, following: int, now: float) -> int | None:
+    def _first_due(self, following: int, now: float) -> tuple[int | None, tuple[Skip, ...]]:
+        """Return the first step that may be tried, None if there is none; and those before it."""
+        skipped: list[Skip] = []
         for step in range(following, len(self._steps)):
-            key = self._steps[step].breaker_key
-            if key is None or self._breakers.due_at(key) <= now:
-                return step
-        return None
+            why = self._why_not(step, now)
+            if why is None:
+                return step, tuple(skipped)
+            skipped.append(Skip(step, why))
+        return None, tuple(skipped)
+
+    def _why_not(self, step: int, now: float) -> SkipReason | None:
+        policy = self._steps[step]
+        if policy.breaker_key is not None and self._breakers.due_at(policy.breaker_key) > now:
+            return SkipReason.BREAKER
+        return SkipReason.RETRY_AFTER if self._pause_ms(step, now) > policy.max_retry_after_ms else None
+
+    def _note_pause(self, outcome: Outcome, now: float) -> None:
+        """A failure for which the next step is tried at once says nothing of when to come back."""
+        if isinstance(outcome, Failed) and outcome.retry_after_ms is not None and _is_passing(outcome):
+            origin = self._policy.origin
+            until = now + outcome.retry_after_ms / 1000
+            self._not_before[origin] = max(until, self._not_before.get(origin, until))
+
+    def _pause_ms(self, step: int, now: float) -> int:
+        return max(0, round((self._not_before.get(self._steps[step].origin, now) - now) * 1000))
 
     def _tell_breaker(self, outcome: Outcome, now: float) -> None:
         key = self._policy.breaker_key
@@ -243,6 +277,11 @@ class Chain:
             self._breakers.failed(key, now, self._probe)
         else:
             self._breakers.release(key, self._probe)
+
+
+def _is_passing(failed: Failed) -> bool:
+    """Return True if the status is one that may be gone at another attempt."""
+    return failed.status in RETRIED_STATUSES and not failed.exhausted_quota
 
 
 def is_provider_fault(outcome: Refused | Failed | Broke, policy: StepPolicy) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalError, TotalTimeout
-from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Try
+from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Skip, SkipReason, Try
 from bridge.relay.attempt import Attempt
 from bridge.relay.budget import Hold
 from bridge.relay.closing import entry_of, gateway_of, logged
@@ -37,6 +37,11 @@ OFF_LOOP_BYTES: Final = 1 << 20
 
 OFF_LOOP_HEADER_CHARS: Final = 32_768
 """The same for planning, where each word of a header or an endpoint is digested."""
+
+_SKIPPED: Final = {
+    SkipReason.BREAKER: "skipped: the provider keeps failing",
+    SkipReason.RETRY_AFTER: "skipped: the provider asked an earlier step to wait for longer than maxRetryAfter",
+}
 
 
 class EventRelay:
@@ -145,9 +150,9 @@ class EventRelay:
                 self._alarm.caught()
                 raise total_timeout() from None
 
-    def _skip(self, steps: tuple[int, ...]) -> None:
-        for step in steps:
-            error = EveryStepSkipped("skipped: the provider keeps failing")
+    def _skip(self, skipped: tuple[Skip, ...]) -> None:
+        for step, reason in skipped:
+            error = EveryStepSkipped(_SKIPPED[reason])
             now = self._loop.time()
             self._event.record.tried(step, self._steps[step].provider.slug, None, error, now, now)
 

@@ -129,6 +129,7 @@ def _policy(
         on_policy=settings.on_policy,
         on_break=settings.on_break if ground.transport == "websocket" else "error",
         breaker_key=key if calls_model else None,
+        origin=f"{target.scheme}://{target.host}:{target.port or ''}",
         request_timeout_counts=_is_as_patient(settings, ground.entered.settings),
     )
 

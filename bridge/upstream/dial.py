@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -49,7 +50,8 @@ _FAULTS: tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError], str]
 
 
 class Dial:
-    """Finds one request its connection; and a fresh one, once, when a pooled one fails before any byte of answer.
+    """Finds one request its connection; and a fresh one, once, when a pooled one fails before any byte of answer, or
+    answers 408.
 
     A middleware of aiohttp's: what is raised in there goes past aiohttp's own retry, which looks at the method and
     not at whether the connection was new. After a failure or a cancellation nothing is left open.
@@ -115,10 +117,17 @@ class Dial:
 
     async def _send(self, request: aiohttp.ClientRequest, send: Send) -> aiohttp.ClientResponse:
         try:
-            return await send(request)
+            answer = await send(request)
         except aiohttp.ClientConnectionError as exc:
             if not self._reused or _answer_begun(exc):
                 raise
+        else:
+            if not self._reused or answer.status != HTTPStatus.REQUEST_TIMEOUT:
+                return answer
+            # The server gave up the idle connection while the request was on its way. It cannot be in other hands:
+            # nothing has run since its answer was read.
+            self.hang_up()
+            answer.close()
         self.fresh_only = True
         return await send(request)
 

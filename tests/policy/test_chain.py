@@ -21,6 +21,8 @@ from bridge.policy.chain import (
     Reason,
     Refused,
     Relay,
+    Skip,
+    SkipReason,
     StepPolicy,
     Try,
 )
@@ -40,6 +42,7 @@ ONCE = StepPolicy(
     on_policy="answer",
     on_break="error",
     breaker_key=key("one"),
+    origin="https://one.example:",
     request_timeout_counts=True,
 )
 TWICE = replace(ONCE, max_attempts=2)
@@ -47,8 +50,10 @@ THRICE = replace(ONCE, max_attempts=3)
 LINEAR = replace(THRICE, backoff="linear", retry_delay_ms=100)
 PICKY = replace(ONCE, on_policy="next")
 RESTARTS = replace(ONCE, on_break="restart")
-OTHER = replace(ONCE, breaker_key=key("two"))
-THIRD = replace(ONCE, breaker_key=key("three"))
+OTHER = replace(ONCE, breaker_key=key("two"), origin="https://two.example:")
+THIRD = replace(ONCE, breaker_key=key("three"), origin="https://three.example:")
+SAME = replace(ONCE, breaker_key=key("four"))
+"""Another model at the origin of the first step."""
 
 
 def status(number: int, retry_after_ms: int | None = None) -> Failed:
@@ -62,6 +67,11 @@ NO_QUOTA = Failed(Cause.STATUS, 429, exhausted_quota=True)
 FAILED = "give up: failed"
 BROKE = "give up: broke"
 RELAY = "relay"
+
+
+def kept_out(*steps: int) -> tuple[Skip, ...]:
+    """By their breakers."""
+    return tuple(Skip(step, SkipReason.BREAKER) for step in steps)
 
 
 def shown(decision: Decision) -> str:
@@ -106,6 +116,38 @@ CHAINS = {
     "Retry-After may ask for the limit": ([TWICE], [status(429, 10_000)], ["0.1", "0.2 in 10s, last"]),
     "and for no more": ([TWICE, OTHER], [status(429, 10_001)], ["0.1", "1.1, last"]),
     "not even on the last step": ([TWICE], [status(429, 10_001)], ["0.1", FAILED]),
+    "it holds for a later step to the same origin": (
+        [ONCE, SAME, OTHER],
+        [status(429, 1500), Answered()],
+        ["0.1", "1.1 in 1.5s", RELAY],
+    ),
+    "also behind one to another": (
+        [ONCE, OTHER, SAME],
+        [status(503, 9000), status(500), Answered()],
+        ["0.1", "1.1", "2.1 in 9s, last", RELAY],
+    ),
+    "but that step is passed over if it would wait too long": (
+        [ONCE, SAME, OTHER],
+        [status(429, 10_001), Answered()],
+        ["0.1", "2.1, last", RELAY],
+    ),
+    "unless it allows more": (
+        [ONCE, replace(SAME, max_retry_after_ms=20_000)],
+        [status(429, 10_001)],
+        ["0.1", "1.1 in 10.001s, last"],
+    ),
+    "and if none is left, the event fails": ([ONCE, SAME], [status(429, 10_001)], ["0.1", FAILED]),
+    "the longest counts": (
+        [TWICE, SAME],
+        [status(429, 3000), status(429, 1000), Answered()],
+        ["0.1", "0.2 in 3s", "1.1 in 3s, last", RELAY],
+    ),
+    "a failure that sends to the next step at once holds nothing up": (
+        [ONCE, SAME],
+        [Failed(Cause.STATUS, 429, 5000, exhausted_quota=True)],
+        ["0.1", "1.1, last"],
+    ),
+    "nor does a bad request": ([ONCE, SAME], [status(400, 5000)], ["0.1", "1.1, last"]),
     "exhausted quota is not retried": ([TWICE, OTHER], [NO_QUOTA], ["0.1", "1.1, last"]),
     "not even on the last step, either": ([TWICE], [NO_QUOTA], ["0.1", FAILED]),
     "a timeout goes to the next step at once": ([THRICE, OTHER], [TIMEOUT], ["0.1", "1.1, last"]),
@@ -196,12 +238,12 @@ def opened(*models: str) -> Breakers:
 
 
 def test_a_step_whose_breaker_is_open_is_skipped() -> None:
-    assert Chain([ONCE, OTHER], opened("one")).start(4) == Try(1, 1, 0.0, last=True, skipped=(0,))
+    assert Chain([ONCE, OTHER], opened("one")).start(4) == Try(1, 1, 0.0, last=True, skipped=kept_out(0))
 
 
 def test_every_skipped_step_on_the_way_is_named_once() -> None:
     chain = Chain([OTHER, ONCE, THIRD, THIRD], opened("one", "two"))
-    assert chain.start(4) == Try(2, 1, 0.0, last=False, skipped=(0, 1))
+    assert chain.start(4) == Try(2, 1, 0.0, last=False, skipped=kept_out(0, 1))
     assert chain.next(status(400), 4, NO_JITTER) == Try(3, 1, 0.0, last=True)
 
 
@@ -209,7 +251,9 @@ def test_a_due_step_is_probed_and_a_success_closes_it() -> None:
     breakers = opened("one")
     chain = Chain([ONCE, OTHER], breakers)
     assert chain.start(5) == Try(0, 1, 0.0, last=False)
-    assert Chain([ONCE, OTHER], breakers).start(5) == Try(1, 1, 0.0, last=True, skipped=(0,)), "one probe at a time"
+    assert Chain([ONCE, OTHER], breakers).start(5) == Try(1, 1, 0.0, last=True, skipped=kept_out(0)), (
+        "one probe at a time"
+    )
     assert chain.next(Answered(), 6, NO_JITTER) == Relay()
     assert breakers.due_at(key("one")) == -math.inf
 
@@ -225,7 +269,7 @@ def test_a_failed_probe_may_be_retried_as_the_step_says_but_doubles_the_interval
 
 def test_if_all_steps_are_open_the_one_due_first_is_tried_as_its_probe() -> None:
     breakers = opened("two", "one")
-    assert Chain([ONCE, OTHER], breakers).start(4) == Try(1, 1, 0.0, last=True, skipped=(0,))
+    assert Chain([ONCE, OTHER], breakers).start(4) == Try(1, 1, 0.0, last=True, skipped=kept_out(0))
     assert breakers.due_at(key("two")) == 9, "its probe is in flight"
     assert Chain([ONCE, OTHER], breakers).start(4) == Try(0, 1, 0.0, last=False), "so another event probes the other"
 
@@ -272,20 +316,20 @@ def test_a_request_without_a_breaker_is_neither_skipped_nor_counted() -> None:
 def test_after_a_real_failure_open_steps_are_skipped_and_none_is_forced() -> None:
     chain = Chain([ONCE, OTHER, THIRD], opened("two", "three"))
     chain.start(4)
-    assert chain.next(status(400), 4, NO_JITTER) == GiveUp(Reason.FAILED, skipped=(1, 2))
+    assert chain.next(status(400), 4, NO_JITTER) == GiveUp(Reason.FAILED, skipped=kept_out(1, 2))
 
 
 def test_a_restart_skips_open_steps_too() -> None:
     chain = Chain([RESTARTS, OTHER, THIRD], opened("two"))
     chain.start(4)
     chain.next(Answered(), 4, NO_JITTER)
-    assert chain.next(Broke(), 4, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
+    assert chain.next(Broke(), 4, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=kept_out(1))
 
 
 def test_later_steps_with_the_key_of_a_failed_probe_are_skipped() -> None:
     chain = Chain([ONCE, ONCE, OTHER], opened("one"))
     chain.start(5)
-    assert chain.next(CONNECT, 6, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=(1,))
+    assert chain.next(CONNECT, 6, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=kept_out(1))
 
 
 @pytest.mark.parametrize("outcome", [Refused(), status(401), status(429), NO_QUOTA, TLS, REDIRECT, UNUSABLE])
@@ -411,6 +455,21 @@ attempts = (failures | st.just(Refused())).map(lambda outcome: (outcome,)) | bro
 """What the calls of one attempt tell the chain, in order: never an answer that holds."""
 
 
+def test_what_an_origin_asked_for_passes_with_time() -> None:
+    chain = Chain([ONCE, OTHER, SAME], Breakers())
+    chain.start(0)
+    chain.next(status(429, 4000), 0, NO_JITTER)
+    assert shown(chain.next(status(500), 3, NO_JITTER)) == "2.1 in 1s, last"
+
+
+def test_a_step_that_is_passed_over_says_why() -> None:
+    chain = Chain([ONCE, SAME, OTHER], Breakers())
+    chain.start(0)
+    decision = chain.next(status(429, 60_000), 0, NO_JITTER)
+    assert isinstance(decision, Try)
+    assert decision.skipped == ((1, SkipReason.RETRY_AFTER),)
+
+
 @given(
     chains=st.lists(st.lists(step_policies, min_size=1, max_size=4), min_size=1, max_size=6),
     pauses_s=st.lists(st.floats(0, 40), min_size=1),
@@ -426,7 +485,7 @@ def test_every_chain_ends_within_its_attempts_and_only_moves_forwards(
         decision: Decision = chain.start(now)
         while isinstance(decision, Try):
             tried.append((decision.step, decision.attempt))
-            skipped += decision.skipped
+            skipped += [step for step, _ in decision.skipped]
             assert decision.wait_s >= 0
             now += decision.wait_s + pauses_s[len(tried) % len(pauses_s)]
             was_last = decision.last
@@ -434,7 +493,7 @@ def test_every_chain_ends_within_its_attempts_and_only_moves_forwards(
                 decision = chain.next(outcome, now, chance)
             assert not (was_last and isinstance(decision, Try))
         if isinstance(decision, GiveUp):
-            skipped += decision.skipped
+            skipped += [step for step, _ in decision.skipped]
         assert len(tried) <= sum(step.max_attempts for step in steps)
         assert tried == sorted(set(tried)), "steps in order, attempts in order, nothing twice"
         assert all(attempt <= steps[step].max_attempts for step, attempt in tried)

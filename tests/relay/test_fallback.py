@@ -220,6 +220,23 @@ async def test_one_who_asks_for_more_than_max_retry_after_is_not_asked_again() -
     assert before > 10.9
 
 
+async def test_retry_after_holds_for_a_later_step_to_the_same_origin() -> None:
+    house = House(fails(429, retry_after="3"), answers())
+    stage = await house.event([step(), step()]).begin()
+    await stage.pass_s(2.9)
+    assert len(house.provider.played) == 1
+    await stage.pass_s(0.2)
+    assert stage.metadata["step"] == "1"
+
+
+async def test_a_step_whose_origin_asks_for_too_much_is_skipped_and_told() -> None:
+    stage = await run_event([step(), step(), step("groq")], fails(429, retry_after="30"), answers())
+    assert stage.metadata["step"] == "2"
+    first, skipped, answered = stage.metadata["attempts"]
+    assert (first["status"], skipped["step"], skipped["code"], answered["step"]) == (429, "1", 9023, "2")
+    assert "maxRetryAfter" in skipped["reason"]
+
+
 async def test_a_pause_is_a_phase() -> None:
     stage = await House(fails(), answers()).event(step(maxAttempts=2)).begin()
     assert stage.relay.phase == "backing off"

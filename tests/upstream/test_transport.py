@@ -526,6 +526,42 @@ async def test_what_comes_on_an_idle_connection_is_not_the_next_answer(
         assert provider.connections == 2
 
 
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>408 Request Time-out</html>"])
+async def test_a_408_on_a_reused_connection_is_dialled_once_more(transport: AiohttpTransport, body: bytes) -> None:
+    """As haproxy and others close an idle connection, while the next request is on its way."""
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(OK)
+        if line.number == 0:
+            await line.request()
+            await line.send(TIMED_OUT % (len(body), body))
+
+    async with Provider(script) as provider:
+        assert await send(transport, post(provider)) == b"ok"
+        assert await send(transport, post(provider)) == b"ok"
+        assert provider.connections == 2
+
+
+async def test_a_408_on_a_new_connection_is_the_answer(transport: AiohttpTransport) -> None:
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(OK if line.number == 0 else TIMED_OUT % (0, b""))
+        if line.number == 0:
+            await line.request()
+            await line.send(TIMED_OUT % (0, b""))
+
+    async with Provider(script) as provider:
+        assert await send(transport, post(provider)) == b"ok"
+        answer = await transport.handle_async_request(post(provider))
+        assert answer.status_code == 408
+        await answer.aclose()
+        assert provider.connections == 2
+
+
 async def test_closing_the_transport_breaks_what_is_being_read() -> None:
     transport = AiohttpTransport()
     async with Provider(sends(CHUNKED, b"3\r\nabc\r\n")) as provider:
