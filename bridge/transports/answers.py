@@ -29,6 +29,21 @@ def headers_of(metadata: Metadata, error: Failure | None) -> Headers:
     return headers + [(name, str(value)) for name, value in told.items() if value is not None]
 
 
+def as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """As they were on the wire: the libraries encode text as ASCII, and raise for any other character.
+
+    The bridge reads a value as UTF-8 where it is valid, and as Latin-1 otherwise.
+    """
+    return [(name.encode("ascii"), _as_bytes(value)) for name, value in headers]
+
+
+def _as_bytes(value: str) -> bytes:
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode(errors="replace")
+
+
 def _retry(error: Failure | None) -> Headers:
     """Whether to try again, and when.
 

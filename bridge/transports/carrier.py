@@ -11,7 +11,7 @@ from ssl import SSLContext
 from typing import Final
 
 from bridge.client import Bridge, CannotConnect, Config, ConnectionLost, Exchange, Step, connect
-from bridge.transports.answers import Headers, TooLate, headers_of, refusal
+from bridge.transports.answers import Headers, TooLate, as_bytes, headers_of, refusal
 from bridge.transports.asking import Asked, step_of
 from bridge.transports.routes import Routes
 from bridge.wire.frames import as_sdk_error_body
@@ -40,7 +40,7 @@ class Answer:
 
     def __init__(self, status: int, headers: Headers, read_s: float | None, rest: Exchange | bytes) -> None:
         self.status = status
-        self.headers = headers
+        self.headers = as_bytes(headers)
         self._read_s = read_s
         self._rest = rest
         self._fault: Exception | None = None

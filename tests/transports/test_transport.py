@@ -48,6 +48,11 @@ SSE = (
 
 ANSWERS = {
     "JSON": sized(b' {"a" : 1.0}\n', JSON, b"X-Request-Id: one", b"x-twice: 1", b"X-Twice: 2"),
+    "headers of UTF-8": sized(b"{}", JSON, 'Content-Disposition: attachment; filename="\u62a5\u544a.pdf"'.encode()),
+    "headers of Latin-1": sized(b"{}", JSON, b"X-City: Z\xfcrich"),
+    "an error whose headers are of UTF-8": sized(
+        b"{}", JSON, b"X-City: Z\xc3\xbcrich", status=b"429 Too Many Requests"
+    ),
     "JSON null": sized(b"null", JSON),
     "no JSON after all": sized(b'{"a":', JSON),
     "no JSON and no UTF-8": sized(b'{"a":\xff', JSON),
