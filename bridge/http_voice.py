@@ -9,7 +9,7 @@ from bridge.http_reply import Reply
 from bridge.relay.record import Heading
 from bridge.relay.voice import Metadata
 from bridge.wire.answer_headers import may_pass
-from bridge.wire.carriers import BYTES, Carrier
+from bridge.wire.carriers import BYTES, Carrier, Conceal, Runs
 
 LONGEST_WHOLE_BYTES: Final = 8 << 20
 
@@ -34,8 +34,8 @@ class HttpVoice:
     def is_full(self) -> bool:
         return self._reply.is_full
 
-    def carrier(self, *, raw: bool) -> Carrier:
-        return BYTES
+    def carrier(self, *, raw: bool, conceal: Conceal | None = None) -> Carrier:
+        return BYTES if conceal is None else Runs(conceal)
 
     def open(self, heading: Heading, metadata: Metadata, held: list[bytes]) -> None:
         self._reply.begin(heading.status, self._headers(heading, metadata), held)

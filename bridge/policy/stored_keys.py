@@ -20,11 +20,11 @@ _ELSEWHERE: Final = {
 }
 """Headers, beside a provider's own and `authorization`, in which it takes a credential."""
 
-_GOOGLE_S: Final = re.compile(r"\?(?:.*&)?key=[^&]")
+_GOOGLE_S: Final = re.compile(r"\A[^?]*+\?(?:.*[&?])?key=[^&]")
 _IN_QUERY: Final = {
     "google-ai-studio": _GOOGLE_S,
     "google-vertex-ai": _GOOGLE_S,
-    "aws-bedrock": re.compile(r"\?(?:.*&)?X-Amz-Signature=[^&]"),
+    "aws-bedrock": re.compile(r"\A[^?]*+\?(?:.*[&?])?X-Amz-Signature=[^&]"),
 }
 """What an endpoint looks like that holds one."""
 

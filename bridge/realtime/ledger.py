@@ -9,6 +9,7 @@ from dataclasses import replace
 import msgspec
 import orjson
 
+from bridge.config.keys import GoogleAccount
 from bridge.errors import BridgeError
 from bridge.policy.reported import bounded_usage
 from bridge.relay.closing import entry_of
@@ -19,8 +20,12 @@ from bridge.relay.event_relay import new_id
 from bridge.relay.plan import Ground, PlannedStep
 from bridge.relay.record import Heading, Record
 from bridge.relay.services import Admission, Services
+from bridge.relay.stored_secrets import concealed_headers, credential_in, known_key
 from bridge.settings.step import StepSettings
+from bridge.upstream.answer import public_headers
 from bridge.upstream.http import Call
+from bridge.upstream.known_secrets import NOTHING
+from bridge.upstream.realtime import ProviderSocket
 from bridge.wire.messages import Create
 from bridge.wire.realtime_usage import Turn, added, model_asked_for, turn_in
 
@@ -45,6 +50,8 @@ class Ledger:
         self._leave: Callable[[], None] | None = None
         self._is_first = True
         self._byok_alias: str | None = None
+        self.known = NOTHING
+        """The secrets of the stored key that was used, if one was."""
 
     async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
         """Ask the gate, and wait for a turn at the provider. Raises what `Gate.admit` and `Admission.enter` do."""
@@ -60,8 +67,17 @@ class Ledger:
         self._record.called_at = self._loop.time()
         if self._services.keys is None or self._planned.key is None:
             return call
-        self._byok_alias = self._planned.key.alias or None
-        return await self._services.keys.authorised(call, self._planned)
+        key = self._planned.key
+        self._byok_alias = key.alias or None
+        self.known = known_key(key)
+        authorised = await self._services.keys.authorised(call, self._planned)
+        if isinstance(key.secret, GoogleAccount):  # the token that was minted is a secret too
+            self.known = known_key(key, credential_in(dict(call.headers), authorised.headers))
+        return authorised
+
+    def public_headers(self, socket: ProviderSocket) -> dict[str, str]:
+        """Those of the provider's 101 that the client may see."""
+        return concealed_headers(public_headers(socket.answer_headers), self.known)
 
     def said(self, data: bytes) -> None:
         """A message of the client's."""

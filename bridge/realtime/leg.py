@@ -13,6 +13,7 @@ from bridge.errors import OutOfMemoryBudget
 from bridge.realtime import ends
 from bridge.realtime.ends import Close, End, Side
 from bridge.relay.budget import Hold
+from bridge.upstream.known_secrets import NOTHING
 from bridge.upstream.realtime import ProviderSocket, Witness
 from bridge.websocket import CLOSE_GRACE_S, LONG_BYTES, Peer
 
@@ -20,6 +21,7 @@ _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _HEAD: Final = struct.Struct("!BB").pack
 _MASK_BYTES: Final = 4
+_ERROR: Final = b"rror"
 
 
 class Left(Exception):
@@ -65,6 +67,8 @@ class Leg(Peer):
         self._reading = cast("_Handler", handler)
         self._hold = hold
         self._owed_pong: bytes | None = None
+        self.known = NOTHING
+        """Secrets that are masked in errors that come from here."""
         self._said_goodbye = False
         self.on_arrival = self._count_arrival
         self.on_crowded: Callable[[OutOfMemoryBudget], None] = _nothing
@@ -81,11 +85,20 @@ class Leg(Peer):
                 raise Left(ends.lost(self.side)) from None
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    return message
+                    return self._concealed(message) if self.known else message
                 case WSMsgType.PING:
                     self._answer(message.data)
                 case WSMsgType.CLOSE:
-                    raise Left(ends.left(self.side, message.data or ends.NO_CODE, message.extra or ""))
+                    raise Left(
+                        ends.left(
+                            self.side, message.data or ends.NO_CODE, self.known.hidden_in_text(message.extra or "")
+                        )
+                    )
+
+    def _concealed(self, message: WSMessage) -> WSMessage:
+        """Without the known secrets, should the message report an error."""
+        hidden = self.known.hidden_in(message.data) if _ERROR in message.data else message.data
+        return message if hidden == message.data else message._replace(data=hidden)
 
     async def send(self, opcode: WSMsgType, data: bytes) -> None:
         """Written when it returns, taken or not: see `is_full`. Raises ConnectionResetError when the side is gone."""

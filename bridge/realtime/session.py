@@ -20,9 +20,8 @@ from bridge.relay.event import Shared
 from bridge.relay.plan import Ground
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import StepSettings
-from bridge.upstream.answer import public_headers
 from bridge.upstream.http import Call
-from bridge.upstream.realtime import Dials, ProviderSocket
+from bridge.upstream.realtime import Dials, ProviderSocket, Refused
 from bridge.websocket import echo
 from bridge.wire.answer_headers import for_handshake
 from bridge.wire.headers import check_size
@@ -147,6 +146,9 @@ class RealtimeSession:
             async with asyncio.timeout(limit_ms / 1000):
                 call = await self._ledger.authorised(_call(planned))
                 return await self._house.dialler.open(call, planned.protocols, self._house.server.max_message_bytes)
+        except Refused as refusal:
+            refusal.conceal(self._ledger.known)
+            raise
         except TimeoutError:
             raise NoAnswerInTime(f"{slug} did not answer the WebSocket handshake within {limit_ms} ms") from None
 
@@ -165,7 +167,7 @@ class RealtimeSession:
 
     async def _answer(self, socket: ProviderSocket) -> "web.WebSocketResponse[bool]":
         response = self._response(socket.protocol)
-        response.headers.update(for_handshake(public_headers(socket.answer_headers).items()))
+        response.headers.update(for_handshake(self._ledger.public_headers(socket).items()))
         try:
             if self._sent_away is not None:  # after the provider had answered, and before this was known here
                 raise self._sent_away
@@ -183,6 +185,7 @@ class RealtimeSession:
     async def _converse(self, response: "web.WebSocketResponse[bool]", socket: ProviderSocket) -> BridgeError | None:
         up, down = Hold(self._budget), Hold(self._budget)
         client, provider = ClientLeg(self._request, response, up), provider_leg(socket, down)
+        provider.known = self._ledger.known
         conversation = Conversation(client, provider, self._house.server, self._ledger.said, self._ledger.heard)
         self._conversation, self.phase = conversation, "talking"
         self.recheck()  # what was revoked while the client was answered

@@ -3,8 +3,11 @@
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from typing import Final
+
+import msgspec
 
 from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, SpendLimit, UnusableAnswer
 from bridge.policy.backoff import asked_ms
@@ -16,7 +19,9 @@ from bridge.relay.outcomes import cause_of, outcome_of, status_error, timeout_er
 from bridge.relay.passage import Passage
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading
+from bridge.relay.stored_secrets import concealed, concealed_fault, concealed_headers, known_key
 from bridge.upstream.answer import Answer
+from bridge.wire import answers
 from bridge.wire.answers import Defect, read_answer
 from bridge.wire.body import Shape, decoder_for, sniff
 
@@ -27,6 +32,8 @@ _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
 """What a stream of this shape is called; a mislabelled one gets the first."""
 
 _NO_CONTENT: Final = 204
+_OFF_LOOP_BYTES: Final = 1 << 20
+"""From here on a body is searched in a thread."""
 
 
 class Attempt:
@@ -46,6 +53,7 @@ class Attempt:
         event, loop = self._event, asyncio.get_running_loop()
         event.step, event.provider = self._go.step, self._planned.provider.slug
         event.error, event.record.cached, event.record.byok_alias = None, False, None
+        event.known = known_key(self._planned.key)
         began_at, status = loop.time(), None
         try:
             answer = await self._open()
@@ -110,7 +118,7 @@ class Attempt:
         body, is_all = await self._collect(answer, head, self._event.voice.whole_bytes if is_good else None)
         if not is_all:
             return await self._pass_on(answer, Shape.BYTES, body)
-        return self._judge(answer, body)
+        return await self._judge(answer, body)
 
     async def _pass_on(self, answer: Answer, shape: Shape, head: bytes) -> Outcome | None:
         heading = self._heading(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
@@ -161,10 +169,12 @@ class Attempt:
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
         return data
 
-    def _judge(self, answer: Answer, body: bytes) -> Outcome:
+    async def _judge(self, answer: Answer, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
         event, status = self._event, answer.status
         found = read_answer(status, body, answer.content_type, from_model=self._planned.calls_model)
+        if event.known and (found.fault is not None or found.defect is not None or status >= 300):
+            body, found = await self._concealed(answer, body)
         outcome: Outcome = Answered(whole=True)
         if found.fault is not None:
             status = found.fault.status
@@ -183,11 +193,26 @@ class Attempt:
             answer.keep()
         return outcome
 
+    async def _concealed(self, answer: Answer, body: bytes) -> tuple[bytes, answers.Answer]:
+        """An error's body without the stored key that it may tell back, and what that body says."""
+        known = self._event.known
+        hide = partial(concealed, body, known)
+        hidden = hide() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(hide)
+        self._event.hold.give(len(body))
+        self._event.hold.add(len(hidden))
+        found = read_answer(answer.status, hidden, answer.content_type, from_model=self._planned.calls_model)
+        if found.fault is not None:
+            found = msgspec.structs.replace(found, fault=concealed_fault(found.fault, known))
+        return hidden, found
+
     def _heading(self, answer: Answer, content_type: str, *, items: bool = False) -> Heading:
         slug, alias = self._planned.provider.slug, self._event.record.byok_alias
-        return Heading(self._go.step, slug, answer.status, content_type, answer.public_headers, items, alias)
+        headers = concealed_headers(answer.public_headers, self._event.known)
+        return Heading(self._go.step, slug, answer.status, content_type, headers, items, alias)
 
     def _failed(self, error: BridgeError) -> Outcome:
+        if self._event.known:
+            error.args = (self._event.known.hidden_in_text(str(error)),)
         self._event.error = error.bare()
         cause = cause_of(error)
         return Broke(cause) if self._passage is not None and self._passage.has_answered else Failed(cause)

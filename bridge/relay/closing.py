@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from bridge.config.gateways import Gateway
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, EveryStepSkipped
 from bridge.relay.entry import Bodies, Entry, Sent
 from bridge.relay.plan import Ground, PlannedStep
-from bridge.relay.record import Record
+from bridge.relay.record import Heading, Record
 from bridge.settings.step import StepSettings
 from bridge.wire import parsing
 from bridge.wire.messages import Create, Step
@@ -59,13 +59,19 @@ def entry_of(record: Record, ground: Ground, event_id: bytes, create: Create, pl
         settings=logged(create.settings or ground.entered.settings, gateway),
         traceparent=(create.steps[0].headers.get("traceparent") if create.steps else None) or ground.traceparent,
         bodies=_bodies(record, step),
-        sent=tuple(map(_sent, planned)),
+        sent=tuple(_sent(planned[step]) for step in _tried_steps(record, heading) if step < len(planned)),
         log_rows=gateway.log_rows,
         log_strategy=gateway.log_strategy,
         log_is_shared=len(gateway.tokens) > 1,
         otel=gateway.otel,
         warnings=record.warnings,
     )
+
+
+def _tried_steps(record: Record, heading: Heading) -> list[int]:
+    """The steps whose provider was called; and that of the request whose body is kept."""
+    called = {int(str(attempt["step"])) for attempt in record.attempts if attempt.get("code") != EveryStepSkipped.code}
+    return sorted(called | {heading.step})
 
 
 def _sent(planned: PlannedStep) -> Sent:

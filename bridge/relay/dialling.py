@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bridge.config.keys import GoogleAccount
 from bridge.relay.deadlines import Clock
 from bridge.relay.event import Event
 from bridge.relay.plan import PlannedStep
+from bridge.relay.stored_secrets import credential_in, known_key
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Call, ProviderAnswer
 
@@ -70,7 +72,11 @@ class Dialling:
         if keys is None or key is None:
             return call
         self._event.record.byok_alias = key.alias or None
-        return await keys.authorised(call, self._planned)
+        authorised = await keys.authorised(call, self._planned)
+        if isinstance(key.secret, GoogleAccount):  # the token that was minted is a secret too
+            minted = credential_in(self._planned.step.provider_headers, authorised.headers)
+            self._event.known = known_key(key, minted)
+        return authorised
 
 
 class _Connected:

@@ -133,7 +133,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     bodies: Bodies | None
     """None where they are not to be kept."""
     sent: tuple[Sent, ...]
-    """Of each step: what one of them tells back may stand in the reason of an attempt, whichever answered."""
+    """Of each step that was tried: what one of them tells back may stand in the reason of an attempt, whichever
+    answered."""
     log_rows: int
     """As `config.Gateway` has it, like the next one, when the event ended."""
     log_strategy: LogStrategy

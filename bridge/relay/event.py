@@ -13,6 +13,7 @@ from bridge.relay.record import Heading, Record
 from bridge.relay.services import Admission, Services
 from bridge.relay.voice import Voice
 from bridge.upstream.http import Upstream
+from bridge.upstream.known_secrets import NOTHING, Known
 from bridge.wire.dialects import Usage
 
 
@@ -72,6 +73,8 @@ class Event:
     """Of the attempt made last."""
     whole: Whole | None = None
     """The answer in one piece that a provider gave last, and no stream was told since."""
+    known: Known = NOTHING
+    """The secrets of the stored key that the last attempt used."""
     told: Heading | None = None
     """Of the stream that the client was told of last."""
 

@@ -12,6 +12,7 @@ from bridge.relay.event import Event
 from bridge.relay.outcomes import outcome_of, stream_error, timeout_error
 from bridge.relay.plan import PlannedStep
 from bridge.relay.record import Heading, Streamed
+from bridge.relay.stored_secrets import concealed_fault
 from bridge.upstream.answer import Answer
 from bridge.wire.body import Decoder
 from bridge.wire.body_end import BodyEnd
@@ -56,8 +57,9 @@ class Passage:
         self._idle_ms = planned.step.settings.idle_timeout
         self._answer = answer
         self._deadlines = event.alarm.deadlines
-        carrier = event.voice.carrier(raw=planned.step.settings.frames == "raw")
-        self._stream = Stream(decoder, StreamReader(from_model=from_model), carrier)
+        conceal = event.known.hidden_in if event.known else None
+        carrier = event.voice.carrier(raw=planned.step.settings.frames == "raw", conceal=conceal)
+        self._stream = Stream(decoder, StreamReader(from_model=from_model), carrier, conceal)
         self._end = None if heading.items or heading.content_type.startswith(("audio/", "video/")) else BodyEnd()
 
     @property
@@ -221,6 +223,7 @@ class Passage:
     def _failed_inside(self) -> Outcome:
         fault = self._stream.reader.fault
         assert fault is not None
+        fault = concealed_fault(fault, self._event.known)
         self._event.error = stream_error(fault)
         outcome = self._outcome_of(fault)
         if self._is_told:

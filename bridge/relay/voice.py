@@ -5,7 +5,7 @@ from typing import Protocol
 
 from bridge.errors import BridgeError
 from bridge.relay.record import Heading
-from bridge.wire.carriers import Carrier, ItemCarrier, RunCarrier
+from bridge.wire.carriers import Carrier, Conceal, ItemCarrier, RunCarrier
 from bridge.wire.frames import EventFrames, error_body, error_object, response_value
 
 Metadata = Mapping[str, object]
@@ -28,8 +28,11 @@ class Voice(Protocol):
 
     async def drained(self) -> None: ...
 
-    def carrier(self, *, raw: bool) -> Carrier:
-        """What makes of a stream's bytes what `say` takes; `raw` as the step's setting `frames` says."""
+    def carrier(self, *, raw: bool, conceal: Conceal | None = None) -> Carrier:
+        """What makes of a stream's bytes what `say` takes; `raw` as the step's setting `frames` says.
+
+        `conceal` is applied to what is passed on as bytes: which of them report an error is not known there.
+        """
 
     def open(self, heading: Heading, metadata: Metadata, held: list[bytes]) -> None:
         """A stream begins, with what was held back of it."""
@@ -84,8 +87,8 @@ class FrameVoice:
     def is_full(self) -> bool:
         return self._sink.is_full
 
-    def carrier(self, *, raw: bool) -> Carrier:
-        return RunCarrier(self._frames) if raw else ItemCarrier(self._frames)
+    def carrier(self, *, raw: bool, conceal: Conceal | None = None) -> Carrier:
+        return RunCarrier(self._frames, conceal) if raw else ItemCarrier(self._frames)
 
     def open(self, heading: Heading, metadata: Metadata, held: list[bytes]) -> None:
         self._sink.send([self._frames.opened(metadata), *held])

@@ -10,7 +10,8 @@ from bridge import redact
 from bridge.relay.entry import Entry
 from bridge.services.told_back import known_of, shown
 from bridge.storage.request_schema import Row
-from bridge.upstream.tape_redaction import Known, masked
+from bridge.upstream.known_secrets import Known
+from bridge.upstream.tape_redaction import masked
 from bridge.wire.usage import Usage
 
 MAX_CHARS: Final = 2048

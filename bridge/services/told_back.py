@@ -8,13 +8,15 @@ from bridge import redact
 from bridge.config.keys import AwsKey, StoredKey
 from bridge.relay.entry import Sent
 from bridge.upstream.exchange import secrets_of_header, secrets_of_url
-from bridge.upstream.tape_redaction import NOTHING, Known
+from bridge.upstream.known_secrets import NOTHING, Known
 from bridge.wire.faults import MAX_MESSAGE_CHARS
 
 MAX_CHARS: Final = 2048
 """Of a reason. A provider's words in it were cut before (`wire.faults`)."""
 MAX_KEPT: Final = 256
 """Credentials and names that came of late, which need not be taken apart anew. They stay in memory alone."""
+MAX_KEPT_CHARS: Final = 8192
+"""Of one event's credentials that are kept, so that what is kept is bounded."""
 
 Pairs = tuple[tuple[str, str], ...]
 Carried = tuple[Pairs, str, StoredKey | None]
@@ -24,7 +26,10 @@ _is_secret_name = lru_cache(MAX_KEPT)(redact.is_secret_name)
 
 
 def known_of(sent: tuple[Sent, ...]) -> Known:
-    return _known(tuple(map(_carried, sent))) if sent else NOTHING
+    if not sent:
+        return NOTHING
+    carried = tuple(map(_carried, sent))
+    return _known(carried) if sum(map(_chars, carried)) <= MAX_KEPT_CHARS else _known.__wrapped__(carried)
 
 
 def shown(reason: str, known: Known) -> str:
@@ -37,6 +42,11 @@ def shown(reason: str, known: Known) -> str:
 
 def _carried(sent: Sent) -> Carried:
     return tuple(pair for pair in sent.headers.items() if _is_secret_name(pair[0])), sent.query, sent.key
+
+
+def _chars(carried: Carried) -> int:
+    headers, query, _ = carried
+    return len(query) + sum(len(value) for _, value in headers)
 
 
 @lru_cache(MAX_KEPT)

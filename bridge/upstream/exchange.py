@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from bridge import redact
+from bridge.upstream.known_secrets import Known
 from bridge.upstream.tape_file import Chunk, Ending, Head, Pairs, Request, Tape
-from bridge.upstream.tape_redaction import Known, masked, secret_fields
+from bridge.upstream.tape_redaction import masked, secret_fields
 
 SET_COOKIE: Final = "set-cookie"
 SUBPROTOCOL: Final = "sec-websocket-protocol"
@@ -76,7 +77,7 @@ def masked_headers(headers: Pairs, known: Known) -> Pairs:
 
 def masked_text(text: str, known: Known) -> str:
     """Of what has been redacted by its names: what is known may stand in it under another."""
-    return known.hidden_in(text.encode("latin-1", "replace")).decode("latin-1")
+    return known.hidden_in_line(text.encode("latin-1", "replace")).decode("latin-1")
 
 
 def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
@@ -99,9 +100,9 @@ def secrets_of(sent: Sent, answered: Answered | None) -> Iterator[str]:
         yield unescaped(text[start:end])
 
 
-_SCHEME = re.compile(r"[A-Za-z0-9-]+\s+")
-_SIGNED_NAMES = re.compile(r"SignedHeaders=[^,]*")
-_PART = re.compile(r"(?:^|[\s,;])(?:[\w.-]+=)?([^\s,;]+)")
+_SCHEME = re.compile(r"\s*+[A-Za-z0-9-]++\s++")
+_SIGNED_NAMES = re.compile(r"SignedHeaders=[^,]*+")
+_PART = re.compile(r"(?:^|[\s,;])(?:[\w.-]++=)?([^\s,;]++)")
 
 
 def secrets_of_header(name: str, value: str) -> Iterator[str]:
@@ -110,7 +111,8 @@ def secrets_of_header(name: str, value: str) -> Iterator[str]:
     elif redact.is_secret_name(name):
         # After a cookie's value come its attributes: a domain, a date.
         shown = value.partition(";")[0] if name == SET_COOKIE else _SIGNED_NAMES.sub("", value)
-        bare = _SCHEME.sub("", shown, count=1)
+        scheme = _SCHEME.match(shown)
+        bare = shown[scheme.end() :] if scheme else shown
         yield bare
         for part in _PART.findall(bare):
             yield part
@@ -138,8 +140,8 @@ def _secrets_of_subprotocols(value: str) -> Iterator[str]:
             yield one.removeprefix(kept)
 
 
-_PARAMETER = re.compile(r"[?&#;]([^=&#;]+)=([^&#;]+)")
-_USERINFO = re.compile(r"://([^/?#@]*)@")
+_PARAMETER = re.compile(r"[?&#;]([^?=&#;]++)=([^&#;]++)")
+_USERINFO = re.compile(r"://([^/?#@]*+)@")
 
 
 def secrets_of_url(url: str) -> Iterator[str]:

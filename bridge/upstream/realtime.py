@@ -17,6 +17,7 @@ from bridge.upstream.answer import public_headers
 from bridge.upstream.answer_protocol import bound_answers
 from bridge.upstream.dial import fault_of
 from bridge.upstream.http import Call, fault, url_of
+from bridge.upstream.known_secrets import Known
 from bridge.upstream.transport import HEAD_LINE_BYTES
 
 REFUSAL_BYTES: Final = 65_536
@@ -36,6 +37,11 @@ class Refused(ProviderStatus):
         super().__init__(status, message, retryable=status in _RETRYABLE, retry_after_ms=None)
         self.headers = public_headers([(name.lower(), value) for name, value in headers])
         self.body = body
+
+    def conceal(self, known: Known) -> None:
+        """Take secrets out of what the client gets to see."""
+        self.headers = {name: known.hidden_in_text(value) for name, value in self.headers.items()}
+        self.body = known.hidden_in(self.body)
 
 
 class Witness(Protocol):

@@ -12,24 +12,24 @@ from bridge.upstream.exchange import (
     secrets_of_header,
     unescaped,
 )
+from bridge.upstream.known_secrets import Known, is_telling
 from bridge.upstream.socket_tape import Handshake, Message, Opcode, Side, SocketEnd, SocketEnding
 from bridge.upstream.tape_lines import text_of
-from bridge.upstream.tape_redaction import Known, masked, secret_fields
+from bridge.upstream.tape_redaction import masked, secret_fields
 
 NO_GOODBYE: Final = 1006
 """RFC 6455, section 7.1.5."""
-MOST_SECRETS: Final = 256
-"""That one session makes known by their names."""
 
 
 class Censor:
     """Puts fillers in the place of one session's secrets, line by line.
 
-    Known are those that the handshake shows by their names, and those that the client's messages do.
+    Known are those that the handshake shows by their names, and those that the client's messages do. Once these are
+    too many to be looked for, messages are masked as a whole.
     """
 
     def __init__(self, sent: Sent) -> None:
-        self._secrets = set(secrets_of(sent, None))
+        self._secrets = set(filter(is_telling, secrets_of(sent, None)))
         self._known = Known(self._secrets)
         self.request = request_of(sent, self._known)
 
@@ -61,7 +61,9 @@ class Censor:
         return SocketEnding(end=SocketEnd.CLOSED, by=by, code=code, reason=shown, ms=ms)
 
     def _learn(self, secrets: Iterable[str]) -> None:
-        new = [secret for secret in secrets if secret not in self._secrets]
-        if new and len(self._secrets) < MOST_SECRETS:
-            self._secrets.update(new)
+        if self._known.is_beyond:
+            return  # all that follows is masked
+        new = set(filter(is_telling, secrets)) - self._secrets
+        if new:
+            self._secrets |= new
             self._known = Known(self._secrets)

@@ -18,7 +18,7 @@ CUT: Final = ".part"
 NAME_CHARS: Final = 64
 
 _NUMBER = re.compile(r"(\d+)-")
-_VERSION = re.compile(r"v\d+[a-z0-9]*/")
+_VERSION = re.compile(r"(?<![a-z0-9])v\d[a-z0-9]*+/")
 _UNSPEAKABLE = re.compile(r"[^A-Za-z0-9._]+")
 
 

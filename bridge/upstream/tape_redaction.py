@@ -7,59 +7,26 @@ Out of the model's own words, which reach us in pieces, only what stands in one 
 Masking twice changes nothing; and where masking changes nothing, there is nothing to be found. Pure.
 """
 
-import json
 import re
 import zlib
-from base64 import b64encode
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
-from urllib.parse import quote, quote_plus, unquote
+from urllib.parse import unquote
 
 from bridge import redact
 from bridge.hints import windowed
+from bridge.upstream.known_secrets import NOTHING, Known, filler
 
 Span = tuple[int, int]
 
 MOST_TURNS: Final = 4
 """What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
-LEAST_CHARS: Final = 8
-LEAST_CHARS_WITH_DIGIT: Final = 6
-LEAST_PART: Final = 4
-"""Of a secret that was cut off."""
 LEAST_DIGITS: Final = 6
 """Numbers that are shorter are counts, not PINs."""
 LONGEST_NAME: Final = 64
 MOST_BACKSLASHES: Final = 64
 """Before a quotation mark: JSON in a string of JSON, six deep."""
-
-
-class Known:
-    """Secrets known by their value. Those that may as well be a word, `ollama` or `test`, are left out."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._fillers = {form: filler for secret in secrets if _is_telling(secret) for form, filler in _forms(secret)}
-        longest_first = sorted(self._fillers, key=len, reverse=True)
-        self._needles = [form.encode("latin-1") for form in longest_first]
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
-
-    def hidden_in(self, body: bytes) -> bytes:
-        """`body` with fillers of equal length in the place of these secrets."""
-        if not any(needle in body for needle in self._needles):
-            return body
-        hidden = bytearray(body)
-        for found in windowed(self._pattern, body.decode("latin-1")):
-            hidden[found.start() : found.end()] = self._fillers[found[0]]
-        return bytes(hidden)
-
-    def hidden_where_cut(self, body: bytes) -> bytes:
-        """`body`, which was cut off, without the beginning of one of these secrets that the cut left at its end."""
-        longest = max((_part_at_end(body, needle) for needle in self._needles), default=0)
-        return body[: len(body) - longest] + b"*" * longest
-
-
-NOTHING: Final = Known()
 
 
 def masked(body: bytes, known: Known = NOTHING) -> bytes:
@@ -85,66 +52,8 @@ def _masked_once(body: bytes) -> bytes:
     # What may hold another comes after it: its filler stays.
     for find in (redact.credentials, _passwords, _secret_parameters, secret_fields):
         for start, end in find(text):
-            hidden[start:end] = _filler(text[start:end])
+            hidden[start:end] = filler(text[start:end])
     return bytes(hidden)
-
-
-def _part_at_end(body: bytes, secret: bytes) -> int:
-    """How much of the secret's beginning stands at the end; 0 for what is too little to tell."""
-    most = min(len(secret), len(body))
-    return next((length for length in range(most, LEAST_PART - 1, -1) if body.endswith(secret[:length])), 0)
-
-
-def _is_telling(secret: str) -> bool:
-    return len(secret) >= (LEAST_CHARS_WITH_DIGIT if any(map(str.isdigit, secret)) else LEAST_CHARS)
-
-
-def _filler(secret: str) -> bytes:
-    """A number remains one: `{"created": 1734…}` stays JSON, should a secret be a part of it."""
-    return (b"1" if secret.isdecimal() else b"*") * len(secret)
-
-
-# The forms in which a secret comes back.
-
-
-def _forms(secret: str) -> Iterator[tuple[str, bytes]]:
-    """Each form, a character per byte, with its filler."""
-    for spelt in {secret, *_escaped(secret), *_quoted(secret)}:
-        form = spelt.encode(errors="replace").decode("latin-1")
-        yield form, _filler(form)
-    for shift in range(3):
-        for altchars in (b"+/", b"-_"):
-            coded, filler = _in_base64(secret.encode(errors="replace"), shift, altchars)
-            yield coded.decode(), filler
-
-
-def _escaped(secret: str) -> Iterator[str]:
-    """As JSON writes it, and JSON inside a string of JSON."""
-    for spell in (partial(json.dumps, ensure_ascii=False), json.dumps):
-        once = spell(secret)[1:-1]
-        yield from (once, once.replace("/", r"\/"), spell(once)[1:-1])
-
-
-def _quoted(secret: str) -> Iterator[str]:
-    """As URLs write it; the digits of an escape may be of either case."""
-    for quoted in (
-        quote(secret, errors="replace"),
-        quote(secret, "", errors="replace"),
-        quote_plus(secret, errors="replace"),
-    ):
-        yield quoted
-        yield re.sub("%..", lambda escape: escape[0].lower(), quoted)
-
-
-def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes]:
-    """The characters that are the secret's own when `shift` bytes stand before it; and others, that decode to letters.
-
-    The characters at both edges are shared with the neighbours: of the secret there remain four bits at the most, and
-    with those, too, an `o` is no quotation mark, backslash or control character.
-    """
-    whole = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
-    form, filler = (b64encode(bytes(shift) + each + bytes(2), altchars)[whole] for each in (secret, b"o" * len(secret)))
-    return form, filler
 
 
 # What is found without being known.

@@ -1,9 +1,13 @@
 """How a stream's bytes reach the client: as items, as runs of the body cut at item ends, or just as they came."""
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from bridge.wire.frames import EventFrames
 from bridge.wire.item import Item
+
+Conceal = Callable[[bytes], bytes]
+"""Takes secrets out of bytes without changing their number."""
 
 
 class Carrier(Protocol):
@@ -33,13 +37,13 @@ class ItemCarrier:
         return self._frames.items(items)
 
 
-class RunCarrier:
-    """A frame per run of the body, up to the end of its last item."""
+class Runs:
+    """The body cut at the ends of items, so that a secret inside an item is seen in one piece."""
 
-    passes_all = False
+    passes_all = True
 
-    def __init__(self, frames: EventFrames) -> None:
-        self._frames = frames
+    def __init__(self, conceal: Conceal | None = None) -> None:
+        self._conceal = conceal
         self._run = bytearray()
 
     def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
@@ -51,7 +55,20 @@ class RunCarrier:
         with memoryview(run) as view:
             body = bytes(view[:end])
         del run[:end]
-        return [self._frames.run(body)]
+        return [body if self._conceal is None else self._conceal(body)]
+
+
+class RunCarrier:
+    """A frame per run of the body, up to the end of its last item."""
+
+    passes_all = False
+
+    def __init__(self, frames: EventFrames, conceal: Conceal | None = None) -> None:
+        self._frames = frames
+        self._runs = Runs(conceal)
+
+    def take(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+        return list(map(self._frames.run, self._runs.take(data, items, pending_bytes)))
 
 
 class ByteCarrier:

@@ -11,7 +11,8 @@ import msgspec
 
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
 
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRING: Final = rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)'
+"""One that is not ended goes to the text's end, lest it is looked for again from each quotation mark in it."""
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _SOME_STRINGS: Final = re.compile(rb'(?:[^"]*+%b){1,4096}' % _STRING, re.DOTALL)
 _STRINGS_AND_BRACKETS: Final = re.compile(rb"%b|[\[\]{}]" % _STRING, re.DOTALL)

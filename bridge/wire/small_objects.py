@@ -13,7 +13,7 @@ MAX_MEMBERS: Final = 64
 MAX_TOKENS: Final = 65_536
 """The strings, brackets and commas that are looked at to find those members."""
 
-_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)
+_TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)|[\[\]{},]', re.DOTALL)
 _COMMA: Final = ord(",")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _value = msgspec.json.Decoder()

@@ -1,7 +1,9 @@
 """One streamed answer of one step: the provider's bytes in, what the client gets of them out."""
 
+import msgspec
+
 from bridge.wire.body import Decoder
-from bridge.wire.carriers import Carrier
+from bridge.wire.carriers import Carrier, Conceal
 from bridge.wire.dialects import Ending, Mark, StreamReader, Verdict
 from bridge.wire.families import Anthropic
 from bridge.wire.item import Item
@@ -22,9 +24,13 @@ class Stream:
     stays part of a run of the body.
     """
 
-    def __init__(self, decoder: Decoder, reader: StreamReader, carrier: Carrier) -> None:
+    def __init__(
+        self, decoder: Decoder, reader: StreamReader, carrier: Carrier, conceal: Conceal | None = None
+    ) -> None:
+        """`conceal` is applied to the item that reports an error."""
         self._decoder = decoder
         self._carrier = carrier
+        self._conceal = conceal
         self._pings = 0
         self._early_pings: list[Item] = []
         self._held: list[bytes] | None = []
@@ -89,6 +95,8 @@ class Stream:
             passed.append(item)
             if mark is Mark.FAILED:
                 self.failed = True
+                if self._conceal is not None:
+                    passed[-1] = msgspec.structs.replace(item, data=self._conceal(item.data))
                 break
             self._held_items += self._held is not None
             self.answered |= mark is not Mark.BOOKKEEPING and not reader.is_empty

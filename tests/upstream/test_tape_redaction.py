@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.hints import LONGEST_CHARS, WINDOW_CHARS
-from bridge.upstream.tape_redaction import Known, masked
+from bridge.upstream.known_secrets import Known
+from bridge.upstream.tape_redaction import masked
 from bridge.wire.eventstream import EventStreamDecoder
 from tests.wire.messages_of_aws import event
 

@@ -1,0 +1,71 @@
+"""Keeps a gateway's stored key out of what a provider tells back of it: the client does not know that key."""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from bridge.config.keys import AwsKey, StoredKey
+from bridge.upstream.exchange import secrets_of_header
+from bridge.upstream.known_secrets import NOTHING, Known
+from bridge.wire.faults import MAX_MESSAGE_CHARS, Fault
+
+MAX_KEPT: Final = 64
+"""Keys used of late, which need not be taken apart anew. They stay in memory alone."""
+
+
+def known_key(key: StoredKey | None, credential: str = "") -> Known:
+    """The secrets of a stored key; `credential` is the header that was made from it, where it holds another secret."""
+    return NOTHING if key is None else _known(key, credential)
+
+
+@lru_cache(MAX_KEPT)
+def _known(key: StoredKey, credential: str) -> Known:
+    secrets = list(secrets_of_header("authorization", credential))
+    match key.secret:
+        case str() as secret:
+            secrets.append(secret)
+        case AwsKey(access_key_id=key_id, secret_access_key=secret, session_token=token):
+            secrets += key_id, secret, token or ""
+    return Known(secrets)
+
+
+def concealed(body: bytes, known: Known) -> bytes:
+    """The body of an answer without the key; it has the same length unless the key was spelt in unusual escapes."""
+    hidden = known.hidden_in(body)
+    if known and b"\\u" in hidden:
+        plain = _without_escapes(hidden)
+        if (again := known.hidden_in(plain)) != plain:
+            return again
+    return hidden
+
+
+def concealed_fault(fault: Fault, known: Known) -> Fault:
+    if not known:
+        return fault
+    said = known.hidden_in(fault.message.encode())
+    if len(fault.message) >= MAX_MESSAGE_CHARS:
+        said = known.hidden_where_cut(said)
+    return msgspec.structs.replace(fault, message=said.decode(errors="replace"))
+
+
+def concealed_headers(headers: dict[str, str], known: Known) -> dict[str, str]:
+    """One search for all of them finds most often nothing."""
+    if not known or known.hidden_in_text(all_of := "\n".join(headers.values())) == all_of:
+        return headers
+    return {name: known.hidden_in_text(value) for name, value in headers.items()}
+
+
+def credential_in(before: Mapping[str, str], headers: list[tuple[str, str]]) -> str:
+    """The authorization that a call got from a stored key."""
+    given = dict(headers).get("authorization", "")
+    return "" if before.get("authorization") == given else given
+
+
+def _without_escapes(body: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(body), ensure_ascii=False).encode(errors="replace")
+    except (ValueError, RecursionError):
+        return b""
