@@ -17,12 +17,14 @@ from bridge.oserror import reason_of
 from bridge.realtime.replaying import TapeDialler
 from bridge.reload import reloading
 from bridge.server import Server
+from bridge.services import readings
 from bridge.signals import first_signal
 from bridge.upstream.http import Upstream
 from bridge.upstream.realtime import Dialler, Dials
 from bridge.upstream.recording import recording_transport
 from bridge.upstream.socket_recording import RecordingDialler
 from bridge.upstream.tape import TapeError, TapeTransport
+from bridge.upstream.tape_desk import Desk
 from bridge.upstream.transport import AiohttpTransport
 from bridge.worker import Worker
 
@@ -44,15 +46,15 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-def _providers(tapes: Tapes) -> tuple[Upstream, Dials]:
-    """What calls them, and what dials their sockets. Raises CannotServe."""
+def _providers(tapes: Tapes) -> tuple[Upstream, Dials, Desk | None]:
+    """Return what calls them, what dials their sockets, and what writes tapes of both. Raises CannotServe."""
     try:
         played = None if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
         transport, dialler = (played, TapeDialler(played.library)) if played else (AiohttpTransport(), Dialler())
         if tapes.record is None:
-            return Upstream(transport), dialler
+            return Upstream(transport), dialler, None
         recording = recording_transport(transport, tapes.record)
-        return Upstream(recording), RecordingDialler(dialler, recording.desk)
+        return Upstream(recording), RecordingDialler(dialler, recording.desk), recording.desk
     except TapeError as error:
         raise CannotServe(str(error)) from None
     except OSError as error:
@@ -63,7 +65,9 @@ async def _serve(config: Config, read: Callable[[], Config], tapes: Tapes, worke
     async with services_of(config, worker.folder if worker else None) as services:
         if tapes.replay is not None:
             services = replace(services, keys=None)  # no tape has them, and no token is minted for one
-        upstream, dialler = _providers(tapes)
+        upstream, dialler, desk = _providers(tapes)
+        if desk is not None and services.meter is not None:
+            services.meter.watch(partial(readings.of_tapes, desk))
         await _run(config, read, Server(config, upstream, services, dialler), worker)
 
 

@@ -145,6 +145,9 @@ LOG_FAULTS: Final = _alone(
     "bridge_log_faults_total",
     "How often the request log could not be opened or written, or was damaged.",
 )
+TAPES_WAITING: Final = _alone(
+    "gauge", "bridge_tapes_waiting", "Exchanges that have ended and whose tape is not written yet (`--record`)."
+)
 SPANS: Final = _alone(
     "counter", "bridge_spans_total", "Spans that were sent, refused by their collector, or dropped before it.", "result"
 )

@@ -30,6 +30,10 @@ class CountingStore(Protocol):
     def is_up(self) -> bool: ...
 
 
+class CountingDesk(Protocol):
+    unwritten: int
+
+
 def of_cache(cache: CountingCache) -> Iterator[Reading]:
     for result, count in (("hit", cache.hits), ("joined", cache.joined), ("miss", cache.misses)):
         yield table.CACHE_LOOKUPS.name, (result,), count
@@ -42,3 +46,7 @@ def of_redis(store: CountingStore) -> Iterator[Reading]:
     yield table.REDIS_LOST.name, (), not store.is_up
     yield table.REDIS_LOSSES.name, (), store.losses
     yield table.REDIS_FAILED.name, (), store.failed_calls
+
+
+def of_tapes(desk: CountingDesk) -> Iterator[Reading]:
+    yield table.TAPES_WAITING.name, (), desk.unwritten

@@ -86,7 +86,8 @@ class _Take:
 
     def agreed(self, socket: ProviderSocket) -> None:
         headers = [pair for pair in socket.answer_headers if pair[0] not in _NOT_RECORDED]
-        self._submit(partial(self._sheet.begin, Answered(UPGRADED, headers, self._ms())), 0)
+        self._is_writing = True
+        self._desk.submit(partial(self._sheet.begin, Answered(UPGRADED, headers, self._ms())), 0, self._written)
 
     def passed(self, sender: Side, opcode: Opcode, data: bytes) -> None:
         if self._is_over:
@@ -119,11 +120,9 @@ class _Take:
         rows, self._waiting = self._waiting, []
         frees, self._held_bytes = self._held_bytes, 0
         ended, self._ended = self._ended, None
-        self._submit(partial(self._sheet.write, rows, ended), frees)
-
-    def _submit(self, job: partial[None], frees: int) -> None:
         self._is_writing = True
-        self._desk.submit(job, frees, self._written)
+        submit = self._desk.submit if ended is None else self._desk.submit_last
+        submit(partial(self._sheet.write, rows, ended), frees, self._written)
 
     def _written(self) -> None:
         self._is_writing = False

@@ -15,6 +15,11 @@ MAX_TAPE_BYTES: Final = 64 << 20
 MAX_HELD_BYTES: Final = 256 << 20
 """Of all exchanges that are being recorded, or wait for the thread. One that goes past either bound is not recorded."""
 
+MANY_UNWRITTEN: Final = 500
+"""From so many exchanges on, the log says that they wait."""
+SAID_AFTER_S: Final = 1.0
+"""At the end the log says what waits, if it takes longer."""
+
 
 class Desk:
     """Where what is recorded is handed in. Called by the loop; what it is handed runs in the thread, in that order."""
@@ -24,6 +29,9 @@ class Desk:
         self._max_tape_bytes, self._max_held_bytes = max_tape_bytes, max_held_bytes
         self.held_bytes = 0
         """What waits for the thread now, or will."""
+        self.unwritten = 0
+        """Exchanges and sessions that have ended, and whose tapes are not whole yet: a crash would cut them."""
+        self._is_behind = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tapes")
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_closed = False
@@ -45,11 +53,34 @@ class Desk:
         self._waiting.add(waiting)
         waiting.add_done_callback(partial(self._done, frees, then))
 
+    def submit_last(self, job: Callable[[], None], frees: int, then: Callable[[], None] | None = None) -> None:
+        """As `submit`, for the job that makes a tape whole."""
+        if self._is_closed:
+            return
+        self.unwritten += 1
+        if self.unwritten >= MANY_UNWRITTEN and not self._is_behind:
+            self._is_behind = True
+            log.warning("%s exchanges wait to be written; a crash would lose their tapes", self.unwritten)
+        self.submit(job, frees, partial(self._is_whole, then))
+
     async def aclose(self) -> None:
+        """Return when all is written."""
+        patience_s: float | None = SAID_AFTER_S
         while self._waiting:
-            await asyncio.wait(self._waiting)
+            _, late = await asyncio.wait(self._waiting, timeout=patience_s)
+            if late and patience_s is not None:
+                patience_s = None
+                log.warning("%s exchanges wait to be written before the bridge ends", self.unwritten)
         self._is_closed = True
         self._thread.shutdown()
+
+    def _is_whole(self, then: Callable[[], None] | None) -> None:
+        self.unwritten -= 1
+        if self._is_behind and self.unwritten < MANY_UNWRITTEN // 2:
+            self._is_behind = False
+            log.warning("tapes are written in time again")
+        if then is not None:
+            then()
 
     def _done(self, frees: int, then: Callable[[], None] | None, waited: "asyncio.Future[None]") -> None:
         self._waiting.discard(waited)

@@ -130,9 +130,14 @@ def tape_of(path: Path, request: Request, rest: Sequence[bytes]) -> Tape:
 
 def write_tape(path: Path, tape: Tape) -> None:
     """What `read_tape` gives back is equal to `tape`, chunk for chunk."""
+    path.write_bytes(bytes_of_tape(tape))
+
+
+def bytes_of_tape(tape: Tape) -> bytes:
+    """Return all that the tape's file holds."""
     answer = () if tape.head is None else (Answer(response=tape.head),)
     lines: tuple[Line, ...] = (*answer, *tape.chunks, tape.ending)
-    path.write_bytes(opening(tape.request) + b"".join(map(written, lines)))
+    return opening(tape.request) + b"".join(map(written, lines))
 
 
 def check(tape: Tape) -> list[str]:

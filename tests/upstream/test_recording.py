@@ -268,9 +268,9 @@ async def test_what_has_been_written_makes_room(tmp_path: Path, lines: list[str]
     written, loop = asyncio.Event(), asyncio.get_running_loop()
 
     class Telling(TapeFolder):
-        def finish(self, part: Path, tape: Tape) -> Path:
+        def seal(self, part: Path) -> Path:
             loop.call_soon_threadsafe(written.set)
-            return super().finish(part, tape)
+            return super().seal(part)
 
     transport = RecordingTransport(Played(b"x" * 1000), Telling(tmp_path), max_held_bytes=20_000)
     for _ in range(10):
@@ -299,6 +299,9 @@ async def test_a_full_disk_costs_a_tape_and_a_line_but_never_an_exchange(
         def finish(self, *args: object) -> Path:
             return self._raise()
 
+        def keep(self, *args: object) -> Path:
+            return self._raise()
+
         def _raise(self) -> Path:
             raise OSError(errno.ENOSPC, "No space left on device", "secret-name")
 
@@ -321,9 +324,38 @@ async def test_a_disk_that_hangs_stops_nobody(tmp_path: Path) -> None:
     for _ in range(20):
         assert await read_all(await transport.handle_async_request(asked())) == [b"x"]
     assert tapes_in(tmp_path) == []
+    assert transport.desk.unwritten == 20
     go_on.set()
     await transport.aclose()
     assert len(tapes_in(tmp_path)) == 20
+    assert (transport.desk.unwritten, transport.desk.held_bytes) == (0, 0)
+
+
+async def test_the_log_says_how_many_exchanges_wait_to_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.upstream.tape_desk.MANY_UNWRITTEN", 4)
+    go_on = threading.Event()
+
+    class Hanging(TapeFolder):
+        def begin(self, *args: object) -> Path:
+            assert go_on.wait(60)
+            return super().begin(*args)  # type: ignore[arg-type]  # what it was called with
+
+    transport = RecordingTransport(Played(b"x"), Hanging(tmp_path))
+    for _ in range(6):
+        await read_all(await transport.handle_async_request(asked()))
+    closing = asyncio.create_task(transport.aclose())
+    await turns()
+    advance(1.1)
+    await turns()
+    go_on.set()
+    await closing
+    assert [record.getMessage() for record in caplog.records if record.name == "bridge.recording"] == [
+        "4 exchanges wait to be written; a crash would lose their tapes",
+        "6 exchanges wait to be written before the bridge ends",
+        "tapes are written in time again",
+    ]
 
 
 async def test_a_body_that_is_closed_after_the_transport_harms_nobody(tmp_path: Path) -> None:

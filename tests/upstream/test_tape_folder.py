@@ -1,5 +1,8 @@
 """The folder that is recorded to: names that speak and sort, whole tapes whole, cut ones marked."""
 
+import os
+import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -69,14 +72,46 @@ def test_a_tape_gets_its_name_when_it_is_whole(tmp_path: Path, monkeypatch: pyte
     folder = TapeFolder(tmp_path)
     part = folder.begin(tape().request)
 
-    def full(_: Path, data: bytes) -> int:
+    def full(_: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
-        folder.finish(part, tape(b"all"))
+    with monkeypatch.context() as disk:
+        disk.setattr("bridge.upstream.tape_folder.os.write", full)
+        with pytest.raises(OSError, match="No space"):
+            folder.finish(part, tape(b"all"))
+        assert [*tmp_path.rglob("*.jsonl")] == []
+        assert cut_tapes(tmp_path) == [part]
+        with pytest.raises(OSError, match="No space"):
+            folder.keep(tape(b"all"))
     assert [*tmp_path.rglob("*.jsonl")] == []
-    assert cut_tapes(tmp_path) == [part]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+def test_tapes_and_the_folders_made_for_them_are_their_owner_s_alone(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = TapeFolder(tmp_path / "tapes")
+        folder.keep(tape(b"kept"))
+        folder.finish(folder.begin(tape().request), tape(b"finished"))
+        folder.begin(tape().request)
+    finally:
+        os.umask(before)
+    modes = {(each.is_dir(), stat.S_IMODE(each.stat().st_mode)) for each in tmp_path.rglob("*")}
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    TapeFolder(tmp_path).keep(tape(b"kept"))
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+
+
+def test_a_folder_that_was_removed_meanwhile_is_made_anew(tmp_path: Path) -> None:
+    folder = TapeFolder(tmp_path / "tapes")
+    shutil.rmtree(folder.keep(tape(b"one")).parent)
+    with pytest.raises(FileNotFoundError):
+        folder.keep(tape(b"two"))
+    assert read_tape(folder.keep(tape(b"three"))).chunks[0].data == b"three"
 
 
 def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
