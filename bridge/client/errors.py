@@ -61,7 +61,10 @@ class EventFailed(CallFailed):
 
     @property
     def status(self) -> int | None:
-        """The HTTP status of the provider's answer, which is 200 for one that broke later; or of the bridge's error."""
+        """The HTTP status of the provider's answer, or of the bridge's error.
+
+        Of an answer that broke later it is 200; of an error inside a 2xx answer, the one that this stands for.
+        """
         return self.metadata.status
 
     @property

@@ -108,14 +108,14 @@ async def extend(runs: list[bytes], exchange: Exchange) -> None:
         runs.append(run)
 
 
-@pytest.mark.parametrize(("end", "code"), [(RESET, 9016), (OVERLOADED, 9017)])
-async def test_a_body_that_breaks_raises_behind_what_came_of_it(end: Any, code: int) -> None:
+@pytest.mark.parametrize(("end", "code", "status"), [(RESET, 9016, 200), (OVERLOADED, 9017, 503)])
+async def test_a_body_that_breaks_raises_behind_what_came_of_it(end: Any, code: int, status: int) -> None:
     async with bridged(streams(said("a"), end)) as (bridge, _), bridge.exchange(STEP) as exchange:
         runs: list[bytes] = []
         with pytest.raises(EventFailed) as failed:
             await extend(runs, exchange)
         assert b"".join(runs) == said("a") + (end if isinstance(end, bytes) else b"")
-        assert (failed.value.code, failed.value.status, failed.value.response) == (code, 200, None)
+        assert (failed.value.code, failed.value.status, failed.value.response) == (code, status, None)
 
 
 async def test_a_fallback_answers_as_it_came_too_and_what_broke_is_not_begun_anew() -> None:
