@@ -66,7 +66,7 @@ class Unauthorized(ClientError):
 
 
 class NotAllowed(Unauthorized):
-    """The token may not call this provider."""
+    """The scopes of the token, or of stored keys, do not allow the call."""
 
     status = 403
 

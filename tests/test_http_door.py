@@ -117,7 +117,7 @@ async def test_the_gateways_stored_key_takes_the_place_of_the_token(
     tmp_path: Path, slug: str, header: str, theirs: str
 ) -> None:
     """So that an SDK needs its base URL and the token, and nothing else."""
-    heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/x", {header: theirs.replace(STORED, TOKEN)})
+    heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)})
     assert heard.status == 200
     assert provider.played[0].headers[header] == theirs
 

@@ -30,6 +30,7 @@ README: Final = (Path(__file__).parent.parent / "README.md").read_text()
 TOKEN: Final = "a-token-of-tests"
 TRACE, OTHER_TRACE, SPAN, OTHER_SPAN = "a" * 32, "b" * 32, "c" * 16, "d" * 16
 CLOSED: Final = f"""
+stored_key_access = "full"
 tokens = {{ ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}" }}
 keys.openai = {{ default = "file:default", one = "file:one", other = "file:other" }}
 """

@@ -48,6 +48,7 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
             ("compat", gateway.compat, False),
             ("allowed_origins", ", ".join(gateway.allowed_origins), ""),
             ("allowed_hosts", ", ".join(gateway.allowed_hosts), ""),
+            ("stored_key_access", gateway.stored_key_access, "models"),
             ("cache_shared", gateway.cache_shared, False),
             ("collect_log_locked", gateway.collect_log_locked, False),
             ("log_management", gateway.log_rows, 0),
@@ -66,6 +67,11 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
 def _scopes(token: Token) -> Iterator[str]:
     if token.providers is not None:
         yield f"may call {', '.join(sorted(token.providers))}"
+    for name in ("models", "endpoints", "methods"):
+        if (scope := getattr(token, name)) is not None:
+            yield f"{name} {', '.join(sorted(scope))}"
+    if token.stored_key_access is not None:
+        yield f"stored_key_access = {token.stored_key_access}"
     yield from _limits(token.limits)
 
 

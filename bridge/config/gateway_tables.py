@@ -13,7 +13,7 @@ from bridge.config.limit_tables import limit_takers, limits_from
 from bridge.config.otel_tables import exporters_of
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
-from bridge.config.token_tables import tokens_of
+from bridge.config.token_tables import STORED_KEY_ACCESS, tokens_of
 from bridge.settings.kinds import Choice, Flag, Kind, Number, Texts
 from bridge.settings.step import SETTINGS, StepSettings
 
@@ -23,6 +23,7 @@ GATEWAY: Final[Mapping[str, Kind]] = {
         r"[a-z][a-z0-9+.-]*://[^/\s]+", 'a list of origins such as "https://app.example.com", without a path'
     ),
     "allowed_hosts": Texts(r"[^/\s]+", 'a list of host names such as "bridge.example.com"'),
+    "stored_key_access": STORED_KEY_ACCESS,
     "cache_shared": Flag(),
     "collect_log_locked": Flag(),
     "log_management": Number(10_000, 10_000_000, "rows"),

@@ -17,6 +17,9 @@ ANY: Final = "*"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}|\*")
 
+StoredKeyAccess = Literal["models", "full"]
+"""The calls that stored keys are used for: those that make models answer, or all."""
+
 LogStrategy = Literal["STOP_INSERTING", "DELETE_OLDEST"]
 
 
@@ -28,8 +31,15 @@ class Token:
     given: str = "sha256"
     """How the configuration gives it, without the secret: `sha256`, `env:NAME` or `file:PATH`."""
     providers: frozenset[str] | None = None
-    """The slugs that it may call; None for any."""
+    """The slugs that it may call; None for any, as in what follows."""
     limits: Limits = NO_LIMITS
+    models: frozenset[str] | None = None
+    """Names of models; one that ends with `*` is the beginning of names."""
+    endpoints: frozenset[str] | None = None
+    """Beginnings of endpoints, whole segments."""
+    methods: frozenset[str] | None = None
+    stored_key_access: StoredKeyAccess | None = None
+    """In place of the gateway's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,8 @@ class Gateway:
     keys: Mapping[tuple[str, str], StoredKey] = field(default_factory=dict)
     """By provider's slug and alias. An open gateway has none."""
     limits: Limits = NO_LIMITS
+    stored_key_access: StoredKeyAccess = "models"
+    """For tokens that say nothing of their own."""
     cache_shared: bool = False
     """The cache gives an answer to whoever asks the same, with whichever token and credential."""
     collect_log_locked: bool = False

@@ -11,9 +11,20 @@ from bridge.config.limit_tables import limit_takers, limits_from
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
+from bridge.settings.kinds import Choice, refusal
 
 _HEX_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _EMPTY_DIGEST: Final = hashlib.sha256().digest()
+STORED_KEY_ACCESS: Final = Choice(("models", "full"))
+_SCOPES: Final = {
+    "models": (re.compile(r"[^*\s]+\*?"), 'a list of models such as ["gpt-4o-mini", "claude-*"]'),
+    "endpoints": (
+        re.compile(r"[^/?#\s]+(?:/[^/?#\s]+)*+"),
+        'a list of beginnings of endpoints such as ["v1/embeddings"]',
+    ),
+    "methods": (re.compile(r"[A-Z]{1,32}"), 'a list of methods such as ["POST"]'),
+}
+"""Forms of their elements, and what they are."""
 _NOBODYS: Final = (b"", "")
 
 
@@ -25,13 +36,29 @@ def tokens_of(reader: Reader, given: object) -> tuple[Token, ...]:
 def _token(reader: Reader, name: str, given: object) -> Token:
     if not isinstance(given, Mapping):
         return Token(name, *_secret(reader, given))
-    own: Takers = {"token": partial(_secret, reader.below("token")), "providers": reader.slugs}
+    own: Takers = {
+        "token": partial(_secret, reader.below("token")),
+        "providers": reader.slugs,
+        "stored_key_access": STORED_KEY_ACCESS.accept,
+        **{name: partial(_scope, *scope) for name, scope in _SCOPES.items()},
+    }
     taken = reader.take(given, {**own, **limit_takers(reader)})
     if "token" not in given:
         reader.problem('has no token; say which it is: token = "sha256:HEX"')
     limits = limits_from(reader, taken)
     digest, how = taken.get("token", _NOBODYS)
-    return Token(name, digest, how, taken.get("providers"), limits)
+    scopes = {scope: taken[scope] for scope in _SCOPES if scope in taken}
+    access = taken.get("stored_key_access")
+    return Token(name, digest, how, taken.get("providers"), limits, stored_key_access=access, **scopes)
+
+
+def _scope(form: re.Pattern[str], wanted: str, given: object) -> frozenset[str]:
+    """An empty list is refused: it would allow nothing, and may be meant to allow all. Raises ValueError."""
+    if not isinstance(given, list) or not given:
+        raise refusal(given, wanted)
+    if wrong := [each for each in given if not isinstance(each, str) or not form.fullmatch(each)]:
+        raise refusal(wrong[0], f"one of {wanted}")
+    return frozenset(given)
 
 
 def _secret(reader: Reader, given: object) -> tuple[bytes, str]:

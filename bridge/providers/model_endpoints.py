@@ -6,11 +6,14 @@ stored responses are no model endpoints. The forms are those of the providers' A
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
 MAX_PATH_CHARS: Final = 4096
 """A longer path is looked at by its end alone: no pattern is longer."""
+
+_REMEMBERED_CHARS: Final = 256
 
 _ANY: Final = "*"
 
@@ -63,8 +66,13 @@ _NO_SUFFIXES: Final = (
 _RUN: Final = re.compile(r"(?:.*/ai/)?(?:run/.|(?:run/)?@[a-z]+/.)")
 """Workers AI, below its base URL or with it."""
 _RUNNERS: Final = re.compile(r"fal-ai/.")
-_RUN_BY_PATH: Final = frozenset({"fal", "huggingface"})
+_RUN_BY_PATH: Final = frozenset({"fal", "huggingface", "huggingface-router"})
 """Providers at which the path is nothing but a model's name: every POST makes it answer."""
+
+_SOCKETS: Final = frozenset(
+    _words("realtime websocket ws responses listen speak converse conversation stream-input multi-stream-input")
+)
+"""How paths end at which a WebSocket talks to a model."""
 
 _VERSION: Final = re.compile(r"v[0-9][0-9a-z.]*|api")
 
@@ -78,11 +86,52 @@ def is_model_endpoint(method: str, endpoint: str, provider: str = "") -> bool:
     """
     if method.upper() != "POST":
         return False
-    path = re.split(r"[?#]", endpoint, maxsplit=1)[0]
     if provider in _RUN_BY_PATH:
         return True
-    path = unquote(path[-MAX_PATH_CHARS:]).lower().strip("/")
-    return bool(_RUN.match(path) or _RUNNERS.match(path)) or _is_listed([each for each in path.split("/") if each])
+    path = _path(endpoint)[-MAX_PATH_CHARS:]
+    return _answers(path) if len(path) <= _REMEMBERED_CHARS else _answers.__wrapped__(path)
+
+
+@lru_cache(maxsize=1024)
+def _answers(path: str) -> bool:
+    segments = _segments(path)
+    path = "/".join(segments)
+    return bool(_RUN.match(path) or _RUNNERS.match(path)) or _is_listed(segments)
+
+
+def is_model_list(method: str, endpoint: str) -> bool:
+    """True if the request asks which models there are. `endpoint` as above."""
+    return method.upper() == "GET" and _segments(endpoint)[-1:] == ["models"]
+
+
+def is_model_socket(endpoint: str, provider: str = "") -> bool:
+    """True if a WebSocket at the endpoint talks to a model, and not to somebody's call that is going on.
+
+    The paths of `is_model_endpoint` are none: a GET of some of them lists what is stored.
+    """
+    path, _, query = endpoint.partition("?")
+    if provider == "fal":
+        return True
+    if any(pair.partition("=")[0] == "call_id" for pair in unquote(query).split("&")):
+        return False
+    segments = _segments(path)
+    if not segments:
+        return False
+    is_run = provider == "workers-ai" and bool(_RUN.match("/".join(segments)))
+    return is_run or segments[-1] in _SOCKETS or segments[-1].endswith("bidigeneratecontent")
+
+
+def without_version(endpoint: str) -> str:
+    """The path of an endpoint as it was written, without slashes around it, query and version prefix."""
+    return "/".join(_without_version([each for each in _path(endpoint).split("/") if each]))
+
+
+def _path(endpoint: str) -> str:
+    return re.split(r"[?#]", endpoint, maxsplit=1)[0]
+
+
+def _segments(endpoint: str) -> list[str]:
+    return [each for each in unquote(_path(endpoint)[-MAX_PATH_CHARS:]).lower().split("/") if each]
 
 
 def _is_listed(segments: list[str]) -> bool:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from bridge.config.gateways import Gateway
 from bridge.config.keys import StoredKey
-from bridge.errors import BridgeError, NotAllowed
+from bridge.errors import BridgeError
 from bridge.policy import compat
 from bridge.policy.breaker import BreakerKey
 from bridge.policy.chain import StepPolicy
 from bridge.policy.gateway_tokens import check_target, without_tokens
+from bridge.policy.scopes import Wanted, check_call, check_provider
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.providers.model_endpoints import is_model_endpoint
@@ -101,19 +103,19 @@ def planned_step(
     brings_key: bool = False,
 ) -> PlannedStep:
     """Raises NotAllowed, UnknownKey. No stored key is taken for a step of which is known that it `brings_key`."""
-    _check_allowed(provider, ground, gateway)
+    token = gateway.token(ground.token)
+    if token is not None:
+        check_provider(token, provider.slug)
     key = None if brings_key else key_for(step, provider, gateway.keys)
-    calls_model = _calls_a_model(step, provider, target)
+    endpoints = _endpoints(step, provider, target)
+    calls_model = _calls_a_model(step, provider, target, endpoints)
+    if token is not None:
+        is_socket, is_stored = ground.transport == "realtime", key is not None and bool(key.alias)
+        wanted = Wanted(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
+        check_call(token, gateway, wanted)
     policy = _policy(step, provider, target, model, ground, calls_model=calls_model)
     price = ground.entered.settings.custom_cost
     return PlannedStep(step, provider, target, model, policy, key, price, calls_model)
-
-
-def _check_allowed(provider: Provider, ground: Ground, gateway: Gateway) -> None:
-    token = gateway.token(ground.token)
-    if token is not None and token.providers is not None and provider.slug not in token.providers:
-        allowed = ", ".join(sorted(token.providers))
-        raise NotAllowed(f"The token {token.name!r} may not call {provider.slug}; it may call {allowed}.")
 
 
 def _policy(
@@ -134,10 +136,28 @@ def _policy(
     )
 
 
-def _calls_a_model(step: Step, provider: Provider, target: Target) -> bool:
+def _endpoints(step: Step, provider: Provider, target: Target) -> tuple[str, ...]:
+    """The endpoint as it was written, and its path below the base URL, which are not always the same.
+
+    A URL in a header stands in place of the endpoint.
+    """
+    path = target.raw_path.decode()
+    below = path.removeprefix(urlsplit(target.base).path)
+    return (path,) if provider.target_header in step.headers else (step.endpoint, below)
+
+
+def _calls_a_model(step: Step, provider: Provider, target: Target, endpoints: tuple[str, ...]) -> bool:
     """A custom provider's base URL may hold the part of the path that shows it."""
-    paths = step.endpoint, target.raw_path.decode()
+    if provider.target_header in step.headers and not _runs_models(provider, target):
+        return False
+    paths = (*endpoints, target.raw_path.decode())
     return any(is_model_endpoint(step.method, path, provider.slug) for path in paths)
+
+
+def _runs_models(provider: Provider, target: Target) -> bool:
+    """The host that a URL in a header names is the provider's own for models, or below it."""
+    host = urlsplit(provider.base_url).hostname or ""
+    return target.host == host or target.host.endswith(f".{host}")
 
 
 def _is_as_patient(asked: StepSettings, own: StepSettings) -> bool:

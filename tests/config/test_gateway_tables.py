@@ -248,9 +248,31 @@ def test_a_token_may_be_bound_to_providers_by_slug_or_alias(path: Path) -> None:
     assert token.providers == {"openai", "google-ai-studio", "custom-mine"}
 
 
+def test_a_token_may_be_bound_to_models_endpoints_and_methods(path: Path) -> None:
+    scopes = 'models = ["GPT-4o", "claude-*"]\nendpoints = ["v1/chat"]\nmethods = ["POST"]\nstored_key_access = "full"'
+    text = f'[gateways.prod]\nstored_key_access = "full"\n[gateways.prod.tokens.ci]\ntoken = "env:TOKEN"\n{scopes}'
+    found = gateway(path, text)
+    [token] = found.tokens
+    assert (token.models, token.endpoints, token.methods) == ({"GPT-4o", "claude-*"}, {"v1/chat"}, {"POST"})
+    assert (token.stored_key_access, found.stored_key_access) == ("full", "full")
+
+
+def test_without_scopes_a_token_may_call_all_but_for_stored_keys(path: Path) -> None:
+    found = gateway(path, '[gateways.prod.tokens]\nci = "env:TOKEN"')
+    [token] = found.tokens
+    assert (token.models, token.endpoints, token.methods, token.stored_key_access) == (None, None, None, None)
+    assert found.stored_key_access == "models"
+
+
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
+        ('token = "env:TOKEN"\nmodels = []', ".models", "a list of models"),
+        ('token = "env:TOKEN"\nmodels = ["*-mini"]', ".models", "a list of models"),
+        ('token = "env:TOKEN"\nendpoints = "v1/chat"', ".endpoints", "a list of beginnings of endpoints"),
+        ('token = "env:TOKEN"\nendpoints = ["/v1/chat"]', ".endpoints", "a list of beginnings of endpoints"),
+        ('token = "env:TOKEN"\nmethods = ["post"]', ".methods", "a list of methods"),
+        ('token = "env:TOKEN"\nstored_key_access = "all"', ".stored_key_access", "full"),
         ('providers = ["openai"]', "", "has no token"),
         ('token = "sk-the-secret-itself"', ".token", "bridge token --hash"),
         ('token = "env:TOKEN"\nproviders = []', ".providers", "a list of providers"),

@@ -276,7 +276,7 @@ async def test_a_stored_account_reaches_vertex_as_an_access_token(tmp_path: Path
         path = tmp_path / "bridge.toml"
         path.write_text(
             f'[providers.google-vertex-ai]\nbase_url = "http://127.0.0.1:{provider.port}"\n'
-            '[gateways.prod.tokens]\nci = "env:TOKEN"\n'
+            '[gateways.prod]\nstored_key_access = "full"\n[gateways.prod.tokens]\nci = "env:TOKEN"\n'
             '[gateways.prod.keys.google-vertex-ai]\ndefault = "file:account.json"\n'
         )
         server.answers = iter([(400, DENIED), (200, MINTED % 7)])

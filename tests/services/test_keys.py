@@ -53,6 +53,7 @@ async def talking(
         path = folder / "bridge.toml"
         path.write_text(
             f'[providers.{slug}]\nbase_url = "http://127.0.0.1:{provider.port}{base}"\n'
+            f'[gateways.prod]\nstored_key_access = "full"\n'
             f'[gateways.prod.tokens]\nci = "env:TOKEN"\n[gateways.prod.keys.{slug}]\n{keys}'
         )
         config = load(path, ENVIRON, {"port": 0})

@@ -1,0 +1,108 @@
+"""Decides whether a token may make a call: by the scopes of the token, and by what stored keys may be used for. Pure.
+
+A stored key belongs to the gateway, and so does what its provider keeps for it: files, stored answers, the answers of
+other tokens. So a token on a stored key may only make models answer, unless the configuration says more.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from bridge.config.gateways import Gateway, Token
+from bridge.errors import NotAllowed
+from bridge.providers.model_endpoints import is_model_list, is_model_socket, without_version
+
+_SHOWN: Final = 100
+
+
+class Wanted(NamedTuple):
+    """A call that a token wants to make."""
+
+    provider: str
+    """A slug."""
+    method: str
+    endpoints: tuple[str, ...]
+    """The same path, as it was written and below the provider's base URL."""
+    model: str | None
+    calls_model: bool
+    """It is a POST to a model endpoint."""
+    is_socket: bool
+    """It opens a realtime session."""
+    uses_stored_key: bool
+
+
+def check_provider(token: Token, provider: str) -> None:
+    """Raises NotAllowed."""
+    if token.providers is not None and provider not in token.providers:
+        raise NotAllowed(f"The token {token.name!r} may not call {provider}; it may call {_listed(token.providers)}.")
+
+
+def check_call(token: Token, gateway: Gateway, wanted: Wanted) -> None:
+    """Raises NotAllowed, which names the scope."""
+    _check_method(token, wanted)
+    _check_endpoint(token, wanted)
+    _check_model(token, wanted)
+    _check_stored_key(token, gateway, wanted)
+
+
+def _check_method(token: Token, wanted: Wanted) -> None:
+    if token.methods is not None and wanted.method not in token.methods:
+        raise NotAllowed(
+            f"The token {token.name!r} may not use the method {wanted.method}; it may use {_listed(token.methods)}."
+        )
+
+
+def _check_endpoint(token: Token, wanted: Wanted) -> None:
+    if token.endpoints is not None and not any(_is_below(path, token.endpoints) for path in wanted.endpoints):
+        raise NotAllowed(
+            f"The token {token.name!r} may not call this endpoint of {wanted.provider}; "
+            f"it may call those that begin with {_listed(token.endpoints)}."
+        )
+
+
+def _check_model(token: Token, wanted: Wanted) -> None:
+    """A list of models is no model; a request that names none could reach any."""
+    if token.models is None or _lists_models(wanted):
+        return
+    if wanted.model is None:
+        raise NotAllowed(
+            f"The token {token.name!r} may only call some models, and no model can be read from the request; "
+            f"name one of {_listed(token.models)}."
+        )
+    if not any(_names(pattern, wanted.model) for pattern in token.models):
+        raise NotAllowed(
+            f"The token {token.name!r} may not call the model {wanted.model[:_SHOWN]!r}; "
+            f"it may call {_listed(token.models)}."
+        )
+
+
+def _check_stored_key(token: Token, gateway: Gateway, wanted: Wanted) -> None:
+    access = token.stored_key_access or gateway.stored_key_access
+    if not wanted.uses_stored_key or access == "full" or token.endpoints is not None:
+        return
+    if wanted.is_socket:
+        is_allowed = any(is_model_socket(path, wanted.provider) for path in wanted.endpoints)
+    else:
+        is_allowed = wanted.calls_model or _lists_models(wanted)
+    if not is_allowed:
+        raise NotAllowed(
+            f"The token {token.name!r} may use the stored key of {wanted.provider} only to POST to model endpoints, to "
+            "open realtime sessions and to GET the list of models. Bring a key of your own, or give the token "
+            'endpoints, or stored_key_access = "full".'
+        )
+
+
+def _lists_models(wanted: Wanted) -> bool:
+    return not wanted.is_socket and any(is_model_list(wanted.method, path) for path in wanted.endpoints)
+
+
+def _is_below(endpoint: str, prefixes: Iterable[str]) -> bool:
+    path = without_version(endpoint)
+    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in map(without_version, prefixes))
+
+
+def _names(pattern: str, model: str) -> bool:
+    return model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
