@@ -9,6 +9,7 @@ from bridge.errors import BridgeError
 from bridge.policy.reported import Reported
 from bridge.relay.entry import Cost
 from bridge.wire import parsing
+from bridge.wire.answer_headers import readable
 from bridge.wire.dialects import Usage
 
 _NOT_LOGGED: Final = {"cacheStatus", "headers", "attempts"}
@@ -132,7 +133,7 @@ class Record:
         if heading.provider is not None:
             metadata["provider"] = heading.provider
         if heading.headers is not None:
-            metadata["headers"] = heading.headers
+            metadata["headers"] = readable(heading.headers)
         if self.restarted:
             metadata["restarted"] = True
         return metadata

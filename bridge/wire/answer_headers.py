@@ -1,6 +1,6 @@
-"""Which headers of a provider's answer an HTTP client of the bridge gets to see. Pure."""
+"""Select and decode the headers of a provider's answer for the bridge's clients. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 _OF_THE_PROVIDERS_ORIGIN: Final = {
@@ -30,10 +30,25 @@ def for_handshake(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     }
 
 
+def readable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers, of which each character is a byte, as text: UTF-8 where it is valid, else Latin-1."""
+    if all(map(str.isascii, headers.values())):
+        return headers
+    return {name: _text(value) for name, value in headers.items()}
+
+
 def _sendable(value: str) -> str:
-    if value.isascii():
+    return value if value.isascii() else _decoded(value.encode("utf-8", "surrogateescape"))
+
+
+def _text(value: str) -> str:
+    try:
+        return _decoded(value.encode("latin-1"))
+    except UnicodeEncodeError:  # an imported tape may hold text already
         return value
-    written = value.encode("utf-8", "surrogateescape")
+
+
+def _decoded(written: bytes) -> str:
     try:
         return written.decode()
     except UnicodeDecodeError:

@@ -99,6 +99,12 @@ def test_attempts_are_listed_when_there_was_more_than_one() -> None:
 # The log.
 
 
+def test_the_provider_s_headers_are_shown_as_text() -> None:
+    bytes_in_latin_1 = "报告.pdf".encode().decode("latin-1")
+    heading = Heading(1, "openai", 200, "application/json", {"a": bytes_in_latin_1, "b": "caf\xe9"})
+    assert record().opening(heading, success=True)["headers"] == {"a": "报告.pdf", "b": "café"}
+
+
 def test_the_log_has_the_outcome_and_nothing_of_headers() -> None:
     kept = record(model="gpt", usage=Usage(1))
     heading = Heading(0, "openai", 503, "text/plain", {"x-secret": "1"})

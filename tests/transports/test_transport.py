@@ -71,6 +71,10 @@ ANSWERS = {
     "not now": sized(
         b'{"error":{}}', JSON, b"Retry-After: 7", b"x-should-retry: true", status=b"429 Too Many Requests"
     ),
+    "headers in UTF-8": sized(
+        b'{"error":{}}', JSON, "x-why: 报告 🚀".encode(), b"x-should-retry: false", status=b"429 Too Many Requests"
+    ),
+    "headers in Latin-1": sized(b"%PDF", b"content-disposition: attachment; filename=caf\xe9.pdf"),
     "not ever": sized(b"<h1>no</h1>", b"Content-Type: text/html", status=b"404 Not Found"),
     "broken inside": sized(b'{"error":{"message":"m"}}', JSON, status=b"500 Internal Server Error"),
     "elsewhere": sized(b"", b"Location: https://api.openai.com/v1/x", status=b"302 Found"),
