@@ -32,8 +32,11 @@ _LONE_SURROGATES: Final = re.compile(rb"(?<!%b)%b|%b(?!%b)" % (_HIGH, _LOW, _HIG
 _ESCAPED_BACKSLASH: Final = rb"\\"
 _STAND_IN: Final = b"\xff\xff"
 """Stands for an escaped backslash for the moment: in UTF-8 there is no such byte."""
-_END_OF_NO_ESCAPE: Final = re.compile(rb".*[^\\u0-9a-fA-F]", re.DOTALL)
-_WHOLE_ESCAPES: Final = re.compile(rb"(?:%b%b|\\u[0-9a-fA-F]{4}|\\.|[^\\]{1,16}+){1,4096}+" % (_HIGH, _LOW), re.DOTALL)
+_END_OF_NO_ESCAPE: Final = re.compile(rb".*[^\\u0-9a-fA-F\x80-\xff]", re.DOTALL)
+_WHOLE_ESCAPES: Final = re.compile(
+    rb"(?:%b%b|\\u[0-9a-fA-F]{4}|\\.|[^\\\x80-\xff]{1,16}+|[\xc0-\xff][\x80-\xbf]{0,3}+){1,4096}+" % (_HIGH, _LOW),
+    re.DOTALL,
+)
 _LOOK_BACK_BYTES: Final = 64
 HARMLESS: Final = rb"\ufffd"
 """What stands for a lone surrogate's escape; as long as that."""
@@ -96,7 +99,7 @@ def without_lone_surrogates(text: bytes) -> bytes:
     if b"\\u" not in text:
         return text
     harmless = BytesIO()
-    harmless.writelines(map(_harmless, _parts_with_whole_escapes(text)))
+    harmless.writelines(map(_harmless, parts_with_whole_escapes(text)))
     return harmless.getvalue()
 
 
@@ -107,18 +110,18 @@ def _harmless(part: bytes) -> bytes:
     return _LONE_SURROGATES.sub(rb"\\ufffd", shown).replace(_STAND_IN, _ESCAPED_BACKSLASH)
 
 
-def _parts_with_whole_escapes(text: bytes) -> Iterator[bytes]:
-    """`text` in parts that end in no escape, nor between the two of a surrogate pair."""
+def parts_with_whole_escapes(text: bytes | memoryview) -> Iterator[bytes]:
+    """`text`, which is UTF-8, in parts that end in no escape, no character, nor between the two of a surrogate pair."""
     at = 0
     while at < len(text):
         end = at + _PART_BYTES
         if end < len(text):
             end = _safe_end(text, at, end)
-        yield text[at:end]
+        yield bytes(text[at:end])
         at = end
 
 
-def _safe_end(text: bytes, at: int, end: int) -> int:
+def _safe_end(text: bytes | memoryview, at: int, end: int) -> int:
     # No escape of JSON but \uXXXX is longer than two bytes, so that none goes on behind any other byte than those.
     if found := _END_OF_NO_ESCAPE.match(text, end - _LOOK_BACK_BYTES, end):
         return found.end()

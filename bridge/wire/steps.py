@@ -3,7 +3,6 @@
 PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: `request[1].headers.x-y`.
 """
 
-import base64
 import re
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +14,7 @@ from bridge.errors import BadField, TooLarge
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
 from bridge.settings.unknown import warn_of_unknown
 from bridge.wire.headers import check_size, checked, forwarded, headers_in
+from bridge.wire.long_strings import bytes_in, utf8_in
 from bridge.wire.request_fields import model_in
 from bridge.wire.small_objects import small_object
 from bridge.wire.spans import ABSENT, JsonType, elements_in, text_in, type_of
@@ -189,17 +189,19 @@ class StepReader:
             warn_of_unknown(_names.decode(config), _CONFIG_MEMBERS, where, self.warnings)
 
     def _body(self, given: Given, where: str) -> bytes:
-        body = text_in(given.body, where, "body")
-        if body is None:
+        kind = type_of(given.body)
+        if kind is JsonType.NULL:
             return self._as_written(given.query)
+        if kind is not JsonType.STRING:
+            raise BadField(f"{where}.body: expected a string, got {kind}")
         if type_of(given.query) is not JsonType.NULL:
             raise BadField(f"{where}: has both query and body; give one of them")
         encoding = text_in(given.encoding, where, "encoding")
         match encoding:
             case None | "text":
-                return body.encode()
+                return utf8_in(given.body)
             case "base64":
-                return _from_base64(body, f"{where}.body")
+                return _from_base64(given.body, f"{where}.body")
             case _:
                 raise BadField(f"{where}.encoding: expected text or base64, got {encoding[:32]!r}")
 
@@ -247,9 +249,9 @@ def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
     return BadField(f"{where}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}")
 
 
-def _from_base64(text: str, where: str) -> bytes:
+def _from_base64(span: msgspec.Raw, where: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return bytes_in(span)
     except ValueError as error:
         raise BadField(f"{where}: no base64: {error}") from None
 
