@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from bridge.config.gateways import Gateway, Token
 from bridge.errors import NotAllowed
-from bridge.providers.model_endpoints import is_model_list, is_model_socket, without_version
+from bridge.providers.model_endpoints import is_model_list, without_version
 
 _SHOWN: Final = 100
 
@@ -24,7 +24,7 @@ class Wanted(NamedTuple):
     """The same path, as it was written and below the provider's base URL."""
     model: str | None
     calls_model: bool
-    """It is a POST to a model endpoint."""
+    """It is a POST to a model endpoint, or opens a realtime session with a model."""
     is_socket: bool
     """It opens a realtime session."""
     uses_stored_key: bool
@@ -79,11 +79,7 @@ def _check_stored_key(token: Token, gateway: Gateway, wanted: Wanted) -> None:
     access = token.stored_key_access or gateway.stored_key_access
     if not wanted.uses_stored_key or access == "full" or token.endpoints is not None:
         return
-    if wanted.is_socket:
-        is_allowed = any(is_model_socket(path, wanted.provider) for path in wanted.endpoints)
-    else:
-        is_allowed = wanted.calls_model or _lists_models(wanted)
-    if not is_allowed:
+    if not wanted.calls_model and not _lists_models(wanted):
         raise NotAllowed(
             f"The token {token.name!r} may use the stored key of {wanted.provider} only to POST to model endpoints, to "
             "open realtime sessions and to GET the list of models. Bring a key of your own, or give the token "

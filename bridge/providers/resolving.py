@@ -164,7 +164,7 @@ _WS = re.compile(r"\Aws(?=s?://)", re.IGNORECASE)
 
 _MODEL_CHARS = 256
 
-_IN_QUERY = re.compile(r"(?:^|&)model=([^&]+)")
+_IN_QUERY = re.compile(r"(?:^|&)model(?:_id)?=([^&]+)")
 _IN_PATH = (
     re.compile(r"(?:^|/)models/([^/:]+)"),  # Gemini and Vertex AI: models/X:generateContent
     re.compile(r"(?:^|/)model/([^/]+)"),  # Bedrock and Baseten: model/X/invoke; a Bedrock id may hold a colon

@@ -14,7 +14,7 @@ from bridge.policy.gateway_tokens import check_target, without_tokens
 from bridge.policy.scopes import Wanted, check_call, check_provider
 from bridge.policy.stored_keys import key_for
 from bridge.providers import Provider, Target, lookup, model_of, resolve
-from bridge.providers.model_endpoints import is_model_endpoint
+from bridge.providers.model_endpoints import is_model_endpoint, is_model_socket
 from bridge.relay.entry import Transport
 from bridge.settings.accounting import CustomCost
 from bridge.settings.step import StepSettings
@@ -35,7 +35,7 @@ class PlannedStep:
     price: CustomCost | None = None
     """The gateway's, whatever the request says of its own."""
     calls_model: bool = False
-    """It is a POST to a model endpoint."""
+    """It is a POST to a model endpoint, or opens a realtime session with a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,10 @@ def planned_step(
     key = None if brings_key else key_for(step, provider, gateway.keys)
     endpoints = _endpoints(step, provider, target)
     calls_model = _calls_a_model(step, provider, target, endpoints)
+    is_socket, is_stored = ground.transport == "realtime", key is not None and bool(key.alias)
+    if is_socket:
+        calls_model = any(is_model_socket(endpoint, provider.slug) for endpoint in endpoints)
     if token is not None:
-        is_socket, is_stored = ground.transport == "realtime", key is not None and bool(key.alias)
         wanted = Wanted(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
         check_call(token, gateway, wanted)
     policy = _policy(step, provider, target, model, ground, calls_model=calls_model)

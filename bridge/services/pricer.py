@@ -49,9 +49,10 @@ class PricerOfEvents:
             return True
         if reports_costs(planned.provider, step.method, step.endpoint):
             return True
-        rates = None
-        if planned.model is not None and self._prices is not None:
-            rates = self._prices.rates(planned.target.base, planned.model)
+        if self._prices is None or planned.model is None:
+            # A realtime session may name its model in its first message.
+            return self._prices is not None and step.method == "GET"
+        rates = self._prices.rates(planned.target.base, planned.model)
         return rates is not None and rates.input is not None
 
     def expected_usd(self, planned: PlannedStep) -> float | None:

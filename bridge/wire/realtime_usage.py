@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from bridge.wire.request_fields import read_json
 from bridge.wire.usage import Path, Tally, Usage, at
 
 _MARKS: Final[tuple[tuple[bytes, Path], ...]] = (
@@ -30,6 +31,7 @@ _MODELS: Final[tuple[Path, ...]] = (
     ("model",),  # OpenAI's Responses, in each `response.create`
     ("model_id",),  # Cartesia, in each request
 )
+_json: Final = msgspec.json.Decoder().decode
 _LONGEST_OPENING_BYTES: Final = 1 << 20
 
 
@@ -60,9 +62,7 @@ def model_asked_for(data: bytes) -> str | None:
 
     Google's are names of resources, `models/MODEL` or longer.
     """
-    if b'"model' not in data or len(data) > _LONGEST_OPENING_BYTES:
-        return None
-    message = _parsed(data)
+    message = read_json(data, _json) if len(data) <= _LONGEST_OPENING_BYTES else None
     model = next((found for path in _MODELS if isinstance(found := at(message, path), str)), None)
     return model and model.rpartition("models/")[2]
 

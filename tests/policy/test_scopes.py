@@ -5,6 +5,7 @@ import pytest
 from bridge.config.gateways import Gateway, Token
 from bridge.errors import NotAllowed
 from bridge.policy.scopes import Wanted, check_call
+from bridge.providers.model_endpoints import is_model_endpoint, is_model_socket
 
 CHAT = ("v1/chat/completions",)
 FILES = ("v1/files",)
@@ -23,7 +24,8 @@ def wanted(
     stored: bool = False,
     provider: str = "openai",
 ) -> Wanted:
-    return Wanted(provider, method, endpoints, model, method == "POST" and endpoints == CHAT, socket, stored)
+    calls_model = is_model_socket(endpoints[0]) if socket else is_model_endpoint(method, endpoints[0])
+    return Wanted(provider, method, endpoints, model, calls_model, socket, stored)
 
 
 def allows(token: Token, wanted: Wanted, gateway: Gateway = Gateway("main")) -> bool:  # noqa: B008 - it is frozen

@@ -180,6 +180,16 @@ async def test_what_a_session_cost_is_spent_when_it_ends(tmp_path: Path) -> None
     assert costs == [(1.5, "custom"), (None, None)]
 
 
+async def test_a_session_that_a_budget_counts_and_nobody_can_price_is_refused(tmp_path: Path) -> None:
+    """Here the provider stands at an address of which no price is known."""
+    rule = 'id = "day", limitType = "cost", limit = 1.0, window = 86400'
+    async with place(tmp_path, f"spend_limits = {{ rules = [{{ {rule} }}] }}") as at:
+        told = await at.refusal()
+        assert (told.status, told.sdk_code) == (403, 9027)
+    async with place(tmp_path, f'spend_limits = {{ rules = [{{ {rule} }}], unpriced = "allow" }}') as at:
+        await parted(*await at.talk())
+
+
 # Prices.
 
 

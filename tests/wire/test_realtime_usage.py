@@ -113,6 +113,8 @@ def test_audio_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"type":"response.create","model":"gpt-5","input":"Hi"}', "gpt-5"),
         (b'{"model_id":"sonic-2","transcript":"Hi"}', "sonic-2"),
         (b'{"model":"org/name"}', "org/name"),
+        (b'{"setup":{"mod\\u0065l":"models/m","x":"\\ud83d"}}', "m"),
+        (b'{"model":"m","temperature":NaN}', "m"),
         (b'{"model":{"model":5}}', None),
         (b'{"setup":{}}', None),
         (b'{"setup":5}', None),
