@@ -111,7 +111,7 @@ def _budgets_path(server: ServerSettings) -> Path | None:
     """Not the log's own file: budgets must outlive a log that is damaged or removed."""
     if server.budgets_path is not None or server.log_path is None:
         return server.budgets_path
-    return server.log_path.with_name(server.log_path.name + ".budgets")
+    return server.log_path.with_name(f"budgets-{server.log_path.name}")
 
 
 async def _cache(config: Config, redis: "SharedStore | None", stack: AsyncExitStack) -> ResponseCache | None:

@@ -122,7 +122,7 @@ async def test_what_was_spent_is_written_a_moment_later_not_at_the_end_alone(tmp
     async with house(LOG + OPEN + budget(), tmp_path, costing(2.0)) as place:
         await place.call()
         advance(LINGER_S)
-        await until(lambda: loaded(tmp_path / "log.db.budgets"))
+        await until(lambda: loaded(tmp_path / "budgets-log.db"))
 
 
 async def test_many_processes_add_to_one_file(tmp_path: Path):
@@ -134,12 +134,12 @@ async def test_many_processes_add_to_one_file(tmp_path: Path):
 
 
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    path = tmp_path / "log.db.budgets"
+    path = tmp_path / "budgets-log.db"
     path.write_bytes(b"no database" * 1000)
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(2.0)) as place:
         assert code(await place.call()) is None
-    assert [name for name in os.listdir(tmp_path) if name.startswith("log.db.budgets.damaged-")]
+    assert [name for name in os.listdir(tmp_path) if name.startswith("budgets-log.db.damaged-")]
     assert "the file of the budgets is damaged: what it held is forgotten" in caplog.messages
     async with house(text, tmp_path) as place:
         assert code(await place.call()) == 2041
@@ -175,7 +175,7 @@ async def test_a_path_that_can_be_no_file_is_a_fault_of_the_configuration(tmp_pa
 
 
 async def test_a_start_goes_on_without_the_file_beside_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    (tmp_path / "log.db.budgets").mkdir()
+    (tmp_path / "budgets-log.db").mkdir()
     async with house(LOG + OPEN + budget(), tmp_path, costing(2.0)) as place:
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]
     assert any("a restart will forget what was spent" in message for message in caplog.messages)
