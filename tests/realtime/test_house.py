@@ -10,6 +10,8 @@ import orjson
 import pytest
 
 from bridge.policy.pricing import Rate, Rates
+from bridge.policy.reported import MAX_TOKENS
+from bridge.relay.costs import MANY_TOKENS
 from bridge.relay.entry import Cost
 from bridge.relay.services import Services
 from bridge.server import Server
@@ -18,7 +20,7 @@ from bridge.upstream.realtime import Dialler
 from tests.commands import run
 from tests.harness import config_of, running
 from tests.raw_client import UPGRADE, Answered, RawClient, dialled, frame
-from tests.realtime.stage import CLOSE, PATH, Side, Sockets, bridged, client_closed, close_frame, talking_server
+from tests.realtime.stage import CLOSE, PATH, Side, Sockets, asked, bridged, client_closed, close_frame, talking_server
 from tests.realtime.test_ledger import DONE, Observed
 from tests.services.test_metrics import of, scraped
 from tests.test_request_log import bytes_of_log, rows
@@ -236,6 +238,37 @@ async def test_each_turn_has_the_price_of_its_length_its_sound_and_its_model(
         await parted(client, side)
         entry = await observed.one()
     assert entry.cost == (None if cost is None else Cost(cost, "prices"))
+
+
+async def test_a_clients_own_price_changes_nothing_of_what_the_turns_are_charged(tmp_path: Path) -> None:
+    observed, sockets = Observed(), Sockets()
+    services = Services(observers=(observed,), pricer=PricerOfEvents(Prices()))
+    free = {"cf-aig-custom-cost": '{"total_cost":0}'}
+    async with (
+        bridged(sockets.script, tmp_path, "", services) as server,
+        asked(server, f"{PATH}?model=known", free) as client,
+    ):
+        side = await sockets.opened()
+        for message in (done(12, sound=2), done(8)):
+            await side.send(message)
+            await client.next()
+        await parted(client, side)
+        side.line.drop()
+        entry = await observed.one()
+    assert entry.cost == Cost(0.0, "custom", known_usd=10 * 2 + 2 * 100 + 10 + 8 + 10)
+
+
+async def test_more_tokens_than_can_be_meant_are_not_counted_of_a_turn(tmp_path: Path) -> None:
+    observed = Observed()
+    services = Services(observers=(observed,), pricer=PricerOfEvents(Prices()))
+    async with talking_server(tmp_path, "", services, path=f"{PATH}?model=known") as (_, client, side):
+        for _ in range(2):
+            await side.send(done(10**12))
+            await client.next()
+        await parted(client, side)
+        entry = await observed.one()
+    assert entry.cost == Cost(2 * (2 * MAX_TOKENS + 10.0), "prices")
+    assert entry.warnings == [MANY_TOKENS]
 
 
 # The end.
