@@ -368,3 +368,38 @@ async def test_no_key_reaches_a_log_or_an_error(
     assert "realtime session" in written
     assert SECRET not in written
     assert SECRET not in told.body.decode() + str(told.headers)
+
+
+# Tokens of the gateway.
+
+TOKEN = "a-token-of-the-gateway"
+TOKENS = f'[gateways.gateway.tokens]\nci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"\n'
+PRESENTED = {"cf-aig-authorization": f"Bearer {TOKEN}"}
+
+
+async def test_no_header_and_no_subprotocol_with_a_token_reaches_the_provider(tmp_path: Path) -> None:
+    heads: list[bytes] = []
+
+    async def script(line: Line) -> None:
+        heads.append(await line.head())
+        await line.send(agreement(heads[0]))
+        await line.gone()
+
+    headers = {
+        **PRESENTED,
+        "x-title": f"Bearer%20{TOKEN}",
+        "x-mine": "1",
+        "sec-websocket-protocol": f"{TOKEN}, x.{TOKEN}, cf-aig-authorization.{TOKEN}",
+    }
+    async with bridged(script, tmp_path, more=TOKENS) as server, asked(server, PATH, headers):
+        [head] = heads
+    assert TOKEN.encode() not in head
+    assert b"x-mine: 1" in head.lower()
+
+
+@pytest.mark.parametrize("url", [f"{PATH}/{TOKEN}", f"{PATH}?other={TOKEN}", f"{PATH}?a=b%26{TOKEN}"])
+async def test_a_handshake_with_a_token_in_its_url_is_refused(tmp_path: Path, url: str) -> None:
+    async with bridged(silent, tmp_path, more=TOKENS) as server, dialled(server) as client:
+        told = await client.get(url, {**UPGRADE, **PRESENTED})
+    assert (told.status, told.sdk_code) == (400, 9003)
+    assert TOKEN.encode() not in told.body
