@@ -7,8 +7,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bridge.wire.faults import Fault, fault_of
-from bridge.wire.parsing import parse
+from bridge.wire.parsing import has_many_parts, parse
 from bridge.wire.reports import ANSWERING, TELLING, is_empty, reported_error
+from bridge.wire.spans import ABSENT
 from bridge.wire.tail import BOM, is_complete
 from bridge.wire.usage import COUNT_NAMES, Path, Tally, Usage, Value
 
@@ -34,6 +35,9 @@ _WRAPPED = re.compile(rb'\s*+\[\s*+\{\s*+"error"\s*+:')
 Members: TypeAlias = dict[str, msgspec.Raw]
 
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_KNOWN_MEMBERS = sorted(_PATHS.keys() | ANSWERING | TELLING)
+_known = msgspec.defstruct("Known", [(name, msgspec.Raw, ABSENT) for name in _KNOWN_MEMBERS])
+_known_of = msgspec.json.Decoder(_known).decode
 
 
 _HTML = "text/html"
@@ -90,7 +94,7 @@ def _counted(members: Members) -> Value:
     counted: Value = {}
     try:
         for name, member in members.items():
-            if name in _PATHS:
+            if name in _PATHS and not has_many_parts(bytes(member)):
                 counted[name] = parse(bytes(member))
     except (ValueError, RecursionError):
         pass  # what follows is not counted
@@ -98,9 +102,15 @@ def _counted(members: Members) -> Value:
 
 
 def _members_in(body: bytes) -> Members:
-    """The members of the JSON object that `body` is; empty if it is something else."""
+    """The members of the JSON object that `body` is; empty if it is something else.
+
+    Where it may have millions of them, only those that are asked for.
+    """
     try:
-        return _members_of(body)
+        if not has_many_parts(body):
+            return _members_of(body)
+        found = zip(_KNOWN_MEMBERS, msgspec.structs.astuple(_known_of(body)), strict=True)
+        return {name: span for name, span in found if span is not ABSENT}
     except (msgspec.DecodeError, ValueError, RecursionError):
         return {}
 
@@ -130,6 +140,8 @@ def _error_in(members: Members, body: bytes) -> object | None:
 
 def _told(name: str, raw: bytes) -> object:
     """A top-level member, as far as it decides; `...` stands for what need not be parsed, and is there."""
+    if has_many_parts(raw):
+        return ...
     if name == "choices" and raw.startswith(b"["):
         return [{"finish_reason": each.finish_reason, "error": each.error} for each in _choices_in(raw)]
     if name in TELLING:

@@ -12,8 +12,10 @@ from bridge.wire.answers import Answer, read_answer
 from bridge.wire.families import Dialect, Glance, Mark, Unknown, dialect_of
 from bridge.wire.faults import Fault, fault_of
 from bridge.wire.item import Item, Kind
-from bridge.wire.parsing import parse
+from bridge.wire.json_text import is_json
+from bridge.wire.parsing import has_many_parts, parse
 from bridge.wire.reports import reported_error
+from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
 from bridge.wire.usage import INVOCATION_METRICS, Tally, Usage, Value
 
 __all__ = ["Answer", "Ending", "Fault", "Mark", "StreamReader", "Usage", "Verdict", "read_answer"]
@@ -42,6 +44,7 @@ class Verdict(Enum):
 _METRICS_AT = ((INVOCATION_METRICS,),)
 _BEATS = frozenset({"ping", "heartbeat", "keepalive"})
 _ANSWER = Mark.ANSWER
+_LONGEST_WORD_BYTES = 256
 _JSON = Kind.JSON
 
 
@@ -166,12 +169,31 @@ def _parsed(item: Item) -> object:
     """The JSON value of `item`, None if it is something else. Checks the item on the way."""
     try:
         if item.kind is Kind.JSON:
-            return parse(item.data)
+            return _word_of(item.data) if has_many_parts(item.data) else parse(item.data)
         if item.kind is Kind.TEXT:
             item.data.decode()
     except (ValueError, RecursionError):
         item.kind = Kind.MALFORMED
     return None
+
+
+class _Word(msgspec.Struct):
+    type: msgspec.Raw = ABSENT
+
+
+_word_in = msgspec.json.Decoder(_Word).decode
+
+
+def _word_of(data: bytes) -> Value:
+    """Of an object that has too many parts to be decoded: what it says it is. Raises ValueError for what is no JSON."""
+    if not is_json(data):
+        raise ValueError("no JSON")
+    try:
+        word = _word_in(data).type
+    except msgspec.DecodeError:  # no object, or one with lone surrogates
+        return {}
+    is_short = type_of(word) is JsonType.STRING and memoryview(word).nbytes <= _LONGEST_WORD_BYTES
+    return {"type": string_in(word)} if is_short else {}
 
 
 def _is_heartbeat(item: Item, value: Value) -> bool:

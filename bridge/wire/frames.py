@@ -14,6 +14,7 @@ from bridge.errors import BridgeError
 from bridge.wire import parsing
 from bridge.wire.item import Item, Kind
 from bridge.wire.json_text import is_json
+from bridge.wire.spans import ABSENT, JsonType, string_in, type_of
 
 Json = Mapping[str, object]
 
@@ -32,7 +33,7 @@ _STREAMS: Final = {"text/event-stream", "application/x-ndjson", "application/jso
 
 
 class _Typed(msgspec.Struct):
-    type: object = None
+    type: msgspec.Raw = ABSENT
 
 
 _typed = msgspec.json.Decoder(_Typed)
@@ -204,11 +205,12 @@ def _says_itself(item: Item) -> bool:
 
 def _type_in(data: bytes) -> object:
     try:
-        return _typed.decode(data).type
+        found = _typed.decode(data).type
+        return string_in(found) if type_of(found) is JsonType.STRING else None
     except msgspec.ValidationError:  # no object
         return None
     except msgspec.DecodeError:  # lone surrogates
-        value = parsing.parse(data)
+        value = None if parsing.has_many_parts(data) else parsing.parse(data)
         return value.get("type") if isinstance(value, dict) else None
 
 

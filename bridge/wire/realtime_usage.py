@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
+from bridge.wire.parsing import has_many_parts
 from bridge.wire.request_fields import read_json
 from bridge.wire.usage import Path, Tally, Usage, at
 
@@ -46,7 +47,7 @@ def turn_in(data: bytes) -> Turn | None:
 
     Never raises.
     """
-    if b'"usage' not in data or data[0] != _OPENS or len(data) > _LONGEST_BYTES:
+    if b'"usage' not in data or data[0] != _OPENS or len(data) > _LONGEST_BYTES or has_many_parts(data):
         return None
     path = next((path for mark, path in _MARKS if mark in data), None)
     if path is None or not isinstance(message := _parsed(data), dict):
