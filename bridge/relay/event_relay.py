@@ -128,9 +128,10 @@ class EventRelay:
         await self._finish(decision)
 
     async def _plan(self) -> list[PlannedStep]:
-        """Long headers and endpoints are searched for tokens in a thread."""
+        """Long headers and endpoints are searched for tokens in a thread, and long bodies for their model."""
         steps = await with_decoded_bodies(self._create.steps, self._event.hold)
-        if header_chars(steps) < OFF_LOOP_HEADER_CHARS:
+        body_bytes = sum(len(step.readable) for step in steps)
+        if header_chars(steps) < OFF_LOOP_HEADER_CHARS and body_bytes < OFF_LOOP_BYTES:
             return plan(steps, self._ground)
         return await asyncio.to_thread(plan, steps, self._ground)
 

@@ -115,6 +115,10 @@ def _without_constants(text: bytes) -> bytes:
     return bytes(rewritten)
 
 
+_OBJECT: Final = re.compile(rb"[ \t\r\n\x00\xfe\xff\xef\xbb\xbf]*+\{")
+"""The beginning of an object in any encoding: for all else, such as a sound, no tolerance is worth its time."""
+_LOOKED_AT_BYTES: Final = 1 << 16
+
 _EXACT: Final = "model"
 _SPELLINGS: Final = tuple("".join(letters) for letters in product(*((one, one.upper()) for one in _EXACT)))
 """Servers in Go take a member's name in any case. The first is the exact one."""
@@ -125,7 +129,7 @@ _named: Final = msgspec.json.Decoder(_Named)
 
 
 def _model_in_json(body: bytes) -> str | None:
-    named = read_json(body, _named.decode)
+    named = read_json(body, _named.decode) if _OBJECT.match(body, 0, _LOOKED_AT_BYTES) else None
     if named is None:
         return None
     *spellings, other = msgspec.structs.astuple(named)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.providers.model_endpoints import is_model_endpoint
+from bridge.providers.model_endpoints import is_model_endpoint, is_model_list, is_model_socket
 from bridge.providers.registry import REGISTRY
 
 MODEL_ENDPOINTS = """
@@ -180,6 +180,48 @@ def test_where_a_path_is_a_models_name_every_post_makes_it_answer(provider: str,
 
 def test_the_chat_endpoint_of_every_provider_that_has_one_is_a_model_endpoint() -> None:
     assert all(is_model_endpoint("POST", row.compat_path, row.slug) for row in REGISTRY.values() if row.compat_path)
+
+
+@pytest.mark.parametrize("endpoint", ["models", "v1/models?limit=5", "/v1beta/models", "openai/v1/models/"])
+def test_a_get_of_models_lists_them(endpoint: str) -> None:
+    assert is_model_list("GET", endpoint)
+    assert not is_model_list("DELETE", endpoint)
+
+
+@pytest.mark.parametrize("endpoint", ["", "v1/files", "v1/models/ft:mine", "v1/files?x=/models", "v1/modelsx"])
+def test_other_paths_are_no_list_of_models(endpoint: str) -> None:
+    assert not is_model_list("GET", endpoint)
+
+
+@pytest.mark.parametrize(
+    ("provider", "endpoint"),
+    [
+        ("openai", "realtime?model=gpt-realtime"),
+        ("openai", "v1/responses"),
+        ("google-ai-studio", "ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"),
+        ("cartesia", "tts/websocket"),
+        ("elevenlabs", "v1/convai/conversation?agent_id=a"),
+        ("elevenlabs", "v1/text-to-speech/voice/stream-input?model_id=m"),
+        ("fal", "fal-ai/fast-lcm/realtime"),
+        ("workers-ai", "@cf/deepgram/nova-3"),
+        ("deepgram", "v1/listen?model=nova-3"),
+        ("deepgram", "v1/agent/converse"),
+    ],
+)
+def test_a_realtime_session_is_with_a_model(provider: str, endpoint: str) -> None:
+    assert is_model_socket(endpoint, provider)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "v1/files", "v1/chat/completions", "predictions", "v1/realtime?a=b&call_id=c", "@cf/meta/llama"]
+)
+def test_other_handshakes_are_not(endpoint: str) -> None:
+    assert not is_model_socket(endpoint, "openai")
+
+
+def test_the_realtime_endpoint_of_every_provider_that_has_one_is_a_models() -> None:
+    rows = [row for row in REGISTRY.values() if row.realtime.endpoint]
+    assert all(is_model_socket(row.realtime.endpoint, row.slug) for row in rows)
 
 
 def test_a_long_path_is_decided_by_its_end() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.wire import request_fields
 from bridge.wire.request_fields import MAX_PARTS, MAX_REWRITTEN_BYTES, model_in
 
 PLAIN = '{"model":"gpt-x","messages":[]}'
@@ -109,6 +110,12 @@ def test_the_model_is_a_field_of_a_form(body: bytes, content_type: str) -> None:
 )
 def test_a_form_without_one_clear_model_names_none(body: bytes, content_type: str) -> None:
     assert model_in(body, content_type) is None
+
+
+@pytest.mark.parametrize("data", [b"RIFF\\ud83d", b"\x00\x01\x02", b"[1]", b'"model"'])
+def test_what_is_no_object_is_not_read_with_tolerance(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(request_fields, "read_json", None)
+    assert model_in(data) is None
 
 
 def test_a_long_text_is_not_searched_for_constants() -> None:
