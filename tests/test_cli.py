@@ -426,10 +426,10 @@ class Stream(io.TextIOWrapper):
         return self.buffer.getvalue()
 
 
-def shown(*frames: dict[str, object], terminal: bool) -> tuple[bytes, str]:
+def shown(*frames: dict[str, object], terminal: bool, frames_too: bool = False) -> tuple[bytes, str]:
     """What a printer writes of an event's frames, and what it says about them."""
     out, err = Stream(terminal=terminal), Stream(terminal=terminal)
-    printer = Printer(out, err, frames=False)
+    printer = Printer(out, err, frames=frames_too)
     given = [Frame.of(orjson.dumps({"metadata": {}, **frame})) for frame in frames]
     for frame in given:
         printer.show(frame)
@@ -450,6 +450,14 @@ def test_on_a_terminal_an_answer_cannot_move_the_cursor_and_its_line_ends():
     frames = (CREATED, stream("a\x1b]52;c;aGk=\x07b\x9b2J\r\n\tc"), DONE)
     assert shown(*frames, terminal=True)[0].decode() == "a\ufffd]52;c;aGk=\ufffdb\ufffd2J\ufffd\n\tc\n"
     assert shown(*frames, terminal=False)[0] == "a\x1b]52;c;aGk=\x07b\x9b2J\r\n\tc".encode()
+
+
+def test_frames_on_a_terminal_are_the_same_json_without_what_could_harm():
+    frame = stream("a\x7f\x9b2J\u202eb", metadata={})
+    raw = shown(frame, terminal=True, frames_too=True)[0]
+    assert orjson.loads(raw) == frame
+    assert raw.isascii()
+    assert "\u202e".encode() in shown(frame, terminal=False, frames_too=True)[0]
 
 
 def test_bytes_go_to_a_file_as_they_are_and_to_no_terminal():

@@ -8,6 +8,7 @@ import typer
 from bridge import redact
 from bridge.cli.printing import Printer
 from bridge.client import CallFailed, CannotConnect, Request, connect
+from bridge.terminal import one_line
 
 SUCCESS, FAILED, NO_CONNECTION = 0, 1, 3
 
@@ -41,5 +42,5 @@ async def _run(request: Request, url: str, token: str | None, printer: Printer, 
 
 
 def _told(message: str, code: int) -> int:
-    typer.echo(f"bridge: {message}", err=True)
+    typer.echo(f"bridge: {one_line(message)}", err=True)
     return code

@@ -1,15 +1,11 @@
 """How `bridge call` shows an answer: its text as it comes, else its JSON, else its bytes; or every frame as it is."""
 
 import json
-from typing import Final, TextIO
+from typing import TextIO
 
 from bridge.client import Failure, Frame, Metadata
+from bridge.terminal import is_terminal, json_text, readable
 from bridge.wire.texts import text_of
-
-_CONTROLS: Final = {
-    code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"
-}
-"""An answer is a stranger's text: on a terminal it must not move the cursor, or write to the clipboard."""
 
 
 class Printer:
@@ -21,13 +17,13 @@ class Printer:
                 stream.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding does not
         self._out, self._err = out, err
         self._frames = frames
-        self._is_terminal = out.isatty()
+        self._is_terminal = is_terminal(out)
         self._ends_line = True
         self._printed = False
 
     def show(self, frame: Frame) -> None:
         if self._frames:
-            self._bytes(frame.raw + b"\n")
+            self._bytes((json_text(frame.raw) if self._is_terminal else frame.raw) + b"\n")
         elif frame.error is None:
             self._answer(frame)
 
@@ -61,7 +57,7 @@ class Printer:
 
     def _text(self, text: str) -> None:
         if text:
-            self._write(text.translate(_CONTROLS) if self._is_terminal else text)
+            self._write(readable(text) if self._is_terminal else text)
 
     def _binary(self, data: bytes) -> None:
         if not self._is_terminal:
@@ -90,5 +86,5 @@ class Printer:
         self._printed = True
 
     def _say(self, line: str) -> None:
-        self._err.write(line.translate(_CONTROLS) + "\n")
+        self._err.write(readable(line) + "\n")
         self._err.flush()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final, TypedDict
 
 import typer
 
+from bridge.terminal import one_line
+
 if TYPE_CHECKING:
     from bridge.replay_server import ReplayServer
     from bridge.upstream.faults import Fault
@@ -154,5 +156,5 @@ async def _serve(server: "ReplayServer", address: str) -> None:
 
 
 def _told(message: str) -> typer.Exit:
-    typer.echo(f"bridge: {message}", err=True)
+    typer.echo(f"bridge: {one_line(message)}", err=True)
     return typer.Exit(1)

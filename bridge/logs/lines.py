@@ -17,6 +17,7 @@ import orjson
 
 from bridge import redact
 from bridge.logs.handler import LineHandler
+from bridge.terminal import json_text, one_line
 
 LOGGER: Final = "bridge"
 ADOPTED: Final = ("aiohttp", "asyncio")
@@ -70,16 +71,16 @@ def as_json(record: logging.LogRecord) -> bytes:
     if trace := _trace(record):
         line["exception"] = trace
     try:
-        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        return json_text(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
     except TypeError:  # lone surrogates and integers over 64 bits, which the standard library takes
-        return json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n"
+        return json_text(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n")
 
 
 def as_text(record: logging.LogRecord) -> bytes:
     """One line for people, and a traceback's lines below it, each with a bar before it, so none can forge a line."""
-    words = [_stamp(record.created), record.levelname.ljust(7), _printable(_free(record.getMessage()))]
-    words += [f"{_printable(name)}={_word(_clean(value))}" for name, value in _fields(record).items()]
-    lines = [" ".join(words), *(f"  | {_printable(line)}" for line in _trace(record).split("\n") if line)]
+    words = [_stamp(record.created), record.levelname.ljust(7), one_line(_free(record.getMessage()))]
+    words += [f"{one_line(name)}={_word(_clean(value))}" for name, value in _fields(record).items()]
+    lines = [" ".join(words), *(f"  | {one_line(line)}" for line in _trace(record).split("\n") if line)]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -115,12 +116,6 @@ def _free(text: str) -> str:
 
 # Log messages and the names of providers are few and come again and again; looking for secrets costs most of a line.
 _redacted = lru_cache(maxsize=1024)(redact.text)
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _word(value: object) -> str:

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge.logs_command.telling import complain, printable
+from bridge.logs_command.telling import complain
 from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_reader import Filter, Found, RequestReader
+from bridge.terminal import one_line
 
 POLL_S: Final = 0.5
 """How often it is looked for new rows: no sooner are they written."""
@@ -90,7 +91,7 @@ def _table(columns: Sequence[Column], rows: Iterable[Found], *, with_heading: bo
     for column in columns:
         table.add_column(column.name, justify=column.justify, width=column.width, no_wrap=True)
     for row in rows:
-        cells = (Text(printable(column.cell(row))) for column in columns)
+        cells = (Text(one_line(column.cell(row))) for column in columns)
         table.add_row(*cells, style=None if row["success"] else "red")
     return table
 

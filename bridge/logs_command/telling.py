@@ -18,6 +18,7 @@ from bridge.settings.accounting import MAX_METADATA_ENTRIES
 from bridge.storage.request_damage import LogUnusable
 from bridge.storage.request_reader import Filter, RequestReader
 from bridge.storage.request_reader import rate as write_rating
+from bridge.terminal import is_terminal, json_text, one_line
 
 _THUMBS: Final = {"up": 1, "down": -1, "none": 0}
 """Cloudflare's words for it: developers.cloudflare.com/ai-gateway/evaluations/add-human-feedback-bindings."""
@@ -30,6 +31,8 @@ _FLAGS: Final = (
     "response_head_complete",
 )
 _JSON: Final = ("metadata", "attempts", "warnings")
+_RUN_BY_SPREADSHEETS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""A cell that begins so is a formula to spreadsheets, also in full width. With an apostrophe before it, it is text."""
 _BODIES: Final = ("request_head", "response_head")
 
 
@@ -45,7 +48,7 @@ def show(path: Path, row_id: str) -> int:
     bodies = {name: told.pop(name) for name in _BODIES}
     for name, value in told.items():
         if value is not None:
-            typer.echo(f"{name}: {printable(value if isinstance(value, str) else json.dumps(value))}")
+            typer.echo(f"{name}: {one_line(value if isinstance(value, str) else json.dumps(value))}")
     for name, body in bodies.items():
         if body:
             typer.echo(f"\n{name}:\n{_lines(body)}")
@@ -84,17 +87,12 @@ def rate(path: Path, row_id: str, score: float | None, thumbs: str | None, metad
 
 
 def complain(line: str) -> int:
-    typer.echo(f"bridge: {printable(line)}", err=True)
+    typer.echo(f"bridge: {one_line(line)}", err=True)
     return 1
 
 
-def printable(text: str) -> str:
-    """On a line, and without what would move a terminal's cursor: a row is made of strangers' texts."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def _lines(body: str) -> str:
-    return "\n".join(map(printable, body.splitlines()))
+    return "\n".join(map(one_line, body.splitlines()))
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
@@ -108,9 +106,10 @@ def _told(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_jsonl(rows: Iterable[dict[str, Any]]) -> None:
-    out = sys.stdout.buffer
+    out, shown = sys.stdout.buffer, is_terminal(sys.stdout)
     for row in rows:
-        out.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+        out.write(json_text(line) if shown else line)
     out.flush()
 
 
@@ -119,17 +118,21 @@ def _write_csv(rows: Iterable[dict[str, Any]]) -> None:
     rows = iter(rows)
     if (first := next(rows, None)) is None:
         return
+    shown = is_terminal(sys.stdout)
     out = TextIOWrapper(sys.stdout.buffer, "utf-8", newline="")
     writer = csv.DictWriter(out, first.keys())
     writer.writeheader()
     for row in chain([first], rows):
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+        cells = {name: _cell(value) for name, value in row.items()}
+        writer.writerow({name: one_line(str(cell)) for name, cell in cells.items()} if shown else cells)
     out.flush()
     out.detach()  # else it would close what is not its own
 
 
 def _cell(value: object) -> object:
     """JSON for what is no text, so that `true` and `{"team":"a"}` read as in the other form."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_RUN_BY_SPREADSHEETS) else value
     return json.dumps(value, separators=(",", ":")) if isinstance(value, bool | dict | list) else value
 
 

@@ -8,6 +8,9 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
+from bridge.errors import BadField
+from bridge.wire.headers import checked
+
 FORM: Final = 2
 """Of what is stored outside of the process, as a part of its key: another form is not found, and so not misread."""
 
@@ -88,7 +91,7 @@ def packed_headers(headers: Headers) -> bytes:
 def decode(data: bytes) -> Stored:
     """Raises ValueError."""
     stored = _decoder.decode(data)
-    _headers.decode(stored.head)
+    _check(stored.status, _headers.decode(stored.head))
     try:
         lengths = [length for (length,) in struct.iter_unpack("<I", stored.lengths)]
     except struct.error as error:
@@ -96,6 +99,17 @@ def decode(data: bytes) -> Stored:
     if sum(lengths) != len(stored.body) or not all(lengths):
         raise ValueError("the lengths of a stored answer's reads are not its body's")
     return stored
+
+
+def _check(status: int, headers: Headers) -> None:
+    """Raises ValueError for a head that would break the frame or the HTTP answer that it becomes a part of: whoever can
+    write to the file or to Redis is not the provider."""
+    if not 200 <= status <= 599:
+        raise ValueError(f"a stored answer has the status {status}")
+    try:
+        checked(headers, "stored")
+    except BadField as error:
+        raise ValueError(str(error)) from None
 
 
 def wall_clock() -> Callable[[], float]:

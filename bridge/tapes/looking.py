@@ -9,7 +9,8 @@ import typer
 from bridge.tapes import sessions
 from bridge.tapes.foreign import Skipped, Unusable
 from bridge.tapes.importing import imported
-from bridge.tapes.printing import headers, printable, shown
+from bridge.tapes.printing import headers, shown
+from bridge.terminal import is_terminal, one_line, readable
 from bridge.upstream.socket_tape import SocketTape, check_socket_tape, read_any
 from bridge.upstream.tape_file import Tape, TapeError, pairs
 from bridge.upstream.tape_file import check as check_tape
@@ -27,7 +28,7 @@ def table(path: Path) -> int:
         return _complain(f"{path}: {NO_TAPE}")
     for file in tapes:
         try:
-            rows.append((str(file), *_row(read_any(file))))
+            rows.append((one_line(str(file)), *_row(read_any(file))))
         except TapeError as error:
             faults += _complain(str(error))
     for line in _aligned(rows):
@@ -50,7 +51,11 @@ def body(file: Path) -> int:
         tape = read_any(file)
     except TapeError as error:
         return _complain(str(error))
-    for data in sessions.body(tape) if isinstance(tape, SocketTape) else (chunk.data for chunk in tape.chunks):
+    pieces = sessions.body(tape) if isinstance(tape, SocketTape) else (chunk.data for chunk in tape.chunks)
+    if is_terminal(sys.stdout):
+        typer.echo(readable(b"".join(pieces).decode(errors="replace")))
+        return 0
+    for data in pieces:
         sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
     return 0
@@ -90,7 +95,7 @@ def _take_in(file: Path, folder: TapeFolder) -> Iterator[bool]:
                 _complain(f"{file}: {made.what} is left out: {made.why}")
                 yield False
             else:
-                typer.echo(str(made))
+                typer.echo(one_line(str(made)))
                 yield True
     except Unusable as error:
         _complain(f"{file}: {error}")
@@ -98,7 +103,7 @@ def _take_in(file: Path, folder: TapeFolder) -> Iterator[bool]:
 
 
 def _complain(line: str) -> int:
-    typer.echo(printable(line), err=True)
+    typer.echo(one_line(line), err=True)
     return 1
 
 
@@ -125,7 +130,7 @@ def _row(tape: Tape | SocketTape) -> tuple[str, ...]:
     last_ms = tape.ending.ms if tape.ending.ms is not None else _last_ms(tape)
     status = str(tape.head.status) if tape.head else "none"
     chunks = str(len(tape.chunks))
-    return (tape.request.method, printable(tape.request.url), status, chunks, str(last_ms), tape.ending.end)
+    return (one_line(tape.request.method), one_line(tape.request.url), status, chunks, str(last_ms), tape.ending.end)
 
 
 def _last_ms(tape: Tape) -> int:
@@ -143,7 +148,7 @@ def _told(tape: Tape | SocketTape) -> Iterator[str]:
 
 
 def _exchange(tape: Tape) -> Iterator[str]:
-    yield f"{tape.request.method} {printable(tape.request.url)}"
+    yield f"{one_line(tape.request.method)} {one_line(tape.request.url)}"
     yield from headers(pairs(tape.request.headers))
     if tape.request.body:
         yield f"  {shown(tape.request.body)}"

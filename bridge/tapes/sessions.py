@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from bridge.tapes.printing import headers, printable, shown
+from bridge.tapes.printing import headers, shown
+from bridge.terminal import one_line
 from bridge.upstream.socket_tape import SocketEnding, SocketTape
 from bridge.upstream.tape_lines import pairs
 
@@ -11,8 +12,8 @@ def row(tape: SocketTape) -> tuple[str, ...]:
     """As a list of tapes has it; messages are its chunks."""
     request, status = tape.request, str(tape.handshake.status)
     return (
-        request.what,
-        printable(request.url),
+        one_line(request.what),
+        one_line(request.url),
         status,
         str(len(tape.messages)),
         str(tape.ending.ms),
@@ -21,7 +22,7 @@ def row(tape: SocketTape) -> tuple[str, ...]:
 
 
 def told(tape: SocketTape) -> Iterator[str]:
-    yield f"{tape.request.what} {printable(tape.request.url)}"
+    yield f"{one_line(tape.request.what)} {one_line(tape.request.url)}"
     yield from headers(pairs(tape.request.headers))
     yield f"{tape.handshake.ms:>8} ms  {tape.handshake.status}"
     yield from headers(pairs(tape.handshake.headers))

@@ -5,7 +5,7 @@ import struct
 import msgspec
 import pytest
 
-from bridge.storage.cache_answer import decode, encode
+from bridge.storage.cache_answer import decode, encode, packed_headers
 from tests.storage.answers import stored
 
 
@@ -32,6 +32,21 @@ def test_the_headers_are_given_as_they_came() -> None:
 def test_headers_that_cannot_be_read_are_damage() -> None:
     with pytest.raises(ValueError):
         decode(encode(msgspec.structs.replace(stored(), head=b"\xc1")))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("x y", "1"), ("x\r\nset-cookie", "1"), ("", "1"), ("x:", "1"), ("ü", "1"), ("x", "1\r\ny: 2"), ("x", "\0")],
+)
+def test_headers_that_no_provider_can_have_sent_are_damage(header: tuple[str, str]) -> None:
+    with pytest.raises(ValueError):
+        decode(encode(msgspec.structs.replace(stored(), head=packed_headers([("content-type", "a/b"), header]))))
+
+
+@pytest.mark.parametrize("status", [-1, 0, 101, 600, 1 << 40])
+def test_a_status_that_is_no_answer_s_is_damage(status: int) -> None:
+    with pytest.raises(ValueError):
+        decode(encode(msgspec.structs.replace(stored(), status=status)))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\x00", encode(stored())[:-1], encode(stored()) + b"\x00", b"[1, 2]"])
