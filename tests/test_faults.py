@@ -258,7 +258,7 @@ async def test_an_answer_that_is_an_error_is_passed_on_as_it_is(
     ("answer", "response"),
     [
         (body(b'{"a": 1}'), {"a": 1}),
-        (body(b"not json"), "not json"),
+        (body(b"not json", "text/plain"), "not json"),
         (body(b'"\xff"'), '"\ufffd"'),
         (body(b"", "text/plain", "204 No Content"), None),
         (coded(gzip.compress(b'{"a": 1}')), {"a": 1}),
@@ -273,6 +273,13 @@ async def test_an_odd_answer_is_one(tmp_path: Path, answer: bytes, response: obj
         assert told["metadata"]["success"], told
         assert told["response"] == response
         assert "x-long" not in told["metadata"]["headers"]
+
+
+async def test_a_body_that_is_labelled_json_and_is_none_is_passed_on_as_a_failure(tmp_path: Path) -> None:
+    async with Provider(sends(body(b"not json"))) as provider, serving(tmp_path, provider) as (client, _):
+        [told] = await call(client)
+        assert (told["metadata"]["success"], told["error"]["code"]) == (False, 9019)
+        assert (told["response"], told["malformed"]) == ("not json", True)
 
 
 async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
