@@ -595,6 +595,30 @@ def test_a_description_says_what_matters_and_holds_no_secret(files: Files) -> No
     ]
 
 
+def test_a_description_tells_the_scopes_of_tokens_and_what_budgets_let_pass(files: Files) -> None:
+    text = f"""
+        [gateways.prod]
+        stored_key_access = "full"
+        spend_limits = {{ rules = [{BUDGET}], unpriced = "allow" }}
+        [gateways.prod.tokens.ci]
+        token = "sha256:{DIGEST}"
+        models = ["gpt-4o*"]
+        endpoints = ["v1/chat"]
+        methods = ["POST"]
+        stored_key_access = "models"
+        """
+    assert describe(files.load(text))[1:9] == [
+        "gateway prod: tokens ci (sha256)",
+        "  stored_key_access = full (default models)",
+        "  limit: 5 USD in 60 s, sliding (day)",
+        "  limit: calls without a known price pass uncounted",
+        "  token ci: models gpt-4o*",
+        "  token ci: endpoints v1/chat",
+        "  token ci: methods POST",
+        "  token ci: stored_key_access = models",
+    ]
+
+
 def test_a_description_tells_an_address_that_others_can_reach(files: Files) -> None:
     first, *_, last = describe(files.load("", host="::", port=0, allow_open=True))
     assert first == "listens on ws://[::]:(any free port) (other machines too)"
