@@ -110,13 +110,15 @@ def checked(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
 def of_request(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
     """The headers of an HTTP request: names in lower case, repeated ones joined (RFC 9110, section 5.3).
 
-    Raises BadField for a value that is no UTF-8.
+    Raises BadField for a value that is no UTF-8, unless the header stays here anyway: that is read as Latin-1.
     """
     joined: dict[str, str] = {}
     for given, value in headers:
         name = given.lower()
         if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-            raise BadField(f"{where}.{name[:64]}: the value is no UTF-8")
+            if not _is_of_the_way_here(name):
+                raise BadField(f"{where}.{name[:64]}: the value is no UTF-8")
+            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined
 
@@ -126,11 +128,11 @@ def without_the_way_here(headers: Mapping[str, str]) -> dict[str, str]:
 
     No cookie that a client has can be the provider's, for none of those is passed on.
     """
-    return {
-        name: value
-        for name, value in headers.items()
-        if name not in _OF_THE_WAY_HERE and not name.startswith(_OF_THE_WAY_HERE_PREFIXES)
-    }
+    return {name: value for name, value in headers.items() if not _is_of_the_way_here(name)}
+
+
+def _is_of_the_way_here(name: str) -> bool:
+    return name in _OF_THE_WAY_HERE or name.startswith(_OF_THE_WAY_HERE_PREFIXES)
 
 
 def names_a_proxy(names: Iterable[str]) -> bool:

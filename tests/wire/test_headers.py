@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from bridge.errors import BadField, TooLarge
-from bridge.wire.headers import check_size, checked, forwarded, headers_in
+from bridge.wire.headers import check_size, checked, forwarded, headers_in, names_a_proxy, of_request
 from bridge.wire.spans import ABSENT
 
 
@@ -94,3 +94,28 @@ def test_their_size_is_that_of_names_and_values() -> None:
         check_size({"ab": "cde", "f": ""}, 2, 5, "headers")
     with pytest.raises(TooLarge, match=r"^headers: 2 headers; at most 1 are taken$"):
         check_size({"ab": "cde", "f": ""}, 1, 6, "headers")
+
+
+# Bytes that are no UTF-8, as aiohttp hands them over.
+
+LATIN_1 = b"caf\xe9".decode("utf-8", "surrogateescape")
+
+
+def test_a_header_for_the_provider_that_is_no_utf_8_is_refused_by_name() -> None:
+    with pytest.raises(BadField, match=r"^headers\.x-title: the value is no UTF-8"):
+        of_request([("X-Title", LATIN_1)], "headers")
+
+
+@pytest.mark.parametrize("name", ["Cookie", "Referer", "X-Forwarded-User"])
+def test_one_that_stays_here_refuses_no_request(name: str) -> None:
+    assert of_request([(name, LATIN_1), ("x-a", "é")], "headers") == {name.lower(): "café", "x-a": "é"}
+
+
+@pytest.mark.parametrize("name", ["cf-aig-max-attempts", "cf-aig-authorization", "user-agent", "x-amzn-bedrock-trace"])
+def test_a_header_of_a_client_is_none_of_a_proxy(name: str) -> None:
+    assert not names_a_proxy([name])
+
+
+@pytest.mark.parametrize("name", ["cf-ray", "x-forwarded-port", "fly-region", "true-client-ip", "x-amzn-trace-id"])
+def test_a_header_that_proxies_add_shows_one(name: str) -> None:
+    assert names_a_proxy(["host", name])
