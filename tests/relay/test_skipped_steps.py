@@ -22,6 +22,8 @@ COUNTED: dict[str, Plays] = {
 }
 NOT_COUNTED: dict[str, Plays] = {
     **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429, 501, 505)},
+    "an error in a word that nobody knows": streams(b'data: {"error":{"type":"gremlins"}}\n\n'),
+    "an error in a word that nobody knows, in one piece": answers(b'{"error":{"type":"gremlins"}}'),
     "an error in a stream that stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
     "an unknown word in a stream": streams(b'data: {"error":{"type":"unheard_of"}}\n\n'),
     "an unknown word after an answer": streams(said("a"), b'data: {"error":"no word at all"}\n\n'),
