@@ -5,7 +5,7 @@ A search with the pattern itself tries each of its alternatives at each place: t
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 WINDOW_CHARS: Final = 65_536
@@ -15,7 +15,7 @@ LONGEST_CHARS: Final = 16_384
 REACH_CHARS: Final = 24
 """How far behind a match's beginning its word's hint may be."""
 
-_FREQUENT_FIRST: Final = 'etaoin srhldcu":,mfpgwy.bvkxjqz-_/8'
+_FREQUENT_FIRST: Final = 'etaoin srhldcu":,0123456789mfpgwybvkxjqz.-_/'
 
 
 def hints(words: Iterable[tuple[str, str]]) -> re.Pattern[str]:
@@ -24,12 +24,18 @@ def hints(words: Iterable[tuple[str, str]]) -> re.Pattern[str]:
     A search goes from letter to letter with which one of its alternatives begins, and stops at each: at a word's
     rarest one it stops least often. So that letter is where it matches.
     """
-    found = defaultdict(list)
+    found: defaultdict[str, defaultdict[tuple[int, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for word, following in words:
         at = max(range(len(word)), key=lambda place: _rarity(word[place]))
         before, after = re.escape(word[: at + 1]), re.escape(word[at + 1 :])
-        found[re.escape(word[at])].append(f"(?<={before}){after}{following}")
-    return re.compile("|".join(f"{letter}(?:{'|'.join(alternatives)})" for letter, alternatives in found.items()))
+        found[re.escape(word[at])][at, after + following].append(before)
+    return re.compile("|".join(f"{letter}(?:{'|'.join(_alternatives(ends))})" for letter, ends in found.items()))
+
+
+def _alternatives(ends: Mapping[tuple[int, str], list[str]]) -> Iterator[str]:
+    """One look behind for all words whose letter stands at the same place and that go on alike."""
+    for (_, after), befores in ends.items():
+        yield f"(?<={'|'.join(befores)}){after}" if len(befores) > 1 else f"(?<={befores[0]}){after}"
 
 
 def _rarity(letter: str) -> int:

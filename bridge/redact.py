@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
+from bridge import key_shapes
 from bridge.hints import hints, matches
 
 REDACTED = "[redacted]"
@@ -117,26 +118,21 @@ _SCHEME_IN_TEXT = re.compile(rf"(?<![A-Za-z0-9_-])({'|'.join(_SCHEMES)})(?:\s{{1
 _SCHEME_WORDS = [(scheme.lower(), r"(?=\s|%20)") for scheme in _SCHEMES]
 _SCHEME_HINTS = hints(_SCHEME_WORDS)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9._~+/=:-]{8,}+")
+_PEM_WORD = "PRIVATE KEY"
+_PEM = re.compile(r"(PRIVATE KEY(?: BLOCK)?-----)(?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){16,}+")
 _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential", "credentials"})
 
-_KEYS = {
-    "sk-": "[A-Za-z0-9_-]{8,}+",  # OpenAI and followers, Anthropic
-    **dict.fromkeys(("AIza", "gsk_", "xai-", "hf_", "r8_", "pplx-", "ghp_"), "[A-Za-z0-9_-]{16,}+"),
-    "ubt_": "[A-Za-z0-9_-]{16,}+",  # our own, `bridge token`
-    **dict.fromkeys(("AKIA", "ASIA"), "[A-Za-z0-9_-]{12,}+"),  # AWS
-    "AWS4-HMAC-SHA256 ": r"""[^\n"']++""",  # SigV4, to the end of the header
-    "eyJ": r"[A-Za-z0-9_-]{8,}+(?:\.[A-Za-z0-9_-]++){1,4}+",  # JWT
-}
-"""What they begin with, and how they go on."""
-_SHAPES = re.compile("(?<![A-Za-z0-9_-])(?:" + "|".join(f"({begin}){rest}" for begin, rest in _KEYS.items()) + ")")
-_KEY_WORDS = [(begin.lower(), "") for begin in _KEYS]
+_SHAPES = re.compile(key_shapes.pattern())
+_KEY_WORDS = [(begin.lower(), "") for begin in key_shapes.BEGINNINGS]
 _KEY_HINTS = hints(_KEY_WORDS)
 HINTS = hints((*_NAME_WORDS, *_SCHEME_WORDS, *_KEY_WORDS))
 """Where there is none, there is no secret name, and nothing that looks like a credential."""
 
 _NAME = re.compile(
     r"""(?<![A-Za-z0-9_-]) ([A-Za-z0-9_-]++)
-    (?: ["']? \s{0,2} [:=] \s{0,2} | (?P<comma> ["'],\s{0,2} ) (?=b?["']) ) (?: b?(?P<quote>["']) )?""",
+    (?: ["'] \s{0,2} , \s{0,2} ["'][Vv]alue["'] \s{0,2} : \s{0,2}
+      | ["'] \s{0,2} : \s{0,2} \{ \s{0,2} ["'](?:value|secret|key|token)["'] \s{0,2} : \s{0,2}
+      | ["']? \s{0,2} [:=] \s{0,2} | (?P<comma> ["'],\s{0,2} ) (?=b?["']) ) (?: b?(?P<quote>["']) )?""",
     re.VERBOSE,
 )
 _PAIR_BEGINS = re.compile(r"[(\[]b?[\"']\Z")
@@ -155,6 +151,8 @@ def text(given: str) -> str:
     """Free text, such as an exception's message or a traceback, without what looks like a credential."""
     schemed = _mask(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", given))
     named = _mask(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
+    if _PEM_WORD in named:
+        named = _PEM.sub(rf"\1{REDACTED}", named)
     # Again, because a masked value may have held the slash that kept a userinfo from being seen as one.
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
@@ -177,14 +175,19 @@ def _credential(scheme: re.Match[str]) -> re.Match[str] | None:
         return None
     if scheme[1].lower() == "bearer":
         return None if found[0].lower().rstrip(".:") in _WORDS_AFTER_BEARER else found
-    return found if _looks_secret(found[0]) else None
+    return found if looks_secret(found[0]) else None
+
+
+def has_key_shape(value: str) -> bool:
+    """Whether it begins as a key does, by which it is found without a name."""
+    return _SHAPES.match(value) is not None
 
 
 def _shaped(found: re.Match[str]) -> str:
     return found[found.lastindex or 0] + REDACTED
 
 
-def _looks_secret(value: str) -> bool:
+def looks_secret(value: str) -> bool:
     """Long, or not short and with a digit. What is redacted already does not count, so that nothing is masked twice."""
     rest = value.replace(REDACTED, "")
     return (len(rest) >= 20 and any(map(str.isalnum, rest))) or (len(rest) >= 8 and any(map(str.isdigit, rest)))
@@ -201,14 +204,19 @@ def _named_value(name: re.Match[str]) -> re.Match[str] | None:
     value = _VALUES[name["quote"]].match(name.string, scheme.end() if scheme else name.end())
     if value is None or value[0] in _LITERALS:
         return None
-    return value if sure or name[1].lower() not in _WORDS or _looks_secret(value[0]) else None
+    return value if sure or name[1].lower() not in _WORDS or looks_secret(value[0]) else None
+
+
+def may_be_secret_field(name: str) -> bool:
+    """Whether a field of JSON with that name may hold a secret."""
+    return is_secret_name(name) and _NO_NAME.search(name) is None
 
 
 def is_secret_field(name: str, value: str) -> bool:
     """Whether a field of JSON with that name and text holds a secret; a name may be a word like any other there."""
-    if not is_secret_name(name) or _NO_NAME.search(name) or value in _LITERALS:
+    if not may_be_secret_field(name) or value in _LITERALS:
         return False
-    return name.lower() not in _WORDS or _looks_secret(value)
+    return name.lower() not in _WORDS or looks_secret(value)
 
 
 def _is_named(name: re.Match[str]) -> bool:

@@ -8,7 +8,7 @@ import orjson
 
 from bridge import redact
 from bridge.relay.entry import Entry
-from bridge.services.told_back import known_of, shown
+from bridge.services.told_back import known_of, shown, shown_metadata, shown_text
 from bridge.storage.request_schema import Row
 from bridge.upstream.known_secrets import Known
 from bridge.upstream.tape_redaction import masked
@@ -32,13 +32,13 @@ def row_of(entry: Entry) -> Row:
     return Row(
         id=entry.log_id,
         created_at=entry.created_at_ns // 1_000_000,
-        account=entry.account[:MAX_CHARS],
+        account=shown_text(entry.account, known),
         gateway=entry.gateway,
         token=entry.token or None,
         request_type=entry.transport,
-        event_id=str(entry.event_id),
+        event_id=shown_text(str(entry.event_id), known),
         provider=entry.provider,
-        model=entry.model,
+        model=entry.model and shown_text(entry.model, known),
         method=entry.method,
         path=entry.path and _path(entry.path[:MAX_CHARS]),
         step=entry.step,
@@ -59,9 +59,9 @@ def row_of(entry: Entry) -> Row:
         byok=entry.byok_alias,
         code=entry.code,
         reason=entry.reason and shown(entry.reason, known),
-        metadata=_json(entry.settings.metadata),
+        metadata=_json(shown_metadata(entry.settings.metadata, known)),
         attempts=_json([_attempt(each, known) for each in entry.attempts]),
-        warnings=_json(entry.warnings),
+        warnings=_json([shown_text(each, known) for each in entry.warnings]),
         request_content_type=entry.request_content_type[:MAX_CHARS] or None,
         request_size=entry.request_bytes,
         request_head_complete=bodies is not None and len(bodies.request) == entry.request_bytes,

@@ -15,7 +15,8 @@ import msgspec
 from bridge.policy.trace_context import TraceContext
 from bridge.relay.entry import Entry
 from bridge.services.journal_rows import heads_of
-from bridge.services.told_back import known_of, shown
+from bridge.services.told_back import known_of, shown, shown_metadata, shown_text
+from bridge.upstream.known_secrets import Known
 
 Attribute = bool | int | float | str
 Attributes = dict[str, Attribute]
@@ -116,11 +117,12 @@ def _attempt(entry: Entry, number: int, parent: Span) -> Span:
 
 
 def _attributes(entry: Entry) -> Attributes:
-    given = entry.settings.metadata or {}
+    known = known_of(entry.sent)
+    given = shown_metadata(entry.settings.metadata, known)
     found: Attributes = {
         _sendable_text(name): _sendable(value) for name, value in given.items() if not name.startswith(_OURS)
     }
-    found.update((name, _sendable(value)) for name, value in _own(entry).items() if value is not None)
+    found.update((name, _sendable(value)) for name, value in _own(entry, known).items() if value is not None)
     prompt, completion = heads_of(entry)
     if isinstance(prompt, str):
         found["gen_ai.prompt_json"] = prompt
@@ -129,7 +131,7 @@ def _attributes(entry: Entry) -> Attributes:
     return found
 
 
-def _own(entry: Entry) -> dict[str, Attribute | None]:
+def _own(entry: Entry, known: Known) -> dict[str, Attribute | None]:
     """None is no attribute."""
     usage, cost = entry.used, entry.cost
     address, port = _server(entry.url or "")
@@ -138,7 +140,7 @@ def _own(entry: Entry) -> dict[str, Attribute | None]:
     return {
         "gen_ai.provider.name": _PROVIDERS.get(entry.provider or "", entry.provider),
         "gen_ai.model.provider": entry.provider,
-        "gen_ai.request.model": entry.model,
+        "gen_ai.request.model": entry.model and shown_text(entry.model, known),
         "gen_ai.request.stream": is_stream,
         "gen_ai.response.time_to_first_chunk": first_s,
         "gen_ai.operation.name": _operation_of(entry),
@@ -153,7 +155,7 @@ def _own(entry: Entry) -> dict[str, Attribute | None]:
         "bridge.gateway": entry.gateway,
         "bridge.token": entry.token or None,
         "bridge.byok_alias": entry.byok_alias,
-        "bridge.event_id": str(entry.event_id),
+        "bridge.event_id": shown_text(str(entry.event_id), known),
         "bridge.log_id": entry.log_id,
         "bridge.step": str(entry.step),
         "bridge.transport": entry.transport,
@@ -170,7 +172,7 @@ def _conversation(entry: Entry) -> Attributes:
 
 def _name(entry: Entry) -> str:
     operation = _operation_of(entry)
-    return f"{operation} {entry.model}" if entry.model else operation
+    return f"{operation} {shown_text(entry.model, known_of(entry.sent))}" if entry.model else operation
 
 
 def _operation_of(entry: Entry) -> str:

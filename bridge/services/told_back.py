@@ -1,6 +1,6 @@
 """The secrets that went out with an event's calls, by which they are known where a provider tells them back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -18,6 +18,7 @@ MAX_KEPT: Final = 256
 MAX_KEPT_CHARS: Final = 8192
 """Of one event's credentials that are kept, so that what is kept is bounded."""
 
+Value = str | int | float | bool
 Pairs = tuple[tuple[str, str], ...]
 Carried = tuple[Pairs, str, StoredKey | None]
 """Secret headers, a query, and a stored key."""
@@ -38,6 +39,22 @@ def shown(reason: str, known: Known) -> str:
     if len(reason) >= MAX_MESSAGE_CHARS:
         said = known.hidden_where_cut(said)
     return redact.text(said.decode(errors="replace"))
+
+
+def shown_text(text: str, known: Known) -> str:
+    """What may be told of a short text that a client wrote: a name, a value of its metadata."""
+    return redact.text(known.hidden_in_text(text[:MAX_CHARS]))
+
+
+def shown_metadata(metadata: Mapping[str, Value] | None, known: Known) -> dict[str, Value]:
+    """Its values without secrets; one with a secret name is one."""
+    return {name: _shown_value(name, value, known) for name, value in (metadata or {}).items()}
+
+
+def _shown_value(name: str, value: Value, known: Known) -> Value:
+    if not isinstance(value, str):
+        return value
+    return redact.REDACTED if _is_secret_name(name[:MAX_CHARS]) else shown_text(value, known)
 
 
 def _carried(sent: Sent) -> Carried:

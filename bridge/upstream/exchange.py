@@ -14,7 +14,7 @@ from urllib.parse import unquote_plus
 from bridge import redact
 from bridge.upstream.known_secrets import Known
 from bridge.upstream.tape_file import Chunk, Ending, Head, Pairs, Request, Tape
-from bridge.upstream.tape_redaction import masked, secret_fields
+from bridge.upstream.tape_redaction import masked, secret_values
 
 SET_COOKIE: Final = "set-cookie"
 SUBPROTOCOL: Final = "sec-websocket-protocol"
@@ -96,7 +96,7 @@ def secrets_of(sent: Sent, answered: Answered | None) -> Iterator[str]:
         yield from secrets_of_header(name.lower(), value)
     yield from secrets_of_url(sent.url)
     text = sent.body.decode("latin-1")
-    for start, end in secret_fields(text):
+    for start, end in secret_values(text):
         yield unescaped(text[start:end])
 
 

@@ -15,7 +15,7 @@ from bridge.upstream.exchange import (
 from bridge.upstream.known_secrets import Known, is_telling
 from bridge.upstream.socket_tape import Handshake, Message, Opcode, Side, SocketEnd, SocketEnding
 from bridge.upstream.tape_lines import text_of
-from bridge.upstream.tape_redaction import masked, secret_fields
+from bridge.upstream.tape_redaction import masked, secret_values
 
 NO_GOODBYE: Final = 1006
 """RFC 6455, section 7.1.5."""
@@ -51,7 +51,7 @@ class Censor:
     def said(self, data: bytes) -> bytes:
         """A message of the client's, as a tape has it."""
         text = data.decode("latin-1")
-        self._learn(unescaped(text[start:end]) for start, end in secret_fields(text))
+        self._learn(unescaped(text[start:end]) for start, end in secret_values(text))
         return masked(data, self._known)
 
     def ending(self, ms: int, by: Side, code: int, reason: str) -> SocketEnding:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from bridge import redact
 from bridge.hints import windowed
 from bridge.upstream.known_secrets import NOTHING, Known, filler
+from bridge.upstream.named_secrets import named_secrets, paired_secrets
 
 Span = tuple[int, int]
 
@@ -50,7 +51,7 @@ def _masked_once(body: bytes) -> bytes:
         return body
     hidden = bytearray(body)
     # What may hold another comes after it: its filler stays.
-    for find in (redact.credentials, _passwords, _secret_parameters, secret_fields):
+    for find in (redact.credentials, _passwords, _secret_parameters, named_secrets, secret_values):
         for start, end in find(text):
             hidden[start:end] = filler(text[start:end])
     return bytes(hidden)
@@ -77,6 +78,12 @@ def secret_fields(text: str) -> Iterator[Span]:
             if redact.is_secret_field(field[2], text[start:end]):
                 read_to = end
                 yield start, end
+
+
+def secret_values(text: str) -> Iterator[Span]:
+    """Where values stand that JSON names as secret, in one way or another."""
+    yield from paired_secrets(text)
+    yield from secret_fields(text)
 
 
 def _fields(text: str) -> Iterator[re.Match[str]]:

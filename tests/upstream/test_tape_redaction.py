@@ -187,7 +187,25 @@ def _build(value: object) -> object:
 
 
 @pytest.mark.parametrize(
-    "unit", ["\\", '"', '\\"', '"key":"', '"key":["', "\n", "://a:", "?key=", "sk-", "eyJ", "Bearer ", '"api_key":"a",']
+    "unit",
+    [
+        "\\",
+        '"',
+        '\\"',
+        '"key":"',
+        '"key":["',
+        "\n",
+        "://a:",
+        "?key=",
+        "sk-",
+        "eyJ",
+        "Bearer ",
+        '"api_key":"a",',
+        '"key":{',
+        "key=",
+        "keyed=",
+        "PRIVATE KEY-----",
+    ],
 )
 def test_a_hostile_body_takes_no_more_than_linear_time(unit: str) -> None:
     """A quadratic search would need minutes for this; the test has no clock, it merely ends."""
