@@ -1,4 +1,4 @@
-"""The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`, `logs`.
+"""The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`, `logs`, `help`.
 
 What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
 for another's imports.
@@ -14,6 +14,7 @@ from typing import Annotated, Final
 import typer
 
 from bridge import __version__
+from bridge.cli.help import help_
 from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
 from bridge.cli.replaying import replay as replay_command
 from bridge.logs_command.commands import app as logs_commands
@@ -176,5 +177,6 @@ def demo(
 
 
 app.command()(replay_command)
+app.command("help")(help_)
 app.add_typer(tapes_commands, name="tapes")
 app.add_typer(logs_commands, name="logs")
