@@ -1,5 +1,7 @@
 """What the decoders share: the bytes that make no item yet, and a first look at those that do."""
 
+from io import BytesIO
+
 import msgspec
 
 from bridge.errors import ItemTooLarge
@@ -17,30 +19,31 @@ _span = msgspec.json.Decoder(msgspec.Raw)
 class Tail:
     """Bytes fed that belong to no item yet.
 
-    They are appended as they come and copied out once: an item of n bytes costs n, in however many reads it comes.
+    They are appended as they come and handed out whole: an item of n bytes costs n, in however many reads it comes.
     """
 
-    __slots__ = ("_bytes", "max_bytes")
+    __slots__ = ("_bytes", "_size", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._bytes = bytearray()
+        self._bytes = BytesIO()  # which hands over what it holds without a copy
+        self._size = 0
         self.max_bytes = max_bytes
 
     def __len__(self) -> int:
-        return len(self._bytes)
+        return self._size
 
     def add(self, part: bytes) -> None:
         """Raises ItemTooLarge when what is kept outgrows `max_bytes`."""
-        self.check(len(self._bytes) + len(part))
-        self._bytes += part
+        self.check(self._size + len(part))
+        self._size += self._bytes.write(part)
 
     def take(self, last: bytes = b"") -> bytes:
         """All that was kept, and `last` after it; nothing is kept any more."""
-        if not self._bytes:
+        if not self._size:
             return last
-        self._bytes += last
-        taken = bytes(self._bytes)
-        self._bytes.clear()
+        self._bytes.write(last)
+        taken = self._bytes.getvalue()
+        self._bytes, self._size = BytesIO(), 0
         return taken
 
     def check_pieces(self, whole: bytes, separator: bytes) -> None:
