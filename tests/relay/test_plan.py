@@ -1,5 +1,6 @@
 """From what was asked to what can be called."""
 
+import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from bridge.config.gateways import Gateway, Token
 from bridge.config.keys import StoredKey
-from bridge.errors import BridgeError, EndpointRefused, NotAllowed, Unauthorized, UnknownKey, UnknownProvider
+from bridge.errors import BadField, BridgeError, EndpointRefused, NotAllowed, Unauthorized, UnknownKey, UnknownProvider
 from bridge.providers import REGISTRY, overlay
 from bridge.relay.plan import Ground, PlannedStep, plan
 from bridge.settings.step import StepSettings
@@ -209,3 +210,12 @@ def test_who_is_not_entitled_any_more_plans_nothing() -> None:
 def test_a_key_that_is_not_stored_is_told_with_its_step() -> None:
     with pytest.raises(UnknownKey, match=r"^step 1: Provider 'openai' has no BYOK credential named 'x'"):
         planned(f'[{CHAT},{CHAT[:-1]},"config":{{"byokAlias":"x"}}}}]')
+
+
+def test_a_token_in_the_url_that_fal_s_header_names_is_refused() -> None:
+    gateway = Gateway("mine", (Token("t", hashlib.sha256(b"a-token").digest()),), settings=GATEWAY)
+    where = Ground("account", "mine", gateway, REGISTRY, lambda: gateway, token="t")
+    url = "https://queue.fal.run/fal-ai/x?key=a-token"
+    with pytest.raises(BadField) as refused:
+        planned(f'{{"provider":"fal","endpoint":"","headers":{{"x-fal-target-url":"{url}"}}}}', where)
+    assert "a-token" not in str(refused.value)
