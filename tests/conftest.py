@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clock import ClockLoop
+from tests.support.clock import ClockLoop
 
-pytest_plugins = ["pytester", "bridge.pytest_plugin", "tests.redis_server", "tests.wall"]
+pytest_plugins = ["pytester", "bridge.testing.plugin", "tests.support.redis_server", "tests.support.wall_clock"]
 
 IN_CI = bool(os.environ.get("BRIDGE_CI"))
 """Then what is missing is a failure, for the CI script installs it; the recordings one has, or has not."""

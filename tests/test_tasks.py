@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from bridge.tasks import Tasks
-from tests.clock import turns
+from tests.support.clock import turns
 
 
 class Work:

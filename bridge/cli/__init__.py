@@ -15,10 +15,10 @@ import typer
 
 from bridge import __version__
 from bridge.cli.help import help_
-from bridge.cli.replaying import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
-from bridge.cli.replaying import replay as replay_command
-from bridge.logs_command.commands import app as logs_commands
-from bridge.tapes.commands import app as tapes_commands
+from bridge.cli.logs.commands import app as logs_commands
+from bridge.cli.replay import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
+from bridge.cli.replay import replay as replay_command
+from bridge.cli.tapes.commands import app as tapes_commands
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -65,8 +65,8 @@ Configuration = Annotated[
 ]
 
 
-@app.command()
-def serve(
+@app.command("serve")
+def serve_command(
     config: Configuration = None,
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The port to listen on; 0 for any free one.")] = None,
@@ -91,7 +91,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; then let the events in flight finish. A second signal ends at once."""
     gc.disable()  # until it serves: what importing makes stays, and looking it over costs a tenth of the start
-    from bridge.cli import serving
+    from bridge.cli.serve import serve
 
     flags = {
         "host": host,
@@ -104,29 +104,29 @@ def serve(
     if replay is None and any((pace != 1.0, ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
         raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
     how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
-    raise typer.Exit(serving.serve(config, flags, Tapes(record, replay, how)))
+    raise typer.Exit(serve(config, flags, Tapes(record, replay, how)))
 
 
-@app.command()
-def check(config: Configuration = None) -> None:
+@app.command("check")
+def check_command(config: Configuration = None) -> None:
     """Say what a configuration means, and what is wrong with it, by key and line."""
-    from bridge.cli import checking
+    from bridge.cli.check import check
 
-    raise typer.Exit(checking.check(config))
+    raise typer.Exit(check(config))
 
 
-@app.command()
-def token(
+@app.command("token")
+def token_command(
     hash_: Annotated[bool, typer.Option("--hash", help="Take the token from stdin, and print its line alone.")] = False,
 ) -> None:
     """Make a token for a gateway, and the sha256: line that stands for it in the configuration."""
-    from bridge.cli import tokens
+    from bridge.cli.token import hash_given, make
 
-    raise typer.Exit(tokens.hash_given() if hash_ else tokens.make())
+    raise typer.Exit(hash_given() if hash_ else make())
 
 
-@app.command()
-def call(
+@app.command("call")
+def call_command(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Such as openai, anthropic, custom-NAME.")],
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The path below the provider's base URL.")],
     data: Annotated[
@@ -157,15 +157,15 @@ def call(
 
     Exit code: 0 success, 1 the event failed, 2 wrong usage, 3 no connection, 130 interrupted (the event is cancelled).
     """
-    from bridge.cli import asking, calling
+    from bridge.cli import call as provider_call
 
-    step = asking.step(provider, endpoint, data, header or [], method)
-    request = asking.request(step, [asking.fallback(each) for each in fallback or []], config)
-    raise typer.Exit(calling.call(request, url, token, frames=frames, timeout_s=timeout))
+    step = provider_call.step(provider, endpoint, data, header or [], method)
+    request = provider_call.request(step, [provider_call.fallback(each) for each in fallback or []], config)
+    raise typer.Exit(provider_call.call(request, url, token, frames=frames, timeout_s=timeout))
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     stay: Annotated[bool, typer.Option("--stay", help="Keep serving afterwards, and say how to connect.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free one.")] = 0,
     pace: Pace = 1.0,

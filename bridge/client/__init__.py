@@ -20,7 +20,7 @@ from bridge.client.errors import CallFailed, CannotConnect, ConnectionLost, Even
 from bridge.client.event import Event
 from bridge.client.exchange import Exchange
 from bridge.client.frames import Attempt, EventId, Failure, Frame, Metadata, Usage
-from bridge.client.line import Reconnect
+from bridge.client.reconnect import Reconnect
 from bridge.client.steps import Config, Request, Step
 from bridge.client.stream import Answer, Chunk, Stream
 

@@ -10,8 +10,8 @@ from bridge.client import steps
 from bridge.client.event import Event
 from bridge.client.exchange import Exchange, as_it_came
 from bridge.client.frames import EventId
-from bridge.client.handshake import Door
-from bridge.client.line import Line, Reconnect
+from bridge.client.handshake import Endpoint
+from bridge.client.reconnect import Reconnect, Reconnector
 from bridge.client.steps import AnyStep, Config, Request, Step
 from bridge.client.stream import Answer, Stream
 
@@ -22,7 +22,7 @@ class Bridge:
     Every event may be named by an `event_id`, which the bridge logs; it must not be in flight already (ValueError).
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Reconnector) -> None:
         self._line = line
         self._names = count(1)
 
@@ -121,14 +121,14 @@ class connect:  # noqa: N801 - to its callers it is a function
         max_in_flight: int = 256,
     ) -> None:
         again = Reconnect() if reconnect is True else reconnect or None
-        self._door = Door(url, token, headers or {}, ssl, timeout_s)
+        self._door = Endpoint(url, token, headers or {}, ssl, timeout_s)
         self._again = again
         self._heartbeat_s = heartbeat_s
         self._max_in_flight = max_in_flight
         self._bridge: Bridge | None = None
 
     async def _open(self) -> Bridge:
-        line = Line(self._door, self._again, self._heartbeat_s, self._max_in_flight)
+        line = Reconnector(self._door, self._again, self._heartbeat_s, self._max_in_flight)
         await line.open()
         self._bridge = Bridge(line)
         return self._bridge

@@ -9,9 +9,9 @@ from aiohttp import ClientWebSocketResponse, WSMsgType
 
 from bridge.client import steps
 from bridge.client.errors import ConnectionLost, EventFailed
+from bridge.client.frame_queue import FrameQueue
 from bridge.client.frames import EventId, Failure, Frame, Metadata
-from bridge.client.inbox import Inbox
-from bridge.client.watch import Watch
+from bridge.client.keepalive import ClientKeepAlive
 from bridge.errors import SlowClient
 from bridge.tasks import Tasks
 
@@ -25,38 +25,38 @@ _LOST: Final = "the connection to the bridge was lost"
 _FOREIGN: Final = "what came is no frame of a bridge"
 
 
-class Connection:
+class ClientConnection:
     """Hands each frame to its event. `read` is its one task, and ends when the socket does."""
 
     def __init__(self, socket: "ClientWebSocketResponse[bool]", heartbeat_s: float | None) -> None:
         self._socket = socket
-        self._events: dict[EventId, Inbox] = {}
+        self._events: dict[EventId, FrameQueue] = {}
         """In flight: those that were left too, until their last frame comes."""
         self._messages = count()
         self._tasks = Tasks()
         self._goodbye = asyncio.Lock()
-        self._watch = Watch(heartbeat_s, self._ping, self._on_silence)
+        self._watch = ClientKeepAlive(heartbeat_s, self._ping, self._on_silence)
         self._why: str | None = None
         self.loss: ConnectionLost | None = None
         """Why nothing can be sent any more."""
 
-    def take_in(self, inbox: Inbox) -> None:
+    def take_in(self, queue: FrameQueue) -> None:
         """An event whose frames will come. Raises ConnectionLost, and ValueError for a name that is in use."""
         if self.loss is not None:
             raise ConnectionLost(str(self.loss), code=self.loss.code)
-        if inbox.id in self._events:
-            raise ValueError(f"an event named {inbox.id!r} is in flight on this socket")
-        self._events[inbox.id] = inbox
+        if queue.id in self._events:
+            raise ValueError(f"an event named {queue.id!r} is in flight on this socket")
+        self._events[queue.id] = queue
 
-    async def begin(self, inbox: Inbox, message: bytes) -> None:
+    async def begin(self, queue: FrameQueue, message: bytes) -> None:
         """Send the message that starts it."""
-        inbox.message = next(self._messages)
+        queue.message = next(self._messages)
         await self._send(self._socket.send_frame(message, WSMsgType.TEXT))
 
-    def cancel(self, inbox: Inbox) -> None:
+    def cancel(self, queue: FrameQueue) -> None:
         """Ask the bridge to stop an event, without waiting; nothing happens to one that is over."""
-        if self._events.get(inbox.id) is inbox and self.loss is None:
-            self._say(self._cancel(inbox.id))
+        if self._events.get(queue.id) is queue and self.loss is None:
+            self._say(self._cancel(queue.id))
 
     async def read(self) -> None:
         """Until the socket is lost; then every event is told why."""
@@ -91,7 +91,7 @@ class Connection:
         """The code with which the bridge closed the socket."""
         while True:
             message = await self._socket.receive()
-            self._watch.heard()
+            self._watch.received()
             match message.type:
                 case WSMsgType.TEXT:
                     await self._deliver(Frame.of(message.data))
@@ -109,50 +109,50 @@ class Connection:
                     raise ValueError(_FOREIGN)
 
     async def _deliver(self, frame: Frame) -> None:
-        inbox = self._owner(frame)
-        if inbox is None:
+        queue = self._owner(frame)
+        if queue is None:
             return  # a heartbeat
-        if inbox.is_full:
-            await self._hold_up(inbox)
+        if queue.is_full:
+            await self._hold_up(queue)
         if frame.is_last:
-            del self._events[inbox.id]
-            inbox.on_over()
-        inbox.put(frame)
+            del self._events[queue.id]
+            queue.on_over()
+        queue.put(frame)
 
-    def _owner(self, frame: Frame) -> Inbox | None:
+    def _owner(self, frame: Frame) -> FrameQueue | None:
         event_id, error = frame.metadata.event_id, frame.error
         if event_id is not None:
             return self._events.get(event_id)
         if error is None or error.message_index is None:
             return None
-        return next((inbox for inbox in self._events.values() if inbox.message == error.message_index), None)
+        return next((queue for queue in self._events.values() if queue.message == error.message_index), None)
 
-    async def _hold_up(self, inbox: Inbox) -> None:
+    async def _hold_up(self, queue: FrameQueue) -> None:
         """Leaves the socket unread, which the bridge feels and then the provider. But not while others go hungry."""
         self._watch.is_deaf = True
         try:
-            while inbox.is_full:
+            while queue.is_full:
                 try:
                     async with asyncio.timeout(PATIENCE_S):
-                        await inbox.emptied()
+                        await queue.emptied()
                 except TimeoutError:
                     if any(other.is_hungry for other in self._events.values()):
-                        self._give_up(inbox)
+                        self._give_up(queue)
         finally:
             self._watch.is_deaf = False
 
-    def _give_up(self, inbox: Inbox) -> None:
+    def _give_up(self, queue: FrameQueue) -> None:
         message = f"other events waited for {PATIENCE_S:g} s behind its frames, which nobody took"
         failure = Failure(SlowClient.code, message, SlowClient.source)
-        inbox.fail(EventFailed(failure, Metadata(event_id=inbox.id, status=SlowClient.status, success=False)))
-        self.cancel(inbox)
+        queue.fail(EventFailed(failure, Metadata(event_id=queue.id, status=SlowClient.status, success=False)))
+        self.cancel(queue)
 
     def _lose(self, code: int | None) -> None:
         names = tuple(inbox.id for inbox in self._events.values() if not inbox.is_left)
         self.loss = ConnectionLost(self._why or _LOST, code=code, events=names)
-        for inbox in self._events.values():
-            inbox.fail(self.loss)
-            inbox.on_over()
+        for queue in self._events.values():
+            queue.fail(self.loss)
+            queue.on_over()
 
     async def _cancel(self, event_id: EventId) -> None:
         next(self._messages)

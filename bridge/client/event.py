@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from bridge.client import steps
-from bridge.client.connection import Connection
+from bridge.client.connection import ClientConnection
 from bridge.client.forks import forks
+from bridge.client.frame_queue import FrameQueue
 from bridge.client.frames import EventId, Frame
-from bridge.client.inbox import Inbox
-from bridge.client.line import Line
+from bridge.client.reconnect import Reconnector
 
 
 class Event:
@@ -21,49 +21,49 @@ class Event:
     ConnectionLost when the last frame can no longer come, and EventFailed when others could not wait for this one.
     """
 
-    def __init__(self, line: Line, event_id: EventId, request: steps.Request) -> None:
+    def __init__(self, line: Reconnector, event_id: EventId, request: steps.Request) -> None:
         """Raises TypeError for what JSON cannot hold."""
         self._line = line
-        self._inbox = Inbox(event_id)
+        self._queue = FrameQueue(event_id)
         self._message = steps.create(event_id, request)
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
 
     @property
     def id(self) -> EventId:
-        return self._inbox.id
+        return self._queue.id
 
     async def open(self) -> Self:
         """Waits for a connection with room. Raises CannotConnect, ConnectionLost, and ValueError when an event of that
         name is in flight."""
-        if self._connection is not None or self._inbox.is_left:
+        if self._connection is not None or self._queue.is_left:
             raise RuntimeError("an event is opened once")
         self._loop = asyncio.get_running_loop()
-        self._connection = await self._line.place(self._inbox)
+        self._connection = await self._line.acquire(self._queue)
         try:
-            await self._connection.begin(self._inbox, self._message)
+            await self._connection.begin(self._queue, self._message)
         except BaseException:
             self.close()
             raise
         self._message = b""
-        forgotten = weakref.finalize(self, _forgotten, forks(), self._loop, self._connection, self._inbox)
+        forgotten = weakref.finalize(self, _forgotten, forks(), self._loop, self._connection, self._queue)
         forgotten.atexit = False
         return self
 
     def close(self) -> None:
         """Nobody wants its frames any more; if it is not over, it is cancelled. Waits for nothing."""
-        self._inbox.leave()
+        self._queue.leave()
         self.cancel()
 
     def cancel(self) -> None:
         """Ask the bridge to stop; the last frame then says 9020. Does nothing to an event that is over."""
-        if self._connection is not None and not self._inbox.is_over:
-            self._connection.cancel(self._inbox)
+        if self._connection is not None and not self._queue.is_over:
+            self._connection.cancel(self._queue)
 
     async def take(self) -> Frame | None:
         """The next frame, None after the last."""
         if self._connection is None:
             raise RuntimeError("not open: enter it by `with` or `async with`")
-        return await self._inbox.take()
+        return await self._queue.take()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -83,16 +83,18 @@ class Event:
         return frame
 
 
-def _forgotten(forks_then: int, loop: asyncio.AbstractEventLoop, connection: Connection, inbox: Inbox) -> None:
+def _forgotten(
+    forks_then: int, loop: asyncio.AbstractEventLoop, connection: ClientConnection, queue: FrameQueue
+) -> None:
     """Cancels an event that was neither closed nor read to its end. Runs in the thread that collects garbage.
 
     In the child of a fork it does nothing: the event belongs to the parent.
     """
-    if not (inbox.is_over or inbox.is_left) and forks() == forks_then:
+    if not (queue.is_over or queue.is_left) and forks() == forks_then:
         with suppress(RuntimeError):  # the loop is closed, and the connection with it
-            loop.call_soon_threadsafe(_leave, connection, inbox)
+            loop.call_soon_threadsafe(_leave, connection, queue)
 
 
-def _leave(connection: Connection, inbox: Inbox) -> None:
-    inbox.leave()
-    connection.cancel(inbox)
+def _leave(connection: ClientConnection, queue: FrameQueue) -> None:
+    queue.leave()
+    connection.cancel(queue)

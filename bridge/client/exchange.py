@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
 from bridge.client import steps
-from bridge.client.answering import Answering
 from bridge.client.event import Event
 from bridge.client.frames import Failure, Frame
+from bridge.client.response import ResponseReader
 from bridge.client.steps import AnyStep
 
 _AS_IT_CAME: Final = {"frames": "raw", "onBreak": "error"}
@@ -23,7 +23,7 @@ def _as_it_came(step: steps.Json) -> steps.Json:
     return {**step, "config": {**config, **_AS_IT_CAME}}
 
 
-class Exchange(Answering):
+class Exchange(ResponseReader):
     """Open, its head is there; iterated, it gives the body in runs, as the provider's bytes.
 
     An HTTP error is an answer like any other. What raises EventFailed is an answer that breaks after its head, and a

@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from bridge.errors import Source
-from bridge.wire.json_text import without_lone_surrogates
-from bridge.wire.parsing import parse
-from bridge.wire.spans import ABSENT
-from bridge.wire.usage import Usage
+from bridge.formats.json_parse import parse
+from bridge.formats.json_spans import ABSENT
+from bridge.formats.json_text import without_lone_surrogates
+from bridge.formats.usage import Usage
 
 __all__ = ["Attempt", "EventId", "Failure", "Frame", "Metadata", "Usage"]
 
@@ -79,7 +79,7 @@ class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     warnings: tuple[str, ...] = ()
 
 
-class _Members(msgspec.Struct, frozen=True):
+class _FrameMembers(msgspec.Struct, frozen=True):
     wire_type: str = msgspec.field(name="type")
     metadata: Metadata = Metadata()
     error: Failure | None = None
@@ -95,13 +95,13 @@ class _Members(msgspec.Struct, frozen=True):
     span: msgspec.Raw = msgspec.field(name="response", default=ABSENT)
 
 
-_members = msgspec.json.Decoder(_Members)
+_members = msgspec.json.Decoder(_FrameMembers)
 _spans = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SPACE: Final = re.compile(rb"[ \t\n\r]*+")
 _NAME: Final = re.compile(rb'[ \t\n\r]*+[{,][ \t\n\r]*+"(?:[^"\\]|\\.)*+"[ \t\n\r]*+:')
 
 
-class Frame(_Members, frozen=True, kw_only=True):
+class Frame(_FrameMembers, frozen=True, kw_only=True):
     """One message of the bridge. `raw` is the message as it came: JSON in UTF-8."""
 
     raw: bytes

@@ -11,15 +11,16 @@ import aiohttp
 import orjson
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientWebSocketResponse
 
-from bridge import __version__, redact
+from bridge import __version__
 from bridge.client.errors import CannotConnect
-from bridge.oserror import reason_of
+from bridge.net import describe_os_error
+from bridge.redact.text import redact_text
 
 _REFUSAL_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Endpoint:
     """Where a bridge is, and what it is shown."""
 
     url: str
@@ -30,36 +31,38 @@ class Door:
 
 
 @asynccontextmanager
-async def opened(door: Door) -> AsyncIterator["ClientWebSocketResponse[bool]"]:
+async def opened(endpoint: Endpoint) -> AsyncIterator["ClientWebSocketResponse[bool]"]:
     """A socket whose messages are bytes of any length; let go of on leaving. Raises CannotConnect."""
-    headers = {"User-Agent": f"universal-bridge/{__version__}", **door.headers}
-    if door.token is not None:
-        headers["cf-aig-authorization"] = f"Bearer {door.token}"
+    headers = {"User-Agent": f"universal-bridge/{__version__}", **endpoint.headers}
+    if endpoint.token is not None:
+        headers["cf-aig-authorization"] = f"Bearer {endpoint.token}"
     async with aiohttp.ClientSession(middlewares=(_upgraded,)) as session:
-        yield await _open(session, door, headers)
+        yield await _open(session, endpoint, headers)
 
 
-async def _open(session: aiohttp.ClientSession, door: Door, headers: dict[str, str]) -> "ClientWebSocketResponse[bool]":
+async def _open(
+    session: aiohttp.ClientSession, endpoint: Endpoint, headers: dict[str, str]
+) -> "ClientWebSocketResponse[bool]":
     try:
-        async with asyncio.timeout(door.timeout_s):
+        async with asyncio.timeout(endpoint.timeout_s):
             return await session.ws_connect(
-                door.url,
+                endpoint.url,
                 headers=headers,
-                ssl=door.ssl,
+                ssl=endpoint.ssl,
                 autoping=False,  # a pong tells that the bridge is there, and aiohttp would not
                 max_msg_size=0,
                 decode_text=False,
             )
     except TimeoutError:
-        raise CannotConnect(f"no answer within {door.timeout_s:g} s") from None
+        raise CannotConnect(f"no answer within {endpoint.timeout_s:g} s") from None
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise CannotConnect(
             "that is no URL of a WebSocket; one looks like ws://127.0.0.1:8787/v1/local/default"
         ) from None
     except aiohttp.ClientConnectorError as error:
-        raise CannotConnect(reason_of(error.os_error)) from None
+        raise CannotConnect(describe_os_error(error.os_error)) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise CannotConnect(redact.text(str(error)) or type(error).__name__) from None
+        raise CannotConnect(redact_text(str(error)) or type(error).__name__) from None
 
 
 async def _upgraded(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bridge.client.answering import Answering, failed
 from bridge.client.event import Event
 from bridge.client.frames import Frame, Metadata, Usage
-from bridge.wire.texts import text_of
+from bridge.client.response import ResponseReader, failed
+from bridge.formats.text import text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Answer:
         return self.metadata.cost
 
 
-class Stream(Answering):
+class Stream(ResponseReader):
     """Open, the answer has begun; iterated, it gives its chunks up to its end, which is a promise that it is whole.
 
     An answer in one piece is one chunk. Opening and iterating raise EventFailed where the event fails: behind all

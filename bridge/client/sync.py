@@ -22,13 +22,13 @@ from bridge.client import bridge as asynchronous
 from bridge.client import event as events
 from bridge.client import exchange as exchanges
 from bridge.client import stream as streams
+from bridge.client.background_loop import BlockingPortal
 from bridge.client.errors import ConnectionLost
 from bridge.client.forks import PerProcess
 from bridge.client.frames import EventId, Failure, Frame, Metadata, Usage
-from bridge.client.portal import Portal
 from bridge.client.stream import Answer, Chunk
 
-__all__ = ["Bridge", "Event", "Exchange", "Stream", "connect"]
+__all__ = ["SyncBridge", "SyncEvent", "SyncExchange", "SyncStream", "connect"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +47,7 @@ E = TypeVar("E", bound=_Openable)
 class _Held(Generic[E]):
     """Something that lives on the portal's loop."""
 
-    def __init__(self, portal: Portal, inner: E) -> None:
+    def __init__(self, portal: BlockingPortal, inner: E) -> None:
         self._portal = portal
         self._inner = inner
 
@@ -85,7 +85,7 @@ async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-class Event(_Held[events.Event]):
+class SyncEvent(_Held[events.Event]):
     def cancel(self) -> None:
         self._portal.tell(self._inner.cancel)
 
@@ -93,7 +93,7 @@ class Event(_Held[events.Event]):
         return self._next(self._inner)
 
 
-class Stream(_Held[streams.Stream]):
+class SyncStream(_Held[streams.Stream]):
     @property
     def metadata(self) -> Metadata:
         return self._inner.metadata
@@ -117,7 +117,7 @@ class Stream(_Held[streams.Stream]):
         return self._next(self._inner)
 
 
-class Exchange(_Held[exchanges.Exchange]):
+class SyncExchange(_Held[exchanges.Exchange]):
     @property
     def metadata(self) -> Metadata:
         return self._inner.metadata
@@ -150,7 +150,7 @@ class _Dialled:
 
     def __init__(self, connecting: asynchronous.connect) -> None:
         """Raises CannotConnect."""
-        self.portal = Portal()
+        self.portal = BlockingPortal()
         try:
             self.inner = self.portal.call(_opened(connecting))
         except BaseException:
@@ -168,11 +168,11 @@ class _Dialled:
 
 def _waiting(
     method: Callable[Concatenate[asynchronous.Bridge, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate["Bridge", P], T]:
+) -> Callable[Concatenate["SyncBridge", P], T]:
     """The method, for callers that wait for its result."""
 
     @wraps(method)
-    def call(self: "Bridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: "SyncBridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
         here = self._here.get()
         return here.portal.call(method(here.inner, *args, **kwargs))
 
@@ -180,19 +180,19 @@ def _waiting(
 
 
 def _holding(
-    method: Callable[Concatenate[asynchronous.Bridge, P], E], held: Callable[[Portal, E], T]
-) -> Callable[Concatenate["Bridge", P], T]:
+    method: Callable[Concatenate[asynchronous.Bridge, P], E], held: Callable[[BlockingPortal, E], T]
+) -> Callable[Concatenate["SyncBridge", P], T]:
     """The method, for callers that hold what it gives."""
 
     @wraps(method)
-    def call(self: "Bridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: "SyncBridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
         here = self._here.get()
         return held(here.portal, method(here.inner, *args, **kwargs))
 
     return call
 
 
-class Bridge:
+class SyncBridge:
     """Made by `connect`. For any number of threads.
 
     The child of a fork dials a socket of its own with its first call, which may then raise CannotConnect. What was
@@ -203,9 +203,9 @@ class Bridge:
         self._here = here
 
     request = _waiting(asynchronous.Bridge.request)
-    stream = _holding(asynchronous.Bridge.stream, Stream)
-    exchange = _holding(asynchronous.Bridge.exchange, Exchange)
-    create = _holding(asynchronous.Bridge.create, Event)
+    stream = _holding(asynchronous.Bridge.stream, SyncStream)
+    exchange = _holding(asynchronous.Bridge.exchange, SyncExchange)
+    create = _holding(asynchronous.Bridge.create, SyncEvent)
 
     def close(self) -> None:
         """Cancel what is in flight, say goodbye, and wait for the thread to end, but not for long."""
@@ -220,13 +220,13 @@ class Bridge:
         self.close()
 
 
-def _connecting(connect: Callable[P, asynchronous.connect]) -> Callable[P, Bridge]:
+def _connecting(connect: Callable[P, asynchronous.connect]) -> Callable[P, SyncBridge]:
     @wraps(connect, assigned=("__module__", "__name__", "__qualname__"))
-    def connected(*args: P.args, **kwargs: P.kwargs) -> Bridge:
+    def connected(*args: P.args, **kwargs: P.kwargs) -> SyncBridge:
         """A bridge, to be closed: `with connect(url) as bridge`. All else is as `bridge.client.connect` has it."""
         here = PerProcess(lambda: _Dialled(connect(*args, **kwargs)))
         here.get()
-        return Bridge(here)
+        return SyncBridge(here)
 
     return connected
 

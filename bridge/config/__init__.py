@@ -3,15 +3,15 @@
 from bridge.config.checks import is_loopback
 from bridge.config.gateway_tables import GATEWAY
 from bridge.config.gateways import ANY, Gateway, Token, authenticate
-from bridge.config.loading import PROVIDER, Config, load
+from bridge.config.loading import PROVIDER, Configuration, load
 from bridge.config.problems import ConfigError, Problem
 
 __all__ = [
     "ANY",
     "GATEWAY",
     "PROVIDER",
-    "Config",
     "ConfigError",
+    "Configuration",
     "Gateway",
     "Problem",
     "Token",

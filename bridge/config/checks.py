@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bridge.config.gateways import Gateway
-from bridge.config.problems import Place, Report
+from bridge.config.problems import Location, Report
 from bridge.settings.server import ServerSettings
 
 
@@ -18,7 +18,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def check_tls(report: Report, server: ServerSettings, places: Mapping[str, Place]) -> None:
+def check_tls(report: Report, server: ServerSettings, places: Mapping[str, Location]) -> None:
     for name, path, other in (
         ("tls_cert", server.tls_cert, "tls_key"),
         ("tls_key", server.tls_key, "tls_cert"),
@@ -38,7 +38,7 @@ def _unreadable(path: Path) -> str | None:
 
 
 def check_open(
-    report: Report, server: ServerSettings, places: Mapping[str, Place], gateways: Mapping[str, Gateway]
+    report: Report, server: ServerSettings, places: Mapping[str, Location], gateways: Mapping[str, Gateway]
 ) -> None:
     names = ", ".join(f'"{gateway.name}"' for gateway in gateways.values() if gateway.is_open)
     if names and not server.allow_open and not is_loopback(server.host):
@@ -49,7 +49,7 @@ def check_open(
         )
 
 
-def check_liveness(report: Report, server: ServerSettings, places: Mapping[str, Place]) -> None:
+def check_liveness(report: Report, server: ServerSettings, places: Mapping[str, Location]) -> None:
     if server.peer_timeout <= server.ping_interval:
         report.add(
             places.get("peer_timeout") or places["ping_interval"],

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 
-from bridge import redact
-from bridge.config import PROVIDER, Config
+from bridge.config import PROVIDER, Configuration
 from bridge.config.checks import is_loopback
 from bridge.config.gateways import ANY, Gateway, Token
 from bridge.config.limits import NO_LIMITS, Dimension, Limits, SpendRule
 from bridge.providers import REGISTRY, Provider
+from bridge.redact.text import redact_url
 from bridge.settings.server import SERVER, ServerSettings
 from bridge.settings.step import SETTINGS
 
 _TOLD_APART = ("host", "port", "tls_cert", "tls_key")
 
 
-def describe(config: Config) -> list[str]:
+def describe(config: Configuration) -> list[str]:
     """Where it listens, who may use it, and whatever differs from the defaults; lines under a heading are indented."""
     lines = [_listening(config.server), *_server(config.server)]
     for gateway in config.gateways.values():
@@ -61,7 +61,7 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
     for key in gateway.keys.values():
         yield f"  key of {key.provider}: {key.alias} ({key.given})"
     for exporter in gateway.otel:
-        yield f"  traces to {redact.url(exporter.url)} ({exporter.content_type})"
+        yield f"  traces to {redact_url(exporter.url)} ({exporter.content_type})"
 
 
 def _scopes(token: Token) -> Iterator[str]:
@@ -113,7 +113,7 @@ def _provider(provider: Provider) -> Iterator[str]:
 
 def _plain(provider: Provider | None, key: str) -> object:
     value = getattr(provider, key, None)
-    return redact.url(value) if isinstance(value, str) and key == "base_url" else value
+    return redact_url(value) if isinstance(value, str) and key == "base_url" else value
 
 
 def _differences(rows: Iterable[tuple[str, object, object]]) -> Iterator[str]:

@@ -14,10 +14,10 @@ from bridge.config.otel_tables import exporters_of
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
 from bridge.config.token_tables import STORED_KEY_ACCESS, tokens_of
-from bridge.settings.kinds import Choice, Flag, Kind, Number, Texts
+from bridge.settings.kinds import Choice, Converter, Flag, Number, Texts
 from bridge.settings.step import SETTINGS, StepSettings
 
-GATEWAY: Final[Mapping[str, Kind]] = {
+GATEWAY: Final[Mapping[str, Converter]] = {
     "compat": Flag(),
     "allowed_origins": Texts(
         r"[a-z][a-z0-9+.-]*://[^/\s]+", 'a list of origins such as "https://app.example.com", without a path'
@@ -79,9 +79,9 @@ def _gateway(reader: Reader, name: str, given: object) -> Gateway:
 
 
 def _takers(reader: Reader) -> Takers:
-    settings = {setting.name: setting.kind.accept for setting in SETTINGS if setting.of_gateway}
+    settings = {setting.name: setting.kind.convert for setting in SETTINGS if setting.of_gateway}
     return {
-        **{name: kind.accept for name, kind in GATEWAY.items()},
+        **{name: kind.convert for name, kind in GATEWAY.items()},
         **settings,
         **{theirs: settings[ours] for theirs, ours in _CLOUDFLARE_S.items()},
         **{name: partial(_refuse, why) for name, why in _NOT_HERE.items()},

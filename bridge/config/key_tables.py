@@ -49,7 +49,7 @@ def _by_alias(reader: Reader, slug: str, given: object) -> list[tuple[str, Store
     found = []
     for alias, value in reader.table(given).items():
         try:
-            _ALIAS.accept(alias)
+            _ALIAS.convert(alias)
             found.append((alias, StoredKey(slug, alias, *_secret(reader.below(alias), slug, value))))
         except ValueError as error:
             reader.problem(str(error), alias)

@@ -19,13 +19,13 @@ _TECHNIQUE: Final = Choice(("fixed", "sliding"))
 
 def limit_takers(reader: Reader) -> Takers:
     return {
-        "rate_limiting_limit": Number(0).accept,
-        "rate_limiting_interval": Number(0, None, "seconds").accept,
-        "rate_limiting_technique": _TECHNIQUE.accept,
+        "rate_limiting_limit": Number(0).convert,
+        "rate_limiting_interval": Number(0, None, "seconds").convert,
+        "rate_limiting_technique": _TECHNIQUE.convert,
         "spend_limits": partial(_spend_rules, reader.below("spend_limits")),
-        "max_concurrent": Number(0).accept,
+        "max_concurrent": Number(0).convert,
         "max_concurrent_by_provider": partial(_by_provider, reader.below("max_concurrent_by_provider")),
-        "max_wait": Number(0, LONGEST_MS, "milliseconds").accept,
+        "max_wait": Number(0, LONGEST_MS, "milliseconds").convert,
     }
 
 
@@ -57,7 +57,7 @@ def _by_provider(reader: Reader, given: object) -> dict[str, int]:
     limits = {}
     for name, value in reader.table(given).items():
         try:
-            limits[reader.slug(name)] = Number(1).accept(value)
+            limits[reader.slug(name)] = Number(1).convert(value)
         except ValueError as error:
             reader.problem(str(error), name)
     return limits
@@ -77,9 +77,9 @@ _NO_SPEND: Final = _Spend()
 def _spend_rules(reader: Reader, given: object) -> _Spend:
     """Those that are in force."""
     takers: Takers = {
-        "enabled": Flag().accept,
+        "enabled": Flag().convert,
         "rules": partial(_rules, reader.below("rules")),
-        "unpriced": Choice(("refuse", "allow")).accept,
+        "unpriced": Choice(("refuse", "allow")).convert,
     }
     taken = reader.take(given, takers)
     rules: tuple[SpendRule, ...] = taken.get("rules", ()) if taken.get("enabled", True) else ()
@@ -99,12 +99,12 @@ def _rules(reader: Reader, given: object) -> tuple[SpendRule, ...]:
 def _rule(reader: Reader, given: Mapping[str, object]) -> SpendRule | None:
     """None for one that is switched off, or cannot stand."""
     takers: Takers = {
-        "id": Text("a name").accept,
-        "enabled": Flag().accept,
-        "limitType": Choice(("cost",)).accept,
+        "id": Text("a name").convert,
+        "enabled": Flag().convert,
+        "limitType": Choice(("cost",)).convert,
         "limit": _usd,
-        "window": Number(1, None, "seconds").accept,
-        "technique": _TECHNIQUE.accept,
+        "window": Number(1, None, "seconds").convert,
+        "technique": _TECHNIQUE.convert,
         "metadata": partial(_dimensions, reader.below("metadata")),
         "provider": partial(_provider_dimension, reader.below("provider")),
         "model": partial(_dimension, reader.below("model")),
@@ -146,7 +146,7 @@ def _provider_dimension(reader: Reader, given: object) -> Dimension | None:
 
 
 def _dimension(reader: Reader, given: object) -> Dimension | None:
-    taken = reader.take(given, {"mode": Choice(("partition", "filter")).accept, "values": _values})
+    taken = reader.take(given, {"mode": Choice(("partition", "filter")).convert, "values": _values})
     mode, values = taken.get("mode"), taken.get("values", frozenset())
     if "mode" not in reader.table(given) or (mode == "filter" and not values):
         reader.problem('is { mode = "partition" } or { mode = "filter", values = ["…"] }')

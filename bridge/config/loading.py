@@ -17,15 +17,15 @@ from typing import Any, Final
 from bridge.config import checks
 from bridge.config.gateway_tables import gateways_of
 from bridge.config.gateways import ANY, Gateway, is_gateway_name
-from bridge.config.problems import ConfigError, Place, Problem, Report, Takers
+from bridge.config.problems import ConfigError, Location, Problem, Report, Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
 from bridge.config.token_tables import read_token
 from bridge.config.toml_lines import key_lines
 from bridge.providers import Provider
 from bridge.providers import resolving as providers
-from bridge.settings.kinds import Choice, Kind, Number, Text
-from bridge.settings.redis_url import RedisUrl, RedisUrlKind
+from bridge.settings.kinds import Choice, Converter, Number, Text
+from bridge.settings.redis_url import RedisUrl, RedisUrlConverter
 from bridge.settings.server import ENVIRONMENT_PREFIX, SERVER, ServerSettings
 
 
@@ -33,7 +33,7 @@ def _as_it_is(value: object) -> object:
     return value
 
 
-PROVIDER: Final[Mapping[str, Kind]] = {
+PROVIDER: Final[Mapping[str, Converter]] = {
     "base_url": Text("a URL"),
     "realtime_base_url": Text("a URL"),
     "ended_without_mark": Choice(("broken", "done")),
@@ -41,8 +41,8 @@ PROVIDER: Final[Mapping[str, Kind]] = {
 }
 """Keys of a provider's table; `bridge.providers` says what they do."""
 
-_ACCEPT_PROVIDER: Final = {name: kind.accept for name, kind in PROVIDER.items()}
-_ACCEPT_SERVER: Final = {row.name: row.kind.accept for row in SERVER}
+_ACCEPT_PROVIDER: Final = {name: kind.convert for name, kind in PROVIDER.items()}
+_ACCEPT_SERVER: Final = {row.name: row.kind.convert for row in SERVER}
 _PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
 _TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _as_it_is)
 _NO_GATEWAY: Final = "the file defines no gateway: there is one for any name, and it is open"
@@ -58,7 +58,7 @@ _SYNTAX_ERROR_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class Configuration:
     """An immutable snapshot: sessions hold the one that they began with."""
 
     server: ServerSettings
@@ -79,7 +79,7 @@ class Config:
         return self.gateways.get(name) or (self.gateways.get(ANY) if is_gateway_name(name) else None)
 
 
-def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Configuration:
     """Read the configuration; without a file, the defaults and one open gateway for any name.
 
     `overrides` are the command line's, by the names of ServerSettings; None is not given. Command line comes before
@@ -111,7 +111,7 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
         _NO_PRICES + _UNPRICED_CALLS: not _has_prices() and _has_budgets(gateways),
     }
     notes = tuple(note for note, holds in surprises.items() if holds)
-    return Config(server, MappingProxyType(gateways), known, path, notes, files)
+    return Configuration(server, MappingProxyType(gateways), known, path, notes, files)
 
 
 def _has_prices() -> bool:
@@ -153,7 +153,7 @@ def _server(
     folder: Path,
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
-) -> tuple[ServerSettings, Mapping[str, Place]]:
+) -> tuple[ServerSettings, Mapping[str, Location]]:
     """The settings, and where each that is not a default was given."""
     variables = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
@@ -161,13 +161,13 @@ def _server(
         if name.startswith(ENVIRONMENT_PREFIX) and value
     }
     flags = {name: value for name, value in overrides.items() if value is not None}
-    sources: tuple[tuple[Mapping[str, object], Takers, Callable[[str], Place], Path], ...] = (
+    sources: tuple[tuple[Mapping[str, object], Takers, Callable[[str], Location], Path], ...] = (
         (table, _ACCEPT_SERVER, partial(report.place, "server"), folder),
         (variables, _PARSE_SERVER, _variable, Path()),
         (flags, _ACCEPT_SERVER, _flag, Path()),
     )
     values: dict[str, Any] = {}
-    places: dict[str, Place] = {}
+    places: dict[str, Location] = {}
     for given, takers, place, base in sources:
         for name, value in report.take(given, takers, place).items():
             values[name] = base / value if isinstance(value, Path) else value
@@ -176,14 +176,14 @@ def _server(
 
 
 def _with_redis(
-    report: Report, server: ServerSettings, places: Mapping[str, Place], secrets: Secrets
+    report: Report, server: ServerSettings, places: Mapping[str, Location], secrets: Secrets
 ) -> ServerSettings:
     """With the URL read from where it is, if it was not given itself."""
     named = server.redis_url
     if named is None or named.url:
         return server
     try:
-        found = RedisUrlKind().parse(secrets.read(named.given))
+        found = RedisUrlConverter().parse(secrets.read(named.given))
         if not found.url:
             raise ValueError(f"{named.given} holds a reference, not a URL")
     except ValueError as error:
@@ -193,7 +193,7 @@ def _with_redis(
 
 
 def _with_metrics_token(
-    report: Report, server: ServerSettings, places: Mapping[str, Place], secrets: Secrets
+    report: Report, server: ServerSettings, places: Mapping[str, Location], secrets: Secrets
 ) -> ServerSettings:
     """With the digest of the token, wherever that is."""
     named = server.metrics_token
@@ -207,17 +207,17 @@ def _with_metrics_token(
     return replace(server, metrics_token=replace(named, digest=digest))
 
 
-def _variable(name: str) -> Place:
-    return Place(ENVIRONMENT_PREFIX + name.upper())
+def _variable(name: str) -> Location:
+    return Location(ENVIRONMENT_PREFIX + name.upper())
 
 
-def _flag(name: str) -> Place:
-    return Place("--" + name.replace("_", "-"))
+def _flag(name: str) -> Location:
+    return Location("--" + name.replace("_", "-"))
 
 
 def _providers(report: Report, tables: Mapping[str, object]) -> Mapping[str, Provider]:
     changes = {slug: _changes(report, slug, given) for slug, given in tables.items()}
-    return providers.overlay({slug: taken for slug, taken in changes.items() if taken is not None})
+    return providers.with_overrides({slug: taken for slug, taken in changes.items() if taken is not None})
 
 
 def _changes(report: Report, slug: str, given: object) -> dict[str, object] | None:
@@ -228,7 +228,7 @@ def _changes(report: Report, slug: str, given: object) -> dict[str, object] | No
     if "base_url" in table and "base_url" not in taken:
         return None  # refused already; that it is missing now is no second problem
     try:
-        providers.overlay({slug: taken})
+        providers.with_overrides({slug: taken})
     except ValueError as error:
         message = str(error)
         key = message.partition(" ")[0]

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
-from bridge import redact
 from bridge.config.otel import OtelExporter
 from bridge.config.reader import Reader
+from bridge.redact.text import is_secret_name
 from bridge.settings.kinds import Choice
 
 
@@ -22,7 +22,7 @@ def _exporter(reader: Reader, given: Mapping[str, object]) -> OtelExporter | Non
             "url": _url,
             "headers": partial(_headers, reader.below("headers")),
             "authorization": reader.secrets.read,
-            "content_type": Choice(("json", "protobuf")).accept,
+            "content_type": Choice(("json", "protobuf")).convert,
         },
     )
     if "url" not in given:
@@ -42,5 +42,5 @@ def _headers(reader: Reader, given: object) -> Mapping[str, str]:
     """One whose name says that it is secret must be a reference; any other may be."""
     secrets = reader.secrets
     return reader.take(
-        given, {name: secrets.read if redact.is_secret_name(name) else secrets.text for name in reader.table(given)}
+        given, {name: secrets.read if is_secret_name(name) else secrets.text for name in reader.table(given)}
     )

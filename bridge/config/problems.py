@@ -14,7 +14,7 @@ Takers = Mapping[str, Callable[[Any], object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     key: str
     """As written where it was given: a dotted path in the file, an environment variable, or a `--flag`."""
     line: int | None = None
@@ -53,21 +53,21 @@ class Report:
         self.problems: list[Problem] = []
         self._lines = lines
 
-    def place(self, *path: str) -> Place:
+    def place(self, *path: str) -> Location:
         """Where a key of the file stands; one that the file does not name stands at the nearest table around it."""
         known = (path[:length] for length in range(len(path), 0, -1) if path[:length] in self._lines)
-        return Place(".".join(_quoted(part) for part in path), self._lines.get(next(known, ())))
+        return Location(".".join(_quoted(part) for part in path), self._lines.get(next(known, ())))
 
-    def add(self, place: Place, message: str) -> None:
+    def add(self, place: Location, message: str) -> None:
         self.problems.append(Problem(place.key, place.line, message))
 
-    def table(self, value: object, place: Place) -> Mapping[str, object]:
+    def table(self, value: object, place: Location) -> Mapping[str, object]:
         if isinstance(value, Mapping):
             return value
         self.add(place, f"{shown(value)} is not a table")
         return {}
 
-    def take(self, given: Mapping[str, object], takers: Takers, place: Callable[[str], Place]) -> dict[str, Any]:
+    def take(self, given: Mapping[str, object], takers: Takers, place: Callable[[str], Location]) -> dict[str, Any]:
         """The values that can be taken; each other one becomes a problem at `place(key)`."""
         taken = {}
         for key, value in given.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bridge.config.problems import Place, Report, Takers
+from bridge.config.problems import Location, Report, Takers
 from bridge.config.secrets import Secrets
 from bridge.errors import UnknownProvider
 from bridge.providers import Provider, lookup
@@ -24,7 +24,7 @@ class Reader:
     def below(self, *names: str) -> "Reader":
         return replace(self, path=(*self.path, *names))
 
-    def place(self, *names: str) -> Place:
+    def place(self, *names: str) -> Location:
         return self.report.place(*self.path, *names)
 
     def problem(self, message: str, *names: str) -> None:

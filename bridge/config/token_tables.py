@@ -39,7 +39,7 @@ def _token(reader: Reader, name: str, given: object) -> Token:
     own: Takers = {
         "token": partial(_secret, reader.below("token")),
         "providers": reader.slugs,
-        "stored_key_access": STORED_KEY_ACCESS.accept,
+        "stored_key_access": STORED_KEY_ACCESS.convert,
         **{name: partial(_scope, *scope) for name, scope in _SCOPES.items()},
     }
     taken = reader.take(given, {**own, **limit_takers(reader)})

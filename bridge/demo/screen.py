@@ -5,7 +5,7 @@ import textwrap
 from typing import Final, Protocol, TextIO
 
 from bridge.client import Frame
-from bridge.wire.texts import text_of
+from bridge.formats.text import text_of
 
 Part = str | tuple[str, str]
 """A text, or one with a style of rich's."""
@@ -26,7 +26,7 @@ class Screen(Protocol):
         """As it is, so that it can be copied."""
 
 
-class Plain:
+class PlainScreen:
     """Any stream: nothing is clipped, nothing coloured."""
 
     columns = _COLUMNS
@@ -42,7 +42,7 @@ class Plain:
         self._out.flush()
 
 
-class Terminal:
+class TerminalScreen:
     def __init__(self, out: TextIO) -> None:
         from rich.console import Console
 
@@ -64,7 +64,7 @@ class Terminal:
 def screen_on(out: TextIO) -> Screen:
     if hasattr(out, "reconfigure"):
         out.reconfigure(errors="replace")
-    return Terminal(out) if out.isatty() else Plain(out)
+    return TerminalScreen(out) if out.isatty() else PlainScreen(out)
 
 
 def words(screen: Screen, text: str, style: str = "") -> None:

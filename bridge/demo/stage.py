@@ -15,14 +15,14 @@ from bridge.config import load
 from bridge.demo.scenes import SCENES, STREAM, Played, Scene
 from bridge.demo.screen import Screen, came, screen_on, sent, words
 from bridge.demo.snippets import Snippets, command, snippets
-from bridge.logs import lines as loglines
-from bridge.oserror import reason_of
-from bridge.server import Server
-from bridge.signals import first_signal
-from bridge.upstream.faults import parse_fault
+from bridge.formats.text import text_of
+from bridge.logs import format as loglines
+from bridge.net import describe_os_error
+from bridge.process.signals import shutdown_signal
+from bridge.server.server import Server
+from bridge.tapes.fault_injection import parse_fault
+from bridge.tapes.transport import TapeError, TapeTransport, read_tape
 from bridge.upstream.http import Upstream
-from bridge.upstream.tape import TapeError, TapeTransport, read_tape
-from bridge.wire.texts import text_of
 
 SCENE_S: Final = 60.0
 """Within which a scene must end, or it has failed."""
@@ -41,15 +41,15 @@ def demo(*, stay: bool, port: int, pace: float) -> int:
 def play(folder: Path, screen: Screen, *, stay: bool, port: int, pace: float) -> int:
     """As `demo`, with the tapes of any folder."""
     try:
-        return asyncio.run(Stage(folder, screen, pace).run(stay=stay, port=port))
+        return asyncio.run(DemoRunner(folder, screen, pace).run(stay=stay, port=port))
     except OSError as error:
-        screen.show(f"cannot listen on 127.0.0.1:{port}: {reason_of(error)}")
+        screen.show(f"cannot listen on 127.0.0.1:{port}: {describe_os_error(error)}")
     except (TapeError, CannotConnect) as error:
         screen.show(str(error))
     return 1
 
 
-class Stage:
+class DemoRunner:
     """Owns the tapes and the screen; `run` once."""
 
     def __init__(self, folder: Path, screen: Screen, pace: float) -> None:
@@ -69,7 +69,7 @@ class Stage:
             self._close(all(went_well), stay=stay)
             if stay:
                 self._invite(snippets(url, STREAM, command()))
-                await first_signal()
+                await shutdown_signal()
         finally:
             await server.stop()
         return 0 if all(went_well) else 1
@@ -126,13 +126,13 @@ class Stage:
             self._screen.show(f"To connect with a client of your own: {command()} demo --stay")
 
     def _invite(self, how: Snippets) -> None:
-        for heading, code in (
+        for head, code in (
             ("From a shell", how.shell),
             ("From Python (pip install websockets)", how.python),
             ("From JavaScript: a page of localhost, or Node (npm install ws)", how.javascript),
         ):
             self._screen.show()
-            self._screen.show((f"# {heading}", "bold"))
+            self._screen.show((f"# {head}", "bold"))
             self._screen.show()
             self._screen.write(code)
         self._screen.show()

@@ -13,7 +13,7 @@ from typing import Final
 from bridge.docs import keys
 from bridge.errors import all_errors
 from bridge.providers import ALIASES, REGISTRY
-from bridge.services import exposition
+from bridge.services.metrics import exposition
 from bridge.settings.server import SERVER
 from bridge.settings.step import SETTINGS
 
@@ -91,7 +91,7 @@ def _providers() -> Iterator[Cells]:
         )
 
 
-def _described(rows: Mapping[str, keys.Key]) -> Callable[[], Iterator[Cells]]:
+def _described(rows: Mapping[str, keys.DocumentedKey]) -> Callable[[], Iterator[Cells]]:
     return lambda: ((_code(name), key.default, key.help) for name, key in rows.items())
 
 

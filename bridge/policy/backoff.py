@@ -35,7 +35,7 @@ def delay_ms(kind: Backoff, retry_delay_ms: int, retry_number: int, chance: floa
     return round(plain_ms * (1 - JITTER + 2 * JITTER * chance))
 
 
-def asked_ms(headers: Iterable[tuple[str, str]], now_unix: float) -> int | None:
+def requested_delay_ms(headers: Iterable[tuple[str, str]], now_unix: float) -> int | None:
     """The wait that a response's headers (names in lower case) ask for; None when they ask for none.
 
     `retry-after-ms`, sent by OpenAI and Azure, goes before `retry-after`, as in OpenAI's own client: it is the finer.

@@ -90,7 +90,7 @@ Told = Callable[[BreakerKey, float | None], None]
 """Called with each key that was opened here and its interval in seconds, or None if it was closed. Never blocks."""
 
 
-def _nobody(key: BreakerKey, open_s: float | None) -> None:
+def _ignore(key: BreakerKey, open_s: float | None) -> None:
     """Report to no other process."""
 
 
@@ -103,7 +103,7 @@ class Breakers:
     __slots__ = ("_max_keys", "_max_keys_per_token", "_of_token", "_open_for", "_states", "_told")
 
     def __init__(
-        self, max_keys: int = MAX_KEYS, max_keys_per_token: int = MAX_KEYS_PER_TOKEN, told: Told = _nobody
+        self, max_keys: int = MAX_KEYS, max_keys_per_token: int = MAX_KEYS_PER_TOKEN, told: Told = _ignore
     ) -> None:
         self._max_keys = max_keys
         self._max_keys_per_token = max_keys_per_token
@@ -129,7 +129,7 @@ class Breakers:
         """Return the index of the key that is due first; one with a probe in flight only if all have one."""
         return min(range(len(keys)), key=lambda index: (self._is_probed(keys[index]), self.due_at(keys[index]), index))
 
-    def enter(self, key: BreakerKey, now: float) -> Probing | None:
+    def acquire(self, key: BreakerKey, now: float) -> Probing | None:
         """Begin a call, due or not; if it is the key's probe, return its pass.
 
         The pass goes back with `failed` or `release`, else the probe keeps others out until its interval has run.
@@ -177,7 +177,7 @@ class Breakers:
         if probe is not None and self._states.get(key) is probe:
             self._put(key, probe.opened)
 
-    def learned(self, key: BreakerKey, open_s: float | None, now: float) -> None:
+    def merge(self, key: BreakerKey, open_s: float | None, now: float) -> None:
         """Merge what another process has seen: the key open, for `open_s` from now on, or closed (None).
 
         A probe of this process is not interrupted, because its outcome is newer. Nothing of this is reported again.

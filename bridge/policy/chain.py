@@ -64,14 +64,14 @@ RETRIED_STATUSES: Final = SERVER_ERRORS | {408, 409, 425, 429}
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class StepAnswered:
     """A good answer. Told of a stream at its first answer item, and again when it was whole."""
 
     whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class PolicyRefusal:
     """HTTP 400 whose code says that the content policy forbids the request."""
 
 
@@ -97,7 +97,7 @@ class Broke:
     """As in `Failed`."""
 
 
-Outcome = Answered | Refused | Failed | Broke
+Outcome = StepAnswered | PolicyRefusal | Failed | Broke
 
 
 # Decisions.
@@ -173,17 +173,19 @@ class Chain:
 
     def next(self, outcome: Outcome, now: float, chance: float) -> Decision:
         """Takes what became of the attempt that was decided last; `chance` in [0, 1) spreads the pause."""
-        self._tell_breaker(outcome, now)
+        self._report_to_breaker(outcome, now)
         self._note_pause(outcome, now)
         match outcome:
-            case Answered():
+            case StepAnswered():
                 return Relay()
-            case Refused():
-                return self._onward(Reason.FAILED, now) if self._policy.on_policy == "next" else Relay()
+            case PolicyRefusal():
+                return self._next_step(Reason.FAILED, now) if self._policy.on_policy == "next" else Relay()
             case Failed():
-                return self._again(outcome, chance) or self._onward(Reason.FAILED, now)
+                return self._retry(outcome, chance) or self._next_step(Reason.FAILED, now)
             case Broke():
-                return self._onward(Reason.BROKE, now) if self._policy.on_break == "restart" else GiveUp(Reason.BROKE)
+                return (
+                    self._next_step(Reason.BROKE, now) if self._policy.on_break == "restart" else GiveUp(Reason.BROKE)
+                )
             case _:
                 assert_never(outcome)
 
@@ -200,7 +202,7 @@ class Chain:
     def _is_last_step(self) -> bool:
         return self._step == len(self._steps) - 1
 
-    def _again(self, failed: Failed, chance: float) -> Try | None:
+    def _retry(self, failed: Failed, chance: float) -> Try | None:
         if self._attempt >= self._policy.max_attempts or not self._is_retried(failed):
             return None
         wait_ms = failed.retry_after_ms
@@ -220,7 +222,7 @@ class Chain:
             case _:
                 return failed.cause in OUTAGES
 
-    def _onward(self, reason: Reason, now: float) -> Try | GiveUp:
+    def _next_step(self, reason: Reason, now: float) -> Try | GiveUp:
         """The next step that its breaker lets through.
 
         None is forced, unlike at the start: an attempt was made, so the event has an answer of its own to end with.
@@ -234,7 +236,7 @@ class Chain:
         self._step = step
         self._attempt = 1
         key = self._policy.breaker_key
-        self._probe = None if key is None else self._breakers.enter(key, now)
+        self._probe = None if key is None else self._breakers.acquire(key, now)
         return self._try(self._pause_ms(step, now) / 1000, skipped)
 
     def _try(self, wait_s: float, skipped: tuple[Skip, ...] = ()) -> Try:
@@ -267,11 +269,11 @@ class Chain:
     def _pause_ms(self, step: int, now: float) -> int:
         return max(0, round((self._not_before.get(self._steps[step].origin, now) - now) * 1000))
 
-    def _tell_breaker(self, outcome: Outcome, now: float) -> None:
+    def _report_to_breaker(self, outcome: Outcome, now: float) -> None:
         key = self._policy.breaker_key
         if key is None:
             return
-        if isinstance(outcome, Answered):
+        if isinstance(outcome, StepAnswered):
             (self._breakers.succeeded if outcome.whole else self._breakers.answered)(key)
         elif is_provider_fault(outcome, self._policy):
             self._breakers.failed(key, now, self._probe)
@@ -284,10 +286,10 @@ def _is_passing(failed: Failed) -> bool:
     return failed.status in RETRIED_STATUSES and not failed.exhausted_quota
 
 
-def is_provider_fault(outcome: Refused | Failed | Broke, policy: StepPolicy) -> bool:
+def is_provider_fault(outcome: PolicyRefusal | Failed | Broke, policy: StepPolicy) -> bool:
     """Return True if a breaker counts it. What it does not count (401, 429, a bad certificate …) interrupts no row."""
     match outcome:
-        case Refused():
+        case PolicyRefusal():
             return False
         case Failed(cause=Cause.TIMEOUT) | Broke(cause=Cause.TIMEOUT):
             return policy.request_timeout_counts

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from bridge.formats.usage import Usage, at
 from bridge.providers import Provider
 from bridge.providers.model_endpoints import is_model_endpoint
-from bridge.wire.usage import Usage, at
 
 MAX_TOKENS: Final = 10_000_000
 """Of each kind, in one event."""

@@ -1,24 +1,24 @@
 """Who can be called: the registry of providers, and how an endpoint joins its provider's base URL."""
 
 from bridge.providers.endpoints import Target, validate_base_url
-from bridge.providers.realtime import Opening, echoed, opening, socket_target
+from bridge.providers.realtime import RealtimeHandshake, opening, select_subprotocol, socket_target
 from bridge.providers.registry import ALIASES, REGISTRY, Credential, Provider
-from bridge.providers.resolving import lookup, make_provider, model_of, overlay, resolve
+from bridge.providers.resolving import lookup, make_provider, model_of, resolve, with_overrides
 
 __all__ = [
     "ALIASES",
     "REGISTRY",
     "Credential",
-    "Opening",
     "Provider",
+    "RealtimeHandshake",
     "Target",
-    "echoed",
     "lookup",
     "make_provider",
     "model_of",
     "opening",
-    "overlay",
     "resolve",
+    "select_subprotocol",
     "socket_target",
     "validate_base_url",
+    "with_overrides",
 ]

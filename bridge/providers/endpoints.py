@@ -169,7 +169,7 @@ _AWS_REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}")  # us-ea
 _ACCOUNT_ID = re.compile(r"[0-9A-Fa-f]{32}")
 
 
-def filled(base: Base, values: dict[str, str]) -> Base:
+def substitute(base: Base, values: dict[str, str]) -> Base:
     """`base` without placeholders. Raises EndpointRefused for a value that is no plain name: it could lead away."""
     if not base.names:
         return base
@@ -198,7 +198,7 @@ def _check_aws_region(region: str) -> None:
         raise EndpointRefused(f"The region must be one of AWS, such as us-east-1, not {quoted(region)}.")
 
 
-def below(base: Base, endpoint: str) -> Target:
+def join(base: Base, endpoint: str) -> Target:
     """The target of a checked endpoint below a filled base. A prefix such as `v1` that both hold stands once."""
     rest = next((endpoint[len(prefix) :] for prefix in base.prefixes if _begins_with(endpoint, prefix)), None)
     if rest is not None:
@@ -224,7 +224,7 @@ _TARGET_URL = re.compile(
 )
 
 
-def named_target(url: str, hosts: tuple[str, ...]) -> Target:
+def target_from_header(url: str, hosts: tuple[str, ...]) -> Target:
     """The target of a URL that the client gave. Raises EndpointRefused unless it is https and below one of `hosts`."""
     parts = _TARGET_URL.fullmatch(url)
     host = parts["host"].lower() if parts else ""

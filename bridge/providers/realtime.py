@@ -16,7 +16,7 @@ from bridge.errors import BadField, EndpointRefused
 from bridge.providers.endpoints import Target
 from bridge.providers.registry import Credential, Provider
 from bridge.providers.resolving import model_of, resolve
-from bridge.redact import is_secret_name
+from bridge.redact.text import is_secret_name
 
 TOKEN_PROTOCOL: Final = "cf-aig-authorization."  # noqa: S105 - what stands before the gateway's token
 KEY_PROTOCOL: Final = "openai-insecure-api-key."
@@ -31,7 +31,7 @@ _PREFERRED: Final = "realtime"
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class RealtimeHandshake:
     """What is to be asked of a provider. Nothing in `endpoint` and `protocols` is the provider's key."""
 
     endpoint: str
@@ -45,7 +45,7 @@ class Opening:
     """A parameter of `endpoint` is a secret: a signed URL, or a token for one session."""
 
 
-def opening(provider: Provider, path: str, query: str, offered: Sequence[str]) -> Opening:
+def opening(provider: Provider, path: str, query: str, offered: Sequence[str]) -> RealtimeHandshake:
     """`path` is what follows the provider's name, and `query` what follows that, both as they were written.
 
     Raises EndpointRefused for a URL that names no endpoint, BadField for a key that no header can hold.
@@ -59,7 +59,7 @@ def opening(provider: Provider, path: str, query: str, offered: Sequence[str]) -
         wanted = "a model (?model=)" if row.model_in_path else "an endpoint"
         raise EndpointRefused(f"A realtime URL of {provider.slug} has to name {wanted} behind the provider.")
     endpoint = f"{path}?{'&'.join(written for _, written in kept)}" if kept else path
-    return Opening(
+    return RealtimeHandshake(
         endpoint,
         _offered_key(provider, offered) or _key_in_url(provider, taken),
         tuple(offer.value for offer in _offers(offered) if offer.is_innocent and not offer.is_word),
@@ -74,7 +74,7 @@ def socket_target(provider: Provider, endpoint: str, account: str) -> Target:
     return resolve(replace(provider, routes=routes, target_header=""), endpoint, account=account, headers={})
 
 
-def echoed(offered: Sequence[str], picked: str | None) -> str | None:
+def select_subprotocol(offered: Sequence[str], picked: str | None) -> str | None:
     """The one offered subprotocol to answer with: the provider's choice, `realtime`, any without a credential, any.
 
     Browsers and Node's ws break off when they offered some and none comes back, or another one.

@@ -14,7 +14,16 @@ import msgspec
 
 from bridge.errors import EndpointRefused, UnknownProvider
 from bridge.nearest import nearest
-from bridge.providers.endpoints import Base, Target, below, check, filled, named_target, quoted, validate_base_url
+from bridge.providers.endpoints import (
+    Base,
+    Target,
+    check,
+    join,
+    quoted,
+    substitute,
+    target_from_header,
+    validate_base_url,
+)
 from bridge.providers.registry import ALIASES, BEARER, CHAT, REGISTRY, EndedWithoutMark, Provider, Route, plain
 
 
@@ -40,13 +49,13 @@ def resolve(provider: Provider, endpoint: str, *, account: str, headers: Mapping
     naming what is wrong, for an endpoint that would leave the provider's base URL or cannot be sent.
     """
     if provider.target_header and (url := _header(headers, provider.target_header)) is not None:
-        return named_target(url, provider.target_hosts)
+        return target_from_header(url, provider.target_hosts)
     endpoint = endpoint.removeprefix("/")
     check(endpoint)
     for route in provider.routes:
         if (taken := _take(route, endpoint)) is not None:
             values, rest = taken
-            return below(filled(route.base, {"account_id": account, **values}), rest)
+            return join(substitute(route.base, {"account_id": account, **values}), rest)
     forms = " or ".join("/".join(route.begins) for route in provider.routes)
     raise EndpointRefused(f"An endpoint of {provider.slug} begins with {forms}.")
 
@@ -104,7 +113,7 @@ def make_provider(slug: str, table: Mapping[str, object]) -> Provider:
     )
 
 
-def overlay(overrides: Mapping[str, Mapping[str, object]]) -> Mapping[str, Provider]:
+def with_overrides(overrides: Mapping[str, Mapping[str, object]]) -> Mapping[str, Provider]:
     """REGISTRY, changed and extended by the tables `[providers.NAME]`. Raises ValueError as make_provider does."""
     made = [make_provider(slug, table) for slug, table in overrides.items()]
     return MappingProxyType({**REGISTRY, **{provider.slug: provider for provider in made}})

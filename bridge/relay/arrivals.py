@@ -2,9 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
+from typing import Final
 
 from bridge.errors import OutOfMemoryBudget
-from bridge.relay.budget import Hold
+from bridge.relay.memory import MemoryReservation
+
+LONG_BYTES: Final = 1 << 20
+"""A message that is longer counts while it is on its way in; up to here it may wait in aiohttp's buffers anyway."""
+
 
 Refuse = Callable[[OutOfMemoryBudget], None]
 
@@ -25,14 +30,14 @@ class Arrivals:
     def end(self, owner: Hashable) -> None:
         self._refusals.pop(owner, None)
 
-    def add(self, owner: Hashable, hold: Hold, size: int) -> None:
+    def add(self, owner: Hashable, reservation: MemoryReservation, size: int) -> None:
         """Count `size` more bytes of the message. If they do not fit, the newest messages are refused until they do.
 
         The owner's own message may be refused; then nothing is counted.
         """
         while owner in self._refusals:
             try:
-                hold.add(size, overdraw=True)
+                reservation.add(size, overdraw=True)
             except OutOfMemoryBudget as error:
                 self._refusals.popitem()[1](error)
             else:

@@ -10,20 +10,20 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, SpendLimit, UnusableAnswer
-from bridge.policy.backoff import asked_ms
-from bridge.policy.chain import Answered, Broke, Cause, Chain, Failed, Outcome, Try
+from bridge.formats import response
+from bridge.formats.decoders import Shape, decoder_for, sniff
+from bridge.formats.response import Defect, parse_response
+from bridge.policy.backoff import requested_delay_ms
+from bridge.policy.chain import Broke, Cause, Chain, Failed, Outcome, StepAnswered, Try
+from bridge.relay.context import BufferedResponse, RunningEvent
 from bridge.relay.deadlines import Clock
-from bridge.relay.dialling import Dialling, begin_call
-from bridge.relay.event import Event, Whole
-from bridge.relay.outcomes import cause_of, outcome_of, status_error, timeout_error
-from bridge.relay.passage import Passage
+from bridge.relay.event_state import ResponseHead
+from bridge.relay.failures import cause_of, outcome_of, status_error, timeout_error
 from bridge.relay.plan import PlannedStep
-from bridge.relay.record import Heading
+from bridge.relay.provider_call import ProviderCall, begin_call
 from bridge.relay.stored_secrets import concealed, concealed_fault, concealed_headers, known_key
-from bridge.upstream.answer import Answer
-from bridge.wire import answers
-from bridge.wire.answers import Defect, read_answer
-from bridge.wire.body import Shape, decoder_for, sniff
+from bridge.relay.stream_relay import StreamRelay
+from bridge.upstream.answer import UpstreamResponse
 
 _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
     Shape.SSE: ("text/event-stream",),
@@ -36,37 +36,39 @@ _OFF_LOOP_BYTES: Final = 1 << 20
 """From here on a body is searched in a thread."""
 
 
-class Attempt:
+class StepAttempt:
     """One try of one step. `run` once."""
 
-    def __init__(self, event: Event, chain: Chain, planned: PlannedStep, go: Try) -> None:
+    def __init__(self, event: RunningEvent, chain: Chain, planned: PlannedStep, go: Try) -> None:
         self._event = event
         self._chain = chain
         self._planned = planned
         self._settings = planned.step.settings
-        self._go = go
-        self._deadlines = event.alarm.deadlines
-        self._passage: Passage | None = None
+        self._send_request = go
+        self._deadlines = event.interrupt.deadlines
+        self._stream_relay: StreamRelay | None = None
 
     async def run(self) -> Outcome | None:
         """What became of it; None when it was a stream, passed on to its end and whole."""
         event, loop = self._event, asyncio.get_running_loop()
-        event.step, event.provider = self._go.step, self._planned.provider.slug
-        event.error, event.record.cached, event.record.byok_alias = None, False, None
+        event.step, event.provider = self._send_request.step, self._planned.provider.slug
+        event.error, event.state.cached, event.state.byok_alias = None, False, None
         event.known = known_key(self._planned.key)
         began_at, status = loop.time(), None
         try:
             answer = await self._open()
             status = answer.status
             try:
-                outcome = await self._take(answer)
+                outcome = await self._receive(answer)
             except BaseException:
                 await self._close(answer)
                 raise
-            await self._close(answer, reuse=outcome is None and self._passage is not None and self._passage.is_closed)
+            await self._close(
+                answer, reuse=outcome is None and self._stream_relay is not None and self._stream_relay.is_closed
+            )
             return outcome
         except asyncio.CancelledError:
-            return self._failed(timeout_error(event.alarm.caught(), self._planned))
+            return self._failed(timeout_error(event.interrupt.consume(), self._planned))
         except BridgeError as error:
             outcome = self._failed(error)
             if isinstance(error, SpendLimit) and not error.of_step:
@@ -78,29 +80,29 @@ class Attempt:
         finally:
             self._deadlines.keep_only(Clock.TOTAL)
             slug = self._planned.provider.slug
-            failure = event.alarm.cancelled or event.error
-            event.record.tried(self._go.step, slug, status, failure, began_at, loop.time())
+            failure = event.interrupt.cancelled or event.error
+            event.state.add_attempt(self._send_request.step, slug, status, failure, began_at, loop.time())
 
-    async def _close(self, answer: Answer, *, reuse: bool = False) -> None:
+    async def _close(self, answer: UpstreamResponse, *, reuse: bool = False) -> None:
         """Done with the answer; `reuse`: it is complete, and only the connection is worth reading the rest for."""
         if reuse and not answer.ended:
-            self._event.shared.upstream.read_out(answer)
+            self._event.runtime.upstream.read_out(answer)
         else:
             await answer.aclose()
-        self._event.record.cached = answer.cached
+        self._event.state.cached = answer.cached
 
     @property
-    def heading(self) -> Heading:
+    def response_head(self) -> ResponseHead:
         """Of the stream that was passed on."""
-        assert self._passage is not None
-        return self._passage.heading
+        assert self._stream_relay is not None
+        return self._stream_relay.head
 
-    async def _open(self) -> Answer:
+    async def _open(self) -> UpstreamResponse:
         begin_call(self._event, self._settings)
-        cache = self._event.shared.services.cache
-        dial = Dialling(self._event, self._planned, self._connected)
-        answer = await (dial() if cache is None else cache.open(self._event.ground, self._planned, dial))
-        self._event.record.cached = answer.cached
+        cache = self._event.runtime.services.cache
+        dial = ProviderCall(self._event, self._planned, self._connected)
+        answer = await (dial() if cache is None else cache.open(self._event.context, self._planned, dial))
+        self._event.state.cached = answer.cached
         self._connected()
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
         return answer
@@ -109,26 +111,26 @@ class Attempt:
         self._event.phase = "waiting"
         self._deadlines.clear(Clock.CONNECT)
 
-    async def _take(self, answer: Answer) -> Outcome | None:
+    async def _receive(self, answer: UpstreamResponse) -> Outcome | None:
         head, is_good = b"", 200 <= answer.status < 300
         if is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD":
             shape, head = await self._sniff(answer)
             if shape is not Shape.WHOLE:
-                return await self._pass_on(answer, shape, head)
-        body, is_all = await self._collect(answer, head, self._event.voice.whole_bytes if is_good else None)
+                return await self._relay_stream(answer, shape, head)
+        body, is_all = await self._collect(answer, head, self._event.writer.max_buffered_bytes if is_good else None)
         if not is_all:
-            return await self._pass_on(answer, Shape.BYTES, body)
+            return await self._relay_stream(answer, Shape.BYTES, body)
         return await self._judge(answer, body)
 
-    async def _pass_on(self, answer: Answer, shape: Shape, head: bytes) -> Outcome | None:
-        heading = self._heading(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
-        decoder = decoder_for(shape, self._event.shared.max_item_bytes)
-        self._passage = Passage(
+    async def _relay_stream(self, answer: UpstreamResponse, shape: Shape, head: bytes) -> Outcome | None:
+        heading = self._build_head(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
+        decoder = decoder_for(shape, self._event.runtime.max_item_bytes)
+        self._stream_relay = StreamRelay(
             self._event, self._chain, self._planned, answer, heading, decoder, from_model=self._planned.calls_model
         )
-        return await self._passage.run(head, last=self._go.last)
+        return await self._stream_relay.run(head, last=self._send_request.last)
 
-    async def _sniff(self, answer: Answer) -> tuple[Shape, bytes]:
+    async def _sniff(self, answer: UpstreamResponse) -> tuple[Shape, bytes]:
         """What sort of body it is, and what had to be read of it to know."""
         path = self._planned.target.raw_path.partition(b"?")[0].decode()
         head = b""
@@ -139,28 +141,28 @@ class Attempt:
             if shape is not None:
                 return shape, head
 
-    async def _collect(self, answer: Answer, head: bytes, most_bytes: int | None) -> tuple[bytes, bool]:
+    async def _collect(self, answer: UpstreamResponse, head: bytes, max_bytes: int | None) -> tuple[bytes, bool]:
         """An answer in one piece, counted in the event's hold, and whether that is all of it.
 
         If not, it has more than `most_bytes`, and this is its beginning. Raises OutOfMemoryBudget.
         """
-        if most_bytes is not None and answer.announced_bytes > most_bytes:
+        if max_bytes is not None and answer.announced_bytes > max_bytes:
             return head, False
-        hold, body = self._event.hold, BytesIO()  # which hands over what it holds without a copy
+        reservation, body = self._event.reservation, BytesIO()  # which hands over what it holds without a copy
         try:
             data = head or await self._read(answer)
             while data:
-                hold.add(len(data))
+                reservation.add(len(data))
                 body.write(data)
-                if most_bytes is not None and body.tell() > most_bytes:
+                if max_bytes is not None and body.tell() > max_bytes:
                     return body.getvalue(), False
                 data = await self._read(answer)
         except BaseException:
-            hold.give(body.tell())
+            reservation.release(body.tell())
             raise
         return body.getvalue(), True
 
-    async def _read(self, answer: Answer) -> bytes:
+    async def _read(self, answer: UpstreamResponse) -> bytes:
         """One read of a body of which the client knows nothing yet: to break off here is to give no answer."""
         try:
             data = await answer.read()
@@ -169,16 +171,16 @@ class Attempt:
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
         return data
 
-    async def _judge(self, answer: Answer, body: bytes) -> Outcome:
+    async def _judge(self, answer: UpstreamResponse, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
         event, status = self._event, answer.status
-        found = read_answer(status, body, answer.content_type, from_model=self._planned.calls_model)
+        found = parse_response(status, body, answer.content_type, from_model=self._planned.calls_model)
         if event.known and (found.fault is not None or found.defect is not None or status >= 300):
             body, found = await self._concealed(answer, body)
-        outcome: Outcome = Answered(whole=True)
+        outcome: Outcome = StepAnswered(whole=True)
         if found.fault is not None:
             status = found.fault.status
-            pause_ms = asked_ms(answer.headers, time.time())
+            pause_ms = requested_delay_ms(answer.headers, time.time())
             event.error = status_error(found.fault, status, pause_ms)
             outcome = outcome_of(found.fault, status, pause_ms)
         elif found.defect is not None:
@@ -187,35 +189,35 @@ class Attempt:
         elif answer.status >= 300:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
-        heading = replace(self._heading(answer, answer.content_type), status=status)
-        event.keep(Whole(heading, body, event.error, found.usage, found.costs, cached=answer.cached))
+        head = replace(self._build_head(answer, answer.content_type), status=status)
+        event.keep(BufferedResponse(head, body, event.error, found.usage, found.costs, cached=answer.cached))
         if event.error is None:
-            answer.keep()
+            answer.mark_complete()
         return outcome
 
-    async def _concealed(self, answer: Answer, body: bytes) -> tuple[bytes, answers.Answer]:
+    async def _concealed(self, answer: UpstreamResponse, body: bytes) -> tuple[bytes, response.ParsedResponse]:
         """An error's body without the stored key that it may tell back, and what that body says."""
         known = self._event.known
         hide = partial(concealed, body, known)
         hidden = hide() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(hide)
-        self._event.hold.give(len(body))
-        self._event.hold.add(len(hidden))
-        found = read_answer(answer.status, hidden, answer.content_type, from_model=self._planned.calls_model)
+        self._event.reservation.release(len(body))
+        self._event.reservation.add(len(hidden))
+        found = parse_response(answer.status, hidden, answer.content_type, from_model=self._planned.calls_model)
         if found.fault is not None:
             found = msgspec.structs.replace(found, fault=concealed_fault(found.fault, known))
         return hidden, found
 
-    def _heading(self, answer: Answer, content_type: str, *, items: bool = False) -> Heading:
-        slug, alias = self._planned.provider.slug, self._event.record.byok_alias
+    def _build_head(self, answer: UpstreamResponse, content_type: str, *, items: bool = False) -> ResponseHead:
+        slug, alias = self._planned.provider.slug, self._event.state.byok_alias
         headers = concealed_headers(answer.public_headers, self._event.known)
-        return Heading(self._go.step, slug, answer.status, content_type, headers, items, alias)
+        return ResponseHead(self._send_request.step, slug, answer.status, content_type, headers, items, alias)
 
     def _failed(self, error: BridgeError) -> Outcome:
         if self._event.known:
             error.args = (self._event.known.hidden_in_text(str(error)),)
         self._event.error = error.bare()
         cause = cause_of(error)
-        return Broke(cause) if self._passage is not None and self._passage.has_answered else Failed(cause)
+        return Broke(cause) if self._stream_relay is not None and self._stream_relay.has_answered else Failed(cause)
 
 
 def _label(content_type: str, shape: Shape) -> str:

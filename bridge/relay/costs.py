@@ -6,14 +6,14 @@ from functools import reduce
 from typing import Final
 
 from bridge.errors import BridgeError
-from bridge.policy.estimates import of_cut
+from bridge.formats.stream_reader import Usage
+from bridge.policy.cost_estimates import of_cut
 from bridge.policy.reported import MAX_TIMES_ESTIMATE, MAX_TOKENS, Reported, bounded_usage, reported_usd
-from bridge.relay.entry import Cost
-from bridge.relay.event import Event
+from bridge.relay.context import RunningEvent
+from bridge.relay.event_state import EventState, Streamed
+from bridge.relay.interfaces import Charge, Pricer
 from bridge.relay.plan import PlannedStep
-from bridge.relay.record import Record, Streamed
-from bridge.relay.services import Charge, Pricer
-from bridge.wire.dialects import Usage
+from bridge.relay.summary import Cost
 
 ESTIMATED: Final = "the cost is an estimate: the stream did not tell all of its usage"
 MANY_TOKENS: Final = f"the provider reported more than {MAX_TOKENS} tokens; no more are counted"
@@ -23,7 +23,7 @@ HIGH_COST: Final = (
 
 
 def charges_of(
-    event: Event, steps: Sequence[PlannedStep], planned: PlannedStep, error: BridgeError | None
+    event: RunningEvent, steps: Sequence[PlannedStep], planned: PlannedStep, error: BridgeError | None
 ) -> list[Charge]:
     """What the answer of the step `planned` cost, and each stream that broke before it; what is unknown is left out.
 
@@ -33,7 +33,7 @@ def charges_of(
     cost = _cost_of(event, planned, error)
     if cost is not None:
         charges.append((planned, cost))
-    _warn(event.record, [cost for _, cost in charges])
+    _warn(event.state, [cost for _, cost in charges])
     return charges
 
 
@@ -42,10 +42,10 @@ def total(charges: Sequence[Charge]) -> Cost | None:
     return reduce(lambda sum_, cost: cost.plus(sum_), (cost for _, cost in charges)) if charges else None
 
 
-def _dropped(event: Event, steps: Sequence[PlannedStep]) -> Iterator[Charge]:
+def _dropped(event: RunningEvent, steps: Sequence[PlannedStep]) -> Iterator[Charge]:
     """Streams in whose place another began: the provider is paid for them, whatever the client makes of them."""
-    for streamed in event.record.dropped:
-        planned, usage = steps[streamed.heading.step], streamed.usage
+    for streamed in event.state.dropped:
+        planned, usage = steps[streamed.head.step], streamed.usage
         if streamed.cached:
             continue
         cost = _price(event, planned, usage and bounded_usage(usage), streamed.reported, streamed, is_cut=True)
@@ -53,8 +53,8 @@ def _dropped(event: Event, steps: Sequence[PlannedStep]) -> Iterator[Charge]:
             yield planned, cost
 
 
-def _cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
-    record, streamed = event.record, event.record.streamed
+def _cost_of(event: RunningEvent, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
+    record, streamed = event.state, event.state.streamed
     _bound_usage(record)
     if record.cached:
         return Cost(0.0, "cache")
@@ -64,7 +64,7 @@ def _cost_of(event: Event, planned: PlannedStep, error: BridgeError | None) -> C
 
 
 def _price(
-    event: Event,
+    event: RunningEvent,
     planned: PlannedStep,
     usage: Usage | None,
     reported: Reported,
@@ -73,17 +73,17 @@ def _price(
     is_cut: bool,
 ) -> Cost | None:
     """`streamed` is the stream that it was, if it was one."""
-    pricer, step = event.shared.services.pricer, planned.step
+    pricer, step = event.runtime.services.pricer, planned.step
     usd = reported_usd(planned.provider, step.method, step.endpoint, reported)
     if pricer is None:
         return None if usd is None else Cost(usd, "provider")
     cost = _cost(pricer, planned, usage, reported)
-    if usd is None and streamed is not None and streamed.heading.items and (is_cut or _is_untold(usage)):
+    if usd is None and streamed is not None and streamed.head.items and (is_cut or _is_unreported(usage)):
         return _estimated(planned, pricer, usage, streamed, cost)
     return cost
 
 
-def _is_untold(usage: Usage | None) -> bool:
+def _is_unreported(usage: Usage | None) -> bool:
     """True if not all tokens are known. No price of the client's changes that: it would hide them."""
     return usage is None or usage.input_tokens is None or usage.output_tokens is None
 
@@ -101,16 +101,16 @@ def _cost(pricer: Pricer, planned: PlannedStep, usage: Usage | None, reported: R
     return pricer.claimed(planned, usage, pricer.known(planned, usage, reported))
 
 
-def _bound_usage(record: Record) -> None:
+def _bound_usage(state: EventState) -> None:
     """Counts no more tokens than can be meant, and warns of it."""
-    if record.usage is None or (bounded := bounded_usage(record.usage)) is record.usage:
+    if state.usage is None or (bounded := bounded_usage(state.usage)) is state.usage:
         return
-    record.usage = bounded
-    record.warnings.append(MANY_TOKENS)
+    state.usage = bounded
+    state.warnings.append(MANY_TOKENS)
 
 
-def _warn(record: Record, costs: Sequence[Cost]) -> None:
+def _warn(state: EventState, costs: Sequence[Cost]) -> None:
     if any(cost.estimated for cost in costs):
-        record.warnings.append(ESTIMATED)
+        state.warnings.append(ESTIMATED)
     if any(cost.is_capped for cost in costs):
-        record.warnings.append(HIGH_COST)
+        state.warnings.append(HIGH_COST)

@@ -32,18 +32,18 @@ class Deadlines:
     read, all clocks stand still.
     """
 
-    __slots__ = ("_at", "_loop", "_on_due", "_stood_since", "_timer")
+    __slots__ = ("_at", "_loop", "_on_due", "_paused_at", "_timer")
 
     def __init__(self, on_due: Callable[[Clock], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_due = on_due
         self._at: dict[Clock, float] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._stood_since: float | None = None
+        self._paused_at: float | None = None
 
     def set(self, clock: Clock, seconds: float) -> None:
         """Due in so many seconds from now, of which none pass while the clocks stand still."""
-        now = self._loop.time() if self._stood_since is None else self._stood_since
+        now = self._loop.time() if self._paused_at is None else self._paused_at
         at = self._at[clock] = now + seconds
         if self._timer is None or at < self._timer.when():
             self._arm(at)
@@ -77,16 +77,16 @@ class Deadlines:
         self.stop()
         self._on_due = _nothing_due
 
-    def stand_still(self) -> None:
+    def pause(self) -> None:
         """Until `go_on`; once is enough."""
-        if self._stood_since is None:
-            self._stood_since = self._loop.time()
+        if self._paused_at is None:
+            self._paused_at = self._loop.time()
 
-    def go_on(self) -> None:
-        if self._stood_since is None:
+    def resume(self) -> None:
+        if self._paused_at is None:
             return
-        stood = self._loop.time() - self._stood_since
-        self._stood_since = None
+        stood = self._loop.time() - self._paused_at
+        self._paused_at = None
         self._at = {clock: at + stood for clock, at in self._at.items()}
         if self._at and self._timer is None:
             self._arm(min(self._at.values()))
@@ -98,7 +98,7 @@ class Deadlines:
 
     def _fire(self) -> None:
         self._timer = None
-        if self._stood_since is not None:
+        if self._paused_at is not None:
             return  # go_on arms again
         now = self._loop.time()
         while self._at and self._at[first := min(self._at, key=self._at.__getitem__)] <= now:
@@ -108,19 +108,19 @@ class Deadlines:
             self._arm(min(self._at.values()))
 
 
-class Alarm:
+class Interrupt:
     """Interrupts one event's task: when one of its deadlines is reached, or when it is cancelled.
 
     Whoever catches the CancelledError asks `caught` which it was.
     """
 
     def __init__(self) -> None:
-        self.deadlines = Deadlines(self._strike)
+        self.deadlines = Deadlines(self._fire)
         self.on_hold_over: Callable[[], None] = _nothing
         """Called for Clock.HOLD, which interrupts nobody."""
         self.cancelled: BridgeError | None = None
         self._task: asyncio.Task[object] | None = None
-        self._struck: Clock | None = None
+        self._fired: Clock | None = None
 
     def attach(self) -> None:
         """The running task is the one to interrupt."""
@@ -139,21 +139,21 @@ class Alarm:
         self.on_hold_over = _nothing
         self._task = None
 
-    def caught(self) -> Clock:
+    def consume(self) -> Clock:
         """The clock that interrupted the task, which goes on. Raises CancelledError if it was not a clock alone."""
-        clock, self._struck = self._struck, None
+        clock, self._fired = self._fired, None
         if clock is None or self.cancelled is not None or self._task is None or self._task.uncancel():
             raise asyncio.CancelledError
         return clock
 
-    def _strike(self, clock: Clock) -> None:
+    def _fire(self, clock: Clock) -> None:
         if clock is Clock.HOLD:
             self.on_hold_over()
-        elif self._struck is None and self._task is not None:
-            self._struck = clock
+        elif self._fired is None and self._task is not None:
+            self._fired = clock
             self._task.cancel()
         elif clock is Clock.TOTAL:
-            self._struck = clock  # the blow is on its way, and this one must not be lost: nobody sets it again
+            self._fired = clock  # the blow is on its way, and this one must not be lost: nobody sets it again
 
 
 def _nothing() -> None: ...

@@ -10,28 +10,28 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BadMessage, TooLarge
-from bridge.policy import compat
-from bridge.relay.budget import Hold
-from bridge.wire.codings import MAX_INFLATED_BYTES, CodingError, coding_in, inflated
-from bridge.wire.steps import Step
+from bridge.formats.codings import MAX_INFLATED_BYTES, CodingError, coding_in, inflated
+from bridge.policy import openai_compat
+from bridge.protocol.steps import ProviderStep
+from bridge.relay.memory import MemoryReservation
 
 _TURN_BYTES: Final = 1 << 20
 _READS_PER_TURN: Final = 16
 
 
-async def with_decoded_bodies(steps: list[Step], hold: Hold) -> list[Step]:
+async def with_decoded_bodies(steps: list[ProviderStep], reservation: MemoryReservation) -> list[ProviderStep]:
     """The steps, those with a coded body with `decoded`; empty for a body that nobody can decode.
 
     Raises OutOfMemoryBudget; for a step of `compat`, whose body has to be rewritten, BadMessage and TooLarge.
     """
     if not any("content-encoding" in step.provider_headers for step in steps):
         return steps
-    left, found = MAX_INFLATED_BYTES, list[Step]()
+    left, found = MAX_INFLATED_BYTES, list[ProviderStep]()
     for step in steps:
         try:
-            body = await decoded(step.body, step.provider_headers.get("content-encoding", ""), hold, left)
+            body = await decoded(step.body, step.provider_headers.get("content-encoding", ""), reservation, left)
         except (BadMessage, TooLarge):
-            if step.provider == compat.SLUG:
+            if step.provider == openai_compat.SLUG:
                 raise
             body = b""
         left -= len(body or b"")
@@ -39,7 +39,7 @@ async def with_decoded_bodies(steps: list[Step], hold: Hold) -> list[Step]:
     return found
 
 
-async def decoded(body: bytes, content_encoding: str, hold: Hold, most: int) -> bytes | None:
+async def decoded(body: bytes, content_encoding: str, reservation: MemoryReservation, most: int) -> bytes | None:
     """The body without its coding, None if it has none. What is returned is counted in the hold.
 
     Raises BadMessage for a body that cannot be decoded, TooLarge for one of more than `most` bytes, OutOfMemoryBudget.
@@ -49,21 +49,21 @@ async def decoded(body: bytes, content_encoding: str, hold: Hold, most: int) -> 
         coding = coding_in(content_encoding)
         if coding is None:
             return None
-        await _inflate(body, coding, plain, hold, most)
+        await _inflate(body, coding, plain, reservation, most)
     except BaseException as error:
-        hold.give(plain.tell())
+        reservation.release(plain.tell())
         if isinstance(error, CodingError):
             raise BadMessage(f"the body {error}") from None
         raise
     return plain.getvalue()
 
 
-async def _inflate(body: bytes, coding: str, plain: BytesIO, hold: Hold, most: int) -> None:
+async def _inflate(body: bytes, coding: str, plain: BytesIO, reservation: MemoryReservation, most: int) -> None:
     turn_ends, reads = _TURN_BYTES, 0
     for piece in inflated(body, coding):
         if plain.tell() + len(piece) > most:
             raise TooLarge(f"the body has more than {most} bytes when it is decoded; no longer one is taken")
-        hold.add(len(piece))
+        reservation.add(len(piece))
         plain.write(piece)
         reads += not piece
         if plain.tell() >= turn_ends or reads >= _READS_PER_TURN:

@@ -7,25 +7,25 @@ from urllib.parse import urlsplit
 from bridge.config.gateways import Gateway
 from bridge.config.keys import StoredKey
 from bridge.errors import BridgeError
-from bridge.policy import compat
+from bridge.policy import openai_compat
 from bridge.policy.breaker import BreakerKey
 from bridge.policy.chain import StepPolicy
-from bridge.policy.gateway_tokens import check_target, without_tokens
+from bridge.policy.key_selection import key_for
 from bridge.policy.scopes import Wanted, check_call, check_provider
-from bridge.policy.stored_keys import key_for
+from bridge.policy.token_filter import check_target, without_tokens
+from bridge.protocol.messages import ProviderStep
 from bridge.providers import Provider, Target, lookup, model_of, resolve
 from bridge.providers.model_endpoints import is_model_endpoint, is_model_socket
-from bridge.relay.entry import Transport
+from bridge.relay.summary import Transport
 from bridge.settings.accounting import CustomCost
 from bridge.settings.step import StepSettings
-from bridge.wire.messages import Step
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One step, ready to be tried."""
 
-    step: Step
+    step: ProviderStep
     provider: Provider
     target: Target
     model: str | None
@@ -39,16 +39,16 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class RequestContext:
     """Where an event takes place."""
 
     account: str
     gateway: str
     """As the client called it."""
-    entered: Gateway
+    gateway_at_connect: Gateway
     """The gateway as it was configured when the socket was opened, or the HTTP request came."""
     providers: Mapping[str, Provider]
-    live: Callable[[], Gateway]
+    current_gateway: Callable[[], Gateway]
     """The gateway as it is configured now: its tokens, keys and limits.
 
     Raises UnknownGateway if it is gone, Unauthorized if the token that was presented is.
@@ -61,20 +61,20 @@ class Ground:
     """That header, as it came with the handshake or the HTTP request."""
 
 
-def header_chars(steps: list[Step]) -> int:
+def header_chars(steps: list[ProviderStep]) -> int:
     """Return how long the endpoints and headers are that `plan` has to search."""
     return sum(len(step.endpoint) + sum(map(len, step.provider_headers.values())) for step in steps)
 
 
-def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
+def plan(steps: list[ProviderStep], context: RequestContext) -> list[PlannedStep]:
     """Raises what `Ground.live` does; and UnknownProvider, NotAllowed, EndpointRefused, UnknownKey, which name the step
     when there are several.
     """
-    gateway = ground.live()
+    gateway = context.current_gateway()
     planned = []
     for index, step in enumerate(steps):
         try:
-            planned.append(_plan_step(step, ground, gateway))
+            planned.append(_plan_step(step, context, gateway))
         except BridgeError as error:
             if len(steps) == 1:
                 raise
@@ -82,63 +82,69 @@ def plan(steps: list[Step], ground: Ground) -> list[PlannedStep]:
     return planned
 
 
-def _plan_step(step: Step, ground: Ground, gateway: Gateway) -> PlannedStep:
+def _plan_step(step: ProviderStep, context: RequestContext, gateway: Gateway) -> PlannedStep:
     step = without_tokens(step, gateway)
-    if step.provider == compat.SLUG:
-        step = compat.routed(step, ground.providers)
-    provider = lookup(step.provider, ground.providers)
-    target = resolve(provider, step.endpoint, account=ground.account, headers=step.headers)
+    if step.provider == openai_compat.SLUG:
+        step = openai_compat.routed(step, context.providers)
+    provider = lookup(step.provider, context.providers)
+    target = resolve(provider, step.endpoint, account=context.account, headers=step.headers)
     check_target(target, gateway)
-    return planned_step(step, provider, target, model_of(step.endpoint, step.model), ground, gateway)
+    return planned_step(step, provider, target, model_of(step.endpoint, step.model), context, gateway)
 
 
 def planned_step(
-    step: Step,
+    step: ProviderStep,
     provider: Provider,
     target: Target,
     model: str | None,
-    ground: Ground,
+    context: RequestContext,
     gateway: Gateway,
     *,
     brings_key: bool = False,
 ) -> PlannedStep:
     """Raises NotAllowed, UnknownKey. No stored key is taken for a step of which is known that it `brings_key`."""
-    token = gateway.token(ground.token)
+    token = gateway.token(context.token)
     if token is not None:
         check_provider(token, provider.slug)
     key = None if brings_key else key_for(step, provider, gateway.keys)
     endpoints = _endpoints(step, provider, target)
     calls_model = _calls_a_model(step, provider, target, endpoints)
-    is_socket, is_stored = ground.transport == "realtime", key is not None and bool(key.alias)
+    is_socket, is_stored = context.transport == "realtime", key is not None and bool(key.alias)
     if is_socket:
         calls_model = any(is_model_socket(endpoint, provider.slug) for endpoint in endpoints)
     if token is not None:
         wanted = Wanted(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
         check_call(token, gateway, wanted)
-    policy = _policy(step, provider, target, model, ground, calls_model=calls_model)
-    price = ground.entered.settings.custom_cost
+    policy = _policy(step, provider, target, model, context, calls_model=calls_model)
+    price = context.gateway_at_connect.settings.custom_cost
     return PlannedStep(step, provider, target, model, policy, key, price, calls_model)
 
 
 def _policy(
-    step: Step, provider: Provider, target: Target, model: str | None, ground: Ground, *, calls_model: bool
+    step: ProviderStep,
+    provider: Provider,
+    target: Target,
+    model: str | None,
+    context: RequestContext,
+    *,
+    calls_model: bool,
 ) -> StepPolicy:
     settings = step.settings
-    key = BreakerKey(ground.gateway, ground.token, target.base, model, provider.slug)
+    key = BreakerKey(context.gateway, context.token, target.base, model, provider.slug)
     return StepPolicy(
         max_attempts=settings.max_attempts,
         retry_delay_ms=settings.retry_delay,
         backoff=settings.backoff,
         max_retry_after_ms=settings.max_retry_after,
         on_policy=settings.on_policy,
-        on_break=settings.on_break if ground.transport == "websocket" else "error",
+        on_break=settings.on_break if context.transport == "websocket" else "error",
         breaker_key=key if calls_model else None,
         origin=f"{target.scheme}://{target.host}:{target.port or ''}",
-        request_timeout_counts=_is_as_patient(settings, ground.entered.settings),
+        request_timeout_counts=_is_as_patient(settings, context.gateway_at_connect.settings),
     )
 
 
-def _endpoints(step: Step, provider: Provider, target: Target) -> tuple[str, ...]:
+def _endpoints(step: ProviderStep, provider: Provider, target: Target) -> tuple[str, ...]:
     """The endpoint as it was written, and its path below the base URL, which are not always the same.
 
     A URL in a header stands in place of the endpoint.
@@ -148,7 +154,7 @@ def _endpoints(step: Step, provider: Provider, target: Target) -> tuple[str, ...
     return (path,) if provider.target_header in step.headers else (step.endpoint, below)
 
 
-def _calls_a_model(step: Step, provider: Provider, target: Target, endpoints: tuple[str, ...]) -> bool:
+def _calls_a_model(step: ProviderStep, provider: Provider, target: Target, endpoints: tuple[str, ...]) -> bool:
     """A custom provider's base URL may hold the part of the path that shows it."""
     if provider.target_header in step.headers and not _runs_models(provider, target):
         return False

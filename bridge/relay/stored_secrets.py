@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 
 from bridge.config.keys import AwsKey, StoredKey
-from bridge.upstream.exchange import secrets_of_header
-from bridge.upstream.known_secrets import NOTHING, Known
-from bridge.wire.faults import MAX_MESSAGE_CHARS, Fault
+from bridge.formats.provider_errors import MAX_MESSAGE_CHARS, ProviderFault
+from bridge.redact.known_secrets import NOTHING, Known
+from bridge.tapes.exchange import secrets_of_header
 
 MAX_KEPT: Final = 64
 """Keys used of late, which need not be taken apart anew. They stay in memory alone."""
@@ -42,7 +42,7 @@ def concealed(body: bytes, known: Known) -> bytes:
     return hidden
 
 
-def concealed_fault(fault: Fault, known: Known) -> Fault:
+def concealed_fault(fault: ProviderFault, known: Known) -> ProviderFault:
     if not known:
         return fault
     said = known.hidden_in(fault.message.encode())

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from bridge.relay.services import Reading
-from bridge.services import metric_table as table
+from bridge.relay.interfaces import Sample
+from bridge.services.metrics import definitions as table
 
 
-class CountingCache(Protocol):
+class CacheCounters(Protocol):
     hits: int
-    joined: int
+    coalesced: int
     misses: int
 
     @property
@@ -22,7 +22,7 @@ class CountingCache(Protocol):
     def faults(self) -> int: ...
 
 
-class CountingStore(Protocol):
+class RedisCounters(Protocol):
     losses: int
     failed_calls: int
 
@@ -34,19 +34,19 @@ class CountingDesk(Protocol):
     unwritten: int
 
 
-def of_cache(cache: CountingCache) -> Iterator[Reading]:
-    for result, count in (("hit", cache.hits), ("joined", cache.joined), ("miss", cache.misses)):
+def cache_samples(cache: CacheCounters) -> Iterator[Sample]:
+    for result, count in (("hit", cache.hits), ("joined", cache.coalesced), ("miss", cache.misses)):
         yield table.CACHE_LOOKUPS.name, (result,), count
     yield table.CACHE_BYTES.name, (), cache.stored_bytes
     yield table.CACHE_EVICTIONS.name, (), cache.evictions
     yield table.CACHE_FAULTS.name, (), cache.faults
 
 
-def of_redis(store: CountingStore) -> Iterator[Reading]:
+def redis_samples(store: RedisCounters) -> Iterator[Sample]:
     yield table.REDIS_LOST.name, (), not store.is_up
     yield table.REDIS_LOSSES.name, (), store.losses
     yield table.REDIS_FAILED.name, (), store.failed_calls
 
 
-def of_tapes(desk: CountingDesk) -> Iterator[Reading]:
-    yield table.TAPES_WAITING.name, (), desk.unwritten
+def of_tapes(recording_thread: CountingDesk) -> Iterator[Sample]:
+    yield table.TAPES_WAITING.name, (), recording_thread.unwritten

@@ -36,41 +36,41 @@ class CustomCost(msgspec.Struct, frozen=True):
 class CustomCosts:
     """The kind of a `CustomCost`."""
 
-    wants: str = (
+    expected: str = (
         'an object with "per_token_in" and "per_token_out" (and "per_cache_read_token", "per_cache_write_token"), '
         'or with "total_cost", each a number of US dollars, 0 to 1,000,000'
     )
 
-    def accept(self, value: object) -> CustomCost:
+    def convert(self, value: object) -> CustomCost:
         if not isinstance(value, Mapping) or not value:
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         try:
             cost = msgspec.convert(dict(value), CustomCost)
         except msgspec.ValidationError:
-            raise refusal(value, self.wants) from None
+            raise refusal(value, self.expected) from None
         rates = msgspec.structs.astuple(cost)
         if any(rate is not None and not 0 <= rate <= MAX_USD for rate in rates):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         if cost.total_cost is None and (cost.per_token_in is None or cost.per_token_out is None):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return cost
 
     def parse(self, text: str) -> CustomCost:
-        return self.accept(_json(text, self.wants))
+        return self.convert(_json(text, self.expected))
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataEntries:
     """The kind of `Metadata`: of more than five entries the first five count, and values that are objects do not."""
 
-    wants: str = (
+    expected: str = (
         f"an object of at most {MAX_METADATA_ENTRIES} entries, each a string, a number or a boolean, "
         f"of at most {MAX_METADATA_CHARS} characters"
     )
 
-    def accept(self, value: object) -> Metadata:
+    def convert(self, value: object) -> Metadata:
         if not isinstance(value, Mapping):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         kept = {
             str(name)[:MAX_METADATA_CHARS]: entry[:MAX_METADATA_CHARS] if isinstance(entry, str) else entry
             for name, entry in value.items()
@@ -78,11 +78,11 @@ class MetadataEntries:
         }
         first = dict(list(kept.items())[:MAX_METADATA_ENTRIES])
         if first != value:
-            raise OutOfRangeError(str(refusal(value, self.wants)), first)
+            raise OutOfRangeError(str(refusal(value, self.expected)), first)
         return first
 
     def parse(self, text: str) -> Metadata:
-        return self.accept(_json(text, self.wants))
+        return self.convert(_json(text, self.expected))
 
 
 def _json(text: str, wants: str) -> object:

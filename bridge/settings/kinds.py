@@ -25,13 +25,13 @@ class OutOfRangeError(ValueError):
         self.nearest = nearest
 
 
-class Kind(Protocol):
+class Converter(Protocol):
     """Both methods raise ValueError that says what came, in short, and what is wanted."""
 
     @property
-    def wants(self) -> str: ...
+    def expected(self) -> str: ...
 
-    def accept(self, value: object) -> object:
+    def convert(self, value: object) -> object:
         """Take a value that JSON, TOML or a program gave."""
 
     def parse(self, text: str) -> object:
@@ -63,26 +63,26 @@ class Number:
     unit: str = ""
 
     @property
-    def wants(self) -> str:
+    def expected(self) -> str:
         number = f"a whole number of {self.unit}" if self.unit else "a whole number"
         return f"{number}, {self.low} or more" if self.high is None else f"{number} from {self.low} to {self.high}"
 
-    def accept(self, value: object) -> int:
+    def convert(self, value: object) -> int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         if self.unit and value < 0:
-            raise refusal(value, self.wants)  # clamped to 0, a duration could mean the opposite: no limit
+            raise refusal(value, self.expected)  # clamped to 0, a duration could mean the opposite: no limit
         nearest = max(self.low, value if self.high is None else min(value, self.high))
         if nearest != value:
-            raise OutOfRangeError(str(refusal(value, self.wants)), nearest)
+            raise OutOfRangeError(str(refusal(value, self.expected)), nearest)
         return value
 
     def parse(self, text: str) -> int:
         if not _WHOLE_NUMBER.fullmatch(text.strip()):
-            raise refusal(text, self.wants)
-        return self.accept(int(text))
+            raise refusal(text, self.expected)
+        return self.convert(int(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ class NumberOrZero:
     number: Number
 
     @property
-    def wants(self) -> str:
-        return f"{self.number.wants}, or 0 for none"
+    def expected(self) -> str:
+        return f"{self.number.expected}, or 0 for none"
 
-    def accept(self, value: object) -> int:
-        return 0 if value == 0 and not isinstance(value, bool) else self.number.accept(value)
+    def convert(self, value: object) -> int:
+        return 0 if value == 0 and not isinstance(value, bool) else self.number.convert(value)
 
     def parse(self, text: str) -> int:
         return 0 if text.strip() == "0" else self.number.parse(text)
@@ -109,46 +109,46 @@ class Choice:
     words: tuple[str, ...]
 
     @property
-    def wants(self) -> str:
+    def expected(self) -> str:
         *most, last = (f'"{word}"' for word in self.words)
         return f"{', '.join(most)} or {last}"
 
-    def accept(self, value: object) -> str:
+    def convert(self, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return value
 
     def parse(self, text: str) -> str:
-        return self.accept(text.strip().lower())
+        return self.convert(text.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    wants: str = "true or false"
+    expected: str = "true or false"
 
-    def accept(self, value: object) -> bool:
+    def convert(self, value: object) -> bool:
         if not isinstance(value, bool):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return value
 
     def parse(self, text: str) -> bool:
         try:
             return _SPELLINGS[text.strip().lower()]
         except KeyError:
-            raise refusal(text, self.wants) from None
+            raise refusal(text, self.expected) from None
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    wants: str = "a text that is not empty"
+    expected: str = "a text that is not empty"
 
-    def accept(self, value: object) -> str:
+    def convert(self, value: object) -> str:
         if not isinstance(value, str) or not value.strip():
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return value
 
     def parse(self, text: str) -> str:
-        return self.accept(text.strip())
+        return self.convert(text.strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,32 +156,32 @@ class Pattern:
     """A text that all of `pattern` describes."""
 
     pattern: str
-    wants: str
+    expected: str
 
-    def accept(self, value: object) -> str:
+    def convert(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return value
 
     def parse(self, text: str) -> str:
-        return self.accept(text.strip())
+        return self.convert(text.strip())
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """The path of a file; whether it can be read is asked elsewhere, once it is known what it is relative to."""
 
-    wants: str = "the path of a file"
+    expected: str = "the path of a file"
 
-    def accept(self, value: object) -> Path:
+    def convert(self, value: object) -> Path:
         if isinstance(value, Path):
             return value
         if not isinstance(value, str) or not value:
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return Path(value).expanduser()
 
     def parse(self, text: str) -> Path:
-        return self.accept(text)
+        return self.convert(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +189,17 @@ class Texts:
     """A list of texts that match `pattern`, kept in lower case: they are compared with what browsers send so."""
 
     pattern: str
-    wants: str
+    expected: str
 
-    def accept(self, value: object) -> tuple[str, ...]:
+    def convert(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list | tuple):
-            raise refusal(value, self.wants)
-        return tuple(self._accept_one(one) for one in value)
+            raise refusal(value, self.expected)
+        return tuple(self._convert_one(one) for one in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        return self.accept(text.replace(",", " ").split())
+        return self.convert(text.replace(",", " ").split())
 
-    def _accept_one(self, value: object) -> str:
+    def _convert_one(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value.lower()):
-            raise refusal(value, self.wants)
+            raise refusal(value, self.expected)
         return value.lower()

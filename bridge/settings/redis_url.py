@@ -21,14 +21,14 @@ class RedisUrl:
 
 
 @dataclass(frozen=True, slots=True)
-class RedisUrlKind:
+class RedisUrlConverter:
     """What it refuses it does not show. The environment may hold a password, a file says where it is."""
 
-    wants: str = 'a URL of Redis (redis://, rediss://, unix://); with a password in it, as "env:NAME" or "file:PATH"'
+    expected: str = 'a URL of Redis (redis://, rediss://, unix://); with a password in it, as "env:NAME" or "file:PATH"'
 
-    def accept(self, value: object) -> RedisUrl:
+    def convert(self, value: object) -> RedisUrl:
         if not isinstance(value, str) or _holds_password(value):
-            raise ValueError(f"this is not {self.wants}")
+            raise ValueError(f"this is not {self.expected}")
         return self.parse(value)
 
     def parse(self, text: str) -> RedisUrl:
@@ -44,7 +44,7 @@ class RedisUrlKind:
         except ValueError:
             is_one = False
         if not is_one:
-            raise ValueError(f"this is not {self.wants}") from None
+            raise ValueError(f"this is not {self.expected}") from None
         return parts
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from bridge.settings.kinds import LONGEST_MS, Choice, File, Flag, Kind, Number, NumberOrZero, Pattern, Text
-from bridge.settings.redis_url import RedisUrl, RedisUrlKind
-from bridge.settings.token_reference import TokenReference, TokenReferenceKind
+from bridge.settings.kinds import LONGEST_MS, Choice, Converter, File, Flag, Number, NumberOrZero, Pattern, Text
+from bridge.settings.redis_url import RedisUrl, RedisUrlConverter
+from bridge.settings.token_reference import TokenReference, TokenReferenceConverter
 
 ENVIRONMENT_PREFIX: Final = "BRIDGE_SERVER_"
 
@@ -60,7 +60,7 @@ class ServerSettings:
 class ServerSetting:
     name: str
     default: object
-    kind: Kind
+    kind: Converter
     help: str
 
     @property
@@ -120,7 +120,12 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
     ),
     _Row("allow_open", False, Flag(), "Let a gateway without tokens be reached from other machines."),
     _Row("workers", 1, Number(1, 256), "How many processes serve; bounds of memory and sockets are each one's."),
-    _Row("redis_url", None, RedisUrlKind(), "The Redis that limits, cache and breakers are shared by (extra `redis`)."),
+    _Row(
+        "redis_url",
+        None,
+        RedisUrlConverter(),
+        "The Redis that limits, cache and breakers are shared by (extra `redis`).",
+    ),
     _Row(
         "redis_prefix",
         "bridge",
@@ -140,7 +145,7 @@ SERVER: Final[tuple[ServerSetting, ...]] = (
     _Row(
         "metrics_token",
         None,
-        TokenReferenceKind(),
+        TokenReferenceConverter(),
         "What readers of /metrics present (`env:`, `file:` or `sha256:`). Without it only this machine may read.",
     ),
     _Row("log_path", None, File(), "The file (SQLite) of the request log, one row per event. Not set: no such log."),

@@ -12,7 +12,7 @@ import msgspec
 
 from bridge.errors import BadField
 from bridge.settings.accounting import CustomCost, CustomCosts, Metadata, MetadataEntries
-from bridge.settings.kinds import LONGEST_MS, Choice, Flag, Kind, Number, NumberOrZero, OutOfRangeError, Pattern
+from bridge.settings.kinds import LONGEST_MS, Choice, Converter, Flag, Number, NumberOrZero, OutOfRangeError, Pattern
 from bridge.settings.unknown import warn_of_unknown
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Setting:
     header: str | None
     """The request header that sets it too, lower case."""
     default: int | str | None
-    kind: Kind
+    kind: Converter
     help: str
     old_header: str | None = None
     """Another name of the header, which Cloudflare still takes."""
@@ -279,7 +279,7 @@ def from_config_object(
     changed: dict[str, Any] = {}
     for wire, value in fields.items():
         if setting := _BY_WIRE.get(wire):
-            changed[setting.name] = _taken(setting.kind.accept, value, f"{where}.{wire}", warnings)
+            changed[setting.name] = _taken(setting.kind.convert, value, f"{where}.{wire}", warnings)
     return msgspec.structs.replace(base, **changed) if changed else base
 
 

@@ -18,15 +18,15 @@ class TokenReference:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenReferenceKind:
+class TokenReferenceConverter:
     """What it refuses it does not show: it may be the token."""
 
-    wants: str = 'a token as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text'
+    expected: str = 'a token as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text'
 
-    def accept(self, value: object) -> TokenReference:
+    def convert(self, value: object) -> TokenReference:
         if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
-            raise ValueError(f"this is not {self.wants}")
+            raise ValueError(f"this is not {self.expected}")
         return TokenReference(value)
 
     def parse(self, text: str) -> TokenReference:
-        return self.accept(text.strip())
+        return self.convert(text.strip())

@@ -1,4 +1,4 @@
 """For tests of software that talks to a bridge: one that plays tapes, and transcripts of what it says.
 
-`bridge.pytest_plugin` makes fixtures of it; nothing here is imported before a test asks for one.
+`bridge.testing.plugin` makes fixtures of it; nothing here is imported before a test asks for one.
 """

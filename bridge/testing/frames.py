@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import orjson
 
-from bridge import redact
 from bridge.client import Request, steps
-from bridge.client.sync import Bridge, connect
+from bridge.client.sync import SyncBridge, connect
+from bridge.redact.text import redact_headers, redact_url
 from bridge.testing.transcripts import Json, Line, NoTranscript, check, steady
 
 
@@ -47,7 +47,7 @@ class BridgeFrames:
         with connect(self._url, reconnect=False) as bridge:
             return [line for request in requests for line in self._checked(bridge, request)]
 
-    def _checked(self, bridge: Bridge, request: Request) -> list[Line]:
+    def _checked(self, bridge: SyncBridge, request: Request) -> list[Line]:
         """A failed match must never become a transcript; a fallback after it may answer."""
         __tracebackhide__ = True
         before = len(self._missed)
@@ -58,7 +58,7 @@ class BridgeFrames:
         return lines
 
 
-def _played(bridge: Bridge, request: Request) -> Iterator[Line]:
+def _played(bridge: SyncBridge, request: Request) -> Iterator[Line]:
     with bridge.create(request) as event:
         yield {"client": orjson.loads(steps.create(event.id, request))}
         for frame in event:
@@ -86,12 +86,12 @@ def without_secrets(request: Any) -> Any:
 def _headers(headers: Any) -> Any:
     if not isinstance(headers, dict):
         return headers
-    masked: Mapping[str, str] = dict(redact.headers((name, str(value)) for name, value in headers.items()))
+    masked: Mapping[str, str] = dict(redact_headers((name, str(value)) for name, value in headers.items()))
     return masked
 
 
 def _endpoint(endpoint: Any) -> Any:
-    return redact.url(endpoint) if isinstance(endpoint, str) else endpoint
+    return redact_url(endpoint) if isinstance(endpoint, str) else endpoint
 
 
 _MASKS: Final[Mapping[str, Callable[[Any], Any]]] = {

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import httpx
 
-from bridge.transports.asking import asked
-from bridge.transports.transport import AsyncBody, AsyncTransport, SyncBody, SyncTransport
+from bridge.transports.base import AsyncBody, AsyncTransport, SyncBody, SyncTransport
+from bridge.transports.requests import read_request
 
 __all__ = ["AsyncBridgeTransport", "BridgeTransport"]
 
@@ -14,21 +14,21 @@ class AsyncBridgeTransport(AsyncTransport, httpx.AsyncBaseTransport):
     library: ClassVar = httpx
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._ask(asked(request, await request.aread()))
-        return httpx.Response(answer.status, headers=answer.headers, stream=_AsyncBody(answer))
+        answer = await self._ask(read_request(request, await request.aread()))
+        return httpx.Response(answer.status, headers=answer.headers, stream=_AsyncHttpxBody(answer))
 
 
 class BridgeTransport(SyncTransport, httpx.BaseTransport):
     library: ClassVar = httpx
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer, portal = self._ask(asked(request, request.read()))
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, portal))
+        answer, portal = self._ask(read_request(request, request.read()))
+        return httpx.Response(answer.status, headers=answer.headers, stream=_HttpxBody(answer, portal))
 
 
-class _AsyncBody(AsyncBody, httpx.AsyncByteStream):
+class _AsyncHttpxBody(AsyncBody, httpx.AsyncByteStream):
     library: ClassVar = httpx
 
 
-class _Body(SyncBody, httpx.SyncByteStream):
+class _HttpxBody(SyncBody, httpx.SyncByteStream):
     library: ClassVar = httpx

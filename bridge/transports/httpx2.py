@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import httpx2
 
-from bridge.transports.asking import asked
-from bridge.transports.transport import AsyncBody, AsyncTransport, SyncBody, SyncTransport
+from bridge.transports.base import AsyncBody, AsyncTransport, SyncBody, SyncTransport
+from bridge.transports.requests import read_request
 
 __all__ = ["AsyncBridgeTransport", "BridgeTransport"]
 
@@ -14,21 +14,21 @@ class AsyncBridgeTransport(AsyncTransport, httpx2.AsyncBaseTransport):
     library: ClassVar = httpx2
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        answer = await self._ask(asked(request, await request.aread()))
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_AsyncBody(answer))
+        answer = await self._ask(read_request(request, await request.aread()))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_AsyncHttpx2Body(answer))
 
 
 class BridgeTransport(SyncTransport, httpx2.BaseTransport):
     library: ClassVar = httpx2
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        answer, portal = self._ask(asked(request, request.read()))
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_Body(answer, portal))
+        answer, portal = self._ask(read_request(request, request.read()))
+        return httpx2.Response(answer.status, headers=answer.headers, stream=_Httpx2Body(answer, portal))
 
 
-class _AsyncBody(AsyncBody, httpx2.AsyncByteStream):
+class _AsyncHttpx2Body(AsyncBody, httpx2.AsyncByteStream):
     library: ClassVar = httpx2
 
 
-class _Body(SyncBody, httpx2.SyncByteStream):
+class _Httpx2Body(SyncBody, httpx2.SyncByteStream):
     library: ClassVar = httpx2

@@ -19,7 +19,7 @@ class NoProvider(ValueError):
     """A URL of which nobody said to which provider it belongs; the message says what to do."""
 
 
-class Place(NamedTuple):
+class ProviderPlace(NamedTuple):
     provider: str
     endpoint: str
 
@@ -51,7 +51,7 @@ class _Way:
     provider: Provider | str
     """A slug alone is one of which only the bridge's configuration knows more."""
 
-    def place(self, address: Address, account: str) -> Place | None:
+    def place(self, address: Address, account: str) -> ProviderPlace | None:
         """None unless the endpoint, given to the bridge, leads back to the very same URL."""
         found = self.pattern.fullmatch(address.origin + address.raw_path)
         if found is None:
@@ -60,8 +60,12 @@ class _Way:
         begins = [found[begin[1:-1]] if begin[0] == "{" else begin for begin in self.begins]
         endpoint = "/".join([*begins, rest]) if begins else rest
         if isinstance(self.provider, str):
-            return Place(self.provider, endpoint)
-        return Place(self.provider.slug, endpoint) if _leads_to(self.provider, endpoint, account, address) else None
+            return ProviderPlace(self.provider, endpoint)
+        return (
+            ProviderPlace(self.provider.slug, endpoint)
+            if _leads_to(self.provider, endpoint, account, address)
+            else None
+        )
 
 
 class Routes:
@@ -76,13 +80,13 @@ class Routes:
         longest_first = sorted((own or {}).items(), key=lambda item: len(item[0]), reverse=True)
         self._ways = [*(_own_way(url, slug) for url, slug in longest_first), *_BUILT_IN]
 
-    def place(self, address: Address) -> Place:
+    def place(self, address: Address) -> ProviderPlace:
         """Raises NoProvider."""
         for way in self._ways:
             if place := way.place(address, self._account):
                 return place
         if self._provider is not None:
-            return Place(self._provider, address.raw_path.removeprefix("/"))
+            return ProviderPlace(self._provider, address.raw_path.removeprefix("/"))
         raise NoProvider(
             f"no provider of the bridge is known for {quoted(address.origin)}: give the transport provider='SLUG', or "
             f"routes={{{quoted(address.origin)}: 'SLUG'}}"

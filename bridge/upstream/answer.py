@@ -21,7 +21,7 @@ _NOT_PUBLIC = {
 }
 
 
-class Answer(ABC):
+class UpstreamResponse(ABC):
     """An answer whose head has come. Who was given it closes it, unless it was read to its end or to its break."""
 
     status: int
@@ -35,7 +35,7 @@ class Answer(ABC):
         return False
 
     @abstractmethod
-    def keep(self) -> None:
+    def mark_complete(self) -> None:
         """Told by whoever read it: what was read of it is whole and good."""
 
     @property

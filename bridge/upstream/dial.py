@@ -11,7 +11,7 @@ from weakref import WeakSet
 import aiohttp
 import httpx
 
-from bridge.upstream.answer_protocol import MAX_INTERIM_RESPONSES, AnswerHeadError, bound_answers
+from bridge.upstream.response_protocol import MAX_INTERIM_RESPONSES, AnswerHeadError, bound_answers
 
 if TYPE_CHECKING:  # types that aiohttp does not export
     from aiohttp.client_proto import ResponseHandler
@@ -49,7 +49,7 @@ _FAULTS: tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError], str]
 """aiohttp's exceptions and what they are in httpx's words. The first that fits is the one."""
 
 
-class Dial:
+class DialAttempt:
     """Finds one request its connection; and a fresh one, once, when a pooled one fails before any byte of answer, or
     answers 408.
 
@@ -134,14 +134,14 @@ class Dial:
 
 def fault_of(exc: aiohttp.ClientError, url: httpx.URL) -> httpx.TransportError:
     """The same in httpx's words; names the host and the cause, and nothing that came from either side."""
-    kind, text = next((kind, text) for foreign, kind, text in _FAULTS if isinstance(exc, foreign))
+    kind, text = next((kind, text) for imported, kind, text in _FAULTS if isinstance(exc, imported))
     return kind(text.format(peer=_peer(url), cause=_cause(exc)))
 
 
 class DialledRequest(aiohttp.ClientRequest):
     """A request that the pool can tell about its connection."""
 
-    dial: Dial
+    dial: DialAttempt
 
 
 class Pool(aiohttp.TCPConnector):

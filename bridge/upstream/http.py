@@ -19,7 +19,7 @@ from bridge.errors import (
 )
 from bridge.providers import Target
 from bridge.tasks import Tasks
-from bridge.upstream.answer import Answer
+from bridge.upstream.answer import UpstreamResponse
 from bridge.upstream.dial import TlsError
 
 MAX_CONNECTIONS = 1024
@@ -61,7 +61,7 @@ class Upstream:
         # A semaphore lives as long as a call holds it, so that hosts which clients make up leave nothing behind.
         self._turns: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
 
-    async def open(self, call: Call) -> "ProviderAnswer":
+    async def open(self, call: Call) -> "HttpUpstreamResponse":
         """Send the request and return at the answer's head, whatever its status. Cancelled, it leaves nothing open.
 
         Raises ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
@@ -69,7 +69,7 @@ class Upstream:
         turns = self._turns_at(call)
         await turns.acquire()
         try:
-            return ProviderAnswer(await self._transport.handle_async_request(_request(call)), turns.release)
+            return HttpUpstreamResponse(await self._transport.handle_async_request(_request(call)), turns.release)
         except (httpx.RequestError, httpx.InvalidURL) as exc:
             turns.release()
             raise fault(exc) from exc
@@ -77,7 +77,7 @@ class Upstream:
             turns.release()
             raise
 
-    def read_out(self, answer: Answer) -> None:
+    def read_out(self, answer: UpstreamResponse) -> None:
         """Read the rest of an answer that nobody needs, for a moment, so that its connection can be used again."""
         self._tasks.start(_read_out(answer), "rest of an answer")
 
@@ -93,7 +93,7 @@ class Upstream:
         return turns
 
 
-async def _read_out(answer: Answer) -> None:
+async def _read_out(answer: UpstreamResponse) -> None:
     try:
         async with asyncio.timeout(REST_S):
             data = await answer.read()
@@ -106,7 +106,7 @@ async def _read_out(answer: Answer) -> None:
         await answer.aclose()
 
 
-class ProviderAnswer(Answer):
+class HttpUpstreamResponse(UpstreamResponse):
     """An answer as it comes from the provider, whose connection it holds."""
 
     def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
@@ -125,7 +125,7 @@ class ProviderAnswer(Answer):
         """To be called once, when it is closed."""
         self._on_close = call
 
-    def keep(self) -> None:
+    def mark_complete(self) -> None:
         """There is nobody here to keep it."""
 
     @property

@@ -6,7 +6,7 @@ from typing import Final
 
 import httpx
 
-from bridge.wire.codings import CodingError, Inflating, coding_in, hidden_coding, inflater
+from bridge.formats.codings import CodingError, Inflating, coding_in, hidden_coding, inflater
 
 
 def inflater_for(content_encoding: str) -> Inflating | None:

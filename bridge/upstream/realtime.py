@@ -13,11 +13,11 @@ from yarl import URL
 
 from bridge.errors import EndpointRefused, ProviderStatus, UnusableAnswer
 from bridge.providers import Target
+from bridge.redact.known_secrets import Known
 from bridge.upstream.answer import public_headers
-from bridge.upstream.answer_protocol import bound_answers
 from bridge.upstream.dial import fault_of
 from bridge.upstream.http import Call, fault, url_of
-from bridge.upstream.known_secrets import Known
+from bridge.upstream.response_protocol import bound_answers
 from bridge.upstream.transport import HEAD_LINE_BYTES
 
 REFUSAL_BYTES: Final = 65_536
@@ -29,7 +29,7 @@ _NOT_ADDED: Final = ("Accept", "Accept-Encoding", "User-Agent")
 _RETRYABLE: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
-class Refused(ProviderStatus):
+class HandshakeRefused(ProviderStatus):
     """The provider answered the handshake with an HTTP error, which the client gets as it is."""
 
     def __init__(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
@@ -44,7 +44,7 @@ class Refused(ProviderStatus):
         self.body = known.hidden_in(self.body)
 
 
-class Witness(Protocol):
+class SessionListener(Protocol):
     """Takes note of a session, as the provider has it: who leaves for the bridge's reasons is the client there."""
 
     def passed(self, sender: Literal["client", "provider"], opcode: Literal["text", "binary"], data: bytes) -> None: ...
@@ -64,10 +64,10 @@ class ProviderSocket(aiohttp.ClientWebSocketResponse):
         self.transport: asyncio.Transport = connection.transport
         self.handler: asyncio.Protocol = connection.protocol
         self.answer_headers = [(name.lower(), value) for name, value in response.headers.items()]
-        self.witness: Witness | None = None
+        self.listener: SessionListener | None = None
 
 
-class Dials(Protocol):
+class ConnectorProtocol(Protocol):
     """What `Dialler` does, or what does it in its place."""
 
     async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket: ...
@@ -75,7 +75,7 @@ class Dials(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Dialler:
+class Connector:
     """Opens WebSockets that share nothing. Knows no deadline: whoever calls has one, and cancels.
 
     As the transport for HTTP does, it keeps no cookie, asks no environment for a proxy, and adds no header but the
@@ -148,7 +148,7 @@ async def _agreed(request: aiohttp.ClientRequest, send: ClientHandlerType) -> ai
     try:
         if status < 400:
             raise UnusableAnswer(f"the provider answered the WebSocket handshake with HTTP {status}")
-        raise Refused(status, list(answer.headers.items()), await _body(answer))
+        raise HandshakeRefused(status, list(answer.headers.items()), await _body(answer))
     finally:
         answer.close()
 

@@ -12,9 +12,9 @@ import httpx
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from bridge.upstream.dial import Dial, DialledRequest, Pool, TlsError
+from bridge.formats.codings import may_hide_coding
+from bridge.upstream.dial import DialAttempt, DialledRequest, Pool, TlsError
 from bridge.upstream.inflate import InflatedBody, UnlabelledBody, inflater_for
-from bridge.wire.codings import may_hide_coding
 
 __all__ = ["AiohttpTransport", "TlsError"]
 
@@ -49,7 +49,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             self._session = _session(self._ssl_context)
         content = await request.aread()
         try:
-            dial = Dial(request)
+            dial = DialAttempt(request)
             answer = await self._session.request(
                 request.method,
                 _url(request),
@@ -94,13 +94,13 @@ class _Upload(aiohttp.Payload):
             raise
 
 
-class _Body(httpx.AsyncByteStream):
+class _ProviderBody(httpx.AsyncByteStream):
     """An answer's body as it comes from the network: one iteration is what has arrived since the last.
 
     Raises httpx.ReadError, after all that came before the break, when the body does not come to its end.
     """
 
-    def __init__(self, answer: aiohttp.ClientResponse, dial: Dial) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, dial: DialAttempt) -> None:
         self._answer, self._dial = answer, dial
         self._content = answer.content
         self._until_close = self._content is not aiohttp.EMPTY_PAYLOAD and not any(
@@ -109,7 +109,7 @@ class _Body(httpx.AsyncByteStream):
         if not self._content.is_eof():
             dial.closed.add_done_callback(self._lost)
 
-    def __aiter__(self) -> "_Body":
+    def __aiter__(self) -> "_ProviderBody":
         return self
 
     async def __anext__(self) -> bytes:
@@ -187,19 +187,19 @@ def _url(request: httpx.Request) -> URL:
     return url
 
 
-def _response(answer: aiohttp.ClientResponse, dial: Dial, method: str) -> httpx.Response:
+def _response(answer: aiohttp.ClientResponse, dial: DialAttempt, method: str) -> httpx.Response:
     if answer.status < 200:
         dial.hang_up()
         answer.close()
         raise httpx.RemoteProtocolError("the provider changed to another protocol, for which nobody had asked")
-    body = _Body(answer, dial)
+    body = _ProviderBody(answer, dial)
     try:
         inflater = None if body.ended() else inflater_for(", ".join(answer.headers.getall("Content-Encoding", ())))
     except httpx.DecodingError:
         body.close()
         raise
     if inflater is None:
-        stream: _Body | UnlabelledBody = body
+        stream: _ProviderBody | UnlabelledBody = body
         if not body.ended() and may_hide_coding(method, answer.status, answer.headers.get("Content-Type", "")):
             stream = UnlabelledBody(body, body.ended)
         extensions = {"ended": stream.ended}

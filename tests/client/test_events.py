@@ -11,10 +11,19 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from bridge.client import Bridge, ConnectionLost, Event, Frame, connect
-from bridge.upstream.tape import Chunk, End, Ending, Head, Request, Tape, TapeTransport, write_tape
-from tests.client.stage import crash, door, heard
-from tests.clock import turns, until
-from tests.harness import config_of, running
+from bridge.tapes.transport import (
+    StreamEnd,
+    Tape,
+    TapeChunk,
+    TapeEnding,
+    TapeHead,
+    TapeRequest,
+    TapeTransport,
+    write_tape,
+)
+from tests.support.client_harness import crash, door, heard
+from tests.support.clock import turns, until
+from tests.support.harness import config_of, running
 
 SSE = {"content-type": "text/event-stream"}
 
@@ -27,11 +36,13 @@ def item(text: str) -> bytes:
     return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}) + b"\n\n"
 
 
-def record(folder: Path, name: str, *chunks: bytes, end: End = End.EOF) -> None:
+def record(folder: Path, name: str, *chunks: bytes, end: StreamEnd = StreamEnd.EOF) -> None:
     """A tape that answers `ask(name)`."""
-    request = Request.of("POST", "https://api.openai.com/v1/chat/completions", orjson.dumps({"name": name}))
-    reads = tuple(Chunk.of(1, data) for data in chunks)
-    write_tape(folder / f"{name}.jsonl", Tape(request, Head(status=200, headers=SSE, ms=0), reads, Ending(end=end)))
+    request = TapeRequest.of("POST", "https://api.openai.com/v1/chat/completions", orjson.dumps({"name": name}))
+    reads = tuple(TapeChunk.of(1, data) for data in chunks)
+    write_tape(
+        folder / f"{name}.jsonl", Tape(request, TapeHead(status=200, headers=SSE, ms=0), reads, TapeEnding(end=end))
+    )
 
 
 DONE = b"data: [DONE]\n\n"
@@ -89,7 +100,7 @@ async def test_a_request_may_be_a_chain_and_may_hold_json_that_stays_as_it_is(tm
 
 
 async def test_leaving_early_cancels_and_the_socket_goes_on(tmp_path):
-    record(tmp_path, "endless", item("on and on"), end=End.STALL)
+    record(tmp_path, "endless", item("on and on"), end=StreamEnd.STALL)
     record(tmp_path, "hello", item("Hello"), DONE)
     async with bridge_over(tmp_path) as (bridge, tapes):
         async with bridge.create(ask("endless")) as event:
@@ -105,7 +116,7 @@ async def test_leaving_early_cancels_and_the_socket_goes_on(tmp_path):
 
 async def test_an_event_that_is_forgotten_is_cancelled(tmp_path):
     """The caller drops the last reference, and closes nothing."""
-    record(tmp_path, "endless", item("on and on"), end=End.STALL)
+    record(tmp_path, "endless", item("on and on"), end=StreamEnd.STALL)
     async with bridge_over(tmp_path) as (bridge, tapes):
         event = await bridge.create(ask("endless")).open()
         assert (await event.take()) is not None
@@ -116,7 +127,7 @@ async def test_an_event_that_is_forgotten_is_cancelled(tmp_path):
 
 
 async def test_a_cancelled_event_still_gives_its_last_frame(tmp_path):
-    record(tmp_path, "endless", item("on and on"), end=End.STALL)
+    record(tmp_path, "endless", item("on and on"), end=StreamEnd.STALL)
     async with bridge_over(tmp_path) as (bridge, tapes), bridge.create(ask("endless")) as event:
         frames = [await anext(event), await anext(event)]
         event.cancel()

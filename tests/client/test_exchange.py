@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from bridge.client import ConnectionLost, EventFailed, Exchange, Step, connect
-from tests.client.stage import QUERY, bridged, crash, door, heard, serving
-from tests.clock import turns
-from tests.provider_script import RESET, SILENCE, SSE, Plays, answers, refuses, streams
-from tests.stage import DONE, FINISH, OVERLOADED, WHOLE, said
+from tests.support.client_harness import QUERY, bridged, crash, door, heard, serving
+from tests.support.clock import turns
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, WHOLE, said
+from tests.support.provider_script import RESET, SILENCE, SSE, Plays, answers, refuses, streams
 
 STEP: dict[str, Any] = {"provider": "openai", "endpoint": "chat/completions", "query": QUERY}
 

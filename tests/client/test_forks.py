@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.client.stage import serving
-from tests.provider_script import SILENCE, Plays, answers, streams
-from tests.stage import said
+from tests.support.client_harness import serving
+from tests.support.event_harness import said
+from tests.support.provider_script import SILENCE, Plays, answers, streams
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

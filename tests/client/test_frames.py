@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from bridge.client import Attempt, Failure, Frame, Metadata, Usage
-from bridge.wire.frames import EventFrames, response_value
+from bridge.protocol.frames import EventFrames, response_value
 
 
 def frame(kind: str = "stream", **members: object) -> Frame:
@@ -121,7 +121,7 @@ def test_the_body_of_an_answer_in_one_piece_is_the_providers(
     """As the bridge writes it with `frames: raw`: to the byte."""
     metadata = {"step": "0", "headers": {"x": '"response":'}}
     frames = EventFrames(event_id, compat=False)
-    parts = frames.answered(metadata, response_value(body, content_type, raw=True), error)
+    parts = frames.response(metadata, response_value(body, content_type, raw=True), error)
     assert Frame.of(b"".join(parts)).body == body
 
 

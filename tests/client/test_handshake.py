@@ -10,12 +10,13 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from bridge.client import CannotConnect, connect
 from bridge.config import load
-from tests.client.stage import QUERY
-from tests.harness import config_of, running
-from tests.provider_script import ScriptedProvider, answers
+from tests.support.client_harness import QUERY
+from tests.support.harness import config_of, running
+from tests.support.paths import FIXTURES
+from tests.support.provider_script import ScriptedProvider, answers
 
 CHAT = ("openai", "chat/completions", QUERY)
-CERTIFICATE = Path(__file__).parents[2] / "fixtures" / "tls" / "localhost.pem"
+CERTIFICATE = FIXTURES / "tls" / "localhost.pem"
 
 
 async def test_the_token_is_shown_and_a_wrong_one_is_told_in_the_bridges_words(tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import pytest
 
 from bridge.client import Config, Step
 from bridge.client.steps import cancel, chain, create
+from bridge.protocol import messages
+from bridge.protocol.messages import Create, EventId, MessageLimits, parse
 from bridge.settings.accounting import Metadata
 from bridge.settings.step import SETTINGS, StepSettings
-from bridge.wire import messages
-from bridge.wire.messages import Create, EventId, Limits, parse
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,9 @@ def test_the_settings_of_a_chain_are_beside_its_steps() -> None:
 
 
 def test_the_name_that_is_given_wins_over_the_requests_own() -> None:
-    created = parse(create("given", {"provider": "openai", "endpoint": "", "eventId": "own"}), StepSettings(), Limits())
+    created = parse(
+        create("given", {"provider": "openai", "endpoint": "", "eventId": "own"}), StepSettings(), MessageLimits()
+    )
     assert isinstance(created, Create)
     assert created.event_id == EventId("given", b'"given"')
 
@@ -65,9 +67,9 @@ def test_bytes_of_json_stay_as_they_are() -> None:
 
 
 def test_a_bridge_understands_both_messages() -> None:
-    created = parse(create("mine", Step("openai", "chat", {})), StepSettings(), Limits())
+    created = parse(create("mine", Step("openai", "chat", {})), StepSettings(), MessageLimits())
     assert isinstance(created, Create)
-    cancelled = parse(cancel("mine"), StepSettings(), Limits())
+    cancelled = parse(cancel("mine"), StepSettings(), MessageLimits())
     assert isinstance(cancelled, messages.Cancel)
     assert created.event_id == cancelled.event_id
 

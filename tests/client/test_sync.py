@@ -13,20 +13,20 @@ from typing import Any, TypeVar
 import pytest
 
 from bridge.client import CannotConnect, ConnectionLost, EventFailed
-from bridge.client.sync import Bridge, connect
-from tests.client.stage import QUERY, serving
-from tests.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.stage import WHOLE, said
+from bridge.client.sync import SyncBridge, connect
+from tests.support.client_harness import QUERY, serving
+from tests.support.event_harness import WHOLE, said
+from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 
 T = TypeVar("T")
 CHAT = ("openai", "chat/completions", QUERY)
 
 
 @asynccontextmanager
-async def using(*plays: Plays) -> AsyncIterator[tuple[Callable[[Callable[[Bridge], T]], Any], ScriptedProvider]]:
+async def using(*plays: Plays) -> AsyncIterator[tuple[Callable[[Callable[[SyncBridge], T]], Any], ScriptedProvider]]:
     """Runs a caller in a thread of its own, with a bridge that is served by this one."""
 
-    async def use(caller: Callable[[Bridge], T]) -> T:
+    async def use(caller: Callable[[SyncBridge], T]) -> T:
         def call() -> T:
             with connect(url) as bridge:
                 return caller(bridge)
@@ -50,7 +50,7 @@ async def test_a_request_gives_an_answer() -> None:
 
 
 async def test_a_stream_is_a_plain_iterator() -> None:
-    def ask(bridge: Bridge) -> tuple[list[str], Any]:
+    def ask(bridge: SyncBridge) -> tuple[list[str], Any]:
         with bridge.stream(*CHAT, event_id="mine") as stream:
             texts = [chunk.text for chunk in stream]
             assert next(stream, None) is None
@@ -64,7 +64,7 @@ async def test_a_stream_is_a_plain_iterator() -> None:
 
 
 async def test_what_is_left_of_a_stream_can_be_collected() -> None:
-    def ask(bridge: Bridge) -> tuple[str, str]:
+    def ask(bridge: SyncBridge) -> tuple[str, str]:
         with bridge.stream(*CHAT) as stream:
             next(stream)
             return next(stream).text, stream.collect().text
@@ -74,7 +74,7 @@ async def test_what_is_left_of_a_stream_can_be_collected() -> None:
 
 
 async def test_an_exchange_gives_bytes() -> None:
-    def ask(bridge: Bridge) -> tuple[int, bytes, bytes, str]:
+    def ask(bridge: SyncBridge) -> tuple[int, bytes, bytes, str]:
         with bridge.exchange({"provider": "openai", "endpoint": "chat/completions", "query": QUERY}) as exchange:
             assert exchange.is_from_provider
             assert exchange.error is None
@@ -87,7 +87,7 @@ async def test_an_exchange_gives_bytes() -> None:
 
 
 async def test_an_event_gives_frames_and_can_be_cancelled() -> None:
-    def ask(bridge: Bridge) -> list[str]:
+    def ask(bridge: SyncBridge) -> list[str]:
         with bridge.create({"provider": "openai", "endpoint": "chat/completions"}) as event:
             kinds = [next(event).type, next(event).type]
             event.cancel()
@@ -98,7 +98,7 @@ async def test_an_event_gives_frames_and_can_be_cancelled() -> None:
 
 
 async def test_leaving_a_stream_early_cancels_it() -> None:
-    def ask(bridge: Bridge) -> None:
+    def ask(bridge: SyncBridge) -> None:
         with bridge.stream(*CHAT) as stream:
             for _ in stream:
                 break
@@ -110,7 +110,7 @@ async def test_leaving_a_stream_early_cancels_it() -> None:
 
 
 async def test_errors_are_those_of_the_asynchronous_client() -> None:
-    def ask(bridge: Bridge) -> tuple[EventFailed, EventFailed]:
+    def ask(bridge: SyncBridge) -> tuple[EventFailed, EventFailed]:
         with pytest.raises(EventFailed) as refused:
             bridge.request(*CHAT)
         with bridge.stream(*CHAT) as stream, pytest.raises(EventFailed) as broken:
@@ -125,7 +125,7 @@ async def test_errors_are_those_of_the_asynchronous_client() -> None:
 
 
 async def test_threads_may_share_a_bridge() -> None:
-    def ask(bridge: Bridge) -> list[str]:
+    def ask(bridge: SyncBridge) -> list[str]:
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(lambda _: bridge.request(*CHAT).text, range(20)))
 
@@ -138,7 +138,7 @@ async def test_it_works_where_a_loop_is_running_already() -> None:
 
     async with using(answers()) as (use, _):
 
-        async def cell(bridge: Bridge) -> object:
+        async def cell(bridge: SyncBridge) -> object:
             return bridge.request(*CHAT).response
 
         assert await use(lambda bridge: asyncio.run(cell(bridge))) == {"ok": True}
@@ -151,7 +151,7 @@ async def test_where_no_bridge_is_no_thread_is_left() -> None:
 
 
 async def test_a_closed_bridge_says_so_and_may_be_closed_again() -> None:
-    def ask(bridge: Bridge) -> None:
+    def ask(bridge: SyncBridge) -> None:
         stream = bridge.stream(*CHAT).open()
         bridge.close()
         bridge.close()
@@ -165,7 +165,7 @@ async def test_a_closed_bridge_says_so_and_may_be_closed_again() -> None:
 
 
 async def test_closing_ends_what_another_thread_waits_for() -> None:
-    def ask(bridge: Bridge) -> BaseException | None:
+    def ask(bridge: SyncBridge) -> BaseException | None:
         with ThreadPoolExecutor(1) as pool, bridge.stream(*CHAT) as stream:
             next(stream)
             waiting = pool.submit(next, stream)

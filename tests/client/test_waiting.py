@@ -8,11 +8,11 @@ from aiohttp import web
 
 from bridge.client import EventFailed, Stream
 from bridge.client.connection import PATIENCE_S
-from bridge.client.inbox import MAX_WAITING_BYTES
-from tests.client.stage import QUERY, Script, bridged, door, frame, heard
-from tests.clock import advance, turns
-from tests.provider_script import streams
-from tests.stage import FINISH, said
+from bridge.client.frame_queue import MAX_WAITING_BYTES
+from tests.support.client_harness import QUERY, Script, bridged, door, frame, heard
+from tests.support.clock import advance, turns
+from tests.support.event_harness import FINISH, said
+from tests.support.provider_script import streams
 
 CHAT = ("openai", "chat/completions", QUERY)
 BIG = "x" * (MAX_WAITING_BYTES // 4)
@@ -40,7 +40,7 @@ async def _listen(socket: web.WebSocketResponse, said: list[Any]) -> None:
 
 async def held_up(slow: Stream) -> None:
     """Until as much waits for it as may, and the socket is not read."""
-    while not slow._event._inbox.is_full:
+    while not slow._event._queue.is_full:
         await turns(1)
     await turns()
 

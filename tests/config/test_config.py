@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bridge.config import Config, ConfigError, Gateway, Token, authenticate, is_loopback, load, loading
+from bridge.config import ConfigError, Configuration, Gateway, Token, authenticate, is_loopback, load, loading
 from bridge.config.describe import describe
 from bridge.errors import BadField
 from bridge.providers import REGISTRY
@@ -29,7 +29,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def load(self, text: str, environ: Mapping[str, str] | None = None, **overrides: object) -> Config:
+    def load(self, text: str, environ: Mapping[str, str] | None = None, **overrides: object) -> Configuration:
         path = self.folder / "bridge.toml"
         path.write_text(text, encoding="utf-8")
         return load(path, environ or {}, overrides)
@@ -71,7 +71,7 @@ def test_the_limits_are_those_of_the_protocol() -> None:
 def test_every_setting_has_a_help_sentence_and_a_default_that_is_allowed(row: Any) -> None:
     assert row.help[0].isupper()
     assert row.help.endswith(".")
-    assert row.default is None or row.kind.accept(row.default) == row.default
+    assert row.default is None or row.kind.convert(row.default) == row.default
 
 
 def test_wire_names_are_the_camel_case_of_the_names() -> None:

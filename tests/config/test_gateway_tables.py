@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.config import Config, ConfigError, Gateway, load
+from bridge.config import ConfigError, Configuration, Gateway, load
 from bridge.config.describe import describe
 from bridge.config.gateways import authenticate
 from bridge.config.keys import AwsKey, GoogleAccount, StoredKey
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "bridge.toml"
 
 
-def loaded(path: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Config:
+def loaded(path: Path, text: str, environ: Mapping[str, str] = ENVIRON) -> Configuration:
     path.write_text(text)
     return load(path, environ, {})
 

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.docs import pages
-from tests.commands import run
+from tests.support.commands import run
 
 runner = CliRunner()
 

@@ -54,7 +54,7 @@ def test_every_link_of_a_page_leads_to_a_page(topic: str) -> None:
 def sections(topic: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", pages.read(topic).markdown, re.MULTILINE)
-    return {re.sub(r"[^\w\s-]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\s-]", "", head).strip().lower().replace(" ", "-") for head in headings}
 
 
 def test_a_table_is_replaced_between_its_markers() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.policy.backoff import MAX_ASKED_MS, MAX_DELAY_MS, Backoff, asked_ms, delay_ms, retry_after_ms
+from bridge.policy.backoff import MAX_ASKED_MS, MAX_DELAY_MS, Backoff, delay_ms, requested_delay_ms, retry_after_ms
 
 NO_JITTER = 0.5
 
@@ -114,4 +114,4 @@ def test_no_value_raises_or_is_negative(value: str, now_unix: float) -> None:
     ],
 )
 def test_the_finer_header_goes_first(headers: list[tuple[str, str]], expected_ms: int | None) -> None:
-    assert asked_ms(headers, NOW_UNIX) == expected_ms
+    assert requested_delay_ms(headers, NOW_UNIX) == expected_ms

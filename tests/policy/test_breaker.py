@@ -44,7 +44,7 @@ class Timeline:
             case "succeed":
                 self.breakers.succeeded(KEY)
             case "enter":
-                self.probe = self.breakers.enter(KEY, at)
+                self.probe = self.breakers.acquire(KEY, at)
             case "probe fails":
                 self.breakers.failed(KEY, at, self.probe)
             case "release":
@@ -54,7 +54,7 @@ class Timeline:
         """What a call at this time would be."""
         if self.breakers.due_at(KEY) > at:
             return SKIPPED
-        return PASSES if self.breakers.enter(KEY, at) is None else PROBES
+        return PASSES if self.breakers.acquire(KEY, at) is None else PROBES
 
 
 TIMELINES = {
@@ -125,14 +125,14 @@ def test_the_interval_doubles_up_to_twenty_seconds() -> None:
     for _ in range(6):
         intervals_s.append(breakers.due_at(KEY) - now)
         now = breakers.due_at(KEY)
-        breakers.failed(KEY, now, breakers.enter(KEY, now))
+        breakers.failed(KEY, now, breakers.acquire(KEY, now))
     assert intervals_s == [5, 10, 20, 20, 20, 20]
 
 
 def test_a_probe_that_was_overtaken_decides_nothing() -> None:
     breakers = opened()
-    slow = breakers.enter(KEY, 5)
-    quick = breakers.enter(KEY, 10)
+    slow = breakers.acquire(KEY, 5)
+    quick = breakers.acquire(KEY, 10)
     breakers.failed(KEY, 11, slow)
     breakers.release(KEY, slow)
     assert breakers.due_at(KEY) == 15, "the quick one is still in flight"
@@ -142,9 +142,9 @@ def test_a_probe_that_was_overtaken_decides_nothing() -> None:
 
 def test_a_pass_of_an_equal_probe_that_is_over_decides_nothing() -> None:
     breakers = opened()
-    first = breakers.enter(KEY, 5)
+    first = breakers.acquire(KEY, 5)
     breakers.release(KEY, first)
-    second = breakers.enter(KEY, 5)
+    second = breakers.acquire(KEY, 5)
     assert first == second
     breakers.release(KEY, first)
     breakers.failed(KEY, 6, first)
@@ -153,8 +153,8 @@ def test_a_pass_of_an_equal_probe_that_is_over_decides_nothing() -> None:
 
 def test_a_call_that_is_forced_beside_a_probe_is_none() -> None:
     breakers = opened()
-    probe = breakers.enter(KEY, 5)
-    assert breakers.enter(KEY, 6) is None
+    probe = breakers.acquire(KEY, 5)
+    assert breakers.acquire(KEY, 6) is None
     breakers.failed(KEY, 7, None)
     assert breakers.due_at(KEY) == 10
     breakers.failed(KEY, 8, probe)
@@ -163,7 +163,7 @@ def test_a_call_that_is_forced_beside_a_probe_is_none() -> None:
 
 def test_a_late_probe_that_nobody_overtook_still_counts() -> None:
     breakers = opened()
-    probe = breakers.enter(KEY, 5)
+    probe = breakers.acquire(KEY, 5)
     breakers.failed(KEY, 500, probe)
     assert breakers.due_at(KEY) == 510
 
@@ -183,16 +183,16 @@ def test_due_first_takes_a_key_that_is_being_probed_only_if_all_are() -> None:
         for _ in range(5):
             breakers.failed(key, at, None)
     assert breakers.due_first([C, A, B]) == 1
-    breakers.enter(A, 3)
+    breakers.acquire(A, 3)
     assert breakers.due_first([C, A, B]) == 2
-    breakers.enter(B, 4)
-    breakers.enter(C, 4.5)
+    breakers.acquire(B, 4)
+    breakers.acquire(C, 4.5)
     assert breakers.due_first([C, A, B]) == 1
 
 
 def test_only_keys_that_fail_are_kept() -> None:
     breakers = Breakers()
-    breakers.enter(KEY, 0)
+    breakers.acquire(KEY, 0)
     breakers.succeeded(KEY)
     breakers.release(KEY, None)
     assert len(breakers) == 0
@@ -207,7 +207,7 @@ def test_the_key_that_changed_longest_ago_is_forgotten_first() -> None:
     for key in (A, B, A, B):
         for _ in range(5):
             breakers.failed(key, 0, None)
-    probe = breakers.enter(A, 5)
+    probe = breakers.acquire(A, 5)
     breakers.failed(C, 5, None)
     assert [breakers.due_at(key) for key in (A, B, C)] == [10, -math.inf, -math.inf]
     breakers.failed(D, 5, None)
@@ -240,7 +240,7 @@ def test_the_store_never_exceeds_its_bounds(
         key = key_of("ab"[number % 2], str(number // 2))
         match what:
             case "enter":
-                passes[key] = breakers.enter(key, now)
+                passes[key] = breakers.acquire(key, now)
             case "answer":
                 breakers.answered(key)
             case "succeed":
@@ -287,9 +287,9 @@ def test_a_token_whose_own_key_is_open_goes_by_that_alone() -> None:
 
 def test_a_probe_of_one_of_two_tokens_keeps_the_others_out_and_its_answer_lets_them_in() -> None:
     breakers, one = opened_for("one", "two"), key_of("gpt", "one")
-    breakers.enter(one, 5)
+    breakers.acquire(one, 5)
     assert breakers.due_at(THIRD) == 6, "the other of the two is due"
-    breakers.enter(key_of("gpt", "two"), 6)
+    breakers.acquire(key_of("gpt", "two"), 6)
     assert breakers.due_at(THIRD) == 10
     breakers.answered(one)
     assert breakers.due_at(THIRD) == -math.inf
@@ -307,9 +307,9 @@ def test_a_row_of_failures_of_its_own_exempts_no_token() -> None:
 def test_what_was_learned_holds_as_what_was_seen_here_and_is_told_to_nobody() -> None:
     told: list[tuple[object, float | None]] = []
     breakers = Breakers(told=lambda key, open_s: told.append((key, open_s)))
-    breakers.learned(KEY, 40, 100)
+    breakers.merge(KEY, 40, 100)
     assert breakers.due_at(KEY) == 140
-    breakers.learned(KEY, None, 110)
+    breakers.merge(KEY, None, 110)
     assert breakers.due_at(KEY) == -math.inf
     assert told == []
 
@@ -317,14 +317,14 @@ def test_what_was_learned_holds_as_what_was_seen_here_and_is_told_to_nobody() ->
 def test_of_two_outages_the_one_that_is_due_later_counts() -> None:
     breakers = Breakers()
     for open_s in (40, 10, 60):
-        breakers.learned(KEY, open_s, 100)
+        breakers.merge(KEY, open_s, 100)
     assert breakers.due_at(KEY) == 160
 
 
 def test_an_outage_learned_after_it_was_due_is_probed_and_doubles_from_the_first_interval() -> None:
     breakers = Breakers()
-    breakers.learned(KEY, -30, 100)
-    probe = breakers.enter(KEY, 100)
+    breakers.merge(KEY, -30, 100)
+    probe = breakers.acquire(KEY, 100)
     assert probe is not None
     breakers.failed(KEY, 101, probe)
     assert breakers.due_at(KEY) == 111
@@ -332,9 +332,9 @@ def test_an_outage_learned_after_it_was_due_is_probed_and_doubles_from_the_first
 
 def test_a_probe_that_is_in_flight_tells_more_than_what_is_learned() -> None:
     breakers = Breakers()
-    breakers.learned(KEY, 5, 100)
-    probe = breakers.enter(KEY, 105)
-    breakers.learned(KEY, 100, 106)
+    breakers.merge(KEY, 5, 100)
+    probe = breakers.acquire(KEY, 105)
+    breakers.merge(KEY, 100, 106)
     breakers.failed(KEY, 107, probe)
     assert breakers.due_at(KEY) == 117
 
@@ -348,9 +348,9 @@ def test_others_hear_of_each_opening_and_closing_and_of_nothing_else() -> None:
     assert told == []
     for _ in range(6):
         breakers.failed(KEY, 0, None)
-    probe = breakers.enter(KEY, 5)
+    probe = breakers.acquire(KEY, 5)
     breakers.release(KEY, probe)
-    probe = breakers.enter(KEY, 6)
+    probe = breakers.acquire(KEY, 6)
     breakers.failed(KEY, 7, probe)
     breakers.answered(KEY)
     breakers.answered(KEY)

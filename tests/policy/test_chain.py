@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bridge.policy.breaker import BreakerKey, Breakers
 from bridge.policy.chain import (
-    Answered,
     Broke,
     Cause,
     Chain,
@@ -18,11 +17,12 @@ from bridge.policy.chain import (
     Failed,
     GiveUp,
     Outcome,
+    PolicyRefusal,
     Reason,
-    Refused,
     Relay,
     Skip,
     SkipReason,
+    StepAnswered,
     StepPolicy,
     Try,
 )
@@ -92,17 +92,17 @@ def decisions(steps: Sequence[StepPolicy], outcomes: Sequence[Outcome]) -> list[
 
 
 CHAINS = {
-    "the first step answers": ([ONCE, OTHER], [Answered()], ["0.1", RELAY]),
-    "the only step answers": ([ONCE], [Answered()], ["0.1, last", RELAY]),
+    "the first step answers": ([ONCE, OTHER], [StepAnswered()], ["0.1", RELAY]),
+    "the only step answers": ([ONCE], [StepAnswered()], ["0.1, last", RELAY]),
     "the only step fails": ([ONCE], [status(500)], ["0.1, last", FAILED]),
-    "the next step answers": ([ONCE, OTHER], [status(500), Answered()], ["0.1", "1.1, last", RELAY]),
+    "the next step answers": ([ONCE, OTHER], [status(500), StepAnswered()], ["0.1", "1.1, last", RELAY]),
     "every step fails": ([ONCE, OTHER, THIRD], [CONNECT, TLS, TIMEOUT], ["0.1", "1.1", "2.1, last", FAILED]),
     "retries, then the next step": (
         [THRICE, TWICE],
         [status(500), RESET, BREAK, CONNECT, status(529)],
         ["0.1", "0.2 in 0.5s", "0.3 in 1s", "1.1", "1.2 in 0.5s, last", FAILED],
     ),
-    "a retry answers": ([TWICE, OTHER], [status(503), Answered()], ["0.1", "0.2 in 0.5s", RELAY]),
+    "a retry answers": ([TWICE, OTHER], [status(503), StepAnswered()], ["0.1", "0.2 in 0.5s", RELAY]),
     "the pause grows as the step says": (
         [LINEAR],
         [status(500), status(500), status(500)],
@@ -118,17 +118,17 @@ CHAINS = {
     "not even on the last step": ([TWICE], [status(429, 10_001)], ["0.1", FAILED]),
     "it holds for a later step to the same origin": (
         [ONCE, SAME, OTHER],
-        [status(429, 1500), Answered()],
+        [status(429, 1500), StepAnswered()],
         ["0.1", "1.1 in 1.5s", RELAY],
     ),
     "also behind one to another": (
         [ONCE, OTHER, SAME],
-        [status(503, 9000), status(500), Answered()],
+        [status(503, 9000), status(500), StepAnswered()],
         ["0.1", "1.1", "2.1 in 9s, last", RELAY],
     ),
     "but that step is passed over if it would wait too long": (
         [ONCE, SAME, OTHER],
-        [status(429, 10_001), Answered()],
+        [status(429, 10_001), StepAnswered()],
         ["0.1", "2.1, last", RELAY],
     ),
     "unless it allows more": (
@@ -139,7 +139,7 @@ CHAINS = {
     "and if none is left, the event fails": ([ONCE, SAME], [status(429, 10_001)], ["0.1", FAILED]),
     "the longest counts": (
         [TWICE, SAME],
-        [status(429, 3000), status(429, 1000), Answered()],
+        [status(429, 3000), status(429, 1000), StepAnswered()],
         ["0.1", "0.2 in 3s", "1.1 in 3s, last", RELAY],
     ),
     "a failure that sends to the next step at once holds nothing up": (
@@ -152,24 +152,28 @@ CHAINS = {
     "not even on the last step, either": ([TWICE], [NO_QUOTA], ["0.1", FAILED]),
     "a timeout goes to the next step at once": ([THRICE, OTHER], [TIMEOUT], ["0.1", "1.1, last"]),
     "and on the last step is retried": ([TWICE], [TIMEOUT, TIMEOUT], ["0.1", "0.2 in 0.5s, last", FAILED]),
-    "a refusal is the answer": ([TWICE, OTHER], [Refused()], ["0.1", RELAY]),
-    "unless another opinion is wanted": ([PICKY, OTHER], [Refused(), Refused()], ["0.1", "1.1, last", RELAY]),
-    "and none is left": ([PICKY], [Refused()], ["0.1, last", FAILED]),
-    "a broken stream is an error": ([ONCE, OTHER], [Answered(), Broke()], ["0.1", RELAY, BROKE]),
+    "a refusal is the answer": ([TWICE, OTHER], [PolicyRefusal()], ["0.1", RELAY]),
+    "unless another opinion is wanted": (
+        [PICKY, OTHER],
+        [PolicyRefusal(), PolicyRefusal()],
+        ["0.1", "1.1, last", RELAY],
+    ),
+    "and none is left": ([PICKY], [PolicyRefusal()], ["0.1, last", FAILED]),
+    "a broken stream is an error": ([ONCE, OTHER], [StepAnswered(), Broke()], ["0.1", RELAY, BROKE]),
     "unless a restart is wanted": (
         [RESTARTS, OTHER],
-        [Answered(), Broke(), Answered()],
+        [StepAnswered(), Broke(), StepAnswered()],
         ["0.1", RELAY, "1.1, last", RELAY],
     ),
-    "and no step is left": ([RESTARTS], [Answered(), Broke()], ["0.1, last", RELAY, BROKE]),
+    "and no step is left": ([RESTARTS], [StepAnswered(), Broke()], ["0.1, last", RELAY, BROKE]),
     "each step says what its own break is": (
         [RESTARTS, RESTARTS, ONCE],
-        [Answered(), Broke(), Answered(), Broke(), Answered(), Broke()],
+        [StepAnswered(), Broke(), StepAnswered(), Broke(), StepAnswered(), Broke()],
         ["0.1", RELAY, "1.1", RELAY, "2.1, last", RELAY, BROKE],
     ),
     "a restart is never on the same step": (
         [replace(RESTARTS, max_attempts=5), TWICE],
-        [Answered(), Broke(), status(500), status(500)],
+        [StepAnswered(), Broke(), status(500), status(500)],
         ["0.1", RELAY, "1.1", "1.2 in 0.5s, last", FAILED],
     ),
 }
@@ -254,7 +258,7 @@ def test_a_due_step_is_probed_and_a_success_closes_it() -> None:
     assert Chain([ONCE, OTHER], breakers).start(5) == Try(1, 1, 0.0, last=True, skipped=kept_out(0)), (
         "one probe at a time"
     )
-    assert chain.next(Answered(), 6, NO_JITTER) == Relay()
+    assert chain.next(StepAnswered(), 6, NO_JITTER) == Relay()
     assert breakers.due_at(key("one")) == -math.inf
 
 
@@ -298,14 +302,14 @@ def test_an_answer_beside_a_running_probe_closes_the_breaker() -> None:
     Chain([ONCE], breakers).start(5)
     beside_it = Chain([ONCE], breakers)
     beside_it.start(5)
-    beside_it.next(Answered(), 5, NO_JITTER)
+    beside_it.next(StepAnswered(), 5, NO_JITTER)
     assert breakers.due_at(key("one")) == -math.inf
 
 
 def test_a_request_without_a_breaker_is_neither_skipped_nor_counted() -> None:
     breakers = opened("one")
     no_model_call = replace(ONCE, breaker_key=None)
-    for outcome in (CONNECT, RESET, Answered(whole=True)):
+    for outcome in (CONNECT, RESET, StepAnswered(whole=True)):
         chain = Chain([no_model_call, OTHER], breakers)
         assert chain.start(1) == Try(0, 1, 0.0, last=False)
         chain.next(outcome, 1, NO_JITTER)
@@ -322,7 +326,7 @@ def test_after_a_real_failure_open_steps_are_skipped_and_none_is_forced() -> Non
 def test_a_restart_skips_open_steps_too() -> None:
     chain = Chain([RESTARTS, OTHER, THIRD], opened("two"))
     chain.start(4)
-    chain.next(Answered(), 4, NO_JITTER)
+    chain.next(StepAnswered(), 4, NO_JITTER)
     assert chain.next(Broke(), 4, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=kept_out(1))
 
 
@@ -332,7 +336,7 @@ def test_later_steps_with_the_key_of_a_failed_probe_are_skipped() -> None:
     assert chain.next(CONNECT, 6, NO_JITTER) == Try(2, 1, 0.0, last=True, skipped=kept_out(1))
 
 
-@pytest.mark.parametrize("outcome", [Refused(), status(401), status(429), NO_QUOTA, TLS, REDIRECT, UNUSABLE])
+@pytest.mark.parametrize("outcome", [PolicyRefusal(), status(401), status(429), NO_QUOTA, TLS, REDIRECT, UNUSABLE])
 def test_an_outcome_that_tells_nothing_of_the_provider_releases_the_probe(outcome: Outcome) -> None:
     breakers = opened("one")
     chain = Chain([ONCE], breakers)
@@ -378,7 +382,7 @@ def test_a_fault_of_the_provider_counts(outcome: Outcome) -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome", [Refused(), TLS, REDIRECT, UNUSABLE, NO_QUOTA, *map(status, (400, 401, 408, 429, 501, 505))]
+    "outcome", [PolicyRefusal(), TLS, REDIRECT, UNUSABLE, NO_QUOTA, *map(status, (400, 401, 408, 429, 501, 505))]
 )
 def test_a_fault_of_credentials_or_input_does_not(outcome: Outcome) -> None:
     assert not is_counted(ONCE, outcome)
@@ -387,7 +391,7 @@ def test_a_fault_of_credentials_or_input_does_not(outcome: Outcome) -> None:
 def test_an_error_in_an_unknown_word_is_retried_and_does_not_count() -> None:
     unknown = replace(status(500), is_known=False)
     assert not is_counted(ONCE, unknown)
-    assert not is_counted(ONCE, Answered(), Broke(Cause.STATUS, 500, is_known=False))
+    assert not is_counted(ONCE, StepAnswered(), Broke(Cause.STATUS, 500, is_known=False))
     assert decisions([TWICE, OTHER], [unknown])[-1] == "0.2 in 0.5s"
 
 
@@ -397,15 +401,15 @@ def test_a_timeout_counts_only_if_it_is_as_long_as_the_gateways_own() -> None:
 
 
 def test_a_stream_that_broke_after_it_answered_counts_by_its_cause() -> None:
-    assert is_counted(ONCE, Answered(), Broke())
-    assert is_counted(ONCE, Answered(), Broke(Cause.TIMEOUT))
-    assert not is_counted(HASTY, Answered(), Broke(Cause.TIMEOUT))
-    assert is_counted(ONCE, Answered(), Broke(Cause.STATUS, 529))
-    assert not is_counted(ONCE, Answered(), Broke(Cause.STATUS, 400))
+    assert is_counted(ONCE, StepAnswered(), Broke())
+    assert is_counted(ONCE, StepAnswered(), Broke(Cause.TIMEOUT))
+    assert not is_counted(HASTY, StepAnswered(), Broke(Cause.TIMEOUT))
+    assert is_counted(ONCE, StepAnswered(), Broke(Cause.STATUS, 529))
+    assert not is_counted(ONCE, StepAnswered(), Broke(Cause.STATUS, 400))
 
 
 def test_a_chain_that_answers_leaves_no_trace_in_the_breakers() -> None:
-    assert not is_counted(ONCE, Answered())
+    assert not is_counted(ONCE, StepAnswered())
 
 
 def test_streams_that_break_one_after_the_other_are_failures_in_a_row() -> None:
@@ -413,19 +417,19 @@ def test_streams_that_break_one_after_the_other_are_failures_in_a_row() -> None:
     for _ in range(5):
         chain = Chain([ONCE], breakers)
         chain.start(0)
-        chain.next(Answered(), 0, NO_JITTER)
+        chain.next(StepAnswered(), 0, NO_JITTER)
         chain.next(Broke(), 0, NO_JITTER)
     assert breakers.due_at(key("one")) == 5
 
 
 def test_a_whole_answer_ends_the_row() -> None:
     breakers = Breakers()
-    for outcome in [CONNECT] * 4 + [Answered()]:
+    for outcome in [CONNECT] * 4 + [StepAnswered()]:
         chain = Chain([ONCE], breakers)
         chain.start(0)
         chain.next(outcome, 0, NO_JITTER)
         assert len(breakers) == 1
-    assert chain.next(Answered(whole=True), 0, NO_JITTER) == Relay()
+    assert chain.next(StepAnswered(whole=True), 0, NO_JITTER) == Relay()
     assert len(breakers) == 0
 
 
@@ -450,8 +454,8 @@ statuses = st.builds(
     st.booleans(),
 )
 failures = st.sampled_from([CONNECT, TLS, RESET, BREAK, TIMEOUT, REDIRECT, UNUSABLE]) | statuses
-broken_answers = st.tuples(st.just(Answered()), st.just(Broke()))
-attempts = (failures | st.just(Refused())).map(lambda outcome: (outcome,)) | broken_answers
+broken_answers = st.tuples(st.just(StepAnswered()), st.just(Broke()))
+attempts = (failures | st.just(PolicyRefusal())).map(lambda outcome: (outcome,)) | broken_answers
 """What the calls of one attempt tell the chain, in order: never an answer that holds."""
 
 

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.errors import EndpointRefused, UnknownProvider
+from bridge.formats.request_fields import model_in
 from bridge.providers import (
     ALIASES,
     REGISTRY,
@@ -15,11 +16,10 @@ from bridge.providers import (
     lookup,
     make_provider,
     model_of,
-    overlay,
     resolve,
     validate_base_url,
+    with_overrides,
 )
-from bridge.wire.request_fields import model_in
 
 ACCOUNT = "0123456789abcdef0123456789ABCDEF"
 
@@ -468,7 +468,7 @@ def test_only_a_base_that_asks_for_the_account_needs_one() -> None:
 
 
 def test_an_overlay_leaves_the_rest_of_the_registry_alone() -> None:
-    providers = overlay(
+    providers = with_overrides(
         {
             "google": {"base_url": "http://h"},
             "openai": {"ended_without_mark": "done", "max_connections": 7},
@@ -504,7 +504,7 @@ def test_an_overlay_leaves_the_rest_of_the_registry_alone() -> None:
 )
 def test_a_bad_table_is_refused_by_name(slug: str, table: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
-        overlay({slug: table})
+        with_overrides({slug: table})
 
 
 @pytest.mark.parametrize(

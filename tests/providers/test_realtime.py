@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import BadField, EndpointRefused
-from bridge.providers import REGISTRY, Provider, echoed, lookup, make_provider, opening, socket_target
+from bridge.providers import REGISTRY, Provider, lookup, make_provider, opening, select_subprotocol, socket_target
 from bridge.providers.realtime import plain_value
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
@@ -351,7 +351,7 @@ def test_a_provider_is_offered_what_the_client_offered_but_no_credential(
 def test_one_that_was_offered_is_echoed_rather_the_providers_choice_rather_no_credential(
     offered: list[str], picked: str | None, one: str | None
 ) -> None:
-    assert echoed(offered, picked) == one
+    assert select_subprotocol(offered, picked) == one
 
 
 # What a configuration changes.

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import Cancelled, Draining
-from tests.clock import advance, turns
-from tests.harness import config_of, connected, running
-from tests.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.stage import ROLE, WHOLE, House, Stage, said, step
+from tests.support.clock import advance, turns
+from tests.support.event_harness import ROLE, WHOLE, EventHarness, House, said, step
+from tests.support.harness import config_of, connected, running
+from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 
 PHASES: dict[str, tuple[list[Plays], str]] = {
     "connecting": ([Plays(connecting=[SILENCE])], "connecting"),
@@ -24,14 +24,14 @@ PHASES: dict[str, tuple[list[Plays], str]] = {
 }
 
 
-async def in_phase(name: str) -> Stage:
+async def in_phase(name: str) -> EventHarness:
     plays, phase = PHASES[name]
     stage = await House(*plays).event([step(maxAttempts=2), step("groq")]).begin()
     assert stage.relay.phase == phase
     return stage
 
 
-def check_cancelled(stage: Stage) -> None:
+def check_cancelled(stage: EventHarness) -> None:
     last = stage.last()
     assert last["type"] == "universal.error"
     assert last["error"] == {
@@ -49,7 +49,7 @@ async def test_every_phase_can_be_cancelled(phase: str) -> None:
     stage = await in_phase(phase)
     stage.relay.cancel(Cancelled("cancelled by the client"))
     await asyncio.sleep(0)
-    assert stage.house.provider.open_streams == 0, "at once"
+    assert stage.runtime.provider.open_streams == 0, "at once"
     await turns()
     check_cancelled(stage)
 
@@ -70,7 +70,7 @@ async def test_before_its_task_has_begun() -> None:
     stage.relay.cancel(Cancelled("cancelled by the client"))
     await stage.begin()
     check_cancelled(stage)
-    assert stage.house.provider.played == []
+    assert stage.runtime.provider.played == []
 
 
 async def test_while_the_client_does_not_read() -> None:
@@ -104,7 +104,7 @@ async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
     await stage.open(gate)
     assert stage.lasts == 1
     assert not stage.is_over
-    assert stage.house.budget.used > 0, "what waits to be taken counts"
+    assert stage.runtime.budget.used > 0, "what waits to be taken counts"
     await stage.cancel()
     assert not stage.is_over
     stage.sink.read_on()
@@ -147,7 +147,7 @@ async def test_a_task_that_is_cancelled_by_its_owner_ends_its_event_all_the_same
     assert task.cancelled()
     assert stage.types == ["created", "stream", "error"]
     assert stage.frames[-1]["error"]["code"] == 9020
-    assert stage.house.provider.open_streams == stage.house.budget.used == 0
+    assert stage.runtime.provider.open_streams == stage.runtime.budget.used == 0
 
 
 # Over a socket.

@@ -6,21 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bridge.relay.deadlines import Alarm, Clock
-from tests.clock import advance, turns
-from tests.provider_script import JSON, SILENCE, Part, Plays, answers, streams
-from tests.stage import ROLE, WHOLE, House, Stage, said, step
-from tests.stage import run as run_event
+from bridge.relay.deadlines import Clock, Interrupt
+from tests.support.clock import advance, turns
+from tests.support.event_harness import ROLE, WHOLE, EventHarness, House, said, step
+from tests.support.event_harness import run as run_event
+from tests.support.provider_script import JSON, SILENCE, Part, Plays, answers, streams
 
 NO_LIMIT = {"connectTimeout": 0, "requestTimeout": 0, "idleTimeout": 0, "totalTimeout": 0}
 
 
-async def begin(play: Plays, **config: object) -> Stage:
+async def begin(play: Plays, **config: object) -> EventHarness:
     """An event with no clock but those of `config`, in milliseconds."""
     return await House(play).event(step(**NO_LIMIT | config)).begin()
 
 
-async def strikes_between(stage: Stage, after_s: float, before_s: float, code: int) -> None:
+async def strikes_between(stage: EventHarness, after_s: float, before_s: float, code: int) -> None:
     await stage.pass_s(after_s)
     assert not stage.is_over
     await stage.pass_s(before_s - after_s)
@@ -43,9 +43,9 @@ async def test_connect_timeout_ends_with_the_connection() -> None:
 
 async def test_it_ends_at_the_head_if_the_transport_tells_of_no_connection() -> None:
     gate = asyncio.Event()
-    house = House(Plays([gate, *WHOLE]))
-    house.provider.tells_of_connections = False
-    stage = await house.event(step(**NO_LIMIT | {"connectTimeout": 1000})).begin()
+    runtime = House(Plays([gate, *WHOLE]))
+    runtime.provider.tells_of_connections = False
+    stage = await runtime.event(step(**NO_LIMIT | {"connectTimeout": 1000})).begin()
     await stage.pass_s(100)
     await stage.open(gate)
     assert stage.code is None
@@ -67,19 +67,19 @@ NO_ANSWER: dict[str, Part] = {
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_nor_do_headers_comments_bookkeeping_stop_request_timeout(part: Part, steps: int) -> None:
     """Neither where they are passed on at once, nor where they are held back."""
-    house = House(streams(part, SILENCE), answers())
+    runtime = House(streams(part, SILENCE), answers())
     chain = [step(**NO_LIMIT | {"requestTimeout": 5000}), step("groq")][:steps]
-    stage = await house.event(chain).begin()
+    stage = await runtime.event(chain).begin()
     await stage.pass_s(4.9)
-    assert len(house.provider.played) == 1
+    assert len(runtime.provider.played) == 1
     assert not stage.is_over
     await stage.pass_s(0.2)
     assert stage.metadata["attempts"][0]["code"] == 9013 if steps == 2 else stage.code == 9013
 
 
 async def test_comments_for_longer_than_bookkeeping_is_held_are_no_answer_either() -> None:
-    house = House(streams(b": busy\n\n", SILENCE), answers())
-    stage = await house.event([step(**NO_LIMIT | {"requestTimeout": 30_000}), step("groq")]).begin()
+    runtime = House(streams(b": busy\n\n", SILENCE), answers())
+    stage = await runtime.event([step(**NO_LIMIT | {"requestTimeout": 30_000}), step("groq")]).begin()
     await stage.pass_s(29)
     assert stage.frames == []
     await stage.pass_s(2)
@@ -127,9 +127,9 @@ async def test_idle_timeout_begins_with_the_head() -> None:
 
 async def test_no_clock_but_the_total_outlasts_its_attempt() -> None:
     gate = asyncio.Event()
-    house = House(answers(status=400), Plays(WHOLE, waiting=[gate]))
+    runtime = House(answers(status=400), Plays(WHOLE, waiting=[gate]))
     config = {"connectTimeout": 1000, "requestTimeout": 1000, "idleTimeout": 1000}
-    stage = await house.event([step(**NO_LIMIT | config), step("groq", **NO_LIMIT)]).begin()
+    stage = await runtime.event([step(**NO_LIMIT | config), step("groq", **NO_LIMIT)]).begin()
     await stage.pass_s(100)
     await stage.open(gate)
     assert stage.types[-1] == "done"
@@ -155,8 +155,8 @@ async def test_total_timeout_ends_every_phase(plays: list[Plays]) -> None:
 
 async def test_total_timeout_counts_all_steps_and_retries_together() -> None:
     config = NO_LIMIT | {"requestTimeout": 600, "totalTimeout": 1000}
-    house = House(*[Plays(waiting=[SILENCE])] * 2)
-    stage = await house.event([step(**config), step("groq", **config)]).begin()
+    runtime = House(*[Plays(waiting=[SILENCE])] * 2)
+    stage = await runtime.event([step(**config), step("groq", **config)]).begin()
     await stage.pass_s(0.7)
     await strikes_between(stage, 0.2, 0.4, 9015)
     assert [a["code"] for a in stage.metadata["attempts"]] == [9013, 9015]
@@ -207,10 +207,10 @@ async def test_the_clocks_stand_still_while_the_client_does_not_read() -> None:
     stage = await begin(streams(said("a"), gates[0], said("b"), gates[1], *WHOLE), **config)
     stage.sink.stop_reading()
     await stage.open(gates[0])
-    reads = stage.house.provider.played[0].reads
+    reads = stage.runtime.provider.played[0].reads
     await stage.pass_s(100)
     assert not stage.is_over
-    assert stage.house.provider.played[0].reads == reads, "the provider waits too"
+    assert stage.runtime.provider.played[0].reads == reads, "the provider waits too"
     stage.sink.read_on()
     await turns()
     await stage.pass_s(0.9)
@@ -242,7 +242,7 @@ async def test_when_two_clocks_strike_at_once_the_total_is_not_lost() -> None:
 
 async def test_a_total_that_strikes_while_another_clocks_blow_is_on_its_way_is_not_lost() -> None:
     """Whoever is interrupted may take some turns to come to its end."""
-    alarm, struck = Alarm(), list[Clock]()
+    alarm, struck = Interrupt(), list[Clock]()
 
     async def slow_to_end() -> None:
         alarm.attach()
@@ -251,7 +251,7 @@ async def test_a_total_that_strikes_while_another_clocks_blow_is_on_its_way_is_n
         except asyncio.CancelledError:
             advance(1)
             await turns()
-            struck.append(alarm.caught())
+            struck.append(alarm.consume())
         await asyncio.sleep(0)  # and is not interrupted any more
 
     alarm.deadlines.set(Clock.IDLE, 1)
@@ -276,14 +276,14 @@ async def test_a_deadline_that_an_earlier_one_clears_does_not_strike() -> None:
 
 
 async def test_a_cancellation_by_the_tasks_owner_is_not_taken_for_a_clock() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
 
     async def interrupted_twice() -> None:
         alarm.attach()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            alarm.caught()
+            alarm.consume()
 
     alarm.deadlines.set(Clock.IDLE, 1)
     task = asyncio.create_task(interrupted_twice())

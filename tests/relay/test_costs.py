@@ -10,11 +10,11 @@ import pytest
 
 from bridge.policy.reported import MAX_TOKENS, UNPRICED_USD
 from bridge.relay.costs import ESTIMATED, HIGH_COST, MANY_TOKENS
-from bridge.server import Server
-from tests.clock import turns, until
-from tests.harness import Client, config_of, connected, running
-from tests.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.stage import DONE, FINISH, ROLE, USAGE, WHOLE, Frame, said, step
+from bridge.server.server import Server
+from tests.support.clock import turns, until
+from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, WHOLE, Frame, said, step
+from tests.support.harness import Client, config_of, connected, running
+from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
 
 RATES = {"per_token_in": 1.0, "per_token_out": 100.0}
 PRICED = step(customCost=RATES)

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from bridge.errors import Cancelled, SlowClient
-from bridge.relay.deadlines import Alarm, Clock, Deadlines
-from tests.clock import advance, turns
+from bridge.relay.deadlines import Clock, Deadlines, Interrupt
+from tests.support.clock import advance, turns
 
 
 async def pass_s(seconds: float) -> None:
@@ -136,11 +136,11 @@ async def test_no_time_passes_while_the_clocks_stand_still() -> None:
     due.deadlines.set(Clock.IDLE, 5)
     due.deadlines.set(Clock.TOTAL, 8)
     await pass_s(3)
-    due.deadlines.stand_still()
+    due.deadlines.pause()
     await pass_s(1000)
-    due.deadlines.stand_still()
+    due.deadlines.pause()
     await pass_s(1000)
-    due.deadlines.go_on()
+    due.deadlines.resume()
     await pass_s(1.9)
     assert due.clocks == []
     await pass_s(0.2)
@@ -151,12 +151,12 @@ async def test_no_time_passes_while_the_clocks_stand_still() -> None:
 
 async def test_nor_for_one_that_is_set_meanwhile() -> None:
     due = Due()
-    due.deadlines.stand_still()
+    due.deadlines.pause()
     await pass_s(100)
     due.deadlines.set(Clock.IDLE, 5)
     await pass_s(100)
     assert due.clocks == []
-    due.deadlines.go_on()
+    due.deadlines.resume()
     await pass_s(4.9)
     assert due.clocks == []
     await pass_s(0.2)
@@ -166,10 +166,10 @@ async def test_nor_for_one_that_is_set_meanwhile() -> None:
 async def test_to_go_on_without_having_stood_changes_nothing() -> None:
     due = Due()
     due.deadlines.set(Clock.IDLE, 5)
-    due.deadlines.go_on()
-    due.deadlines.stand_still()
-    due.deadlines.go_on()
-    due.deadlines.go_on()
+    due.deadlines.resume()
+    due.deadlines.pause()
+    due.deadlines.resume()
+    due.deadlines.resume()
     await pass_s(5.1)
     assert due.clocks == [Clock.IDLE]
 
@@ -178,7 +178,7 @@ async def test_to_go_on_without_having_stood_changes_nothing() -> None:
 
 
 @asynccontextmanager
-async def attached(alarm: Alarm, run: Coroutine[object, object, object]) -> AsyncIterator["asyncio.Task[object]"]:
+async def attached(alarm: Interrupt, run: Coroutine[object, object, object]) -> AsyncIterator["asyncio.Task[object]"]:
     """A task that `alarm` interrupts; it runs until the block is left at the latest."""
 
     async def body() -> object:
@@ -195,16 +195,16 @@ async def attached(alarm: Alarm, run: Coroutine[object, object, object]) -> Asyn
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def catch(alarm: Alarm) -> Clock:
+async def catch(alarm: Interrupt) -> Clock:
     """Waits without end; which clock interrupted that."""
     try:
         return await asyncio.Future()
     except asyncio.CancelledError:
-        return alarm.caught()
+        return alarm.consume()
 
 
 async def test_a_clock_interrupts_the_task_which_goes_on() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
 
     async def run() -> list[Clock]:
         alarm.deadlines.set(Clock.CONNECT, 1)
@@ -221,7 +221,7 @@ async def test_a_clock_interrupts_the_task_which_goes_on() -> None:
 
 
 async def test_holding_back_interrupts_nobody() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     told = []
     alarm.on_hold_over = lambda: told.append(True)
     async with attached(alarm, catch(alarm)) as task:
@@ -233,7 +233,7 @@ async def test_holding_back_interrupts_nobody() -> None:
 
 @pytest.mark.parametrize("first", [Clock.REQUEST, Clock.TOTAL])
 async def test_of_two_that_strike_together_the_total_is_never_lost(first: Clock) -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     second = ({Clock.REQUEST, Clock.TOTAL} - {first}).pop()
     async with attached(alarm, catch(alarm)) as task:
         alarm.deadlines.set(first, 1)
@@ -243,7 +243,7 @@ async def test_of_two_that_strike_together_the_total_is_never_lost(first: Clock)
 
 
 async def test_a_cancelled_event_is_not_mistaken_for_one_that_a_clock_interrupted() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     async with attached(alarm, catch(alarm)) as task:
         alarm.cancel(Cancelled("by the client"))
         alarm.cancel(SlowClient("too late"))
@@ -255,7 +255,7 @@ async def test_a_cancelled_event_is_not_mistaken_for_one_that_a_clock_interrupte
 @pytest.mark.parametrize("clock_first", [True, False])
 @pytest.mark.parametrize("from_outside", [True, False])
 async def test_nor_when_a_clock_strikes_in_the_same_turn(clock_first: bool, from_outside: bool) -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     async with attached(alarm, catch(alarm)) as task:
         strike = asyncio.get_running_loop().call_soon
         alarm.deadlines.set(Clock.IDLE, 0.5)
@@ -269,7 +269,7 @@ async def test_nor_when_a_clock_strikes_in_the_same_turn(clock_first: bool, from
 
 
 async def test_an_event_cancelled_before_its_task_began_is_known_to_be() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     alarm.cancel(Cancelled("at once"))
     assert alarm.cancelled is not None
     async with attached(alarm, asyncio.sleep(0)) as task:
@@ -277,10 +277,10 @@ async def test_an_event_cancelled_before_its_task_began_is_known_to_be() -> None
 
 
 async def test_an_interruption_that_is_no_clock_s_is_passed_on() -> None:
-    alarm = Alarm()
+    alarm = Interrupt()
     async with attached(alarm, catch(alarm)) as task:
         task.cancel()
         await turns()
         assert task.cancelled()
     with pytest.raises(asyncio.CancelledError):
-        Alarm().caught()
+        Interrupt().consume()

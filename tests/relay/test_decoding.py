@@ -11,18 +11,18 @@ import pytest
 import zstandard
 
 from bridge.errors import BadMessage, OutOfMemoryBudget, TooLarge
+from bridge.protocol.steps import ProviderStep
 from bridge.relay import decoding
-from bridge.relay.budget import Budget, Hold
 from bridge.relay.decoding import decoded, with_decoded_bodies
-from bridge.relay.entry import Entry
-from bridge.relay.services import Services
-from bridge.server import Server
+from bridge.relay.interfaces import Services
+from bridge.relay.memory import MemoryBudget, MemoryReservation
+from bridge.relay.summary import EventSummary
+from bridge.server.server import Server
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
-from bridge.wire.steps import Step
-from tests.harness import config_of
-from tests.provider_script import ScriptedProvider, answers
-from tests.raw_http import ACCOUNT, ASKED, GATEWAY, http
+from tests.support.harness import config_of
+from tests.support.provider_script import ScriptedProvider, answers
+from tests.support.raw_http import ACCOUNT, ASKED, GATEWAY, http
 
 CODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -34,27 +34,27 @@ KEY = {"authorization": "Bearer k", "content-type": "application/json"}
 MIB = 1 << 20
 
 
-def hold(most: int = 256 * MIB) -> tuple[Budget, Hold]:
-    budget = Budget(most, "the test")
-    return budget, Hold(budget)
+def hold(most: int = 256 * MIB) -> tuple[MemoryBudget, MemoryReservation]:
+    budget = MemoryBudget(most, "the test")
+    return budget, MemoryReservation(budget)
 
 
-def step(body: bytes, coding: str | None, provider: str = "openai") -> Step:
+def step(body: bytes, coding: str | None, provider: str = "openai") -> ProviderStep:
     headers = {} if coding is None else {"content-encoding": coding}
-    return Step(provider, "chat/completions", "POST", headers, headers, body, StepSettings())
+    return ProviderStep(provider, "chat/completions", "POST", headers, headers, body, StepSettings())
 
 
 class Log:
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[EventSummary] = []
 
     def begun(self, *_: object) -> None: ...
 
-    def ended(self, entry: Entry) -> None:
+    def on_event_end(self, entry: EventSummary) -> None:
         self.entries.append(entry)
 
 
-async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int, ScriptedProvider, Entry]:
+async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int, ScriptedProvider, EventSummary]:
     provider, log = ScriptedProvider(answers()), Log()
     server = Server(config_of("", folder), Upstream(provider), Services(observers=(log,)))
     await server.start()

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from bridge.upstream.dial import TlsError
-from tests.provider_script import JSON, REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
-from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, House, said, step
-from tests.stage import run as run_event
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, House, said, step
+from tests.support.event_harness import run as run_event
+from tests.support.provider_script import JSON, REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
 
 QUOTA = b'{"error":{"code":"insufficient_quota","message":"no money left"}}'
 POLICY = b'{"error":{"code":"content_policy_violation","message":"not that"}}'
@@ -45,7 +45,7 @@ async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadat
     assert first.items() <= last.items()
     assert "response" not in stage.frames[0]
     assert last["chunks"] == 3
-    assert stage.house.provider.played[0].was_read_to_its_end
+    assert stage.runtime.provider.played[0].was_read_to_its_end
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 299])
@@ -118,20 +118,20 @@ NOT_RETRIED = {
 
 @pytest.mark.parametrize("play", NOT_RETRIED.values(), ids=NOT_RETRIED)
 async def test_these_go_to_the_next_step_at_once(play: Plays) -> None:
-    house = House(play, streams(*WHOLE), max_item_bytes=1000)
-    stage = await house.event([step(maxAttempts=5), step("groq")]).begin()
+    runtime = House(play, streams(*WHOLE), max_item_bytes=1000)
+    stage = await runtime.event([step(maxAttempts=5), step("groq")]).begin()
     assert stage.types == ["created", "stream", "stream", "stream", "done"]
     assert (stage.metadata["step"], stage.metadata["provider"]) == ("1", "groq")
 
 
 async def test_by_default_a_step_is_tried_once() -> None:
     stage = await run_event(step(), fails(503))
-    assert len(stage.house.provider.played) == 1
+    assert len(stage.runtime.provider.played) == 1
 
 
 async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
-    house = House(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
-    stage = await house.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).begin()
+    runtime = House(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
+    stage = await runtime.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).begin()
     attempts = stage.metadata["attempts"]
     assert [(a["step"], a["provider"], a.get("status"), a.get("code")) for a in attempts] == [
         ("0", "openai", None, 9010),
@@ -150,8 +150,8 @@ async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
 
 async def test_an_attempt_tells_how_long_it_took() -> None:
     gates = [asyncio.Event(), asyncio.Event()]
-    house = House(Plays(waiting=[gates[0], RESET]), Plays([b"{}"], content_type=JSON, waiting=[gates[1]]))
-    stage = await house.event([step(), step("groq")]).begin()
+    runtime = House(Plays(waiting=[gates[0], RESET]), Plays([b"{}"], content_type=JSON, waiting=[gates[1]]))
+    stage = await runtime.event([step(), step("groq")]).begin()
     for gate, seconds in zip(gates, (2, 3), strict=True):
         await stage.pass_s(seconds)
         await stage.open(gate)
@@ -174,13 +174,13 @@ async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
 
 async def waits(stage_config: dict[str, object], *plays: Plays) -> list[tuple[float, float]]:
     """Between which instants each retry began, in tenths of a second."""
-    house = House(*plays, answers())
-    stage = await house.event(step(**stage_config)).begin()
+    runtime = House(*plays, answers())
+    stage = await runtime.event(step(**stage_config)).begin()
     found, waited, tried = [], 0.0, 1
     while not stage.is_over:
         await stage.pass_s(0.1)
         waited += 0.1
-        if len(house.provider.played) > tried:
+        if len(runtime.provider.played) > tried:
             tried += 1
             found.append((waited - 0.1, waited))
             waited = 0.0
@@ -221,10 +221,10 @@ async def test_one_who_asks_for_more_than_max_retry_after_is_not_asked_again() -
 
 
 async def test_retry_after_holds_for_a_later_step_to_the_same_origin() -> None:
-    house = House(fails(429, retry_after="3"), answers())
-    stage = await house.event([step(), step()]).begin()
+    runtime = House(fails(429, retry_after="3"), answers())
+    stage = await runtime.event([step(), step()]).begin()
     await stage.pass_s(2.9)
-    assert len(house.provider.played) == 1
+    assert len(runtime.provider.played) == 1
     await stage.pass_s(0.2)
     assert stage.metadata["step"] == "1"
 
@@ -330,7 +330,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
     stage = await run_event(step(), answers(b"", status, location="https://elsewhere.test/"))
     assert (stage.code, stage.metadata["status"]) == (9019, status)
     assert stage.last()["response"] is None
-    assert len(stage.house.provider.played) == 1
+    assert len(stage.runtime.provider.played) == 1
 
 
 async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
@@ -343,22 +343,22 @@ async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
 async def test_the_bodies_of_failed_answers_are_given_back_one_by_one() -> None:
     """There is room for two: the one that is kept so far, and the one that comes."""
     big = b'{"error":"%s"}' % (b"x" * 20_000)
-    house = House(*[fails(500, big)] * 4, budget_bytes=45_000)
-    stage = await house.event([step(maxAttempts=4, retryDelay=0)]).begin()
+    runtime = House(*[fails(500, big)] * 4, budget_bytes=45_000)
+    stage = await runtime.event([step(maxAttempts=4, retryDelay=0)]).begin()
     assert [a["code"] for a in stage.metadata["attempts"]] == [500] * 4
 
 
 async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
-    house = House(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
-    stage = await house.event(step()).begin()
+    runtime = House(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
+    stage = await runtime.event(step()).begin()
     assert (stage.types, stage.code, stage.metadata["status"]) == (["created"], 9008, 503)
 
 
 async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -> None:
     half = b"x" * 9000
     too_long = Plays([half, half], content_type="text/plain")
-    house = House(too_long, Plays([half], content_type="text/plain"), budget_bytes=12_000)
-    stage = await house.event([step(), step("groq")]).begin()
+    runtime = House(too_long, Plays([half], content_type="text/plain"), budget_bytes=12_000)
+    stage = await runtime.event([step(), step("groq")]).begin()
     assert (stage.code, stage.metadata["step"]) == (None, "1")
 
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.provider_script import JSON, RESET, SILENCE, Plays, answers, refuses, streams
-from tests.stage import OVERLOADED, ROLE, WHOLE, Frame, House, said, step
-from tests.stage import run as run_event
+from tests.support.event_harness import OVERLOADED, ROLE, WHOLE, Frame, House, said, step
+from tests.support.event_harness import run as run_event
+from tests.support.provider_script import JSON, RESET, SILENCE, Plays, answers, refuses, streams
 
 RESTARTS = step(onBreak="restart")
 OTHER = step("groq")
@@ -29,8 +29,8 @@ BREAKS: dict[str, Plays] = {
 
 @pytest.mark.parametrize("play", BREAKS.values(), ids=BREAKS)
 async def test_the_next_step_starts_from_scratch(play: Plays) -> None:
-    house = House(play, streams(*WHOLE), max_item_bytes=1000)
-    stage = await house.event([RESTARTS, OTHER]).begin()
+    runtime = House(play, streams(*WHOLE), max_item_bytes=1000)
+    stage = await runtime.event([RESTARTS, OTHER]).begin()
     starts = [frame for frame in stage.frames if frame["type"] == "universal.created"]
     assert [start["metadata"]["step"] for start in starts] == ["0", "1"]
     assert "restarted" not in starts[0]["metadata"]
@@ -41,8 +41,8 @@ async def test_the_next_step_starts_from_scratch(play: Plays) -> None:
 
 
 async def test_a_silence_is_a_break_too() -> None:
-    house = House(streams(said("lost"), SILENCE), streams(*WHOLE))
-    stage = await house.event([step(onBreak="restart", idleTimeout=1000), OTHER]).begin()
+    runtime = House(streams(said("lost"), SILENCE), streams(*WHOLE))
+    stage = await runtime.event([step(onBreak="restart", idleTimeout=1000), OTHER]).begin()
     await stage.pass_s(1.1)
     assert (stage.types[-1], stage.metadata["restarted"]) == ("done", True)
 
@@ -118,17 +118,17 @@ async def test_steps_that_fail_before_they_answer_are_passed_over() -> None:
 
 
 async def test_total_timeout_is_no_break() -> None:
-    house = House(streams(said("a"), SILENCE))
-    stage = await house.event([step(onBreak="restart", totalTimeout=1000), OTHER]).begin()
+    runtime = House(streams(said("a"), SILENCE))
+    stage = await runtime.event([step(onBreak="restart", totalTimeout=1000), OTHER]).begin()
     await stage.pass_s(1.1)
     assert stage.code == 9015
 
 
 async def test_a_restarted_answer_has_clocks_of_its_own() -> None:
     gate = asyncio.Event()
-    house = House(streams(said("a"), gate, RESET), Plays(waiting=[SILENCE]))
+    runtime = House(streams(said("a"), gate, RESET), Plays(waiting=[SILENCE]))
     config = {"requestTimeout": 1000}
-    stage = await house.event([step(onBreak="restart", **config), step("groq", **config)]).begin()
+    stage = await runtime.event([step(onBreak="restart", **config), step("groq", **config)]).begin()
     await stage.pass_s(100)
     await stage.open(gate)
     await stage.pass_s(0.9)

@@ -9,26 +9,26 @@ import pytest
 from bridge.config.gateways import Gateway, Token
 from bridge.config.keys import StoredKey
 from bridge.errors import BadField, BridgeError, EndpointRefused, NotAllowed, Unauthorized, UnknownKey, UnknownProvider
-from bridge.providers import REGISTRY, overlay
-from bridge.relay.plan import Ground, PlannedStep, plan
+from bridge.providers import REGISTRY, with_overrides
+from bridge.relay.plan import PlannedStep, RequestContext, plan
 from bridge.settings.step import StepSettings
-from tests.wire.asking import created
+from tests.support.messages import created
 
 GATEWAY = StepSettings(connect_timeout=1000, request_timeout=2000, idle_timeout=3000)
 CHAT = '{"provider":"openai","endpoint":"chat/completions","query":{"model":"gpt-5"}}'
 KEY = StoredKey("openai", "default", "sk", "env:KEY")
 
 
-def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> Ground:
-    return Ground(account, gateway, Gateway(gateway, settings=settings), REGISTRY, lambda: Gateway(gateway))
+def ground(gateway: str = "mine", account: str = "account", settings: StepSettings = GATEWAY) -> RequestContext:
+    return RequestContext(account, gateway, Gateway(gateway, settings=settings), REGISTRY, lambda: Gateway(gateway))
 
 
-def planned(request: str, where: Ground | None = None) -> list[PlannedStep]:
+def planned(request: str, where: RequestContext | None = None) -> list[PlannedStep]:
     where = where or ground()
-    return plan(created(request, where.entered.settings).steps, where)
+    return plan(created(request, where.gateway_at_connect.settings).steps, where)
 
 
-def the_step(request: str, where: Ground | None = None) -> PlannedStep:
+def the_step(request: str, where: RequestContext | None = None) -> PlannedStep:
     [only] = planned(request, where)
     return only
 
@@ -118,8 +118,8 @@ def test_a_provider_that_is_like_none_is_told_without() -> None:
 
 
 def test_steps_of_one_gateway_token_base_and_model_share_a_breaker_and_no_others_do() -> None:
-    custom = overlay({"custom-other": {"base_url": "https://other.example/v1"}})
-    other_base = Ground("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
+    custom = with_overrides({"custom-other": {"base_url": "https://other.example/v1"}})
+    other_base = RequestContext("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
     keys = [
         the_step(CHAT).policy.breaker_key,
         the_step(CHAT, ground("another")).policy.breaker_key,
@@ -140,8 +140,8 @@ def test_only_a_post_to_a_model_endpoint_has_a_breaker(request_: str) -> None:
 
 
 def test_the_base_url_of_a_custom_provider_may_hold_the_whole_path() -> None:
-    custom = overlay({"custom-whole": {"base_url": "https://other.example/v1/chat/completions"}})
-    where = Ground("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
+    custom = with_overrides({"custom-whole": {"base_url": "https://other.example/v1/chat/completions"}})
+    where = RequestContext("account", "mine", Gateway("mine", settings=GATEWAY), custom, lambda: Gateway("mine"))
     assert the_step('{"provider":"custom-whole","endpoint":""}', where).policy.breaker_key is not None
 
 
@@ -180,8 +180,8 @@ def test_any_timeout_is_shorter_than_none(config: str, counts: bool) -> None:
 # Who may.
 
 
-def closed(*tokens: Token, **fields: Any) -> Ground:
-    return replace(ground(), live=lambda: Gateway("mine", tokens, **fields), token="ci")
+def closed(*tokens: Token, **fields: Any) -> RequestContext:
+    return replace(ground(), current_gateway=lambda: Gateway("mine", tokens, **fields), token="ci")
 
 
 def test_a_token_s_providers_are_all_that_it_may_call_in_any_step() -> None:
@@ -195,7 +195,7 @@ def test_a_token_s_providers_are_all_that_it_may_call_in_any_step() -> None:
 def test_the_gateway_is_asked_anew_for_each_event() -> None:
     """So that a token which is revoked, or a key which is stored meanwhile, counts on sockets that are open."""
     gateways = iter([Gateway("mine"), Gateway("mine", keys={("openai", "default"): KEY})])
-    where = replace(ground(), live=lambda: next(gateways))
+    where = replace(ground(), current_gateway=lambda: next(gateways))
     assert [the_step(CHAT, where).key, the_step(CHAT, where).key] == [None, KEY]
 
 
@@ -204,7 +204,7 @@ def test_who_is_not_entitled_any_more_plans_nothing() -> None:
         raise Unauthorized("revoked")
 
     with pytest.raises(Unauthorized, match=r"^revoked$"):
-        planned(f"[{CHAT},{CHAT}]", replace(ground(), live=revoked))
+        planned(f"[{CHAT},{CHAT}]", replace(ground(), current_gateway=revoked))
 
 
 def test_a_key_that_is_not_stored_is_told_with_its_step() -> None:
@@ -214,7 +214,7 @@ def test_a_key_that_is_not_stored_is_told_with_its_step() -> None:
 
 def test_a_token_in_the_url_that_fal_s_header_names_is_refused() -> None:
     gateway = Gateway("mine", (Token("t", hashlib.sha256(b"a-token").digest()),), settings=GATEWAY)
-    where = Ground("account", "mine", gateway, REGISTRY, lambda: gateway, token="t")
+    where = RequestContext("account", "mine", gateway, REGISTRY, lambda: gateway, token="t")
     url = "https://queue.fal.run/fal-ai/x?key=a-token"
     with pytest.raises(BadField) as refused:
         planned(f'{{"provider":"fal","endpoint":"","headers":{{"x-fal-target-url":"{url}"}}}}', where)

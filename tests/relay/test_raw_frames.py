@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.clock import ClockLoop
-from tests.provider_script import RESET, SILENCE, Part, Plays, answers, streams
-from tests.stage import DONE, FINISH, OVERLOADED, ROLE, WHOLE, Frame, House, Stage, said, step
-from tests.stage import run as run_event
-from tests.wire.messages_of_aws import event as aws_message
+from tests.support.aws_eventstream import event as aws_message
+from tests.support.clock import ClockLoop
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, EventHarness, Frame, House, said, step
+from tests.support.event_harness import run as run_event
+from tests.support.provider_script import RESET, SILENCE, Part, Plays, answers, streams
 
 RAW = step(frames="raw")
 GEMINI = RAW | {"provider": "google-ai-studio", "endpoint": "v1beta/models/m:streamGenerateContent"}
@@ -41,7 +41,7 @@ BODIES: dict[str, tuple[bytes, str, Frame]] = {
 }
 
 
-def body_of(stage: Stage) -> bytes:
+def body_of(stage: EventHarness) -> bytes:
     """The runs, put together again; or the one of an answer in one piece."""
     return b"".join(
         base64.b64decode(frame["response"]) if frame["encoding"] == "base64" else frame["response"].encode()

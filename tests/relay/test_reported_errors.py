@@ -5,9 +5,9 @@ import asyncio
 import orjson
 import pytest
 
-from tests.provider_script import RESET, Plays, answers, streams
-from tests.stage import DONE, WHOLE, Frame, House, said, step
-from tests.stage import run as run_event
+from tests.support.event_harness import DONE, WHOLE, Frame, House, said, step
+from tests.support.event_harness import run as run_event
+from tests.support.provider_script import RESET, Plays, answers, streams
 
 LIMITED = b'{"error":{"message":"too many","code":429},"user_id":"u"}'
 OK = b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}'
@@ -111,8 +111,8 @@ async def test_a_malformed_item_is_passed_on_with_a_warning() -> None:
 async def test_a_heartbeat_starts_no_clock_and_does_not_stop_the_one_for_the_answer() -> None:
     gates = [asyncio.Event() for _ in range(3)]
     parts = [part for gate in gates for part in (b'data: {"type":"keepalive"}\n\n', gate)]
-    house = House(streams(*parts, *WHOLE), answers(OK))
-    stage = await house.event([step(requestTimeout=25_000), step("groq")]).begin()
+    runtime = House(streams(*parts, *WHOLE), answers(OK))
+    stage = await runtime.event([step(requestTimeout=25_000), step("groq")]).begin()
     for gate in gates[:2]:
         await stage.pass_s(11)
         await stage.open(gate)

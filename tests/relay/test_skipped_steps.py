@@ -6,9 +6,9 @@ import httpx
 import pytest
 
 from bridge.settings.step import StepSettings
-from tests.clock import advance
-from tests.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
-from tests.stage import OVERLOADED, ROLE, WHOLE, House, Stage, said, step
+from tests.support.clock import advance
+from tests.support.event_harness import OVERLOADED, ROLE, WHOLE, EventHarness, House, said, step
+from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
 
 COUNTED: dict[str, Plays] = {
     "a connection refused": refuses(),
@@ -33,126 +33,126 @@ CHAIN = [step(), step("groq")]
 
 
 async def after_five(play: Plays, *more: Plays) -> House:
-    house = House(*[play] * 5, *more)
+    runtime = House(*[play] * 5, *more)
     for _ in range(5):
-        stage = await house.event(step()).begin()
+        stage = await runtime.event(step()).begin()
         stage.check_nothing_is_left()
-    return house
+    return runtime
 
 
-def listed(stage: Stage) -> list[tuple[str, int | None]]:
+def listed(stage: EventHarness) -> list[tuple[str, int | None]]:
     """The attempts that the last frame tells of."""
     return [(attempt["step"], attempt.get("code")) for attempt in stage.frames[-1]["metadata"]["attempts"]]
 
 
 @pytest.mark.parametrize("play", COUNTED.values(), ids=COUNTED)
 async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(play: Plays) -> None:
-    house = await after_five(play, answers())
-    stage = await house.event(CHAIN).begin()
+    runtime = await after_five(play, answers())
+    stage = await runtime.event(CHAIN).begin()
     assert listed(stage) == [("0", 9023), ("1", None)]
     assert stage.metadata["step"] == "1"
-    assert len(house.provider.played) == 6
+    assert len(runtime.provider.played) == 6
 
 
 @pytest.mark.parametrize("play", [streams(*WHOLE), answers()], ids=["a stream", "in one piece"])
 async def test_a_whole_answer_ends_the_row(play: Plays) -> None:
-    house = House(*[refuses()] * 4, play, *[refuses()] * 4, answers())
+    runtime = House(*[refuses()] * 4, play, *[refuses()] * 4, answers())
     for _ in range(9):
-        stage = await house.event(step()).begin()
+        stage = await runtime.event(step()).begin()
         stage.check_nothing_is_left()
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
 
 
 @pytest.mark.parametrize("play", NOT_COUNTED.values(), ids=NOT_COUNTED)
 async def test_faults_of_credentials_or_input_do_not_count(play: Plays) -> None:
-    house = await after_five(play, answers())
-    stage = await house.event(CHAIN).begin()
+    runtime = await after_five(play, answers())
+    stage = await runtime.event(CHAIN).begin()
     assert stage.metadata["step"] == "0"
 
 
 @pytest.mark.parametrize(("asked_ms", "skipped"), [(1000, False), (2000, True), (0, True)])
 async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways_own(asked_ms: int, skipped: bool) -> None:
     own = StepSettings(request_timeout=2000, total_timeout=3000)
-    house = House(*[Plays(waiting=[SILENCE])] * 5, answers())
+    runtime = House(*[Plays(waiting=[SILENCE])] * 5, answers())
     for _ in range(5):
-        stage = await house.event(step(requestTimeout=asked_ms or 2000), settings=own).begin()
+        stage = await runtime.event(step(requestTimeout=asked_ms or 2000), settings=own).begin()
         await stage.pass_s(2.1)
         assert stage.code == 9013
-    stage = await house.event(CHAIN, settings=own).begin()
+    stage = await runtime.event(CHAIN, settings=own).begin()
     assert (stage.metadata["step"] == "1") is skipped
 
 
 async def test_it_is_per_model_and_base_url() -> None:
-    house = await after_five(refuses(), answers(), answers())
+    runtime = await after_five(refuses(), answers(), answers())
     other_model = step() | {"query": {"model": "large"}}
     for request in (other_model, step("groq")):
-        stage = await house.event([request, step("mistral")]).begin()
+        stage = await runtime.event([request, step("mistral")]).begin()
         assert stage.metadata["step"] == "0"
 
 
 async def test_after_five_seconds_one_event_probes_it_while_others_go_by() -> None:
     gate = asyncio.Event()
-    house = await after_five(refuses(), Plays(WHOLE, waiting=[gate]), answers(), answers())
+    runtime = await after_five(refuses(), Plays(WHOLE, waiting=[gate]), answers(), answers())
     advance(5.1)
-    probe = await house.event(CHAIN).begin()
-    other = await house.event(CHAIN).begin()
+    probe = await runtime.event(CHAIN).begin()
+    other = await runtime.event(CHAIN).begin()
     assert listed(other) == [("0", 9023), ("1", None)]
     await probe.open(gate)
     assert (probe.code, probe.metadata["step"]) == (None, "0")
-    again = await house.event(CHAIN).begin()
+    again = await runtime.event(CHAIN).begin()
     assert again.metadata["step"] == "0", "its answer has closed the breaker"
 
 
 async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
-    house = await after_five(refuses(), refuses(), *[answers()] * 3)
+    runtime = await after_five(refuses(), refuses(), *[answers()] * 3)
     advance(5.1)
-    probe = await house.event(CHAIN).begin()
+    probe = await runtime.event(CHAIN).begin()
     assert listed(probe) == [("0", 9010), ("1", None)]
     advance(9.8)
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "1"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1"
     advance(0.3)
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "out of time", "refused for its input"])
 async def test_a_probe_that_told_nothing_of_the_provider_leaves_the_next_event_to_probe(how: str) -> None:
     play = answers(status=400) if how == "refused for its input" else Plays(waiting=[SILENCE])
-    house = await after_five(refuses(), play, answers())
+    runtime = await after_five(refuses(), play, answers())
     advance(5.1)
-    probe = await house.event(step(totalTimeout=1000)).begin()
+    probe = await runtime.event(step(totalTimeout=1000)).begin()
     if how == "cancelled":
         await probe.cancel()
     elif how == "out of time":
         await probe.pass_s(1.1)
     probe.check_nothing_is_left()
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
 
 
 async def test_if_all_steps_are_open_the_one_due_first_is_tried() -> None:
-    house = House(*[refuses()] * 10, answers())
+    runtime = House(*[refuses()] * 10, answers())
     for request in [step("groq")] * 5 + [step()] * 5:
-        await house.event(request).begin()
+        await runtime.event(request).begin()
         advance(0.1)
-    stage = await house.event(CHAIN).begin()
+    stage = await runtime.event(CHAIN).begin()
     assert listed(stage) == [("0", 9023), ("1", None)], "the second step opened first"
 
 
 async def test_a_probe_forced_before_its_time_does_not_make_the_wait_longer() -> None:
-    house = await after_five(refuses(), refuses(), *[answers()] * 2)
+    runtime = await after_five(refuses(), refuses(), *[answers()] * 2)
     advance(3)
-    assert (await house.event(step()).begin()).code == 9010
+    assert (await runtime.event(step()).begin()).code == 9010
     advance(4.9)
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "1"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1"
     advance(0.2)
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
 
 
 async def test_a_probe_in_flight_keeps_out_no_event_that_has_no_other_step() -> None:
-    house = await after_five(refuses(), Plays(waiting=[SILENCE]), answers(), answers())
+    runtime = await after_five(refuses(), Plays(waiting=[SILENCE]), answers(), answers())
     advance(5.1)
-    probe = await house.event(step()).begin()
-    beside_it = await house.event(step()).begin()
-    after_it = await house.event(CHAIN).begin()
+    probe = await runtime.event(step()).begin()
+    beside_it = await runtime.event(step()).begin()
+    after_it = await runtime.event(CHAIN).begin()
     await probe.cancel()
     assert beside_it.code is None
     assert after_it.metadata["step"] == "0", "that answer has closed the breaker"
@@ -175,10 +175,10 @@ class Outage(ScriptedProvider):
 async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, unused_s: float) -> None:
     """Two events a second, each with a fallback; all of them succeed."""
     began_at = asyncio.get_running_loop().time()
-    house = House(provider=Outage(began_at + outage_s))
+    runtime = House(provider=Outage(began_at + outage_s))
     answered_by = ""
     while answered_by != "0" or asyncio.get_running_loop().time() < began_at + outage_s:
-        stage = await house.event(CHAIN).begin()
+        stage = await runtime.event(CHAIN).begin()
         assert stage.code is None
         answered_by = stage.metadata["step"]
         advance(0.5)
@@ -189,25 +189,25 @@ async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, un
     "changed", [{"method": "FOO"}, {"method": "GET"}, {"endpoint": "v1/files"}, {"endpoint": "v1/models"}]
 )
 async def test_only_posts_to_model_endpoints_count_and_are_skipped(changed: dict[str, str]) -> None:
-    house = House(*[answers(status=503)] * 10, answers(), answers())
+    runtime = House(*[answers(status=503)] * 10, answers(), answers())
     for _ in range(5):
-        await house.event(step() | changed).begin()
+        await runtime.event(step() | changed).begin()
     for _ in range(4):
-        await house.event(step()).begin()
-    assert (await house.event(CHAIN).begin()).metadata["step"] == "1", "the fifth in a row"
-    assert (await house.event([step() | changed, step("groq")]).begin()).metadata["step"] == "0"
+        await runtime.event(step()).begin()
+    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1", "the fifth in a row"
+    assert (await runtime.event([step() | changed, step("groq")]).begin()).metadata["step"] == "0"
 
 
 async def test_skipped_steps_behind_a_failed_one_are_listed_and_its_answer_is_the_answer() -> None:
-    house = await after_five(refuses(), answers(b'{"error":"no"}', 401))
-    stage = await house.event([step("groq"), step()]).begin()
+    runtime = await after_five(refuses(), answers(b'{"error":"no"}', 401))
+    stage = await runtime.event([step("groq"), step()]).begin()
     assert listed(stage) == [("0", 401), ("1", 9023)]
     assert (stage.metadata["step"], stage.metadata["status"]) == ("0", 401)
 
 
 async def test_a_restart_skips_open_steps_too() -> None:
-    house = await after_five(refuses(), streams(said("a"), RESET), answers())
-    stage = await house.event([step("groq", onBreak="restart"), step(), step("mistral")]).begin()
+    runtime = await after_five(refuses(), streams(said("a"), RESET), answers())
+    stage = await runtime.event([step("groq", onBreak="restart"), step(), step("mistral")]).begin()
     assert listed(stage) == [("0", 9016), ("1", 9023), ("2", None)]
 
 
@@ -221,17 +221,17 @@ async def fail_for(house: House, *tokens: str) -> None:
 
 
 async def test_a_token_s_failures_keep_no_model_away_from_another_token() -> None:
-    house = House(*[answers(status=500)] * 5, answers(), answers())
-    await fail_for(house, "hostile")
-    assert (await house.event(CHAIN, token="other").begin()).metadata["step"] == "0"
-    assert (await house.event(CHAIN, token="hostile").begin()).metadata["step"] == "1"
+    runtime = House(*[answers(status=500)] * 5, answers(), answers())
+    await fail_for(runtime, "hostile")
+    assert (await runtime.event(CHAIN, token="other").begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN, token="hostile").begin()).metadata["step"] == "1"
 
 
 async def test_what_is_open_for_two_tokens_is_open_for_the_gateway() -> None:
-    house = House(*[answers(status=500)] * 10, answers(), answers(), answers())
-    await fail_for(house, "one", "two")
-    third = await house.event(CHAIN, token="third").begin()
+    runtime = House(*[answers(status=500)] * 10, answers(), answers(), answers())
+    await fail_for(runtime, "one", "two")
+    third = await runtime.event(CHAIN, token="third").begin()
     assert listed(third) == [("0", 9023), ("1", None)]
-    assert (await house.event(step(), token="third").begin()).code is None, "it has no other step"
+    assert (await runtime.event(step(), token="third").begin()).code is None, "it has no other step"
     advance(5.1)
-    assert (await house.event(CHAIN, token="third").begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN, token="third").begin()).metadata["step"] == "0"

@@ -10,9 +10,9 @@ import pytest
 from bridge.config import load
 from bridge.config.keys import StoredKey
 from bridge.relay.stored_secrets import concealed, known_key
-from tests.harness import Client, Frame, connected, running
-from tests.provider_script import JSON, SSE, Plays, ScriptedProvider, answers, refuses
-from tests.raw_http import Heard, http
+from tests.support.harness import Client, Frame, connected, running
+from tests.support.provider_script import JSON, SSE, Plays, ScriptedProvider, answers, refuses
+from tests.support.raw_http import Heard, http
 
 KEY = "sk-proj-stored+key/Zq81xvTnW30bLp5Kd92mRf"
 ENVIRON = {"TOKEN": "one", "KEY": KEY}

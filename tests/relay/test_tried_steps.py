@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from bridge.relay.entry import Entry
-from bridge.relay.services import Services
-from bridge.server import Server
+from bridge.relay.interfaces import Services
+from bridge.relay.summary import EventSummary
+from bridge.server.server import Server
 from bridge.upstream.http import Upstream
-from tests.harness import config_of, connected
-from tests.provider_script import ScriptedProvider, answers
+from tests.support.harness import config_of, connected
+from tests.support.provider_script import ScriptedProvider, answers
 
 STEP = {"provider": "openai", "endpoint": "v1/chat/completions", "query": {"model": "m", "messages": []}}
 
@@ -16,9 +16,9 @@ class Entries:
     """Implements `relay.entry.Observer`."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[EventSummary] = []
 
-    def ended(self, entry: Entry) -> None:
+    def on_event_end(self, entry: EventSummary) -> None:
         self.entries.append(entry)
 
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.transport_variants import Way
 from tests.transports.sdks import SDKS, Sdk
-from tests.transports.ways import Way
 
 SERVER = Path(__file__).parent / "aimock.cjs"
 HELLO = "Hello, and thank you for the question: yes."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
-from tests.transports.ways import Way, done, each
+from tests.support.transport_variants import Way, done, each
 
 WEATHER = "get_weather"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import config_of, running
+from tests.support.harness import config_of, running
+from tests.support.transport_variants import GATEWAY, Way
 from tests.transports.sdks import SDKS, OpenAi, Sdk
-from tests.transports.ways import GATEWAY, Way
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what SDKs use of Python is theirs to mend
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_recorded_streams import Recording, every_recording, serves
-from tests.transports.ways import Client, Way, every_way, house
+from tests.end_to_end.test_recorded_streams import Recording, every_recording, serves
+from tests.support.transport_variants import Client, Way, every_way, house
 
 pytestmark = pytest.mark.needs("streams")
 

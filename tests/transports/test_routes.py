@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.providers import REGISTRY, resolve
-from bridge.transports.routes import Address, NoProvider, Place, Routes
+from bridge.transports.routes import Address, NoProvider, ProviderPlace, Routes
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 BRIDGE = f"wss://bridge.example/v1/{ACCOUNT}/my-gateway"
@@ -113,7 +113,7 @@ def test_own_routes_come_first_and_the_longest_of_them_before_the_others() -> No
 
 def test_what_nobody_knows_belongs_to_the_provider_that_was_named() -> None:
     routes = Routes(BRIDGE, provider="custom-own")
-    assert routes.place(address("http://anything/v1/chat?x=1")) == Place("custom-own", "v1/chat?x=1")
+    assert routes.place(address("http://anything/v1/chat?x=1")) == ProviderPlace("custom-own", "v1/chat?x=1")
     assert routes.place(address("https://api.groq.com/openai/v1/models")) == ("groq", "models")
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness import config_of, running
+from tests.support.harness import config_of, running
+from tests.support.transport_variants import GATEWAY, Way, done
 from tests.transports.aimock import HELLO, busy
 from tests.transports.sdks import SDKS, OpenAi, Sdk
-from tests.transports.ways import GATEWAY, Way, done
 
 pytestmark = [
     pytest.mark.needs("npm-aimock"),

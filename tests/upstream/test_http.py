@@ -19,10 +19,10 @@ from bridge.errors import (
     UnusableAnswer,
 )
 from bridge.providers import Target
-from bridge.upstream.answer import Answer, public_headers
-from bridge.upstream.http import MAX_CONNECTIONS, Call, ProviderAnswer, Upstream
+from bridge.upstream.answer import UpstreamResponse, public_headers
+from bridge.upstream.http import MAX_CONNECTIONS, Call, HttpUpstreamResponse, Upstream
 from bridge.upstream.transport import AiohttpTransport
-from tests.upstream.provider import OK, Line, Provider, Script, sends
+from tests.support.socket_provider import OK, Line, Provider, Script, sends
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -50,7 +50,7 @@ def call(
     return Call("POST", target, headers or [], body, on_connected, max_connections)
 
 
-async def rest(answer: Answer) -> bytes:
+async def rest(answer: UpstreamResponse) -> bytes:
     parts = []
     while part := await answer.read():
         parts.append(part)
@@ -226,7 +226,7 @@ class Stream(httpx.AsyncByteStream):
 
 async def test_an_empty_read_of_a_transport_is_not_the_end() -> None:
     stream = Stream(b"", b"a", b"", b"", b"b", b"")
-    answer = ProviderAnswer(httpx.Response(200, stream=stream), lambda: None)
+    answer = HttpUpstreamResponse(httpx.Response(200, stream=stream), lambda: None)
     assert [await answer.read() for _ in range(4)] == [b"a", b"b", b"", b""]
     assert stream.closed == 1
 

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
+from bridge.formats.codings import BrotliInflater, Inflater, ZstdInflater
 from bridge.upstream.inflate import inflater_for
-from bridge.wire.codings import BrotliInflater, Inflater, ZstdInflater
 
 
 @pytest.mark.parametrize("header", ["", "identity", "Identity, ", " identity , identity"])

@@ -14,7 +14,7 @@ import pytest
 from bridge.errors import UnusableAnswer
 from bridge.upstream.http import fault
 from bridge.upstream.transport import AiohttpTransport
-from tests.upstream.provider import OK, Line, Provider, Script, sends
+from tests.support.socket_provider import OK, Line, Provider, Script, sends
 
 MOST = 16
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from bridge.upstream.transport import AiohttpTransport, TlsError
-from tests.upstream.provider import OK, Line, Provider, client_context, sends
+from tests.support.socket_provider import OK, Line, Provider, client_context, sends
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -1,0 +1,65 @@
+"""`bridge serve` with several workers: what is settled before any of them begins, and then their supervisor."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+from bridge import __version__
+from bridge.cli.startup import CannotServe, announce, listen_errors, tune_gc
+from bridge.config import ConfigError, Configuration, Problem
+from bridge.net import describe_os_error
+from bridge.process.listeners import Listeners, url_of
+from bridge.process.supervisor import WorkerFailed, supervise
+from bridge.server.tls import server_context
+
+log = logging.getLogger("bridge.supervisor")
+
+
+def serve_by_workers(config: Configuration, replay: Path | None) -> int:
+    """The exit code. Raises ConfigError, CannotServe."""
+    _check(config, replay)
+    server = config.server
+    with listen_errors(config):
+        listeners = Listeners(server.host, server.port)
+    url = url_of(listeners.address, tls=server_context(server) is not None)
+    ready = partial(_ready, url, config)
+    try:
+        again = asyncio.run(supervise(_command(), server.workers, listeners, server.drain_timeout / 1000, ready))
+    except WorkerFailed as error:
+        return error.code
+    except OSError as error:
+        raise CannotServe(f"cannot start a worker: {describe_os_error(error)}") from None
+    finally:
+        listeners.close()
+    if again is not None:
+        signal.signal(again, signal.SIG_DFL)
+        signal.raise_signal(again)
+    log.info("stopped")
+    return 0
+
+
+def _check(config: Configuration, replay: Path | None) -> None:
+    """What one process can do and several cannot."""
+    if sys.platform == "win32":
+        raise ConfigError([Problem("workers", None, "Windows runs one process")])
+    if replay is not None:
+        message = "each worker would play the tapes from their beginning: replay with one"
+        raise ConfigError([Problem("workers", None, message)])
+
+
+def _command() -> list[str]:
+    """This very one: whichever interpreter, script or module it was, with all its arguments."""
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _ready(url: str, config: Configuration) -> None:
+    announce(url, config)
+    told = {"version": __version__, "pid": os.getpid(), "workers": config.server.workers}
+    log.info("supervising", extra={"fields": told})
+    for note in config.notes:
+        log.warning(note)
+    tune_gc()

@@ -1,0 +1,1 @@
+"""The commands of `bridge tapes`: list, show, check and import."""

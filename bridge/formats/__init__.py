@@ -1,0 +1,1 @@
+"""The providers' formats: decoders of streams, dialects, usage and errors. Pure."""

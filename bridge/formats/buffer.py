@@ -1,0 +1,76 @@
+"""What the decoders share: the bytes that make no item yet, and a first look at those that do."""
+
+from io import BytesIO
+
+import msgspec
+
+from bridge.errors import ItemTooLarge
+from bridge.formats.error_reports import ERROR_TEXT
+from bridge.formats.item import ItemKind
+from bridge.formats.json_text import is_json
+
+BOM = b"\xef\xbb\xbf"
+JSON_STARTS = (b"{", b"[")
+DONE_MARK = b"[DONE]"
+
+_span = msgspec.json.Decoder(msgspec.Raw)
+
+
+class PendingBuffer:
+    """Bytes fed that belong to no item yet.
+
+    They are appended as they come and handed out whole: an item of n bytes costs n, in however many reads it comes.
+    """
+
+    __slots__ = ("_bytes", "_size", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._bytes = BytesIO()  # which hands over what it holds without a copy
+        self._size = 0
+        self.max_bytes = max_bytes
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, part: bytes) -> None:
+        """Raises ItemTooLarge when what is kept outgrows `max_bytes`."""
+        self.check(self._size + len(part))
+        self._size += self._bytes.write(part)
+
+    def take(self, last: bytes = b"") -> bytes:
+        """All that was kept, and `last` after it; nothing is kept any more."""
+        if not self._size:
+            return last
+        self._bytes.write(last)
+        taken = self._bytes.getvalue()
+        self._bytes, self._size = BytesIO(), 0
+        return taken
+
+    def check_pieces(self, whole: bytes, separator: bytes) -> None:
+        """Raises ItemTooLarge when a piece of `whole` between two separators is longer than `max_bytes`."""
+        if len(whole) > self.max_bytes:
+            self.check(max(map(len, whole.split(separator))))
+
+    def check(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise ItemTooLarge(f"one item of the stream is longer than {self.max_bytes} bytes")
+
+
+def kind_of(data: bytes) -> ItemKind:
+    """What `data` are by their first bytes. The mark need not be all of them: OpenAI's own SDKs do not ask for that."""
+    if data.startswith(b"{"):
+        return ItemKind.JSON
+    if data.startswith(ERROR_TEXT):
+        return ItemKind.TEXT
+    if data.lstrip().startswith(DONE_MARK):
+        return ItemKind.DONE
+    return ItemKind.JSON if data.startswith(b"[") else ItemKind.TEXT
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether `data` are one JSON value and no more. A parse, so for single values off the hot path."""
+    try:
+        _span.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return is_json(data)  # lone surrogates are JSON, but not to msgspec
+    return True

@@ -1,0 +1,38 @@
+"""The dialects that streams speak: one small class each, and the table of them all.
+
+PROTOCOL.md, "When a step has answered", holds the closed list of bookkeeping, PROVIDERS.md 1.4 the
+marks and their traps. To add a dialect, write its class and put it into `DIALECTS`.
+"""
+
+from bridge.formats.dialects.base import Dialect, Glance, Mark, Unknown
+from bridge.formats.dialects.bedrock import BedrockConverse, BedrockInvoke, BedrockNova
+from bridge.formats.dialects.openai import OpenAiAudio, OpenAiChat, OpenAiImage, OpenAiResponses, OpenAiThread
+from bridge.formats.dialects.others import Anthropic, CohereV1, CohereV2, Gemini, Ollama, Replicate, Tgi, WorkersAi
+from bridge.formats.usage import Value
+
+__all__ = ["DIALECTS", "Anthropic", "Dialect", "Glance", "Mark", "Unknown", "dialect_of"]
+
+DIALECTS: tuple[type[Dialect], ...] = (
+    OpenAiChat,
+    OpenAiResponses,
+    OpenAiAudio,
+    OpenAiImage,
+    OpenAiThread,
+    Anthropic,
+    Gemini,
+    CohereV2,
+    CohereV1,
+    WorkersAi,
+    Ollama,
+    Tgi,
+    Replicate,
+    BedrockConverse,
+    BedrockNova,
+    BedrockInvoke,
+)
+"""In the order in which they are tried."""
+
+
+def dialect_of(event: str | None, value: Value) -> Dialect | None:
+    """A reader for the dialect that this item tells; None if it tells none."""
+    return next((dialect() for dialect in DIALECTS if dialect.matches(event, value)), None)

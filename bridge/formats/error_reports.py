@@ -1,0 +1,102 @@
+"""Decides if a value from a provider reports an error (PROTOCOL.md, "What reports an error"). Pure.
+
+One function decides for the items of a stream and for a body in one piece.
+"""
+
+from typing import Any, Final
+
+from bridge.formats.usage import Value, at
+
+ERROR_TEXT: Final = b"[ERROR]"
+"""What a text begins with that some proxies send in place of an answer."""
+
+TELLING: Final = frozenset(
+    [
+        "error",
+        "type",
+        "object",
+        "status",
+        "finish_reason",
+        "base_resp",
+        "choices",
+        "errors",
+        "detail",
+        "success",
+        "message",
+        "code",
+    ]
+)
+"""The top-level members that decide. The others only count by their names."""
+
+ANSWERING: Final = frozenset(["choices", "candidates", "content", "output", "embeddings", "generations"])
+"""A body in one piece with one of these members is in a known dialect."""
+
+_BESIDE_DETAIL: Final = frozenset(["detail", "code", "message", "status", "type", "request_id"])
+_GOOD_CODES: Final = frozenset(("", "0", "ok", "success"))
+
+
+def reported_error(value: Any, text: bytes = b"", *, framed: bool = False, alone: bool = False) -> object | None:
+    """The error that a value reports; None if it reports none.
+
+    `value` is the parsed JSON, None if there is none; `text` are the bytes themselves. `framed`: the framing says that
+    it is an error. `alone`: it is, from a model endpoint and in no known dialect, a body in one piece or a stream's
+    first item; then more shapes are errors.
+    """
+    if framed or text.startswith(ERROR_TEXT):
+        return value or text.decode(errors="replace").strip() or {}
+    if isinstance(value, list):
+        return value if _is_wrapped_error(value) else None
+    if not isinstance(value, dict):
+        return None
+    if _is_error(value) or (alone and _is_error_alone(value)):
+        return value
+    return _failed_choice(value)
+
+
+def is_empty(value: object) -> bool:
+    """True for null, false, 0, "", {}, [] and an object of nulls."""
+    if isinstance(value, dict):
+        return all(each is None for each in value.values())
+    return not value
+
+
+def _is_wrapped_error(value: list[Any]) -> bool:
+    only = value[0] if len(value) == 1 else None
+    return isinstance(only, dict) and only.keys() == {"error"} and not is_empty(only["error"])
+
+
+def _is_error(value: Value) -> bool:
+    return (
+        not is_empty(value.get("error"))
+        or value.get("type") == "error"
+        or value.get("object") == "error"
+        or value.get("status") == "failed"
+        or str(at(value, ("base_resp", "status_code")) or "0") != "0"
+    )
+
+
+def _is_error_alone(value: Value) -> bool:
+    return (
+        not is_empty(value.get("errors"))
+        or value.get("success") is False
+        or (not is_empty(value.get("detail")) and value.keys() <= _BESIDE_DETAIL)
+        or (not is_empty(value.get("message")) and not _is_good(value.get("code")))
+    )
+
+
+def _is_good(code: object) -> bool:
+    if is_empty(code):
+        return True
+    word = str(code).lower()
+    return word in _GOOD_CODES or (len(word) == 3 and word.isdecimal() and word.startswith("2"))
+
+
+def _failed_choice(value: Value) -> object | None:
+    """OpenRouter ends an answer that failed with `finish_reason: "error"`."""
+    choices = value.get("choices")
+    parts = [value, *(choices if isinstance(choices, list) else ())]
+    failed = [part for part in parts if isinstance(part, dict) and part.get("finish_reason") == "error"]
+    if not failed:
+        return None
+    error = failed[0].get("error")
+    return "The provider ended its answer with finish_reason error" if is_empty(error) else error

@@ -1,0 +1,144 @@
+"""The messages of `application/vnd.amazon.eventstream`, in which AWS Bedrock streams.
+
+A message, big-endian: u32 its length, u32 the length of its headers, u32 CRC of these eight bytes; the headers; the
+payload; u32 CRC of all before. Source: "Amazon Event Stream Specification", smithy.io.
+"""
+
+import struct
+import zlib
+
+import msgspec
+import orjson
+
+from bridge.errors import BrokenStream
+from bridge.formats.buffer import PendingBuffer, kind_of
+from bridge.formats.item import Item, ItemKind
+
+_PRELUDE = struct.Struct(">III")
+_CRC = struct.Struct(">I")
+_SIZE = struct.Struct(">H")
+_FRAMING_BYTES = _PRELUDE.size + _CRC.size
+
+# Header values by type: true, false, byte, short, int, long, timestamp, uuid have fixed sizes; bytes and string do not.
+_FIXED_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
+_BYTES, _STRING = 6, 7
+
+_EVENT = "event"
+_NAMED_BY = {_EVENT: ":event-type", "exception": ":exception-type", "error": ":error-code"}
+
+
+class EventStreamDecoder:
+    """One item per message: its payload, or for Bedrock's `chunk` the JSON inside.
+
+    `max_item_bytes` counts a message with its framing, and is asked as soon as the length is known. Raises BrokenStream
+    when a CRC or a length does not hold: nothing after it can be found.
+    """
+
+    def __init__(self, max_item_bytes: int) -> None:
+        self._tail = PendingBuffer(max_item_bytes)
+        self._needed = _PRELUDE.size
+        self.truncated = False
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._tail)
+
+    def feed(self, data: bytes) -> list[Item]:
+        if len(self._tail) + len(data) < self._needed:
+            self._tail.add(data)
+            return []
+        received = self._tail.take(data)
+        items = []
+        at = 0
+        while (end := at + self._length(received, at)) <= len(received):
+            items.append(_item(received[at:end]))
+            at = end
+        self._needed = end - at
+        self._tail.add(received[at:])
+        return items
+
+    def finish(self) -> list[Item]:
+        self.truncated = len(self._tail) > 0
+        return []
+
+    def _length(self, received: bytes, at: int) -> int:
+        """The length of the message that begins at `at`, or of its prelude while that is incomplete."""
+        if len(received) - at < _PRELUDE.size:
+            return _PRELUDE.size
+        length, headers_length, crc = _PRELUDE.unpack_from(received, at)
+        _check_crc(received[at : at + 8], crc)
+        if headers_length > length - _FRAMING_BYTES:
+            raise BrokenStream("a message of the AWS event stream is shorter than its parts")
+        self._tail.check(length)
+        return int(length)
+
+
+class _BedrockChunk(msgspec.Struct):
+    inner: bytes = msgspec.field(name="bytes")
+
+
+_chunk = msgspec.json.Decoder(_BedrockChunk)
+
+
+def _item(message: bytes) -> Item:
+    _check_crc(message[: -_CRC.size], *_CRC.unpack(message[-_CRC.size :]))
+    _, headers_length, _ = _PRELUDE.unpack_from(message)
+    payload_at = _PRELUDE.size + headers_length
+    headers = _headers(message[_PRELUDE.size : payload_at])
+    payload = message[payload_at : -_CRC.size]
+    message_type = headers.get(":message-type", _EVENT)
+    name = headers.get(_NAMED_BY.get(message_type, ""))
+    data = _data(name, payload) or _error_data(headers)
+    kind = ItemKind.BYTES if headers.get(":content-type") == "application/octet-stream" else kind_of(data)
+    return Item(data, kind, name, exception=message_type != _EVENT)
+
+
+def _data(name: str | None, payload: bytes) -> bytes:
+    """What the payload is there to carry. InvokeModelWithResponseStream wraps the model's own JSON in base64."""
+    if name != "chunk":
+        return payload
+    try:
+        return _chunk.decode(payload).inner
+    except msgspec.DecodeError:
+        return payload
+
+
+def _error_data(headers: dict[str, str]) -> bytes:
+    """The text of an `error` message, which has no payload, in the shape that exceptions have theirs."""
+    text = headers.get(":error-message")
+    return b"" if text is None else orjson.dumps({"message": text})
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    """The headers whose value is a string. Raises BrokenStream when they do not fill `raw` exactly."""
+    headers: dict[str, str] = {}
+    at = 0
+    try:
+        while at < len(raw):
+            name_end = at + 1 + raw[at]
+            type_, start, end = _value(raw, name_end)
+            if type_ == _STRING:
+                headers[raw[at + 1 : name_end].decode()] = raw[start:end].decode()
+            at = end
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
+        raise BrokenStream("the headers of an AWS event stream message cannot be read") from error
+    if at != len(raw):
+        raise BrokenStream("a header of an AWS event stream message is longer than the headers")
+    return headers
+
+
+def _value(raw: bytes, at: int) -> tuple[int, int, int]:
+    """Type, start and end of the value whose type stands at `at`."""
+    type_ = raw[at]
+    start = at + 1
+    if type_ in (_BYTES, _STRING):
+        (size,) = _SIZE.unpack_from(raw, start)
+        start += _SIZE.size
+    else:
+        size = _FIXED_SIZES[type_]
+    return type_, start, start + size
+
+
+def _check_crc(covered: bytes, crc: int) -> None:
+    if zlib.crc32(covered) != crc:
+        raise BrokenStream("a message of the AWS event stream was damaged on its way: its CRC does not hold")

@@ -1,0 +1,116 @@
+"""The elements of one JSON array that is delivered piecewise, as Gemini streams without `alt=sse`."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bridge.formats.buffer import BOM, PendingBuffer, is_complete
+from bridge.formats.item import Item, ItemKind
+
+_BLANKS = b" \t\r\n" + BOM  # no JSON value begins or ends with a byte of the BOM
+_BACKSLASH = ord("\\")
+_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+# The signs that matter outside the array, between its elements, and within one. A whole string is one sign; a lone
+# quote begins a string that the read does not end.
+_SIGNS = (
+    re.compile(rb"[^ \t\r\n\xef\xbb\xbf]"),
+    re.compile(rb'"[^"]*"|["\[\]{},]'),
+    re.compile(rb'"[^"]*"|["\[\]{}]'),
+)
+
+
+class JsonArrayDecoder:
+    """One item per element: an object or array as soon as it is complete, any other value at the comma after it.
+
+    The array's own `]` is an item of kind DONE, so that the reader sees that the array was closed; an array that the
+    body's end leaves open is truncated. A body that is no array is one item at the end.
+    """
+
+    def __init__(self, max_item_bytes: int) -> None:
+        self._tail = PendingBuffer(max_item_bytes)
+        self._scanner = _Scanner()
+        self.truncated = False
+
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._tail)
+
+    def feed(self, data: bytes) -> list[Item]:
+        items = []
+        start = 0
+        for end, resume, closes in self._scanner.cuts(data):
+            if element := self._tail.take(data[start:end]).strip(_BLANKS):
+                self._tail.check(len(element))
+                items.append(Item(element))
+            if closes:
+                items.append(Item(b"]", ItemKind.DONE))
+            start = resume
+        rest = data[start:]
+        self._tail.add(rest if self._tail else rest.lstrip(_BLANKS))
+        return items
+
+    def finish(self) -> list[Item]:
+        left = self._tail.take()
+        if self._scanner.no_array and is_complete(left):
+            return [Item(left.strip(_BLANKS))]
+        self._tail.add(left)
+        self.truncated = bool(left) or self._scanner.depth > 0
+        return []
+
+
+class _Cut(NamedTuple):
+    """A place between two elements: one ends before `end`, the next begins at `resume` or after."""
+
+    end: int
+    resume: int
+    closes: bool
+    """What lies between is the array's own `]`."""
+
+
+class _Scanner:
+    """Finds the cuts, read by read. Looks at each byte once; keeps only how deep it is, and whether in a string."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.no_array = False
+        self._in_string = False
+        self._after_backslash = False
+
+    def cuts(self, data: bytes) -> Iterator[_Cut]:
+        if self.no_array or not data:
+            return
+        masked = self._without_escapes(data)
+        at = self._string_end(masked)
+        while not self._in_string and (found := _SIGNS[min(self.depth, 2)].search(masked, at)):
+            start, at = found.span()
+            sign = masked[start : start + 1]
+            if self.depth == 0 and sign != b"[":
+                self.no_array = True
+                return
+            if sign == b'"':
+                self._in_string = at == start + 1
+            elif cut := self._cut(sign, start, at):
+                yield cut
+
+    def _cut(self, sign: bytes, start: int, end: int) -> _Cut | None:
+        """Steps over `sign`. The array's own brackets and commas are cut out; an element's last sign is its own."""
+        is_own = self.depth == 0 or (self.depth == 1 and sign in (b",", b"]"))
+        self.depth += _STEPS.get(sign, 0)
+        if self.depth > 1:
+            return None
+        return _Cut(start if is_own else end, end, closes=self.depth == 0 and sign == b"]")
+
+    def _string_end(self, masked: bytes) -> int:
+        """Where the string ends in which the last read broke off; 0 if it was in none, or is still in it."""
+        end = masked.find(b'"') + 1 if self._in_string else 0
+        self._in_string = self._in_string and not end
+        return end
+
+    def _without_escapes(self, data: bytes) -> bytes:
+        """`data`, byte for byte as long, with every quote in it one that begins or ends a string."""
+        masked = b"x" + data[1:] if self._after_backslash else data
+        if _BACKSLASH in masked:
+            masked = masked.replace(b"\\\\", b"xx").replace(b'\\"', b"xx")
+        self._after_backslash = masked.endswith(b"\\")
+        return masked

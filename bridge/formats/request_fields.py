@@ -1,0 +1,202 @@
+"""The one reader of what a request's body says to the provider: its model, above all. Pure.
+
+A body is read as tolerant providers read it: prices, budgets, breakers and the log depend on what they will see. So a
+byte order mark, UTF-16 and UTF-32, lone surrogates, NaN and Infinity are read, and fields of forms beside JSON.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from typing import Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from bridge.formats.json_spans import ABSENT, JsonType, string_in, type_of
+from bridge.formats.json_text import without_lone_surrogates
+
+T = TypeVar("T")
+
+MAX_TOLERANT_BYTES: Final = 4 << 20
+"""A longer text is read only if it is in UTF-8: to recode it would keep the neighbours waiting."""
+MAX_REWRITTEN_BYTES: Final = 1 << 17
+"""A longer text is not searched for NaN and Infinity, which takes some hundred times as long."""
+MAX_CONSTANTS: Final = 10_000
+"""Of NaN and Infinity in one text."""
+MAX_PARTS: Final = 1000
+"""Of a form."""
+_PART_HEAD_BYTES: Final = 8192
+_VALUE_BYTES: Final = 1024
+"""A longer value is no model's name."""
+
+_MULTIPART: Final = "multipart/form-data"
+_URLENCODED: Final = "application/x-www-form-urlencoded"
+
+
+def model_in(body: bytes, content_type: str = "") -> str | None:
+    """The model that the body names; None if it names none, or two that differ. Never raises.
+
+    `body` is without its content coding, `content_type` the header's whole value.
+    """
+    media_type = content_type.partition(";")[0].strip().lower()
+    found = None
+    if media_type == _MULTIPART:
+        found = _model_of(_multipart_fields(body, content_type))
+    elif media_type == _URLENCODED:
+        found = _model_of(_urlencoded_fields(body))
+    return found or _model_in_json(body)
+
+
+# JSON.
+
+
+def read_json(body: bytes, decode: Callable[[bytes], T]) -> T | None:
+    """What `decode`, a decoder of msgspec's, makes of the text; None if it is no JSON for anybody."""
+    try:
+        for text in _readings(body):
+            try:
+                return decode(text)
+            except msgspec.ValidationError:
+                return None
+            except msgspec.DecodeError:
+                continue  # the next reading is more tolerant
+    except (UnicodeError, RecursionError):
+        pass
+    return None
+
+
+def utf8(body: bytes) -> bytes:
+    """The JSON text in UTF-8, without a byte order mark (RFC 8259, section 8.1). Raises UnicodeError."""
+    encoding = json.detect_encoding(body[:4])
+    if encoding == "utf-8":
+        return body
+    if encoding == "utf-8-sig":
+        return body[3:]
+    return body.decode(encoding).encode("utf-8", "surrogatepass") if len(body) <= MAX_TOLERANT_BYTES else body
+
+
+def harmless(text: bytes) -> bytes:
+    """`text` with NaN, Infinity and lone surrogates replaced, so that all else keeps its place."""
+    return _without_constants(without_lone_surrogates(text))
+
+
+def _readings(body: bytes) -> Iterator[bytes]:
+    """The text as it is and, as long as nobody is content with that, as more tolerant parsers see it."""
+    text = utf8(body)
+    yield text
+    if (replaced := without_lone_surrogates(text)) != text:
+        yield replaced
+    if (without := _without_constants(replaced)) != replaced:
+        yield without
+
+
+_CONSTANT: Final = re.compile(
+    rb"""
+    (?: [^"NI]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+" | N(?!aN) | I(?!nfinity) )*+
+    (NaN|Infinity)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def _without_constants(text: bytes) -> bytes:
+    """`text` with a number for each NaN and Infinity outside its strings, as long as they are."""
+    if len(text) > MAX_REWRITTEN_BYTES or not (b"NaN" in text or b"Infinity" in text):
+        return text
+    rewritten = bytearray(text)
+    end = 0
+    for _ in range(MAX_CONSTANTS):
+        found = _CONSTANT.match(text, end)
+        if found is None:
+            break
+        start, end = found.span(1)
+        rewritten[start:end] = b"0".ljust(end - start)
+    return bytes(rewritten)
+
+
+_OBJECT: Final = re.compile(rb"[ \t\r\n\x00\xfe\xff\xef\xbb\xbf]*+\{")
+"""The beginning of an object in any encoding: for all else, such as a sound, no tolerance is worth its time."""
+_LOOKED_AT_BYTES: Final = 1 << 16
+
+_EXACT: Final = "model"
+_SPELLINGS: Final = tuple("".join(letters) for letters in product(*((one, one.upper()) for one in _EXACT)))
+"""Servers in Go take a member's name in any case. The first is the exact one."""
+_OTHER_NAME: Final = "model_id"
+"""ElevenLabs, Cartesia."""
+_Named = msgspec.defstruct("Named", [(name, msgspec.Raw, ABSENT) for name in (*_SPELLINGS, _OTHER_NAME)])
+_named: Final = msgspec.json.Decoder(_Named)
+
+
+def _model_in_json(body: bytes) -> str | None:
+    named = read_json(body, _named.decode) if _OBJECT.match(body, 0, _LOOKED_AT_BYTES) else None
+    if named is None:
+        return None
+    *spellings, other = msgspec.structs.astuple(named)
+    given = {text for span in spellings if (text := _text(span))}
+    if len(given) > 1:
+        return None  # the provider takes one of them, and nobody here knows which
+    return next(iter(given), None) or _text(other)
+
+
+def _text(span: msgspec.Raw) -> str | None:
+    try:
+        return string_in(span) if type_of(span) is JsonType.STRING else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+# Forms.
+
+
+def _model_of(fields: Iterable[tuple[str, str]]) -> str | None:
+    given: dict[str, set[str]] = {_EXACT: set(), _OTHER_NAME: set()}
+    for name, value in fields:
+        if name in given and value:
+            given[name].add(value)
+    exact = given[_EXACT] or given[_OTHER_NAME]
+    return next(iter(exact)) if len(exact) == 1 else None
+
+
+def _urlencoded_fields(body: bytes) -> list[tuple[str, str]]:
+    if len(body) > MAX_TOLERANT_BYTES:
+        return []
+    try:
+        return parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_PARTS)
+    except ValueError:
+        return []
+
+
+_BOUNDARY: Final = re.compile(r';\s*boundary\s*=\s*(?:"([^"]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE)
+_NAME: Final = re.compile(
+    rb'(?:^|[\r\n])content-disposition:[^\r\n]*?;[ \t]*name=(?:"([^"\r\n]*)"|([^\s;"]+))', re.IGNORECASE
+)
+
+
+def _multipart_fields(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
+    """The short fields of a form (RFC 7578)."""
+    boundary = _BOUNDARY.search(content_type[:1024])
+    if boundary is None:
+        return
+    mark = b"--" + (boundary[1] or boundary[2]).encode()
+    at = body.find(mark)
+    for _ in range(MAX_PARTS):
+        if at < 0:
+            return
+        head_at = at + len(mark)
+        at = body.find(b"\n" + mark, head_at)
+        if field := _field_in(body, head_at, at if at >= 0 else len(body)):
+            yield field
+        at = at + 1 if at >= 0 else at
+
+
+def _field_in(body: bytes, start: int, end: int) -> tuple[str, str] | None:
+    """The part between two boundaries, if it is a field of the form and short enough."""
+    head_end = body.find(b"\r\n\r\n", start, min(end, start + _PART_HEAD_BYTES))
+    if head_end < 0 or end - head_end > _VALUE_BYTES:
+        return None
+    name = _NAME.search(body[start:head_end])
+    if name is None:
+        return None
+    value = body[head_end + 4 : end].removesuffix(b"\r")
+    return (name[1] or name[2] or b"").decode("utf-8", "replace"), value.decode("utf-8", "replace").strip()

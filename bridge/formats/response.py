@@ -1,0 +1,169 @@
+"""An answer in one piece: what it cost, or what is wrong."""
+
+import re
+from enum import Enum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from bridge.formats.buffer import BOM, is_complete
+from bridge.formats.error_reports import ANSWERING, TELLING, is_empty, reported_error
+from bridge.formats.json_parse import has_many_parts, parse
+from bridge.formats.json_spans import ABSENT
+from bridge.formats.provider_errors import ProviderFault, fault_of
+from bridge.formats.usage import COUNT_NAMES, Path, Usage, UsageCounter, Value
+
+_PATHS: dict[str, tuple[Path, ...]] = {
+    "details": (("details",),),  # TGI
+    "metrics": (("metrics",),),  # Replicate
+    "meta": (("meta", "billed_units"), ("meta", "tokens")),  # Cohere v1
+    "result": (("result", "usage"),),  # Workers AI
+    "usageMetadata": (("usageMetadata",),),  # Gemini
+    "usage": (("usage",), ("usage", "billed_units"), ("usage", "tokens")),  # all others; within it Cohere v2
+    **dict.fromkeys(COUNT_NAMES, ((),)),  # Ollama; Titan and Llama on Bedrock
+}
+"""Where the counts stand, by the member of the body that holds them."""
+
+LONGEST_PARSED_BYTES = 1 << 20
+"""Of an error. A longer one is told by its status and its beginning: to take it apart would keep the others waiting."""
+
+_EMPTY = frozenset((b"null", b"false", b"0", b'""', b"{}", b"[]"))
+_JSON_LABELS = frozenset(("application/json", "text/json"))
+_NEED_NOT_PARSE = frozenset((204, 205, 206))
+_WRAPPED = re.compile(rb'\s*+\[\s*+\{\s*+"error"\s*+:')
+
+Members: TypeAlias = dict[str, msgspec.Raw]
+
+_members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_KNOWN_MEMBERS = sorted(_PATHS.keys() | ANSWERING | TELLING)
+_known = msgspec.defstruct("Known", [(name, msgspec.Raw, ABSENT) for name in _KNOWN_MEMBERS])
+_known_of = msgspec.json.Decoder(_known).decode
+
+
+_HTML = "text/html"
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: Any = None
+    error: Any = None
+
+
+_choices_of = msgspec.json.Decoder(list[_Choice]).decode
+
+
+class Defect(Enum):
+    """Why an answer of HTTP status 2xx cannot be used."""
+
+    NOT_JSON = "the provider's answer is labelled JSON and does not parse"
+    HTML = "the provider answered with an HTML page where a model's answer was to be"
+
+
+class ParsedResponse(msgspec.Struct, frozen=True):
+    """What a body in one piece says. Of HTTP status 2xx at most one of `fault` and `defect` is set."""
+
+    fault: ProviderFault | None = None
+    usage: Usage | None = None
+    costs: dict[str, Any] = {}
+    """The members of the usage that tell a cost, unchecked."""
+    defect: Defect | None = None
+
+
+def parse_response(status: int, body: bytes, content_type: str = "", *, from_model: bool = False) -> ParsedResponse:
+    """Read the whole body of an answer; never raises, whatever the bytes.
+
+    `content_type` is the bare media type in lower case. `from_model`: a model endpoint answered; elsewhere a member
+    `error` may be data.
+    """
+    body = body.removeprefix(BOM)
+    if status >= 400:
+        return ParsedResponse(fault=fault_of(_reported(body), status=status))
+    members = _members_in(body)
+    counters = UsageCounter()
+    counted = _counted(members)
+    counters.add(counted, dict.fromkeys(path for name in counted for path in _PATHS[name]))
+    fault = defect = None
+    if status < 300:
+        error = _error_in(members, body) if from_model else None
+        fault = None if error is None else fault_of(error)
+        defect = None if fault or members else _defect_in(status, body, content_type, from_model)
+    return ParsedResponse(fault, counters.usage(), counters.costs(), defect)
+
+
+def _counted(members: Members) -> Value:
+    """The members that may hold counts."""
+    counted: Value = {}
+    try:
+        for name, member in members.items():
+            if name in _PATHS and not has_many_parts(bytes(member)):
+                counted[name] = parse(bytes(member))
+    except (ValueError, RecursionError):
+        pass  # what follows is not counted
+    return counted
+
+
+def _members_in(body: bytes) -> Members:
+    """The members of the JSON object that `body` is; empty if it is something else.
+
+    Where it may have millions of them, only those that are asked for.
+    """
+    try:
+        if not has_many_parts(body):
+            return _members_of(body)
+        found = zip(_KNOWN_MEMBERS, msgspec.structs.astuple(_known_of(body)), strict=True)
+        return {name: span for name, span in found if span is not ABSENT}
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return {}
+
+
+def _defect_in(status: int, body: bytes, content_type: str, from_model: bool) -> Defect | None:
+    """A part of a file (206) need not parse, and an empty body is null, but not where a model was to answer."""
+    if from_model and content_type == _HTML and body.lstrip().startswith(b"<"):
+        return Defect.HTML
+    means_json = content_type in _JSON_LABELS or content_type.endswith("+json")
+    if not means_json or status in _NEED_NOT_PARSE or (not body and not from_model):
+        return None
+    return None if is_complete(body) else Defect.NOT_JSON
+
+
+def _error_in(members: Members, body: bytes) -> object | None:
+    """The error that a model endpoint's body reports. Only the members that decide are parsed."""
+    if not members:
+        wrapped = _reported(body) if _WRAPPED.match(body) else None
+        return reported_error(wrapped if isinstance(wrapped, list) else None, body[:4096].lstrip())
+    try:
+        value = {name: _told(name, bytes(raw)) for name, raw in members.items()}
+    except (ValueError, RecursionError):
+        return None
+    is_known = any(not is_empty(value[name]) for name in value.keys() & ANSWERING)
+    return reported_error(value, alone=not is_known)
+
+
+def _told(name: str, raw: bytes) -> object:
+    """A top-level member, as far as it decides; `...` stands for what need not be parsed, and is there."""
+    if has_many_parts(raw):
+        return ...
+    if name == "choices" and raw.startswith(b"["):
+        return [{"finish_reason": each.finish_reason, "error": each.error} for each in _choices_in(raw)]
+    if name in TELLING:
+        return parse(raw) if len(raw) <= LONGEST_PARSED_BYTES else _text_of(raw)
+    return None if raw in _EMPTY else ...
+
+
+def _choices_in(raw: bytes) -> list[_Choice]:
+    try:
+        return _choices_of(raw)
+    except msgspec.DecodeError:  # of odd types, so none that says how it ended
+        return [_Choice()]
+
+
+def _reported(body: bytes) -> object:
+    try:
+        if len(body) <= LONGEST_PARSED_BYTES:
+            return parse(body)
+    except (ValueError, RecursionError):
+        pass
+    return _text_of(body)
+
+
+def _text_of(body: bytes) -> str:
+    return " ".join(body[:4096].decode(errors="replace").split())

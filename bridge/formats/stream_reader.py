@@ -1,0 +1,225 @@
+"""What the items of a stream mean: whether they answer, whether the answer is whole, what it cost, what went wrong.
+
+PROTOCOL.md, "When a step has answered" and "Complete or broken". The dialects are in `families`.
+"""
+
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+from bridge.formats.dialects import Dialect, Glance, Mark, Unknown, dialect_of
+from bridge.formats.error_reports import reported_error
+from bridge.formats.item import Item, ItemKind
+from bridge.formats.json_parse import has_many_parts, parse
+from bridge.formats.json_spans import ABSENT, JsonType, string_in, type_of
+from bridge.formats.json_text import is_json
+from bridge.formats.provider_errors import ProviderFault, fault_of
+from bridge.formats.response import ParsedResponse, parse_response
+from bridge.formats.usage import INVOCATION_METRICS, Usage, UsageCounter, Value
+
+__all__ = [
+    "Mark",
+    "ParsedResponse",
+    "ProviderFault",
+    "StreamReader",
+    "StreamState",
+    "Usage",
+    "Verdict",
+    "parse_response",
+]
+
+
+class StreamState(Enum):
+    """How the body of a stream came to its end."""
+
+    END = auto()
+    """As HTTP has it: last chunk, or Content-Length reached."""
+    CUT = auto()
+    """Reset, or shorter than announced."""
+    SILENT = auto()
+    """Nothing more for two seconds after the finish mark."""
+
+
+class Verdict(Enum):
+    WHOLE = auto()
+    WHOLE_CUT = auto()
+    """Whole by its finish mark, but cut after it: usage may be missing."""
+    BROKEN = auto()
+    EMPTY = auto()
+    """Ended cleanly, or with a closing mark, without a single item; heartbeats are none."""
+
+
+_METRICS_AT = ((INVOCATION_METRICS,),)
+_BEATS = frozenset({"ping", "heartbeat", "keepalive"})
+_ANSWER = Mark.ANSWER
+_LONGEST_WORD_BYTES = 256
+_JSON = ItemKind.JSON
+
+
+class StreamReader:
+    """Reads one attempt's stream. The dialect is told by what the stream holds, never by the provider's name."""
+
+    __slots__ = (
+        "_answered",
+        "_counters",
+        "_dialect",
+        "_from_model",
+        "_glance",
+        "_seen",
+        "closed",
+        "fault",
+        "malformed",
+    )
+
+    def __init__(self, *, from_model: bool = False) -> None:
+        """`from_model`: the stream is a model endpoint's; then more shapes of its first item are errors."""
+        self._from_model = from_model
+        self._dialect: Dialect = Unknown()
+        self._glance: Glance | None = None
+        self._counters = UsageCounter()
+        self._seen = False
+        self._answered = False
+        self.closed = False
+        """The closing mark came."""
+        self.fault: ProviderFault | None = None
+        """The first error that the stream reported before it closed."""
+        self.malformed = 0
+        """How many items were not the JSON or UTF-8 that they were to be."""
+
+    @property
+    def dialect(self) -> str | None:
+        return self._dialect.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the finish mark holds now; what follows may take it back."""
+        return self._dialect.finished
+
+    @property
+    def is_empty(self) -> bool:
+        """True while nothing has come but heartbeats and closing marks that say nothing else."""
+        return not self._seen
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._counters.usage()
+
+    @property
+    def costs(self) -> dict[str, Any]:
+        """The members of the usage that tell a cost, unchecked."""
+        return self._counters.costs()
+
+    def read(self, item: Item) -> Mark:
+        """What `item` is; `item.kind` becomes MALFORMED when it is not what its first bytes promised.
+
+        Once the stream has answered, bookkeeping may be marked ANSWER: nothing is held back any more.
+        """
+        glance = self._glance
+        if glance is not None and item.kind is _JSON and item.event != "error" and not item.exception:
+            data = item.data
+            try:
+                glance(data)
+                if data.isascii() or data.decode():  # msgspec checks no UTF-8 in what it skips
+                    return _ANSWER
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass  # something more than a plain piece, or less
+        return self._read(item)
+
+    def verdict(self, ending: StreamState, *, truncated: bool, clean_end_is_whole: bool) -> Verdict:
+        """Whether the answer is whole, now that the body has ended so; a stream with a `fault` needs no verdict.
+
+        `truncated`: bytes were left over that made no item. `clean_end_is_whole`: the provider is known to end its
+        streams without a mark.
+        """
+        clean = ending is StreamState.END and not truncated
+        if self.closed:
+            return Verdict.WHOLE if self._seen else Verdict.EMPTY
+        if self.finished:
+            return Verdict.WHOLE if clean or ending is StreamState.SILENT else Verdict.WHOLE_CUT
+        if clean and not self._seen:
+            return Verdict.EMPTY
+        if clean and (self.dialect is None or clean_end_is_whole):
+            return Verdict.WHOLE
+        return Verdict.BROKEN
+
+    def _read(self, item: Item) -> Mark:
+        """The general way."""
+        mark = self._interpret(item)
+        self.malformed += item.kind is ItemKind.MALFORMED
+        if mark is Mark.HEARTBEAT:
+            return mark
+        self.closed |= mark is Mark.CLOSING
+        self._answered |= mark is not Mark.BOOKKEEPING
+        plain_may_follow = self._answered and not (self.closed or self.finished)
+        self._glance = self._dialect.fast_check if plain_may_follow else None
+        return mark
+
+    def _interpret(self, item: Item) -> Mark:
+        if item.kind is ItemKind.DONE:
+            return Mark.CLOSING
+        parsed = _parsed(item)
+        value = parsed if isinstance(parsed, dict) else {}
+        if self._dialect.name is None:
+            self._dialect = dialect_of(item.event, value) or self._dialect
+        self._counters.add(value, self._dialect.usage_at)
+        if not self.closed and (error := self._error_in(item, parsed, value)) is not None:
+            name = item.event if item.exception else None
+            self.fault = self.fault or fault_of(error, status=item.status, name=name)
+            return Mark.FAILED
+        if _is_heartbeat(item, value) and not self._dialect.closes(item.event, value):
+            return Mark.HEARTBEAT
+        self._seen |= not self.closed and not self._dialect.is_bare(item.event, value)
+        if item.kind is ItemKind.MALFORMED:
+            return Mark.ANSWER
+        if INVOCATION_METRICS in value:
+            self._counters.add(value, _METRICS_AT)
+            return Mark.CLOSING
+        return self._dialect.mark(item.event, value)
+
+    def _error_in(self, item: Item, parsed: object, value: Value) -> object | None:
+        framed = item.exception or item.event == "error"
+        alone = self._from_model and not self._seen and self._dialect.name is None
+        error = reported_error(parsed, item.data, framed=framed, alone=alone)
+        return self._dialect.error_in(value) if error is None else error
+
+
+def _parsed(item: Item) -> object:
+    """The JSON value of `item`, None if it is something else. Checks the item on the way."""
+    try:
+        if item.kind is ItemKind.JSON:
+            return _word_of(item.data) if has_many_parts(item.data) else parse(item.data)
+        if item.kind is ItemKind.TEXT:
+            item.data.decode()
+    except (ValueError, RecursionError):
+        item.kind = ItemKind.MALFORMED
+    return None
+
+
+class _Word(msgspec.Struct):
+    type: msgspec.Raw = ABSENT
+
+
+_word_in = msgspec.json.Decoder(_Word).decode
+
+
+def _word_of(data: bytes) -> Value:
+    """Of an object that has too many parts to be decoded: what it says it is. Raises ValueError for what is no JSON."""
+    if not is_json(data):
+        raise ValueError("no JSON")
+    try:
+        word = _word_in(data).type
+    except msgspec.DecodeError:  # no object, or one with lone surrogates
+        return {}
+    is_short = type_of(word) is JsonType.STRING and memoryview(word).nbytes <= _LONGEST_WORD_BYTES
+    return {"type": string_in(word)} if is_short else {}
+
+
+def _is_heartbeat(item: Item, value: Value) -> bool:
+    if item.kind is ItemKind.BYTES:
+        return False
+    return item.event in _BEATS or _is_beat(value.get("type")) or not item.data or item.data.startswith(b":")
+
+
+def _is_beat(word: object) -> bool:
+    return isinstance(word, str) and word in _BEATS

@@ -1,0 +1,272 @@
+"""What an answer cost: every provider's words for its token counts, brought to one reading.
+
+The reading: input includes the tokens that came from a cache or went into one, output includes the model's thoughts.
+OpenAI and most others count so. Anthropic and Bedrock count cached tokens beside the input, Gemini counts thoughts
+beside the output: those are added up here (PROVIDERS.md 1.3 and 4; AWS, Bedrock user guide, "Prompt caching"). Others
+mix these words. Where a total was given it decides: input and output add up to it (PROVIDERS.md 7.3).
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import Any, Final, TypeAlias, TypeGuard
+
+import msgspec
+
+Value: TypeAlias = dict[str, Any]
+"""A JSON object, taken apart."""
+
+Path: TypeAlias = tuple[str | int, ...]
+"""The members and list indices that lead to an object with token counts; () is the item itself."""
+
+INVOCATION_METRICS = "amazon-bedrock-invocationMetrics"
+"""The member that Bedrock adds to the last chunk of an invoke stream, whatever the model's own dialect."""
+
+_MOST = 1 << 53
+"""More than this nobody counts or pays."""
+
+
+class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """Token counts of one answer; None is unknown. Input includes cached tokens, output includes thoughts."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Those of the input that were read from a cache."""
+    total_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    """Those of the input that were written to a cache; None, too, where none were, as in what follows."""
+    input_audio_tokens: int | None = None
+    """Those of the input that were sound, from a cache or not; the next two likewise."""
+    output_audio_tokens: int | None = None
+    cached_audio_tokens: int | None = None
+
+
+_INPUT, _OUTPUT, _TOTAL, _CACHED, _WRITTEN = "input", "output", "total", "cached", "written"
+_AUDIO = _AUDIO_IN, _AUDIO_OUT, _AUDIO_CACHED = "input audio", "output audio", "cached audio"
+_BESIDE_INPUT = ("cache_read", "cache_write", "tool_input")
+_BESIDE_OUTPUT = ("thoughts",)
+_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
+(_THOUGHTS,) = _BESIDE_OUTPUT
+_REASONING = "reasoning"
+_SHAPE = "shape"
+"""Marks an input that includes its cached tokens, in the words of OpenAI; the count means nothing."""
+_SOMETIMES_BESIDE: Final = (_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT, _THOUGHTS, _REASONING)
+"""Counts that some providers include in input or output, and others do not."""
+
+_ROLES = {
+    "prompt_tokens": _INPUT,  # OpenAI chat and its followers
+    "completion_tokens": _OUTPUT,
+    "total_tokens": _TOTAL,
+    "cached_tokens": _CACHED,  # Together, Cohere v2
+    "prompt_cache_hit_tokens": _CACHED,  # DeepSeek
+    "input_tokens": _INPUT,  # Responses, Anthropic, Cohere
+    "output_tokens": _OUTPUT,
+    "cache_read_input_tokens": _CACHE_READ,  # Anthropic
+    "cache_creation_input_tokens": _CACHE_WRITE,
+    "promptTokenCount": _INPUT,  # Gemini
+    "candidatesTokenCount": _OUTPUT,
+    "responseTokenCount": _OUTPUT,  # Gemini Live
+    "totalTokenCount": _TOTAL,
+    "cachedContentTokenCount": _CACHED,
+    "toolUsePromptTokenCount": _TOOL_INPUT,
+    "thoughtsTokenCount": _THOUGHTS,
+    "total_input_tokens": _INPUT,  # Gemini interactions
+    "total_output_tokens": _OUTPUT,
+    "total_cached_tokens": _CACHED,
+    "total_thought_tokens": _THOUGHTS,
+    "inputTokens": _INPUT,  # Bedrock converse, Nova
+    "outputTokens": _OUTPUT,
+    "totalTokens": _TOTAL,
+    "cacheReadInputTokens": _CACHE_READ,
+    "cacheReadInputTokenCount": _CACHE_READ,
+    "cacheWriteInputTokens": _CACHE_WRITE,
+    "cacheWriteInputTokenCount": _CACHE_WRITE,
+    "inputTokenCount": _INPUT,  # Bedrock invoke
+    "outputTokenCount": _OUTPUT,
+    "inputTextTokenCount": _INPUT,  # Titan
+    "totalOutputTextTokenCount": _OUTPUT,
+    "prompt_token_count": _INPUT,  # Llama on Bedrock
+    "generation_token_count": _OUTPUT,
+    "prompt_eval_count": _INPUT,  # Ollama
+    "eval_count": _OUTPUT,
+    "generated_tokens": _OUTPUT,  # TGI
+    "input_token_count": _INPUT,  # Replicate
+    "output_token_count": _OUTPUT,
+}
+_OF_INPUT: tuple[tuple[Path, str], ...] = (
+    (("cached_tokens",), _CACHED),
+    (("cache_write_tokens",), _WRITTEN),  # OpenAI, OpenRouter
+    (("audio_tokens",), _AUDIO_IN),
+    (("cached_tokens_details", "audio_tokens"), _AUDIO_CACHED),  # OpenAI Realtime
+)
+_OF_OUTPUT: tuple[tuple[Path, str], ...] = (
+    (("audio_tokens",), _AUDIO_OUT),
+    (("reasoning_tokens",), _REASONING),  # in the output at OpenAI, beside it at xAI
+)
+_DETAILS = {
+    "prompt_tokens_details": _OF_INPUT,  # OpenAI chat and its followers
+    "completion_tokens_details": _OF_OUTPUT,
+    "input_tokens_details": _OF_INPUT,  # Responses
+    "output_tokens_details": _OF_OUTPUT,
+    "input_token_details": _OF_INPUT,  # OpenAI Realtime
+    "output_token_details": _OF_OUTPUT,
+}
+"""Members that are objects, and the counts inside."""
+_MODALITIES = {
+    "promptTokensDetails": _AUDIO_IN,  # Gemini
+    "candidatesTokensDetails": _AUDIO_OUT,
+    "responseTokensDetails": _AUDIO_OUT,  # Gemini Live
+    "cacheTokensDetails": _AUDIO_CACHED,
+}
+"""Members that are lists, with a count for each modality."""
+COUNT_NAMES = frozenset(_ROLES)
+"""What an object with token counts is known by."""
+_INCLUDES_CACHED: Final = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
+"""Members of OpenAI's shapes, which count cached tokens as input."""
+_COST_NAMES: Final = ("cost", "cost_in_usd_ticks")
+"""Members that tell a cost; the provider registry says who means what by them."""
+
+_Counts: TypeAlias = dict[str, int]
+"""By role."""
+
+
+class UsageCounter:
+    """The counts of one answer while they come in.
+
+    A later number replaces an earlier one, but a later zero does not. Many providers repeat their counts in every
+    chunk: taking them in is cheap, they are added up when asked for.
+    """
+
+    __slots__ = ("_costs", "_reported")
+
+    def __init__(self) -> None:
+        self._reported: dict[Path, _Counts] = {}
+        self._costs: dict[str, Any] = {}
+
+    def add(self, value: Value, paths: Iterable[Path]) -> None:
+        """Take in what `value` holds at `paths`; where two paths count the same, the one first seen later wins."""
+        found: _Counts = {}
+        for path in paths:
+            reported = at(value, path)
+            if isinstance(reported, dict):
+                self._take_costs(reported)
+                if counts := _counts_in(reported):
+                    _lay_over(self._reported.setdefault(path, {}), counts)
+                    found |= counts
+        if _TOTAL not in found and (found.get(_INPUT) or found.get(_OUTPUT)):
+            for counts in self._reported.values():
+                counts.pop(_TOTAL, None)  # it was the total of less
+
+    def usage(self) -> Usage | None:
+        """The counts so far, None if there were none. The total is summed up when the provider gave none."""
+        counts: _Counts = {}
+        for reported in self._reported.values():
+            _lay_over(counts, reported)
+        includes_cached = counts.pop(_SHAPE, None) is not None
+        if not counts:
+            return None
+        inputs, outputs = _sides(counts, includes_cached=includes_cached)
+        total = counts.get(_TOTAL) or None
+        if total is None and inputs is not None and outputs is not None:
+            total = inputs + outputs
+        read, written = _either(counts, _CACHE_READ, _CACHED), _either(counts, _CACHE_WRITE, _WRITTEN)
+        return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
+
+    def costs(self) -> dict[str, Any]:
+        """The members that tell a cost, as they came last. Nobody has checked them: see `bridge.policy.reported`."""
+        return self._costs
+
+    def _take_costs(self, reported: dict[str, Any]) -> None:
+        for name in _COST_NAMES:
+            cost = reported.get(name)
+            if cost or (cost is not None and name not in self._costs):
+                self._costs[name] = cost
+
+
+def _counts_in(reported: dict[str, Any]) -> _Counts:
+    counts: _Counts = {}
+    for name, number in reported.items():
+        if name in _ROLES:
+            found = [(_ROLES[name], int(number))] if _is_count(number) else []
+        else:
+            found = list(_inside(name, number))
+        if found and name in _INCLUDES_CACHED:
+            counts[_SHAPE] = 1
+        _lay_over(counts, dict(found))
+    return counts
+
+
+def _lay_over(counts: _Counts, later: _Counts) -> None:
+    for role, count in later.items():
+        if count or role not in counts:
+            counts[role] = count
+
+
+def _either(counts: _Counts, one: str, other: str) -> int | None:
+    return counts.get(one) or counts.get(other, counts.get(one))
+
+
+# Input and output.
+
+
+def _sides(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int | None]:
+    """Input and output; they add up to the total, if there is one."""
+    usual = {_TOOL_INPUT, _THOUGHTS} if includes_cached else {*_BESIDE_INPUT, *_BESIDE_OUTPUT}
+    inputs, outputs = _with(counts, usual)
+    total = counts.get(_TOTAL)
+    if not total or (inputs or 0) + (outputs or 0) == total:
+        return inputs, outputs
+    for beside in _choices(counts):
+        other = _with(counts, beside)
+        if sum(side or 0 for side in other) == total:
+            return other
+    return _fitted(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
+
+
+def _choices(counts: _Counts) -> Iterator[set[str]]:
+    """Every set of those counts that may stand beside input and output, the smallest first."""
+    given = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
+    return (set(chosen) for size in range(len(given) + 1) for chosen in combinations(given, size))
+
+
+def _with(counts: _Counts, beside: set[str]) -> tuple[int | None, int | None]:
+    return (
+        _sum(counts, _INPUT, *(role for role in _BESIDE_INPUT if role in beside)),
+        _sum(counts, _OUTPUT, *(role for role in (*_BESIDE_OUTPUT, _REASONING) if role in beside)),
+    )
+
+
+def _fitted(inputs: int | None, outputs: int | None, total: int) -> tuple[int, int | None]:
+    """No reading of the counts makes the total. Input is known best; what else was counted is output."""
+    if inputs is None:
+        return max(total - (outputs or 0), 0), None if outputs is None else min(outputs, total)
+    return min(inputs, total), max(total - inputs, 0)
+
+
+def _inside(name: str, details: Any) -> Iterator[tuple[str, int]]:
+    for path, role in _DETAILS.get(name, ()):
+        if _is_count(count := at(details, path)):
+            yield role, int(count)
+    if name in _MODALITIES and isinstance(details, list):
+        heard = (at(each, ("tokenCount",)) for each in details if at(each, ("modality",)) == "AUDIO")
+        yield _MODALITIES[name], sum(int(count) for count in heard if _is_count(count))
+
+
+def _sum(counts: dict[str, int], *roles: str) -> int | None:
+    known = [counts[role] for role in roles if role in counts]
+    return sum(known) if known else None
+
+
+def at(value: Any, path: Path) -> Any:
+    """The value at `path` in `value`; None where a member or an element is missing."""
+    for name in path:
+        if isinstance(name, int):
+            value = value[name] if isinstance(value, list) and name < len(value) else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _is_count(number: Any) -> TypeGuard[int | float]:
+    """Whether it is a number, and one that can be meant; Cohere counts in floats."""
+    return type(number) in (int, float) and 0 <= number < _MOST

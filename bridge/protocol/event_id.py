@@ -1,0 +1,45 @@
+"""A client's name for an event (PROTOCOL.md, A "Request")."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from bridge.errors import BadField
+from bridge.formats import json_parse
+from bridge.formats.json_spans import JsonType, type_of
+
+MAX_EVENT_ID_CHARS: Final = 256
+
+_LONGEST_ID: Final = 12 * MAX_EVENT_ID_CHARS + 2
+"""As it may be written: every character as two escapes, between quotes."""
+
+
+class EventId(msgspec.Struct, frozen=True):
+    """`key` compares; `raw` is the JSON to echo, as it came."""
+
+    key: str | int
+    raw: bytes
+
+
+def first_event_id(spans: Iterable[msgspec.Raw], as_written: Callable[[msgspec.Raw], bytes]) -> EventId | None:
+    """Of the first of the places where one may stand that has one. Raises BadField for a bad one."""
+    return next((_checked(span, as_written) for span in spans if type_of(span) is not JsonType.NULL), None)
+
+
+def check_length(key: str | int) -> None:
+    """Raises BadField."""
+    if not 0 < len(str(key)) <= MAX_EVENT_ID_CHARS:
+        raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters")
+
+
+def _checked(span: msgspec.Raw, as_written: Callable[[msgspec.Raw], bytes]) -> EventId:
+    found = type_of(span)
+    if found is not JsonType.STRING and found is not JsonType.NUMBER:
+        raise BadField(f"eventId: expected a string or an integer, got {found}")
+    raw = as_written(span)
+    key = json_parse.parse(raw) if len(raw) <= _LONGEST_ID else ""
+    if not isinstance(key, str | int):
+        raise BadField("eventId: expected a string or an integer, got a fraction")
+    check_length(key)
+    return EventId(key, raw)

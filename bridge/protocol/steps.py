@@ -1,0 +1,281 @@
+"""The steps that a `universal.create` asks for, read and checked.
+
+PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: `request[1].headers.x-y`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from bridge.errors import BadField, TooLarge
+from bridge.formats.json_spans import ABSENT, JsonType, elements_in, text_in, type_of
+from bridge.formats.request_fields import model_in
+from bridge.protocol.headers import check_size, checked, forwarded, headers_in
+from bridge.protocol.long_strings import bytes_in, utf8_in
+from bridge.protocol.small_objects import small_object
+from bridge.settings.server import ServerSettings
+from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.settings.unknown import warn_of_unknown
+
+_METHOD: Final = re.compile(r"[A-Z]{1,32}")
+_NO_METHODS: Final = {"CONNECT", "TRACE"}
+
+
+class MessageLimits(msgspec.Struct, frozen=True):
+    """Bounds of one message (PROTOCOL.md, B "Limits")."""
+
+    max_message_bytes: int = 64 << 20
+    max_steps: int = 32
+    max_headers: int = 100
+    max_header_bytes: int = 32 << 10
+    max_json_depth: int = 512
+
+
+class ProviderStep(msgspec.Struct, frozen=True):
+    """One provider call, as asked for. Header names are lower case; `body` are the client's own bytes.
+
+    `provider_headers` are those of `headers` that the provider gets to see. `decoded` is the body without its content
+    coding, for reading; None where it has none.
+    """
+
+    provider: str
+    endpoint: str
+    method: str
+    headers: dict[str, str]
+    provider_headers: dict[str, str]
+    body: bytes
+    settings: StepSettings
+    decoded: bytes | None = None
+
+    @property
+    def readable(self) -> bytes:
+        """The body as the provider reads it."""
+        return self.body if self.decoded is None else self.decoded
+
+    @property
+    def model(self) -> str | None:
+        """The model that the body names."""
+        return model_in(self.readable, self.provider_headers.get("content-type", ""))
+
+
+class RawStep(msgspec.Struct, rename="camel", gc=False):
+    """The members of a request, a chain or a step: spans of the client's own bytes."""
+
+    event_id: msgspec.Raw = ABSENT
+    steps: msgspec.Raw = ABSENT
+    provider: msgspec.Raw = ABSENT
+    endpoint: msgspec.Raw = ABSENT
+    headers: msgspec.Raw = ABSENT
+    authorization: msgspec.Raw = ABSENT
+    config: msgspec.Raw = ABSENT
+    method: msgspec.Raw = ABSENT
+    query: msgspec.Raw = ABSENT
+    body: msgspec.Raw = ABSENT
+    encoding: msgspec.Raw = ABSENT
+
+
+_given = msgspec.json.Decoder(RawStep)
+_CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
+_OBJECT_MEMBERS: Final = ("metadata", "customCost")
+"""Those that may be objects. They are not decoded with the others: nobody knows yet how many members they have."""
+_Value = str | int | float | bool | None | msgspec.UnsetType
+_types = {wire: msgspec.Raw | msgspec.UnsetType if wire in _OBJECT_MEMBERS else _Value for wire in _CONFIG_MEMBERS}
+_config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, kind, UNSET) for wire, kind in _types.items()]))
+"""The known members of a config. The unknown are skipped, however many there are."""
+_plain = msgspec.json.Decoder(_Value)
+_names = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MOST_NAMED_BYTES: Final = 65_536
+"""In a longer config unknown members are ignored without a warning: to list millions of names takes gigabytes."""
+
+
+class RawRequest:
+    """A message's `request` taken apart, before anything in it is judged."""
+
+    def __init__(self, span: msgspec.Raw, max_steps: int) -> None:
+        self.whole = _object_in(span)
+        """The request itself, if it is an object: a step, or a chain and what it lends to each of its steps."""
+        self.list = self.whole.steps if self.whole else span
+        """Where a list of steps is expected."""
+        is_list = type_of(self.list) is JsonType.LIST
+        self.steps = [_object_in(each) for each in elements_in(self.list, max_steps)] if is_list else []
+        """Of the list; None for what is no object. If there are more than `most_steps`, some more than that."""
+
+    @property
+    def event_id(self) -> msgspec.Raw:
+        return self.whole.event_id if self.whole else ABSENT
+
+    @property
+    def step_event_ids(self) -> list[msgspec.Raw]:
+        return [step.event_id for step in self.steps if step]
+
+
+def _object_in(span: msgspec.Raw) -> RawStep | None:
+    return _given.decode(span) if type_of(span) is JsonType.OBJECT else None
+
+
+class _Level(msgspec.Struct, frozen=True):
+    """Headers and settings as they stand at a chain, or at a step in it."""
+
+    headers: dict[str, str]
+    settings: StepSettings
+
+
+class StepReader:
+    """Reads the steps of one request. `as_written` gives the client's own bytes behind a span."""
+
+    def __init__(self, as_written: Callable[[msgspec.Raw], bytes], limits: MessageLimits) -> None:
+        self._as_written = as_written
+        self._limits = limits
+        self.warnings: list[str] = []
+        """Sentences on settings that were clamped."""
+
+    def read(self, request: RawRequest, defaults: StepSettings) -> list[ProviderStep]:
+        """Raises BadField and TooLarge. A step's settings win over its chain's, those over `defaults`."""
+        context = _Level({}, defaults)
+        if request.whole is None:
+            return self._list(request, "request", context)
+        if type_of(request.list) is JsonType.NULL:
+            return [self._step(request.whole, "request", context)]
+        return self._list(request, "request.steps", self._level(request.whole, "request", context))
+
+    def _list(self, request: RawRequest, where: str, context: _Level) -> list[ProviderStep]:
+        most = self._limits.max_steps
+        if not request.steps:
+            raise BadField(f"{where}: {_fault_of(request)}")
+        if len(request.steps) > most:
+            raise TooLarge(f"{where}: more than {most} steps, which is the most that are taken")
+        return [self._step(given, f"{where}[{index}]", context) for index, given in enumerate(request.steps)]
+
+    def _step(self, given: RawStep | None, where: str, context: _Level) -> ProviderStep:
+        if given is None:
+            raise BadField(f"{where}: expected an object")
+        provider = text_in(given.provider, where, "provider")
+        if provider is None:
+            raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
+        endpoint = text_in(given.endpoint, where, "endpoint")
+        if endpoint is None:
+            raise BadField(f'{where}.endpoint: missing; it follows the base URL of the provider, and "" is that itself')
+        level = self._level(given, where, context)
+        check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
+        provider_headers = forwarded(level.headers)
+        if given.query is not ABSENT and type_of(given.body) is JsonType.NULL:
+            provider_headers.setdefault("content-type", "application/json")
+        return ProviderStep(
+            provider=provider,
+            endpoint=endpoint,
+            method=_method(given, where),
+            headers=level.headers,
+            provider_headers=provider_headers,
+            body=self._body(given, where),
+            settings=level.settings,
+        )
+
+    def _level(self, given: RawStep, where: str, context: _Level) -> _Level:
+        """What `given` says, over what its `ground` says; its config wins over its headers."""
+        headers = headers_in(given.headers, f"{where}.headers", self._limits.max_header_bytes)
+        authorization = text_in(given.authorization, where, "authorization")
+        if authorization is not None:
+            headers |= checked([("authorization", authorization)], where)
+        settings = from_headers(context.settings, headers, f"{where}.headers", self.warnings)
+        if config := _config_in(given.config, f"{where}.config"):
+            settings = from_config_object(settings, config, f"{where}.config", self.warnings)
+        self._warn_of_unknown(given.config, f"{where}.config")
+        return _Level(context.headers | headers, settings)
+
+    def _warn_of_unknown(self, config: msgspec.Raw, where: str) -> None:
+        if type_of(config) is JsonType.OBJECT and memoryview(config).nbytes <= _MOST_NAMED_BYTES:
+            warn_of_unknown(_names.decode(config), _CONFIG_MEMBERS, where, self.warnings)
+
+    def _body(self, given: RawStep, where: str) -> bytes:
+        kind = type_of(given.body)
+        if kind is JsonType.NULL:
+            return self._as_written(given.query)
+        if kind is not JsonType.STRING:
+            raise BadField(f"{where}.body: expected a string, got {kind}")
+        if type_of(given.query) is not JsonType.NULL:
+            raise BadField(f"{where}: has both query and body; give one of them")
+        encoding = text_in(given.encoding, where, "encoding")
+        match encoding:
+            case None | "text":
+                return utf8_in(given.body)
+            case "base64":
+                return _from_base64(given.body, f"{where}.body")
+            case _:
+                raise BadField(f"{where}.encoding: expected text or base64, got {encoding[:32]!r}")
+
+
+def _fault_of(request: RawRequest) -> str:
+    """Why there are no steps."""
+    match type_of(request.list):
+        case JsonType.LIST:
+            return "the list of steps is empty"
+        case JsonType.NULL:
+            return "missing; it holds provider, endpoint and query, or a list of such steps"
+        case other:
+            wanted = "a list of steps" if request.whole else "an object or a list of steps"
+            return f"expected {wanted}, got {other}"
+
+
+def _config_in(span: msgspec.Raw, where: str) -> dict[str, object]:
+    """The known members of a config that are there; the unknown are ignored."""
+    found = type_of(span)
+    if found is JsonType.NULL:
+        return {}
+    if found is not JsonType.OBJECT:
+        raise BadField(f"{where}: expected an object, got {found}")
+    try:
+        values = msgspec.structs.astuple(_config.decode(span))
+    except msgspec.ValidationError as error:
+        raise _bad_field(error, where) from None
+    members = {wire: value for wire, value in zip(_CONFIG_MEMBERS, values, strict=True) if value is not UNSET}
+    members |= {wire: _object_or_plain(members[wire], f"{where}.{wire}") for wire in _OBJECT_MEMBERS if wire in members}
+    return {wire: value for wire, value in members.items() if value is not None}
+
+
+def _object_or_plain(span: msgspec.Raw, where: str) -> object:
+    if type_of(span) is JsonType.OBJECT:
+        return small_object(span, where)
+    try:
+        return _plain.decode(span)
+    except msgspec.ValidationError as error:
+        raise _bad_field(error, where) from None
+
+
+def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
+    """msgspec's words with the field's name in front: ``Expected `str`, got `array` - at `$.backoff` ``."""
+    what, _, path = str(error).partition(" - at `$")
+    return BadField(f"{where}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}")
+
+
+def _from_base64(span: msgspec.Raw, where: str) -> bytes:
+    try:
+        return bytes_in(span)
+    except ValueError as error:
+        raise BadField(f"{where}: no base64: {error}") from None
+
+
+def _method(given: RawStep, where: str) -> str:
+    asked = text_in(given.method, where, "method")
+    if asked is None:
+        return "POST"
+    check_method(asked.upper(), f"{where}.method")
+    return asked.upper()
+
+
+def check_method(method: str, where: str) -> None:
+    """Raises BadField."""
+    if not _METHOD.fullmatch(method) or method in _NO_METHODS:
+        raise BadField(f"{where}: {method[:32]!r} is no method that a provider can be called with")
+
+
+def limits_of(server: ServerSettings) -> MessageLimits:
+    return MessageLimits(
+        max_message_bytes=server.max_message_bytes,
+        max_steps=server.max_steps,
+        max_headers=server.max_headers,
+        max_header_bytes=server.max_header_bytes,
+        max_json_depth=server.max_json_depth,
+    )

@@ -1,0 +1,1 @@
+"""Redaction: find secrets in text, headers, URLs and bodies, and mask them. Pure."""

@@ -1,0 +1,167 @@
+"""Takes secrets out of a body without moving a byte of it, so that what was cut where stays cut there.
+
+What is masked: every known secret, in whichever of the forms below it comes back; the fields of JSON whose names are
+secret, also of JSON inside a string of JSON; the secret parameters of URLs and forms; what looks like a credential.
+Out of the model's own words, which reach us in pieces, only what stands in one piece is known as a secret.
+
+Masking twice changes nothing; and where masking changes nothing, there is nothing to be found. Pure.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+from urllib.parse import unquote
+
+from bridge.redact.known_secrets import NOTHING, Known, filler
+from bridge.redact.named_secrets import named_secrets, paired_secrets
+from bridge.redact.prefilter import windowed
+from bridge.redact.text import HINTS, NAME_HINTS, is_secret_field, is_secret_name, redact_credentials
+
+Span = tuple[int, int]
+
+MOST_TURNS: Final = 4
+"""What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
+LEAST_DIGITS: Final = 6
+"""Numbers that are shorter are counts, not PINs."""
+LONGEST_NAME: Final = 64
+MOST_BACKSLASHES: Final = 64
+"""Before a quotation mark: JSON in a string of JSON, six deep."""
+
+
+def masked(body: bytes, known: Known = NOTHING) -> bytes:
+    """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
+    hidden = known.hidden_in(body)
+    for _ in range(MOST_TURNS):
+        before, hidden = hidden, _masked_once(hidden)
+        if hidden == before:
+            break
+    return hidden if hidden == body else _sealed(hidden, body)
+
+
+_SUSPECT = re.compile(rf"{HINTS.pattern}|://|%(?=[0-9a-f]{{2}}[^=]{{0,{LONGEST_NAME}}}=)")
+"""Most bodies have nothing of it, and are not looked at closely. The last is a parameter whose name is escaped."""
+
+
+def _masked_once(body: bytes) -> bytes:
+    # A character for each byte, so that a span of characters is one of bytes, in whatever encoding the body is.
+    text = body.decode("latin-1")
+    if not _SUSPECT.search(text.lower()):
+        return body
+    hidden = bytearray(body)
+    # What may hold another comes after it: its filler stays.
+    for find in (redact_credentials, _passwords, _secret_parameters, named_secrets, secret_values):
+        for start, end in find(text):
+            hidden[start:end] = filler(text[start:end])
+    return bytes(hidden)
+
+
+# What is found without being known.
+
+_FIELD = re.compile(r'(?<!\\)(\\*+)"([A-Za-z0-9_.-]{1,64}+)\1"\s{0,64}+:\s{0,64}+(\[?)\s{0,64}+')
+_QUOTE_OR_END = re.compile(r'(?<!\\)(\\*+)("|\n|\Z)')
+_NEXT_STRING = re.compile(r"\s{0,64}+,\s{0,64}+")
+_NUMBER = re.compile(rf"-?(\d{{{LEAST_DIGITS},}}+)(?![\d.eE])")
+
+
+def secret_fields(text: str) -> Iterator[Span]:
+    """Where the values of JSON's secret fields stand: strings, lists of strings, and integers that are no counts.
+
+    JSON may stand inside a string of JSON, as a tool's arguments do: its quotation marks have backslashes.
+    """
+    read_to = 0
+    for field in _fields(text):
+        if field.start() < read_to or not is_secret_name(field[2]):
+            continue
+        for start, end in _values(text, field):
+            if is_secret_field(field[2], text[start:end]):
+                read_to = end
+                yield start, end
+
+
+def secret_values(text: str) -> Iterator[Span]:
+    """Where values stand that JSON names as secret, in one way or another."""
+    yield from paired_secrets(text)
+    yield from secret_fields(text)
+
+
+def _fields(text: str) -> Iterator[re.Match[str]]:
+    """Those with a word in their names that secrets have."""
+    end = 0
+    for hint in windowed(NAME_HINTS, text.lower()):
+        quote = text.rfind('"', max(end, hint.start() - LONGEST_NAME), hint.start())
+        backslashes = text[max(end, quote - MOST_BACKSLASHES) : quote] if quote >= 0 else ""
+        start = quote - len(backslashes) + len(backslashes.rstrip("\\"))
+        if quote >= 0 and (field := _FIELD.match(text, start)):
+            yield field
+            end = field.end()
+
+
+def _values(text: str, field: re.Match[str]) -> Iterator[Span]:
+    backslashes, is_list = field[1], bool(field[3])
+    if number := _NUMBER.match(text, field.end()):
+        yield number.span(1)
+    at = field.end()
+    while text.startswith(backslashes + '"', at):
+        start = at + len(backslashes) + 1
+        end = _string_end(text, start, len(backslashes))
+        yield start, end
+        following = _NEXT_STRING.match(text, end + len(backslashes) + 1)
+        if following is None or not is_list:
+            break
+        at = following.end()
+
+
+def _string_end(text: str, start: int, depth: int) -> int:
+    r"""Where the string ends whose quotation marks have `depth` backslashes: `"`, `\"`, `\\\"`.
+
+    Each level doubles the backslashes of the one inside: those of its text, before its end, are that many, in pairs.
+    """
+    for mark in _QUOTE_OR_END.finditer(text, start):
+        if mark[2] != '"':
+            return mark.start()
+        if len(mark[1]) % (2 * (depth + 1)) == depth:
+            return mark.end() - 1 - depth
+    return len(text)
+
+
+_PAIR = r"""([A-Za-z0-9_.%-]{1,64}+)=([^\s&#;"'<>\\)\]}]{1,16384}+)"""
+_FIRST_PARAMETER = re.compile(_PAIR)
+_PARAMETER = re.compile(rf"(?:[?&]|\\u0026){_PAIR}")
+
+
+def _secret_parameters(text: str) -> Iterator[Span]:
+    for parameter in chain(filter(None, [_FIRST_PARAMETER.match(text)]), windowed(_PARAMETER, text)):
+        if is_secret_name(unquote(parameter[1])):
+            yield parameter.span(2)
+
+
+_PASSWORD = re.compile(r"""://[^/\s?#"'<>\\@:]{1,256}+:([^/\s?#"'<>\\@]{1,256}+)@""")
+
+
+def _passwords(text: str) -> Iterator[Span]:
+    for userinfo in windowed(_PASSWORD, text):
+        yield userinfo.span(1)
+
+
+# The AWS event stream.
+
+_LEAST_MESSAGE_BYTES = 16
+
+
+def _sealed(body: bytes, before: bytes) -> bytes:
+    """`body`, whose CRCs hold again (wire/eventstream.py) if `before` was an AWS event stream whose CRCs held."""
+    sealed = bytearray(body)
+    at = 0
+    while at + _LEAST_MESSAGE_BYTES <= len(before):
+        end = at + int.from_bytes(before[at : at + 4], "big")
+        if end - at < _LEAST_MESSAGE_BYTES or end > len(before) or not _is_sealed(before[at:end]):
+            break
+        sealed[end - 4 : end] = zlib.crc32(sealed[at : end - 4]).to_bytes(4, "big")
+        at = end
+    return bytes(sealed)
+
+
+def _is_sealed(message: bytes) -> bool:
+    return zlib.crc32(message[:-4]) == int.from_bytes(message[-4:], "big")

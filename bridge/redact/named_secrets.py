@@ -1,0 +1,123 @@
+"""Secrets in a body that are known by a name beside them, other than a field of JSON: yields where each stands.
+
+`NAME=value` and `name: value` in text, fields of a multipart form, pairs of a name and a value as in HAR, values inside
+an object with a secret name, and private keys in PEM. Each name is looked at once, in bounded surroundings. Pure.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from bridge.redact.prefilter import windowed
+from bridge.redact.text import (
+    NAME_HINTS,
+    has_key_shape,
+    is_secret_field,
+    is_secret_name,
+    looks_secret,
+    may_be_secret_field,
+)
+
+Span = tuple[int, int]
+
+LONGEST_NAME: Final = 64
+LONGEST_OBJECT: Final = 4096
+LONGEST_HEAD: Final = 1024
+"""Of a part of a form; and how far before its name the value of a pair may begin."""
+LONGEST_VALUE: Final = 16_384
+
+_IN_NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
+_REST_OF_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{0,64}+")
+_ASSIGNED: Final = re.compile(
+    r"""(=|:\s{0,2}+)(?:\\?["'])?((?:Bearer|Basic|Token|Key)\s{1,2}+)?([^\s"'&<>\\;,(){}\[\]]{4,4096}+)""",
+    re.IGNORECASE,
+)
+_PEM: Final = re.compile(r"KEY(?: BLOCK)?-----((?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){16,16384}+)")
+_FILLED: Final = "***"
+"""It was masked before."""
+_BEFORE_KEY: Final = "PRIVATE "
+_VALUE_OF_PAIR: Final = re.compile(r'(\\{0,64}+)"\s{0,8}+,\s{0,8}+\1"(?:value|Value|val)\1"\s{0,8}+:\s{0,8}+\1"')
+_PAIR_BEFORE: Final = re.compile(
+    r'"(?:value|Value|val)"\s{0,8}+:\s{0,8}+"([^"\\]{1,1000}+)"\s{0,8}+,\s{0,8}+"[A-Za-z_-]{1,16}+"\s{0,8}+:\s{0,8}+"\Z'
+)
+_INNER: Final = re.compile(r'(\\{0,64}+)"([A-Za-z0-9_-]{1,64}+)\1"\s{0,8}+:\s{0,8}+\1"([^"\\\s]{6,4096}+)\1"')
+_OBJECT: Final = re.compile(r'\\{0,64}+"\s{0,64}+:\s{0,64}+\{')
+_VALUE_NAMES: Final = frozenset({"value", "secret", "secret_value", "key", "token", "data", "plaintext", "current"})
+
+
+def named_secrets(text: str) -> Iterator[Span]:
+    """Those in text, in forms and in PEM."""
+    done = 0
+    for start, end, hint in _names(text):
+        if start < done:  # inside of a value that is masked
+            continue
+        if text[hint - len(_BEFORE_KEY) : hint].upper() == _BEFORE_KEY and (pem := _PEM.match(text, hint)):
+            yield pem.span(1)
+        elif may_be_secret_field(name := text[start:end]):
+            if text.endswith('name="', max(start - 6, 0), start):
+                yield from _form_field(text, end)
+            elif (found := _ASSIGNED.match(text, end)) and _is_assigned(name, found):
+                done = found.end()
+                yield found.span(3)
+
+
+def paired_secrets(text: str) -> Iterator[Span]:
+    """Those of JSON: the value beside a secret name, and values inside of an object that has one."""
+    read_to = 0
+    for start, end, _ in _names(text):
+        if start < max(read_to, 1) or text[start - 1] != '"' or not is_secret_name(name := text[start:end]):
+            continue
+        if after := _VALUE_OF_PAIR.match(text, end):
+            close = text.find(after[1] + '"', after.end(), after.end() + LONGEST_VALUE)
+            yield from _if_secret(text, name, after.end(), close)
+        elif opened := _OBJECT.match(text, end):
+            close = text.find("}", opened.end(), opened.end() + LONGEST_OBJECT)
+            read_to = close if close >= 0 else min(opened.end() + LONGEST_OBJECT, len(text))
+            yield from _inside(text, opened.end(), read_to)
+        elif text[start - 2] in ": " and (before := _PAIR_BEFORE.search(text, max(start - LONGEST_HEAD, 0), start)):
+            yield from _if_secret(text, name, *before.span(1))
+
+
+def _names(text: str) -> Iterator[tuple[int, int, int]]:
+    """Where each name begins and ends in which a word stands that secrets have; and where that word stands."""
+    done = 0
+    for hint in windowed(NAME_HINTS, text.lower()):
+        if hint.start() < done:
+            continue
+        # A hint matches at a word's rarest letter: the word's beginning belongs to the name before it.
+        before = text[max(hint.start() - LONGEST_NAME, 0) : hint.start()]
+        start = hint.start() - len(before) + len(before.rstrip(_IN_NAMES))
+        rest = _REST_OF_NAME.match(text, hint.start())
+        done = rest.end() if rest else hint.end()
+        yield start, done, hint.start()
+
+
+def _form_field(text: str, end: int) -> Iterator[Span]:
+    """The value of a multipart field; what it names a file is none."""
+    head = text.find("\r\n\r\n", end, end + LONGEST_HEAD)
+    close = text.find("\r\n--", head + 4, head + 4 + LONGEST_VALUE) if head >= 0 else -1
+    if close >= 0 and "filename" not in text[end:head]:
+        yield head + 4, close
+
+
+def _is_assigned(name: str, found: re.Match[str]) -> bool:
+    """Whether the value is a secret and no word of a sentence, a count or a variable."""
+    value = found[3]
+    if not is_secret_field(name, value) or _FILLED in value or has_key_shape(value):
+        return False
+    if looks_secret(value) or (found[1] == "=" and name.isupper()):
+        return True
+    return len(value) >= 6 and not value.isalpha() and any(map(str.isdigit, value))
+
+
+def _if_secret(text: str, name: str, start: int, end: int) -> Iterator[Span]:
+    if end > start and is_secret_field(name, text[start:end]):
+        yield start, end
+
+
+def _inside(text: str, at: int, end: int) -> Iterator[Span]:
+    """Texts in an object with a secret name that look like a secret: those of a schema do not."""
+    for inner in _INNER.finditer(text, at, end):
+        is_value = inner[2].lower() in _VALUE_NAMES or is_secret_name(inner[2])
+        if is_value and looks_secret(inner[3]):
+            yield inner.span(3)

@@ -1,0 +1,254 @@
+"""Runs one event from its first message to its last frame: the only place where decisions meet I/O.
+
+`run` asks the chain what to try, lets an `Attempt` try it, tells the chain the outcome, and so on; `_finish` says the
+last word. Exactly one goes out, whatever happens.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from bridge.errors import BridgeError, Cancelled, EveryStepSkipped, InternalError, TotalTimeout
+from bridge.policy.chain import Chain, Decision, GiveUp, Relay, Skip, SkipReason, Try
+from bridge.protocol.ids import uuid7
+from bridge.protocol.messages import Create
+from bridge.relay.attempt import StepAttempt
+from bridge.relay.context import BufferedResponse, RunningEvent, Runtime
+from bridge.relay.costs import charges_of, total
+from bridge.relay.deadlines import Clock, Interrupt
+from bridge.relay.decoding import with_decoded_bodies
+from bridge.relay.event_state import EventState, ResponseHead
+from bridge.relay.failures import total_timeout
+from bridge.relay.interfaces import Charge
+from bridge.relay.memory import MemoryReservation
+from bridge.relay.plan import PlannedStep, RequestContext, header_chars, plan
+from bridge.relay.summarize import gateway_of, logged, summarize
+from bridge.relay.writer import ResponseWriter
+from bridge.settings.step import StepSettings
+
+log = logging.getLogger("bridge.event")
+
+OFF_LOOP_BYTES: Final = 1 << 20
+"""From here on, work in proportion to a text's length is done in a thread, so that neighbours are not kept waiting."""
+
+OFF_LOOP_HEADER_CHARS: Final = 32_768
+"""The same for planning, where each word of a header or an endpoint is digested."""
+
+_SKIPPED: Final = {
+    SkipReason.BREAKER: "skipped: the provider keeps failing",
+    SkipReason.RETRY_AFTER: "skipped: the provider asked an earlier step to wait for longer than maxRetryAfter",
+}
+
+
+class EventRunner:
+    """One event. `run` is its task; `cancel` may be called at any time, and more than once."""
+
+    def __init__(
+        self,
+        create: Create,
+        event_id: bytes | None,
+        context: RequestContext,
+        runtime: Runtime,
+        writer: ResponseWriter,
+        reservation: MemoryReservation,
+        on_last: Callable[[], None],
+    ) -> None:
+        """`event_id` is raw JSON, None to be called as its row in the log; `on_last` is called when the last word is
+        out."""
+        self._loop = asyncio.get_running_loop()
+        self._create = create
+        self._context = context
+        self._on_last = on_last
+        self._interrupt = Interrupt()
+        now_ns = time.time_ns()
+        record = EventState(new_id(now_ns), context.gateway, self._loop.time(), create.warnings, now_ns)
+        self.event_id = event_id or b'"%b"' % record.log_id.encode()
+        self._event = RunningEvent(writer, reservation, context, runtime, record, self._interrupt)
+        self._steps: list[PlannedStep] = []
+        self._chain: Chain | None = None
+        self._charges: list[Charge] = []
+        self._ended = False
+
+    @property
+    def phase(self) -> str:
+        return self._event.phase
+
+    @property
+    def step(self) -> int:
+        return self._event.step
+
+    async def run(self) -> None:
+        self._interrupt.attach()
+        self._event.runtime.running.add(self._event)
+        try:
+            if self._interrupt.cancelled is None:
+                await self._drive()
+        except asyncio.CancelledError:
+            if self._interrupt.cancelled is None:
+                raise
+        except BridgeError as error:
+            self._fail(error.bare())
+        except Exception:
+            log.exception("an event failed for a reason that nobody expected")
+            self._fail(InternalError(f"internal error; the bridge's log tells more under {self._event.state.log_id}"))
+        finally:
+            self._end()
+
+    def refuse(self, error: BridgeError) -> None:
+        """In place of `run`: the event ends before it has begun."""
+        self._fail(error)
+        self._end()
+
+    def cancel(self, error: BridgeError) -> None:
+        """Stop in whatever phase it is; `error` becomes the last frame's."""
+        if not self._ended:
+            self._interrupt.cancel(error)
+
+    async def _drive(self) -> None:
+        self._steps = steps = await self._plan()
+        self._interrupt.deadlines.set_ms(Clock.TOTAL, steps[0].step.settings.total_timeout)
+        await self._admit(steps[0].step.settings)
+        self._chain = chain = Chain([planned.policy for planned in steps], self._event.runtime.breakers)
+        decision: Decision = chain.start(self._loop.time())
+        while isinstance(decision, Try):
+            self._skip(decision.skipped)
+            await self._wait_before_retry(decision.wait_s)
+            attempt = StepAttempt(self._event, chain, steps[decision.step], decision)
+            outcome = await attempt.run()
+            if outcome is None:
+                self._done(attempt.response_head)
+                return
+            if isinstance(self._event.error, TotalTimeout):
+                raise self._event.error
+            decision = chain.next(outcome, self._loop.time(), random.random())  # noqa: S311 - spreads a pause
+        await self._finish(decision)
+
+    async def _plan(self) -> list[PlannedStep]:
+        """Long headers and endpoints are searched for tokens in a thread, and long bodies for their model."""
+        steps = await with_decoded_bodies(self._create.steps, self._event.reservation)
+        body_bytes = sum(len(step.readable) for step in steps)
+        if header_chars(steps) < OFF_LOOP_HEADER_CHARS and body_bytes < OFF_LOOP_BYTES:
+            return plan(steps, self._context)
+        return await asyncio.to_thread(plan, steps, self._context)
+
+    async def _admit(self, settings: StepSettings) -> None:
+        """Ask the gate, where there is one; and see how much of the bodies is wanted."""
+        services = self._event.runtime.services
+        wanted = logged(settings, gateway_of(self._context))
+        if (wanted.collect_log, wanted.collect_log_payload) != (settings.collect_log, settings.collect_log_payload):
+            self._event.state.warnings.append("collectLog and collectLogPayload are ignored: the gateway sets them.")
+        if wanted.collect_log and wanted.collect_log_payload:
+            self._event.state.head_bytes = services.payload_bytes
+        if services.limiter is not None:
+            self._event.phase = "waiting"
+            try:
+                self._event.admission = await services.limiter.admit(self._context, settings)
+            except asyncio.CancelledError:
+                self._interrupt.consume()
+                raise total_timeout() from None
+
+    def _skip(self, skipped: tuple[Skip, ...]) -> None:
+        for step, reason in skipped:
+            error = EveryStepSkipped(_SKIPPED[reason])
+            now = self._loop.time()
+            self._event.state.add_attempt(step, self._steps[step].provider.slug, None, error, now, now)
+
+    async def _wait_before_retry(self, wait_s: float) -> None:
+        if wait_s:
+            self._event.phase = "backing off"
+            try:
+                await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                self._interrupt.consume()
+                raise total_timeout() from None
+
+    async def _finish(self, decision: Relay | GiveUp) -> None:
+        """The last answer that a provider gave; the bridge's own error only if none gave any, or a stream was told."""
+        event, whole = self._event, self._event.buffered
+        if isinstance(decision, GiveUp):
+            self._skip(decision.skipped)
+            whole = None if event.announced else whole
+        if whole is None:
+            assert event.error is not None
+            raise event.error
+        await self._answer(whole)
+
+    async def _answer(self, whole: BufferedResponse) -> None:
+        """The last frame of an answer in one piece."""
+        event, record = self._event, self._event.state
+        self._interrupt.deadlines.stop()  # the answer is there
+        record.restarted = event.announced is not None
+        record.drop_stream()
+        record.usage, record.reported, record.cached = whole.usage, whole.reported, whole.cached
+        record.reset_body()
+        record.add_body(whole.body)
+        if record.answered_at is None:
+            record.answered_at = self._loop.time()
+        raw = self._steps[whole.head.step].step.settings.frames == "raw"
+        encode = partial(event.writer.encode_body, whole.body, whole.head.content_type, raw=raw)
+        encoded = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        metadata = self._last_metadata(whole.head, whole.error)
+        self._last(partial(event.writer.send_response, whole.head, metadata, encoded, whole.error))
+        if event.writer.is_full:
+            await event.drain()  # its bytes count until they are taken
+
+    def _done(self, head: ResponseHead) -> None:
+        self._last(partial(self._event.writer.end_stream, self._last_metadata(head, None)))
+
+    def _fail(self, error: BridgeError) -> None:
+        """The last frame of an event that failed: in place of an answer, or after one had begun."""
+        event = self._event
+        alias = event.state.byok_alias
+        own = ResponseHead(event.step, self._provider_slug(), error.status, "application/json", byok_alias=alias)
+        metadata = self._last_metadata(event.announced or own, error)
+        say = (
+            event.writer.abort_stream
+            if event.announced is not None or self._interrupt.cancelled is not None
+            else event.writer.send_error
+        )
+        self._last(partial(say, metadata, error))
+
+    def _last_metadata(self, head: ResponseHead, error: BridgeError | None) -> dict[str, object]:
+        """The last word's metadata."""
+        record = self._event.state
+        if self._steps:
+            record.model = self._steps[head.step].model
+            self._charges = charges_of(self._event, self._steps, self._steps[head.step], error)
+            record.cost = total(self._charges)
+        return record.last_metadata(head, self._loop.time(), error)
+
+    def _provider_slug(self) -> str | None:
+        return self._steps[self._event.step].provider.slug if self._steps else None
+
+    def _last(self, say: Callable[[], None]) -> None:
+        if not self._ended:
+            self._ended = True
+            say()
+            self._on_last()
+
+    def _end(self) -> None:
+        """Gives back everything, and tells those who watch. Cannot block."""
+        if not self._ended:
+            self._fail(self._interrupt.cancelled or Cancelled("the event's task was cancelled"))
+        event = self._event
+        event.runtime.running.discard(event)
+        self._interrupt.detach()
+        event.reservation.release_all()
+        if self._chain is not None:
+            self._chain.abandon(self._loop.time())
+        if event.admission is not None:
+            event.admission.settle(self._charges)
+        log.info("event", extra={"fields": event.state.log_fields(self.event_id)})
+        if event.runtime.services.observers:
+            entry = summarize(event.state, event.context, self.event_id, self._create, self._steps)
+            for observer in event.runtime.services.observers:
+                observer.on_event_end(entry)
+
+
+def new_id(now_ns: int | None = None) -> str:
+    """A name for an event or its log row."""
+    return uuid7((now_ns or time.time_ns()) // 1_000_000, random.getrandbits(74))

@@ -1,0 +1,1 @@
+"""A server that plays tapes to clients, over HTTP and WebSockets."""

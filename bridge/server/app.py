@@ -1,0 +1,118 @@
+"""The door: which path is whose, who may come in, and on which terms."""
+
+import logging
+
+from aiohttp import web
+
+from bridge.config import Configuration
+from bridge.config.gateways import Gateway
+from bridge.errors import BadMessage
+from bridge.providers import select_subprotocol
+from bridge.relay.arrivals import Arrivals
+from bridge.relay.context import Runtime
+from bridge.relay.memory import MemoryBudget
+from bridge.server.access import GatewayAccess
+from bridge.server.auth import (
+    PROTOCOL_HEADER,
+    TOKEN_HEADER,
+    check_origin,
+    check_token,
+    heartbeat_s,
+    is_compat,
+    offered_protocols,
+)
+from bridge.server.connections import ConnectionRegistry
+from bridge.server.health import HealthRoutes
+from bridge.server.http.connection import connection_of
+from bridge.server.http.errors import WEBSOCKET_WANTED, UpgradeRequired, mark_as_own, own_errors
+from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
+from bridge.server.realtime import RealtimeRoutes
+from bridge.server.session import HandshakeOptions, Session
+from bridge.server.websocket import ClientSocket, echo
+from bridge.settings.step import from_headers
+from bridge.upstream.realtime import ConnectorProtocol
+
+log = logging.getLogger("bridge.server")
+
+
+class App:
+    def __init__(
+        self, config: Configuration, runtime: Runtime, connections: ConnectionRegistry, connector: ConnectorProtocol
+    ) -> None:
+        self.access = GatewayAccess(config)
+        self._runtime = runtime
+        self._connections = connections
+        self._memory = MemoryBudget(config.server.memory_budget_bytes, "the bridge")
+        self._arrivals = Arrivals()
+        self._realtime = RealtimeRoutes(self.access, runtime, connections, self._memory, connector)
+        self._http = HttpRoutes(self.access, runtime, connections, self._memory, self._arrivals, self._realtime.relay)
+        self._probes = HealthRoutes(lambda: self.access.config, runtime, connections, self._memory)
+
+    async def aclose(self) -> None:
+        """Closes what is connected to providers."""
+        await self._realtime.aclose()
+
+    def build_app(self) -> web.Application:
+        app = web.Application(middlewares=[own_errors])
+        app.on_response_prepare.append(mark_as_own)
+        for method, path, handler in self._routes():
+            app.router.add_route(method, path, handler, expect_handler=_refuse)
+        return app
+
+    def _routes(self) -> tuple[Route, ...]:
+        """The one table of paths."""
+        return (
+            ("GET", GATEWAY, self._socket),
+            ("GET", f"{GATEWAY}/", self._socket),
+            *self._http.routes(),
+            *self._probes.routes(),
+        )
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        """One handshake, and then the session until its end."""
+        gateway = self.access.gateway(request.match_info["gateway"])
+        offered = offered_protocols(request.headers.getall(PROTOCOL_HEADER, ()))
+        check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
+        token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise UpgradeRequired(WEBSOCKET_WANTED)
+        terms = self._handshake_options(request, gateway, token)
+        self._connections.check_capacity()
+        one = select_subprotocol(offered, None)
+        max_bytes = 2 * self.access.config.server.max_message_bytes + 1
+        response = web.WebSocketResponse(
+            autoping=False,
+            compress=False,
+            decode_text=False,
+            max_msg_size=max_bytes,
+            protocols=(one,) if one else (),
+        )
+        echo(response, one)
+        connection_of(request).becomes(response, max_bytes)
+        try:
+            await response.prepare(request)
+        except ValueError:
+            raise BadMessage("the handshake's Sec-WebSocket-Key is none") from None
+        connection_of(request).cancel_handshake_timeout()
+        socket = ClientSocket(request, response)
+        server = self.access.config.server
+        session = Session(response, socket, terms, server, self._runtime, self._memory, self._arrivals)
+        with self._connections.track(session):
+            try:
+                await session.run()
+            except Exception:
+                log.exception("a session failed for a reason that nobody expected")
+        return response
+
+    def _handshake_options(self, request: web.Request, gateway: Gateway, token: str) -> HandshakeOptions:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        warnings: list[str] = []
+        settings = from_headers(gateway.settings, headers, "handshake", warnings)
+        context = self.access.request_context(request, gateway, token, "websocket")
+        return HandshakeOptions(
+            context, settings, is_compat(request.query, gateway), heartbeat_s(request.query), tuple(warnings)
+        )
+
+
+async def _refuse(_: web.Request) -> None:
+    """Whoever wants a body asks for it, once it is known that its sender may come in."""

@@ -1,0 +1,126 @@
+"""What those ask who run the bridge: `/metrics`, `/healthz`, `/readyz`. They answer while it drains, too."""
+
+import hmac
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+from aiohttp import web
+
+from bridge import __version__
+from bridge.config import Configuration
+from bridge.config.checks import is_loopback
+from bridge.config.gateways import Gateway, digest_of
+from bridge.errors import OriginRefused, Unauthorized
+from bridge.policy.breaker import Breakers, Failing, Open
+from bridge.protocol.headers import names_a_proxy
+from bridge.relay.context import Runtime
+from bridge.relay.interfaces import Meter, Sample
+from bridge.relay.memory import MemoryBudget
+from bridge.server.auth import check_origin
+from bridge.server.connections import ConnectionRegistry
+from bridge.server.http.errors import NotFound
+from bridge.server.realtime import RealtimeSession
+from bridge.server.session import Session
+from bridge.settings.token_reference import TokenReference
+
+_REFUSED: Final = (
+    "metrics tell who is called and what it costs: unless metrics_token is set they are for this machine alone, "
+    "asked directly and by a name of its own"
+)
+_WANTED: Final = "Unauthorized: /metrics wants the token of metrics_token, as header Authorization: Bearer TOKEN"
+_NO_GATEWAY: Final = Gateway("metrics")
+"""Open, as a gateway without tokens: web pages and DNS rebinding reach this machine's services too."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class HealthRoutes:
+    """Of one server; `config` gives its configuration as it is now, `memory` is its budget."""
+
+    def __init__(
+        self,
+        config: Callable[[], Configuration],
+        runtime: Runtime,
+        connections: ConnectionRegistry,
+        memory: MemoryBudget,
+    ) -> None:
+        self._config = config
+        self._runtime = runtime
+        self._connections = connections
+        self._memory = memory
+        self._meter: Meter | None = runtime.services.meter
+        if self._meter is not None:
+            self._meter.set_known_gateways(lambda: config().gateways)
+            self._meter.register(self._samples)
+
+    def routes(self) -> tuple[tuple[str, str, Handler], ...]:
+        return (
+            ("GET", "/metrics", self._metrics),
+            ("GET", "/healthz", self._alive),
+            ("HEAD", "/healthz", self._alive),
+            ("GET", "/readyz", self._ready),
+            ("HEAD", "/readyz", self._ready),
+        )
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        why = self._unready()
+        return web.Response(text=f"not ready: {why}\n" if why else "ready\n", status=503 if why else 200)
+
+    def _unready(self) -> str | None:
+        """Why another client would be sent away. What is lost beside that, such as Redis, the bridge does without."""
+        if self._connections.is_draining:
+            return "shutting down"
+        if self._connections.at_capacity:
+            return "max_sockets are open"
+        return "memory_budget_bytes are used" if self._memory.is_full else None
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self._meter is None:
+            raise NotFound("metrics are off: the setting metrics is false")
+        _check_reader(request, self._config().server.metrics_token)
+        body, content_type = await self._meter.text(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    def _samples(self) -> Iterator[Sample]:
+        yield "bridge_processes", (__version__,), 1
+        yield "bridge_draining", (), self._connections.is_draining
+        yield (
+            "bridge_sockets",
+            (),
+            sum(isinstance(connection, Session | RealtimeSession) for connection in self._connections),
+        )
+        yield "bridge_memory_used_bytes", (), self._memory.used
+        running = Counter((event.provider, event.phase) for event in self._runtime.running)
+        for labels, count in running.items():
+            yield "bridge_events_in_flight", labels, count
+        for labels, count in _states(self._runtime.breakers).items():
+            yield "bridge_breakers", labels, count
+
+
+def _check_reader(request: web.Request, wanted: TokenReference | None) -> None:
+    """Raises Unauthorized, OriginRefused."""
+    if wanted is not None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(digest_of(token.strip()), wanted.digest):
+            raise Unauthorized(_WANTED)
+    elif not is_loopback(_peer(request)) or names_a_proxy(map(str.lower, request.headers)):
+        raise OriginRefused(_REFUSED)
+    else:
+        check_origin(_NO_GATEWAY, request.headers.get("Host", ""), request.headers.get("Origin"))
+
+
+def _peer(request: web.Request) -> str:
+    """Its address; one of IPv4 that reached a socket of IPv6 in its own form."""
+    return (request.remote or "").removeprefix("::ffff:")
+
+
+def _states(breakers: Breakers) -> Counter[tuple[str, str]]:
+    """Count the keys in each state, by provider."""
+    return Counter((key.provider, _STATES.get(type(state), "probing")) for key, state in breakers.items())
+
+
+_STATES: Final = {Failing: "failing", Open: "open"}

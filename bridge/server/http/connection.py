@@ -1,0 +1,147 @@
+"""A client's connection while it is HTTP: aiohttp's, and told of what that keeps to itself."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from bridge.errors import BadMessage, InternalError
+from bridge.server.http.errors import error_response
+from bridge.server.message_reader import MessageReader
+from bridge.settings.server import ServerSettings
+
+MAX_TARGET_CHARS: Final = 65_536
+"""Of a request: as long as an endpoint may be on its way out."""
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long an idle client whose time is over may take to read what is left for it."""
+
+log = logging.getLogger("bridge.server")
+
+
+class ConnectionListener(Protocol):
+    """Whoever answers the request at hand."""
+
+    def on_writable(self) -> None:
+        """The client has taken most of what stood in line."""
+
+    def on_disconnect(self) -> None:
+        """The connection is lost."""
+
+
+class HttpConnection(RequestHandler):
+    """What is no HTTP is answered with the bridge's own body, and not logged with all it held.
+
+    Strangers have the time of a handshake to come up with a request that somebody says `welcome` to.
+    """
+
+    __slots__ = (
+        "_handshake_timeout_s",
+        "_handshake_timer",
+        "_max_message_bytes",
+        "_websocket",
+        "is_full",
+        "listener",
+        "message_reader",
+    )
+
+    def __init__(self, manager: web.Server, loop: asyncio.AbstractEventLoop, server: ServerSettings) -> None:
+        super().__init__(
+            manager,
+            loop=loop,
+            keepalive_timeout=server.keep_alive_timeout / 1000,
+            auto_decompress=False,
+            max_line_size=MAX_TARGET_CHARS,
+            max_field_size=server.max_header_bytes,
+        )
+        self._handshake_timeout_s = server.handshake_timeout / 1000
+        self._handshake_timer: asyncio.TimerHandle | None = None
+        self.listener: ConnectionListener | None = None
+        self.is_full = False
+        """What was written stands in line."""
+        self._websocket: web.WebSocketResponse[bool] | None = None
+        self._max_message_bytes = 0
+        self.message_reader: MessageReader | None = None
+        """Of a WebSocket."""
+
+    def cancel_handshake_timeout(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+
+    def becomes(self, websocket: "web.WebSocketResponse[bool]", max_message_bytes: int) -> None:
+        """Call it before `websocket` is prepared, with what that has as `max_msg_size`."""
+        self._websocket, self._max_message_bytes = websocket, max_message_bytes
+
+    def close_after(self, grace_s: float) -> None:
+        """It is to close, once what stands in line is taken; for that it has so long."""
+        self.cancel_handshake_timeout()
+        if self.transport is not None:
+            self._handshake_timer = self._loop.call_later(grace_s, self.transport.abort)
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._handshake_timer = self._loop.call_later(
+            self._handshake_timeout_s, cast("asyncio.Transport", transport).abort
+        )
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.is_full = False
+        if self.listener is not None:
+            self.listener.on_writable()
+
+    def eof_received(self) -> None:
+        """Who closes its half has left. asyncio's way would be to wait until all that stands in line is taken."""
+        if self.listener is not None and self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.cancel_handshake_timeout()
+        super().connection_lost(exc)
+        if self.listener is not None:
+            self.listener.on_disconnect()
+
+    # What aiohttp calls.
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """The connection is a WebSocket from now on."""
+        if self._websocket is not None:
+            queue = cast("Any", self._websocket._reader)
+            self.message_reader = MessageReader(parser, queue, cast("Any", self), self._max_message_bytes)
+        super().set_parser(cast("Any", self.message_reader or parser), data_received_cb)
+
+    def force_close(self) -> None:
+        transport = self.transport
+        if transport is not None and not transport.is_closing() and transport.get_write_buffer_size():
+            self.close_after(CLOSE_GRACE_S)
+        super().force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if request.writer.output_size:
+            raise ConnectionError("an answer has begun, so no other can be given")
+        log.debug("a request failed in aiohttp: %s", type(exc).__name__)
+        known = BadMessage("the request cannot be read as HTTP") if status == 400 else InternalError("internal error")
+        response = error_response(known)
+        response.force_close()
+        return response
+
+
+def connection_of(request: web.BaseRequest) -> HttpConnection:
+    assert isinstance(request.protocol, HttpConnection)
+    return request.protocol

@@ -1,0 +1,79 @@
+"""What an HTTP request asks for: the steps in its body, or the one that it is itself (PROTOCOL.md, "HTTP too")."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import orjson
+
+from bridge.errors import BridgeError, TooLarge
+from bridge.protocol.event_id import EventId, check_length, first_event_id
+from bridge.protocol.headers import check_size, forwarded, strip_proxy_headers
+from bridge.protocol.json_document import JsonDocument
+from bridge.protocol.messages import Create, RejectedMessage
+from bridge.protocol.steps import MessageLimits, ProviderStep, RawRequest, StepReader, check_method
+from bridge.settings.step import StepSettings, from_headers
+
+EVENT_ID_HEADER: Final = "cf-aig-event-id"
+
+_span = msgspec.json.Decoder(msgspec.Raw)
+
+
+def steps_in(
+    body: bytes, headers: Mapping[str, str], defaults: StepSettings, limits: MessageLimits
+) -> Create | RejectedMessage:
+    """The body is a step, a list of them, or a chain; `headers` (lower-case names) hold settings for all of them."""
+    event_id, settings, warnings = None, None, list[str]()
+    try:
+        event_id = _event_id_in(headers)
+        settings = from_headers(defaults, headers, "headers", warnings)
+        text = JsonDocument(body, _span.decode, "the body is no JSON")
+        request = RawRequest(text.value, limits.max_steps)
+        event_id = first_event_id((request.event_id, *request.step_event_ids), text.as_written) or event_id
+        text.check_size(limits)
+        reader = StepReader(text.as_written, limits)
+        return Create(event_id, reader.read(request, settings), warnings + reader.warnings)
+    except BridgeError as error:
+        return RejectedMessage(error.bare(), event_id, owned=True, defaults=settings)
+    except RecursionError:
+        return RejectedMessage(TooLarge("the body nests too deep to be read"), event_id, owned=True, defaults=settings)
+
+
+def step_of(
+    body: bytes,
+    headers: Mapping[str, str],
+    defaults: StepSettings,
+    limits: MessageLimits,
+    *,
+    method: str,
+    provider: str,
+    endpoint: str,
+) -> Create | RejectedMessage:
+    """The request is the step: `endpoint` with its query as it stands in the URL, `headers` with lower-case names."""
+    event_id, settings, warnings = None, None, list[str]()
+    try:
+        event_id = _event_id_in(headers)
+        settings = from_headers(defaults, headers, "headers", warnings)
+        check_method(method, "method")
+        check_size(headers, limits.max_headers, limits.max_header_bytes, "headers")
+        step = ProviderStep(
+            provider=provider,
+            endpoint=endpoint,
+            method=method,
+            headers=dict(headers),
+            provider_headers=forwarded(strip_proxy_headers(headers)),
+            body=body,
+            settings=settings,
+        )
+        return Create(event_id, [step], warnings)
+    except BridgeError as error:
+        return RejectedMessage(error.bare(), event_id, owned=True, defaults=settings)
+
+
+def _event_id_in(headers: Mapping[str, str]) -> EventId | None:
+    """Raises BadField."""
+    key = headers.get(EVENT_ID_HEADER)
+    if key is None:
+        return None
+    check_length(key)
+    return EventId(key, orjson.dumps(key))

@@ -1,0 +1,91 @@
+"""The paths that are plain HTTP: a gateway's steps, a provider's own API, and what browsers ask before either."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from bridge.errors import BridgeError
+from bridge.protocol.headers import request_headers
+from bridge.protocol.messages import Create, RejectedMessage
+from bridge.protocol.steps import limits_of
+from bridge.relay.arrivals import Arrivals
+from bridge.relay.context import Runtime
+from bridge.relay.memory import MemoryBudget
+from bridge.server.access import GatewayAccess, authenticate_request, below_gateway
+from bridge.server.auth import check_origin
+from bridge.server.connections import ConnectionRegistry
+from bridge.server.http import cors
+from bridge.server.http.errors import error_body_for, error_response
+from bridge.server.http.handler import HttpHandler
+from bridge.server.http.requests import step_of, steps_in
+
+GATEWAY: Final = "/v1/{account}/{gateway}"
+PROVIDER: Final = f"{GATEWAY}/{{provider}}"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+
+
+class HttpRoutes:
+    def __init__(
+        self,
+        access: GatewayAccess,
+        runtime: Runtime,
+        connections: ConnectionRegistry,
+        memory: MemoryBudget,
+        arrivals: Arrivals,
+        upgraded: Handler,
+    ) -> None:
+        """`upgraded` has those requests to a provider that are to become WebSockets."""
+        self._access = access
+        self._runtime = runtime
+        self._connections = connections
+        self._memory = memory
+        self._arrivals = arrivals
+        self._upgraded = upgraded
+
+    def routes(self) -> tuple[Route, ...]:
+        gateway = ((method, path) for path in (GATEWAY, f"{GATEWAY}/") for method in ("POST", "OPTIONS"))
+        provider = (("*", path) for path in (PROVIDER, f"{PROVIDER}/{{endpoint:.*}}"))
+        return (
+            *((method, path, self._steps) for method, path in gateway),
+            *((method, path, self._provider) for method, path in provider),
+        )
+
+    async def _steps(self, request: web.Request) -> web.StreamResponse:
+        """The steps are in the body."""
+        return await self._serve(request, steps_in, reads_body=True)
+
+    async def _provider(self, request: web.Request) -> web.StreamResponse:
+        """The request is the step."""
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._upgraded(request)
+        provider, endpoint = below_gateway(request.raw_path)
+        return await self._serve(request, partial(step_of, method=request.method, provider=provider, endpoint=endpoint))
+
+    async def _serve(
+        self, request: web.Request, read: Callable[..., Create | RejectedMessage], *, reads_body: bool = False
+    ) -> web.StreamResponse:
+        """`read` is a function of wire.http_requests, without what is known here; `reads_body` is `HttpEvent.run`'s."""
+        gateway = self._access.gateway(request.match_info["gateway"])
+        granted = cors.grant(gateway, request.headers.get("Origin"))
+        try:
+            check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
+            cors.check_site(gateway, request.headers)
+            if cors.is_preflight(request.method, request.headers):
+                return web.Response(status=204, headers=cors.preflight(granted, request.headers))
+            headers = request_headers(request.headers.items(), "headers")
+            token = authenticate_request(headers, gateway)
+            self._connections.check_capacity()
+        except BridgeError as error:
+            response = error_response(error, error_body_for(request))
+            response.headers.update(granted)
+            return response
+        server = self._access.config.server
+        context = self._access.request_context(request, gateway, token, "http")
+        event = HttpHandler(request, context, server, self._runtime, self._memory, self._arrivals, granted)
+        with self._connections.track(event):
+            ask = partial(read, headers=headers, defaults=gateway.settings, limits=limits_of(server))
+            return await event.run(ask, reads_body=reads_body)

@@ -1,0 +1,70 @@
+"""Where a realtime session comes in: a WebSocket's handshake at a provider's address."""
+
+from aiohttp import web
+
+from bridge.protocol.headers import request_headers
+from bridge.protocol.response_headers import for_handshake
+from bridge.relay.context import Runtime
+from bridge.relay.memory import MemoryBudget
+from bridge.server.access import GatewayAccess, authenticate_request, below_gateway
+from bridge.server.auth import PROTOCOL_HEADER, check_origin, offered_protocols
+from bridge.server.connections import ConnectionRegistry
+from bridge.server.http.connection import connection_of
+from bridge.server.realtime.plan import RealtimeRequest
+from bridge.server.realtime.session import RealtimeRuntime, RealtimeSession
+from bridge.settings.step import from_headers
+from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused
+
+
+class RealtimeRoutes:
+    """Owns `dialler`, and so the connections to providers."""
+
+    def __init__(
+        self,
+        access: GatewayAccess,
+        runtime: Runtime,
+        connections: ConnectionRegistry,
+        memory: MemoryBudget,
+        connector: ConnectorProtocol,
+    ) -> None:
+        self._access = access
+        self._runtime = runtime
+        self._connections = connections
+        self._memory = memory
+        self._connector = connector
+
+    async def relay(self, request: web.Request) -> web.StreamResponse:
+        """One session, from its handshake to its end.
+
+        What keeps it from opening is raised, a BridgeError, but for a provider's refusal: that is the answer.
+        """
+        gateway = self._access.gateway(request.match_info["gateway"])
+        asked = _realtime_request(request)
+        check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
+        token = authenticate_request(asked.headers, gateway, asked.offered)
+        self._connections.check_capacity()
+        connection_of(request).cancel_handshake_timeout()
+        warnings: list[str] = []
+        settings = from_headers(gateway.settings, asked.headers, "handshake", warnings)
+        context = self._access.request_context(request, gateway, token, "realtime")
+        runtime = RealtimeRuntime(self._access.config.server, self._runtime, self._connector, self._memory)
+        session = RealtimeSession(request, asked, context, settings, runtime, warnings)
+        with self._connections.track(session):
+            try:
+                return await session.run()
+            except HandshakeRefused as refusal:
+                return web.Response(
+                    status=refusal.status, headers=for_handshake(refusal.headers.items()), body=refusal.body
+                )
+
+    async def aclose(self) -> None:
+        await self._connector.aclose()
+
+
+def _realtime_request(request: web.Request) -> RealtimeRequest:
+    provider, endpoint = below_gateway(request.raw_path)
+    path, _, query = endpoint.partition("?")
+    headers = request_headers(request.headers.items(), "handshake")
+    return RealtimeRequest(
+        provider, path, query, headers, offered_protocols(request.headers.getall(PROTOCOL_HEADER, ()))
+    )

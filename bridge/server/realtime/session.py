@@ -1,0 +1,230 @@
+"""One client and one provider, each on a WebSocket, from the client's handshake to both goodbyes."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from bridge.errors import BadMessage, BridgeError, Cancelled, ClientError, Draining, InternalError, NoAnswerInTime
+from bridge.protocol.headers import check_size
+from bridge.protocol.response_headers import for_handshake
+from bridge.providers import select_subprotocol
+from bridge.relay import summary
+from bridge.relay.context import Runtime
+from bridge.relay.memory import MemoryBudget, MemoryReservation
+from bridge.relay.plan import RequestContext
+from bridge.server.http.connection import connection_of
+from bridge.server.realtime import close as closing
+from bridge.server.realtime.accounting import SessionAccounting
+from bridge.server.realtime.close import CloseFrame, SessionEnd
+from bridge.server.realtime.peer import ClientPeer, provider_peer
+from bridge.server.realtime.plan import PlannedSession, RealtimeRequest, plan
+from bridge.server.realtime.relay import MessageRelay
+from bridge.server.websocket import echo
+from bridge.settings.server import ServerSettings
+from bridge.settings.step import StepSettings
+from bridge.upstream.http import Call
+from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused, ProviderSocket
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeRuntime:
+    """What a realtime session shares with the others of its process, and the settings when it began."""
+
+    server: ServerSettings
+    runtime: Runtime
+    connector: ConnectorProtocol
+    memory: MemoryBudget
+
+
+class RealtimeSession:
+    """`run` once. Whoever runs it owns it; it owns both connections."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        asked: RealtimeRequest,
+        context: RequestContext,
+        settings: StepSettings,
+        runtime: RealtimeRuntime,
+        warnings: list[str],
+    ) -> None:
+        """`settings` are the gateway's with the handshake's laid over them."""
+        self._request = request
+        self._realtime_request = asked
+        self._context = context
+        self._settings = settings
+        self._runtime = runtime
+        self._budget = MemoryBudget(runtime.server.max_buffered_bytes, "this session", runtime.memory)
+        self._accounting = SessionAccounting(
+            context, runtime.runtime.services, asked.headers.get("cf-aig-event-id"), warnings
+        )
+        self._opening: asyncio.Timeout | None = None
+        self._drain_end: BridgeError | None = None
+        self._relay: MessageRelay | None = None
+        self._is_logged: summary.SessionTotals | None = None
+        self.provider, self.phase = "", "starting"
+
+    async def run(self) -> web.StreamResponse:
+        """What the client was answered with, when all is over.
+
+        Raises, in place of an answer to the handshake: BadMessage for one that is none, what `plan`, the gate and
+        `Dialler.open` raise, NoAnswerInTime, Draining, Cancelled when the client has left.
+        """
+        error: BridgeError | None = InternalError("the session's task was cancelled, or failed")
+        running = self._runtime.runtime.running
+        running.add(self)
+        try:
+            socket = await self._open()
+            try:
+                response = await self._answer(socket)
+                error = await self._run_relay(response, socket)
+            finally:
+                await socket.close()  # of which nothing is left but aiohttp's books
+        except BridgeError as refused:
+            error = refused.bare()
+            raise
+        finally:
+            running.discard(self)
+            self._accounting.close(error, self._is_logged)
+        return response
+
+    def drain(self) -> None:
+        """Who talks may go on; who waits for the provider is sent away."""
+        self._end_with(Draining("the bridge is shutting down; connect again"))
+
+    def end_events(self) -> None:
+        if self._relay is not None:
+            self._relay.end(closing.drained())
+
+    def revalidate(self) -> None:
+        """Leave, if the token or the gateway is gone."""
+        try:
+            self._context.current_gateway()
+        except ClientError as error:
+            self._end_with(error.bare())
+            if self._relay is not None:
+                self._relay.end(closing.revoked(error))
+
+    def _end_with(self, error: BridgeError) -> None:
+        """Unless the provider has answered."""
+        self._drain_end = self._drain_end or error
+        if self._opening is not None:
+            self._opening.reschedule(0)
+
+    def on_disconnect(self) -> None:
+        """The client has left."""
+        self._end_with(Cancelled("the client left before the provider had answered"))
+
+    def on_writable(self) -> None:
+        """Nothing is said to the client before its handshake is answered."""
+
+    async def _open(self) -> ProviderSocket:
+        """The provider's socket. The client's handshake is looked at first, and answered last."""
+        server = self._runtime.server
+        check_size(self._realtime_request.headers, server.max_headers, server.max_header_bytes, "handshake")
+        _check(self._response(None), self._request)
+        planned = plan(self._realtime_request, self._context, self._settings)
+        connection = connection_of(self._request)
+        connection.listener = self
+        try:
+            async with asyncio.timeout(0 if self._drain_end else None) as self._opening:
+                self.phase = "waiting"
+                await self._accounting.admit(planned.step, self._settings)
+                return await self._connect(planned)
+        except TimeoutError:
+            assert self._drain_end is not None
+            raise self._drain_end from None
+        finally:
+            self._opening = connection.listener = None
+
+    async def _connect(self, planned: PlannedSession) -> ProviderSocket:
+        slug = planned.step.provider.slug
+        self.provider, self.phase = slug, "connecting"
+        limit_ms = self._runtime.server.realtime_handshake_timeout
+        if self._settings.request_timeout:
+            limit_ms = min(limit_ms, self._settings.request_timeout)
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                call = await self._accounting.authorize(_call(planned))
+                return await self._runtime.connector.open(
+                    call, planned.protocols, self._runtime.server.max_message_bytes
+                )
+        except HandshakeRefused as refusal:
+            refusal.conceal(self._accounting.known)
+            raise
+        except TimeoutError:
+            raise NoAnswerInTime(f"{slug} did not answer the WebSocket handshake within {limit_ms} ms") from None
+
+    def _response(self, picked: str | None) -> "web.WebSocketResponse[bool]":
+        one = select_subprotocol(self._realtime_request.offered, picked)
+        response = web.WebSocketResponse(
+            autoclose=False,
+            autoping=False,
+            compress=False,
+            decode_text=False,
+            max_msg_size=self._runtime.server.max_message_bytes + 1,  # aiohttp takes what is less
+            protocols=(one,) if one else (),
+        )
+        echo(response, one)
+        return response
+
+    async def _answer(self, socket: ProviderSocket) -> "web.WebSocketResponse[bool]":
+        response = self._response(socket.protocol)
+        response.headers.update(for_handshake(self._accounting.public_headers(socket).items()))
+        try:
+            if self._drain_end is not None:  # after the provider had answered, and before this was known here
+                raise self._drain_end
+            connection_of(self._request).becomes(response, self._runtime.server.max_message_bytes + 1)
+            await response.prepare(self._request)
+            if self._request.transport is None:
+                raise ConnectionResetError("it went while it was answered")
+        except BaseException as exc:
+            await provider_peer(socket, MemoryReservation(self._budget)).close(
+                CloseFrame(closing.GOING_AWAY), answers=False
+            )
+            if isinstance(exc, ConnectionError):
+                raise Cancelled("the client left before the provider had answered") from None
+            raise
+        return response
+
+    async def _run_relay(self, response: "web.WebSocketResponse[bool]", socket: ProviderSocket) -> BridgeError | None:
+        up, down = MemoryReservation(self._budget), MemoryReservation(self._budget)
+        client, provider = ClientPeer(self._request, response, up), provider_peer(socket, down)
+        provider.known = self._accounting.known
+        conversation = MessageRelay(
+            client, provider, self._runtime.server, self._accounting.count_sent, self._accounting.count_received
+        )
+        self._relay, self.phase = conversation, "talking"
+        self.revalidate()  # what was revoked while the client was answered
+        try:
+            end = await conversation.run()
+        finally:
+            up.release_all()
+            down.release_all()
+        self._is_logged = _log_line(conversation, end)
+        return end.error
+
+
+def _check(response: "web.WebSocketResponse[bool]", request: web.Request) -> None:
+    """Raises BadMessage for what aiohttp would refuse once the provider was called."""
+    try:
+        can = response.can_prepare(request).ok
+    except ValueError:
+        can = False
+    if not can:
+        raise BadMessage("the handshake is none: its Sec-WebSocket-Key or its Sec-WebSocket-Version is wrong")
+
+
+def _call(planned: PlannedSession) -> Call:
+    step = planned.step
+    headers = list(step.step.provider_headers.items())
+    return Call("GET", step.target, headers, b"", on_connected=_nothing)
+
+
+def _log_line(conversation: MessageRelay, end: SessionEnd) -> summary.SessionTotals:
+    up, down = conversation.up, conversation.down
+    return summary.SessionTotals(up.messages, down.messages, up.bytes, down.bytes, end.by or "bridge", end.code)
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,116 @@
+"""What listens: from the sockets of the operating system to the door, and the way down, gracefully."""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from bridge.config import Configuration
+from bridge.process.listeners import url_of
+from bridge.relay.context import Runtime
+from bridge.relay.interfaces import Services
+from bridge.server.app import App
+from bridge.server.connections import ConnectionRegistry
+from bridge.server.http.connection import HttpConnection
+from bridge.server.tls import load_certificate, server_context
+from bridge.server.websocket import CLOSE_GRACE_S
+from bridge.upstream.http import Upstream
+from bridge.upstream.realtime import Connector, ConnectorProtocol
+
+# What it has to say of a handshake holds the subprotocols that were offered, and one may be a token.
+logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
+
+BACKLOG: Final = 1024
+"""Connections that the kernel takes on its own while we are busy."""
+
+
+class Server:
+    """Owns the listening sockets and all that is connected to them. `start`, then `stop`."""
+
+    def __init__(
+        self,
+        config: Configuration,
+        upstream: Upstream,
+        services: Services | None = None,
+        connector: ConnectorProtocol | None = None,
+    ) -> None:
+        """Owns `upstream` and `dialler`, too; without one, sockets are dialled over the network."""
+        self._config = config
+        self._upstream = upstream
+        services = services or Services()
+        shared = Runtime(upstream, services.breakers, config.server.max_item_bytes, services)
+        self.connections = ConnectionRegistry(config.server.max_sockets)
+        self._app = App(config, shared, self.connections, connector or Connector())
+        self._stopping = asyncio.Lock()
+        application = self._app.build_app()
+        self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=CLOSE_GRACE_S)
+        self._sites: list[asyncio.Server] = []
+        self._tls: ssl.SSLContext | None = None
+        self.url = ""
+        """Where it listens, as a WebSocket URL without a path; the port is the real one. Empty before the start."""
+
+    async def start(self, bound: Sequence[socket.socket] = ()) -> None:
+        """On sockets that are bound already, else on the address of the configuration.
+
+        Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
+        then.
+        """
+        try:
+            await self._listen(bound)
+        except BaseException:
+            await self._close()
+            raise
+        self.url = url_of(self._sites[0].sockets[0].getsockname(), tls=self._config.server.tls_cert is not None)
+
+    def reload(self, config: Configuration) -> None:
+        """Who comes from now on gets it whole; who is there, its tokens, keys and limits, and leaves if they say so.
+
+        Where it listens stays as it was. Raises ConfigError when the certificate cannot be used; nothing has changed
+        then.
+        """
+        if self._tls is not None and config.server.tls_cert is not None:
+            server_context(config.server)
+            load_certificate(self._tls, config.server)
+        self._config = self._app.access.config = config
+        self.connections.max_connections = config.server.max_sockets
+        self.connections.revalidate()
+
+    async def stop(self) -> None:
+        """Drain: events in flight finish or meet the deadline, sockets close with 1001; then nothing is left open."""
+        self.connections.is_draining = True
+        async with self._stopping:
+            # It listens until the end: who asks meanwhile, a probe or a client, is told why it is sent away.
+            await self.connections.drain(self._config.server.drain_timeout / 1000)
+            await self._close()
+
+    async def _listen(self, bound: Sequence[socket.socket]) -> None:
+        loop, server = asyncio.get_running_loop(), self._config.server
+        context = self._tls = server_context(server)
+        await self._runner.setup()
+        assert self._runner.server is not None
+        timeout_s = server.handshake_timeout / 1000
+        create = partial(
+            loop.create_server,
+            partial(HttpConnection, self._runner.server, loop, server),
+            backlog=BACKLOG,
+            ssl=context,
+            ssl_handshake_timeout=timeout_s if context else None,
+            ssl_shutdown_timeout=CLOSE_GRACE_S if context else None,
+        )
+        for each in bound:
+            self._sites.append(await create(sock=each))
+        if not bound:
+            self._sites.append(await create(server.host, server.port, reuse_address=True))
+
+    async def _close(self) -> None:
+        for each in self._sites:
+            each.close()
+        await self._runner.cleanup()
+        await self._app.aclose()
+        await self._upstream.aclose()

@@ -1,0 +1,1 @@
+"""Metrics: definitions, counters shared by worker processes, and the Prometheus exposition."""

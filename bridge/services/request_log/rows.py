@@ -1,0 +1,137 @@
+"""An event's row in the request log: what it is made of, and what has to be taken out of it first."""
+
+import json
+from functools import lru_cache
+from typing import Final
+
+import orjson
+
+from bridge.formats.usage import Usage
+from bridge.redact.body import masked
+from bridge.redact.known_secrets import Known
+from bridge.redact.text import redact_url
+from bridge.relay.summary import EventSummary
+from bridge.services.request_log.schema import LogRow
+from bridge.services.secret_scrubbing import known_of, scrub, shown_metadata, shown_text
+
+MAX_CHARS: Final = 2048
+"""Of a text that comes from outside and has no bound of its own."""
+MAX_KEPT: Final = 256
+"""Paths that came of late, which need not be taken apart anew. They stay in memory alone."""
+
+_UNTOLD: Final = Usage()
+
+_path = lru_cache(MAX_KEPT)(redact_url)
+
+
+def row_of(summary: EventSummary) -> LogRow:
+    """Takes some microseconds, and more the longer the bodies are."""
+    cost, bodies, known, talk = summary.cost, summary.bodies, known_of(summary.sent), summary.realtime
+    request_head, response_head = heads_of(summary)
+    usage = summary.used or _UNTOLD
+    return LogRow(
+        id=summary.log_id,
+        created_at=summary.created_at_ns // 1_000_000,
+        account=shown_text(summary.account, known),
+        gateway=summary.gateway,
+        token=summary.token or None,
+        request_type=summary.transport,
+        event_id=shown_text(str(summary.event_id), known),
+        provider=summary.provider,
+        model=summary.model and shown_text(summary.model, known),
+        method=summary.method,
+        path=summary.path and _path(summary.path[:MAX_CHARS]),
+        step=summary.step,
+        status_code=summary.status,
+        success=summary.success,
+        cached=summary.cached,
+        duration=round(summary.duration_ms, 3),
+        first_answer=_rounded(summary.first_answer_ms),
+        added=_rounded(summary.added_ms),
+        chunks=summary.chunks,
+        tokens_in=usage.input_tokens,
+        tokens_out=usage.output_tokens,
+        tokens_cached=usage.cached_tokens,
+        tokens_cache_write=usage.cache_write_tokens,
+        cost=None if cost is None else cost.usd,
+        cost_source=None if cost is None else cost.source,
+        cost_estimated=cost is not None and cost.estimated,
+        byok=summary.byok_alias,
+        code=summary.code,
+        reason=summary.reason and scrub(summary.reason, known),
+        metadata=_json(shown_metadata(summary.settings.metadata, known)),
+        attempts=_json([_attempt(each, known) for each in summary.attempts]),
+        warnings=_json([shown_text(each, known) for each in summary.warnings]),
+        request_content_type=summary.request_content_type[:MAX_CHARS] or None,
+        request_size=summary.request_bytes,
+        request_head_complete=bodies is not None and len(bodies.request) == summary.request_bytes,
+        response_content_type=summary.answer_content_type[:MAX_CHARS] or None,
+        response_size=summary.answer_bytes,
+        response_head_complete=bodies is not None and len(bodies.answer) == summary.answer_bytes,
+        request_head=request_head,
+        response_head=response_head,
+        tokens_in_audio=usage.input_audio_tokens,
+        tokens_out_audio=usage.output_audio_tokens,
+        messages_from_client=None if talk is None else talk.messages_from_client,
+        messages_from_provider=None if talk is None else talk.messages_from_provider,
+        closed_by=None if talk is None else talk.closed_by,
+        close_code=None if talk is None else talk.close_code,
+        refused=summary.is_refused,
+    )
+
+
+def heads_of(summary: EventSummary) -> tuple[str | bytes | None, str | bytes | None]:
+    """The beginnings of both bodies, redacted; None where they are not kept, bytes where one is no text."""
+    bodies = summary.bodies
+    if bodies is None:
+        return None, None
+    if not bodies.are_redacted:  # two threads may do it at a time: what is masked twice is as it was
+        known = known_of(summary.sent)
+        bodies.request = _redacted(bodies.request, summary.request_bytes, known)
+        bodies.answer = _redacted(bodies.answer, summary.answer_bytes, known)
+        bodies.are_redacted = True
+    return _text(bodies.request), _text(bodies.answer)
+
+
+def storable(row: LogRow) -> LogRow:
+    """The same row without what SQLite takes in no text: half a character, which a header may hold."""
+    return LogRow._make(value.encode(errors="replace").decode() if isinstance(value, str) else value for value in row)
+
+
+def weight(summary: EventSummary) -> int:
+    """About how many bytes of memory it holds."""
+    held = 4096 + 512 * len(summary.attempts) + len(summary.path or "")
+    if summary.bodies is not None:
+        held += len(summary.bodies.request) + len(summary.bodies.answer)
+    for each in summary.sent:
+        held += len(each.query) + sum(map(len, each.headers.values()))
+    return held
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)
+
+
+def _json(value: object) -> str | None:
+    try:
+        return orjson.dumps(value).decode() if value else None
+    except TypeError:  # half a character, or a number that is too long for it
+        return json.dumps(value)
+
+
+def _redacted(head: bytes, size: int, known: Known) -> bytes:
+    """The beginning of a body of so many bytes; it stays as long as it is."""
+    return masked(head if len(head) == size else known.hidden_where_cut(head), known)
+
+
+def _text(body: bytes) -> str | bytes:
+    """As text, where it is one; it may have been cut inside a character."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        is_cut = error.reason == "unexpected end of data"
+        return body[: error.start].decode() if is_cut else body
+
+
+def _attempt(attempt: dict[str, object], known: Known) -> dict[str, object]:
+    return attempt | {"reason": scrub(str(attempt["reason"]), known)} if "reason" in attempt else attempt

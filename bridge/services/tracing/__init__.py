@@ -1,0 +1,1 @@
+"""Traces: spans of an event, batches of them, and their export over OTLP."""

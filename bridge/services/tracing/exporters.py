@@ -1,0 +1,100 @@
+"""Where an event's spans go, in OTLP over HTTP: to the collectors of its gateway, and to that of the environment.
+
+Needs the extra `otel`. The environment's variables are those of opentelemetry.io/docs/specs/otel/protocol/exporter.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from random import getrandbits
+from typing import Final
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+
+from bridge import __version__
+from bridge.config.otel import OtelExporter
+from bridge.redact.text import redact_url
+from bridge.relay.interfaces import Sample
+from bridge.relay.summary import EventSummary
+from bridge.services.metrics.definitions import SPANS
+from bridge.services.tracing.batching import TIMEOUT_S, EndedEvent, Exporter, SpanBatcher
+from bridge.services.tracing.context import context_of
+from bridge.services.tracing.otlp_json import JsonExporter
+from bridge.services.tracing.otlp_protobuf import SdkExporter
+from bridge.tasks import Tasks
+
+MOST_COLLECTORS: Final = 256
+"""Each has a thread. Past that the one made first is closed: a configuration that was read again may not name it."""
+
+_Key = tuple[object, ...]
+
+
+class SpanExporters:
+    """An observer of events; owns the collectors, each made when the first event wants it."""
+
+    def __init__(self, *, everywhere: bool) -> None:
+        """`everywhere`: spans of all gateways go to the collector that the environment names.
+
+        Raises ValueError for an environment that the SDK does not take.
+        """
+        self._resource = _resource()
+        self._of_all = (
+            (SpanBatcher("of the environment", SdkExporter(OTLPSpanExporter(), self._resource)),) if everywhere else ()
+        )
+        self._collectors: dict[_Key, SpanBatcher] = {}
+        self._closing = Tasks()
+        self._closed: list[SpanBatcher] = []
+
+    def on_event_end(self, summary: EventSummary) -> None:
+        if not summary.otel and not self._of_all:
+            return
+        context = context_of(summary.settings, summary.traceparent, getrandbits(128) or 1)
+        if context.sampled:
+            event = EndedEvent(summary, context)
+            for collector in (*self._of_all, *map(self._batcher, summary.otel)):
+                collector.put(event)
+
+    def samples(self) -> Iterator[Sample]:
+        """Of what became of spans so far."""
+        for result in ("sent", "refused", "dropped"):
+            counts = (getattr(each, result) for each in (*self._all(), *self._closed))
+            yield SPANS.name, (result,), sum(counts)
+
+    async def close(self) -> None:
+        """Send what waits, as far as that takes no more than some seconds."""
+        await asyncio.gather(*(collector.close() for collector in self._all()))
+        await self._closing.wait_all()
+
+    def _all(self) -> tuple[SpanBatcher, ...]:
+        return (*self._of_all, *self._collectors.values())
+
+    def _batcher(self, exporter: OtelExporter) -> SpanBatcher:
+        key = (exporter.url, exporter.content_type, exporter.authorization, *exporter.headers.items())
+        collector = self._collectors.get(key)
+        if collector is None:
+            collector = self._collectors[key] = SpanBatcher(
+                redact_url(exporter.url), _exporter(exporter, self._resource)
+            )
+            if len(self._collectors) > MOST_COLLECTORS:
+                self._close(self._collectors.pop(next(iter(self._collectors))))
+        return collector
+
+    def _close(self, collector: SpanBatcher) -> None:
+        self._closed.append(collector)
+        self._closing.start(collector.close(), "close a collector of spans")
+
+
+def _exporter(asked: OtelExporter, resource: Resource) -> Exporter:
+    headers = dict(asked.headers)
+    if asked.authorization is not None:
+        headers["Authorization"] = asked.authorization
+    if asked.content_type == "json":
+        return JsonExporter(asked.url, headers, TIMEOUT_S, resource)
+    return SdkExporter(OTLPSpanExporter(asked.url, headers=headers, timeout=TIMEOUT_S), resource)
+
+
+def _resource() -> Resource:
+    """As OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have it."""
+    found = Resource.create({SERVICE_VERSION: __version__})
+    is_named = not str(found.attributes[SERVICE_NAME]).startswith("unknown_service")
+    return found if is_named else found.merge(Resource({SERVICE_NAME: "universal-bridge"}))

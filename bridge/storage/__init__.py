@@ -1,1 +1,0 @@
-"""I/O to disk and to Redis."""

@@ -1,0 +1,1 @@
+"""Importers of exchanges that other tools recorded: HAR archives and VCR cassettes."""

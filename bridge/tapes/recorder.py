@@ -1,0 +1,202 @@
+"""An httpx transport that passes exchanges on to another, and leaves a tape of each.
+
+The loop keeps references to the chunks, and a clock's time beside each. Taking out secrets and writing is the work of
+one thread: one, so that tapes are numbered in the order of their exchanges; a thread, because a disk makes one wait.
+Nothing is written before its secrets are out; nothing that goes wrong with a tape is felt by its exchange.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, tape_exchange, tape_request
+from bridge.tapes.file import Pairs, StreamEnd, TapeEnding
+from bridge.tapes.folder import TapeFolder
+from bridge.tapes.writer import MAX_HELD_BYTES, MAX_TAPE_BYTES, RecordingThread
+
+log = logging.getLogger("bridge.recording")
+
+EXCHANGE_BYTES: Final = 4096
+READ_BYTES: Final = 128
+"""What an exchange and a read weigh beside their bodies."""
+
+_PLAIN_CODINGS: Final = {"", "identity"}
+
+
+def recording_transport(inner: httpx.AsyncBaseTransport, folder: Path) -> "RecordingTransport":
+    """`inner`, and in `folder` a tape of every exchange. Raises OSError when the folder cannot be made."""
+    return RecordingTransport(inner, TapeFolder(folder))
+
+
+class RecordingTransport(httpx.AsyncBaseTransport):
+    """Owns `inner`, which undoes content codings, and `folder`.
+
+    A connection that was never made is no exchange, and leaves no tape; nor does what is no HTTP.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport,
+        folder: TapeFolder,
+        *,
+        max_tape_bytes: int = MAX_TAPE_BYTES,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        self._inner = inner
+        self.recording_thread = RecordingThread(folder, max_tape_bytes, max_held_bytes)
+        """Where others may hand in what they record, until this is closed."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        take = _Recording(self.recording_thread, request, await request.aread())
+        request.extensions = {**request.extensions, "on_connected": take.connected}
+        try:
+            response = await self._inner.handle_async_request(request)
+        except BaseException as exc:
+            take.fail(exc)
+            raise
+        take.answer(response)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _MonitoredBody(response.stream, take, response.extensions.get("ended", bool))
+        return response
+
+    async def aclose(self) -> None:
+        """Returns when all that has ended is written."""
+        await self._inner.aclose()
+        await self.recording_thread.aclose()
+
+
+class _MonitoredBody(httpx.AsyncByteStream):
+    """A body whose reads go to a tape as well. Ends the take, whichever way it ends itself."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, take: "_Recording", is_read: Callable[[], bool]) -> None:
+        self._stream, self._take, self._is_read = stream, take, is_read
+        self._reads = aiter(stream)
+
+    def __aiter__(self) -> "_MonitoredBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            data = await anext(self._reads)
+        except StopAsyncIteration:
+            self._take.end(StreamEnd.EOF)
+            raise
+        except httpx.RequestError as exc:
+            self._take.end(_ending(exc) or StreamEnd.RESET)
+            raise
+        self._take.read(data)
+        return data
+
+    async def aclose(self) -> None:
+        # Who knows that the body is whole closes it without asking for its end.
+        self._take.end(StreamEnd.EOF if self._is_read() else StreamEnd.CLIENT)
+        await self._stream.aclose()
+
+
+class _Recording:
+    """One exchange that is being recorded. It begins when there is a connection; after its end it hears nothing."""
+
+    def __init__(self, recording_thread: RecordingThread, request: httpx.Request, body: bytes) -> None:
+        self._recording_thread = recording_thread
+        self._sent = SentRequest(request.method, str(request.url), _pairs(request.headers), body)
+        self._on_connected: Callable[[], None] | None = request.extensions.get("on_connected")
+        self._now = asyncio.get_running_loop().time
+        self._started_at = self._now()
+        self._answered: ReceivedHead | None = None
+        self._reads: list[tuple[int, bytes]] = []
+        self._held_bytes = 0
+        self._is_begun = self._is_over = False
+        self._ended: RecordedExchange | None = None
+        self._part: Path | None = None
+        """The thread's own."""
+
+    def connected(self) -> None:
+        self._begin()
+        if self._on_connected is not None:
+            self._on_connected()
+
+    def answer(self, response: httpx.Response) -> None:
+        self._begin()
+        headers = [pair for pair in _pairs(response.headers) if not _names_no_coding(*pair)]
+        self._answered = ReceivedHead(response.status_code, headers, self._ms())
+
+    def read(self, data: bytes) -> None:
+        if not self._is_over:
+            self._reads.append((self._ms(), data))
+            self._hold(READ_BYTES + len(data))
+
+    def fail(self, exc: BaseException) -> None:
+        """There is no answer."""
+        if how := _ending(exc):
+            self.end(how)
+        else:
+            self.drop("it ended in a way that no tape can tell")
+
+    def end(self, how: StreamEnd) -> None:
+        if how is not StreamEnd.CLIENT:
+            self._begin()  # a transport that never told of its connection had one
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._is_begun:
+            self._ended = RecordedExchange(self._sent, self._answered, self._reads, TapeEnding(end=how, ms=self._ms()))
+            self._recording_thread.submit_last(partial(self._write, self._ended), self._held_bytes)
+
+    def drop(self, reason: str) -> None:
+        if self._is_over:
+            return
+        self._is_over = True
+        self._reads = []
+        if self._is_begun:
+            log.warning("an exchange with %s is not recorded: %s", httpx.URL(self._sent.url).host, reason)
+            self._recording_thread.submit(self._unwrite, self._held_bytes)
+
+    def _begin(self) -> None:
+        if not self._is_begun and not self._is_over:
+            self._is_begun = True
+            self._recording_thread.submit(self._write_beginning)
+            self._hold(EXCHANGE_BYTES + len(self._sent.body))
+
+    def _hold(self, size: int) -> None:
+        self._held_bytes += size
+        if problem := self._recording_thread.hold(size, self._held_bytes):
+            self.drop(problem)
+
+    def _ms(self) -> int:
+        return round((self._now() - self._started_at) * 1000)
+
+    # In the thread, one after the other.
+
+    def _write_beginning(self) -> None:
+        if self._ended is None:
+            self._part = self._recording_thread.folder.begin(tape_request(self._sent))
+        else:  # the thread is behind: to write both at once takes half the time
+            self._recording_thread.folder.keep(tape_exchange(self._ended))
+
+    def _write(self, exchange: RecordedExchange) -> None:
+        if self._part is not None:  # else it could not be begun, and that has been said
+            self._recording_thread.folder.finish(self._part, tape_exchange(exchange))
+
+    def _unwrite(self) -> None:
+        if self._part is not None:
+            self._recording_thread.folder.drop(self._part)
+
+
+def _ending(exc: BaseException) -> StreamEnd | None:
+    if isinstance(exc, asyncio.CancelledError | httpx.TimeoutException):
+        return StreamEnd.CLIENT
+    return StreamEnd.RESET if isinstance(exc, httpx.ReadError | httpx.WriteError) else None
+
+
+def _pairs(headers: httpx.Headers) -> Pairs:
+    return [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw]
+
+
+def _names_no_coding(name: str, value: str) -> bool:
+    """Said so, but there was nothing to undo. A tape that names a coding would be a faulty one."""
+    return name == "content-encoding" and value.strip().lower() in _PLAIN_CODINGS

@@ -1,0 +1,69 @@
+"""A realtime session as it was, secrets and all; and the lines of its tape, which hold none. Pure."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from bridge.redact.body import masked, secret_values
+from bridge.redact.known_secrets import Known, is_telling
+from bridge.tapes.exchange import (
+    ReceivedHead,
+    SentRequest,
+    masked_headers,
+    request_of,
+    secrets_of,
+    secrets_of_header,
+    unescaped,
+)
+from bridge.tapes.lines import text_of
+from bridge.tapes.socket_file import Handshake, Message, Opcode, Side, SocketEnd, SocketEnding
+
+NO_GOODBYE: Final = 1006
+"""RFC 6455, section 7.1.5."""
+
+
+class SessionRedactor:
+    """Puts fillers in the place of one session's secrets, line by line.
+
+    Known are those that the handshake shows by their names, and those that the client's messages do. Once these are
+    too many to be looked for, messages are masked as a whole.
+    """
+
+    def __init__(self, sent: SentRequest) -> None:
+        self._secrets = set(filter(is_telling, secrets_of(sent, None)))
+        self._known = Known(self._secrets)
+        self.request = request_of(sent, self._known)
+
+    def handshake(self, answered: ReceivedHead, body: bytes = b"") -> Handshake:
+        """`body` is a refusal's."""
+        self._learn(found for name, value in answered.headers for found in secrets_of_header(name.lower(), value))
+        status, headers, ms = answered
+        handshake = Handshake(status=status, headers=masked_headers(headers, self._known), ms=ms)
+        shown = masked(body, self._known)
+        if (text := text_of(shown)) is None:
+            handshake.base64 = shown
+        elif text:
+            handshake.text = text
+        return handshake
+
+    def message(self, ms: int, sender: Side, opcode: Opcode, data: bytes) -> Message:
+        return Message.of(ms, sender, opcode, self.text(data) if sender == "client" else masked(data, self._known))
+
+    def text(self, data: bytes) -> bytes:
+        """A message of the client's, as a tape has it."""
+        text = data.decode("latin-1")
+        self._learn(unescaped(text[start:end]) for start, end in secret_values(text))
+        return masked(data, self._known)
+
+    def ending(self, ms: int, by: Side, code: int, reason: str) -> SocketEnding:
+        if code == NO_GOODBYE:
+            return SocketEnding(end=SocketEnd.LOST, by=by, ms=ms)
+        shown = masked(reason.encode(errors="replace"), self._known).decode(errors="replace")
+        return SocketEnding(end=SocketEnd.CLOSED, by=by, code=code, reason=shown, ms=ms)
+
+    def _learn(self, secrets: Iterable[str]) -> None:
+        if self._known.is_beyond:
+            return  # all that follows is masked
+        new = set(filter(is_telling, secrets)) - self._secrets
+        if new:
+            self._secrets |= new
+            self._known = Known(self._secrets)

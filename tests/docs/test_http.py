@@ -1,0 +1,102 @@
+"""What the README shows of HTTP is run as printed."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+
+from bridge.policy.token_filter import KEY_HEADERS
+from bridge.server.http.writer import MAX_BUFFERED_BYTES
+from tests.support.event_harness import WHOLE
+from tests.support.harness import config_of, running
+from tests.support.paths import README as README_FILE
+from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
+
+README = README_FILE.read_text()
+SECTION = README.partition("\n## HTTP\n")[2].partition("\n## ")[0]
+
+CURL = r"""
+curl http://127.0.0.1:8787/v1/me/default/openai/v1/chat/completions \
+    --header "Authorization: Bearer $OPENAI_API_KEY" --header "Content-Type: application/json" \
+    --data '{"model": "gpt-4o-mini", "stream": true, "messages": [{"role": "user", "content": "Say hello."}]}'
+"""
+CURL_CHAIN = r"""
+curl http://127.0.0.1:8787/v1/me/default --header "cf-aig-max-attempts: 2" --data '[
+    {"provider": "anthropic", "endpoint": "v1/messages", "headers": {"x-api-key": "'"$ANTHROPIC_API_KEY"'",
+        "anthropic-version": "2023-06-01"}, "query": {"model": "claude-sonnet-4-5", "max_tokens": 99,
+        "messages": [{"role": "user", "content": "Say hello."}]}},
+    {"provider": "openai", "endpoint": "chat/completions", "headers": {"Authorization": "Bearer '"$OPENAI_API_KEY"'"},
+        "query": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}]}}]'
+"""
+PYTHON = """
+import openai
+
+client = openai.OpenAI(base_url="http://127.0.0.1:8787/v1/me/default/openai/v1")
+answer = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Say hello."}])
+print(answer.choices[0].message.content)
+"""
+PYTHON_COMPAT = """
+import openai
+
+client = openai.OpenAI(base_url="http://127.0.0.1:8787/v1/me/default/compat")
+asked = [{"role": "user", "content": "Say hello."}]
+print(client.chat.completions.create(model="anthropic/claude-sonnet-4-5", messages=asked).choices[0].message.content)
+"""
+
+CHAT = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}'
+
+
+async def printed(folder: Path, command: list[str], example: str, *plays: Plays) -> tuple[str, ScriptedProvider]:
+    """What an example prints, run as it stands but for the port of its bridge."""
+    provider = ScriptedProvider(*plays)
+    async with running(config_of("", folder), provider) as server:
+        text = example.replace("http://127.0.0.1:8787", server.url.replace("ws", "http", 1))
+        environment = {**os.environ, "OPENAI_API_KEY": "openai-key", "ANTHROPIC_API_KEY": "anthropic-key"}
+        process = await asyncio.create_subprocess_exec(*command, text, env=environment, stdout=PIPE, stderr=PIPE)
+        output, errors = await process.communicate()
+    assert process.returncode == 0, errors
+    return output.decode(), provider
+
+
+@pytest.mark.needs("curl")
+async def test_curl_gets_the_providers_stream(tmp_path: Path) -> None:
+    output, provider = await printed(tmp_path, ["sh", "-c"], CURL, streams(*WHOLE))
+    assert output.encode() == b"".join(WHOLE)
+    assert provider.played[0].url == "https://api.openai.com/v1/chat/completions"
+    assert provider.played[0].headers["authorization"] == "Bearer openai-key"
+
+
+@pytest.mark.needs("curl")
+async def test_curl_falls_back(tmp_path: Path) -> None:
+    overloaded = answers(b"{}", 529, retry_after="0")
+    output, provider = await printed(tmp_path, ["sh", "-c"], CURL_CHAIN, overloaded, overloaded, answers(CHAT))
+    assert output.encode() == CHAT
+    assert [played.headers.get("x-api-key") for played in provider.played] == ["anthropic-key"] * 2 + [None]
+    assert provider.played[2].headers["authorization"] == "Bearer openai-key"
+
+
+@pytest.mark.parametrize(
+    ("example", "url", "model"),
+    [
+        (PYTHON, "https://api.openai.com/v1/chat/completions", b'"gpt-4o-mini"'),
+        (PYTHON_COMPAT, "https://api.anthropic.com/v1/chat/completions", b'"claude-sonnet-4-5"'),
+    ],
+    ids=["its own provider", "any provider"],
+)
+@pytest.mark.needs("pip-openai")
+async def test_the_sdk_prints_the_answer(tmp_path: Path, example: str, url: str, model: bytes) -> None:
+    output, provider = await printed(tmp_path, [sys.executable, "-c"], example, answers(CHAT))
+    assert output == "Hello\n"
+    assert provider.played[0].url == url
+    assert model in provider.played[0].content
+
+
+def test_it_is_what_the_readme_shows() -> None:
+    """As soon as it shows any."""
+    for example in (CURL, CURL_CHAIN, PYTHON, PYTHON_COMPAT):
+        assert not SECTION or f"{example}```" in SECTION
+    told = [f"{MAX_BUFFERED_BYTES >> 20} MiB", *KEY_HEADERS]
+    assert not SECTION or [each for each in told if each.lower() not in SECTION.lower()] == []

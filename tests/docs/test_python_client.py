@@ -1,0 +1,44 @@
+"""What the README shows of the client is run as printed, in a process of its own."""
+
+import asyncio
+import os
+import re
+import sys
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+from bridge.demo.stage import said_on
+from bridge.tapes.transport import TapeTransport
+from tests.support.commands import TAPES
+from tests.support.harness import config_of, running
+from tests.support.paths import README as README_FILE
+
+README = README_FILE.read_text()
+PROGRAMS = [
+    program
+    for program in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    if "from bridge.client" in program
+]
+
+
+@pytest.mark.parametrize(
+    ("marks", "tape", "told"),
+    [
+        (("import asyncio",), "stream-anthropic", "0"),
+        (("bridge.client.sync", "fallback"), "chain-2-mistral", "1"),
+    ],
+)
+async def test_the_examples_print_the_answer(marks: tuple[str, ...], tape: str, told: str, tmp_path: Path) -> None:
+    [program] = [program for program in PROGRAMS if all(mark in program for mark in marks)]
+    async with running(config_of("", tmp_path), TapeTransport(TAPES, pace="instant")) as server:
+        environment = {**os.environ, "BRIDGE_URL": f"{server.url}/v1/me/default"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, env=environment, stdout=PIPE, stderr=PIPE
+        )
+        printed, complaints = await process.communicate()
+    assert complaints == b""
+    text, _, rest = printed.decode().partition("Usage(")
+    assert text.strip() == said_on(TAPES / f"{tape}.jsonl").strip()
+    assert rest.rstrip().endswith(f") {told}")

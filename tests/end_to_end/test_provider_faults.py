@@ -1,0 +1,422 @@
+"""Every fault that a provider can have, once from end to end: what the client is told, and that nobody else suffers."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from bridge.server.server import Server
+from tests.support.clock import advance, turns
+from tests.support.event_harness import DONE, FINISH, ROLE, said, step
+from tests.support.harness import Client, Frame, config_of, connected, running
+from tests.support.sibling import Sibling, chunk
+from tests.support.socket_provider import OK, Line, Provider, Script, sends
+
+SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+CONFIG = """
+[server]
+max_item_bytes = 100_000
+max_buffered_bytes = 1_000_000
+[providers.openai]
+base_url = "{scheme}://{host}:{port}/v1"
+[providers.groq]
+base_url = "http://127.0.0.1:{sibling}/v1"
+"""
+
+
+@asynccontextmanager
+async def serving(
+    folder: Path, provider: Provider | int, scheme: str = "http", host: str = "127.0.0.1"
+) -> AsyncIterator[tuple[Client, Server]]:
+    """A client with a sibling event in flight, which ends well when the test is over."""
+    sibling, port = Sibling(), provider if isinstance(provider, int) else provider.port
+    async with Provider(sibling.script) as other:
+        text = CONFIG.format(scheme=scheme, host=host, port=port, sibling=other.port)
+        async with running(config_of(text, folder)) as server, connected(server) as client:
+            await sibling.begins(client)
+            yield client, server
+            await sibling.ends_well(client)
+
+
+async def call(client: Client, **changed: object) -> list[Frame]:
+    return await client.call({"eventId": "a", **step(), **changed})
+
+
+def body(data: bytes, content_type: str = "application/json", status: str = "200 OK", *headers: str) -> bytes:
+    lines = (f"HTTP/1.1 {status}", f"Content-Type: {content_type}", f"Content-Length: {len(data)}", *headers, "", "")
+    return "\r\n".join(lines).encode() + data
+
+
+def coded(data: bytes, coding: str = "gzip", content_type: str = "application/json") -> bytes:
+    return body(data, content_type, "200 OK", f"Content-Encoding: {coding}")
+
+
+def then(end: Callable[[Line], Any], *parts: bytes) -> Script:
+    """Sends this to whoever asks, and ends the connection so."""
+
+    async def script(line: Line) -> None:
+        await line.request()
+        for part in parts:
+            await line.send(part)
+            await turns()  # each is one read
+        end(line)
+
+    return script
+
+
+async def hang_up_at_once(line: Line) -> None:
+    line.reset()
+
+
+# The way to the provider
+
+
+@pytest.mark.parametrize(
+    ("host", "scheme", "code"),
+    [("127.0.0.1", "http", 9010), ("nobody.invalid", "http", 9010), ("127.0.0.1", "https", 9010)],
+)
+async def test_a_provider_that_cannot_be_reached(tmp_path: Path, host: str, scheme: str, code: int) -> None:
+    nobodys_port = 1
+    async with serving(tmp_path, nobodys_port, scheme, host) as (client, _):
+        [told] = await call(client)
+        assert told["error"]["code"] == code
+        assert told["error"] | {"message": ""} == {"code": code, "message": "", "source": "provider", "retryable": True}
+        assert told["metadata"]["status"] == 502
+
+
+async def speak_plainly(line: Line) -> None:
+    await line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize(("script", "tls"), [(sends(OK), True), (speak_plainly, False)])
+async def test_a_provider_with_whom_there_is_no_tls(tmp_path: Path, script: Script, tls: bool) -> None:
+    """With a certificate that nobody vouches for, and without any."""
+    async with Provider(script, tls=tls) as provider, serving(tmp_path, provider, "https") as (client, _):
+        [told] = await call(client)
+        assert (told["error"]["code"], told["error"]["retryable"]) == (9011, False)
+
+
+async def test_a_connection_that_went_stale_is_dialled_again_and_that_is_no_attempt(tmp_path: Path) -> None:
+    """The provider has closed it while it was idle, and only the next request finds out."""
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(body(b"{}"))
+        await line.request()
+        line.reset()
+
+    async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
+        for each in range(3):
+            [told] = await client.call({"eventId": each, **step()})
+            assert told["metadata"]["success"]
+            assert "attempts" not in told["metadata"]
+        assert provider.connections == 3
+
+
+# Breaks
+
+
+class Case(NamedTuple):
+    name: str
+    script: Script
+    types: str
+    code: int
+    status: int = 200
+
+
+BREAKS = [
+    Case("closed at once", then(Line.close), "created", 9012, 502),
+    Case("reset at once", then(Line.reset), "created", 9012, 502),
+    Case("reset while being asked", hang_up_at_once, "created", 9012, 502),
+    Case("cut in its head", then(Line.close, b"HTTP/1.1 200 OK\r\nContent-"), "created", 9012, 502),
+    Case("no HTTP", then(Line.close, b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "created", 9019, 502),
+    Case("another protocol", then(Line.close, b"HTTP/1.1 101 Switching\r\n\r\n"), "created", 9019, 502),
+    Case("closed after its head", then(Line.close, SSE), "created", 9012, 502),
+    Case("reset after its head", then(Line.reset, SSE), "created", 9012, 502),
+    Case("closed before an answer", then(Line.close, SSE, chunk(ROLE)), "created stream error", 9016),
+    Case("closed in an answer", then(Line.close, SSE, chunk(said("a"))), "created stream error", 9016),
+    Case("reset in an answer", then(Line.reset, SSE, chunk(said("a"))), "created stream error", 9016),
+    Case("closed in a chunk", then(Line.close, SSE, chunk(said("a")), b"ff\r\nhal"), "created stream error", 9016),
+    Case("closed in a chunk's length", then(Line.close, SSE, chunk(said("a")), b"f"), "created stream error", 9016),
+    Case("chunks framed wrongly", then(Line.close, SSE, chunk(said("a")), b"xyz\r\n"), "created stream error", 9016),
+    Case("no end mark", sends(SSE, chunk(said("a")), b"0\r\n\r\n"), "created stream error", 9016),
+    Case("an empty stream", sends(SSE, b"0\r\n\r\n"), "created", 9016, 502),
+    Case("JSON that is shorter than announced", then(Line.close, body(b"{}")[:-1]), "created", 9012, 502),
+    Case("JSON without an end", then(Line.reset, body(b"{}")[:-1]), "created", 9012, 502),
+    Case(
+        "an unknown coding",
+        sends(body(b"{}", "application/json", "200 OK", "Content-Encoding: rot13")),
+        "created",
+        9019,
+        502,
+    ),
+    Case(
+        "a damaged coding",
+        sends(body(b"not gzip", "application/json", "200 OK", "Content-Encoding: gzip")),
+        "created",
+        9012,
+        502,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.name)
+async def test_a_provider_that_breaks_off(tmp_path: Path, case: Case) -> None:
+    async with Provider(case.script) as provider, serving(tmp_path, provider) as (client, _):
+        frames = await call(client)
+        types = " ".join(each["type"].removeprefix("universal.") for each in frames)
+        last = frames[-1]
+        assert (types, last["error"]["code"], last["metadata"]["status"]) == (case.types, case.code, case.status)
+        assert last["error"]["source"] == "provider"
+        assert last["metadata"]["success"] is False
+
+
+# Silence
+
+
+class Silent:
+    """Sends this, and then nothing, until the bridge has gone."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+        self.asked, self.left = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, line: Line) -> None:
+        await line.request()
+        await line.send(*self._parts)
+        self.asked.set()
+        await line.gone()
+        self.left.set()
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "seen", "code"),
+    [
+        ([], {"requestTimeout": 9000}, 0, 9013),
+        ([SSE], {"requestTimeout": 9000}, 0, 9013),
+        ([SSE, chunk(b": wait\n\n")], {"requestTimeout": 9000}, 1, 9013),
+        ([SSE, chunk(ROLE)], {"requestTimeout": 9000}, 2, 9013),
+        ([SSE, chunk(said("a"))], {"idleTimeout": 9000}, 2, 9014),
+        ([SSE, chunk(said("a"))], {"totalTimeout": 9000}, 2, 9015),
+        ([body(b"{}")[:-1]], {"idleTimeout": 9000}, 0, 9014),
+        ([], {"totalTimeout": 9000}, 0, 9015),
+    ],
+)
+async def test_a_provider_that_falls_silent(
+    tmp_path: Path, parts: list[bytes], config: dict[str, int], seen: int, code: int
+) -> None:
+    silent = Silent(*parts)
+    async with Provider(silent) as provider, serving(tmp_path, provider) as (client, _):
+        await client.create({"eventId": "a", **step(**config)})
+        await silent.asked.wait()
+        await turns(200)
+        advance(8.5)
+        await turns()
+        assert not silent.left.is_set()
+        advance(1)
+        frames = await client.until_last("a")
+        assert len(frames) == 1 + seen
+        assert (frames[-1]["error"]["code"], frames[-1]["error"]["source"]) == (code, "provider")
+        assert frames[-1]["metadata"]["status"] == (200 if seen else 504)
+        await silent.left.wait()
+
+
+# Answers that are none
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "code", "retryable", "response"),
+    [
+        (body(b'{"error":{"message":"no"}}', status="400 Bad"), 400, 400, False, {"error": {"message": "no"}}),
+        (body(b'{"error":"key"}', status="401 No"), 401, 401, False, {"error": "key"}),
+        (body(b"{}", "application/json", "429 Slow", "Retry-After: 7"), 429, 429, True, {}),
+        (body(b"<h1>Bad</h1>", "text/html", "502 Bad"), 502, 502, True, "<h1>Bad</h1>"),
+        (body(b"", "text/plain", "503 No"), 503, 503, True, None),
+        (body(b"\x00\xff", "image/png", "500 No"), 500, 500, True, "AP8="),
+        (body(b"moved", "text/plain", "302 Found", "Location: http://127.0.0.1:1/"), 302, 9019, False, "moved"),
+        (body(b"", "text/plain", "304 Not Modified"), 304, 9019, False, None),
+    ],
+)
+async def test_an_answer_that_is_an_error_is_passed_on_as_it_is(
+    tmp_path: Path, answer: bytes, status: int, code: int, retryable: bool, response: object
+) -> None:
+    async with Provider(sends(answer)) as provider, serving(tmp_path, provider) as (client, _):
+        [told] = await call(client)
+        assert told["type"] == "universal.created"
+        assert (told["metadata"]["status"], told["metadata"]["success"]) == (status, False)
+        assert (told["error"]["code"], told["error"]["source"]) == (code, "provider")
+        assert told["error"]["retryable"] is retryable
+        assert told["response"] == response
+        assert told["error"].get("retryAfterMs") == (7000 if status == 429 else None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "response"),
+    [
+        (body(b'{"a": 1}'), {"a": 1}),
+        (body(b"not json", "text/plain"), "not json"),
+        (body(b'"\xff"'), '"\ufffd"'),
+        (body(b"", "text/plain", "204 No Content"), None),
+        (coded(gzip.compress(b'{"a": 1}')), {"a": 1}),
+        (body(b"{}", "application/json", "200 OK", "X-Long: " + "x" * 20_000), {}),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" + body(b"{}"), {}),
+        (b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[]", []),
+    ],
+)
+async def test_an_odd_answer_is_one(tmp_path: Path, answer: bytes, response: object) -> None:
+    async with Provider(then(Line.close, answer)) as provider, serving(tmp_path, provider) as (client, _):
+        [told] = await call(client)
+        assert told["metadata"]["success"], told
+        assert told["response"] == response
+        assert "x-long" not in told["metadata"]["headers"]
+
+
+async def test_a_body_that_is_labelled_json_and_is_none_is_passed_on_as_a_failure(tmp_path: Path) -> None:
+    async with Provider(sends(body(b"not json"))) as provider, serving(tmp_path, provider) as (client, _):
+        [told] = await call(client)
+        assert (told["metadata"]["success"], told["error"]["code"]) == (False, 9019)
+        assert (told["response"], told["malformed"]) == ("not json", True)
+
+
+async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    answer = body(b'{"a": 1}') + body(b'{"poison": 1}')
+    async with Provider(sends(answer)) as provider, serving(tmp_path, provider) as (client, _):
+        for each in range(3):
+            [told] = await client.call({"eventId": each, **step()})
+            assert told["response"] == {"a": 1}
+
+
+# Streams whose items are odd
+
+
+LONG_INTEGER = str(1 << 90).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "field"),
+    [
+        (b'{"a":', b'"{\\"a\\":","malformed":true'),
+        (b'{"a":"\xff"}', '"{\\"a\\":\\"\ufffd\\"}","malformed":true'.encode()),
+        (b'{"a":"\\ud83d"}', b'{"a":"\\ud83d"}'),
+        (b'{"n":%b}' % LONG_INTEGER, b'{"n":%b}' % LONG_INTEGER),
+        (b'{"n":1e999,"m":0.10}', b'{"n":1e999,"m":0.10}'),
+        (b"{}\xe2\x80\xa8{}", '"{}\u2028{}","malformed":true'.encode()),
+        (b"NaN", b'"NaN"'),
+    ],
+)
+async def test_an_odd_item_reaches_the_client_as_it_came_or_as_text(tmp_path: Path, data: bytes, field: bytes) -> None:
+    parts = SSE, chunk(said("a")), chunk(b"data: " + data + b"\n\n"), chunk(FINISH + DONE), b"0\r\n\r\n"
+    async with Provider(sends(*parts)) as provider, serving(tmp_path, provider) as (client, _):
+        await client.create({"eventId": "a", **step()})
+        await client.receive()
+        await client.receive()
+        odd = (await client.socket.receive()).data.encode()
+        assert odd == b'{"type":"universal.stream","metadata":{"eventId":"a"},"response":' + field + b"}"
+        assert (await client.until_last("a"))[-1]["type"] == "universal.done"
+
+
+async def test_an_item_that_is_too_long_ends_its_event(tmp_path: Path) -> None:
+    endless = [chunk(b"x" * 60_000)] * 50
+    async with (
+        Provider(Silent(SSE, chunk(said("a")), chunk(b"data: "), *endless)) as provider,
+        serving(tmp_path, provider) as (client, _),
+    ):
+        frames = await call(client)
+        assert (frames[-1]["type"], frames[-1]["error"]["code"]) == ("universal.error", 9018)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "plain", "code"),
+    [
+        ("text/event-stream", b"data: ", 9018),
+        ("application/x-ndjson", b"", 9018),
+        ("application/json", b"", 9008),
+        ("image/png", b"", 9008),
+    ],
+)
+async def test_a_few_bytes_that_inflate_to_many_end_their_event(
+    tmp_path: Path, content_type: str, plain: bytes, code: int
+) -> None:
+    bomb = gzip.compress(plain + bytes(20_000_000))
+    assert len(bomb) < 20_000
+    answer = coded(bomb, "gzip", content_type)
+    async with Provider(sends(answer)) as provider, serving(tmp_path, provider) as (client, _):
+        last = (await call(client))[-1]
+        assert last["error"]["code"] == code
+        assert last["metadata"]["success"] is False
+
+
+async def test_what_is_behind_an_answer_ends_its_connection(tmp_path: Path) -> None:
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(body(b"{}"))
+        await turns()
+        await line.send(body(b'{"poison": 1}'))
+        await line.gone()
+
+    async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
+        for each in range(3):
+            [told] = await client.call({"eventId": each, **step()})
+            assert told["response"] == {}
+            await turns(100)
+        assert provider.connections == 3
+
+
+# What the provider sees
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["a%3Ab/c", "@cf/meta/llama", "models/gemini:streamGenerateContent?alt=sse", "a+b/c%20d", "a%2Fb%2fc?q=%2B+%3D&x="],
+)
+async def test_an_endpoint_arrives_as_it_was_written(tmp_path: Path, endpoint: str) -> None:
+    seen = []
+
+    async def script(line: Line) -> None:
+        seen.append((await line.request()).split(b"\r\n")[0])
+        await line.send(body(b"{}"))
+
+    async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
+        [told] = await call(client, endpoint=endpoint)
+        assert told["metadata"]["success"]
+    assert seen == [b"POST /v1/%b HTTP/1.1" % endpoint.encode()]
+
+
+async def test_a_cookie_set_for_one_caller_never_reaches_another(tmp_path: Path) -> None:
+    seen = []
+
+    async def script(line: Line) -> None:
+        while True:
+            seen.append(await line.request())
+            await line.send(body(b"{}", "application/json", "200 OK", "Set-Cookie: tenant=one; Path=/"))
+
+    async with Provider(script) as provider, serving(tmp_path, provider, host="localhost") as (client, server):
+        [told] = await call(client)
+        assert "set-cookie" not in told["metadata"]["headers"]
+        async with connected(server) as other:
+            await call(other)
+    assert len(seen) == 2
+    assert not any(b"tenant" in head for head in seen)
+
+
+async def test_150_streams_at_once_to_one_host_all_flow(tmp_path: Path) -> None:
+    asked, all_asked = [], asyncio.Event()
+
+    async def script(line: Line) -> None:
+        asked.append(await line.request())
+        await line.send(SSE, chunk(said("a")))
+        if len(asked) == 150:
+            all_asked.set()
+        await all_asked.wait()
+        await line.send(chunk(FINISH + DONE), b"0\r\n\r\n")
+
+    async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
+        for each in range(150):
+            await client.create({"eventId": each, **step()})
+        for each in range(150):
+            assert (await client.until_last(each))[-1]["type"] == "universal.done"
+        assert provider.connections == 150

@@ -1,0 +1,184 @@
+"""The scopes of tokens, at each door: a socket, HTTP in both forms, a realtime session."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.support.harness import config_of, connected, running
+from tests.support.provider_script import ScriptedProvider, answers
+from tests.support.raw_http import http
+from tests.support.realtime_harness import UPGRADE, Sockets, dialled
+from tests.support.socket_provider import Provider
+
+TOKEN = {"cf-aig-authorization": "secret"}
+DIGEST = hashlib.sha256(b"secret").hexdigest()
+PATH = "/v1/account/gateway"
+
+
+def gateway(token: str = "", more: str = "") -> str:
+    return f"""
+[gateways.gateway]
+{more}
+[gateways.gateway.keys]
+openai = {{ default = "file:key" }}
+fal = {{ default = "file:key" }}
+google-ai-studio = {{ default = "file:key" }}
+[gateways.gateway.tokens.ci]
+token = "sha256:{DIGEST}"
+{token}
+"""
+
+
+Call = tuple[str, str, str, dict[str, object] | None]
+"""Method, provider, endpoint and body."""
+
+CHAT: Call = ("POST", "openai", "v1/chat/completions", {"model": "gpt-4o-mini"})
+GEMINI: Call = ("POST", "google-ai-studio", "v1beta/models/gemini-2.5-flash:generateContent", {})
+MODELS: Call = ("GET", "openai", "v1/models", None)
+FILES: Call = ("GET", "openai", "v1/files", None)
+UPLOAD: Call = ("POST", "openai", "v1/files", {"model": "gpt-4o-mini"})
+RESPONSE: Call = ("GET", "openai", "v1/responses/resp_1", None)
+
+
+async def over_a_socket(folder: Path, text: str, call: Call, headers: dict[str, str]) -> tuple[int, int | None]:
+    (folder / "key").write_text("stored-secret")
+    method, provider, endpoint, body = call
+    step = {"provider": provider, "endpoint": endpoint, "method": method, "headers": headers, "query": body}
+    scripted = ScriptedProvider(answers())
+    async with running(config_of(text, folder), scripted) as server, connected(server, PATH, headers=TOKEN) as client:
+        [frame] = await client.call({"eventId": 0, **step})
+    assert len(scripted.played) == (frame["metadata"]["status"] == 200)
+    return frame["metadata"]["status"], frame.get("error", {}).get("code")
+
+
+async def over_http(folder: Path, text: str, call: Call, headers: dict[str, str]) -> tuple[int, int | None]:
+    (folder / "key").write_text("stored-secret")
+    method, provider, endpoint, body = call
+    scripted = ScriptedProvider(answers())
+    async with running(config_of(text, folder), scripted) as server, http(server) as client:
+        data = None if body is None else orjson.dumps(body)
+        heard = await client(method, f"{PATH}/{provider}/{endpoint}", data, {**TOKEN, **headers})
+    assert len(scripted.played) == (heard.status == 200)
+    return heard.status, None if heard.status == 200 else 2009 if b"2009" in heard.body else 0
+
+
+DOORS = pytest.mark.parametrize("ask", [over_a_socket, over_http])
+
+
+@DOORS
+@pytest.mark.parametrize("call", [CHAT, GEMINI, MODELS])
+async def test_a_stored_key_makes_models_answer_and_lists_them(tmp_path: Path, ask, call: Call) -> None:
+    assert await ask(tmp_path, gateway(), call, {}) == (200, None)
+
+
+@DOORS
+@pytest.mark.parametrize("call", [FILES, UPLOAD, RESPONSE])
+async def test_a_stored_key_reaches_nothing_that_its_provider_keeps(tmp_path: Path, ask, call: Call) -> None:
+    assert await ask(tmp_path, gateway(), call, {}) == (403, 2009)
+
+
+@DOORS
+async def test_a_key_of_the_clients_own_reaches_all(tmp_path: Path, ask) -> None:
+    assert await ask(tmp_path, gateway(), FILES, {"authorization": "Bearer own"}) == (200, None)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("token", "more"),
+    [
+        ('stored_key_access = "full"', ""),
+        ("", 'stored_key_access = "full"'),
+        ('endpoints = ["files"]', ""),
+    ],
+)
+async def test_a_gateway_or_a_token_may_have_full_access(tmp_path: Path, ask, token: str, more: str) -> None:
+    assert await ask(tmp_path, gateway(token, more), FILES, {}) == (200, None)
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("token", "call", "status"),
+    [
+        ('models = ["gpt-4o-mini"]', CHAT, 200),
+        ('models = ["gpt-4o*"]', CHAT, 200),
+        ('models = ["gpt-5"]', CHAT, 403),
+        ('models = ["gpt-5"]', MODELS, 200),
+        ('models = ["gemini-2.5-flash"]', GEMINI, 200),
+        ('models = ["gpt-4o-mini"]', GEMINI, 403),
+        ('endpoints = ["v1/chat/completions"]', CHAT, 200),
+        ('endpoints = ["chat"]', CHAT, 200),
+        ('endpoints = ["v1/embeddings"]', CHAT, 403),
+        ('methods = ["GET"]', MODELS, 200),
+        ('methods = ["GET"]', CHAT, 403),
+        ('methods = ["GET", "POST"]\nmodels = ["gpt-4o-mini"]\nendpoints = ["chat"]', CHAT, 200),
+    ],
+)
+async def test_a_token_may_be_limited_to_models_endpoints_and_methods(
+    tmp_path: Path, ask, token: str, call: Call, status: int
+) -> None:
+    assert (await ask(tmp_path, gateway(token), call, {}))[0] == status
+
+
+@DOORS
+async def test_a_model_that_the_body_hides_is_not_let_through(tmp_path: Path, ask) -> None:
+    hidden: Call = ("POST", "openai", "v1/chat/completions", {"model": "gpt-4o-mini", "MODEL": "gpt-5"})
+    assert await ask(tmp_path, gateway('models = ["gpt-4o-mini"]'), hidden, {}) == (403, 2009)
+
+
+@pytest.mark.parametrize(
+    ("url", "status"), [("https://queue.fal.run/fal-ai/flux", 200), ("https://rest.alpha.fal.ai/tokens/", 403)]
+)
+async def test_a_url_in_a_header_reaches_no_more(tmp_path: Path, url: str, status: int) -> None:
+    headers = {"x-fal-target-url": url}
+    assert (await over_http(tmp_path, gateway(), ("POST", "fal", "", {}), headers))[0] == status
+
+
+# Realtime.
+
+
+@asynccontextmanager
+async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, Sockets]]:
+    (folder / "key").write_text("stored-secret")
+    sockets = Sockets()
+    async with Provider(sockets.script) as provider:
+        text = f'[providers.openai]\nbase_url = "http://127.0.0.1:{provider.port}/v1"\n{gateway(token)}'
+        async with running(config_of(text, folder)) as server, dialled(server) as client:
+            yield client, sockets
+
+
+@pytest.mark.parametrize(
+    ("token", "endpoint"),
+    [
+        ("", "realtime?model=gpt-realtime"),
+        ('models = ["gpt-realtime"]', "realtime?model=gpt-realtime"),
+        ('endpoints = ["realtime"]\nmethods = ["GET"]', "v1/realtime?model=gpt-realtime"),
+        ('stored_key_access = "full"', "realtime?call_id=rtc_1"),
+    ],
+)
+async def test_a_session_within_the_scopes_is_opened(tmp_path: Path, token: str, endpoint: str) -> None:
+    async with realtime(tmp_path, token) as (client, sockets):
+        assert (await client.get(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})).status == 101  # type: ignore[attr-defined]
+        side = await sockets.opened()
+        side.line.drop()
+    assert side.headers["authorization"] == "Bearer stored-secret"
+
+
+@pytest.mark.parametrize(
+    ("token", "endpoint"),
+    [
+        ("", "v1/files"),
+        ("", "v1/chat/completions"),
+        ("", "realtime?call_id=rtc_1"),
+        ('models = ["gpt-5"]', "realtime?model=gpt-realtime"),
+        ('endpoints = ["chat"]', "realtime?model=gpt-realtime"),
+        ('methods = ["POST"]', "realtime?model=gpt-realtime"),
+    ],
+)
+async def test_a_session_beyond_them_is_refused(tmp_path: Path, token: str, endpoint: str) -> None:
+    async with realtime(tmp_path, token) as (client, _):
+        told = await client.get(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})  # type: ignore[attr-defined]
+    assert told.status == 403

@@ -1,0 +1,147 @@
+"""Tokens over real sockets: how they are presented, what they may do, and that each event is asked for its own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.redact.text import redact_text
+from tests.support.commands import run
+from tests.support.event_harness import step
+from tests.support.harness import Client, config_of, connected, running
+from tests.support.provider_script import Plays, ScriptedProvider, answers
+
+TOKEN, OTHER = "the-secret-of-ci", "the-secret-of-guests"
+PATH = "/v1/account/prod"
+
+
+def line_for(token: str) -> str:
+    return run("token", "--hash", given=token + "\n").stdout.strip()
+
+
+CONFIG = f"""
+[gateways.prod.tokens]
+ci = "{line_for(TOKEN)}"
+[gateways.prod.tokens.guest]
+token = "{line_for(OTHER)}"
+providers = ["openai", "groq"]
+"""
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"cf-aig-authorization": f"Bearer {token}"}
+
+
+@asynccontextmanager
+async def talking(
+    folder: Path, *plays: Plays, token: str = TOKEN, **handshake: Any
+) -> AsyncIterator[tuple[Client, ScriptedProvider]]:
+    provider = ScriptedProvider(*plays)
+    async with (
+        running(config_of(CONFIG, folder), provider) as server,
+        connected(server, PATH, **({"headers": bearer(token)} | handshake)) as client,
+    ):
+        yield client, provider
+
+
+# How it is presented.
+
+
+@pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "{}", "  Bearer   {}  "])
+async def test_a_token_comes_by_header_with_or_without_its_scheme(tmp_path: Path, form: str) -> None:
+    async with talking(tmp_path, answers(), headers={"cf-aig-authorization": form.format(TOKEN)}) as (client, _):
+        assert (await client.call({"eventId": 1, **step()}))[-1]["metadata"]["success"] is True
+
+
+async def test_a_token_comes_by_subprotocol_and_is_not_echoed_where_another_is_offered(tmp_path: Path) -> None:
+    offered = [f"cf-aig-authorization.{TOKEN}", "universal"]
+    async with talking(tmp_path, headers={}, protocols=offered) as (client, _):
+        assert client.socket.protocol == "universal"
+
+
+@pytest.mark.parametrize("headers", [{}, bearer("nobody"), bearer(""), {"authorization": f"Bearer {TOKEN}"}])
+async def test_who_presents_none_of_the_gateway_s_is_refused_with_2009(tmp_path: Path, headers: dict[str, str]) -> None:
+    async with (
+        running(config_of(CONFIG, tmp_path)) as server,
+        aiohttp.ClientSession() as session,
+        session.get(server.url.replace("ws", "http", 1) + PATH, headers=headers) as answer,
+    ):
+        assert (answer.status, (await answer.json())["error"][0]["code"]) == (401, 2009)
+
+
+async def test_the_token_does_not_reach_the_provider(tmp_path: Path) -> None:
+    async with talking(tmp_path, answers()) as (client, provider):
+        await client.call({"eventId": 1, **step(), "headers": bearer(TOKEN)})
+        assert TOKEN not in str(provider.played[0].headers)
+
+
+# What it may do.
+
+
+@pytest.mark.parametrize("endpoint", [f"v1/{TOKEN}", f"models?page={TOKEN}", TOKEN.replace("-", "%2D")])
+async def test_a_step_with_a_token_in_its_url_is_refused_alone(tmp_path: Path, endpoint: str) -> None:
+    async with talking(tmp_path, answers()) as (client, provider):
+        refused = (await client.call({"eventId": 1, "provider": "openai", "endpoint": endpoint, "method": "GET"}))[-1]
+        assert refused["error"]["code"] == 9003
+        assert TOKEN not in str(refused)
+        assert not provider.played
+        told = {**step(), "headers": {"x-title": f"Bearer%20{TOKEN}", "x-mine": "1"}}
+        assert (await client.call({"eventId": 2, **told}))[-1]["metadata"]["success"]
+    headers = dict(provider.played[0].headers)
+    assert headers["x-mine"] == "1"
+    assert "x-title" not in headers
+
+
+async def test_long_headers_are_searched_for_tokens_too(tmp_path: Path) -> None:
+    long = "a " * 10_000
+    steps = [{**step(), "headers": headers} for headers in ({"x-token": f"{long}{TOKEN}"}, {"x-long": long})]
+    async with talking(tmp_path, answers(status=500), answers()) as (client, provider):
+        assert (await client.call({"eventId": 1, "steps": steps}))[-1]["metadata"]["step"] == "1"
+    first, second = (dict(played.headers) for played in provider.played)
+    assert "x-token" not in first
+    assert second["x-long"] == long
+
+
+async def test_a_token_may_be_bound_to_providers(tmp_path: Path) -> None:
+    """Refused per event, with the step and the token named; and nothing is called, not even an allowed step."""
+    async with talking(tmp_path, answers(), token=OTHER) as (client, provider):
+        [refused] = await client.call({"eventId": 1, "steps": [step(), {**step(), "provider": "anthropic"}]})
+        assert (refused["error"]["code"], refused["metadata"]["status"]) == (2009, 403)
+        assert refused["error"]["message"] == (
+            "step 1: The token 'guest' may not call anthropic; it may call groq, openai."
+        )
+        assert provider.played == []
+        assert (await client.call({"eventId": 2, **step()}))[-1]["metadata"]["success"] is True
+
+
+async def test_a_token_without_scopes_may_call_any(tmp_path: Path) -> None:
+    async with talking(tmp_path, answers()) as (client, _):
+        anthropic = {**step(), "provider": "anthropic", "endpoint": "v1/messages"}
+        assert (await client.call({"eventId": 1, **anthropic}))[-1]["metadata"]["success"] is True
+
+
+# bridge token
+
+
+def test_bridge_token_makes_one_whose_line_lets_it_in(tmp_path: Path) -> None:
+    made = run("token")
+    token, line = made.stdout.split()
+    assert (made.returncode, token[:4], len(token)) == (0, "ubt_", 47)
+    assert line == line_for(token)
+    assert "[gateways.NAME.tokens]" in made.stderr
+    assert run("token").stdout.split()[0] != token
+    config_of(f'[gateways.prod.tokens]\nci = "{line}"', tmp_path)
+
+
+def test_one_that_strays_into_a_text_is_known_by_its_beginning() -> None:
+    token = run("token").stdout.split()[0]
+    assert redact_text(f"they sent {token} along") == "they sent ubt_[redacted] along"
+
+
+def test_bridge_token_hashes_nothing_but_a_token() -> None:
+    refused = run("token", "--hash", given="\n")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "no token" in refused.stderr

@@ -1,0 +1,152 @@
+"""Content codings are undone however the body is cut, and never more than a piece at a time."""
+
+import gzip
+import sys
+import tracemalloc
+import zlib
+
+import brotli
+import pytest
+import zstandard
+
+from bridge.formats.codings import CodingError, Inflater, Inflating, inflated, inflater
+
+PLAIN = bytes(range(256)) * 40 + b"data: {}\n\n" * 1000
+
+
+def raw_deflate(data: bytes) -> bytes:
+    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return squeeze.compress(data) + squeeze.flush()
+
+
+CODED = {
+    "gzip": gzip.compress(PLAIN),
+    "gzip, two members": gzip.compress(PLAIN[:5000]) + gzip.compress(PLAIN[5000:]),
+    "gzip, an empty member": gzip.compress(b"") + gzip.compress(PLAIN),
+    "gzip, then zeros": gzip.compress(PLAIN) + bytes(99),
+    "deflate": zlib.compress(PLAIN),
+    "deflate, raw": raw_deflate(PLAIN),
+    "deflate, stored": zlib.compress(PLAIN, level=0),
+    "deflate, then garbage": zlib.compress(PLAIN) + b"garbage",
+}
+
+
+def pieces_of(undoing: Inflating, coded: bytes, step: int) -> list[bytes]:
+    pieces = []
+    for start in range(0, len(coded), step):
+        undoing.feed(coded[start : start + step])
+        while piece := undoing.take():
+            pieces.append(piece)
+    return pieces
+
+
+@pytest.mark.parametrize("name", CODED)
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 100, 1_000_000])
+@pytest.mark.parametrize("piece_bytes", [1, 10, 1000, 1_000_000])
+def test_any_cut_gives_the_same_body_in_bounded_pieces(name: str, step: int, piece_bytes: int) -> None:
+    undoing = Inflater(name.partition(",")[0], piece_bytes)
+    pieces = pieces_of(undoing, CODED[name], step)
+    assert b"".join(pieces) == PLAIN
+    assert max(map(len, pieces)) <= piece_bytes
+    assert undoing.whole
+
+
+def test_what_was_flushed_is_given_at_once() -> None:
+    squeeze = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    undoing = Inflater("gzip")
+    for event in (b"data: 1\n\n", b"data: 2\n\n"):
+        undoing.feed(squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH))
+        assert undoing.take() == event
+        assert undoing.take() == b""
+        assert not undoing.whole
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "deflate, raw", "deflate, stored"])
+def test_a_body_is_whole_only_at_its_end(name: str) -> None:
+    undoing = Inflater(name.partition(",")[0])
+    assert undoing.whole
+    pieces_of(undoing, CODED[name][:-1], 1_000_000)
+    assert not undoing.whole
+
+
+def test_a_bomb_takes_no_more_memory_than_a_piece() -> None:
+    bomb = gzip.compress(bytes(200_000_000), compresslevel=9)
+    undoing, size = Inflater("gzip"), 0
+    tracemalloc.start()
+    try:
+        undoing.feed(bomb)
+        while piece := undoing.take():
+            size += len(piece)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert size == 200_000_000
+
+
+@pytest.mark.parametrize(
+    ("coding", "coded"), [("gzip", b"plain text"), ("deflate", b"\x78\x9cplain"), ("deflate", b"?")]
+)
+def test_what_is_not_coded_as_it_says_is_an_error(coding: str, coded: bytes) -> None:
+    with pytest.raises(CodingError):
+        pieces_of(Inflater(coding), coded, 1_000_000)
+
+
+SHORT = b"data: {}\n\n" * 1000
+OTHERS = {
+    "br": brotli.compress(PLAIN),
+    "zstd": zstandard.compress(PLAIN),
+    "zstd, two frames": zstandard.compress(PLAIN[:5000]) + zstandard.compress(PLAIN[5000:]),
+    "zstd, a frame to skip": b"\x50\x2a\x4d\x18\x02\x00\x00\x00no" + zstandard.compress(PLAIN),
+    "zstd, an empty frame": zstandard.compress(b"") + zstandard.compress(PLAIN),
+    "zstd, then garbage": zstandard.compress(PLAIN) + b"garbage",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("step", [7, 100, 1_000_000])
+def test_brotli_and_zstandard_are_inflated_however_they_are_cut(name: str, step: int) -> None:
+    undoing = inflater(name.partition(",")[0])
+    assert b"".join(pieces_of(undoing, OTHERS[name], step)) == PLAIN
+    assert undoing.whole
+
+
+@pytest.mark.parametrize("name", ["br", "zstd"])
+def test_a_body_that_breaks_off_is_not_whole(name: str) -> None:
+    undoing = inflater(name)
+    assert undoing.whole
+    pieces_of(undoing, OTHERS[name][:-1], 1_000_000)
+    assert not undoing.whole
+    with pytest.raises(CodingError, match="ends in the middle"):
+        list(inflated(OTHERS[name][:-1], name))
+
+
+def bomb(coding: str) -> bytes:
+    return brotli.compress(bytes(100_000_000)) if coding == "br" else zstandard.compress(bytes(100_000_000))
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_a_bomb_of_any_coding_comes_in_pieces_of_a_megabyte_at_most(coding: str) -> None:
+    coded = bomb(coding)
+    sizes = [len(piece) for piece in inflated(coded, coding)]
+    assert sum(sizes) == 100_000_000
+    assert max(sizes) <= 1 << 20
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_what_holds_nothing_of_its_coding_is_damaged(coding: str) -> None:
+    with pytest.raises(CodingError):
+        list(inflated(b'{"model":"plain"}', coding))
+
+
+@pytest.mark.parametrize(("package", "coding"), [("brotli", "br"), ("zstandard", "zstd")])
+def test_the_error_names_the_extra_that_is_missing(package: str, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(CodingError, match=r"universal-bridge\[codings\]"):
+        inflater(coding)
+
+
+def test_a_window_beyond_the_bound_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
+    squeeze = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(CodingError, match="window"):
+        list(inflated(squeeze.compress(SHORT) + squeeze.flush(), "zstd"))

@@ -1,0 +1,119 @@
+"""Which shape a body has: told by its label, or by its first bytes when they say otherwise."""
+
+import pytest
+
+from bridge.formats.decoders import HEAD_BYTES, BytesDecoder, Shape, decoder_for, sniff
+from bridge.formats.item import Item, ItemKind
+
+CHAT = "/v1/chat/completions"
+GEMINI = "/v1beta/models/gemini-2.5-flash:streamGenerateContent"
+SSE = "text/event-stream"
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+AWS = "application/vnd.amazon.eventstream"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "path", "head", "shape"),
+    [
+        (SSE, CHAT, b"d", Shape.SSE),
+        (SSE, CHAT, b"e", Shape.SSE),
+        (SSE, CHAT, b":", Shape.SSE),
+        (SSE, CHAT, b"\r\n\r\ndata: {}", Shape.SSE),
+        (SSE, CHAT, b"<html>", Shape.SSE),
+        (SSE, CHAT, b'{"error":1}\n\ndata: {}', Shape.SSE),
+        (SSE, GEMINI, b'{\n  "error": {', Shape.SSE),
+        (SSE, CHAT, b'{"n":1}\n{', Shape.NDJSON),
+        (SSE, CHAT, b'\xef\xbb\xbf {"n":1}\r\n\r\n{"n', Shape.NDJSON),
+        (SSE, GEMINI, b'[{"n":1}\n,', Shape.SSE),
+        (NDJSON, CHAT, b"{", Shape.NDJSON),
+        ("application/jsonl", CHAT, b"[", Shape.NDJSON),
+        ("application/stream+json", CHAT, b" 5", Shape.NDJSON),
+        (NDJSON, CHAT, b"data:", Shape.SSE),
+        (AWS, CHAT, b"", Shape.EVENT_STREAM),
+        (AWS, CHAT, b"data:", Shape.EVENT_STREAM),
+        ("audio/mpeg", CHAT, b"", Shape.BYTES),
+        ("video/mp4", CHAT, b":", Shape.BYTES),
+        (JSON, GEMINI, b"\n[", Shape.JSON_ARRAY),
+        (JSON, GEMINI, b'{\n "error"', Shape.WHOLE),
+        (JSON, GEMINI, b"data: {", Shape.SSE),
+        (JSON, CHAT, b"[\n{", Shape.WHOLE),
+        (JSON, CHAT, b'{\n  "id"', Shape.WHOLE),
+        (JSON, CHAT, b'{"a":\n{"b":1}}', Shape.WHOLE),
+        (JSON, CHAT, b'{"n":1}\n{"n":2}', Shape.NDJSON),
+        (JSON, CHAT, b"[1]\n\n[", Shape.NDJSON),
+        (JSON, CHAT, b'{"text":"\\ud83d"}\n{', Shape.NDJSON),
+        (JSON, CHAT, b'{"n":1}\n5', Shape.WHOLE),
+        (JSON, CHAT, b"null", Shape.WHOLE),
+        ("text/plain", CHAT, b"data:", Shape.SSE),
+        ("text/plain", CHAT, b"event: x", Shape.SSE),
+        ("text/plain", CHAT, b"id:1", Shape.SSE),
+        ("text/plain", CHAT, b"retry:1", Shape.SSE),
+        ("", CHAT, b"\xef\xbb\xbf: hi", Shape.SSE),
+        ("text/plain", CHAT, b"date", Shape.WHOLE),
+        ("text/plain", CHAT, b"data is", Shape.WHOLE),
+        ("text/plain", CHAT, b"Data:", Shape.WHOLE),
+        ("image/png", CHAT, b"\x89PNG", Shape.WHOLE),
+    ],
+)
+def test_a_shape_is_told_as_soon_as_it_can_be_and_stays(
+    content_type: str, path: str, head: bytes, shape: Shape
+) -> None:
+    earlier = {sniff(content_type, path, head[:length], ended=False) for length in range(len(head) + 1)}
+    assert earlier <= {None, shape}
+    assert sniff(content_type, path, head, ended=False) is shape
+    assert sniff(content_type, path, head, ended=True) is shape
+    for more in (b"\n", b"{}", b"data: {}\n\n", b"\xff"):
+        assert sniff(content_type, path, head + more, ended=False) is shape
+
+
+@pytest.mark.parametrize(
+    ("content_type", "path", "head", "label"),
+    [
+        (SSE, CHAT, b"", Shape.SSE),
+        (SSE, CHAT, b" \n\n", Shape.SSE),
+        (SSE, CHAT, b"\xef\xbb", Shape.SSE),
+        (SSE, CHAT, b'{"error":{"code":503}}', Shape.SSE),
+        (SSE, CHAT, b'{"error":{"code":503}}\n', Shape.SSE),
+        (JSON, CHAT, b"", Shape.WHOLE),
+        (JSON, CHAT, b'{"id":1}', Shape.WHOLE),
+        (JSON, CHAT, b'{"id":1}\n', Shape.WHOLE),
+        (JSON, GEMINI, b"", Shape.WHOLE),
+        (NDJSON, CHAT, b"\n", Shape.NDJSON),
+        ("text/plain", CHAT, b"dat", Shape.WHOLE),
+        ("", CHAT, b"", Shape.WHOLE),
+    ],
+)
+def test_what_the_first_bytes_leave_open_is_decided_by_the_label_at_the_end(
+    content_type: str, path: str, head: bytes, label: Shape
+) -> None:
+    assert sniff(content_type, path, head, ended=False) is None
+    assert sniff(content_type, path, head, ended=True) is label
+
+
+@pytest.mark.parametrize(("content_type", "label"), [(SSE, Shape.SSE), (JSON, Shape.WHOLE)])
+@pytest.mark.parametrize("byte", [b"{", b" "])
+def test_no_more_than_64_kib_are_held_to_tell(content_type: str, label: Shape, byte: bytes) -> None:
+    head = byte * HEAD_BYTES
+    assert sniff(content_type, CHAT, head[1:], ended=False) is None
+    assert sniff(content_type, CHAT, head, ended=False) is label
+
+
+def test_every_read_of_a_binary_body_is_an_item() -> None:
+    decoder = BytesDecoder()
+    assert decoder.feed(b"\xff\xfb") == [Item(b"\xff\xfb", ItemKind.BYTES)]
+    assert decoder.feed(b"") == decoder.finish() == []
+    assert decoder.pending_bytes == 0
+    assert not decoder.truncated
+
+
+@pytest.mark.parametrize("shape", [shape for shape in Shape if shape is not Shape.WHOLE])
+def test_every_shape_that_streams_has_a_decoder(shape: Shape) -> None:
+    decoder = decoder_for(shape, 100)
+    assert decoder.feed(b"") == decoder.finish() == []
+    assert not decoder.truncated
+
+
+def test_a_body_in_one_piece_has_no_decoder() -> None:
+    with pytest.raises(KeyError):
+        decoder_for(Shape.WHOLE, 100)

@@ -1,0 +1,81 @@
+"""The OpenAI-shaped front: which provider a model's name means, and what becomes of the body."""
+
+import pytest
+
+from bridge.errors import BadField, BridgeError, UnknownProvider
+from bridge.policy.openai_compat import routed
+from bridge.protocol.steps import ProviderStep
+from bridge.providers import REGISTRY, make_provider
+from bridge.settings.step import StepSettings
+
+PROVIDERS = {**REGISTRY, "custom-own": make_provider("custom-own", {"base_url": "https://own.test/v1"})}
+
+
+def step(body: bytes, endpoint: str = "chat/completions") -> ProviderStep:
+    return ProviderStep("compat", endpoint, "POST", {}, {}, body, StepSettings())
+
+
+@pytest.mark.parametrize(
+    ("body", "provider", "after"),
+    [
+        (b'{"model":"openai/gpt-4o"}', "openai", b'{"model":"gpt-4o"}'),
+        (b' { "n":1.0,"model" :\n"groq/a/b" ,"x":"y" } ', "groq", b' { "n":1.0,"model" :\n"a/b" ,"x":"y" } '),
+        (b'{"model":"openai\\/gpt-4o"}', "openai", b'{"model":"gpt-4o"}'),
+        (b'{"model":"workers-ai/@cf/meta/llama"}', "workers-ai", b'{"model":"@cf/meta/llama"}'),
+        (b'{"model":"xai/grok-4"}', "grok", b'{"model":"grok-4"}'),
+        (b'{"model":"custom-own/m"}', "custom-own", b'{"model":"m"}'),
+        (b'{"model":"openai/"}', "openai", b'{"model":""}'),
+        (
+            b'{"a":{"model":"openai/x"},"b":"\\"model\\":\\"openai/x\\"","c":["openai/x"],"model":"openai/x","d":"openai/x"}',
+            "openai",
+            b'{"a":{"model":"openai/x"},"b":"\\"model\\":\\"openai/x\\"","c":["openai/x"],"model":"x","d":"openai/x"}',
+        ),
+        (b'{"model":"groq/x","model":"openai/x"}', "openai", b'{"model":"groq/x","model":"x"}'),
+        (b'{"model":"openai/x","model":"openai/x"}', "openai", b'{"model":"openai/x","model":"x"}'),
+        (b'{"s":"\\ud83d","model":"openai/x"}', "openai", b'{"s":"\\ud83d","model":"x"}'),
+        (b'{"t":NaN,"model":"openai/x","s":"NaN"}', "openai", b'{"t":NaN,"model":"x","s":"NaN"}'),
+        (b'\xef\xbb\xbf{"model":"openai/x"}', "openai", b'{"model":"x"}'),
+        ('{"model":"openai/x"}'.encode("utf-16"), "openai", b'{"model":"x"}'),
+    ],
+)
+def test_the_name_of_the_provider_is_taken_out_and_nothing_else_is_touched(
+    body: bytes, provider: str, after: bytes
+) -> None:
+    found = routed(step(body), PROVIDERS)
+    assert (found.provider, found.body) == (provider, after)
+
+
+@pytest.mark.parametrize("endpoint", ["chat/completions", "/chat/completions", "v1/chat/completions"])
+def test_the_endpoint_is_the_providers_own(endpoint: str) -> None:
+    found = routed(step(b'{"model":"cohere/command"}', f"{endpoint}?a=%2F"), PROVIDERS)
+    assert found.endpoint == "compatibility/v1/chat/completions?a=%2F"
+
+
+@pytest.mark.parametrize(
+    ("body", "endpoint", "error", "said"),
+    [
+        (b"{}", "chat/completions", BadField, "PROVIDER/MODEL"),
+        (b'{"model":7}', "chat/completions", BadField, "PROVIDER/MODEL"),
+        (b'{"model":null}', "chat/completions", BadField, "PROVIDER/MODEL"),
+        (b'{"model":"gpt-4o"}', "chat/completions", BadField, "PROVIDER/MODEL"),
+        (b"[]", "chat/completions", BadField, "no JSON object"),
+        (b"", "chat/completions", BadField, "no JSON object"),
+        (b'{"model":"openai/x"', "chat/completions", BadField, "no JSON object"),
+        (b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "chat/completions", BadField, "no JSON object"),
+        (b'{"model":"nobody/x"}', "chat/completions", UnknownProvider, "nobody"),
+        (b'{"model":"deepgram/x"}', "chat/completions", BadField, "call its own API, as provider deepgram"),
+        (b'{"model":"google-vertex-ai/x"}', "chat/completions", BadField, "as provider google-vertex-ai"),
+        (b'{"model":"openai/x"}', "embeddings", BadField, "chat/completions and nothing else"),
+        (b'{"model":"openai/x"}', "", BadField, "chat/completions and nothing else"),
+    ],
+)
+def test_what_names_no_provider_is_told_what_to_do(
+    body: bytes, endpoint: str, error: type[BridgeError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        routed(step(body, endpoint), PROVIDERS)
+
+
+def test_a_body_full_of_what_looks_like_the_model_takes_no_time_to_speak_of() -> None:
+    body = b'{"a":[%s"openai/x"],"model":"openai/x"}' % (b'"openai/x",' * 100_000)
+    assert routed(step(body), PROVIDERS).body.endswith(b'"model":"x"}')

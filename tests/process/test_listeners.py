@@ -1,0 +1,42 @@
+"""An address for several processes: one port, whichever way its connections are spread."""
+
+import socket
+
+import pytest
+
+from bridge.process.listeners import Listeners, url_of
+
+
+@pytest.mark.parametrize("balanced", [True, False], ids=["a socket for each", "one socket for all"])
+def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
+    listeners = Listeners("localhost", 0, balanced=balanced)
+    try:
+        given = [listeners.for_worker() for _ in range(3)]
+        for sockets in given:
+            assert {made.getsockname()[1] for made in sockets} == {listeners.address[1]}
+            for made in sockets:
+                made.listen()
+        with socket.create_connection(("localhost", int(str(listeners.address[1]))), timeout=5):
+            pass
+    finally:
+        listeners.close()
+        for sockets in given:
+            for each in sockets:
+                each.close()
+
+
+def test_an_address_that_somebody_listens_on_is_not_shared() -> None:
+    """Not even with one who would share it: two bridges on one port would each get a part of the other's clients."""
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
+        pytest.raises(OSError, match="in use"),
+    ):
+        Listeners("127.0.0.1", taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "tls", "url"),
+    [(("127.0.0.1", 80), False, "ws://127.0.0.1:80"), (("::1", 443, 0, 0), True, "wss://[::1]:443")],
+)
+def test_where_a_socket_listens_as_a_url(address: tuple[object, ...], tls: bool, url: str) -> None:
+    assert url_of(address, tls=tls) == url

@@ -1,0 +1,213 @@
+"""Redaction of bodies: no secret survives, no byte moves, what is JSON stays JSON, and twice is as good as once."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bridge.formats.eventstream import EventStreamDecoder
+from bridge.redact.body import masked
+from bridge.redact.known_secrets import Known
+from bridge.redact.prefilter import LONGEST_CHARS, WINDOW_CHARS
+from tests.support.aws_eventstream import event
+
+SECRET = "pl4nted/with\"quotes' & spaces+é"
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ('{"api_key": "abc", "n": 1}', '{"api_key": "***", "n": 1}'),
+        ('{"password":"a\\"b\\\\"}', '{"password":"******"}'),
+        ('{"client_secret" : "é"}', '{"client_secret" : "**"}'),
+        ('{"api_keys": ["ab", "c" ], "next": "d"}', '{"api_keys": ["**", "*" ], "next": "d"}'),
+        ('{"password": 123456, "n": 123456}', '{"password": 111111, "n": 123456}'),
+        ('{"password": -1234567}', '{"password": -1111111}'),
+        ('{"auth": {"password": "x"}}', '{"auth": {"password": "*"}}'),
+        ('{"password": "cut off', '{"password": "*******'),
+        ('data: {"api_key":"cut off\n\ndata: {}', 'data: {"api_key":"*******\n\ndata: {}'),
+        (r'{"arguments":"{\"api_key\": \"a\\\"b\"}"}', r'{"arguments":"{\"api_key\": \"******\"}"}'),
+        (
+            r'{"a":"{\"b\":\"{\\\"token\\\":\\\"12345678\\\"}\"}"}',
+            r'{"a":"{\"b\":\"{\\\"token\\\":\\\"11111111\\\"}\"}"}',
+        ),
+        ('{"error": "Incorrect key: sk-proj-abcdef12."}', '{"error": "Incorrect key: sk-*************."}'),
+        ('{"say": "Bearer abcdef123456"}', '{"say": "Bearer ************"}'),
+        ('{"url": "https://h/x?sig=a%2Fb&n=1"}', '{"url": "https://h/x?sig=*****&n=1"}'),
+        (r'{"url": "https://h/x?n=1\u0026sig=ab"}', r'{"url": "https://h/x?n=1\u0026sig=**"}'),
+        ("client_secret=ab&grant_type=x", "client_secret=**&grant_type=x"),
+        ("see postgres://me:pass@host/db", "see postgres://me:****@host/db"),
+    ],
+)
+def test_what_is_a_secret_by_its_name_or_its_looks_gives_way_to_as_many_bytes(body: str, shown: str) -> None:
+    assert masked(body.encode()).decode() == shown
+    assert len(masked(body.encode())) == len(body.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"logprobs": {"content": [{"token": "Hello", "logprob": -0.1}, {"token": "                        "}]}}',
+        '{"usage": {"prompt_tokens": 1234567, "promptTokenCount": 1234567, "audio_token": 12345}}',
+        '{"type":"signature_delta","signature":"EqQBCgIYAhIM1gbcDa9GJwZA2b3h"}',
+        '{"api_key": null, "password": true, "token": {"id": 1, "text": "x"}}',
+        '{"required": ["api_key"], "properties": {"api_key": {"type": "string"}}}',
+        r'{"content": "api_key = \"...\"\nhttps://example.com\nme@example.com"}',
+        '{"prompt_cache_key": "my-conversation-0001"}',
+        "",
+    ],
+)
+def test_what_only_sounds_like_one_stays(body: str) -> None:
+    assert masked(body.encode()) == body.encode()
+
+
+FORMS = {
+    "as it is": SECRET.encode(),
+    "in JSON": json.dumps(SECRET, ensure_ascii=False).encode(),
+    "in JSON of ASCII": json.dumps(SECRET).encode(),
+    "in JSON with escaped slashes": json.dumps(SECRET).replace("/", r"\/").encode(),
+    "in JSON in JSON": json.dumps(json.dumps(SECRET)).encode(),
+    "in a URL": b"pl4nted%2Fwith%22quotes%27%20%26%20spaces%2B%C3%A9",
+    "in a path": b"pl4nted/with%22quotes%27%20%26%20spaces%2B%C3%A9",
+    "in a form": b"pl4nted%2fwith%22quotes%27+%26+spaces%2b%c3%a9",
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("around", [(b"", b""), (b"before ", b" after"), (b"a" * (WINDOW_CHARS - 9), b"b")])
+def test_a_known_secret_is_masked_in_every_form_and_place(form: bytes, around: tuple[bytes, bytes]) -> None:
+    before, after = around
+    hidden = masked(form.join(around), Known([SECRET]))
+    assert (len(hidden), hidden[: len(before)]) == (len(form.join(around)), before)
+    assert hidden.endswith(after)
+    assert b"pl4nted" not in hidden
+    assert b"spaces" not in hidden
+
+
+@pytest.mark.parametrize("altchars", [b"+/", b"-_"])
+@pytest.mark.parametrize("shift", range(6))
+@given(secret=st.from_regex(r"\A[a-z0-9>?~]{8,20}[A-Z]\Z"))
+def test_in_base64_a_known_secret_gives_way_to_letters_wherever_it_stands(
+    shift: int, altchars: bytes, secret: str
+) -> None:
+    whole = '{"a":"' + "-" * shift + secret + '"}'
+    hidden = base64.b64decode(masked(base64.b64encode(whole.encode(), altchars), Known([secret])), altchars)
+    assert secret[1:-1] not in hidden.decode()
+    assert len(json.loads(hidden)["a"]) == shift + len(secret)
+    assert hidden.decode().endswith('"}')
+
+
+@pytest.mark.parametrize("word", ["ollama", "test", "EMPTY", "1234", ""])
+def test_what_may_as_well_be_a_word_is_no_known_secret(word: str) -> None:
+    body = b'{"system_fingerprint":"fp_ollama","test":"EMPTY 1234"}'
+    assert masked(body, Known([word])) == body
+
+
+def test_a_secret_of_digits_inside_a_number_leaves_a_number() -> None:
+    assert masked(b'{"created":1712345678,"n":12345.5}', Known(["12345"])) == b'{"created":1712345678,"n":12345.5}'
+    assert masked(b'{"created":1712345678}', Known(["712345"])) == b'{"created":1111111678}'
+
+
+def test_a_secret_across_the_border_of_two_windows_is_masked() -> None:
+    for before in range(WINDOW_CHARS - 40, WINDOW_CHARS + 2):
+        hidden = masked(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * LONGEST_CHARS)
+        assert (b"unheard" in hidden, b"abcdefgh" in hidden) == (False, False)
+
+
+def test_an_aws_event_stream_is_whole_after_masking() -> None:
+    secret = "planted-secret-0001"
+    inner = base64.b64encode(b'{"say":"%b"}' % secret.encode())
+    stream = event("chunk", b'{"bytes":"%b"}' % inner) + event("other", b'{"api_key":"x"}') + event("last", b"{}")
+    items = EventStreamDecoder(1 << 20).feed(masked(stream, Known([secret])))
+    assert [item.data for item in items][1:] == [b'{"api_key":"*"}', b"{}"]
+    said = json.loads(items[0].data)["say"]
+    assert (len(said), secret[1:-1] in said) == (len(secret), False)
+
+
+def test_a_damaged_aws_message_stays_damaged() -> None:
+    damaged = bytearray(event("x", b'{"api_key":"abcdef"}'))
+    damaged[-1] ^= 1
+    assert masked(bytes(damaged))[-4:] == damaged[-4:]
+
+
+PIECES = [
+    *'"\\:,[]{} \n1x',
+    '"api_key":"',
+    '\\"password\\":\\"',
+    '"token":[',
+    "Bearer ",
+    "sk-",
+    "abcdefgh12345678",
+    "?sig=",
+    "://a:",
+    "@",
+    "eyJ",
+    SECRET,
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
+@example('"api_key":"\\"')
+@example("Bearer Bearer sk-abcdefgh12345678")
+def test_twice_is_as_good_as_once_and_the_length_is_kept(text: str) -> None:
+    once = masked(text.encode(), Known([SECRET]))
+    assert len(once) == len(text.encode())
+    assert masked(once) == once
+
+
+@given(st.binary())
+def test_any_bytes_may_be_masked(body: bytes) -> None:
+    assert len(masked(body)) == len(body)
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text() | st.sampled_from(["sk-abcdefgh12345678", "12345678", SECRET]),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["api_key", "token", "passwords", "a"]), inner),
+    max_leaves=10,
+)
+
+
+@given(VALUES, st.booleans())
+def test_json_stays_json_of_the_same_build(value: object, nested: bool) -> None:
+    text = json.dumps(json.dumps(value) if nested else value, ensure_ascii=False)
+    hidden = json.loads(masked(text.encode("utf-8", "surrogatepass"), Known([SECRET])).decode("utf-8", "surrogatepass"))
+    assert _build(json.loads(hidden) if nested else hidden) == _build(value)
+
+
+def _build(value: object) -> object:
+    match value:
+        case dict():
+            return {name: _build(one) for name, one in value.items()}
+        case list():
+            return [_build(one) for one in value]
+        case _:
+            return type(value)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "\\",
+        '"',
+        '\\"',
+        '"key":"',
+        '"key":["',
+        "\n",
+        "://a:",
+        "?key=",
+        "sk-",
+        "eyJ",
+        "Bearer ",
+        '"api_key":"a",',
+        '"key":{',
+        "key=",
+        "keyed=",
+        "PRIVATE KEY-----",
+    ],
+)
+def test_a_hostile_body_takes_no_more_than_linear_time(unit: str) -> None:
+    """A quadratic search would need minutes for this; the test has no clock, it merely ends."""
+    hostile = unit * (300_000 // len(unit))
+    assert SECRET.encode() not in masked((hostile + SECRET).encode(), Known([SECRET]))

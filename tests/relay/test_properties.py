@@ -1,0 +1,134 @@
+"""Whatever providers and clients do, and whenever: every event has one last frame, and leaves nothing behind."""
+
+import asyncio
+import re
+from itertools import cycle, islice
+
+import httpx
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.upstream.dial import TlsError
+from tests.support.clock import ClockLoop, turns
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, USAGE, EventHarness, Frame, House, said, step
+from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, SSE, Part, Plays
+
+POLICY = b'data: {"error":{"code":"content_filter"}}\n\n'
+
+
+class Surprise(Exception):
+    """What nobody expects."""
+
+
+breaks: st.SearchStrategy[Part] = st.sampled_from(
+    [RESET, SILENCE, Surprise("boo"), httpx.RemoteProtocolError("what is this")]
+)
+reads: st.SearchStrategy[Part] = st.sampled_from(
+    [
+        ROLE,
+        said("a"),
+        FINISH,
+        USAGE,
+        DONE,
+        OVERLOADED,
+        POLICY,
+        b": beat\n\n",
+        b"data: text\n\n",
+        b"data: {half",
+        b"x" * 3000,
+    ]
+)
+bodies = st.tuples(st.lists(reads, max_size=6), st.just([]) | st.lists(breaks, min_size=1, max_size=1)).map(
+    lambda parts: [*parts[0], *parts[1]]
+)
+before: st.SearchStrategy[list[Part]] = st.sampled_from(
+    [[], [], [], [], [REFUSED], [TlsError("no TLS")], [RESET], [SILENCE], [Surprise("boo")]]
+)
+plays = st.builds(
+    Plays,
+    body=bodies,
+    status=st.sampled_from([200, 200, 200, 200, 302, 400, 401, 429, 503]),
+    content_type=st.sampled_from([SSE, SSE, JSON, "audio/mpeg", ""]),
+    headers=st.sampled_from([{}, {}, {"retry-after": "1"}, {"retry-after": "60"}]),
+    connecting=before,
+    waiting=before,
+)
+times_ms = st.sampled_from([1000, 5000, 60_000])
+steps = st.builds(
+    step,
+    st.sampled_from(["openai", "groq", "custom-markless"]),
+    maxAttempts=st.integers(1, 3),
+    onBreak=st.sampled_from(["error", "restart"]),
+    onPolicy=st.sampled_from(["answer", "next"]),
+    frames=st.sampled_from(["items", "raw"]),
+    connectTimeout=times_ms,
+    requestTimeout=times_ms,
+    idleTimeout=times_ms,
+    totalTimeout=times_ms,
+)
+chains = st.lists(steps, min_size=1, max_size=3)
+moves = st.tuples(st.integers(0, 2), st.sampled_from(["cancel", "stop reading", "read on", "wait", "wait long"]))
+
+GRAMMAR = re.compile(r"(Cs*)*A|(Cs*)+D|(Cs*)*E")
+"""Of one event's frames: a stream that was begun, one of its items; an answer, done, error."""
+
+
+def shown(frame: Frame) -> str:
+    match frame["type"]:
+        case "universal.created":
+            return "A" if "response" in frame else "C"
+        case "universal.stream":
+            return "s"
+        case other:
+            return "D" if other == "universal.done" else "E"
+
+
+async def move(stages: list[EventHarness], who: int, what: str) -> None:
+    stage = stages[who % len(stages)]
+    match what:
+        case "cancel":
+            await stage.cancel()
+        case "stop reading":
+            stage.sink.stop_reading()
+        case "read on":
+            stage.sink.read_on()
+            await turns()
+        case _:
+            await stage.pass_s(0.7 if what == "wait" else 11)
+
+
+def check(stage: EventHarness) -> None:
+    stage.check_nothing_is_left()
+    assert GRAMMAR.fullmatch("".join(map(shown, stage.frames))), stage.types
+    starts = [frame["metadata"] for frame in stage.frames if frame["type"] == "universal.created"]
+    assert [start.get("restarted", False) for start in starts] == [number > 0 for number in range(len(starts))]
+    last = stage.frames[-1]
+    assert last["metadata"]["success"] is ("error" not in last)
+    assert last["type"] != "universal.done" or last["metadata"]["success"]
+
+
+async def act(asked: list[list[Frame]], script: list[Plays], course: list[tuple[int, str]]) -> None:
+    runtime = House(*islice(cycle(script), 30), max_item_bytes=2000)
+    stages = [await runtime.event(chain).begin() for chain in asked]
+    for who, what in course:
+        await move(stages, who, what)
+    for stage in stages:
+        stage.sink.read_on()
+    for _ in range(3):
+        await stages[0].pass_s(100)
+    for stage in stages:
+        check(stage)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    asked=st.lists(chains, min_size=1, max_size=3),
+    script=st.lists(plays, min_size=1, max_size=6),
+    course=st.lists(moves, max_size=8),
+)
+def test_every_event_ends_once_and_leaves_nothing(
+    asked: list[list[Frame]], script: list[Plays], course: list[tuple[int, str]]
+) -> None:
+    with asyncio.Runner(loop_factory=ClockLoop) as runner:
+        runner.run(act(asked, script, course))

@@ -1,0 +1,327 @@
+"""One streamed answer: what is held back and when it is let go, where a raw run is cut, what a fault stops."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import BridgeError, ItemTooLarge
+from bridge.formats.decoders import Shape, decoder_for
+from bridge.formats.stream_reader import StreamReader, StreamState, Verdict
+from bridge.protocol.frames import EventFrames
+from bridge.relay.stream_decoder import MAX_HELD_BYTES, MAX_HELD_ITEMS, MAX_PINGS, StreamDecoder
+from bridge.relay.stream_encoders import ItemEncoder, RawEncoder
+from tests.support.decoding import cut_at
+
+BOOKKEEPING = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+ANSWER = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+FINISH = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+FAULT = b'data: {"error":{"message":"overloaded","type":"overloaded_error"}}\n\n'
+COMMENT = b": keep-alive\n\n"
+
+
+def stream_of(shape: Shape = Shape.SSE, *, raw: bool = False) -> StreamDecoder:
+    frames = EventFrames(b"1", compat=False)
+    return StreamDecoder(
+        decoder_for(shape, 1 << 21), StreamReader(), RawEncoder(frames) if raw else ItemEncoder(frames)
+    )
+
+
+def responses(frames: list[bytes]) -> list[Any]:
+    return [json.loads(frame)["response"] for frame in frames]
+
+
+def body_of(frames: list[bytes]) -> bytes:
+    """The provider's body, put together from raw frames."""
+    body = b""
+    for frame in map(json.loads, frames):
+        text = frame["response"]
+        body += text.encode() if frame["encoding"] == "text" else base64.b64decode(text)
+    return body
+
+
+def finish(stream: StreamDecoder, ending: StreamState = StreamState.END) -> tuple[list[bytes], Verdict]:
+    return stream.finish(ending, clean_end_is_whole=False)
+
+
+# Holding back.
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_bookkeeping_is_held_back_until_it_is_released_in_order(raw: bool) -> None:
+    stream = stream_of(raw=raw)
+    assert stream.feed(BOOKKEEPING) == []
+    assert (stream.answered, stream.is_holding, stream.chunks) == (False, True, 0)
+    assert stream.feed(ANSWER) == []
+    assert stream.answered
+    held = stream.release()
+    assert stream.chunks == len(held) == 2
+    assert (stream.is_holding, stream.release()) == (False, [])
+    after = stream.feed(FINISH)
+    assert (len(after), stream.chunks) == (1, 3)
+
+
+def test_once_released_everything_is_passed_on_at_once() -> None:
+    stream = stream_of()
+    assert stream.release() == []
+    assert len(stream.feed(BOOKKEEPING)) == 1
+    assert not stream.answered
+    assert (stream.chunks, stream.is_holding) == (1, False)
+
+
+def test_the_end_mark_answers_and_makes_no_frame() -> None:
+    stream = stream_of()
+    assert stream.feed(BOOKKEEPING) == []
+    assert not stream.answered
+    assert stream.feed(DONE) == []
+    assert (stream.answered, stream.reader.closed) == (True, True)
+    assert len(stream.release()) == 1
+
+
+@pytest.mark.parametrize("before", [b"", COMMENT, b"data:\n\n", b'event: ping\ndata: {"type":"ping"}\n\n'])
+def test_the_end_mark_alone_is_no_answer(before: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(before + DONE) == []
+    assert (stream.answered, stream.reader.closed) == (False, True)
+    assert finish(stream)[1] is Verdict.EMPTY
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_items_after_the_closing_mark_are_counted_and_not_passed_on(raw: bool) -> None:
+    stream = stream_of(raw=raw)
+    stream.release()
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    before = len(stream.feed(ANSWER + FINISH + DONE))
+    assert before == (1 if raw else 2)
+    after = stream.feed(ANSWER + usage)
+    assert len(after) == (1 if raw else 0), "runs pass until the event is over"
+    assert stream.reader.usage is not None
+    assert stream.is_over
+
+
+BEATS = [
+    b"data:\n\n",
+    b"data: \n\n",
+    b"data: : keepalive\n\n",
+    b"event: heartbeat\ndata: {}\n\n",
+    b"event: ping\ndata: \n\n",
+    b'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n',
+    b'data: {"type":"keepalive"}\n\n',
+    b'data: {"type": "ping"}\n\n',
+]
+
+
+@pytest.mark.parametrize("beat", BEATS)
+def test_a_heartbeat_is_dropped_before_the_answer_and_relayed_after_it(beat: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(beat * 200) == []
+    assert (stream.answered, stream.is_holding) == (False, False)
+    assert stream.feed(BOOKKEEPING + beat * 200) == []
+    assert (stream.answered, stream.is_holding) == (False, True)
+    stream.feed(ANSWER)
+    assert len(stream.release()) == 2
+    assert len(stream.feed(beat)) == 1
+
+
+@pytest.mark.parametrize("beat", BEATS)
+def test_raw_frames_drop_no_heartbeat(beat: bytes) -> None:
+    stream = stream_of(raw=True)
+    assert stream.feed(beat * 3 + ANSWER) == []
+    assert body_of(stream.release()) == beat * 3 + ANSWER
+
+
+MESSAGE_START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"a"}}\n\n'
+
+
+@pytest.mark.parametrize("body", [PING + MESSAGE_START + PING, MESSAGE_START + PING, PING + PING + MESSAGE_START])
+def test_a_ping_of_anthropic_keeps_its_place(body: bytes) -> None:
+    stream = stream_of()
+    assert stream.feed(body) == stream.feed(TEXT) == []
+    types = [response["type"] for response in responses(stream.release())]
+    assert types == [
+        part.split(b"\n")[0].removeprefix(b"event: ").decode() for part in (body + TEXT).split(b"\n\n")[:-1]
+    ]
+
+
+def test_held_pings_are_bounded() -> None:
+    stream = stream_of()
+    assert stream.feed(MESSAGE_START + PING * 1000) == []
+    long = b'data: {"type":"ping","pad":"%s"}\n\n' % (b"x" * 1000)
+    assert stream.feed(long + TEXT) == []
+    assert len(stream.release()) == 2 + MAX_PINGS
+
+
+def test_comments_neither_answer_nor_count_as_held() -> None:
+    for raw in (False, True):
+        stream = stream_of(raw=raw)
+        assert stream.feed(COMMENT * 200) == []
+        assert (stream.answered, stream.is_holding) == (False, False)
+        assert stream.release() == ([] if not raw else [EventFrames(b"1", compat=False).run(COMMENT * 200)])
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_as_many_items_are_held_as_allowed(raw: bool, at_once: bool) -> None:
+    stream = stream_of(raw=raw)
+    for body in [BOOKKEEPING * MAX_HELD_ITEMS] if at_once else [BOOKKEEPING] * MAX_HELD_ITEMS:
+        assert stream.feed(body) == []
+    assert not stream.answered
+    assert stream.feed(BOOKKEEPING) == []
+    assert stream.answered
+    assert len(stream.release()) == (2 if raw and at_once else MAX_HELD_ITEMS + 1)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_as_many_bytes_are_held_as_allowed(raw: bool) -> None:
+    pad = b"x" * (MAX_HELD_BYTES // 2 - 200)
+    start = b'data: {"type":"message_start","pad":"%b"}\n\n' % pad
+    stream = stream_of(raw=raw)
+    assert stream.feed(start) == stream.feed(start) == []
+    assert not stream.answered
+    assert stream.feed(start) == []
+    assert stream.answered
+
+
+# Faults.
+
+
+def test_the_item_that_reports_an_error_is_the_last_to_be_passed_on() -> None:
+    stream = stream_of()
+    stream.release()
+    frames = stream.feed(ANSWER + FAULT + ANSWER + DONE)
+    assert (stream.failed, stream.answered, len(frames)) == (True, True, 2)
+    assert responses(frames)[-1]["error"]["message"] == "overloaded"
+    assert stream.reader.fault is not None
+    assert stream.reader.fault.status == 503
+    assert not stream.reader.closed
+
+
+def test_an_error_alone_is_no_answer_and_stays_held() -> None:
+    stream = stream_of()
+    assert stream.feed(BOOKKEEPING + FAULT) == []
+    assert (stream.failed, stream.answered) == (True, False)
+
+
+def test_an_error_that_the_end_of_the_body_flushes_is_passed_on_too() -> None:
+    stream = stream_of()
+    stream.release()
+    assert stream.feed(FAULT.rstrip()) == []
+    frames, _ = finish(stream)
+    assert (stream.failed, len(frames)) == (True, 1)
+
+
+def test_an_item_too_large_is_raised() -> None:
+    with pytest.raises(ItemTooLarge):
+        stream_of().feed(b"data: " + b"x" * (1 << 22))
+
+
+# The end.
+
+
+@pytest.mark.parametrize(
+    ("body", "ending", "verdict"),
+    [
+        (ANSWER + FINISH + DONE, StreamState.END, Verdict.WHOLE),
+        (ANSWER + FINISH + DONE, StreamState.CUT, Verdict.WHOLE),
+        (ANSWER + FINISH, StreamState.END, Verdict.WHOLE),
+        (ANSWER + FINISH, StreamState.SILENT, Verdict.WHOLE),
+        (ANSWER + FINISH, StreamState.CUT, Verdict.WHOLE_CUT),
+        (ANSWER + FINISH + b"data: {", StreamState.END, Verdict.WHOLE_CUT),
+        (ANSWER + FINISH + DONE.strip(), StreamState.END, Verdict.WHOLE),
+        (ANSWER, StreamState.END, Verdict.BROKEN),
+        (ANSWER, StreamState.CUT, Verdict.BROKEN),
+        (ANSWER + b"data: {", StreamState.END, Verdict.BROKEN),
+        (COMMENT, StreamState.END, Verdict.EMPTY),
+        (b"", StreamState.END, Verdict.EMPTY),
+    ],
+)
+@pytest.mark.parametrize("raw", [False, True])
+def test_how_the_body_ended_decides_whether_the_answer_is_whole(
+    body: bytes, ending: StreamState, verdict: Verdict, raw: bool
+) -> None:
+    stream = stream_of(raw=raw)
+    stream.feed(body)
+    assert finish(stream, ending)[1] is verdict
+
+
+def test_a_provider_known_for_it_may_end_without_a_mark() -> None:
+    stream = stream_of()
+    stream.feed(ANSWER)
+    assert stream.finish(StreamState.END, clean_end_is_whole=True)[1] is Verdict.WHOLE
+
+
+# Raw runs.
+
+
+def test_a_raw_run_ends_where_an_item_ends() -> None:
+    stream = stream_of(raw=True)
+    stream.release()
+    assert stream.feed(ANSWER[:20]) == []
+    frames = stream.feed(ANSWER[20:] + COMMENT + FINISH + DONE[:5])
+    assert body_of(frames) == ANSWER + COMMENT + FINISH
+    assert len(frames) == 1
+    assert body_of(stream.feed(DONE[5:])) == DONE
+    assert finish(stream) == ([], Verdict.WHOLE)
+    assert stream.chunks == 2
+
+
+def test_what_no_item_came_of_is_in_the_last_run() -> None:
+    stream = stream_of(raw=True)
+    stream.release()
+    assert stream.feed(b"data: {") == []
+    frames, verdict = finish(stream)
+    assert (body_of(frames), verdict) == (b"data: {", Verdict.BROKEN)
+
+
+def test_a_raw_run_that_is_no_utf_8_is_base64_and_its_neighbours_are_not() -> None:
+    stream = stream_of(raw=True)
+    stream.release()
+    frames = [*stream.feed(ANSWER), *stream.feed(b"data: \xff\n\n"), *stream.feed(DONE)]
+    assert [json.loads(frame)["encoding"] for frame in frames] == ["text", "base64", "text"]
+    assert body_of(frames) == ANSWER + b"data: \xff\n\n" + DONE
+
+
+PIECES = st.lists(st.sampled_from([BOOKKEEPING, ANSWER, FINISH, DONE, COMMENT, b"data: \xc3\xa9\r\n\r\n", b"\n", b"x"]))
+
+
+@given(body=PIECES.map(b"".join), data=st.data(), released=st.booleans())
+def test_raw_runs_put_together_are_the_body_wherever_it_is_cut(
+    body: bytes, data: st.DataObject, released: bool
+) -> None:
+    stream = stream_of(raw=True)
+    frames = stream.release() if released else []
+    for piece in cut_at(body, data.draw(st.lists(st.integers(0, len(body))))):
+        frames += stream.feed(piece)
+    last, _ = finish(stream)
+    frames += [*last, *stream.release()]
+    assert body_of(frames) == body
+    assert stream.chunks == len(frames)
+
+
+@given(body=PIECES.map(b"".join), data=st.data())
+def test_the_same_body_makes_the_same_frames_wherever_it_is_cut(body: bytes, data: st.DataObject) -> None:
+    whole, pieces = stream_of(), stream_of()
+    expected = [*whole.release(), *whole.feed(body), *finish(whole)[0]]
+    frames = pieces.release()
+    for piece in cut_at(body, data.draw(st.lists(st.integers(0, len(body))))):
+        frames += pieces.feed(piece)
+    assert [*frames, *finish(pieces)[0]] == expected
+
+
+@given(
+    body=st.binary(), shape=st.sampled_from([shape for shape in Shape if shape is not Shape.WHOLE]), raw=st.booleans()
+)
+def test_whatever_comes_only_the_bridge_s_own_errors_are_raised(body: bytes, shape: Shape, raw: bool) -> None:
+    stream = stream_of(shape, raw=raw)
+    try:
+        frames = [*stream.feed(body), *finish(stream)[0], *stream.release()]
+    except BridgeError:
+        return
+    for frame in frames:
+        json.loads(frame.decode())

@@ -1,0 +1,128 @@
+"""What an HTTP request asks for, read from its body and its headers."""
+
+import pytest
+
+from bridge.errors import BadField, BadMessage, BridgeError, TooLarge
+from bridge.protocol.event_id import EventId
+from bridge.protocol.headers import request_headers, strip_proxy_headers
+from bridge.protocol.messages import Create, RejectedMessage
+from bridge.protocol.steps import MessageLimits
+from bridge.server.http.requests import step_of, steps_in
+from bridge.settings.step import StepSettings
+
+DEFAULTS = StepSettings(max_attempts=4)
+LIMITS = MessageLimits(max_message_bytes=4096, max_headers=3, max_header_bytes=64)
+
+
+def create_of(body: bytes, **headers: str) -> Create:
+    asked = steps_in(body, named(headers), DEFAULTS, LIMITS)
+    assert isinstance(asked, Create), asked
+    return asked
+
+
+def named(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def single(**headers: str) -> Create | RejectedMessage:
+    return step_of(b"body", named(headers), DEFAULTS, LIMITS, method="PUT", provider="openai", endpoint="v1/x?y=%20")
+
+
+def test_the_body_of_a_step_is_the_clients_own_bytes() -> None:
+    body = b' [ {"provider":"a","endpoint":"","query": {"n" : 1.0e0, "s":"\\ud83d"} } ] '
+    [step] = create_of(body).steps
+    assert step.body == b'{"n" : 1.0e0, "s":"\\ud83d"}'
+
+
+def test_settings_of_the_request_hold_for_all_its_steps() -> None:
+    body = b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","headers":{"cf-aig-max-attempts":"2"}}]'
+    first, second = create_of(body, cf_aig_retry_delay="7").steps
+    assert (first.settings.max_attempts, first.settings.retry_delay) == (4, 7)
+    assert (second.settings.max_attempts, second.settings.retry_delay) == (2, 7)
+    assert first.provider_headers == {}
+
+
+def test_a_clamped_setting_of_the_request_is_told_once() -> None:
+    create = create_of(b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":""}]', cf_aig_max_attempts="9")
+    assert create.warnings == ["headers.cf-aig-max-attempts: 9 is not a whole number from 1 to 5; 5 is used instead."]
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "event_id"),
+    [
+        (b'{"provider":"a","endpoint":""}', None, None),
+        (b'{"provider":"a","endpoint":""}', "x", EventId("x", b'"x"')),
+        (b'{"provider":"a","endpoint":"","eventId":"y"}', "x", EventId("y", b'"y"')),
+        (b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","eventId":7}]', "x", EventId(7, b"7")),
+    ],
+)
+def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | None, event_id: EventId | None) -> None:
+    headers = {} if header is None else {"cf_aig_event_id": header}
+    assert create_of(body, **headers).event_id == event_id
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "event_id"),
+    [
+        (b"", BadMessage, "x"),
+        (b"\xff", BadMessage, "x"),
+        (b"null", BadField, "x"),
+        (b'{"eventId":"y"}', BadField, "y"),
+        (b'{"eventId":"y","provider":"a","endpoint":"","query":' + b"[" * 2000 + b"]" * 2000 + b"}", TooLarge, "y"),
+        (b'{"eventId":"y","provider":"a","endpoint":"","query":"' + b"x" * 5000 + b'"}', TooLarge, "y"),
+    ],
+)
+def test_a_body_that_cannot_be_taken_still_has_an_event_to_fail(
+    body: bytes, error: type[BridgeError], event_id: str
+) -> None:
+    asked = steps_in(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
+    assert isinstance(asked, RejectedMessage)
+    assert type(asked.error) is error
+    assert asked.event_id is not None
+    assert asked.event_id.key == event_id
+
+
+def test_a_request_that_is_a_step_has_its_method_its_target_and_its_body() -> None:
+    create = single(cf_aig_event_id="x", cf_aig_max_attempts="2", authorization="Bearer key")
+    assert isinstance(create, Create)
+    [step] = create.steps
+    assert (step.method, step.provider, step.endpoint, step.body) == ("PUT", "openai", "v1/x?y=%20", b"body")
+    assert step.provider_headers == {"authorization": "Bearer key"}
+    assert (step.settings.max_attempts, create.event_id) == (2, EventId("x", b'"x"'))
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ({"a": "1", "b": "2", "c": "3", "d": "4"}, TooLarge),
+        ({"a": "x" * 64}, TooLarge),
+        ({"cf_aig_backoff": "never"}, BadField),
+        ({"cf_aig_event_id": ""}, BadField),
+    ],
+)
+def test_a_request_that_cannot_be_a_step_is_refused(headers: dict[str, str], error: type[BridgeError]) -> None:
+    asked = single(**headers)
+    assert isinstance(asked, RejectedMessage)
+    assert type(asked.error) is error
+
+
+def test_repeated_headers_are_one() -> None:
+    assert request_headers([("A", "1"), ("b", "2"), ("a", "3")], "headers") == {"a": "1, 3", "b": "2"}
+
+
+def test_what_is_no_utf_8_is_told_by_name() -> None:
+    with pytest.raises(BadField, match=r"^headers\.x-name: the value is no UTF-8$"):
+        request_headers([("X-Name", "caf\udce9")], "headers")
+
+
+def test_what_browsers_and_proxies_say_of_themselves_goes_no_further() -> None:
+    theirs = {
+        "cookie": "1",
+        "origin": "1",
+        "x-forwarded-host": "1",
+        "sec-fetch-site": "1",
+        "via": "1",
+        "x-real-ip": "1",
+    }
+    ours = {"x-forward": "1", "user-agent": "1", "http-referer": "1"}
+    assert strip_proxy_headers({**theirs, **ours}) == ours

@@ -1,0 +1,443 @@
+"""How an answer is written: its framing for every kind of client, who leaves, who is slow, and the way down."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bridge.server.server import Server
+from bridge.upstream.http import Upstream
+from tests.support.clock import advance, turns, until
+from tests.support.event_harness import DONE, FINISH, WHOLE, said
+from tests.support.harness import config_of, connected, running
+from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.raw_client import UPGRADE, dialled
+from tests.support.raw_http import ASKED, CHAT, GATEWAY, HttpClient, http, request
+from tests.support.socket_provider import TLS, client_context
+
+
+@asynccontextmanager
+async def house(
+    folder: Path, *plays: Plays, config: str = "", receive_bytes: int = 65_536
+) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient]]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(config, folder), provider) as server:
+        async with http(server, receive_bytes=receive_bytes) as client:
+            yield server, provider, client
+        await until(lambda: not provider.open_streams and not len(server.connections))
+        assert server._app._memory.used == 0
+
+
+async def let_go_of(client: HttpClient) -> None:
+    """Who was answered before its body had come has some time left to read that."""
+    await turns()
+    advance(11)
+    assert await client.raw.gone() == b""
+
+
+# Framing
+
+
+async def test_an_answer_in_one_piece_has_its_length_and_the_connection_stays(tmp_path: Path) -> None:
+    async with house(tmp_path, *[answers()] * 3) as (_, _, client):
+        for _ in range(3):
+            heard = await client()
+            assert (heard.headers["content-length"], heard.body) == ("11", b'{"ok":true}')
+            assert "connection" not in heard.headers
+
+
+async def test_a_stream_is_chunked_and_the_connection_stays(tmp_path: Path) -> None:
+    async with house(tmp_path, streams(*WHOLE), streams(*WHOLE)) as (_, _, client):
+        for _ in range(2):
+            heard = await client()
+            assert (heard.headers["transfer-encoding"], heard.is_whole) == ("chunked", True)
+
+
+@pytest.mark.parametrize("plays", [answers(), streams(*WHOLE)], ids=["one piece", "stream"])
+async def test_who_asks_to_close_is_closed(tmp_path: Path, plays: Plays) -> None:
+    async with house(tmp_path, plays) as (_, _, client):
+        heard = await client(headers={"Connection": "close"})
+        assert (heard.headers["connection"], heard.is_whole) == ("close", True)
+        assert await client.raw.gone() == b""
+
+
+async def test_http_1_0_has_a_stream_until_the_connections_end(tmp_path: Path) -> None:
+    async with house(tmp_path, streams(*WHOLE)) as (_, _, client):
+        heard = await client(version="1.0", headers={"Connection": "keep-alive"})
+        assert (heard.body, heard.is_whole) == (b"".join(WHOLE), True)
+        assert "transfer-encoding" not in heard.headers
+
+
+async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_path: Path) -> None:
+    async with house(tmp_path, answers(), answers()) as (_, _, client):
+        assert (await client(version="1.0", headers={"Connection": "keep-alive"})).headers["connection"] == "keep-alive"
+        assert (await client(version="1.0")).headers["connection"] == "close"
+        assert await client.raw.gone() == b""
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "audio/mpeg"])
+async def test_head_has_the_head_alone(tmp_path: Path, content_type: str) -> None:
+    async with house(tmp_path, Plays(content_type=content_type), answers()) as (_, _, client):
+        heard = await client("HEAD", CHAT, None)
+        assert (heard.status, heard.headers["content-type"], heard.body) == (200, content_type, b"")
+        assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
+        assert (await client()).status == 200
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_what_has_no_body_says_nothing_of_one(tmp_path: Path, status: int) -> None:
+    async with house(tmp_path, Plays(status=status), answers()) as (_, _, client):
+        heard = await client("GET", CHAT, None)
+        assert heard.status == status
+        assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
+        assert (await client()).status == 200
+
+
+async def test_requests_in_a_row_are_answered_in_their_order(tmp_path: Path) -> None:
+    """Though the second comes before the first is answered, and in the middle of a stream."""
+    gate = asyncio.Event()
+    plays = [streams(said("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
+    async with house(tmp_path, *plays) as (_, provider, client):
+        await client.ask()
+        await client.head()
+        assert await client.chunk() == said("a")
+        asked = [request("POST", CHAT, ASKED, {})] * 3
+        await client.raw.send(b"".join(asked))
+        await turns()
+        gate.set()
+        assert [await client.chunk() for _ in range(3)] == [FINISH, DONE, b""]
+        for n in range(3):
+            client._asked[:] = ["POST"]
+            assert (await client.hear()).body == b'{"n":%d}' % n
+        assert len(provider.played) == 4
+
+
+async def test_a_long_answer_in_one_piece_comes_whole(tmp_path: Path) -> None:
+    body = orjson.dumps({"x": "y" * 5_000_000})
+    async with house(tmp_path, answers(body)) as (_, _, client):
+        assert (await client()).body == body
+
+
+@pytest.mark.parametrize("parts", [WHOLE, WHOLE[:2]], ids=["whole", "broken"])
+async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
+    config = f'[server]\ntls_cert = "{TLS}/localhost.pem"\ntls_key = "{TLS}/localhost-key.pem"'
+    provider = ScriptedProvider(streams(*parts))
+    async with (
+        running(config_of(config, tmp_path), provider) as server,
+        dialled(server, receive_bytes=65_536, tls=client_context()) as raw,
+    ):
+        heard = await HttpClient(raw)()
+        assert (heard.body, heard.is_whole) == (b"".join(parts), parts == WHOLE)
+
+
+# Bodies that come
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(tmp_path: Path) -> None:
+    async with house(tmp_path, answers()) as (_, provider, client):
+        await client.raw.send(request("POST", CHAT, None, {"Content-Length": "5", "Expect": "100-continue"}))
+        assert await client.head() == (100, {})
+        await client.raw.send(b"hello")
+        client._asked.append("POST")
+        assert (await client.hear()).status == 200
+        assert provider.played[0].content == b"hello"
+
+
+@pytest.mark.parametrize("path", [f"{GATEWAY}/openai/x", GATEWAY])
+async def test_a_body_that_is_too_long_is_not_even_asked_for(tmp_path: Path, path: str) -> None:
+    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+        await client.ask(path=path, body=None, headers={"Content-Length": "1025", "Expect": "100-continue"})
+        heard = await client.hear()
+        assert (heard.status, heard.code, heard.headers["connection"]) == (413, 9006, "close")
+        await let_go_of(client)
+
+
+async def test_a_body_that_grows_too_long_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+        await client.ask(body=None, headers={"Transfer-Encoding": "chunked"})
+        await client.raw.send(b"400\r\n" + bytes(1024) + b"\r\n")
+        await turns()
+        await client.raw.send(b"1\r\nx\r\n0\r\n\r\n")
+        heard = await client.hear()
+        assert (heard.status, heard.code) == (413, 9006)
+
+
+async def test_a_body_that_is_here_already_may_be_too_long_too(tmp_path: Path) -> None:
+    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+        framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
+        await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
+        client._asked.append("POST")
+        assert (await client.hear()).status == 413
+
+
+async def test_as_long_a_body_as_may_be_is_taken(tmp_path: Path) -> None:
+    async with house(tmp_path, answers(), config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+        assert (await client(body=bytes(1024))).status == 200
+
+
+async def test_bodies_count_in_the_memory_of_the_process(tmp_path: Path) -> None:
+    config = "[server]\nmemory_budget_bytes = 100_000"
+    async with (
+        house(tmp_path, answers(), config=config) as (server, _, client),
+        http(server) as slow,
+        http(server) as third,
+    ):
+        await slow.raw.send(request("POST", CHAT, None, {"Content-Length": "80000"}) + bytes(79_000))
+        await until(lambda: server._app._memory.used == 79_000)
+        heard = await third(body=bytes(40_000))
+        assert (heard.status, heard.code) == (503, 9008)
+        assert (await client(body=bytes(10_000))).status == 200
+
+
+async def test_a_body_that_does_not_come_on_is_given_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as (_, _, client):
+        await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100000"}) + bytes(50_000))
+        for _ in range(3):
+            await turns()
+            advance(25)
+            await client.raw.send(b"x")
+        client._asked.append("POST")
+        heard = await client.hear()
+        assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
+        await let_go_of(client)
+
+
+async def test_a_slow_body_that_comes_on_is_waited_for(tmp_path: Path) -> None:
+    async with house(tmp_path, answers()) as (_, _, client):
+        await client.raw.send(request("POST", CHAT, None, {"Content-Length": "200000"}))
+        for _ in range(10):
+            await client.raw.send(bytes(20_000))
+            await turns(50)
+            advance(50)
+        client._asked.append("POST")
+        assert (await client.hear()).status == 200
+
+
+@pytest.mark.parametrize("framing", [b"x\r\n", b"5\r\nhelloX\r\n"])
+async def test_a_body_that_is_framed_wrongly_is_as_one_that_does_not_come_on(tmp_path: Path, framing: bytes) -> None:
+    async with house(tmp_path) as (_, _, client):
+        await client.ask(body=None, headers={"Transfer-Encoding": "chunked"})
+        await turns()
+        await client.raw.send(framing)
+        await turns()
+        advance(61)
+        heard = await client.hear()
+        assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
+        await let_go_of(client)
+
+
+# Who leaves, and who is slow
+
+
+@pytest.mark.parametrize(
+    "plays",
+    [
+        streams(said("a"), SILENCE),
+        Plays(waiting=[SILENCE]),
+        Plays(connecting=[SILENCE]),
+        Plays([b"{", SILENCE], content_type="application/json"),
+    ],
+    ids=["in a stream", "before an answer", "before a connection", "in an answer"],
+)
+@pytest.mark.parametrize("leaves", ["drop", "end"])
+async def test_when_the_client_leaves_the_providers_connection_is_closed(
+    tmp_path: Path, plays: Plays, leaves: str
+) -> None:
+    async with house(tmp_path, plays) as (server, provider, client):
+        await client.ask()
+        await until(lambda: provider.played)
+        await turns()
+        assert provider.open_streams == 1
+        getattr(client.raw, leaves)()
+        await until(lambda: not provider.open_streams)
+        await until(lambda: not len(server.connections))
+
+
+async def test_a_client_that_leaves_while_it_sends_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path) as (server, provider, client):
+        await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
+        await until(lambda: len(server.connections))
+        client.raw.drop()
+        await until(lambda: not len(server.connections))
+        assert not provider.played
+    assert not caplog.records
+
+
+async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> None:
+    """A request and the end of its connection in one packet."""
+    async with house(tmp_path) as (server, provider, client):
+        await client.raw.send(request("POST", CHAT, ASKED, {}))
+        client.raw.drop()
+        await turns(100)
+        assert not len(server.connections)
+        assert not provider.played
+
+
+async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
+    endless = streams(*[said("x" * 10_000)] * 5000)
+    async with house(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
+        await client.ask()
+        reads = -1
+        while reads != (reads := provider.played[0].reads if provider.played else -2):
+            await turns(50)
+        assert reads < 2000
+        for _ in range(11):
+            advance(5)
+            await turns(20)
+            assert provider.open_streams
+        for _ in range(200):
+            advance(5)
+            await turns(20)
+            if not provider.open_streams:
+                break
+        assert not provider.open_streams
+
+
+async def test_a_client_that_takes_a_little_is_waited_for(tmp_path: Path) -> None:
+    gate = [said("x" * 10_000)] * 600
+    async with house(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
+        await client.ask()
+        await client.head()
+        taken = 0
+        while data := await client.chunk():
+            taken += len(data)
+            if taken % 50 == 0:
+                advance(20)
+            await turns(2)
+        assert taken == sum(map(len, [*gate, FINISH, DONE]))
+
+
+async def test_what_is_left_for_a_client_that_is_sent_away_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """An answer short enough to be out of the event's hands, for a client that takes none of it."""
+    body = orjson.dumps("x" * 3_000_000)
+    async with house(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
+        await client.ask(headers={"Connection": "close"})
+        await until(lambda: provider.played and provider.played[0].over.is_set())
+        handlers = server._runner.server
+        assert handlers is not None
+        for _ in range(200):
+            advance(5)
+            await turns(20)
+            if not handlers.connections:
+                break
+        assert not handlers.connections
+
+
+# Bounds
+
+
+async def test_requests_count_among_the_sockets_that_may_be_open(tmp_path: Path) -> None:
+    plays = [streams(said("a"), SILENCE), answers()]
+    async with (
+        house(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
+        connected(server, GATEWAY),
+        http(server) as third,
+    ):
+        await client.ask()
+        await client.head()
+        heard = await third()
+        assert (heard.status, heard.code) == (503, 9008)
+        client.raw.drop()
+        await until(lambda: len(server.connections) == 1)
+        assert (await third()).status == 200
+
+
+async def test_a_connection_between_two_requests_is_kept_for_a_while(tmp_path: Path) -> None:
+    async with house(tmp_path, answers(), answers()) as (_, _, client):
+        await client()
+        advance(74)
+        await turns()
+        assert (await client()).status == 200
+        advance(76)
+        assert await client.raw.gone() == b""
+
+
+async def test_a_handshake_may_follow_an_answer_on_the_same_connection(tmp_path: Path) -> None:
+    async with house(tmp_path, answers()) as (_, _, client):
+        await client()
+        assert (await client.raw.get(GATEWAY, UPGRADE)).status == 101
+
+
+# The way down
+
+
+@asynccontextmanager
+async def stopping(
+    folder: Path, *plays: Plays
+) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient, HttpClient]]:
+    """A bridge that the test stops, one client with its answer under way, and one that has had one."""
+    provider = ScriptedProvider(answers(), *plays)
+    server = Server(config_of("[server]\ndrain_timeout = 9_000\n", folder), Upstream(provider))
+    await server.start()
+    try:
+        async with http(server) as busy, http(server) as idle:
+            await idle()
+            await busy.ask()
+            await until(lambda: len(provider.played) == 2)
+            yield server, provider, busy, idle
+    finally:
+        await server.stop()
+        assert provider.open_streams == 0
+
+
+async def test_who_is_being_answered_is_answered_to_the_end_and_others_are_told_to_go(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    async with stopping(tmp_path, Plays(waiting=[gate], body=list(WHOLE))) as (server, _, busy, idle):
+        down = asyncio.create_task(server.stop())
+        await turns()
+        heard = await idle()
+        assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
+        assert await idle.raw.gone() == b""
+        gate.set()
+        heard = await busy.hear()
+        assert (heard.body, heard.is_whole, heard.headers["connection"]) == (b"".join(WHOLE), True, "close")
+        await down
+        assert await busy.raw.gone() == b""
+
+
+async def test_a_stream_that_does_not_end_in_time_is_broken_off(tmp_path: Path) -> None:
+    async with stopping(tmp_path, streams(said("a"), SILENCE)) as (server, _, busy, idle):
+        await busy.head()
+        down = asyncio.create_task(server.stop())
+        await turns()
+        assert not down.done()
+        advance(9.1)
+        await down
+        assert await busy.chunk() == said("a")
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await busy.chunk()
+        assert await idle.raw.gone() == b""
+
+
+async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) -> None:
+    async with stopping(tmp_path, Plays(waiting=[SILENCE])) as (server, _, busy, _):
+        down = asyncio.create_task(server.stop())
+        await turns()
+        advance(9.1)
+        heard = await busy.hear()
+        assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
+        await down
+
+
+async def test_a_body_that_is_not_here_in_time_is_waited_for_no_longer(tmp_path: Path) -> None:
+    async with stopping(tmp_path, answers()) as (server, _, busy, idle):
+        await idle.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
+        await busy.hear()
+        await until(lambda: len(server.connections) == 1)
+        down = asyncio.create_task(server.stop())
+        await turns()
+        advance(9.1)
+        await down
+        assert await idle.raw.gone() == b""
+
+
+async def test_idle_connections_do_not_hold_a_shutdown_up(tmp_path: Path) -> None:
+    async with house(tmp_path, answers()) as (server, _, client):
+        await client()
+        await server.stop()
+        assert await client.raw.gone() == b""

@@ -1,0 +1,341 @@
+"""Who may use a gateway over HTTP, with which token, from which page; and which path is whose."""
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from bridge.server.http.routes import below_gateway
+from tests.support.clock import advance, turns
+from tests.support.event_harness import step
+from tests.support.harness import config_of, connected, running
+from tests.support.provider_script import ScriptedProvider, answers
+from tests.support.raw_http import GATEWAY, Heard, HttpClient, http
+
+TOKEN = "a-token-of-tests"
+STORED = "sk-stored-key-of-the-gateway"
+CONFIG = f"""
+[gateways.tokened]
+allowed_origins = ["https://app.example"]
+[gateways.tokened.tokens]
+ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+[gateways.stored.tokens]
+ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+[gateways.stored.keys]
+openai.default = "file:key"
+anthropic.default = "file:key"
+google-ai-studio.default = "file:key"
+[gateways.open]
+allowed_origins = ["https://app.example"]
+"""
+TOKENED = "/v1/account/tokened"
+STORING = "/v1/account/stored"
+OPEN = "/v1/account/open"
+
+
+@asynccontextmanager
+async def door(folder: Path, calls: int = 1) -> AsyncIterator[tuple[HttpClient, ScriptedProvider]]:
+    (folder / "key").write_text(STORED)
+    provider = ScriptedProvider(*[answers()] * calls)
+    async with running(config_of(CONFIG, folder), provider) as server, http(server) as client:
+        yield client, provider
+
+
+async def asked(folder: Path, path: str, headers: Mapping[str, str], **more: object) -> tuple[Heard, ScriptedProvider]:
+    async with door(folder) as (client, provider):
+        return await client(path=path, headers=headers, **more), provider
+
+
+# Tokens
+
+
+@pytest.mark.parametrize("path", [f"{TOKENED}/openai/v1/x", TOKENED])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"cf-aig-authorization": f"Bearer {TOKEN}"},
+        {"cf-aig-authorization": TOKEN},
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"Authorization": f"Token {TOKEN}"},
+        {"x-api-key": TOKEN},
+        {"api-key": TOKEN},
+        {"x-goog-api-key": TOKEN},
+        {"xi-api-key": TOKEN},
+        {"Authorization": "Bearer other", "x-api-key": TOKEN},
+    ],
+    ids=lambda headers: " ".join(headers) + " " + next(iter(headers.values()))[:6],
+)
+async def test_a_token_is_taken_in_its_own_header_and_as_an_sdk_presents_a_key(
+    tmp_path: Path, path: str, headers: dict[str, str]
+) -> None:
+    heard, provider = await asked(tmp_path, path, headers, body=orjson.dumps(step()))
+    assert heard.status == 200
+    assert TOKEN not in str(provider.played[0].headers.raw)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"cf-aig-authorization": "Bearer wrong"},
+        {"cf-aig-authorization": ""},
+        {"cf-aig-authorization": "wrong", "Authorization": f"Bearer {TOKEN}"},
+        {"Authorization": "Bearer sk-of-openai"},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"x-other": TOKEN},
+        {"Sec-WebSocket-Protocol": f"cf-aig-authorization.{TOKEN}"},
+    ],
+)
+async def test_any_other_request_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
+    heard, provider = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
+    assert (heard.status, heard.code) == (401, 2009)
+    assert not provider.played
+
+
+async def test_who_is_refused_is_not_asked_for_a_body(tmp_path: Path) -> None:
+    async with door(tmp_path) as (client, _):
+        await client.ask(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
+        assert (await client.hear()).status == 401
+        await turns()
+        advance(11)  # for which a body that comes all the same is read
+        assert await client.raw.gone() == b""
+
+
+@pytest.mark.parametrize(
+    ("slug", "header", "theirs"),
+    [
+        ("openai", "Authorization", f"Bearer {STORED}"),
+        ("anthropic", "x-api-key", STORED),
+        ("google-ai-studio", "x-goog-api-key", STORED),
+    ],
+)
+async def test_the_gateways_stored_key_takes_the_place_of_the_token(
+    tmp_path: Path, slug: str, header: str, theirs: str
+) -> None:
+    """So that an SDK needs its base URL and the token, and nothing else."""
+    heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)})
+    assert heard.status == 200
+    assert provider.played[0].headers[header] == theirs
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": f"Bearer {TOKEN}"},
+        {"x-api-key": TOKEN},
+        {"x-some-auth-token": f"{TOKEN}"},
+        {"cf-aig-authorization": TOKEN},
+    ],
+)
+async def test_no_token_in_a_step_reaches_a_provider(tmp_path: Path, headers: dict[str, str]) -> None:
+    """Be it over HTTP or on a socket."""
+    asking = {"eventId": "a", "provider": "openai", "endpoint": "x", "headers": {**headers, "x-mine": "1"}, "query": {}}
+    (tmp_path / "key").write_text(STORED)
+    provider = ScriptedProvider(answers(), answers())
+    async with running(config_of(CONFIG, tmp_path), provider) as server:
+        own = {"cf-aig-authorization": TOKEN}
+        async with http(server) as client, connected(server, TOKENED, headers=own) as socket:
+            assert (await client(path=TOKENED, body=orjson.dumps(asking), headers=own)).status == 200
+            await socket.call(asking)
+    for played in provider.played:
+        assert TOKEN not in str(played.headers.raw)
+        assert played.headers["x-mine"] == "1"
+
+
+async def test_a_token_in_the_url_is_refused_for_it_would_reach_the_provider(tmp_path: Path) -> None:
+    path = f"{TOKENED}/google-ai-studio/v1beta/models?a=b&key={TOKEN}"
+    heard, provider = await asked(tmp_path, path, {"cf-aig-authorization": TOKEN})
+    assert (heard.status, heard.code) == (400, 9003)
+    assert TOKEN.encode() not in heard.body
+    assert not provider.played
+
+
+async def test_a_key_of_ones_own_goes_on_beside_the_token(tmp_path: Path) -> None:
+    headers = {"cf-aig-authorization": TOKEN, "Authorization": "Bearer sk-mine"}
+    _, provider = await asked(tmp_path, f"{STORING}/openai/v1/x", headers)
+    assert provider.played[0].headers["authorization"] == "Bearer sk-mine"
+
+
+async def test_no_token_comes_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for header in ("Authorization", "x-api-key", "cf-aig-authorization"):
+        await asked(tmp_path, f"{TOKENED}/openai/v1/x", {header: f"Bearer {TOKEN}"})
+    assert TOKEN not in caplog.text
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("gateway", "origin", "headers"),
+    [
+        (TOKENED, "https://app.example", {"cf-aig-authorization": TOKEN}),
+        (OPEN, "https://app.example", {}),
+        (OPEN, "http://localhost:3000", {}),
+    ],
+)
+async def test_a_page_that_is_known_may_read_the_answer(
+    tmp_path: Path, gateway: str, origin: str, headers: dict[str, str]
+) -> None:
+    async with door(tmp_path) as (client, _):
+        asking = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-api-key",
+        }
+        for path in (gateway, f"{gateway}/openai/v1/x"):
+            heard = await client("OPTIONS", path, None, {"Origin": origin, **asking})
+            assert heard.status == 204
+            assert heard.headers["access-control-allow-origin"] == origin
+            assert heard.headers["access-control-allow-methods"] == "POST"
+            assert heard.headers["access-control-allow-headers"] == "x-api-key"
+            assert "access-control-allow-credentials" not in heard.headers
+        heard = await client(path=f"{gateway}/openai/v1/x", headers={"Origin": origin, **headers})
+        assert heard.status == 200
+        assert heard.headers["access-control-allow-origin"] == origin
+        assert heard.headers["access-control-expose-headers"] == "*"
+        assert heard.headers["vary"] == "origin"
+
+
+async def test_a_page_may_read_why_it_is_refused(tmp_path: Path) -> None:
+    heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", {"Origin": "https://app.example"})
+    assert (heard.status, heard.headers["access-control-allow-origin"]) == (401, "https://app.example")
+
+
+async def test_a_page_that_is_not_known_to_a_gateway_with_tokens_may_not_read(tmp_path: Path) -> None:
+    headers = {"Origin": "https://evil.example", "cf-aig-authorization": TOKEN}
+    heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
+    assert heard.status == 200
+    assert not any(name.startswith("access-control-") for name in heard.headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"},
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
+async def test_an_open_gateway_refuses_web_pages_and_rebound_names(
+    tmp_path: Path, headers: dict[str, str], method: str
+) -> None:
+    heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
+    assert (heard.status, heard.code) == (403, 9009)
+    assert not provider.played
+
+
+async def test_who_types_an_address_into_a_browser_is_no_page(tmp_path: Path) -> None:
+    heard, _ = await asked(tmp_path, f"{OPEN}/openai/v1/x", {"Sec-Fetch-Site": "none"}, method="GET", body=None)
+    assert heard.status == 200
+
+
+async def test_options_of_a_provider_is_no_preflight(tmp_path: Path) -> None:
+    heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", {}, method="OPTIONS")
+    assert (heard.status, len(provider.played)) == (200, 1)
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("path", "provider", "endpoint"),
+    [
+        ("/v1/a/g/openai", "openai", ""),
+        ("/v1/a/g/openai/", "openai", ""),
+        ("/v1/a/g/openai?x=/y", "openai", "?x=/y"),
+        ("/v1/a/g/openai/v1/x", "openai", "v1/x"),
+        ("/v1/a/g/openai//v1/x", "openai", "/v1/x"),
+        ("/v1/a%2Fb/g/custom-own/a%2Fb?c=%2F&d", "custom-own", "a%2Fb?c=%2F&d"),
+        ("http://127.0.0.1:8787/v1/a/g/openai/v1/x?y", "openai", "v1/x?y"),
+    ],
+)
+def test_provider_and_endpoint_are_what_stands_in_the_path(path: str, provider: str, endpoint: str) -> None:
+    assert below_gateway(path) == (provider, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/v1/account/nobody/openai/x", 400, 2001),
+        ("POST", "/v1/account/nobody", 400, 2001),
+        ("POST", f"{OPEN}/nobody/x", 400, 2008),
+        ("POST", f"{OPEN}/openai/../x", 400, 9007),
+        ("POST", f"{OPEN}/openai/%2e%2e/x", 400, 9007),
+        ("TRACE", f"{OPEN}/openai/x", 400, 9003),
+        ("POST", "/v1/account", 404, 9001),
+        ("POST", "/v2/account/open/openai/x", 404, 9001),
+        ("PUT", OPEN, 426, 9001),
+        ("HEAD", OPEN, 426, None),
+        ("POST", f"{OPEN}/compat/embeddings", 400, 9003),
+    ],
+)
+async def test_what_is_no_such_request_is_told_so(
+    tmp_path: Path, method: str, path: str, status: int, code: int | None
+) -> None:
+    heard, provider = await asked(tmp_path, path, {}, method=method)
+    assert heard.status == status
+    assert code is None or heard.code == code
+    assert not provider.played
+
+
+@pytest.mark.parametrize("headers", [{"X-Long": "x" * 40_000}, {f"X-{n}": "1" for n in range(101)}])
+async def test_more_headers_than_a_step_may_have_are_refused(tmp_path: Path, headers: dict[str, str]) -> None:
+    heard, _ = await asked(tmp_path, f"{OPEN}/openai/x", headers)
+    assert heard.status in {400, 413}
+
+
+async def test_long_headers_and_queries_are_taken(tmp_path: Path) -> None:
+    """A minted token may take some KB, and so may a query."""
+    path = f"{OPEN}/openai/x?q={'y' * 30_000}"
+    heard, provider = await asked(tmp_path, path, {"Authorization": "Bearer " + "x" * 20_000})
+    assert heard.status == 200
+    assert len(provider.played[0].headers["authorization"]) == 20_007
+
+
+async def test_a_header_of_no_known_encoding_is_told(tmp_path: Path) -> None:
+    heard, _ = await asked(tmp_path, f"{OPEN}/openai/x", {"X-Name": "caf\u00e9"})
+    assert (heard.status, heard.code) == (400, 9003)
+
+
+# The OpenAI-shaped front
+
+
+@pytest.mark.parametrize(
+    ("model", "url", "sent"),
+    [
+        ("openai/gpt-4o", "https://api.openai.com/v1/chat/completions", "gpt-4o"),
+        ("anthropic/claude", "https://api.anthropic.com/v1/chat/completions", "claude"),
+        (
+            "google-ai-studio/gemini",
+            "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions",
+            "gemini",
+        ),
+        ("perplexity/sonar", "https://api.perplexity.ai/chat/completions", "sonar"),
+        ("openrouter/meta/llama", "https://openrouter.ai/api/v1/chat/completions", "meta/llama"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["chat/completions", "v1/chat/completions"])
+async def test_the_models_name_picks_the_provider(
+    tmp_path: Path, model: str, url: str, sent: str, endpoint: str
+) -> None:
+    body = b'{ "messages": [], "model": "%s", "n" : 1.0 }'
+    heard, provider = await asked(
+        tmp_path, f"{GATEWAY.replace('gateway', 'open')}/compat/{endpoint}", {}, body=body % model.encode()
+    )
+    assert heard.status == 200
+    assert provider.played[0].url == url
+    assert provider.played[0].content == body % sent.encode()
+
+
+async def test_the_front_may_be_a_step_among_others(tmp_path: Path) -> None:
+    chat = {"provider": "compat", "endpoint": "chat/completions", "query": {"model": "groq/llama"}}
+    _, provider = await asked(tmp_path, OPEN, {}, body=orjson.dumps([chat]))
+    assert provider.played[0].url == "https://api.groq.com/openai/v1/chat/completions"
+    assert provider.played[0].content == b'{"model":"llama"}'

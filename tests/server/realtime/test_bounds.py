@@ -1,0 +1,362 @@
+"""What a session may hold and for how long; and that nothing of it is left."""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from bridge.server.realtime import accounting
+from bridge.server.server import Server
+from tests.end_to_end.test_leaks import COUNT, Holding, back_to, needs_proc
+from tests.support.clock import advance, turns, until
+from tests.support.harness import config_of
+from tests.support.raw_client import UPGRADE, RawClient, dialled, frame
+from tests.support.realtime_harness import (
+    CLOSE,
+    PATH,
+    PING,
+    TEXT,
+    Side,
+    Sockets,
+    asked,
+    bridged,
+    client_closed,
+    close_frame,
+    plain,
+    talking,
+    talking_server,
+)
+from tests.support.socket_provider import Line
+
+MOST_BYTES = 32 << 20
+"""More than all buffers on the way hold; and a small part of what would be sent."""
+PIECE = b"x" * 50_000
+
+
+class Says:
+    """One side that says as much as it can."""
+
+    def __init__(self, say: Callable[[bytes], Awaitable[None]], piece: bytes) -> None:
+        self.sent_bytes = 0
+        self._task = asyncio.create_task(self._run(say, piece))
+
+    async def _run(self, say: Callable[[bytes], Awaitable[None]], piece: bytes) -> None:
+        while True:
+            await say(piece)
+            self.sent_bytes += len(piece)
+
+    async def stands_still(self) -> int:
+        sent_bytes = -1
+        while sent_bytes != self.sent_bytes:
+            sent_bytes = self.sent_bytes
+            await turns(200)
+        return sent_bytes
+
+    async def end(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("slow", ["client", "provider"])
+async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path, slow: str) -> None:
+    """And the other direction goes on."""
+    async with talking(tmp_path) as (client, side):
+        says = Says(side.line.send, plain(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
+        await until(lambda: says.sent_bytes)
+        stood = await says.stands_still()
+        assert 100_000 < stood < MOST_BYTES
+        if slow == "client":
+            await client.send(frame(b"still heard"))
+            assert await side.next() == (TEXT, b"still heard")
+            for _ in range(100):
+                assert await client.next() == (TEXT, PIECE)
+        else:
+            await side.send(b"still heard")
+            assert await client.next() == (TEXT, b"still heard")
+            for _ in range(100):
+                assert await side.next() == (TEXT, PIECE)
+        await until(lambda: says.sent_bytes > stood)
+        await says.end()
+
+
+@pytest.mark.parametrize("slow", ["client", "provider"])
+async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Path, slow: str) -> None:
+    async with talking(tmp_path, "slow_client_timeout = 60_000\npeer_timeout = 60_000") as (client, side):
+        says = Says(side.line.send, plain(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
+        await until(lambda: says.sent_bytes)
+        await says.stands_still()
+        await says.end()
+        for _ in range(14):
+            advance(5)
+            await turns(5)
+        if slow == "client":
+            assert await side.closed() == (1011, "the client took nothing for too long")
+            assert await client_closed(client) == (1008, "too slow")
+        else:
+            assert await client_closed(client) == (1011, "the provider took nothing for too long")
+            assert await side.closed() == (1008, "too slow")
+
+
+async def test_of_many_pings_a_side_that_takes_nothing_gets_one_pong(tmp_path: Path) -> None:
+    """Pongs would be a way to fill the bridge's memory."""
+    async with talking(tmp_path) as (client, side):
+        says = Says(side.line.send, plain(PIECE))
+        await until(lambda: says.sent_bytes)
+        await says.stands_still()
+        await says.end()
+        before = Holding.now()
+        await client.send(b"".join(frame(b"%d" % each, PING) for each in range(10_000)) + frame(b"and"))
+        assert await side.next() == (TEXT, b"and")
+        assert Holding.now().tasks <= before.tasks
+        found = [await client.next() for _ in range(says.sent_bytes // len(plain(PIECE)) + 1)]
+        assert [each for each in found if each[0] == 10] == [(10, b"9999")]
+
+
+async def test_a_session_in_which_nothing_is_said_is_ended(tmp_path: Path) -> None:
+    async with talking(tmp_path, "realtime_idle_timeout = 20_000\npeer_timeout = 3_600_000") as (client, side):
+        for _ in range(6):
+            advance(15)
+            await client.send(frame(b"a word"))
+            assert await side.word() == b"a word"
+            await turns(2)
+        for _ in range(24):
+            advance(1)
+            await turns(2)
+        assert await client_closed(client) == (1001, "no message either way for too long")
+        assert await side.closed() == (1001, "")
+
+
+async def test_a_session_may_last_so_long(tmp_path: Path) -> None:
+    settings = "realtime_session_timeout = 60_000\nrealtime_idle_timeout = 0\npeer_timeout = 3_600_000"
+    async with talking(tmp_path, settings) as (client, side):
+        advance(59)
+        await client.send(frame(b"a word"))
+        assert await side.word() == b"a word"
+        advance(2)
+        assert await client_closed(client) == (1001, "the session has lasted as long as it may")
+        assert await side.closed() == (1001, "")
+
+
+async def test_limits_of_0_are_none(tmp_path: Path) -> None:
+    settings = "realtime_session_timeout = 0\nrealtime_idle_timeout = 0\npeer_timeout = 2_000_000_000"
+    async with talking(tmp_path, settings) as (client, side):
+        advance(1_000_000)
+        await client.send(frame(b"a word"))
+        assert await side.word() == b"a word"
+
+
+@pytest.mark.parametrize("silent", ["client", "provider"])
+async def test_each_side_is_pinged_and_one_that_gives_no_sign_counts_as_lost(tmp_path: Path, silent: str) -> None:
+    async with talking(tmp_path) as (client, side):
+        ended = asyncio.create_task(side.closed() if silent == "client" else client_closed(client))
+        for _ in range(12):
+            assert not ended.done()
+            await (side.send(b"") if silent == "client" else client.send(frame(b"")))
+            await turns(20)
+            advance(5)
+            await turns(20)
+        assert await ended == (1011, f"the connection to the {silent} was lost")
+
+
+async def test_messages_too_long_for_the_memory_there_is_end_the_session(tmp_path: Path) -> None:
+    async with talking(tmp_path, "memory_budget_bytes = 3_000_000") as (client, side):
+        says = Says(client.send, frame(b"x" * 10_000_000))
+        assert await client_closed(client) == (1013, "out of memory")
+        assert await side.closed() == (1001, "")
+        await says.end()
+
+
+async def test_long_messages_give_back_the_memory_that_they_took(tmp_path: Path) -> None:
+    async with talking(tmp_path, "memory_budget_bytes = 5_000_000") as (client, side):
+        for _ in range(5):
+            sending = asyncio.create_task(client.send(frame(b"x" * 4_000_000)))
+            assert await side.next() == (TEXT, b"x" * 4_000_000)
+            await sending
+            sending = asyncio.create_task(side.send(b"y" * 4_000_000))
+            assert await client.next() == (TEXT, b"y" * 4_000_000)
+            await sending
+
+
+async def test_who_leaves_in_a_long_message_leaves_no_memory_taken(tmp_path: Path) -> None:
+    sockets = Sockets()
+    async with bridged(sockets.script, tmp_path, "memory_budget_bytes = 5_000_000") as server:
+        for _ in range(4):
+            async with asked(server) as client:
+                side = await sockets.opened()
+                sending = asyncio.create_task(client.send(frame(b"x" * 8_000_000)[:4_000_000]))
+                await sending
+            assert await side.closed() == (1011, "the connection to the client was lost")
+            side.line.drop()
+            await until(lambda: len(server.connections) == 0)
+        async with asked(server) as client:
+            side = await sockets.opened()
+            sending = asyncio.create_task(client.send(frame(b"x" * 4_000_000)))
+            assert await side.next() == (TEXT, b"x" * 4_000_000)
+            await sending
+            side.line.drop()
+
+
+async def test_a_defect_ends_the_session_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(accounting, "turn_in", fails)
+    async with talking(tmp_path) as (client, side):
+        await side.send(b"a word")
+        assert await client_closed(client) == (1011, "internal error")
+        assert await side.closed() == (1001, "")
+    assert "a defect" in caplog.text
+
+
+# The way down.
+
+
+async def test_a_drain_lets_sessions_go_on_and_then_closes_them_with_1012(tmp_path: Path) -> None:
+    async with talking_server(tmp_path, "drain_timeout = 9_000") as (server, client, side):
+        stopping = asyncio.create_task(server.stop())
+        await turns()
+        await client.send(frame(b"still here"))
+        assert await side.next() == (TEXT, b"still here")
+        advance(9)
+        assert await client_closed(client) == (1012, "the bridge is shutting down")
+        assert await side.closed() == (1001, "")
+        await side.send(close_frame(1001), CLOSE)
+        await client.send(frame(close_frame(1012), CLOSE))
+        await stopping
+
+
+async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> None:
+    async def silent(line: Line) -> None:
+        await line.head()
+
+    async with bridged(silent, tmp_path) as server, dialled(server) as client:
+        asking = asyncio.create_task(client.get(PATH, UPGRADE))
+        await turns(100)
+        stopping = asyncio.create_task(server.stop())
+        told = await asking
+        assert (told.status, told.sdk_code) == (503, 9022)
+        await stopping
+
+
+# What is left.
+
+
+class Opened:
+    """Sessions of one bridge."""
+
+    def __init__(self, server: Server, sockets: Sockets, stack: AsyncExitStack) -> None:
+        self.server, self._sockets, self._stack = server, sockets, stack
+
+    async def one(self) -> tuple[RawClient, Side]:
+        client = await self._stack.enter_async_context(asked(self.server))
+        return client, await self._sockets.opened()
+
+
+async def drops(client: RawClient, _: Side) -> None:
+    client.drop()
+
+
+async def is_dropped(_: RawClient, side: Side) -> None:
+    side.line.drop()
+
+
+async def says_goodbye(client: RawClient, _: Side) -> None:
+    await client.send(frame(close_frame(1000), CLOSE))
+
+
+async def is_left(_: RawClient, side: Side) -> None:
+    await side.send(close_frame(1000), CLOSE)
+
+
+async def breaks_the_protocol(client: RawClient, _: Side) -> None:
+    await client.send(frame(b"x", 3))
+
+
+async def stops_in_a_message(client: RawClient, _: Side) -> None:
+    await client.send(frame(b"x" * 1000)[:500])
+    client.drop()
+
+
+@needs_proc
+@pytest.mark.parametrize("end", [drops, is_dropped, says_goodbye, is_left, breaks_the_protocol, stops_in_a_message])
+async def test_a_hundred_sessions_leave_nothing_behind(
+    tmp_path: Path, end: Callable[[RawClient, Side], Awaitable[None]]
+) -> None:
+    sockets = Sockets()
+    async with bridged(sockets.script, tmp_path) as server, AsyncExitStack() as stack:
+        opened = Opened(server, sockets, stack)
+        before = Holding.now()
+        pairs = [await opened.one() for _ in range(COUNT)]
+        for client, side in pairs:
+            await client.send(frame(b"a word"))
+            await side.send(b"another")
+        for client, side in pairs:
+            await end(client, side)
+        await turns(50)
+        for client, side in pairs:
+            client.drop()
+            side.line.drop()
+        await until(lambda: len(server.connections) == 0)
+        await back_to(before)
+
+
+@needs_proc
+async def test_handshakes_that_come_to_nothing_leave_nothing_behind(tmp_path: Path) -> None:
+    async def refuses(line: Line) -> None:
+        await line.head()
+        await line.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+        await line.gone()
+        line.close()
+
+    async with bridged(refuses, tmp_path) as server:
+        before = Holding.now()
+        for _ in range(COUNT // 2):
+            async with dialled(server) as client:
+                assert (await client.get(PATH, UPGRADE)).status == 401
+        await back_to(before)
+
+
+# A configuration that changes.
+
+
+def tokened(token: bytes) -> str:
+    return f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(token).hexdigest()}"\n'
+
+
+CLOSED = "/v1/account/closed/custom-x/talk"
+WITH_TOKEN = {"cf-aig-authorization": "secret"}
+
+
+async def test_a_session_whose_token_is_revoked_is_closed(tmp_path: Path) -> None:
+    sockets = Sockets()
+    async with (
+        bridged(sockets.script, tmp_path, more=tokened(b"secret")) as server,
+        asked(server, CLOSED, WITH_TOKEN) as client,
+    ):
+        side = await sockets.opened()
+        server.reload(config_of((tmp_path / "bridge.toml").read_text(), tmp_path))
+        await client.send(frame(b"still here"))
+        assert await side.next() == (TEXT, b"still here")
+        text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
+        server.reload(config_of(text, tmp_path))
+        assert await client_closed(client) == (1008, "the token or the gateway was revoked")
+        assert await side.closed() == (1001, "")
+        side.line.drop()
+
+
+async def test_so_is_one_that_waits_for_its_provider(tmp_path: Path) -> None:
+    async def silent(line: Line) -> None:
+        await line.head()
+
+    async with bridged(silent, tmp_path, more=tokened(b"secret")) as server, dialled(server) as client:
+        asking = asyncio.create_task(client.get(CLOSED, {**UPGRADE, **WITH_TOKEN}))
+        await until(lambda: len(server.connections))
+        text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
+        server.reload(config_of(text, tmp_path))
+        told = await asking
+        assert (told.status, told.sdk_code) == (401, 2009)

@@ -1,0 +1,127 @@
+"""What each side is told when a session ends."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.errors import Draining, OutOfMemoryBudget
+from bridge.server.realtime import close as closing
+from bridge.server.realtime.close import CloseFrame, SessionEnd, Side
+
+SENDABLE = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4001, 4999]
+UNSENDABLE = [0, 999, 1004, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535]
+
+
+def own(end: SessionEnd, by: Side) -> CloseFrame | None:
+    return end.client if by == "client" else end.provider
+
+
+def others(end: SessionEnd, by: Side) -> CloseFrame | None:
+    return end.provider if by == "client" else end.client
+
+
+BOTH = pytest.mark.parametrize("by", ["client", "provider"])
+
+
+@BOTH
+@pytest.mark.parametrize("code", SENDABLE)
+def test_code_and_reason_are_the_others_and_the_code_is_the_answer(by: Side, code: int) -> None:
+    end = closing.closed(by, code, "why")
+    assert (others(end, by), own(end, by), end.by, end.code) == (CloseFrame(code, "why"), CloseFrame(code), by, code)
+    assert end.is_close_frame
+
+
+@BOTH
+@pytest.mark.parametrize("code", UNSENDABLE)
+def test_a_code_that_no_frame_may_hold_is_replaced_for_the_other_and_refused_to_who_sent_it(
+    by: Side, code: int
+) -> None:
+    end = closing.closed(by, code, "")
+    assert others(end, by) == CloseFrame(1011, f"the {by} closed with {code}")
+    assert own(end, by) == CloseFrame(1002)
+    assert others(closing.closed(by, code, "why"), by) == CloseFrame(1011, "why")
+
+
+@BOTH
+def test_a_goodbye_without_a_code_is_a_normal_one(by: Side) -> None:
+    end = closing.closed(by, closing.NO_CODE, "")
+    assert (others(end, by), own(end, by), end.error) == (CloseFrame(1000), CloseFrame(1000), None)
+
+
+@BOTH
+def test_a_lost_side_is_1011_with_a_reason_to_the_other(by: Side) -> None:
+    end = closing.lost(by)
+    assert (own(end, by), others(end, by)) == (None, CloseFrame(1011, f"the connection to the {by} was lost"))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (1002, "broke the WebSocket protocol"),
+        (1007, "broke the WebSocket protocol"),
+        (1009, "sent a message that is too long"),
+    ],
+)
+def test_who_broke_the_protocol_is_told_so_and_the_other_1011(by: Side, code: int, reason: str) -> None:
+    end = closing.protocol_error(by, code)
+    told = f"the {by} {reason}"
+    assert (own(end, by), others(end, by)) == (CloseFrame(code, told), CloseFrame(1011, told))
+
+
+@BOTH
+def test_a_slow_side_is_1008_and_the_other_1011(by: Side) -> None:
+    end = closing.slow(by)
+    assert own(end, by) == CloseFrame(1008, "too slow")
+    assert others(end, by) == CloseFrame(1011, f"the {by} took nothing for too long")
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (closing.idle(), 1001),
+        (closing.too_long(), 1001),
+        (closing.drained(), 1012),
+        (closing.failed(), 1011),
+        (closing.revoked(Draining("x")), 1008),
+        (closing.out_of_memory(OutOfMemoryBudget("x")), 1013),
+    ],
+)
+def test_what_the_bridge_ends_the_client_is_told_why_and_the_provider_that_it_is_left(
+    end: SessionEnd, code: int
+) -> None:
+    assert end.by is None
+    assert end.client is not None
+    assert (end.client.code, bool(end.client.reason)) == (code, True)
+    assert end.provider == CloseFrame(1001)
+    assert end.error is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "is_error"), [(1000, False), (1001, False), (1005, False), (1011, True), (4001, True)]
+)
+def test_a_provider_that_leaves_with_an_error_has_failed(code: int, is_error: bool) -> None:
+    assert (closing.closed("provider", code, "").error is not None) == is_error
+
+
+def test_a_client_leaves_as_it_likes() -> None:
+    """Also without a close frame, as closed tabs and stopped programs do."""
+    assert closing.closed("client", 4001, "").error is None
+    assert closing.lost("client").error is None
+    assert closing.lost("provider").error is not None
+
+
+def test_a_providers_reason_is_told_without_the_key_that_it_may_repeat() -> None:
+    error = closing.closed("provider", 4001, "Incorrect API key provided: sk-0123456789abcdef").error
+    assert "Incorrect API key" in str(error)
+    assert "0123456789abcdef" not in str(error)
+
+
+@given(st.sampled_from(SENDABLE), st.text(max_size=200))
+def test_a_close_frame_holds_at_most_125_bytes_and_whole_characters(code: int, reason: str) -> None:
+    payload = CloseFrame(code, reason).payload
+    assert len(payload) <= 125
+    assert int.from_bytes(payload[:2], "big") == code
+    told = payload[2:].decode()
+    assert reason.encode(errors="replace").decode().startswith(told)
+    assert len(told) == len(reason) or len(payload) > 125 - 4

@@ -1,0 +1,346 @@
+"""What one socket says to what comes over it: a fault is told, costs nobody else, and closes nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import WSMsgType
+
+from bridge.protocol.messages import parse
+from bridge.server.server import Server
+from bridge.server.session import MESSAGES_PER_TURN
+from tests.support.clock import until
+from tests.support.event_harness import WHOLE, said, step
+from tests.support.harness import Client, config_of, connected, running
+from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
+from tests.support.raw_client import frame, upgraded
+from tests.support.sibling import Sibling
+
+CONFIG = """
+[server]
+max_message_bytes = 20_000
+max_in_flight = 4
+max_steps = 3
+max_headers = 4
+max_header_bytes = 1024
+"""
+
+
+@asynccontextmanager
+async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(CONFIG, folder), provider) as server:
+        yield server, provider
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[Client]:
+    """With an event in flight, which is the socket's message 0; it goes on when the test is over."""
+    sibling = Sibling()
+    async with serving(tmp_path, sibling.plays, *[answers()] * 3) as (server, _), connected(server) as opened:
+        await sibling.begins(opened)
+        yield opened
+        await sibling.ends_well(opened)
+        assert (await opened.call({"eventId": "after", **step()}))[-1]["metadata"]["success"]
+
+
+def create(request: object, **beside: object) -> bytes:
+    return orjson.dumps({"type": "universal.create", "request": request, **beside})
+
+
+def of(**changed: object) -> bytes:
+    """A right request but for what is changed."""
+    return create({"eventId": "bad", **step(), **changed})
+
+
+def nested(depth: int) -> bytes:
+    """A right request whose query nests so deep that the message is `depth` deep."""
+    deep = b"[" * (depth - 2) + b"]" * (depth - 2)
+    return create({"eventId": "bad", **step(), "query": "DEEP"}).replace(b'"DEEP"', deep)
+
+
+# Messages that cannot own an event
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "event_id"),
+    [
+        (b"hello", 9001, None),
+        (b"", 9001, None),
+        (b"[]", 9001, None),
+        (b'"universal.create"', 9001, None),
+        (b"null", 9001, None),
+        (b'{"type":"universal.create"', 9001, None),
+        (b'{"type":"universal.create"} x', 9001, None),
+        (b'{"type":"universal.create","eventId":"\xff"}', 9001, None),
+        (b'{"type":NaN}', 9001, None),
+        (b"[" * 5000, 9001, None),
+        (b"{}", 9002, None),
+        (b'{"eventId":"x"}', 9002, "x"),
+        (b'{"type":"universal.nonsense","eventId":"x"}', 9002, "x"),
+        (b'{"type":"universal.nonsense","request":{"eventId":7}}', 9002, 7),
+        (b'{"type":5}', 9002, None),
+        (b'{"type":{"a":1}}', 9002, None),
+        (b'{"type":"universal.cancel"}', 9003, None),
+        (b'{"type":"universal.cancel","eventId":1.5}', 9003, None),
+        (of(eventId=""), 9003, None),
+        (of(eventId="x" * 257), 9003, None),
+        (of(eventId=True), 9003, None),
+        (of(eventId=1.5), 9003, None),
+        (of(eventId=["a"]), 9003, None),
+        (of(eventId="sibling"), 9004, "sibling"),
+        (of(eventId="sibling", provider="nobody"), 9004, "sibling"),
+        (of(eventId="sibling", provider=5), 9004, "sibling"),
+    ],
+)
+@pytest.mark.parametrize("binary", [False, True])
+async def test_a_message_that_cannot_own_an_event_is_answered_by_its_index(
+    client: Client, message: bytes, code: int, event_id: object, binary: bool
+) -> None:
+    if binary:
+        await client.socket.send_bytes(message)
+    else:
+        await client.socket.send_frame(message, WSMsgType.TEXT)
+    told = await client.receive()
+    assert told["type"] == "universal.error"
+    assert told["metadata"] == {"success": False}
+    error = told["error"]
+    assert (error["code"], error.get("eventId"), error["messageIndex"]) == (code, event_id, 1)
+    assert (error["source"], error["retryable"]) == ("client", False)
+
+
+# Events whose message has a fault
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "status"),
+    [
+        (create(None, eventId="bad"), 9003, 400),
+        (create("text", eventId="bad"), 9003, 400),
+        (create([], eventId="bad"), 9003, 400),
+        (create([1], eventId="bad"), 9003, 400),
+        (of(provider=None), 9003, 400),
+        (of(provider=5), 9003, 400),
+        (of(endpoint=["x"]), 9003, 400),
+        (of(headers="a: b"), 9003, 400),
+        (of(headers={"a": "b\r\nc: d"}), 9003, 400),
+        (of(headers={"a b": "c"}), 9003, 400),
+        (of(headers={"a": ["b"]}), 9003, 400),
+        (of(config=[]), 9003, 400),
+        (of(config={"maxAttempts": "many"}), 9003, 400),
+        (of(method="CONNECT"), 9003, 400),
+        (of(method=1), 9003, 400),
+        (of(body="x"), 9003, 400),
+        (of(query=None, body="?", encoding="base64"), 9003, 400),
+        (of(query=None, body="x", encoding="utf-7"), 9003, 400),
+        (of(provider="nobody"), 2008, 400),
+        (of(endpoint="http://evil.example/"), 9007, 400),
+        (of(endpoint="../../admin"), 9007, 400),
+        (create([{"eventId": "bad", **step()}] * 4), 9006, 413),
+        (of(headers={str(each): "x" for each in range(5)}), 9006, 413),
+        (of(headers={"a": "x" * 1100}), 9006, 413),
+        (nested(513), 9006, 413),
+        (of(query="x" * 20_000), 9006, 413),
+        (of(query="x" * 39_700), 9006, 413),
+    ],
+)
+async def test_a_fault_of_an_event_is_its_last_frame(client: Client, message: bytes, code: int, status: int) -> None:
+    await client.socket.send_frame(message, WSMsgType.TEXT)
+    told = await client.receive()
+    assert told["type"] == "universal.created"
+    assert (told["metadata"]["eventId"], told["metadata"]["status"], told["metadata"]["success"]) == (
+        "bad",
+        status,
+        False,
+    )
+    assert told["metadata"]["step"] == "0"
+    assert (told["error"]["code"], told["error"]["source"]) == (code, "client")
+    body = told["response"]
+    assert (body["name"], body["httpCode"], body["internalCode"]) == ("AiGatewayError", status, code)
+    assert body["error"] == [{"code": code, "message": told["error"]["message"]}]
+
+
+async def test_a_fault_names_its_field(client: Client) -> None:
+    await client.create([{**step(), "eventId": "bad"}, {**step(), "headers": {"x-y": {}}}])
+    assert (await client.receive())["error"]["message"].startswith("request[1].headers")
+
+
+async def test_an_event_without_a_name_gets_one(client: Client) -> None:
+    await client.create(step("nobody"))
+    first = await client.receive()
+    await client.create({"provider": 5})
+    second = await client.receive()
+    names = [each["metadata"]["eventId"] for each in (first, second)]
+    assert all(isinstance(name, str) and len(name) == 36 for name in names)
+    assert names[0] != names[1]
+
+
+async def test_a_name_may_be_used_again_after_its_last_frame(client: Client) -> None:
+    for _ in range(2):
+        assert (await client.call({"eventId": 7, **step()}))[-1]["response"] == {"ok": True}
+        client.frames = [each for each in client.frames if each["metadata"].get("eventId") != 7]
+
+
+async def test_a_name_and_a_number_that_look_alike_are_two(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    plays = [streams(said("a"), gate, *WHOLE)] * 2
+    async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
+        await client.create({"eventId": 7, **step()})
+        await client.create({"eventId": "7", **step()})
+        gate.set()
+        assert (await client.until_last(7))[-1]["metadata"]["eventId"] == 7
+        assert (await client.until_last("7"))[-1]["type"] == "universal.done"
+
+
+async def test_a_binary_message_with_the_same_json_is_taken(client: Client) -> None:
+    await client.socket.send_bytes(create({"eventId": "binary", **step()}))
+    assert (await client.until_last("binary"))[-1]["response"] == {"ok": True}
+
+
+async def test_as_deep_and_as_long_as_may_be_is_taken(client: Client) -> None:
+    await client.socket.send_frame(nested(512), WSMsgType.TEXT)
+    assert (await client.until_last("bad"))[-1]["metadata"]["success"]
+    long = of(eventId="long", query="")
+    long = of(eventId="long", query="x" * (20_000 - len(long)))
+    assert len(long) == 20_000
+    await client.socket.send_frame(long, WSMsgType.TEXT)
+    assert (await client.until_last("long"))[-1]["metadata"]["success"]
+
+
+async def test_what_is_twice_as_long_as_may_be_still_has_an_event_to_fail(client: Client) -> None:
+    long = of(query="")
+    long = of(query="x" * (40_000 - len(long)))
+    assert len(long) == 40_000
+    await client.socket.send_frame(long, WSMsgType.TEXT)
+    assert (await client.until_last("bad"))[-1]["error"]["code"] == 9006
+
+
+async def test_one_event_too_many_is_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    plays = [*[streams(said("a"), gate, *WHOLE)] * 4, answers()]
+    async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
+        for each in range(5):
+            await client.create({"eventId": each, **step()})
+        told = (await client.until_last(4))[-1]
+        assert (told["error"]["code"], told["error"]["retryable"]) == (9005, True)
+        assert told["metadata"]["status"] == 429
+        gate.set()
+        for each in range(4):
+            assert (await client.until_last(each))[-1]["type"] == "universal.done"
+        assert (await client.call({"eventId": "next", **step()}))[-1]["metadata"]["success"]
+
+
+async def test_messages_are_counted_from_0_good_ones_too(client: Client) -> None:
+    await client.socket.send_str("message 1")
+    await client.cancel("nobody")
+    await client.create({"eventId": "bad", "provider": 5})
+    await client.socket.send_str("message 4")
+    told = [await client.receive() for _ in range(3)]
+    assert [each["error"].get("messageIndex") for each in told] == [1, None, 4]
+
+
+async def test_cancelling_nobody_is_no_fault(client: Client) -> None:
+    await client.cancel("nobody")
+    await client.cancel(5)
+
+
+async def test_a_setting_of_the_handshake_that_is_clamped_is_told_with_every_event(tmp_path: Path) -> None:
+    headers = {"cf-aig-max-attempts": "9"}
+    async with serving(tmp_path, answers(), answers()) as (server, _), connected(server, headers=headers) as client:
+        for event_id in ("a", "b"):
+            [frame] = await client.call({"eventId": event_id, **step(), "config": {"retryDelay": 9999}})
+            told, own = frame["metadata"]["warnings"]
+            assert told.startswith("handshake.cf-aig-max-attempts")
+            assert own.startswith("request.config.retryDelay")
+
+
+async def test_a_token_in_a_message_is_not_passed_on(tmp_path: Path) -> None:
+    headers = {"cf-aig-authorization": "Bearer secret", "x-mine": "1", "sec-websocket-key": "k", "host": "h"}
+    async with serving(tmp_path, answers()) as (server, provider), connected(server) as client:
+        await client.call({"eventId": "a", **step(), "headers": headers})
+    seen = provider.played[-1].headers
+    assert seen["x-mine"] == "1"
+    assert not {"cf-aig-authorization", "sec-websocket-key"} & set(seen)
+
+
+# Frames of the WebSocket itself
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(b"x" * 40_001), 1009),
+        (frame(b"x" * 30_000, last=False) + frame(b"x" * 10_001, WSMsgType.CONTINUATION), 1009),
+        (b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xff", 1009),
+        (frame(b"x", 3), 1002),
+        (frame(b"x", 0x41), 1002),
+        (frame(b"x", WSMsgType.CONTINUATION), 1002),
+        (frame(b"x", last=False) + frame(b"y"), 1002),
+        (frame(b"x" * 126, WSMsgType.PING), 1002),
+        (frame(b"x", WSMsgType.PING, last=False), 1002),
+        (frame(b"\x00", WSMsgType.CLOSE), 1002),
+        (frame(b"\x00\x01", WSMsgType.CLOSE), 1002),
+        (frame(b"\x03\xe8", WSMsgType.CLOSE), 1000),
+        (frame(b"\x0f\xa0bye", WSMsgType.CLOSE), None),
+    ],
+)
+async def test_what_cannot_be_taken_off_the_wire_closes_the_socket(
+    tmp_path: Path, sent: bytes, code: int | None
+) -> None:
+    async with serving(tmp_path) as (server, _), upgraded(server) as client, connected(server) as other:
+        await client.send(sent)
+        closed_with = await client.closed()
+        assert closed_with == code or code is None
+        assert await client.gone() == b""
+        assert (await other.call({"eventId": "a", **step("nobody")}))[-1]["error"]["code"] == 2008
+
+
+async def test_a_message_in_parts_is_one_message(tmp_path: Path) -> None:
+    message = create({"eventId": "parts", **step()})
+    async with serving(tmp_path, answers()) as (server, _), upgraded(server) as client:
+        await client.send(frame(message[:5], last=False))
+        await client.send(frame(b"between", WSMsgType.PING))
+        await client.send(frame(message[5:40], WSMsgType.CONTINUATION, last=False))
+        await client.send(frame(message[40:], WSMsgType.CONTINUATION))
+        assert await client.next() == (WSMsgType.PONG, b"between")
+        assert (await client.hear())["response"] == {"ok": True}
+
+
+@pytest.mark.parametrize("goodbye", [frame(b"\x03\xe8", WSMsgType.CLOSE), b""])
+async def test_closing_the_socket_cancels_its_events(tmp_path: Path, goodbye: bytes) -> None:
+    never = streams(said("a"), asyncio.Event())
+    async with serving(tmp_path, never) as (server, provider), upgraded(server) as client:
+        await client.say({"type": "universal.create", "request": {"eventId": "a", **step()}})
+        assert (await client.hear())["type"] == "universal.created"
+        await client.send(goodbye) if goodbye else client.drop()
+        await until(lambda: not provider.open_streams)
+
+
+async def test_a_flood_of_small_messages_lets_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The more have come at once, the more often the neighbours are let in between."""
+    taken_per_turn = [0]
+
+    def counted(*asked: Any) -> object:
+        taken_per_turn[-1] += 1
+        return parse(*asked)
+
+    async def count_turns() -> None:
+        while True:
+            await asyncio.sleep(0)
+            taken_per_turn.append(0)
+
+    monkeypatch.setattr("bridge.server.session.parse", counted)
+    async with serving(tmp_path) as (server, _), upgraded(server, receive_bytes=1 << 20) as client:
+        turning = asyncio.create_task(count_turns())
+        await client.send(frame(b"x") * 3000)
+        while (await client.hear())["error"]["messageIndex"] < 2999:
+            pass
+        turning.cancel()
+    assert sum(taken_per_turn) == 3000
+    assert max(taken_per_turn) <= MESSAGES_PER_TURN

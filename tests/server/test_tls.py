@@ -1,0 +1,146 @@
+"""Certificates: one that fits its key is served, and any other pair is told in a line before anything listens."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from bridge.config import ConfigError
+from bridge.server.server import Server
+from bridge.server.tls import server_context
+from bridge.settings.server import ServerSettings
+from tests.support.clock import advance, turns, until
+from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.harness import Client, config_of, connected, running
+from tests.support.paths import FIXTURES
+from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, streams
+from tests.support.raw_client import UPGRADE, RawClient, dialled
+from tests.support.socket_provider import client_context
+
+FOLDER = FIXTURES / "tls"
+CERTIFICATE, KEY = FOLDER / "localhost.pem", FOLDER / "localhost-key.pem"
+
+
+def test_without_a_certificate_there_is_no_tls():
+    assert server_context(ServerSettings()) is None
+
+
+def test_a_certificate_and_its_key_make_a_context():
+    assert server_context(ServerSettings(tls_cert=CERTIFICATE, tls_key=KEY)) is not None
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "why"),
+    [
+        (KEY, KEY, "both in PEM"),
+        (CERTIFICATE, CERTIFICATE, "both in PEM"),
+        (FOLDER / "none.pem", KEY, "No such file or directory"),
+    ],
+)
+def test_a_pair_that_cannot_be_used_says_so_in_one_line(certificate, key, why):
+    with pytest.raises(ConfigError) as refused:
+        server_context(ServerSettings(tls_cert=certificate, tls_key=key))
+    [problem] = refused.value.problems
+    assert problem.key == "tls_cert, tls_key"
+    assert f"{certificate} and {key} cannot be used: " in problem.message
+    assert problem.message.endswith(why)
+
+
+# A served certificate, from end to end
+
+
+TOKEN = "a-token-of-tests"
+PATH = "/v1/account/tokened"
+CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
+CONFIG = f"""
+[server]
+tls_cert = "{CERTIFICATE}"
+tls_key = "{KEY}"
+[gateways.tokened.tokens]
+ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
+"""
+
+
+@asynccontextmanager
+async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(CONFIG, folder), provider) as server:
+        yield server, provider
+
+
+@asynccontextmanager
+async def secured(server: Server, token: str = TOKEN) -> AsyncIterator[Client]:
+    headers = {"cf-aig-authorization": f"Bearer {token}"}
+    async with connected(server, PATH, headers=headers, ssl=client_context()) as client:
+        yield client
+
+
+async def test_a_stream_comes_over_wss_to_who_has_the_token(tmp_path: Path) -> None:
+    whole = streams(*[said("x" * 10_000)] * 300, FINISH, DONE)
+    async with serving(tmp_path, whole) as (server, _), secured(server) as client:
+        assert server.url.startswith("wss://")
+        frames = await client.call({"eventId": "a", **step()})
+        assert (len(frames), frames[-1]["type"]) == (303, "universal.done")
+
+
+async def test_a_wrong_token_is_refused_over_https(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (server, _):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with secured(server, "wrong"):
+                pass
+        assert refused.value.status == 401
+
+
+@pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_connection_that_makes_no_tls_in_time_is_let_go_of(tmp_path: Path, hello: bytes) -> None:
+    async with serving(tmp_path) as (server, _), dialled(server) as client:
+        await client.send(hello)
+        await turns()
+        advance(10.1)
+        assert await client.gone() == b""
+
+
+async def test_one_that_speaks_plainly_is_let_go_of_and_costs_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    whole = streams(said("a"), FINISH, DONE)
+    async with serving(tmp_path, whole) as (server, _), secured(server) as client, dialled(server) as plain:
+        await plain.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await plain.gone()
+        assert (await client.call({"eventId": "a", **step()}))[-1]["type"] == "universal.done"
+
+
+@asynccontextmanager
+async def raw(server: Server) -> AsyncIterator[RawClient]:
+    async with dialled(server, tls=client_context()) as client:
+        answered = await client.get(PATH, {**UPGRADE, "cf-aig-authorization": TOKEN})
+        assert answered.status == 101
+        yield client
+
+
+async def test_dropping_the_connection_cancels_its_events(tmp_path: Path) -> None:
+    async with serving(tmp_path, streams(said("a"), SILENCE)) as (server, provider):
+        async with raw(server) as client:
+            await client.say(CREATE)
+            await client.hear()
+        await until(lambda: not provider.open_streams)
+
+
+async def test_a_client_that_takes_nothing_is_let_go_of(tmp_path: Path) -> None:
+    """Though to end TLS in good order is to wait for it."""
+    endless = streams(*[said("x" * 10_000)] * 5000)
+    async with serving(tmp_path, endless) as (server, provider), raw(server) as client:
+        await client.say(CREATE)
+        await until(lambda: provider.played and provider.played[0].reads > 100)
+        stopping = asyncio.create_task(server.stop())
+        for _ in range(60):
+            advance(1)
+            await turns(20)
+        await stopping
+        assert not provider.open_streams

@@ -1,0 +1,217 @@
+"""The client's connection: what is written, in how many writes, and what is known of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import NamedTuple
+
+import pytest
+from aiohttp import WSMsgType, web
+from aiohttp.test_utils import TestServer
+
+from bridge.server.websocket import ClientSocket
+from tests.support.clock import advance, turns, until
+from tests.support.raw_client import RawClient, upgraded
+
+
+class Door:
+    """Accepts one client, and keeps its connection until the client is gone."""
+
+    def __init__(self) -> None:
+        self.opened: asyncio.Future[tuple[ClientSocket, asyncio.Transport]] = asyncio.get_running_loop().create_future()
+        self.heard: list[bytes] = []
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        response = web.WebSocketResponse(autoping=False, compress=False, decode_text=False)
+        await response.prepare(request)
+        assert request.transport is not None
+        self.opened.set_result((ClientSocket(request, response), request.transport))
+        while (message := await response.receive()).type in {WSMsgType.TEXT, WSMsgType.PONG}:
+            self.heard.append(message.data)
+        return response
+
+
+class Pair:
+    """Both ends of one WebSocket."""
+
+    def __init__(self, door: Door, client: RawClient) -> None:
+        self.door, self.client = door, client
+        self.socket, self.transport = door.opened.result()
+
+    async def fill(self) -> int:
+        """Send until it does not flow any more; how many bytes that were."""
+        sent = 0
+        while not self.socket.is_full:
+            self.socket.send([b"x" * 50_000])
+            sent += 50_004
+            await turns(1)
+        return sent
+
+    async def take_all(self) -> None:
+        while self.socket.queued_bytes:
+            await self.client.next()
+
+
+class Url(NamedTuple):
+    url: str
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    door, app = Door(), web.Application()
+    app.router.add_get("/", door.handle)
+    async with TestServer(app) as server, upgraded(Url(str(server.make_url(""))), "/") as client:
+        await door.opened
+        yield Pair(door, client)
+
+
+SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 200_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_frame_of_any_length_arrives(pair: Pair, size: int) -> None:
+    pair.socket.send([b"x" * size])
+    assert await pair.client.next() == (WSMsgType.TEXT, b"x" * size)
+
+
+async def test_frames_arrive_in_their_order_long_ones_among_short(pair: Pair) -> None:
+    frames = [bytes([48 + place]) * size for place, size in enumerate([*SIZES, *reversed(SIZES)])]
+    pair.socket.send(frames)
+    assert [(await pair.client.next())[1] for _ in frames] == frames
+
+
+async def test_all_short_frames_of_a_send_leave_in_one_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = []
+    write = pair.transport.write
+    monkeypatch.setattr(pair.transport, "write", lambda data: (writes.append(len(data)), write(data)))
+    pair.socket.send([b"x" * 100] * 50)
+    pair.socket.send([])
+    assert writes == [102 * 50]
+
+
+@pytest.mark.parametrize("size", [10, 70_000, 3_000_000])
+async def test_a_frame_in_parts_is_one_frame_among_others(pair: Pair, size: int) -> None:
+    long = [b"{", b"x" * size, b"", b"}"]
+    pair.socket.send([b"before"])
+    pair.socket.send_one(long)
+    pair.socket.send([b"after"])
+    assert [(await pair.client.next())[1] for _ in range(3)] == [b"before", b"".join(long), b"after"]
+
+
+async def test_a_long_frame_is_not_copied(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = []
+    write = pair.transport.write
+    monkeypatch.setattr(pair.transport, "write", lambda data: (writes.append(data), write(data)))
+    long = b"x" * 70_000
+    pair.socket.send([b"before", long, b"after"])
+    pair.socket.send_one([b"{", long, b"}"])
+    assert sum(each is long for each in writes) == 2
+    assert len(writes) == 8
+
+
+async def test_control_frames_go_between(pair: Pair) -> None:
+    pair.socket.send([b"one"])
+    pair.socket.control(WSMsgType.PING, b"payload")
+    pair.socket.send([b"two"])
+    assert [await pair.client.next() for _ in range(3)] == [
+        (WSMsgType.TEXT, b"one"),
+        (WSMsgType.PING, b"payload"),
+        (WSMsgType.TEXT, b"two"),
+    ]
+
+
+async def test_what_is_sent_after_goodbye_is_dropped(pair: Pair) -> None:
+    closing = asyncio.create_task(pair.socket.close(1001, b"bye"))
+    await turns(1)
+    pair.socket.send([b"late"])
+    pair.socket.control(WSMsgType.PING)
+    assert await pair.client.next() == (WSMsgType.CLOSE, b"\x03\xe9bye")
+    await closing
+    assert await pair.client.gone() == b""
+
+
+async def test_what_is_sent_to_nobody_is_dropped(pair: Pair) -> None:
+    pair.socket.abort()
+    await turns()
+    pair.socket.send([b"x" * 100_000] * 10)
+    pair.socket.control(WSMsgType.PING)
+    await pair.socket.drain()
+    assert (pair.socket.is_full, pair.socket.queued_bytes) == (False, 0)
+
+
+async def test_it_is_heard_when_a_part_of_a_message_comes(pair: Pair) -> None:
+    began_at = pair.socket.last_received_at
+    advance(7)
+    await pair.client.send(b"\x81\x8a\x00\x00\x00\x00hal")
+    await until(lambda: pair.socket.last_received_at >= began_at + 7)
+    assert pair.door.heard == []
+    await pair.client.send(b"f a yes")
+    await until(lambda: pair.door.heard == [b"half a yes"])
+
+
+async def test_it_is_full_until_the_client_takes_what_stands_in_line(pair: Pair) -> None:
+    sent = await pair.fill()
+    assert 0 < pair.socket.queued_bytes < sent
+    assert pair.socket.sent_bytes == sent - pair.socket.queued_bytes
+    draining = asyncio.create_task(pair.socket.drain())
+    await turns(100)
+    assert not draining.done()
+    await pair.take_all()
+    await draining
+    assert (pair.socket.is_full, pair.socket.sent_bytes) == (False, sent)
+
+
+async def test_who_is_cancelled_while_it_waits_takes_nobody_along(pair: Pair) -> None:
+    await pair.fill()
+    one, two = (asyncio.create_task(pair.socket.drain()) for _ in range(2))
+    await turns()
+    one.cancel()
+    await turns()
+    assert one.cancelled()
+    assert not two.done()
+    await pair.take_all()
+    await two
+
+
+@pytest.mark.parametrize("whose", ["theirs", "ours"])
+async def test_who_waits_is_told_when_the_connection_is_gone(pair: Pair, whose: str) -> None:
+    gone = []
+    pair.socket.on_disconnect = lambda: gone.append(True)
+    await pair.fill()
+    draining = asyncio.create_task(pair.socket.drain())
+    await turns()
+    if whose == "ours":
+        pair.socket.abort()
+    else:
+        pair.client.drop()
+    await draining
+    assert gone == [True]
+
+
+async def test_letting_go_waits_for_what_stands_in_line_but_not_for_long(pair: Pair) -> None:
+    await pair.fill()
+    letting_go = asyncio.create_task(pair.socket.disconnect())
+    await turns(200)
+    advance(4.9)
+    await turns()
+    assert not letting_go.done()
+    advance(0.2)
+    await letting_go
+    await pair.socket.disconnect()
+
+
+async def test_letting_go_is_over_when_all_is_taken(pair: Pair) -> None:
+    sent = await pair.fill()
+    letting_go = asyncio.create_task(pair.socket.disconnect())
+    assert len(await pair.client.gone()) == sent
+    await letting_go
+
+
+async def test_who_stops_letting_go_lets_go_at_once(pair: Pair) -> None:
+    await pair.fill()
+    letting_go = asyncio.create_task(pair.socket.disconnect())
+    await turns()
+    letting_go.cancel()
+    with suppress(asyncio.CancelledError):
+        await letting_go
+    await until(lambda: not pair.socket.queued_bytes)

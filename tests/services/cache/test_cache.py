@@ -1,0 +1,414 @@
+"""The cache as a client meets it on a socket: what is given again, for how long, and to whom."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from bridge.config import ConfigError
+from bridge.server.server import Server
+from tests.support.clock import advance, turns
+from tests.support.event_harness import FINISH, OVERLOADED, ROLE, WHOLE, said, step
+from tests.support.harness import Client, Frame, config_of, connected, running
+from tests.support.provider_script import JSON, Plays, ScriptedProvider, answers, streams
+from tests.support.redis_server import RedisServer
+
+OPEN = "[gateways.gateway]\n"
+CACHING = OPEN + "cache_ttl = 3600\n"
+
+
+class House:
+    """A bridge with a cache, one client's socket to it, and the provider behind it."""
+
+    def __init__(self, server: Server, provider: ScriptedProvider, client: Client) -> None:
+        self.server, self.provider, self.client = server, provider, client
+        self._events = 0
+
+    @property
+    def calls(self) -> int:
+        return len(self.provider.played)
+
+    async def call(self, request: object = None, client: Client | None = None) -> list[Frame]:
+        """All its frames."""
+        self._events += 1
+        name = f"event {self._events}"
+        await (client or self.client).create(request or step(), eventId=name)
+        return await (client or self.client).until_last(name)
+
+    async def status(self, request: object = None, client: Client | None = None) -> str:
+        last = (await self.call(request, client))[-1]
+        assert last["metadata"]["success"], last
+        told: str = last["metadata"]["cacheStatus"]
+        return told
+
+    async def statuses(self, *requests: object) -> list[str]:
+        return [await self.status(request) for request in requests]
+
+
+@asynccontextmanager
+async def house(text: str, folder: Path, *plays: Plays, **handshake: Any) -> AsyncIterator[House]:
+    """Without plays, every call is answered."""
+    provider = ScriptedProvider(*(plays or [answers()] * 10))
+    async with running(config_of(text, folder), provider) as server, connected(server, **handshake) as client:
+        yield House(server, provider, client)
+
+
+def with_headers(**headers: str) -> Frame:
+    """A step with them; underscores stand for hyphens."""
+    asked = step()
+    return asked | {"headers": asked["headers"] | {name.replace("_", "-"): value for name, value in headers.items()}}
+
+
+# On and off.
+
+
+async def test_nothing_is_cached_unless_somebody_asks_for_it(tmp_path: Path) -> None:
+    async with house(OPEN, tmp_path) as bridge:
+        assert await bridge.statuses(None, None) == ["MISS", "MISS"]
+        assert bridge.calls == 2
+
+
+ASKS = {
+    "cf-aig-cache-ttl": with_headers(cf_aig_cache_ttl="60"),
+    "cf-cache-ttl": with_headers(cf_cache_ttl="60"),
+    "cacheTtl": step(cacheTtl=60),
+    "cf-aig-cache-key": with_headers(cf_aig_cache_key="mine"),
+    "cacheKey": step(cacheKey="mine"),
+}
+
+
+@pytest.mark.parametrize("asked", ASKS.values(), ids=ASKS.keys())
+async def test_a_header_or_a_config_turns_the_cache_on(asked: Frame, tmp_path: Path) -> None:
+    async with house(OPEN, tmp_path) as bridge:
+        assert await bridge.statuses(asked, asked) == ["MISS", "HIT"]
+        assert bridge.calls == 1
+        assert bridge.provider.played[0].headers.keys().isdisjoint({"cf-aig-cache-ttl", "cf-aig-cache-key"})
+
+
+@pytest.mark.parametrize("header", ["cf-aig-cache-ttl", "cf-cache-ttl", "cf-aig-cache-key"])
+async def test_a_header_of_the_handshake_turns_it_on_for_all_events(header: str, tmp_path: Path) -> None:
+    async with house(OPEN, tmp_path, headers={header: "60"}) as bridge:
+        assert await bridge.statuses(None, None) == ["MISS", "HIT"]
+
+
+async def test_a_gateways_cache_ttl_turns_it_on_for_all_events(tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        assert await bridge.statuses(None, None) == ["MISS", "HIT"]
+
+
+OFF = {
+    "cf-aig-skip-cache": with_headers(cf_aig_skip_cache="true"),
+    "cf-skip-cache": with_headers(cf_skip_cache="true"),
+    "skipCache": step(skipCache=True),
+    "cf-aig-cache-ttl: 0": with_headers(cf_aig_cache_ttl="0"),
+    "cacheTtl: 0": step(cacheTtl=0),
+    "cf-aig-skip-cache, with a key": with_headers(cf_aig_skip_cache="true", cf_aig_cache_key="mine"),
+}
+
+
+@pytest.mark.parametrize("asked", OFF.values(), ids=OFF.keys())
+async def test_who_skips_the_cache_neither_reads_nor_writes(asked: Frame, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        assert await bridge.statuses(asked, None, asked, None) == ["MISS", "MISS", "MISS", "HIT"]
+        assert bridge.calls == 3
+
+
+async def test_without_room_there_is_no_cache(tmp_path: Path) -> None:
+    async with house("[server]\ncache_bytes = 0\n" + CACHING, tmp_path) as bridge:
+        assert await bridge.statuses(None, None) == ["MISS", "MISS"]
+
+
+# How long.
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        (with_headers(cf_aig_cache_ttl="60"), 60),
+        (with_headers(cf_aig_cache_ttl="7200"), 7200),
+        (step(), 3600),
+        (with_headers(cf_aig_cache_key="mine"), 3600),
+    ],
+)
+async def test_an_answer_is_given_until_its_time_is_over(asked: Frame, seconds: int, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        assert await bridge.status(asked) == "MISS"
+        advance(seconds - 1)
+        assert await bridge.status(asked) == "HIT"
+        advance(2)
+        assert await bridge.statuses(asked, asked) == ["MISS", "HIT"]
+
+
+async def test_under_a_key_of_ones_own_it_is_five_minutes_unless_told(tmp_path: Path) -> None:
+    async with house(OPEN, tmp_path) as bridge:
+        asked = with_headers(cf_aig_cache_key="mine")
+        assert await bridge.status(asked) == "MISS"
+        advance(299)
+        assert await bridge.status(asked) == "HIT"
+        advance(2)
+        assert await bridge.status(asked) == "MISS"
+
+
+async def test_who_asks_for_less_gets_nothing_older(tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        short = with_headers(cf_aig_cache_ttl="60")
+        assert await bridge.status() == "MISS"
+        advance(61)
+        assert await bridge.statuses(None, short, short, None) == ["HIT", "MISS", "HIT", "HIT"]
+        advance(61)
+        assert await bridge.status() == "MISS"  # it was stored anew, for a minute
+
+
+@pytest.mark.parametrize(("given", "taken"), [("1", 60), ("59", 60), ("99999999", 2_592_000)])
+async def test_a_time_out_of_range_is_the_nearest_one_and_a_warning(given: str, taken: int, tmp_path: Path) -> None:
+    async with house(OPEN, tmp_path) as bridge:
+        last = (await bridge.call(with_headers(cf_aig_cache_ttl=given)))[-1]
+        assert (
+            last["metadata"]["warnings"]
+            == [
+                f"request.headers.cf-aig-cache-ttl: '{given}' is not a whole number of seconds from 60 to 2592000; "
+                f"{taken} is used instead."
+            ]
+            or str(taken) in last["metadata"]["warnings"][0]
+        )
+        advance(taken - 1)
+        assert await bridge.status(with_headers(cf_aig_cache_ttl=given)) == "HIT"
+
+
+# What, and whose.
+
+
+async def test_another_question_has_another_answer(tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        others = [
+            step() | {"query": {"model": "small", "stream": True, "n": 2}},
+            step() | {"endpoint": "v1/chat/completions?version=2"},
+            step() | {"method": "GET", "query": None},
+            with_headers(openai_beta="assistants=v2"),
+            with_headers(authorization="Bearer another"),
+            step("groq"),
+        ]
+        assert await bridge.statuses(None, *others) == ["MISS"] * 7
+        assert await bridge.statuses(None, *others) == ["HIT"] * 7
+
+
+async def test_who_asks_and_which_time_is_no_other_question(tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        others = [with_headers(user_agent="b"), with_headers(x_stainless_retry_count="1", idempotency_key="2")]
+        assert await bridge.statuses(None, *others) == ["MISS", "HIT", "HIT"]
+
+
+async def test_a_key_of_ones_own_stands_for_the_question(tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path) as bridge:
+        asked = with_headers(cf_aig_cache_key="mine")
+        other = asked | {"query": {"model": "other"}}
+        stranger = asked | {"headers": asked["headers"] | {"authorization": "Bearer another"}}
+        assert await bridge.statuses(asked, other, None, stranger) == ["MISS", "HIT", "MISS", "MISS"]
+
+
+async def test_a_shared_cache_gives_to_whoever_asks_the_same(tmp_path: Path) -> None:
+    async with house(CACHING + "cache_shared = true\n", tmp_path) as bridge:
+        assert await bridge.statuses(None, with_headers(authorization="Bearer another")) == ["MISS", "HIT"]
+        other = step() | {"query": {"model": "other"}}
+        assert await bridge.status(other) == "MISS"
+
+
+async def test_a_gateway_has_what_it_was_itself_asked(tmp_path: Path) -> None:
+    async with (
+        house(CACHING + "[gateways.other]\ncache_ttl = 3600\n", tmp_path) as bridge,
+        connected(bridge.server, "/v1/account/other") as other,
+        connected(bridge.server, "/v1/another-account/gateway") as same,
+    ):
+        assert await bridge.status() == "MISS"
+        assert await bridge.status(client=other) == "MISS"
+        assert await bridge.status(client=same) == "HIT"
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        answers(b'{"error":{"message":"bad"}}', status=400),
+        answers(b'{"error":{"message":"busy"}}', status=503),
+        answers(status=302, location="https://elsewhere.test"),
+        streams(ROLE, said("a"), FINISH[:20]),
+        streams(ROLE, said("a"), OVERLOADED),
+        streams(),
+    ],
+)
+async def test_only_what_is_good_and_whole_is_given_again(play: Plays, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path, play, streams(*WHOLE)) as bridge:
+        assert not (await bridge.call())[-1]["metadata"]["success"]
+        assert await bridge.statuses(None, None) == ["MISS", "HIT"]
+
+
+async def test_a_fallbacks_answer_is_its_own_steps(tmp_path: Path) -> None:
+    refused = answers(b'{"error":{"message":"no"}}', status=400)
+    async with house(CACHING, tmp_path, refused, answers(), refused) as bridge:
+        chain = [step(), step("groq")]
+        assert await bridge.statuses(chain, chain) == ["MISS", "HIT"]
+        assert bridge.calls == 3
+        last = (await bridge.call(step("groq")))[-1]
+        assert (last["metadata"]["cacheStatus"], last["metadata"]["step"]) == ("HIT", "0")
+
+
+async def test_headers_are_kept_but_those_that_are_nobodys_else(tmp_path: Path) -> None:
+    label = "application/json; charset=utf-8"
+    play = Plays([b'{"ok":true}'], 201, label, {"x-request-id": "r1", "set-cookie": "a=secret"})
+    async with house(CACHING, tmp_path, play) as bridge:
+        first, second = [(await bridge.call())[-1]["metadata"] for _ in range(2)]
+        assert second["headers"] == first["headers"]
+        assert second["headers"] == {"content-type": label, "x-request-id": "r1"}
+        assert (second["status"], second["contentType"]) == (201, JSON)
+
+
+async def test_what_is_given_again_costs_nothing_and_tells_the_usage(tmp_path: Path) -> None:
+    play = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
+    async with house(CACHING, tmp_path, play) as bridge:
+        first, second = [(await bridge.call(step("openrouter")))[-1]["metadata"] for _ in range(2)]
+        assert (first["cost"], second["cost"]) == (0.5, 0)
+        assert first["usage"] == second["usage"]
+
+
+# Over HTTP.
+
+
+@pytest.mark.parametrize("path", ["/v1/account/gateway/openai/v1/chat/completions", "/v1/account/gateway"])
+async def test_http_gives_the_same_bytes_and_tells_so_in_a_header(path: str, tmp_path: Path) -> None:
+    body = [step()] if path.endswith("gateway") else {"model": "small", "stream": True}
+    async with house(OPEN, tmp_path, streams(*WHOLE)) as bridge, aiohttp.ClientSession() as session:
+        url = bridge.server.url.replace("ws://", "http://") + path
+        told = []
+        for _ in range(2):
+            async with session.post(url, json=body, headers={"cf-aig-cache-ttl": "60"}) as response:
+                told.append((response.headers["cf-aig-cache-status"], await response.read()))
+        assert told == [("MISS", b"".join(WHOLE)), ("HIT", b"".join(WHOLE))]
+        assert bridge.calls == 1
+
+
+# Limits.
+
+
+def tokens(ci: str = "", gateway: str = "cache_shared = true") -> str:
+    """Two of them, of which one may have limits."""
+    ours, other = (hashlib.sha256(name.encode()).hexdigest() for name in ("ci", "cd"))
+    return f"""
+[gateways.gateway]
+cache_ttl = 60
+{gateway}
+[gateways.gateway.tokens]
+cd = "sha256:{other}"
+[gateways.gateway.tokens.ci]
+token = "sha256:{ours}"
+{ci}
+"""
+
+
+def bearer(name: str) -> dict[str, str]:
+    return {"cf-aig-authorization": f"Bearer {name}"}
+
+
+@pytest.mark.parametrize(("shared", "expected"), [("false", ["MISS", "MISS"]), ("true", ["MISS", "HIT"])])
+@pytest.mark.parametrize("config", [{}, {"cacheKey": "mine"}])
+async def test_a_token_s_answers_are_given_to_another_only_if_the_cache_is_shared(
+    shared: str, expected: list[str], config: dict[str, str], tmp_path: Path
+) -> None:
+    """Both send the same request, also with the same credential for the provider."""
+    text = tokens(gateway=f"cache_shared = {shared}")
+    async with (
+        house(text, tmp_path, headers=bearer("ci")) as bridge,
+        connected(bridge.server, headers=bearer("cd")) as other,
+    ):
+        told = [await bridge.status(step(**config)), await bridge.status(step(**config), client=other)]
+        assert told == expected
+        assert await bridge.status(step(**config)) == "HIT"
+
+
+async def test_each_is_refused_for_itself_who_waits_for_a_shared_calls_turn(tmp_path: Path) -> None:
+    """The one that is to make the call has no turn in time; the other one, of another token, has."""
+    ends = asyncio.Event()
+    text = tokens("max_concurrent_by_provider = {openai = 1}\nmax_wait = 1000")
+    async with (
+        house(text, tmp_path, Plays([ends, b"{}"], content_type=JSON), answers(), headers=bearer("ci")) as bridge,
+        connected(bridge.server, headers=bearer("cd")) as other,
+    ):
+        await bridge.client.create(step(skipCache=True), eventId="first")
+        refused = asyncio.create_task(bridge.call())
+        await turns(200)
+        given = asyncio.create_task(bridge.call(client=other))
+        await turns(200)
+        assert bridge.calls == 1
+        advance(1.1)
+        assert (await refused)[-1]["error"]["code"] == 9005
+        assert (await given)[-1]["metadata"]["cacheStatus"] == "MISS"
+        assert bridge.calls == 2
+        ends.set()
+        await bridge.client.until_last("first")
+
+
+async def test_a_hit_needs_no_turn_at_the_provider(tmp_path: Path) -> None:
+    ends = asyncio.Event()
+    text = OPEN + "cache_ttl = 60\nmax_concurrent_by_provider = {openai = 1}\nmax_wait = 0\n"
+    async with house(text, tmp_path, answers(), Plays([ends, b"{}"], content_type=JSON)) as bridge:
+        assert await bridge.status() == "MISS"
+        await bridge.client.create(step(skipCache=True), eventId="long")
+        await turns(200)
+        assert await bridge.status() == "HIT"
+        ends.set()
+        await bridge.client.until_last("long")
+
+
+# Where answers lie.
+
+
+async def test_a_file_outlives_the_bridge(tmp_path: Path) -> None:
+    text = '[server]\ncache_path = "answers.db"\n' + CACHING
+    async with house(text, tmp_path, streams(*WHOLE)) as bridge:
+        first = await bridge.call()
+        assert first[-1]["metadata"]["cacheStatus"] == "MISS"
+    async with house(text, tmp_path) as bridge:
+        again = await bridge.call()
+        assert again[-1]["metadata"]["cacheStatus"] == "HIT"
+        assert [frame.get("response") for frame in again] == [frame.get("response") for frame in first]
+        assert bridge.calls == 0
+    assert (tmp_path / "answers.db").exists()
+
+
+async def test_a_file_that_cannot_be_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cache_path"):
+        async with house('[server]\ncache_path = "no/where.db"\n', tmp_path):
+            pass
+
+
+@pytest.mark.needs("redis-server")
+async def test_bridges_that_share_a_redis_share_their_answers(redis: RedisServer, tmp_path: Path) -> None:
+    text = f'[server]\nredis_url = "{redis.url}"\n' + CACHING
+    async with house(text, tmp_path) as one, house(text, tmp_path) as other:
+        assert await one.status() == "MISS"
+        while redis.ask("KEYS", "*:cache:*").startswith(b"*0"):
+            await turns()
+        assert await other.status() == "HIT"
+        redis.kill()
+        assert await other.status() == "HIT"  # from its memory by now
+        assert await one.statuses(step("groq"), step("groq")) == ["MISS", "HIT"]
+
+
+REPORTED = {
+    "in one piece": answers(b'{"error":{"message":"too many","code":429}}'),
+    "Workers AI": answers(b'{"result":null,"success":false,"errors":[{"code":3040,"message":"m"}]}'),
+    "truncated": answers(b'{"choices":['),
+    "in a stream": streams(said("a"), b'error: {"code":503,"message":"m"}\n\n'),
+    "the end mark alone": streams(b"data: [DONE]\n\n"),
+}
+
+
+@pytest.mark.parametrize("play", REPORTED.values(), ids=REPORTED.keys())
+async def test_what_reports_an_error_in_http_200_is_not_kept(play: Plays, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path, play, answers()) as bridge:
+        failed = (await bridge.call())[-1]["metadata"]
+        assert (failed["success"], failed["cacheStatus"]) == (False, "MISS")
+        assert await bridge.statuses(None, None) == ["MISS", "HIT"]

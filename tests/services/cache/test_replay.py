@@ -1,0 +1,66 @@
+"""What comes from the cache is what came from the provider, of every dialect: the same frames, the same usage."""
+
+import base64
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.tapes.file import StreamEnd, Tape, read_tape
+from bridge.tapes.transport import TapeTransport
+from tests.support.harness import Frame, config_of, connected, running
+from tests.support.paths import FIXTURES
+
+TAPES = FIXTURES / "tapes"
+PATHS = sorted(TAPES.glob("*/*.jsonl"))
+
+OWN = {"eventId", "logId", "durationMs", "cacheStatus", "cost", "warnings"}
+"""What differs between an answer and the same given again; of these tapes, warnings are of estimated costs."""
+
+
+def is_good(tape: Tape) -> bool:
+    return tape.head is not None and tape.head.status == 200 and tape.ending.end is StreamEnd.EOF
+
+
+ANSWERS = [path for path in PATHS if is_good(read_tape(path))]
+
+
+def test_there_are_answers_of_every_provider_that_there_are_tapes_of() -> None:
+    assert {path.parent for path in ANSWERS} == set(TAPES.iterdir())
+
+
+@pytest.mark.parametrize("frames", ["items", "raw"])
+@pytest.mark.parametrize("path", ANSWERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+async def test_an_answer_given_again_has_the_same_frames(path: Path, frames: str, tmp_path: Path) -> None:
+    """If it was good and whole; and if not, it is asked for again."""
+    first, again = await asked_twice(path, frames, tmp_path)
+    is_kept = first[-1]["metadata"]["success"]
+    assert [told[-1]["metadata"]["cacheStatus"] for told in (first, again)] == ["MISS", "HIT" if is_kept else "MISS"]
+    assert [without_own(frame) for frame in again] == [without_own(frame) for frame in first]
+    assert is_kept or not any(word in path.stem for word in ("whole", "plain", "embeddings", "tools."))
+
+
+async def asked_twice(path: Path, frames: str, folder: Path) -> list[list[Frame]]:
+    taped = folder / "tapes"
+    taped.mkdir()
+    shutil.copy(path, taped)
+    request = read_tape(path).request
+    url = urlsplit(request.url)
+    base = f'[providers.custom-taped]\nbase_url = "{url.scheme}://{url.netloc}"\n'
+    asked = {
+        "provider": "custom-taped",
+        "endpoint": request.url.removeprefix(f"{url.scheme}://{url.netloc}/"),
+        "method": request.method,
+        "config": {"frames": frames, "cacheTtl": 60},
+        "body": base64.b64encode(request.body).decode(),
+        "encoding": "base64",
+    }
+    transport = TapeTransport([taped], pace="instant")
+    async with running(config_of(base, folder), transport) as server, connected(server) as client:
+        return [await client.call(asked | {"eventId": name}) for name in ("first", "again")]
+
+
+def without_own(frame: Frame) -> Frame:
+    metadata = {name: value for name, value in frame["metadata"].items() if name not in OWN}
+    return frame | {"metadata": metadata}

@@ -1,0 +1,249 @@
+"""The cache's file outlives processes, however they end; and whatever becomes of it, nobody waits for it."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from bridge.services.cache import sqlite as sqlite_cache
+from bridge.services.cache.sqlite import PATIENCE_S, PAUSE_S, PURGE_S, CacheTable, SqliteStore, opened
+from bridge.services.cache.stored import FORM
+from tests.support.clock import advance, until
+from tests.support.paths import ROOT
+from tests.support.stored_answers import KEYS, of_size, stored
+
+MOST = 1 << 30
+
+
+def told(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(record.name == "bridge.cache" for record in caplog.records)
+
+
+async def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
+    answer = stored(b"a", b"bc", stored_at=time.time())
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        assert await store.get(KEYS[0]) is None
+        store.put(KEYS[0], answer)
+        assert await store.get(KEYS[0]) == answer
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        assert await store.get(KEYS[0]) == answer
+        assert store.faults == 0
+
+
+async def test_two_that_share_a_file_see_each_others_answers(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as one, opened(tmp_path / "cache.db", MOST) as other:
+        one.put(KEYS[0], stored(b"first"))
+        await one.get(KEYS[0])
+        assert await other.get(KEYS[0]) == stored(b"first")
+        other.put(KEYS[0], stored(b"second"))
+        await other.get(KEYS[0])
+        assert await one.get(KEYS[0]) == stored(b"second")
+
+
+async def test_a_writer_that_is_killed_leaves_all_it_wrote_and_a_sound_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    for count in (1, 150, 450):
+        put = written_before_a_kill(path, count)
+        async with opened(path, MOST) as store:
+            for number in put:
+                found = await store.get(KEYS[number])
+                assert found is not None
+                assert found.body.startswith(b"%d" % number * 500)
+            assert store.faults == 0
+        with sqlite3.connect(path) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        database.close()
+
+
+def written_before_a_kill(path: Path, count: int) -> list[int]:
+    """The numbers of as many answers as the writer said that it had put when it was killed, in the midst of others."""
+    command = [sys.executable, "-m", "tests.support.cache_writer", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        put = [int(writer.stdout.readline()) for _ in range(count)]
+        writer.kill()
+    return put
+
+
+async def test_an_answer_of_another_form_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+    monkeypatch.setattr(sqlite_cache, "_KEYED", bytes([FORM + 1]))
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        assert await store.get(KEYS[0]) is None
+        assert store.faults == 0
+
+
+def test_the_file_does_not_outgrow_its_bound_and_what_was_stored_last_stays(tmp_path: Path) -> None:
+    table = CacheTable(tmp_path / "cache.db", 1 << 20)
+    for key in KEYS:
+        table.put(key, of_size(20_000))
+    assert (tmp_path / "cache.db").stat().st_size < 2 << 20
+    found = [table.get(key) is not None for key in KEYS]
+    assert found == sorted(found)
+    assert 30 < sum(found) < 60
+    assert table.evictions == found.count(False)
+    table.close()
+
+
+def test_one_answer_larger_than_the_bound_does_not_stay(tmp_path: Path) -> None:
+    table = CacheTable(tmp_path / "cache.db", 1 << 20)
+    table.put(KEYS[0], of_size(2 << 20))
+    assert table.get(KEYS[0]) is None
+    table.close()
+
+
+async def test_what_has_expired_is_purged_every_minute(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored(stored_at=time.time() - 30, kept_s=60))
+        store.put(KEYS[1], stored())
+        minutes = 0
+        while await store.get(KEYS[0]) is not None:
+            advance(PURGE_S)
+            minutes += 1  # the thread purges in a time of its own
+            assert minutes < 1000
+        assert minutes > 0
+        assert await store.get(KEYS[1]) is not None
+
+
+async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+        await store.get(KEYS[0])
+        assert {file.name: file.stat().st_mode & 0o077 for file in files_in(tmp_path)} == {
+            "cache.db": 0,
+            "cache.db-shm": 0,
+            "cache.db-wal": 0,
+        }
+
+
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        async with opened(tmp_path / "nowhere" / "cache.db", MOST):
+            pass
+
+
+async def test_a_file_that_is_no_database_is_a_cache_that_holds_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache.db").write_text("Dear diary, " * 1000)
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+        assert await store.get(KEYS[0]) is None
+        advance(PAUSE_S + 1)
+        assert await store.get(KEYS[0]) is None
+        assert store.faults >= 3
+    assert told(caplog) == 1
+    assert (tmp_path / "cache.db").read_text().startswith("Dear diary, ")
+
+
+async def test_a_damaged_answer_is_not_found(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+        await store.get(KEYS[0])
+        with sqlite3.connect(tmp_path / "cache.db") as database:
+            database.execute("UPDATE cached_answers SET answer = x'00'")
+        database.close()
+        assert await store.get(KEYS[0]) is None
+        assert store.faults == 1
+
+
+def has_faults(store: SqliteStore, count: int) -> bool:
+    return store.faults == count
+
+
+async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+        assert await store.get(KEYS[0]) is not None
+        locking = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
+        locking.execute("BEGIN EXCLUSIVE")
+        for faults in (1, 2, 3):
+            store.put(KEYS[1], stored())
+            await until(partial(has_faults, store, faults))
+            advance(PAUSE_S + 1)
+        locking.execute("ROLLBACK")
+        locking.close()
+        assert await store.get(KEYS[0]) is not None
+        assert await store.get(KEYS[1]) is None
+        store.put(KEYS[1], stored())
+        assert await store.get(KEYS[1]) is not None
+    assert told(caplog) == 1
+
+
+async def test_a_full_disk_is_a_cache_that_takes_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Small(CacheTable):
+        def _connected(self) -> sqlite3.Connection:
+            connection = super()._connected()
+            connection.execute("PRAGMA max_page_count = 32")
+            return connection
+
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store._table = Small(tmp_path / "cache.db", MOST)
+        store.put(KEYS[0], stored())
+        store.put(KEYS[1], of_size(1 << 20))
+        assert await store.get(KEYS[0]) is not None
+        await until(lambda: store.faults)
+        advance(PAUSE_S + 1)
+        assert await store.get(KEYS[0]) is not None
+        assert await store.get(KEYS[1]) is None
+    assert told(caplog) == 1
+
+
+async def busy(store: SqliteStore) -> threading.Event:
+    """The thread stands still until the event is set."""
+    go_on = threading.Event()
+    is_busy = threading.Event()
+    store._thread.do(lambda: is_busy.set() or go_on.wait())
+    await until(is_busy.is_set)
+    return go_on
+
+
+async def test_nobody_waits_for_a_slow_file_longer_than_a_moment(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+        await store.get(KEYS[0])
+        go_on = await busy(store)
+        began_at = time.monotonic()
+        assert await asyncio.gather(*(store.get(KEYS[0]) for _ in range(5))) == [None] * 5
+        assert PATIENCE_S * 0.9 < time.monotonic() - began_at < 20 * PATIENCE_S
+        assert await store.get(KEYS[0]) is None  # at once: it is left alone
+        go_on.set()
+        advance(PAUSE_S + 1)
+        assert await store.get(KEYS[0]) is not None
+    assert told(caplog) == 1
+
+
+async def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = of_size(10_000)
+    monkeypatch.setattr(sqlite_cache, "MAX_UNWRITTEN_BYTES", 3 * answer.size_bytes)
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        go_on = await busy(store)
+        for key in KEYS[:10]:
+            store.put(key, answer)
+        assert store.faults == 7
+        go_on.set()
+        assert [await store.get(key) is not None for key in KEYS[:4]] == [True, True, True, False]
+
+
+async def test_it_leaves_neither_thread_nor_file_open(tmp_path: Path) -> None:
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    async with opened(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored())
+    await until(lambda: threading.active_count() == before[0])
+    assert len(os.listdir("/proc/self/fd")) == before[1]

@@ -1,0 +1,182 @@
+"""Turns: never more than the limit, first come first served, and nothing left behind."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from bridge.errors import TooManyInFlight
+from bridge.services.limits.concurrency import WAITING_PER_TURN, ConcurrencyLimiter
+from tests.support.clock import advance, turns
+
+MAX_WAIT_MS = 10_000
+
+
+class Crowd:
+    """Events that want a turn at one key."""
+
+    def __init__(self, limit: int) -> None:
+        self.lines = ConcurrencyLimiter()
+        self.limit = limit
+        self.inside: list[str] = []
+        self._tasks: dict[str, asyncio.Task[Callable[[], None]]] = {}
+
+    async def come(self, name: str, max_wait_ms: int = MAX_WAIT_MS) -> None:
+        self._tasks[name] = asyncio.create_task(self._enter(name, max_wait_ms))
+        await turns()
+
+    async def _enter(self, name: str, max_wait_ms: int) -> Callable[[], None]:
+        give_back = await self.lines.acquire("key", self.limit, max_wait_ms, "us")
+        self.inside.append(name)
+        return give_back
+
+    async def go(self, name: str) -> None:
+        self._tasks[name].result()()
+        self.inside.remove(name)
+        await turns()
+
+    def cancel(self, name: str) -> None:
+        self._tasks[name].cancel()
+
+    def refused(self, name: str) -> TooManyInFlight:
+        error = self._tasks[name].exception()
+        assert isinstance(error, TooManyInFlight)
+        return error
+
+
+async def test_first_come_first_served():
+    crowd = Crowd(2)
+    for name in "abcde":
+        await crowd.come(name)
+    assert crowd.inside == ["a", "b"]
+    await crowd.go("b")
+    assert crowd.inside == ["a", "c"]
+    await crowd.go("a")
+    await crowd.go("c")
+    assert crowd.inside == ["d", "e"]
+
+
+async def test_who_comes_when_a_turn_is_free_does_not_pass_those_who_wait():
+    crowd = Crowd(1)
+    for name in "ab":
+        await crowd.come(name)
+    give_back = crowd._tasks["a"].result()
+    give_back()  # it is b's turn, though b has not run yet
+    await crowd.come("c")
+    assert crowd.inside == ["a", "b"]
+
+
+async def test_who_is_cancelled_leaves_the_line_at_once():
+    crowd = Crowd(1)
+    for name in "abc":
+        await crowd.come(name)
+    crowd.cancel("b")
+    await turns()
+    await crowd.go("a")
+    assert crowd.inside == ["c"]
+
+
+async def test_who_is_cancelled_when_its_turn_has_come_passes_it_on():
+    """Both in one turn of the loop, in either order."""
+    for order in ("turn first", "cancel first"):
+        crowd = Crowd(1)
+        for name in "abc":
+            await crowd.come(name)
+        acts = [crowd._tasks["a"].result(), lambda crowd=crowd: crowd.cancel("b")]
+        for act in acts if order == "turn first" else acts[::-1]:
+            act()
+        await turns()
+        assert crowd.inside == ["a", "c"], order
+
+
+async def test_nobody_waits_longer_than_the_limits_owner_allows():
+    crowd = Crowd(1)
+    for name in "ab":
+        await crowd.come(name)
+    advance(MAX_WAIT_MS / 1000 - 0.1)
+    await turns()
+    assert not crowd._tasks["b"].done()
+    advance(0.2)
+    await turns()
+    error = crowd.refused("b")
+    assert (error.code, error.status, error.retryable, error.retry_after_ms) == (9005, 429, True, 1000)
+    assert "10000 ms (max_wait)" in str(error)
+    await crowd.go("a")
+    assert len(crowd.lines) == 0
+
+
+async def test_no_more_wait_than_four_for_each_turn():
+    crowd = Crowd(2)
+    for number in range(2 + 2 * WAITING_PER_TURN):
+        await crowd.come(str(number))
+    await crowd.come("one more")
+    assert "8 wait for a turn" in str(crowd.refused("one more"))
+    crowd.cancel("5")
+    await turns()
+    await crowd.come("in its place")
+    assert not crowd._tasks["in its place"].done()
+
+
+async def test_without_a_wait_there_is_no_line():
+    crowd = Crowd(1)
+    await crowd.come("a", max_wait_ms=0)
+    await crowd.come("b", max_wait_ms=0)
+    crowd.refused("b")
+    assert crowd.inside == ["a"]
+
+
+async def test_a_limit_that_is_raised_counts_for_those_in_line_as_soon_as_another_comes():
+    crowd = Crowd(1)
+    for name in "abc":
+        await crowd.come(name)
+    crowd.limit = 3
+    await crowd.come("d")
+    assert crowd.inside == ["a", "b", "c"]
+    await crowd.go("a")
+    assert crowd.inside == ["b", "c", "d"]
+
+
+async def test_a_limit_that_is_lowered_takes_no_turn_away_and_gives_no_more():
+    crowd = Crowd(3)
+    for name in "abc":
+        await crowd.come(name)
+    crowd.limit = 1
+    await crowd.come("d")
+    await crowd.go("a")
+    await crowd.go("b")
+    assert crowd.inside == ["c"]
+    await crowd.go("c")
+    assert crowd.inside == ["d"]
+
+
+async def test_a_key_that_nobody_uses_leaves_nothing_behind():
+    crowd = Crowd(1)
+    for name in "ab":
+        await crowd.come(name)
+    assert len(crowd.lines) == 1
+    await crowd.go("a")
+    await crowd.go("b")
+    assert len(crowd.lines) == 0
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_a_thousand_in_a_row_are_never_more_than_the_limit_at_once(limit: int):
+    lines, inside, most, done = ConcurrencyLimiter(), 0, 0, 0
+
+    async def event(number: int) -> None:
+        nonlocal inside, most, done
+        give_back = await lines.acquire("key", limit, MAX_WAIT_MS, "us")
+        inside += 1
+        most = max(most, inside)
+        await turns(number % 4)
+        inside -= 1
+        done += 1
+        give_back()
+
+    async def client() -> None:
+        for number in range(1000 // (4 * limit)):
+            await event(number)
+
+    await asyncio.gather(*(client() for _ in range(4 * limit)))
+    assert (most, done) == (limit, 1000 // (4 * limit) * 4 * limit)
+    assert len(lines) == 0

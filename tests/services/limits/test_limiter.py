@@ -1,0 +1,629 @@
+"""The limits of gateways and tokens, as a client meets them on a socket."""
+
+import asyncio
+import base64
+import gzip
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.server.server import Server
+from bridge.services.limits.budgets import SOON_MS
+from bridge.services.limits.reserving import WAIT_S
+from tests.support.clock import advance, turns, until
+from tests.support.event_harness import ROLE, WHOLE, said, step
+from tests.support.harness import Client, Frame, config_of, connected, running
+from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.wall_clock import Wall
+
+BARE = "[gateways.gateway]\n"
+OPEN = BARE + "custom_cost = { per_token_in = 1e-6, per_token_out = 0.0 }\n"
+"""Its price is its own: an answer costs what `costing` says."""
+
+
+def tokens(ci: str) -> str:
+    """Two of them, of which one has limits."""
+    ours, other = (hashlib.sha256(name.encode()).hexdigest() for name in ("ci", "cd"))
+    return f"""
+[gateways.gateway.tokens]
+cd = "sha256:{other}"
+[gateways.gateway.tokens.ci]
+token = "sha256:{ours}"
+{ci}
+"""
+
+
+def costing(usd: float) -> Plays:
+    """An answer that costs so much at the price of `OPEN`."""
+    return answers(used(usd))
+
+
+def used(usd: float) -> bytes:
+    return b'{"usage":{"prompt_tokens":%d,"completion_tokens":2}}' % round(usd * 1e6)
+
+
+class House:
+    """A bridge with limits, one client's socket to it, and the provider behind it."""
+
+    def __init__(self, server: Server, provider: ScriptedProvider, client: Client, folder: Path) -> None:
+        self.server, self.provider, self.client, self._folder = server, provider, client, folder
+        self._events = 0
+
+    async def begin(self, request: object = None, client: Client | None = None) -> str:
+        self._events += 1
+        name = f"event {self._events}"
+        await (client or self.client).create(request or step(), eventId=name)
+        return name
+
+    async def end(self, name: str, client: Client | None = None) -> Frame:
+        """Its last frame."""
+        return (await (client or self.client).until_last(name))[-1]
+
+    async def call(self, request: object = None, client: Client | None = None) -> Frame:
+        return await self.end(await self.begin(request, client), client)
+
+    async def call_that_waits(self) -> Frame:
+        """An event that waits for money until its time is over."""
+        name = await self.begin()
+        await turns(100)
+        advance(WAIT_S)
+        return await self.end(name)
+
+    async def codes(self, count: int) -> list[int | None]:
+        """Of so many events at once, in the order in which they were sent."""
+        names = [await self.begin() for _ in range(count)]
+        return [code(await self.end(name)) for name in names]
+
+    async def calls(self, count: int) -> None:
+        """Until the provider has been called so often; and then it is not called any more."""
+        await until(lambda: len(self.provider.played) == count)
+        await turns(100)
+        assert len(self.provider.played) == count
+
+    def reload(self, text: str) -> None:
+        self.server.reload(config_of(text, self._folder))
+
+
+@asynccontextmanager
+async def house(text: str, folder: Path, *plays: Plays, **handshake: Any) -> AsyncIterator[House]:
+    provider = ScriptedProvider(*plays)
+    async with running(config_of(text, folder), provider) as server, connected(server, **handshake) as client:
+        yield House(server, provider, client, folder)
+
+
+def code(frame: Frame) -> int | None:
+    found: int | None = frame.get("error", {}).get("code")
+    return found
+
+
+def bearer(token: str) -> dict[str, dict[str, str]]:
+    return {"headers": {"cf-aig-authorization": f"Bearer {token}"}}
+
+
+# Requests per window.
+
+
+RATE = OPEN + "rate_limiting_limit = 2\nrate_limiting_interval = 60\n"
+
+
+async def test_in_a_fixed_window_of_the_clock_no_more_than_the_limit_pass(tmp_path: Path, wall: Wall):
+    wall.advance(50)
+    async with house(RATE + 'rate_limiting_technique = "fixed"', tmp_path, *[answers()] * 3) as place:
+        assert await place.codes(3) == [None, None, 2003]
+        wall.advance(10)
+        assert code(await place.call()) is None
+
+
+async def test_in_a_sliding_one_those_before_count_as_long_as_they_are_within_reach(tmp_path: Path, wall: Wall):
+    async with house(RATE + 'rate_limiting_technique = "sliding"', tmp_path, *[answers()] * 4) as place:
+        assert await place.codes(2) == [None, None]
+        wall.advance(60)
+        assert code(await place.call()) == 2003
+        wall.advance(0.1)
+        assert await place.codes(2) == [None, 2003]
+        wall.advance(30)
+        assert await place.codes(2) == [None, 2003]
+
+
+async def test_a_refusal_is_the_events_ordinary_last_frame_and_tells_when_to_come_again(tmp_path: Path, wall: Wall):
+    wall.advance(12.5)
+    async with house(RATE, tmp_path, *[answers()] * 2) as place:
+        await place.codes(2)
+        frame = await place.call()
+        assert frame["type"] == "universal.created"
+        assert frame["error"] == {
+            "code": 2003,
+            "message": "Rate limited: 2 requests per 60s (fixed) for gateway 'gateway'",
+            "source": "client",
+            "retryable": True,
+            "retryAfterMs": 47_501,
+        }
+        assert (frame["metadata"]["status"], frame["response"]["internalCode"]) == (429, 2003)
+
+
+async def test_many_at_once_do_not_pass_a_limit(tmp_path: Path, wall: Wall):
+    text = OPEN + "rate_limiting_limit = 40\nrate_limiting_interval = 60\n"
+    async with house(text, tmp_path, *[answers()] * 40) as place:
+        codes = await place.codes(200)
+        assert (codes.count(None), codes.count(2003)) == (40, 160)
+
+
+async def test_a_gateway_for_any_name_has_one_limit_for_all_of_them(tmp_path: Path, wall: Wall):
+    text = RATE.replace("gateways.gateway", 'gateways."*"')
+    async with house(text, tmp_path, *[answers()] * 2) as place, connected(place.server, "/v1/me/made-up") as other:
+        assert [code(await place.call()), code(await place.call(client=other))] == [None, None]
+        assert code(await place.call(client=other)) == 2003
+
+
+async def test_a_token_over_its_limit_uses_up_nothing_of_its_gateways(tmp_path: Path, wall: Wall):
+    text = RATE.replace("= 2", "= 3") + tokens("rate_limiting_limit = 1\nrate_limiting_interval = 60")
+    async with (
+        house(text, tmp_path, *[answers()] * 3, **bearer("ci")) as place,
+        connected(place.server, **bearer("cd")) as other,
+    ):
+        assert await place.codes(5) == [None, 2003, 2003, 2003, 2003]
+        assert [code(await place.call(client=other)) for _ in range(3)] == [None, None, 2003]
+
+
+async def test_a_limit_that_a_reload_changes_counts_from_the_next_event_on(tmp_path: Path, wall: Wall):
+    async with house(RATE, tmp_path, *[answers()] * 4) as place:
+        assert await place.codes(3) == [None, None, 2003]
+        place.reload(RATE.replace("= 2", "= 3"))
+        assert await place.codes(2) == [None, 2003]
+        place.reload(OPEN)
+        assert code(await place.call()) is None
+
+
+async def test_every_attempt_after_the_first_takes_from_the_window_too(tmp_path: Path, wall: Wall):
+    text = RATE.replace("= 2", "= 5")
+    failing = [answers(status=500)] * 5
+    async with house(text, tmp_path, *failing) as place:
+        frame = await place.call([step(slug, maxAttempts=5, retryDelay=0) for slug in ("openai", "groq", "mistral")])
+        assert len(place.provider.played) == 5
+        assert (code(frame), frame["metadata"]["step"]) == (500, "0"), "the last answer that a provider gave"
+        codes = [attempt["code"] for attempt in frame["metadata"]["attempts"]]
+        assert codes == [500] * 5 + [2003, 2003]
+        assert code(await place.call()) == 2003
+
+
+async def test_a_step_that_the_window_refuses_is_a_failed_step(tmp_path: Path, wall: Wall):
+    """The chain goes on, and ends with the refusal where no provider gave an answer."""
+    async with house(RATE.replace("= 2", "= 1"), tmp_path, refuses()) as place:
+        frame = await place.call([step(maxAttempts=3, retryDelay=0), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (2003, "1")
+        assert frame["error"]["retryAfterMs"] == 60_001
+        assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [9010, 2003, 2003]
+        assert len(place.provider.played) == 1
+
+
+async def test_a_token_s_window_counts_its_attempts_too(tmp_path: Path, wall: Wall):
+    text = OPEN + tokens("rate_limiting_limit = 2\nrate_limiting_interval = 60")
+    async with house(text, tmp_path, answers(status=500), answers(status=500), **bearer("ci")) as place:
+        frame = await place.call([step(), step("groq"), step("mistral")])
+        assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [500, 500, 2003]
+
+
+async def test_an_attempt_that_got_no_turn_was_no_call_and_is_not_counted(tmp_path: Path, wall: Wall):
+    text = RATE + "max_concurrent_by_provider = { openai = 1 }\nmax_wait = 0"
+    async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
+        await place.begin()
+        await place.calls(1)
+        frame = await place.call([step(), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (None, "1")
+
+
+# How many at once.
+
+
+def waiting(gate: asyncio.Event) -> Plays:
+    return Plays(waiting=[gate], body=[b"{}"], content_type=JSON)
+
+
+async def test_more_events_than_the_limit_wait_their_turn_and_get_it_in_their_order(tmp_path: Path):
+    gates = [asyncio.Event() for _ in range(4)]
+    async with house(OPEN + "max_concurrent = 2", tmp_path, *map(waiting, gates)) as place:
+        names = [await place.begin(step() | {"query": {"model": str(number)}}) for number in range(4)]
+        await place.calls(2)
+        for done in range(2):
+            gates[done].set()
+            await place.end(names[done])
+            await place.calls(3 + done)
+            assert place.provider.played[-1].content == b'{"model":"%d"}' % (2 + done)
+        for gate in gates:
+            gate.set()
+
+
+async def test_who_waits_too_long_is_told_to_come_again(tmp_path: Path):
+    text = OPEN + "max_concurrent = 1\nmax_wait = 3000"
+    async with house(text, tmp_path, Plays(waiting=[SILENCE])) as place:
+        await place.begin()
+        await place.calls(1)
+        second = await place.begin()
+        await turns(50)
+        advance(3)
+        frame = await place.end(second)
+        assert (frame["type"], code(frame), frame["metadata"]["status"]) == ("universal.created", 9005, 429)
+        assert frame["error"]["retryable"] is True
+        assert frame["error"]["retryAfterMs"] == SOON_MS
+
+
+async def test_a_line_that_is_full_takes_nobody(tmp_path: Path):
+    async with house(OPEN + "max_concurrent = 1", tmp_path, Plays(waiting=[SILENCE])) as place:
+        for _ in range(5):
+            await place.begin()
+        assert code(await place.call()) == 9005
+
+
+async def test_a_cancelled_event_leaves_the_line_at_once(tmp_path: Path):
+    gate = asyncio.Event()
+    async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
+        first, second, third = [await place.begin() for _ in range(3)]
+        await place.calls(1)
+        await place.client.cancel(second)
+        assert code(await place.end(second)) == 9020
+        gate.set()
+        assert [code(await place.end(name)) for name in (first, third)] == [None, None]
+
+
+@pytest.mark.parametrize("limit", ["max_concurrent = 1", "max_concurrent_by_provider = { openai = 1 }"])
+async def test_the_time_for_the_whole_event_runs_while_it_waits(tmp_path: Path, limit: str):
+    async with house(OPEN + limit, tmp_path, Plays(waiting=[SILENCE])) as place:
+        await place.begin()
+        await place.calls(1)
+        second = await place.begin(step(totalTimeout=2000))
+        await turns(50)
+        advance(2)
+        assert code(await place.end(second)) == 9015
+
+
+async def test_a_turn_is_given_back_however_its_event_ends(tmp_path: Path):
+    plays = [
+        answers(status=500),
+        Plays(connecting=[OSError()]),
+        streams(said("a"), RESET),
+        Plays(waiting=[SILENCE]),
+        streams(*WHOLE),
+    ]
+    limits = "max_concurrent = 1\nmax_concurrent_by_provider = { openai = 1 }"
+    async with house(OPEN + limits, tmp_path, *plays) as place:
+        for expected in (500, 9099, 9016):
+            assert code(await place.call()) == expected
+        async with connected(place.server) as other:
+            await place.begin(client=other)
+            await place.calls(4)
+        assert code(await place.call()) is None
+
+
+async def test_events_of_another_token_do_not_wait_behind_those_of_one(tmp_path: Path):
+    gate = asyncio.Event()
+    text = OPEN + "max_concurrent = 2\n" + tokens("max_concurrent = 1")
+    async with (
+        house(text, tmp_path, waiting(gate), answers(), **bearer("ci")) as place,
+        connected(place.server, **bearer("cd")) as other,
+    ):
+        for _ in range(4):
+            await place.begin()
+        await place.calls(1)
+        assert code(await place.call(client=other)) is None
+
+
+BY_PROVIDER = OPEN + "max_concurrent_by_provider = { openai = 1 }\n"
+
+
+async def test_a_providers_turn_lasts_until_its_answer_is_read(tmp_path: Path):
+    gate = asyncio.Event()
+    async with house(BY_PROVIDER, tmp_path, streams(ROLE, said("a"), gate, *WHOLE), answers()) as place:
+        first, second = [await place.begin() for _ in range(2)]
+        await place.calls(1)
+        gate.set()
+        assert [code(await place.end(name)) for name in (first, second)] == [None, None]
+
+
+async def test_who_waits_for_a_provider_is_not_connecting_yet(tmp_path: Path):
+    gate = asyncio.Event()
+    async with house(BY_PROVIDER, tmp_path, waiting(gate), Plays(connecting=[SILENCE])) as place:
+        await place.begin()
+        second = await place.begin(step(connectTimeout=1000, requestTimeout=2000))
+        await place.calls(1)
+        advance(5)
+        await turns(50)
+        gate.set()
+        await place.calls(2)
+        advance(1)
+        assert code(await place.end(second)) == 9010
+
+
+async def test_a_provider_without_a_turn_to_give_is_passed_over_for_the_next_step(tmp_path: Path):
+    text = BY_PROVIDER + "max_wait = 0"
+    async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
+        await place.begin()
+        await place.calls(1)
+        frame = await place.call([step(maxAttempts=3), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (None, "1")
+        assert [attempt.get("code") for attempt in frame["metadata"]["attempts"]] == [9005, None]
+        assert code(await place.call()) == 9005
+
+
+# Money.
+
+
+def budget(limit: float = 1.0, **more: str) -> str:
+    keys = {"id": '"day"', "limitType": '"cost"', "limit": str(limit), "window": "86400", "technique": '"fixed"'} | more
+    rule = ", ".join(f"{key} = {value}" for key, value in keys.items())
+    return f"spend_limits = {{ rules = [{{ {rule} }}] }}\n"
+
+
+async def test_once_the_money_is_spent_nobody_calls_a_provider_until_the_window_ends(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.6), costing(0.6), costing(0.1)) as place:
+        assert [code(await place.call()) for _ in range(3)] == [None, None, 2041]
+        frame = await place.call()
+        assert frame["error"] == {
+            "code": 2041,
+            "message": "Spend limit exceeded: rule 'day' (cost limit 1 per 86400s, fixed) for gateway 'gateway'",
+            "source": "client",
+            "retryable": False,
+            "retryAfterMs": 43_200_001,
+        }
+        assert (frame["type"], frame["metadata"]["status"]) == ("universal.created", 429)
+        wall.advance(43_200)
+        assert code(await place.call()) is None
+
+
+async def test_a_sliding_budget_comes_back_bit_by_bit(tmp_path: Path, wall: Wall):
+    text = OPEN + budget(technique='"sliding"', window="3600")
+    async with house(text, tmp_path, costing(2.0), costing(0.1)) as place:
+        assert [code(await place.call()) for _ in range(2)] == [None, 2041]
+        wall.advance(3600 + 1799)
+        assert code(await place.call()) == 2041
+        wall.advance(2)
+        assert code(await place.call()) is None
+
+
+async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path: Path, wall: Wall):
+    gate = asyncio.Event()
+    slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
+    async with house(OPEN + budget(), tmp_path, costing(0.4), slow, slow, costing(0.1)) as place:
+        await place.call()
+        running = [await place.begin(), await place.begin()]
+        await place.calls(3)
+        frame = await place.call_that_waits()
+        assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, SOON_MS)
+        gate.set()
+        assert [code(await place.end(name)) for name in running] == [None, None]
+        assert code(await place.call()) is None, "they were cheaper than what was reserved for them"
+
+
+async def test_an_event_that_reservations_keep_out_waits_for_a_settlement_that_leaves_money(tmp_path: Path, wall: Wall):
+    gates = [asyncio.Event() for _ in range(3)]
+    plays = [costing(0.4), *(Plays(waiting=[gate], body=[used(0.1)], content_type=JSON) for gate in gates)]
+    async with house(OPEN + budget(), tmp_path, *plays) as place:
+        await place.call()
+        names = [await place.begin() for _ in range(3)]
+        await place.calls(3)
+        advance(WAIT_S - 1)
+        gates[0].set()
+        await place.end(names[0])
+        await place.calls(4)
+        for gate in gates:
+            gate.set()
+        assert [code(await place.end(name)) for name in names[1:]] == [None, None]
+
+
+async def test_those_who_wait_are_refused_as_soon_as_the_money_is_spent(tmp_path: Path, wall: Wall):
+    gate = asyncio.Event()
+    play = Plays(waiting=[gate], body=[used(2.0)], content_type=JSON)
+    async with house(OPEN + budget(), tmp_path, costing(0.5), play) as place:
+        await place.call()
+        names = [await place.begin() for _ in range(20)]
+        await place.calls(2)
+        gate.set()
+        frames = [await place.end(name) for name in names]
+        assert [code(frame) for frame in frames] == [None] + [2041] * 19
+        assert {frame["error"]["retryAfterMs"] for frame in frames[1:]} == {43_200_001}
+
+
+async def test_of_many_calls_whose_price_nobody_knows_one_passes_a_budget_that_it_exceeds(tmp_path: Path, wall: Wall):
+    """Only their provider will tell what they cost; until then each holds a dollar."""
+    gate = asyncio.Event()
+    body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
+    async with house(BARE + budget(), tmp_path, Plays(waiting=[gate], body=[body], content_type=JSON)) as place:
+        names = [await place.begin(step("openrouter")) for _ in range(200)]
+        await place.calls(1)
+        gate.set()
+        codes = [code(await place.end(name)) for name in names]
+        assert (codes.count(None), codes.count(2041)) == (1, 199)
+
+
+async def test_cheap_calls_do_not_lower_what_a_dear_one_reserves(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    dear = step() | {"query": {"max_tokens": 1, "max_completion_tokens": 60_000}}
+    plays = [*[costing(0.0)] * 3, *[Plays(waiting=[SILENCE])] * 2]
+    async with house(text, tmp_path, *plays) as place:
+        for _ in range(3):
+            assert code(await place.call()) is None
+        for _ in range(5):
+            await place.begin(dear)
+        await place.calls(5)
+
+
+async def test_a_compressed_body_does_not_hide_how_long_an_answer_it_allows(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    body = base64.b64encode(gzip.compress(b'{"model":"small","max_tokens":60000}')).decode()
+    dear = step() | {"body": body, "encoding": "base64"}
+    del dear["query"]
+    dear["headers"] = {"content-encoding": "gzip"}
+    async with house(text, tmp_path, *[Plays(waiting=[SILENCE])] * 2) as place:
+        for _ in range(2):
+            await place.begin(dear)
+        await place.calls(2)
+        assert code(await place.call_that_waits()) == 2041
+
+
+async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing_behind(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+        await place.call()
+        await place.begin()
+        await place.calls(2)
+        waiting_ = await place.begin()
+        await turns(50)
+        await place.client.cancel(waiting_)
+        assert code(await place.end(waiting_)) == 9020
+
+
+async def test_the_time_for_the_whole_event_runs_while_it_waits_for_money(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+        await place.call()
+        await place.begin()
+        await place.calls(2)
+        waiting_ = await place.begin(step(totalTimeout=2000))
+        await turns(50)
+        advance(2)
+        assert code(await place.end(waiting_)) == 9015
+
+
+async def test_many_at_once_do_not_spend_more_than_one_estimate_too_much(tmp_path: Path, wall: Wall):
+    """The first of a model are estimated by their price and by how long an answer they allow."""
+    gate = asyncio.Event()
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
+    request = step() | {"query": {"max_tokens": 300}}
+    told = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON)
+    async with house(text, tmp_path, *[told] * 4) as place:
+        names = [await place.begin(request) for _ in range(50)]
+        await place.calls(4)
+        gate.set()
+        codes = [code(await place.end(name)) for name in names]
+        assert (codes.count(None), codes.count(2041)) == (4, 46)
+        assert code(await place.call(request)) == 2041, "4 times 0.3 are spent"
+
+
+async def test_a_token_has_a_budget_of_its_own(tmp_path: Path, wall: Wall):
+    text = OPEN + budget(limit=2.0) + tokens(budget(limit=1.0))
+    async with (
+        house(text, tmp_path, *[costing(1.0)] * 2, **bearer("ci")) as place,
+        connected(place.server, **bearer("cd")) as other,
+    ):
+        assert [code(await place.call()) for _ in range(2)] == [None, 2041]
+        assert [code(await place.call(client=other)) for _ in range(2)] == [None, 2041]
+
+
+@pytest.mark.parametrize("said", ['{"total_cost":0}', '{"total_cost":1000000}', '{"per_token_in":0,"per_token_out":0}'])
+async def test_a_clients_own_price_neither_spares_a_budget_nor_uses_it_up(tmp_path: Path, wall: Wall, said: str):
+    priced = {**step(), "headers": {"cf-aig-custom-cost": said}}
+    async with house(OPEN + budget(), tmp_path, costing(0.6), costing(0.6)) as place:
+        assert [code(await place.call(priced)) for _ in range(3)] == [None, None, 2041]
+
+
+async def test_a_price_of_the_gateways_own_is_what_a_budget_is_charged(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { total_cost = 0.6 }\n" + budget()
+    async with house(text, tmp_path, answers(), answers()) as place:
+        assert await place.codes(1) + await place.codes(1) + await place.codes(1) == [None, None, 2041]
+
+
+async def test_each_value_of_metadata_may_have_a_budget(tmp_path: Path, wall: Wall):
+    text = OPEN + budget(metadata='{ team = { mode = "partition" } }')
+    async with house(text, tmp_path, *[costing(1.0)] * 4) as place:
+        for team, expected in (("red", None), ("red", 2041), ("blue", None), ("blue", 2041)):
+            assert code(await place.call(step(metadata={"team": team}))) == expected
+        assert [code(await place.call()) for _ in range(2)] == [None, None], "who names no team has no rule"
+
+
+async def test_an_event_without_money_ends_and_does_not_ask_at_every_step(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(1.0)) as place:
+        await place.call()
+        frame = await place.call([step(maxAttempts=3), step("groq"), step("mistral")])
+        assert (code(frame), frame["metadata"]["step"]) == (2041, "0")
+        assert "attempts" not in frame["metadata"]
+
+
+async def test_where_a_rule_is_for_a_provider_the_next_step_may_have_money_left(tmp_path: Path, wall: Wall):
+    text = OPEN + budget(provider='{ mode = "filter", values = ["openai"] }')
+    async with house(text, tmp_path, costing(1.0), answers()) as place:
+        await place.call()
+        frame = await place.call([step(maxAttempts=3), step("groq")])
+        assert (code(frame), frame["metadata"]["step"]) == (None, "1")
+        assert code(await place.call()) == 2041
+
+
+async def test_a_cheaper_model_may_stand_in_for_one_whose_budget_is_used_up(tmp_path: Path, wall: Wall):
+    text = OPEN + budget(model='{ mode = "filter", values = ["small"] }')
+    async with house(text, tmp_path, costing(1.0), answers()) as place:
+        await place.call()
+        frame = await place.call([step(), step() | {"query": {"model": "tiny"}}])
+        assert (code(frame), frame["metadata"]["step"]) == (None, "1")
+
+
+async def test_a_failed_step_is_reserved_for_once(tmp_path: Path, wall: Wall):
+    """A retry, or the next step, draws on what the event has reserved already."""
+    plays = [costing(0.9), answers(status=500), answers(status=500), costing(0.05), costing(0.05)]
+    async with house(OPEN + budget(), tmp_path, *plays) as place:
+        await place.call()
+        assert code(await place.call([step(maxAttempts=2, retryDelay=0), step("groq")])) is None
+        assert code(await place.call()) is None, "0.95 is spent, and nothing reserved"
+
+
+async def test_a_dearer_step_reserves_more_than_the_cheap_one_that_failed_before_it(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
+    cheap, dear = (step() | {"query": {"max_tokens": tokens_}} for tokens_ in (1, 60_000))
+    plays = [answers(status=500), Plays(waiting=[SILENCE]), answers(status=500), Plays(waiting=[SILENCE])]
+    async with house(text, tmp_path, *plays, answers(status=500)) as place:
+        for calls in (2, 4):
+            await place.begin([cheap, dear])
+            await place.calls(calls)
+        name = await place.begin([cheap, dear])
+        await turns(100)
+        advance(WAIT_S)
+        assert code(await place.end(name)) == 2041
+        assert len(place.provider.played) == 4, "two dear ones are in flight, and hold more than there is"
+
+
+async def test_an_event_alone_may_go_on_to_a_dearer_step(tmp_path: Path, wall: Wall):
+    text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.0001 }\n" + budget()
+    steps = [step() | {"query": {"max_tokens": tokens_}} for tokens_ in (20_000, 60_000)]
+    async with house(text, tmp_path, answers(status=500), answers()) as place:
+        assert code(await place.call(steps)) is None
+
+
+async def test_what_the_cache_gives_is_given_to_who_has_no_money_left(tmp_path: Path, wall: Wall):
+    text = OPEN + "cache_ttl = 300\n" + budget()
+    async with house(text, tmp_path, costing(1.0)) as place:
+        assert code(await place.call()) is None
+        frame = await place.call()
+        assert (code(frame), frame["metadata"]["cacheStatus"], frame["metadata"]["cost"]) == (None, "HIT", 0.0)
+        assert code(await place.call(step() | {"query": {"model": "other"}})) == 2041
+
+
+async def test_a_rule_that_a_reload_brings_counts_from_the_next_event_on(tmp_path: Path, wall: Wall):
+    async with house(OPEN, tmp_path, costing(1.0), costing(1.0)) as place:
+        await place.call()
+        place.reload(OPEN + budget())
+        assert [code(await place.call()) for _ in range(2)] == [None, 2041]
+
+
+async def test_who_goes_on_reading_the_answer_to_anothers_call_pays_for_it(tmp_path: Path, wall: Wall):
+    gate = asyncio.Event()
+    play = Plays(waiting=[gate], body=[used(1.0)], content_type=JSON)
+    async with house(OPEN + "cache_ttl = 300\n" + budget(), tmp_path, play) as place:
+        leader, other = [await place.begin() for _ in range(2)]
+        await place.calls(1)
+        await place.client.cancel(leader)
+        assert code(await place.end(leader)) == 9020
+        gate.set()
+        frame = await place.end(other)
+        assert (code(frame), frame["metadata"]["cost"]) == (None, 1.0)
+        assert code(await place.call(step() | {"query": {"model": "other"}})) == 2041
+
+
+async def test_an_event_whose_client_leaves_settles_what_it_had_reserved(tmp_path: Path, wall: Wall):
+    async with house(OPEN + budget(), tmp_path, costing(0.4), *[Plays(waiting=[SILENCE])] * 2, costing(0.1)) as place:
+        await place.call()
+        async with connected(place.server) as other:
+            for _ in range(2):
+                await place.begin(client=other)
+            await place.calls(3)
+            assert code(await place.call_that_waits()) == 2041
+        await until(lambda: not place.provider.open_streams)
+        assert code(await place.call()) is None

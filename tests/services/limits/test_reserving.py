@@ -1,0 +1,104 @@
+"""Events that the reservations of others keep out wait for them to be settled."""
+
+import asyncio
+
+import pytest
+
+from bridge.config.limits import SpendRule
+from bridge.errors import SpendLimit
+from bridge.services.limits import reserving
+from bridge.services.limits.budgets import Budget, Owner, SpendContext, matching_budgets
+from bridge.services.limits.ledger import BudgetReservation, SpendLedger
+from bridge.services.limits.local import LocalBudgets
+from bridge.services.limits.reserving import WAIT_S, Reservations
+from tests.support.clock import advance, turns
+from tests.support.wall_clock import Wall
+
+pytestmark = pytest.mark.usefixtures("wall")
+
+
+def purse(name: str = "day", limit_usd: float = 1.0) -> Budget:
+    (found,) = matching_budgets(
+        Owner("main"), [SpendRule(name, limit_usd, 86_400, "fixed")], SpendContext(None, "openai", None)
+    )
+    return found
+
+
+def settled(postings: list[BudgetReservation], usd: float) -> list[tuple[BudgetReservation, float]]:
+    return [(reservation, usd) for reservation in postings]
+
+
+async def test_those_who_wait_have_their_turn_in_their_order():
+    place, day, served = Reservations(LocalBudgets(SpendLedger())), purse(), list[int]()
+
+    async def one(number: int) -> None:
+        postings = await place.reserve([day], 1.0)
+        served.append(number)
+        await turns(5)
+        place.settle(settled(postings, 0.1))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(one(number))
+    assert served == list(range(8))
+    assert not len(place)
+
+
+async def test_of_two_purses_each_is_waited_for_and_neither_is_reserved_meanwhile():
+    place, day, week = Reservations(LocalBudgets(SpendLedger())), purse("day"), purse("week")
+    first, second = await place.reserve([day], 1.0), await place.reserve([week], 1.0)
+    waiting = asyncio.create_task(place.reserve([day, week], 1.0))
+    await turns()
+    place.settle(settled(first, 0.0))
+    await turns()
+    third = await place.reserve([day], 1.0)
+    place.settle([*settled(second, 0.0), *settled(third, 0.0)])
+    assert {reservation.page[0] for reservation in await waiting} == {day.key, week.key}
+
+
+async def test_all_waits_of_an_event_together_take_no_longer_than_one():
+    place, day, week = Reservations(LocalBudgets(SpendLedger())), purse("day"), purse("week")
+    first = await place.reserve([day], 1.0)
+    await place.reserve([week], 1.0)
+    waiting = asyncio.create_task(place.reserve([day, week], 1.0))
+    await turns()
+    advance(WAIT_S - 1)
+    place.settle(settled(first, 0.0))
+    await turns()
+    advance(1)
+    with pytest.raises(SpendLimit, match="'week'"):
+        await waiting
+    assert not len(place)
+
+
+async def test_one_who_leaves_the_line_hurts_nobody_behind():
+    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    first = await place.reserve([day], 1.0)
+    head, behind = (asyncio.create_task(place.reserve([day], 1.0)) for _ in range(2))
+    await turns()
+    head.cancel()
+    await turns()
+    place.settle(settled(first, 0.0))
+    assert await behind
+    assert not len(place)
+
+
+async def test_a_line_that_is_full_takes_nobody(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reserving, "MAX_WAITING", 1)
+    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    await place.reserve([day], 1.0)
+    waiting = asyncio.create_task(place.reserve([day], 1.0))
+    await turns()
+    with pytest.raises(SpendLimit):
+        await place.reserve([day], 1.0)
+    waiting.cancel()
+
+
+async def test_a_settlement_in_a_new_window_lets_the_next_one_pass_whatever_it_cost(wall: Wall):
+    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    first = await place.reserve([day], 1.0)
+    waiting = asyncio.create_task(place.reserve([day], 1.0))
+    await turns()
+    wall.advance(86_400)
+    place.settle(settled(first, 5.0))
+    assert await waiting

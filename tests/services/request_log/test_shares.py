@@ -1,0 +1,77 @@
+"""Whose rows go when a gateway's log is full, and whose still come in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge.services.request_log.shares import Cut, Room, Share, cut
+
+ONE, TWO, THREE = (Share("gateway", False, token) for token in ("one", "two", "three"))
+FREE_ONE, FREE_TWO = (Share("gateway", True, token) for token in ("one", "two"))
+
+CUTS = {
+    "there is room": ({ONE: 100}, None),
+    "one token alone may fill it": ({ONE: 105}, Cut((ONE,), 5)),
+    "a token that has more than half gives up its own": ({ONE: 90, TWO: 15}, Cut((ONE,), 5)),
+    "but no more than down to half": ({ONE: 52, TWO: 58}, Cut((TWO,), 8)),
+    "with half or less for each, the oldest of all go": ({ONE: 50, TWO: 30, THREE: 25}, Cut((ONE, TWO, THREE), 5)),
+    "refused events may fill what nobody needs": ({FREE_ONE: 100}, None),
+    "refused events give up their own first": ({ONE: 50, TWO: 40, FREE_ONE: 30}, Cut((FREE_ONE,), 20)),
+    "but no more than down to a tenth": ({ONE: 60, TWO: 60, FREE_ONE: 11}, Cut((FREE_ONE,), 1)),
+    "a tenth of refused events is theirs": ({ONE: 95, FREE_ONE: 10}, Cut((ONE,), 5)),
+    "of refused events too no token has more than half": (
+        {ONE: 80, FREE_ONE: 30, FREE_TWO: 2},
+        Cut((FREE_ONE,), 12),
+    ),
+}
+
+
+@pytest.mark.parametrize(("counts", "expected"), CUTS.values(), ids=CUTS)
+def test_whose_rows_go(counts: dict[Share, int], expected: Cut | None) -> None:
+    assert cut(counts, 100, 500) == expected
+
+
+def test_only_a_few_rows_go_at_once() -> None:
+    assert cut({ONE: 10_000}, 100, 500) == Cut((ONE,), 500)
+
+
+@given(
+    st.dictionaries(st.sampled_from([ONE, TWO, THREE, FREE_ONE, FREE_TWO]), st.integers(1, 300), min_size=1),
+    st.integers(1, 200),
+)
+def test_cut_after_cut_the_rows_fit_and_no_share_falls_below_what_is_its_own(
+    counts: dict[Share, int], most: int
+) -> None:
+    before = dict(counts)
+    while (wanted := cut(counts, most, 7)) is not None:
+        assert 0 < wanted.rows <= 7
+        left = wanted.rows
+        for share in wanted.shares:  # any of them may have the oldest
+            taken = min(left, counts[share])
+            counts[share] -= taken
+            left -= taken
+        counts = {share: rows for share, rows in counts.items() if rows}
+    assert sum(counts.values()) <= most
+    refused = sum(rows for share, rows in before.items() if share.refused)
+    left_of_refused = sum(rows for share, rows in counts.items() if share.refused)
+    assert left_of_refused >= min(refused, max(most // 10, 1), most) or sum(before.values()) <= most
+
+
+def taken(room: Room, *shares: Share) -> int:
+    return sum(room.take(share) for share in shares)
+
+
+def test_a_token_that_is_alone_may_fill_a_log_that_stops() -> None:
+    assert taken(Room({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
+
+
+def test_of_several_tokens_none_fills_more_than_half_of_a_log_that_stops() -> None:
+    room = Room({ONE: 40}, 100, is_shared=True)
+    assert taken(room, *[ONE] * 100) == 10
+    assert taken(room, *[TWO] * 100) == 50
+
+
+def test_refused_events_fill_a_tenth_of_a_log_that_stops() -> None:
+    room = Room({FREE_ONE: 4}, 100, is_shared=False)
+    assert taken(room, *[FREE_ONE] * 100) == 6
+    assert taken(room, *[ONE] * 100) == 90

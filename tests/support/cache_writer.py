@@ -1,0 +1,20 @@
+"""A process that puts one answer after the other into a cache's file, until it is killed; it says which are put."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from bridge.services.cache.sqlite import opened
+from tests.support.stored_answers import KEYS, stored
+
+
+async def write(path: Path) -> None:
+    async with opened(path, 1 << 30) as store:
+        for round_ in range(1_000_000):
+            for number, key in enumerate(KEYS):
+                store.put(key, stored(b"%d" % number * 500, b"%d" % round_))
+                await store.get(key)  # behind it in the thread's line
+                print(number, flush=True)
+
+
+asyncio.run(write(Path(sys.argv[1])))

@@ -1,0 +1,45 @@
+"""The command line in processes of its own, as a shell would start it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.paths import ROOT
+
+TAPES = ROOT / "bridge" / "demo" / "tapes"
+BRIDGE = (sys.executable, "-m", "bridge")
+PATIENCE_S = 60
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without what would configure a bridge; this tree's package is found from any folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    return {**inherited, "PYTHONPATH": str(ROOT), **more}
+
+
+def run(*args: str, given: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    """A command to its end."""
+    return subprocess.run(
+        [*BRIDGE, *args], input=given, capture_output=True, text=True, env=environment(**environ), timeout=PATIENCE_S
+    )
+
+
+@contextmanager
+def started(*args: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on, and is ended with the test."""
+    with subprocess.Popen(
+        [*BRIDGE, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**environ)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def url_in(ready: str) -> str:
+    """The first URL of a ready line, with words for what stands in braces."""
+    word, url, *_ = ready.split()
+    assert word == "ready"
+    return url.format(account="me", gateway="default")

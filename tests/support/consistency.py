@@ -1,0 +1,138 @@
+"""Whether all that tells of one event says the same: its client's frames, its row, its span; and the metrics of all."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.services.metrics.test_metrics import of, written
+from tests.support.full_stack import Row, Told, Witness
+from tests.support.otlp_receiver import Seen
+
+Attempt = tuple[int, str, int | None, int | None]
+"""Step, provider, status and code."""
+
+
+def they_agree(witness: Witness, *tolds: Told) -> list[Row]:
+    """The rows of these events, or of all if none are given. Every event of the witness has been looked at."""
+    assert witness.rows.keys() == witness.spans.keys()
+    for log_id, row in witness.rows.items():
+        _span_agrees(witness, row, witness.spans[log_id])
+    _metrics_agree(witness)
+    for told in tolds:
+        _client_agrees(told, witness.rows[told.log_id])
+    return [witness.rows[told.log_id] for told in tolds] or list(witness.rows.values())
+
+
+def _span_agrees(witness: Witness, row: Row, span: Seen) -> None:
+    found = span.attributes
+    assert {
+        "http.response.status_code": row["status_code"],
+        "error.type": None if row["code"] is None else str(row["code"]),
+        "gen_ai.model.provider": row["provider"],
+        "gen_ai.request.model": row["model"],
+        "gen_ai.request.stream": row["chunks"] > 0,
+        "gen_ai.usage.input_tokens": row["tokens_in"],
+        "gen_ai.usage.output_tokens": row["tokens_out"],
+        "gen_ai.usage.cost": row["cost"],
+        "bridge.byok_alias": row["byok"],
+        "bridge.cached": bool(row["cached"]),
+        "bridge.event_id": row["event_id"],
+        "bridge.gateway": row["gateway"],
+        "bridge.step": str(row["step"]),
+        "bridge.token": row["token"],
+        "bridge.transport": row["request_type"],
+    }.items() <= {**dict.fromkeys(_OPTIONAL), **found}.items()
+    assert span.failed is not bool(row["success"]) is (row["code"] is None)
+    lasted_ms = (span.span.end_time_unix_nano - span.span.start_time_unix_nano) / 1e6
+    assert lasted_ms == pytest.approx(row["duration"], abs=0.01)
+    children = [(each.attributes, each.failed) for each in witness.attempts_of(span)]
+    assert [_of_child(attributes) for attributes, _ in children] == attempts_of(row)
+    assert [failed for _, failed in children] == [code is not None for *_, code in attempts_of(row)]
+
+
+_OPTIONAL = (
+    "error.type",
+    "gen_ai.model.provider",
+    "gen_ai.request.model",
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.cost",
+    "bridge.byok_alias",
+    "bridge.token",
+)
+
+
+def attempts_of(row: Row) -> list[Attempt]:
+    return _listed(orjson.loads(row["attempts"] or "[]"))
+
+
+def _listed(attempts: list[dict[str, Any]]) -> list[Attempt]:
+    return [(int(each["step"]), each["provider"], each.get("status"), each.get("code")) for each in attempts]
+
+
+def _of_child(attributes: dict[str, Any]) -> Attempt:
+    code, status = attributes.get("error.type"), attributes.get("http.response.status_code")
+    step, provider = attributes["bridge.step"], attributes["gen_ai.provider.name"]
+    return int(step), provider, status, None if code is None else int(code)
+
+
+def _client_agrees(told: Told, row: Row) -> None:
+    assert (told.status, told.step) == (row["status_code"], row["step"])
+    if told.heard is not None:
+        # Its head was said at the beginning: a call of another's may have become this event's own since.
+        assert told.is_cached or not row["cached"]
+        assert told.code in {None, row["code"]}
+        assert told.heard.is_whole or not row["success"]
+        return
+    metadata = told.metadata
+    usage = metadata.get("usage", {})
+    assert (told.code, told.is_cached) == (row["code"], bool(row["cached"]))
+    assert metadata["success"] is bool(row["success"])
+    assert metadata.get("provider") == row["provider"]
+    assert metadata.get("cost") == row["cost"]
+    assert metadata["chunks"] == row["chunks"] == [each["type"] for each in told.frames].count("universal.stream")
+    assert metadata["durationMs"] == pytest.approx(row["duration"], abs=0.51)
+    assert metadata.get("warnings") == (orjson.loads(row["warnings"]) if row["warnings"] else None)
+    assert row["cached"] or (usage.get("inputTokens"), usage.get("outputTokens")) == (
+        row["tokens_in"],
+        row["tokens_out"],
+    )
+    assert _listed(metadata.get("attempts", [])) in ([], attempts_of(row))
+
+
+def _metrics_agree(witness: Witness) -> None:
+    expected = Counter[str]()
+    for row in witness.rows.values():
+        for name, value in _counted(row):
+            expected[name] += value
+    names = {name.partition("[")[0] for name in expected} | {"bridge_events_total", "bridge_attempts_total"}
+    found = of(witness.samples, *names)
+    found = {name: value for name, value in found.items() if not ("tokens" in name and "outcome=cached" in name)}
+    assert found == pytest.approx({name: value for name, value in expected.items() if value})
+
+
+def _counted(row: Row) -> Iterator[tuple[str, float]]:
+    of_call = {"gateway": row["gateway"], "provider": row["provider"] or "", "outcome": _outcome(row)}
+    of_event = {"transport": row["request_type"], "code": _text(row["code"]), "step": str(row["step"])}
+    yield written("bridge_events_total", {**of_call, **of_event}), 1
+    yield written("bridge_chunks_total", of_call), row["chunks"]
+    yield written("bridge_cost_usd_total", of_call), row["cost"] or 0
+    yield written("bridge_input_tokens_total", of_call), row["tokens_in"] or 0
+    yield written("bridge_output_tokens_total", of_call), row["tokens_out"] or 0
+    yield written("bridge_request_bytes_total", of_call), row["request_size"]
+    yield written("bridge_answer_bytes_total", of_call), row["response_size"]
+    for _, provider, _, code in attempts_of(row):
+        yield written("bridge_attempts_total", {"provider": provider, "code": _text(code)}), 1
+
+
+def _outcome(row: Row) -> str:
+    if row["success"]:
+        return "cached" if row["cached"] else "answered"
+    return "cancelled" if row["code"] == 9020 else "failed"
+
+
+def _text(code: int | None) -> str:
+    return "" if code is None else str(code)

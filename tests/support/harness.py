@@ -1,0 +1,108 @@
+"""A running bridge for tests, and a client that knows its frames."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import orjson
+
+from bridge.config import Configuration, load
+from bridge.relay.interfaces import Services
+from bridge.server.server import Server
+from bridge.services.build import build_services
+from bridge.upstream.http import Upstream
+from bridge.upstream.transport import AiohttpTransport
+
+Frame = dict[str, Any]
+
+
+def config_of(text: str, folder: Path, **overrides: object) -> Configuration:
+    """A configuration from TOML text, on a free port."""
+    path = folder / "bridge.toml"
+    path.write_text(text)
+    return load(path, {}, {"port": 0, **overrides})
+
+
+@asynccontextmanager
+async def running(
+    config: Configuration, transport: httpx.AsyncBaseTransport | None = None, shared: Path | None = None
+) -> AsyncIterator[Server]:
+    """A bridge that listens on a free port of loopback, over the real transport or the given one; `shared` is the
+    folder that it has in common with others as workers have.
+    """
+    async with build_services(config, shared) as services, bare(config, transport, services) as server:
+        yield server
+
+
+@asynccontextmanager
+async def bare(
+    config: Configuration, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
+) -> AsyncIterator[Server]:
+    """The same without what its configuration asks for beside, such as prices, which are those of the day."""
+    server = Server(config, Upstream(transport or AiohttpTransport()), services)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+class Client:
+    """One WebSocket to a bridge. Frames are kept in the order in which they came."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.frames: list[Frame] = []
+
+    async def create(self, request: object, **beside: object) -> None:
+        await self.send({"type": "universal.create", "request": request, **beside})
+
+    async def cancel(self, event_id: str | int) -> None:
+        await self.send({"type": "universal.cancel", "eventId": event_id})
+
+    async def send(self, message: object) -> None:
+        await self.socket.send_str(orjson.dumps(message).decode())
+
+    async def receive(self) -> Frame:
+        """The next frame; fails when the socket closes instead."""
+        message = await self.socket.receive()
+        assert message.type is aiohttp.WSMsgType.TEXT, f"expected a frame, got {message!r}"
+        frame: Frame = orjson.loads(message.data)
+        self.frames.append(frame)
+        return frame
+
+    async def until_last(self, event_id: str | int) -> list[Frame]:
+        """All frames of one event up to its last, with those that have come already."""
+        while not any(is_last(frame) and frame["metadata"].get("eventId") == event_id for frame in self.frames):
+            await self.receive()
+        return [frame for frame in self.frames if frame["metadata"].get("eventId") == event_id]
+
+    async def call(self, request: Mapping[str, object]) -> list[Frame]:
+        """Send one event and wait for its frames; `request` must have an eventId."""
+        await self.create(request)
+        return await self.until_last(request["eventId"])  # type: ignore[arg-type]  # a str or an int
+
+    async def close_code(self) -> int | None:
+        """Read until the socket closes: with which code."""
+        while (message := await self.socket.receive()).type in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
+            self.frames.append(orjson.loads(message.data))
+        return self.socket.close_code
+
+
+def is_last(frame: Frame) -> bool:
+    """Whether it is its event's last frame."""
+    return frame["type"] in {"universal.done", "universal.error"} or (
+        frame["type"] == "universal.created" and "response" in frame
+    )
+
+
+@asynccontextmanager
+async def connected(server: Server, path: str = "/v1/account/gateway", **handshake: Any) -> AsyncIterator[Client]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(server.url + path, max_msg_size=0, **handshake) as socket,
+    ):
+        yield Client(socket)

@@ -1,0 +1,118 @@
+"""HTTP spoken byte by byte: for what no library would send, and to see how an answer's end is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+
+from tests.support.raw_client import Listens, RawClient, dialled
+
+ACCOUNT = "/v1/account"
+GATEWAY = f"{ACCOUNT}/gateway"
+CHAT = f"{GATEWAY}/openai/v1/chat/completions"
+ASKED = b'{"model":"small","stream":true}'
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An answer; names of headers in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    is_whole: bool
+    """Its end was told, and came."""
+
+    @property
+    def code(self) -> int:
+        """Of the bridge's own error body."""
+        told = orjson.loads(self.body)
+        assert told["name"] == "AiGatewayError"
+        assert told["httpCode"] == self.status
+        return int(told["internalCode"])
+
+
+class HttpClient:
+    """One connection. What is not asked for is not read, but for a few KB."""
+
+    def __init__(self, raw: RawClient) -> None:
+        self.raw = raw
+        self._reader = raw._reader
+        self._asked: list[str] = []
+
+    async def ask(
+        self,
+        method: str = "POST",
+        path: str = CHAT,
+        body: bytes | None = ASKED,
+        headers: Mapping[str, str] | None = None,
+        *,
+        version: str = "1.1",
+    ) -> None:
+        """One request, `Content-Length` included unless there is no body."""
+        await self.raw.send(request(method, path, body, headers or {}, version))
+        self._asked.append(method)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = [line.partition(": ") for line in lines[1:-2]]
+        names = [name.lower() for name, _, _ in headers]
+        assert len(set(names)) == len(names), f"a header comes twice: {names}"
+        return int(lines[0].split()[1]), {name.lower(): value for name, _, value in headers}
+
+    async def hear(self) -> Heard:
+        """The next answer, read as its head says."""
+        status, headers = await self.head()
+        body, is_whole = await self._body(self._asked.pop(0), status, headers)
+        return Heard(status, headers, body, is_whole)
+
+    async def chunk(self) -> bytes:
+        """The next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it breaks off."""
+        size = int(await self._reader.readuntil(b"\r\n"), 16)
+        data = await self._reader.readexactly(size + 2)
+        assert data.endswith(b"\r\n")
+        return data[:-2]
+
+    async def __call__(self, *asked: object, **more: object) -> Heard:
+        await self.ask(*asked, **more)  # type: ignore[arg-type]  # passed on as they are
+        return await self.hear()
+
+    async def _body(self, method: str, status: int, headers: Mapping[str, str]) -> tuple[bytes, bool]:
+        if method == "HEAD" or status in {204, 304}:
+            return b"", True
+        if "content-length" in headers:
+            assert "transfer-encoding" not in headers
+            return await self._reader.readexactly(int(headers["content-length"])), True
+        if headers.get("transfer-encoding") != "chunked":
+            assert headers["connection"] == "close"
+            return await self._until_close()
+        body = b""
+        try:
+            while data := await self.chunk():
+                body += data
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return body, False
+        return body, True
+
+    async def _until_close(self) -> tuple[bytes, bool]:
+        body = b""
+        try:
+            while data := await self._reader.read(65_536):
+                body += data
+        except ConnectionError:
+            return body, False
+        return body, True
+
+
+def request(method: str, path: str, body: bytes | None, headers: Mapping[str, str], version: str = "1.1") -> bytes:
+    given = {"Host": "127.0.0.1", **({} if body is None else {"Content-Length": str(len(body))}), **headers}
+    lines = (f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in given.items()), "", "")
+    return "\r\n".join(lines).encode("latin-1") + (body or b"")
+
+
+@asynccontextmanager
+async def http(server: Listens, *, receive_bytes: int = 65_536) -> AsyncIterator[HttpClient]:
+    async with dialled(server, receive_bytes=receive_bytes) as raw:
+        yield HttpClient(raw)

@@ -1,0 +1,66 @@
+"""A bridge that records sessions, and one that plays their tapes."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bridge.replay.socket_connector import TapeConnector
+from bridge.server.server import Server
+from bridge.tapes.folder import TapeFolder
+from bridge.tapes.library import Exhausted, Pace
+from bridge.tapes.matching import STRICT, Matching
+from bridge.tapes.recorder import RecordingTransport
+from bridge.tapes.socket_recorder import RecordingConnector
+from bridge.tapes.transport import TapeTransport
+from bridge.tapes.writer import RecordingThread
+from bridge.upstream.http import Upstream
+from bridge.upstream.realtime import Connector
+from bridge.upstream.transport import AiohttpTransport
+from tests.support.harness import config_of
+from tests.support.socket_provider import Provider, Script
+
+
+@asynccontextmanager
+async def recorded_by(
+    script: Script, scratch: Path, folder: TapeFolder, **bounds: int
+) -> AsyncIterator[tuple[Server, RecordingThread]]:
+    """A bridge that records what its clients and `script` say, who is `custom-x`."""
+    async with Provider(script) as provider:
+        url = f"ws://127.0.0.1:{provider.port}"
+        table = f'[providers.custom-x]\nbase_url = "https://unused.example"\nrealtime_base_url = "{url}"\n'
+        transport = RecordingTransport(AiohttpTransport(), folder, **bounds)
+        connector = RecordingConnector(Connector(), transport.recording_thread)
+        server = Server(config_of(table, scratch), Upstream(transport), connector=connector)
+        await server.start()
+        try:
+            yield server, transport.recording_thread
+        finally:
+            await server.stop()
+
+
+@asynccontextmanager
+async def recorded(script: Script, scratch: Path, tapes: Path) -> AsyncIterator[Server]:
+    async with recorded_by(script, scratch, TapeFolder(tapes)) as (server, _):
+        yield server
+
+
+@asynccontextmanager
+async def playing(
+    tapes: Path,
+    folder: Path,
+    *,
+    pace: Pace = "instant",
+    matching: Matching = STRICT,
+    exhausted: Exhausted = "repeat",
+    strayed: list[str] | None = None,
+) -> AsyncIterator[Server]:
+    """At the addresses of the providers themselves. `custom-x` is the one at the tapes' first host."""
+    transport = TapeTransport(tapes, pace=pace, matching=matching, exhausted=exhausted)
+    config = config_of(f'[providers.custom-x]\nbase_url = "http://{transport.library.hosts[0]}"\n', folder)
+    connector = TapeConnector(transport.library, [].append if strayed is None else strayed.append)
+    server = Server(config, Upstream(transport), connector=connector)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()

@@ -1,0 +1,141 @@
+"""A provider on a real socket, whose every connection is played by a script: what to read, to send, and how to end."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+
+from tests.support.paths import FIXTURES
+
+TLS = FIXTURES / "tls"
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+Script = Callable[["Line"], Awaitable[None]]
+
+
+class Line:
+    """One accepted connection. A script that returns leaves it open, until somebody closes it."""
+
+    def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.number = number
+        """Counted from 0, in the order of acceptance."""
+        self._reader, self._writer = reader, writer
+
+    async def head(self) -> bytes:
+        """The next request's head. Raises IncompleteReadError when the other side has closed."""
+        return await self._reader.readuntil(b"\r\n\r\n")
+
+    async def body(self, head: bytes) -> bytes:
+        _, _, rest = head.lower().partition(b"content-length: ")
+        return await self._reader.readexactly(int(rest.partition(b"\r\n")[0] or 0))
+
+    async def request(self) -> bytes:
+        """The next request's head; its body is read and dropped."""
+        head = await self.head()
+        await self.body(head)
+        return head
+
+    async def send(self, *parts: bytes) -> None:
+        # Not writelines: up to Python 3.13 an empty part, if it is the last, stays in asyncio's buffer and spins.
+        self._writer.write(b"".join(parts))
+        await self._writer.drain()
+
+    async def gone(self) -> None:
+        """Returns when the other side has closed, whichever way."""
+        try:
+            while await self._reader.read(65_536):
+                pass
+        except ConnectionError:
+            return
+
+    def stop_reading(self) -> None:
+        self._writer.transport.pause_reading()
+
+    async def exactly(self, size: int) -> bytes:
+        """The next so many bytes. Raises IncompleteReadError when the other side has closed."""
+        return await self._reader.readexactly(size)
+
+    async def take(self, size: int) -> None:
+        """Read so many bytes, and drop them."""
+        await self._reader.readexactly(size)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def reset(self) -> None:
+        """Close with an RST in place of a FIN."""
+        raw = self._writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.drop()
+
+    def drop(self) -> None:
+        """Close without flushing; nothing when it is closed."""
+        self._writer.transport.abort()
+
+
+class Provider:
+    """Listens as long as its context lasts; at the end, what a script raised is raised."""
+
+    def __init__(self, script: Script, *, tls: bool = False) -> None:
+        self._script = script
+        self._tls = _server_context() if tls else None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lines: list[Line] = []
+        self.port = 0
+
+    @property
+    def connections(self) -> int:
+        """How many were ever accepted."""
+        return len(self._lines)
+
+    async def __aenter__(self) -> "Provider":
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for line in self._lines:
+            line.drop()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception) and not isinstance(outcome, _HUNG_UP):
+                raise outcome
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = Line(len(self._lines), reader, writer)
+        self._lines.append(line)
+        self._tasks.append(asyncio.create_task(self._play(line)))
+
+    async def _play(self, line: Line) -> None:
+        await self._script(line)
+
+
+_HUNG_UP = (asyncio.IncompleteReadError, ConnectionError)
+"""What a script meets when the other side closes; most do not care."""
+
+
+def sends(*parts: bytes) -> Script:
+    """Answers every request with these bytes, and keeps the connection."""
+
+    async def script(line: Line) -> None:
+        while True:
+            await line.request()
+            await line.send(*parts)
+
+    return script
+
+
+def client_context() -> ssl.SSLContext:
+    """Trusts the test certificate, and no other."""
+    return ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "localhost.pem", TLS / "localhost-key.pem")
+    return context
