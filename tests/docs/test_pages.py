@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.config.gateway_tables import GATEWAY
-from bridge.config.loading import PROVIDER
-from bridge.docs import keys, pages, tables
+from bridge.docs import pages, tables
 
 FOLDER = Path(pages.__file__).parent
 TOPICS = pages.topics()
@@ -71,11 +69,3 @@ def test_the_text_of_a_page_has_no_markers() -> None:
     text = pages.read("errors").text
     assert "<!--" not in text
     assert "| 2001 |" in text
-
-
-def test_every_key_of_a_gateway_is_described() -> None:
-    assert keys.GATEWAY.keys() == GATEWAY.keys() | {"tokens", "keys", "otel"}
-
-
-def test_every_key_of_a_provider_is_described() -> None:
-    assert keys.PROVIDER.keys() == PROVIDER.keys()
