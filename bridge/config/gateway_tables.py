@@ -32,29 +32,29 @@ GATEWAY: Final[Mapping[str, Converter]] = {
 }
 """Keys of a gateway's table beside the settings of a step and its tables within."""
 
-_CLOUDFLARE_S: Final = {
+CLOUDFLARE_NAMES: Final = {
     "retry_max_attempts": "max_attempts",
     "retry_backoff": "backoff",
     "collect_logs": "collect_log",
 }
-"""Names of Cloudflare's for what has a name of its own here; the rest are called the same."""
+"""Keys of Cloudflare's REST API that have another name here; other keys have the same name."""
 
 _FIELDS: Final = {"log_management": "log_rows", "log_management_strategy": "log_strategy"}
 """What a key is called in `Gateway`, where that is another name."""
 
-_NOT_HERE: Final = {
-    "cache_invalidate_on_update": "a cached answer lives as long as its cache_ttl, whatever is configured anew",
-    "dlp": "the bridge does not look for personal data in what passes",
-    "guardrails": "the bridge does not judge what prompts and answers say",
-    "id": "a gateway's id is its table's name",
-    "logpush": "the request log is a database of one's own; `bridge logs` exports it",
-    "logpush_public_key": "the request log is a database of one's own; `bridge logs` exports it",
-    "store_id": "keys are not kept in a store but given as env:NAME or file:PATH, under [gateways.NAME.keys.PROVIDER]",
+UNSUPPORTED: Final = {
+    "cache_invalidate_on_update": "a cached answer lives for its cache_ttl, also when the configuration changes",
+    "dlp": "the bridge does not search requests and answers for personal data",
+    "guardrails": "the bridge does not judge the content of prompts and answers",
+    "id": "the name of the gateway's table is its id",
+    "logpush": "the request log is a database on this machine; `bridge logs export` writes it out",
+    "logpush_public_key": "the request log is a database on this machine; `bridge logs export` writes it out",
+    "store_id": "keys are given as env:NAME or file:PATH under [gateways.NAME.keys.PROVIDER]",
     "stripe": "the bridge bills nobody",
     "workers_ai_billing_mode": "the bridge bills nobody",
-    "zdr": "zero data retention is agreed on with a provider; here, collect_log_payload = false keeps bodies nowhere",
+    "zdr": "zero data retention is agreed on with a provider; collect_log_payload = false keeps no bodies here",
 }
-"""Settings of Cloudflare's that a bridge of one's own has no use for, and why. Switched off, they are taken."""
+"""Keys of Cloudflare's REST API that have no meaning here, and why. They are accepted only if switched off."""
 
 _OFF: Final[tuple[object, ...]] = (False, 0, "", [], {})
 
@@ -83,8 +83,8 @@ def _takers(reader: Reader) -> Takers:
     return {
         **{name: kind.convert for name, kind in GATEWAY.items()},
         **settings,
-        **{theirs: settings[ours] for theirs, ours in _CLOUDFLARE_S.items()},
-        **{name: partial(_refuse, why) for name, why in _NOT_HERE.items()},
+        **{theirs: settings[ours] for theirs, ours in CLOUDFLARE_NAMES.items()},
+        **{name: partial(_refuse, why) for name, why in UNSUPPORTED.items()},
         **limit_takers(reader),
         "tokens": partial(tokens_of, reader.below("tokens")),
         "keys": partial(keys_of, reader.below("keys")),
@@ -94,14 +94,14 @@ def _takers(reader: Reader) -> Takers:
 
 def _refuse(why: str, given: object) -> None:
     if given not in _OFF:
-        raise ValueError(f"is of Cloudflare's service and not of this bridge: {why}")
+        raise ValueError(f"is a setting of Cloudflare's service, not of this bridge: {why}")
 
 
 def _rename(reader: Reader, taken: dict[str, Any]) -> None:
     """Leaves our own names in `taken`, and nothing of what is not here."""
-    for name in _NOT_HERE:
+    for name in UNSUPPORTED:
         taken.pop(name, None)
-    for theirs, ours in _CLOUDFLARE_S.items():
+    for theirs, ours in CLOUDFLARE_NAMES.items():
         if theirs in taken:
             if ours in taken:
                 reader.problem(f"is another name of {ours}; give one of them", theirs)

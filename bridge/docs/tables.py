@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from bridge.config.gateway_tables import CLOUDFLARE_NAMES, UNSUPPORTED
 from bridge.docs import keys
 from bridge.errors import all_errors
 from bridge.providers import ALIASES, REGISTRY
@@ -91,6 +92,16 @@ def _providers() -> Iterator[Cells]:
         )
 
 
+def _cloudflare_names() -> Iterator[Cells]:
+    for theirs, ours in CLOUDFLARE_NAMES.items():
+        yield _code(theirs), _code(ours)
+
+
+def _unsupported() -> Iterator[Cells]:
+    for name, reason in UNSUPPORTED.items():
+        yield _code(name), reason
+
+
 def _described(rows: Mapping[str, keys.DocumentedKey]) -> Callable[[], Iterator[Cells]]:
     return lambda: ((_code(name), key.default, key.help) for name, key in rows.items())
 
@@ -108,6 +119,8 @@ TABLES: Final[Mapping[str, tuple[Cells, Callable[[], Iterator[Cells]]]]] = {
     "spend-rule-keys": (_KEY_COLUMNS, _described(keys.SPEND_RULE)),
     "error-codes": (("code", "HTTP", "source", "retryable", "meaning"), _errors),
     "metrics": (("metric", "type", "labels", "meaning"), _metrics),
+    "cloudflare-names": (("Cloudflare's name", "name here"), _cloudflare_names),
+    "cloudflare-unsupported": (("key", "why it has no meaning here"), _unsupported),
     "providers": (("slug", "other name", "base URL", "key of the provider", "endpoint for `compat`"), _providers),
 }
 """Every generated table: its header, and the function that yields its rows."""

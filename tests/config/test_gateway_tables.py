@@ -100,7 +100,7 @@ def test_what_only_cloudflare_s_service_does_is_refused_by_name_and_with_a_reaso
 ) -> None:
     [(line, key, message)] = problems(path, f"[gateways.prod]\n{name} = {value}")
     assert (line, key) == (2, f"gateways.prod.{name}")
-    assert message.startswith("is of Cloudflare's service and not of this bridge: ")
+    assert message.startswith("is a setting of Cloudflare's service, not of this bridge: ")
 
 
 @pytest.mark.parametrize(("name", "value"), [("zdr", "false"), ("logpush", "false"), ("store_id", '""'), ("dlp", "{}")])
