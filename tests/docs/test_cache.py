@@ -1,28 +1,15 @@
-"""The README's examples of the cache do what its section says."""
+"""Run the examples of the page on the cache."""
 
 from pathlib import Path
 
 import orjson
 
 from tests.support.clock import advance
+from tests.support.examples import blocks
 from tests.support.harness import config_of, connected, running
-from tests.support.paths import README as README_FILE
 from tests.support.provider_script import ScriptedProvider, answers
 
-README = README_FILE.read_text()
-CONFIG = """\
-[gateways.prod]
-cache_ttl = 3600              # seconds that an answer may be given again
-cache_shared = false          # true: whoever asks the same, with whichever token and credential
-
-[server]
-cache_path = "answers.db"     # and it outlives the process
-"""
-MESSAGE = """\
-{"type": "universal.create", "request": {"eventId": "e1", "provider": "openai", "endpoint": "chat/completions",
- "headers": {"authorization": "Bearer …", "cf-aig-cache-ttl": "600"},
- "query": {"model": "gpt-4o-mini", "messages": []}}}
-"""
+CONFIG, MESSAGE = blocks("cache", "toml")[0], blocks("cache", "json")[0]
 
 
 async def test_the_configuration_turns_the_cache_on_and_keeps_answers_in_the_file(tmp_path: Path) -> None:
@@ -51,9 +38,3 @@ async def statuses(config: str, message: dict[str, object], folder: Path, *, lat
             told.append((await client.receive())["metadata"]["cacheStatus"])
             advance(later_s)
     return told
-
-
-def test_the_examples_are_the_readmes() -> None:
-    """As soon as it shows any."""
-    section = README.partition("\n## The cache\n")[2]
-    assert not section or all(example in section for example in (CONFIG, MESSAGE))

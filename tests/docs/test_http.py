@@ -1,4 +1,4 @@
-"""What the README shows of HTTP is run as printed."""
+"""Run the examples of the page on HTTP as printed."""
 
 import asyncio
 import os
@@ -11,40 +11,12 @@ import pytest
 from bridge.policy.token_filter import KEY_HEADERS
 from bridge.server.http.writer import MAX_BUFFERED_BYTES
 from tests.support.event_harness import WHOLE
+from tests.support.examples import blocks, text_of
 from tests.support.harness import config_of, running
-from tests.support.paths import README as README_FILE
 from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
 
-README = README_FILE.read_text()
-SECTION = README.partition("\n## HTTP\n")[2].partition("\n## ")[0]
-
-CURL = r"""
-curl http://127.0.0.1:8787/v1/me/default/openai/v1/chat/completions \
-    --header "Authorization: Bearer $OPENAI_API_KEY" --header "Content-Type: application/json" \
-    --data '{"model": "gpt-4o-mini", "stream": true, "messages": [{"role": "user", "content": "Say hello."}]}'
-"""
-CURL_CHAIN = r"""
-curl http://127.0.0.1:8787/v1/me/default --header "cf-aig-max-attempts: 2" --data '[
-    {"provider": "anthropic", "endpoint": "v1/messages", "headers": {"x-api-key": "'"$ANTHROPIC_API_KEY"'",
-        "anthropic-version": "2023-06-01"}, "query": {"model": "claude-sonnet-4-5", "max_tokens": 99,
-        "messages": [{"role": "user", "content": "Say hello."}]}},
-    {"provider": "openai", "endpoint": "chat/completions", "headers": {"Authorization": "Bearer '"$OPENAI_API_KEY"'"},
-        "query": {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Say hello."}]}}]'
-"""
-PYTHON = """
-import openai
-
-client = openai.OpenAI(base_url="http://127.0.0.1:8787/v1/me/default/openai/v1")
-answer = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Say hello."}])
-print(answer.choices[0].message.content)
-"""
-PYTHON_COMPAT = """
-import openai
-
-client = openai.OpenAI(base_url="http://127.0.0.1:8787/v1/me/default/compat")
-asked = [{"role": "user", "content": "Say hello."}]
-print(client.chat.completions.create(model="anthropic/claude-sonnet-4-5", messages=asked).choices[0].message.content)
-"""
+CURL, CURL_CHAIN, *_ = blocks("http", "sh")
+PYTHON, PYTHON_COMPAT = blocks("http", "python")
 
 CHAT = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}'
 
@@ -94,9 +66,7 @@ async def test_the_sdk_prints_the_answer(tmp_path: Path, example: str, url: str,
     assert model in provider.played[0].content
 
 
-def test_it_is_what_the_readme_shows() -> None:
-    """As soon as it shows any."""
-    for example in (CURL, CURL_CHAIN, PYTHON, PYTHON_COMPAT):
-        assert not SECTION or f"{example}```" in SECTION
-    told = [f"{MAX_BUFFERED_BYTES >> 20} MiB", *KEY_HEADERS]
-    assert not SECTION or [each for each in told if each.lower() not in SECTION.lower()] == []
+def test_the_page_names_the_bound_and_the_headers_of_the_code() -> None:
+    text = text_of("http").lower()
+    assert [name for name in KEY_HEADERS if name.lower() not in text] == []
+    assert f"longer than {MAX_BUFFERED_BYTES >> 20} mib is not buffered" in text

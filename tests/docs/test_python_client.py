@@ -1,8 +1,7 @@
-"""What the README shows of the client is run as printed, in a process of its own."""
+"""Run the examples of the page on the Python client as printed, each in a process of its own."""
 
 import asyncio
 import os
-import re
 import sys
 from pathlib import Path
 from subprocess import PIPE
@@ -12,15 +11,10 @@ import pytest
 from bridge.demo.stage import said_on
 from bridge.tapes.transport import TapeTransport
 from tests.support.commands import TAPES
+from tests.support.examples import blocks
 from tests.support.harness import config_of, running
-from tests.support.paths import README as README_FILE
 
-README = README_FILE.read_text()
-PROGRAMS = [
-    program
-    for program in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    if "from bridge.client" in program
-]
+PROGRAMS = blocks("python-client", "python")
 
 
 @pytest.mark.parametrize(

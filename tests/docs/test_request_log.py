@@ -1,4 +1,4 @@
-"""What the README says of the request log is run, or held against the code."""
+"""Run the examples of the page on the request log, and compare its facts with the code."""
 
 import re
 import shlex
@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from bridge.docs import pages
 from bridge.relay.runner import new_id
 from bridge.services.request_log.log import BATCH_ROWS, LINGER_S, MAX_BYTES, MAX_ROWS
 from bridge.services.request_log.schema import LogRow
 from bridge.services.request_log.table import RequestTable
 from tests.support.commands import run, started
+from tests.support.examples import blocks, text_of
 from tests.support.log_rows import row
-from tests.support.paths import README as README_FILE
 
-_, SECTION = README_FILE.read_text().split("\n## The request log, and what events cost\n")
-SECTION = SECTION.partition("\n## ")[0]
+PAGE = pages.read("request-log").markdown
 SHOWN_ID = "01a1f922-c87e-7410-a065-b234aaf9e09e"
 ROW_ID = new_id()
 """In its place: an id tells when its event began, and `--since` asks for what is new."""
-COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", SECTION.replace(SHOWN_ID, ROW_ID), re.MULTILINE)
+COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", PAGE.replace(SHOWN_ID, ROW_ID), re.MULTILINE)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (configuration,) = re.findall(r"^```toml\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+    (configuration,) = blocks("request-log", "toml")
     (tmp_path / "bridge.toml").write_text(configuration)
     failure = {"status_code": 503, "success": False, "metadata": '{"team":"search"}'}
     with closing(RequestTable(tmp_path / "requests.db")) as log:
@@ -56,14 +56,13 @@ def test_the_one_that_follows_goes_on_until_it_is_interrupted(folder: Path, monk
         assert following.wait(timeout=60) == 0
 
 
-def test_every_column_is_told() -> None:
-    told = set(re.findall(r"`…?([a-z_]+)`", SECTION))
-    for name in (*LogRow._fields, "score", "feedback", "custom_cost"):
-        assert name in told or re.sub("^(request|response)(?=_)", "", name) in told, name
+def test_every_column_is_described() -> None:
+    named = set(re.findall(r"`([a-z_]+)`", PAGE))
+    assert {*LogRow._fields, "score", "feedback", "custom_cost"} - named == set()
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    text = " ".join(SECTION.split())
+    text = text_of("request-log")
     assert f"every half second or every {BATCH_ROWS} rows" in text
     assert LINGER_S == 0.5
     assert f"up to {MAX_ROWS:,} events or {MAX_BYTES >> 20} MiB wait" in text

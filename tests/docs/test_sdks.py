@@ -1,5 +1,6 @@
-"""What the README shows of SDKs is run as printed, in a process of its own."""
+"""Run the examples of the page on SDKs as printed, each in a process of its own."""
 
+import ast
 import asyncio
 import os
 import re
@@ -9,20 +10,17 @@ from subprocess import PIPE
 
 import pytest
 
+from bridge.docs import pages
+from bridge.transports.base import Options
+from tests.support.examples import blocks
 from tests.support.harness import config_of, running
-from tests.support.paths import README as README_FILE
 from tests.transports.aimock import HELLO
 from tests.transports.sdks import SDKS
 
-README = README_FILE.read_text()
 URL = "ws://127.0.0.1:8787/v1/me/default"
 KEYS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "CO", "GROQ")
 
-PROGRAMS = [
-    program
-    for program in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    if "from bridge.transports" in program
-]
+PROGRAMS = blocks("sdks", "python")
 PACKAGES = {sdk.package: sdk.package.replace("-", ".") for sdk in SDKS}
 """Names on the registry, and in an import."""
 
@@ -44,3 +42,12 @@ async def test_every_sdk_answers_in_five_lines(package: str, module: str, provid
             sys.executable, "-c", text, env=environment, stdout=PIPE, stderr=PIPE
         )
         assert await process.communicate() == (f"{HELLO}\n".encode(), b"")
+
+
+def test_the_transports_take_the_options_that_are_shown() -> None:
+    known = {"url", "token"} | Options.__annotations__.keys()
+    calls = [node for block in PROGRAMS for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    shown = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id.endswith("BridgeTransport")]
+    assert len(shown) >= 8
+    assert {keyword.arg for call in shown for keyword in call.keywords} <= known
+    assert [name for name in known if f"| `{name}` |" not in pages.read("sdks").markdown] == []

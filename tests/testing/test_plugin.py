@@ -13,22 +13,14 @@ from bridge.client import connect
 from bridge.client.sync import connect as connect_sync
 from bridge.testing.frames import BridgeFrames, without_secrets
 from bridge.testing.transcripts import TranscriptDiffers, check, steady
+from tests.support.examples import blocks
 from tests.support.paths import FIXTURES, ROOT
-from tests.support.paths import README as README_FILE
 
 DEMO_TAPES = ROOT / "bridge" / "demo" / "tapes"
 TAPES = FIXTURES / "tapes"
 ENTRY_POINTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
 
-EXAMPLE = """\
-import pytest
-
-@pytest.mark.bridge_tapes("tapes")
-def test_it_says_what_a_bridge_is_for(bridge_frames):
-    bridge_frames({"provider": "openai", "endpoint": "chat/completions", "query": {"model": "gpt-4o-mini", "messages": [
-        {"role": "user", "content": "In one sentence: what is a bridge for?"}]}})
-"""
-"""As in the README."""
+EXAMPLE, TURN = blocks("pytest", "python")
 
 CLIENTS = """\
 import asyncio, gc, threading
@@ -89,7 +81,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 def test_an_example_needs_three_lines_and_its_transcript(suite: pytest.Pytester) -> None:
     """Without a transcript it fails and says how to write one; written, it passes; a change is shown by its line."""
     suite.makepyfile(test_example=EXAMPLE)
-    transcript = suite.path / "transcripts" / "test_example" / "test_it_says_what_a_bridge_is_for.jsonl"
+    transcript = suite.path / "transcripts" / "test_example" / "test_the_model_says_what_a_bridge_is_for.jsonl"
 
     missing = suite.runpytest_subprocess(*OTHERS)
     missing.assert_outcomes(failed=1)
@@ -356,34 +348,7 @@ def test_a_request_is_kept_without_its_secrets(request_: object, kept: object) -
 # Realtime sessions.
 
 REALTIME = FIXTURES / "realtime"
-TURN = """\
-import json
-
-import pytest
-from websockets.sync.client import connect
-
-@pytest.mark.bridge_tapes("tapes")
-def test_it_asks_for_one_turn_of_text(bridge_url):
-    with connect(f"{bridge_url}/openai?model=gpt-realtime") as socket:
-        assert json.loads(socket.recv())["type"] == "session.created"
-        socket.send(json.dumps({"type": "session.update", "session": {
-            "type": "realtime", "output_modalities": ["text"]}}))
-        socket.send(json.dumps({"type": "conversation.item.create", "item": {"type": "message", "role": "user",
-            "content": [{"type": "input_text", "text": "In three words: what is a bridge for?"}]}}))
-        socket.send(json.dumps({"type": "response.create"}))
-        said = ""
-        for event in map(json.loads, socket):
-            said += event["delta"] if event["type"] == "response.output_text.delta" else ""
-            if event["type"] == "response.done":
-                break
-    assert said == "Crossing what divides."
-"""
-"""The README's."""
-STRAYED = """\
-Message 2 of the client is not that of openai/text-turn.jsonl, line 6; said ≠ taped:
-  item.content[0].text: "In four words: what is a bridge for?" ≠ "In three words: what is a bridge for?"
-"""
-"""The README's, too."""
+_, STRAYED = blocks("tapes", "text")
 
 
 @pytest.fixture
@@ -402,7 +367,7 @@ def test_a_session_that_strays_fails_its_test_with_the_difference(realtime_suite
     """Whatever the test makes of its closing."""
     realtime_suite.makepyfile(
         test_failing=TURN.replace("three", "four"),
-        test_content=TURN.replace("three", "four").replace("        said = ", "        return\n        said = "),
+        test_content=TURN.replace("three", "four").replace("        text = ", "        return\n        text = "),
     )
     run = realtime_suite.runpytest_subprocess(*OTHERS, "test_failing.py")
     run.assert_outcomes(failed=1, errors=1)
@@ -411,8 +376,3 @@ def test_a_session_that_strays_fails_its_test_with_the_difference(realtime_suite
     content = realtime_suite.runpytest_subprocess(*OTHERS, "test_content.py")
     content.assert_outcomes(passed=1, errors=1)
     assert STRAYED in content.stdout.str()
-
-
-@pytest.mark.parametrize("shown", [f"python\n{EXAMPLE}", f"python\n{TURN}", f"text\n{STRAYED}"])
-def test_the_examples_are_the_readmes(shown):
-    assert f"```{shown}```\n" in README_FILE.read_text()

@@ -1,4 +1,4 @@
-"""The README's realtime snippets, run as they are printed, against providers that look at what they are told."""
+"""Run the examples of the page on realtime sessions as printed; the providers check what they receive."""
 
 import asyncio
 import os
@@ -15,15 +15,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from bridge.docs import pages
 from bridge.server.server import Server
+from tests.support.examples import all_blocks
 from tests.support.harness import config_of, running
-from tests.support.paths import README as README_FILE
 
-README = README_FILE.read_text()
-SECTION = README.partition("\n## Realtime\n")[2].partition("\n## ")[0]
 SNIPPETS = {
-    heading: dict(re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
-    for heading, _, text in (part.partition("\n") for part in SECTION.split("\n### ")[1:])
+    heading: {language: code for language, code in all_blocks(text) if language != "toml"}
+    for heading, _, text in (part.partition("\n") for part in pages.read("realtime").markdown.split("\n## ")[1:])
+    if "```javascript" in text
 }
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
