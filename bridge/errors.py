@@ -26,7 +26,7 @@ class BridgeError(Exception):
         super().__init__(message.encode(errors="replace").decode())
         self.retry_after_ms = retry_after_ms
 
-    def bare(self) -> Self:
+    def without_traceback(self) -> Self:
         """Without where it comes from: to keep an error is to keep all that the frames of its traceback worked on."""
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
@@ -90,9 +90,9 @@ class SpendLimit(ClientError):
 
     code = 2041
     status = 429
-    of_step: bool = False
+    is_per_step: bool = False
     """The rule is for some providers or models: another step may have money left."""
-    waits_for: str = ""
+    pending_budget: str = ""
     """The key of the purse whose reservations, once settled, may leave money. Empty where the money is spent."""
 
 
@@ -299,11 +299,11 @@ class ProviderStatus(ProviderError):
 
 def all_errors() -> list[type[BridgeError]]:
     """Every error with a code of its own, by code; the first sentence of its docstring says what it means."""
-    return sorted((error for error in _below(BridgeError) if "code" in vars(error)), key=lambda error: error.code)
+    return sorted((error for error in _subclasses(BridgeError) if "code" in vars(error)), key=lambda error: error.code)
 
 
-def _below(error: type[BridgeError]) -> Iterator[type[BridgeError]]:
+def _subclasses(error: type[BridgeError]) -> Iterator[type[BridgeError]]:
     for kind in error.__subclasses__():
         if kind.__module__ == __name__:
             yield kind
-            yield from _below(kind)
+            yield from _subclasses(kind)

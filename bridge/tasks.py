@@ -17,10 +17,10 @@ class Tasks:
         """Returns it for whoever has a reason to end it before the others."""
         task = asyncio.create_task(coroutine, name=name)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_done)
         return task
 
-    async def end_all(self) -> None:
+    async def cancel_all(self) -> None:
         """Cancel what still runs, and wait for it. Every task has begun by then, and so can give back what it owns."""
         await asyncio.sleep(0)
         for task in self._running:
@@ -31,7 +31,7 @@ class Tasks:
         """Wait for what runs, however it ends."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)

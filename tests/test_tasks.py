@@ -42,7 +42,7 @@ async def test_to_end_all_is_to_cancel_them_and_to_wait_until_they_are_gone() ->
     for work in works:
         tasks.start(work(), "work")
     await turns()
-    await tasks.end_all()
+    await tasks.cancel_all()
     assert all(work.has_ended for work in works)
     assert len(asyncio.all_tasks()) == 1
 
@@ -50,7 +50,7 @@ async def test_to_end_all_is_to_cancel_them_and_to_wait_until_they_are_gone() ->
 async def test_one_that_has_not_begun_begins_so_that_it_gives_back_what_it_owns() -> None:
     tasks, work = Tasks(), Work()
     tasks.start(work(), "work")
-    await tasks.end_all()
+    await tasks.cancel_all()
     assert (work.has_begun, work.has_ended) == (True, True)
 
 
@@ -67,7 +67,7 @@ async def test_to_wait_is_not_to_cancel() -> None:
 
 async def test_with_no_tasks_there_is_nothing_to_wait_for() -> None:
     await Tasks().wait_all()
-    await Tasks().end_all()
+    await Tasks().cancel_all()
 
 
 async def test_a_failure_is_logged_with_the_task_s_name_and_harms_nobody_else(
@@ -84,11 +84,11 @@ async def test_a_failure_is_logged_with_the_task_s_name_and_harms_nobody_else(
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)
     assert not other.has_ended
-    await tasks.end_all()
+    await tasks.cancel_all()
 
 
 async def test_a_task_that_was_cancelled_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
     tasks = Tasks()
     tasks.start(Work()(), "work")
-    await tasks.end_all()
+    await tasks.cancel_all()
     assert caplog.records == []

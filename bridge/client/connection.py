@@ -85,7 +85,7 @@ class ClientConnection:
         try:
             await self.close()
         finally:
-            await self._tasks.end_all()
+            await self._tasks.cancel_all()
 
     async def _read(self) -> int | None:
         """The code with which the bridge closed the socket."""

@@ -13,7 +13,7 @@ import msgspec
 from bridge.errors import Source
 from bridge.formats.json_parse import parse
 from bridge.formats.json_spans import ABSENT
-from bridge.formats.json_text import without_lone_surrogates
+from bridge.formats.json_text import replace_lone_surrogates
 from bridge.formats.usage import Usage
 
 __all__ = ["Attempt", "EventId", "Failure", "Frame", "Metadata", "Usage"]
@@ -116,7 +116,7 @@ class Frame(_FrameMembers, frozen=True, kw_only=True):
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            harmless = without_lone_surrogates(raw)
+            harmless = replace_lone_surrogates(raw)
             return cls(*msgspec.structs.astuple(_members.decode(harmless)), raw=raw, is_altered=True)
 
     @property
@@ -159,7 +159,7 @@ class Frame(_FrameMembers, frozen=True, kw_only=True):
 def _as_written(name: str, text: bytes) -> bytes:
     """The value of a member of a JSON object with the white space around it, which the sender may have spliced in."""
     at = 0
-    for member, value in _spans.decode(without_lone_surrogates(text)).items():
+    for member, value in _spans.decode(replace_lone_surrogates(text)).items():
         at = _past(_NAME, text, at)
         end = _past(_SPACE, text, _past(_SPACE, text, at) + len(memoryview(value)))
         if member == name:

@@ -98,7 +98,7 @@ class Reconnector:
         self._end(ConnectionLost(LEFT))
         if self._connection is not None:
             await self._connection.close()
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
 
     def _check(self) -> None:
         if self._is_ended:

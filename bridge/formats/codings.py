@@ -40,11 +40,11 @@ class Inflating(Protocol):
     """
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True if the body may end here."""
 
     @property
-    def more(self) -> bool:
+    def has_output(self) -> bool:
         """True if `take` may have something to give before it has to be fed."""
 
     def feed(self, data: bytes) -> None: ...
@@ -92,7 +92,7 @@ def inflater(coding: str) -> Inflating:
     raise CodingError(f"has a content coding that cannot be decoded: {coding[:64]}")
 
 
-def inflated(body: bytes, coding: str) -> Iterator[bytes]:
+def inflate(body: bytes, coding: str) -> Iterator[bytes]:
     """The plain body in pieces, and an empty one after each read.
 
     Raises CodingError, also for a body that breaks off.
@@ -103,7 +103,7 @@ def inflated(body: bytes, coding: str) -> Iterator[bytes]:
         while piece := undoing.take():
             yield piece
         yield b""
-    if not undoing.whole:
+    if not undoing.is_complete:
         raise CodingError("ends in the middle of its compressed body")
 
 
@@ -131,11 +131,11 @@ class Inflater:
         self._member: zlib._Decompress | None = None
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self._member is None or self._member.eof
 
     @property
-    def more(self) -> bool:
+    def has_output(self) -> bool:
         return bool(self._input) or self._full
 
     def feed(self, data: bytes) -> None:
@@ -143,7 +143,7 @@ class Inflater:
 
     def take(self) -> bytes:
         try:
-            while self.more:
+            while self.has_output:
                 if self._member is None or self._member.eof:
                     self._member = zlib.decompressobj(self._format(self._input[0]))
                 if piece := self._inflate(self._member):
@@ -183,11 +183,11 @@ class BrotliInflater:
         """The last call gave a piece: there may be more inside, whatever `can_accept_more_data` says."""
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return not self._is_begun or self._stream.is_finished()
 
     @property
-    def more(self) -> bool:
+    def has_output(self) -> bool:
         return not self._stream.is_finished() and (bool(self._input) or self._holds_output)
 
     def feed(self, data: bytes) -> None:
@@ -196,7 +196,7 @@ class BrotliInflater:
 
     def take(self) -> bytes:
         try:
-            while self.more:
+            while self.has_output:
                 data = b""
                 if not self._holds_output:
                     data, self._input = self._input, b""
@@ -220,11 +220,11 @@ class ZstdInflater:
         self._input = memoryview(b"")
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return self._frame is None or self._frame.eof
 
     @property
-    def more(self) -> bool:
+    def has_output(self) -> bool:
         return len(self._input) > 0
 
     def feed(self, data: bytes) -> None:
@@ -234,7 +234,7 @@ class ZstdInflater:
 
     def take(self) -> bytes:
         try:
-            while self.more:
+            while self.has_output:
                 if self._frame is None or self._frame.eof:
                     self._frame = self._decompressor.decompressobj()
                 if piece := self._inflate():

@@ -56,7 +56,7 @@ class Shape(Enum):
     JSON_ARRAY = auto()
     EVENT_STREAM = auto()
     BYTES = auto()
-    WHOLE = auto()
+    SINGLE = auto()
 
 
 _DECODERS: dict[Shape, Callable[[int], Decoder]] = {
@@ -111,7 +111,7 @@ def sniff(content_type: str, path: str, head: bytes, ended: bool) -> Shape | Non
 def _label(content_type: str) -> Shape:
     if content_type.startswith(_BYTES_LABELS):
         return Shape.BYTES
-    return _LABELS.get(content_type, Shape.WHOLE)
+    return _LABELS.get(content_type, Shape.SINGLE)
 
 
 def _shape_of_json(start: bytes, label: Shape) -> Shape | None:

@@ -10,7 +10,7 @@ from bridge.formats.usage import Value, at
 ERROR_TEXT: Final = b"[ERROR]"
 """What a text begins with that some proxies send in place of an answer."""
 
-TELLING: Final = frozenset(
+DECIDING_MEMBERS: Final = frozenset(
     [
         "error",
         "type",
@@ -28,7 +28,7 @@ TELLING: Final = frozenset(
 )
 """The top-level members that decide. The others only count by their names."""
 
-ANSWERING: Final = frozenset(["choices", "candidates", "content", "output", "embeddings", "generations"])
+ANSWER_MEMBERS: Final = frozenset(["choices", "candidates", "content", "output", "embeddings", "generations"])
 """A body in one piece with one of these members is in a known dialect."""
 
 _BESIDE_DETAIL: Final = frozenset(["detail", "code", "message", "status", "type", "request_id"])

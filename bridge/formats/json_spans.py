@@ -51,9 +51,9 @@ def text_in(span: msgspec.Raw, where: str, name: str) -> str | None:
             raise BadField(f"{where}.{name}: expected a string, got {other}")
 
 
-def elements_in(span: msgspec.Raw, most: int) -> list[msgspec.Raw]:
+def elements_in(span: msgspec.Raw, max_count: int) -> list[msgspec.Raw]:
     """The first elements of a list, one more than `most`: to look at millions takes seconds and gigabytes."""
-    return [each for each in msgspec.structs.astuple(_first(most + 1).decode(span)) if each is not ABSENT]
+    return [each for each in msgspec.structs.astuple(_first(max_count + 1).decode(span)) if each is not ABSENT]
 
 
 @cache

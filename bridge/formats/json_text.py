@@ -38,7 +38,7 @@ _WHOLE_ESCAPES: Final = re.compile(
     re.DOTALL,
 )
 _LOOK_BACK_BYTES: Final = 64
-HARMLESS: Final = rb"\ufffd"
+REPLACEMENT: Final = rb"\ufffd"
 """What stands for a lone surrogate's escape; as long as that."""
 
 
@@ -49,7 +49,7 @@ def is_json(text: bytes) -> bool:
     """
     try:
         check_utf8(text)  # msgspec does not look at what it skips
-        return _is_skimmed(text) or _is_skimmed(without_lone_surrogates(text))
+        return _is_skimmed(text) or _is_skimmed(replace_lone_surrogates(text))
     except (UnicodeDecodeError, RecursionError):
         return False
 
@@ -67,7 +67,7 @@ def check_utf8(text: bytes) -> None:
     decode(b"", True)
 
 
-def copied(span: msgspec.Raw) -> bytes:
+def copy_span(span: msgspec.Raw) -> bytes:
     """The bytes of a span; long ones in parts, as above."""
     view = memoryview(span)
     if len(view) <= TURN_BYTES:
@@ -90,7 +90,7 @@ def _is_skimmed(text: bytes) -> bool:
     return True
 
 
-def without_lone_surrogates(text: bytes) -> bytes:
+def replace_lone_surrogates(text: bytes) -> bytes:
     """`text`, which is UTF-8, with HARMLESS for every lone surrogate's escape, so that all else keeps its place.
 
     JavaScript writes half an emoji as such an escape, `\\ud83d`: right by the grammar of JSON (RFC 8259, section 8.2),
@@ -99,11 +99,11 @@ def without_lone_surrogates(text: bytes) -> bytes:
     if b"\\u" not in text:
         return text
     harmless = BytesIO()
-    harmless.writelines(map(_harmless, parts_with_whole_escapes(text)))
+    harmless.writelines(map(_replace_in_part, parts_with_whole_escapes(text)))
     return harmless.getvalue()
 
 
-def _harmless(part: bytes) -> bytes:
+def _replace_in_part(part: bytes) -> bytes:
     if b"\\u" not in part:
         return part
     shown = part.replace(_ESCAPED_BACKSLASH, _STAND_IN)
@@ -157,7 +157,7 @@ def _signs(text: bytes) -> Iterator[memoryview]:
         at = end
 
 
-def closed_above(depth: int, text: bytes) -> bytes | None:
+def truncated_at_depth(depth: int, text: bytes) -> bytes | None:
     """`text` up to the first place that nests deeper than `depth`, with null there and all that is open closed.
 
     None if it comes to no such place soon. What it gives is JSON if `text` was, up to there.

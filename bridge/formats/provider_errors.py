@@ -11,7 +11,7 @@ from bridge.formats.usage import Value, at
 MAX_MESSAGE_CHARS = 500
 
 _UNKNOWN_STATUS = 500
-_DEEPEST_MESSAGE = 6
+_MAX_MESSAGE_DEPTH = 6
 
 _MAX_WORD_CHARS = 100
 
@@ -19,7 +19,7 @@ _MESSAGE_NAMES = ("message", "Message", "detail", "msg", "status_msg", "error", 
 _CODE_NAMES = ("code", "status", "type", "error_type", "status_code", "__type")
 """Most telling first: a `code` such as `rate_limit_exceeded` may come with the type `invalid_request_error`."""
 _TYPE_NAMES = ("type", "error_type", "status", "code", "__type")
-_SAYS_NOTHING = frozenset(("", "error", "failed"))
+_GENERIC = frozenset(("", "error", "failed"))
 _INNER_NAMES = ("error", "errors", "last_error", "base_resp")
 
 _EXHAUSTED = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
@@ -54,7 +54,7 @@ _TYPES_OF_STATUS = {
 _STATUS_OF_TYPE = {name.lower(): status for status, names in _TYPES_OF_STATUS.items() for name in names.split()}
 """The HTTP status that an error's type stands for: OpenAI, Anthropic, google.rpc.Code, AWS ResponseStream, TGI."""
 
-_STATUS_OF_PART = {
+_STATUS_OF_SUBSTRING = {
     "ratelimit": 429,
     "throttl": 429,
     "toomanyrequests": 429,
@@ -112,7 +112,7 @@ def fault_of(reported: object, *, status: int | None = None, name: str | None = 
     kind = name or next((word for word in _words(error, _TYPE_NAMES) if not word.isdigit()), None)
     return ProviderFault(
         status,
-        _clipped(_message_in(reported, _DEEPEST_MESSAGE) or kind or message),
+        _clipped(_message_in(reported, _MAX_MESSAGE_DEPTH) or kind or message),
         None if kind is None else _clipped(kind),
         exhausted_quota=status == 429 and not _EXHAUSTED.isdisjoint(codes),
         policy_refusal=status == 400 and _is_refusal(error),
@@ -138,7 +138,7 @@ def _words(error: Value, names: tuple[str, ...]) -> Iterator[str]:
         word = error.get(name)
         if isinstance(word, int) and not isinstance(word, bool):
             word = str(word) if abs(word) < 1 << 63 else None
-        if isinstance(word, str) and word not in _SAYS_NOTHING:
+        if isinstance(word, str) and word not in _GENERIC:
             yield word.rpartition("#")[2]
 
 
@@ -155,7 +155,7 @@ def _status_of_word(word: str) -> int | None:
     if word in _STATUS_OF_TYPE:
         return _STATUS_OF_TYPE[word]
     word = word.translate(_SEPARATORS)
-    return next((status for part, status in _STATUS_OF_PART.items() if part in word), None)
+    return next((status for part, status in _STATUS_OF_SUBSTRING.items() if part in word), None)
 
 
 def _is_refusal(error: Value) -> bool:

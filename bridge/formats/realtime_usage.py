@@ -24,7 +24,7 @@ _MARKS: Final[tuple[tuple[bytes, Path], ...]] = (
 """What a message that tells of usage holds, and where in it that stands."""
 
 _OPENS: Final = ord("{")
-_LONGEST_BYTES: Final = 4 << 20
+_MAX_MESSAGE_BYTES: Final = 4 << 20
 """A message that is longer is not taken apart: no turn takes so many words to be counted."""
 
 _MODELS: Final[tuple[Path, ...]] = (
@@ -33,7 +33,7 @@ _MODELS: Final[tuple[Path, ...]] = (
     ("model_id",),  # Cartesia, in each request
 )
 _json: Final = msgspec.json.Decoder().decode
-_LONGEST_OPENING_BYTES: Final = 1 << 20
+_MAX_FIRST_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Turn(NamedTuple):
@@ -47,7 +47,7 @@ def turn_in(data: bytes) -> Turn | None:
 
     Never raises.
     """
-    if b'"usage' not in data or data[0] != _OPENS or len(data) > _LONGEST_BYTES or has_many_parts(data):
+    if b'"usage' not in data or data[0] != _OPENS or len(data) > _MAX_MESSAGE_BYTES or has_many_parts(data):
         return None
     path = next((path for mark, path in _MARKS if mark in data), None)
     if path is None or not isinstance(message := _parsed(data), dict):
@@ -63,12 +63,12 @@ def requested_model(data: bytes) -> str | None:
 
     Google's are names of resources, `models/MODEL` or longer.
     """
-    message = read_json(data, _json) if len(data) <= _LONGEST_OPENING_BYTES else None
+    message = read_json(data, _json) if len(data) <= _MAX_FIRST_MESSAGE_BYTES else None
     model = next((found for path in _MODELS if isinstance(found := at(message, path), str)), None)
     return model and model.rpartition("models/")[2]
 
 
-def added(one: Usage | None, other: Usage) -> Usage:
+def add_usage(one: Usage | None, other: Usage) -> Usage:
     """What is unknown of one turn is not made up, but what is known of the other stays."""
     if one is None:
         return other

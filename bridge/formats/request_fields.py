@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from bridge.formats.json_spans import ABSENT, JsonType, string_in, type_of
-from bridge.formats.json_text import without_lone_surrogates
+from bridge.formats.json_text import replace_lone_surrogates
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ MAX_REWRITTEN_BYTES: Final = 1 << 17
 """A longer text is not searched for NaN and Infinity, which takes some hundred times as long."""
 MAX_CONSTANTS: Final = 10_000
 """Of NaN and Infinity in one text."""
-MAX_PARTS: Final = 1000
+MAX_FORM_FIELDS: Final = 1000
 """Of a form."""
 _PART_HEAD_BYTES: Final = 8192
 _VALUE_BYTES: Final = 1024
@@ -54,7 +54,7 @@ def model_in(body: bytes, content_type: str = "") -> str | None:
 def read_json(body: bytes, decode: Callable[[bytes], T]) -> T | None:
     """What `decode`, a decoder of msgspec's, makes of the text; None if it is no JSON for anybody."""
     try:
-        for text in _readings(body):
+        for text in _decodings(body):
             try:
                 return decode(text)
             except msgspec.ValidationError:
@@ -66,7 +66,7 @@ def read_json(body: bytes, decode: Callable[[bytes], T]) -> T | None:
     return None
 
 
-def utf8(body: bytes) -> bytes:
+def to_utf8(body: bytes) -> bytes:
     """The JSON text in UTF-8, without a byte order mark (RFC 8259, section 8.1). Raises UnicodeError."""
     encoding = json.detect_encoding(body[:4])
     if encoding == "utf-8":
@@ -76,16 +76,16 @@ def utf8(body: bytes) -> bytes:
     return body.decode(encoding).encode("utf-8", "surrogatepass") if len(body) <= MAX_TOLERANT_BYTES else body
 
 
-def harmless(text: bytes) -> bytes:
+def replace_invalid(text: bytes) -> bytes:
     """`text` with NaN, Infinity and lone surrogates replaced, so that all else keeps its place."""
-    return _without_constants(without_lone_surrogates(text))
+    return _without_constants(replace_lone_surrogates(text))
 
 
-def _readings(body: bytes) -> Iterator[bytes]:
+def _decodings(body: bytes) -> Iterator[bytes]:
     """The text as it is and, as long as nobody is content with that, as more tolerant parsers see it."""
-    text = utf8(body)
+    text = to_utf8(body)
     yield text
-    if (replaced := without_lone_surrogates(text)) != text:
+    if (replaced := replace_lone_surrogates(text)) != text:
         yield replaced
     if (without := _without_constants(replaced)) != replaced:
         yield without
@@ -162,7 +162,7 @@ def _urlencoded_fields(body: bytes) -> list[tuple[str, str]]:
     if len(body) > MAX_TOLERANT_BYTES:
         return []
     try:
-        return parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_PARTS)
+        return parse_qsl(body.decode("utf-8", "replace"), max_num_fields=MAX_FORM_FIELDS)
     except ValueError:
         return []
 
@@ -180,7 +180,7 @@ def _multipart_fields(body: bytes, content_type: str) -> Iterator[tuple[str, str
         return
     mark = b"--" + (boundary[1] or boundary[2]).encode()
     at = body.find(mark)
-    for _ in range(MAX_PARTS):
+    for _ in range(MAX_FORM_FIELDS):
         if at < 0:
             return
         head_at = at + len(mark)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bridge.formats.buffer import BOM, is_complete
-from bridge.formats.error_reports import ANSWERING, TELLING, is_empty, reported_error
+from bridge.formats.error_reports import ANSWER_MEMBERS, DECIDING_MEMBERS, is_empty, reported_error
 from bridge.formats.json_parse import has_many_parts, parse
 from bridge.formats.json_spans import ABSENT
 from bridge.formats.provider_errors import ProviderFault, fault_of
@@ -24,18 +24,18 @@ _PATHS: dict[str, tuple[Path, ...]] = {
 }
 """Where the counts stand, by the member of the body that holds them."""
 
-LONGEST_PARSED_BYTES = 1 << 20
+MAX_PARSED_BYTES = 1 << 20
 """Of an error. A longer one is told by its status and its beginning: to take it apart would keep the others waiting."""
 
 _EMPTY = frozenset((b"null", b"false", b"0", b'""', b"{}", b"[]"))
 _JSON_LABELS = frozenset(("application/json", "text/json"))
-_NEED_NOT_PARSE = frozenset((204, 205, 206))
+_UNCHECKED_STATUSES = frozenset((204, 205, 206))
 _WRAPPED = re.compile(rb'\s*+\[\s*+\{\s*+"error"\s*+:')
 
 Members: TypeAlias = dict[str, msgspec.Raw]
 
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_KNOWN_MEMBERS = sorted(_PATHS.keys() | ANSWERING | TELLING)
+_KNOWN_MEMBERS = sorted(_PATHS.keys() | ANSWER_MEMBERS | DECIDING_MEMBERS)
 _known = msgspec.defstruct("Known", [(name, msgspec.Raw, ABSENT) for name in _KNOWN_MEMBERS])
 _known_of = msgspec.json.Decoder(_known).decode
 
@@ -79,7 +79,7 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
         return ParsedResponse(fault=fault_of(_reported(body), status=status))
     members = _members_in(body)
     counters = UsageCounter()
-    counted = _counted(members)
+    counted = _usage_members(members)
     counters.add(counted, dict.fromkeys(path for name in counted for path in _PATHS[name]))
     fault = defect = None
     if status < 300:
@@ -89,7 +89,7 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
     return ParsedResponse(fault, counters.usage(), counters.costs(), defect)
 
 
-def _counted(members: Members) -> Value:
+def _usage_members(members: Members) -> Value:
     """The members that may hold counts."""
     counted: Value = {}
     try:
@@ -120,7 +120,7 @@ def _defect_in(status: int, body: bytes, content_type: str, from_model: bool) ->
     if from_model and content_type == _HTML and body.lstrip().startswith(b"<"):
         return Defect.HTML
     means_json = content_type in _JSON_LABELS or content_type.endswith("+json")
-    if not means_json or status in _NEED_NOT_PARSE or (not body and not from_model):
+    if not means_json or status in _UNCHECKED_STATUSES or (not body and not from_model):
         return None
     return None if is_complete(body) else Defect.NOT_JSON
 
@@ -131,21 +131,21 @@ def _error_in(members: Members, body: bytes) -> object | None:
         wrapped = _reported(body) if _WRAPPED.match(body) else None
         return reported_error(wrapped if isinstance(wrapped, list) else None, body[:4096].lstrip())
     try:
-        value = {name: _told(name, bytes(raw)) for name, raw in members.items()}
+        value = {name: _deciding_value(name, bytes(raw)) for name, raw in members.items()}
     except (ValueError, RecursionError):
         return None
-    is_known = any(not is_empty(value[name]) for name in value.keys() & ANSWERING)
+    is_known = any(not is_empty(value[name]) for name in value.keys() & ANSWER_MEMBERS)
     return reported_error(value, alone=not is_known)
 
 
-def _told(name: str, raw: bytes) -> object:
+def _deciding_value(name: str, raw: bytes) -> object:
     """A top-level member, as far as it decides; `...` stands for what need not be parsed, and is there."""
     if has_many_parts(raw):
         return ...
     if name == "choices" and raw.startswith(b"["):
         return [{"finish_reason": each.finish_reason, "error": each.error} for each in _choices_in(raw)]
-    if name in TELLING:
-        return parse(raw) if len(raw) <= LONGEST_PARSED_BYTES else _text_of(raw)
+    if name in DECIDING_MEMBERS:
+        return parse(raw) if len(raw) <= MAX_PARSED_BYTES else _text_of(raw)
     return None if raw in _EMPTY else ...
 
 
@@ -158,7 +158,7 @@ def _choices_in(raw: bytes) -> list[_Choice]:
 
 def _reported(body: bytes) -> object:
     try:
-        if len(body) <= LONGEST_PARSED_BYTES:
+        if len(body) <= MAX_PARSED_BYTES:
             return parse(body)
     except (ValueError, RecursionError):
         pass

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from bridge.formats.dialects import Dialect, Glance, Mark, Unknown, dialect_of
+from bridge.formats.dialects import Dialect, FastCheck, Mark, Unknown, dialect_of
 from bridge.formats.error_reports import reported_error
 from bridge.formats.item import Item, ItemKind
 from bridge.formats.json_parse import has_many_parts, parse
@@ -42,8 +42,8 @@ class StreamState(Enum):
 
 
 class Verdict(Enum):
-    WHOLE = auto()
-    WHOLE_CUT = auto()
+    COMPLETE = auto()
+    COMPLETE_CUT = auto()
     """Whole by its finish mark, but cut after it: usage may be missing."""
     BROKEN = auto()
     EMPTY = auto()
@@ -51,9 +51,9 @@ class Verdict(Enum):
 
 
 _METRICS_AT = ((INVOCATION_METRICS,),)
-_BEATS = frozenset({"ping", "heartbeat", "keepalive"})
+_HEARTBEATS = frozenset({"ping", "heartbeat", "keepalive"})
 _ANSWER = Mark.ANSWER
-_LONGEST_WORD_BYTES = 256
+_MAX_TYPE_BYTES = 256
 _JSON = ItemKind.JSON
 
 
@@ -64,8 +64,8 @@ class StreamReader:
         "_answered",
         "_counters",
         "_dialect",
+        "_fast_check",
         "_from_model",
-        "_glance",
         "_seen",
         "closed",
         "fault",
@@ -76,7 +76,7 @@ class StreamReader:
         """`from_model`: the stream is a model endpoint's; then more shapes of its first item are errors."""
         self._from_model = from_model
         self._dialect: Dialect = Unknown()
-        self._glance: Glance | None = None
+        self._fast_check: FastCheck | None = None
         self._counters = UsageCounter()
         self._seen = False
         self._answered = False
@@ -115,7 +115,7 @@ class StreamReader:
 
         Once the stream has answered, bookkeeping may be marked ANSWER: nothing is held back any more.
         """
-        glance = self._glance
+        glance = self._fast_check
         if glance is not None and item.kind is _JSON and item.event != "error" and not item.exception:
             data = item.data
             try:
@@ -126,7 +126,7 @@ class StreamReader:
                 pass  # something more than a plain piece, or less
         return self._read(item)
 
-    def verdict(self, ending: StreamState, *, truncated: bool, clean_end_is_whole: bool) -> Verdict:
+    def verdict(self, ending: StreamState, *, truncated: bool, clean_end_is_complete: bool) -> Verdict:
         """Whether the answer is whole, now that the body has ended so; a stream with a `fault` needs no verdict.
 
         `truncated`: bytes were left over that made no item. `clean_end_is_whole`: the provider is known to end its
@@ -134,13 +134,13 @@ class StreamReader:
         """
         clean = ending is StreamState.END and not truncated
         if self.closed:
-            return Verdict.WHOLE if self._seen else Verdict.EMPTY
+            return Verdict.COMPLETE if self._seen else Verdict.EMPTY
         if self.finished:
-            return Verdict.WHOLE if clean or ending is StreamState.SILENT else Verdict.WHOLE_CUT
+            return Verdict.COMPLETE if clean or ending is StreamState.SILENT else Verdict.COMPLETE_CUT
         if clean and not self._seen:
             return Verdict.EMPTY
-        if clean and (self.dialect is None or clean_end_is_whole):
-            return Verdict.WHOLE
+        if clean and (self.dialect is None or clean_end_is_complete):
+            return Verdict.COMPLETE
         return Verdict.BROKEN
 
     def _read(self, item: Item) -> Mark:
@@ -152,7 +152,7 @@ class StreamReader:
         self.closed |= mark is Mark.CLOSING
         self._answered |= mark is not Mark.BOOKKEEPING
         plain_may_follow = self._answered and not (self.closed or self.finished)
-        self._glance = self._dialect.fast_check if plain_may_follow else None
+        self._fast_check = self._dialect.fast_check if plain_may_follow else None
         return mark
 
     def _interpret(self, item: Item) -> Mark:
@@ -169,7 +169,7 @@ class StreamReader:
             return Mark.FAILED
         if _is_heartbeat(item, value) and not self._dialect.closes(item.event, value):
             return Mark.HEARTBEAT
-        self._seen |= not self.closed and not self._dialect.is_bare(item.event, value)
+        self._seen |= not self.closed and not self._dialect.is_end_only(item.event, value)
         if item.kind is ItemKind.MALFORMED:
             return Mark.ANSWER
         if INVOCATION_METRICS in value:
@@ -188,7 +188,7 @@ def _parsed(item: Item) -> object:
     """The JSON value of `item`, None if it is something else. Checks the item on the way."""
     try:
         if item.kind is ItemKind.JSON:
-            return _word_of(item.data) if has_many_parts(item.data) else parse(item.data)
+            return _type_only(item.data) if has_many_parts(item.data) else parse(item.data)
         if item.kind is ItemKind.TEXT:
             item.data.decode()
     except (ValueError, RecursionError):
@@ -196,30 +196,35 @@ def _parsed(item: Item) -> object:
     return None
 
 
-class _Word(msgspec.Struct):
+class _TypeMember(msgspec.Struct):
     type: msgspec.Raw = ABSENT
 
 
-_word_in = msgspec.json.Decoder(_Word).decode
+_type_member_in = msgspec.json.Decoder(_TypeMember).decode
 
 
-def _word_of(data: bytes) -> Value:
+def _type_only(data: bytes) -> Value:
     """Of an object that has too many parts to be decoded: what it says it is. Raises ValueError for what is no JSON."""
     if not is_json(data):
         raise ValueError("no JSON")
     try:
-        word = _word_in(data).type
+        word = _type_member_in(data).type
     except msgspec.DecodeError:  # no object, or one with lone surrogates
         return {}
-    is_short = type_of(word) is JsonType.STRING and memoryview(word).nbytes <= _LONGEST_WORD_BYTES
+    is_short = type_of(word) is JsonType.STRING and memoryview(word).nbytes <= _MAX_TYPE_BYTES
     return {"type": string_in(word)} if is_short else {}
 
 
 def _is_heartbeat(item: Item, value: Value) -> bool:
     if item.kind is ItemKind.BYTES:
         return False
-    return item.event in _BEATS or _is_beat(value.get("type")) or not item.data or item.data.startswith(b":")
+    return (
+        item.event in _HEARTBEATS
+        or _is_heartbeat_type(value.get("type"))
+        or not item.data
+        or item.data.startswith(b":")
+    )
 
 
-def _is_beat(word: object) -> bool:
-    return isinstance(word, str) and word in _BEATS
+def _is_heartbeat_type(word: object) -> bool:
+    return isinstance(word, str) and word in _HEARTBEATS

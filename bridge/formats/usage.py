@@ -21,7 +21,7 @@ Path: TypeAlias = tuple[str | int, ...]
 INVOCATION_METRICS = "amazon-bedrock-invocationMetrics"
 """The member that Bedrock adds to the last chunk of an invoke stream, whatever the model's own dialect."""
 
-_MOST = 1 << 53
+_MAX_COUNT = 1 << 53
 """More than this nobody counts or pays."""
 
 
@@ -149,9 +149,9 @@ class UsageCounter:
         for path in paths:
             reported = at(value, path)
             if isinstance(reported, dict):
-                self._take_costs(reported)
+                self._add_costs(reported)
                 if counts := _counts_in(reported):
-                    _lay_over(self._reported.setdefault(path, {}), counts)
+                    _merge(self._reported.setdefault(path, {}), counts)
                     found |= counts
         if _TOTAL not in found and (found.get(_INPUT) or found.get(_OUTPUT)):
             for counts in self._reported.values():
@@ -161,7 +161,7 @@ class UsageCounter:
         """The counts so far, None if there were none. The total is summed up when the provider gave none."""
         counts: _Counts = {}
         for reported in self._reported.values():
-            _lay_over(counts, reported)
+            _merge(counts, reported)
         includes_cached = counts.pop(_SHAPE, None) is not None
         if not counts:
             return None
@@ -176,7 +176,7 @@ class UsageCounter:
         """The members that tell a cost, as they came last. Nobody has checked them: see `bridge.policy.reported`."""
         return self._costs
 
-    def _take_costs(self, reported: dict[str, Any]) -> None:
+    def _add_costs(self, reported: dict[str, Any]) -> None:
         for name in _COST_NAMES:
             cost = reported.get(name)
             if cost or (cost is not None and name not in self._costs):
@@ -192,11 +192,11 @@ def _counts_in(reported: dict[str, Any]) -> _Counts:
             found = list(_inside(name, number))
         if found and name in _INCLUDES_CACHED:
             counts[_SHAPE] = 1
-        _lay_over(counts, dict(found))
+        _merge(counts, dict(found))
     return counts
 
 
-def _lay_over(counts: _Counts, later: _Counts) -> None:
+def _merge(counts: _Counts, later: _Counts) -> None:
     for role, count in later.items():
         if count or role not in counts:
             counts[role] = count
@@ -216,14 +216,14 @@ def _sides(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int |
     total = counts.get(_TOTAL)
     if not total or (inputs or 0) + (outputs or 0) == total:
         return inputs, outputs
-    for beside in _choices(counts):
+    for beside in _alternatives(counts):
         other = _with(counts, beside)
         if sum(side or 0 for side in other) == total:
             return other
     return _fitted(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
 
 
-def _choices(counts: _Counts) -> Iterator[set[str]]:
+def _alternatives(counts: _Counts) -> Iterator[set[str]]:
     """Every set of those counts that may stand beside input and output, the smallest first."""
     given = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
     return (set(chosen) for size in range(len(given) + 1) for chosen in combinations(given, size))
@@ -269,4 +269,4 @@ def at(value: Any, path: Path) -> Any:
 
 def _is_count(number: Any) -> TypeGuard[int | float]:
     """Whether it is a number, and one that can be meant; Cohere counts in floats."""
-    return type(number) in (int, float) and 0 <= number < _MOST
+    return type(number) in (int, float) and 0 <= number < _MAX_COUNT

@@ -11,7 +11,7 @@ import orjson
 
 from bridge.errors import BadField
 from bridge.formats.json_spans import ABSENT, JsonType, string_in, type_of
-from bridge.formats.request_fields import harmless, utf8
+from bridge.formats.request_fields import replace_invalid, to_utf8
 from bridge.protocol.steps import ProviderStep
 from bridge.providers import Provider, lookup
 
@@ -64,7 +64,7 @@ def _of_plain_text(headers: dict[str, str]) -> dict[str, str]:
 
 def _in_utf8(body: bytes) -> bytes:
     try:
-        return utf8(body)
+        return to_utf8(body)
     except UnicodeError as error:
         raise BadField(f"the body is no JSON object: {error}") from None
 
@@ -75,7 +75,7 @@ def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
         try:
             return _decoded(body)
         except msgspec.DecodeError:
-            return _decoded(harmless(body))
+            return _decoded(replace_invalid(body))
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadField(f"the body is no JSON object: {error}") from None
 

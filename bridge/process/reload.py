@@ -64,7 +64,7 @@ async def reloading(
         yield
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
-        await tasks.end_all()
+        await tasks.cancel_all()
 
 
 class Reloader:

@@ -119,7 +119,7 @@ class Supervisor:
 
     async def stop(self, within_s: float) -> None:
         """Dismiss all; who is there still after so long is killed."""
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         for process in self._workers.values():
             process.request_stop()
         ends = asyncio.gather(*(process.until_it_ends() for process in self._workers.values()))

@@ -11,7 +11,7 @@ from bridge.formats.json_spans import JsonType, type_of
 
 MAX_EVENT_ID_CHARS: Final = 256
 
-_LONGEST_ID: Final = 12 * MAX_EVENT_ID_CHARS + 2
+_MAX_ID_BYTES: Final = 12 * MAX_EVENT_ID_CHARS + 2
 """As it may be written: every character as two escapes, between quotes."""
 
 
@@ -22,9 +22,9 @@ class EventId(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-def first_event_id(spans: Iterable[msgspec.Raw], as_written: Callable[[msgspec.Raw], bytes]) -> EventId | None:
+def first_event_id(spans: Iterable[msgspec.Raw], source_bytes: Callable[[msgspec.Raw], bytes]) -> EventId | None:
     """Of the first of the places where one may stand that has one. Raises BadField for a bad one."""
-    return next((_checked(span, as_written) for span in spans if type_of(span) is not JsonType.NULL), None)
+    return next((_checked(span, source_bytes) for span in spans if type_of(span) is not JsonType.NULL), None)
 
 
 def check_length(key: str | int) -> None:
@@ -33,12 +33,12 @@ def check_length(key: str | int) -> None:
         raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters")
 
 
-def _checked(span: msgspec.Raw, as_written: Callable[[msgspec.Raw], bytes]) -> EventId:
+def _checked(span: msgspec.Raw, source_bytes: Callable[[msgspec.Raw], bytes]) -> EventId:
     found = type_of(span)
     if found is not JsonType.STRING and found is not JsonType.NUMBER:
         raise BadField(f"eventId: expected a string or an integer, got {found}")
-    raw = as_written(span)
-    key = json_parse.parse(raw) if len(raw) <= _LONGEST_ID else ""
+    raw = source_bytes(span)
+    key = json_parse.parse(raw) if len(raw) <= _MAX_ID_BYTES else ""
     if not isinstance(key, str | int):
         raise BadField("eventId: expected a string or an integer, got a fraction")
     check_length(key)

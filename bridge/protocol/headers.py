@@ -13,11 +13,11 @@ from bridge.settings.step import SETTING_PREFIX
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _BAD_IN_VALUE: Final = re.compile(r"[\r\n\0]")
 _HOP_BY_HOP: Final = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-_OURS: Final = {"host", "content-length", "expect", "accept-encoding", "cf-cache-ttl", "cf-skip-cache"}
-_NOT_FORWARDED: Final = _HOP_BY_HOP | _OURS
+_SET_BY_BRIDGE: Final = {"host", "content-length", "expect", "accept-encoding", "cf-cache-ttl", "cf-skip-cache"}
+_NOT_FORWARDED: Final = _HOP_BY_HOP | _SET_BY_BRIDGE
 _NOT_FORWARDED_PREFIXES: Final = (SETTING_PREFIX, "proxy-", "sec-websocket-")
 
-_OF_PROXIES: Final = {
+_PROXY_HEADERS: Final = {
     "cdn-loop",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
@@ -44,16 +44,16 @@ _OF_PROXIES: Final = {
     "x-rewrite-url",
 }
 """Headers by which proxies name the client that they ask for, or themselves."""
-_OF_PROXIES_PREFIX: Final = "x-forwarded-"
+_PROXY_PREFIX: Final = "x-forwarded-"
 
-_OF_THE_WAY_HERE: Final = {"cookie", "origin", "referer", *_OF_PROXIES}
-_OF_THE_WAY_HERE_PREFIXES: Final = ("access-control-", "sec-fetch-", _OF_PROXIES_PREFIX)
+_CLIENT_SIDE: Final = {"cookie", "origin", "referer", *_PROXY_HEADERS}
+_CLIENT_SIDE_PREFIXES: Final = ("access-control-", "sec-fetch-", _PROXY_PREFIX)
 
-_ALSO_OF_PROXIES: Final = {"x-amzn-trace-id", "x-arr-log-id", "x-cloud-trace-context", "x-varnish"}
+_SOMETIMES_PROXY: Final = {"x-amzn-trace-id", "x-arr-log-id", "x-cloud-trace-context", "x-varnish"}
 """Headers that clients may send of themselves, too."""
-_ALSO_OF_PROXIES_PREFIXES: Final = (_OF_PROXIES_PREFIX, "cf-", "fastly-", "fly-", "x-azure-", "x-envoy-", "x-vercel-")
+_SOMETIMES_PROXY_PREFIXES: Final = (_PROXY_PREFIX, "cf-", "fastly-", "fly-", "x-azure-", "x-envoy-", "x-vercel-")
 
-_LONGEST_WRITTEN: Final = 8
+_MAX_EXPANSION: Final = 8
 """How many bytes of JSON one byte of headers may take: a control character takes six, a pretty printer some more."""
 
 _texts = msgspec.json.Decoder(dict[str, str])
@@ -72,19 +72,19 @@ def headers_in(span: msgspec.Raw, where: str, max_bytes: int) -> dict[str, str]:
     if found is not JsonType.OBJECT:
         raise BadField(f"{where}: expected an object, got {found}")
     size = memoryview(span).nbytes
-    if size > _LONGEST_WRITTEN * max_bytes:
+    if size > _MAX_EXPANSION * max_bytes:
         raise TooLarge(f"{where}: {size} bytes of JSON, for at most {max_bytes} bytes of headers")
-    return checked(_given_in(span, where), where)
+    return validate_headers(_pairs_in(span, where), where)
 
 
-def _given_in(span: msgspec.Raw, where: str) -> Iterable[tuple[str, str]]:
+def _pairs_in(span: msgspec.Raw, where: str) -> Iterable[tuple[str, str]]:
     try:
         return _texts.decode(span).items()
     except msgspec.ValidationError:
-        return [(name, _written(value, f"{where}.{name[:64]}")) for name, value in _spans.decode(span).items()]
+        return [(name, _value_text(value, f"{where}.{name[:64]}")) for name, value in _spans.decode(span).items()]
 
 
-def _written(span: msgspec.Raw, where: str) -> str:
+def _value_text(span: msgspec.Raw, where: str) -> str:
     match type_of(span):
         case JsonType.STRING:
             return string_in(span)
@@ -94,7 +94,7 @@ def _written(span: msgspec.Raw, where: str) -> str:
             raise BadField(f"{where}: expected a string or a number, got {other}")
 
 
-def checked(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
+def validate_headers(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
     """Names in lower case. Raises BadField that names the header which cannot be sent."""
     out: dict[str, str] = {}
     for name, value in headers:
@@ -116,7 +116,7 @@ def request_headers(headers: Iterable[tuple[str, str]], where: str) -> dict[str,
     for given, value in headers:
         name = given.lower()
         if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-            if not _is_of_the_way_here(name):
+            if not _is_client_side(name):
                 raise BadField(f"{where}.{name[:64]}: the value is no UTF-8")
             value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
@@ -128,24 +128,24 @@ def strip_proxy_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
     No cookie that a client has can be the provider's, for none of those is passed on.
     """
-    return {name: value for name, value in headers.items() if not _is_of_the_way_here(name)}
+    return {name: value for name, value in headers.items() if not _is_client_side(name)}
 
 
-def _is_of_the_way_here(name: str) -> bool:
-    return name in _OF_THE_WAY_HERE or name.startswith(_OF_THE_WAY_HERE_PREFIXES)
+def _is_client_side(name: str) -> bool:
+    return name in _CLIENT_SIDE or name.startswith(_CLIENT_SIDE_PREFIXES)
 
 
 def names_a_proxy(names: Iterable[str]) -> bool:
     """Whether one of the header names (lower case) is one that proxies add: the client may be anywhere then."""
     return any(
-        name in _OF_PROXIES
-        or name in _ALSO_OF_PROXIES
-        or (name.startswith(_ALSO_OF_PROXIES_PREFIXES) and not name.startswith(SETTING_PREFIX))
+        name in _PROXY_HEADERS
+        or name in _SOMETIMES_PROXY
+        or (name.startswith(_SOMETIMES_PROXY_PREFIXES) and not name.startswith(SETTING_PREFIX))
         for name in names
     )
 
 
-def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The part of `headers` (lower-case names) that the provider gets to see."""
     kept_here: Set[str] = _NOT_FORWARDED
     if "connection" in headers:  # what it lists is hop-by-hop too (RFC 9110, section 7.6.1)

@@ -7,7 +7,14 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from bridge.errors import BadMessage, TooLarge
-from bridge.formats.json_text import HARMLESS, check_utf8, closed_above, copied, deeper_than, without_lone_surrogates
+from bridge.formats.json_text import (
+    REPLACEMENT,
+    check_utf8,
+    copy_span,
+    deeper_than,
+    replace_lone_surrogates,
+    truncated_at_depth,
+)
 from bridge.protocol.steps import MessageLimits
 
 T = TypeVar("T")
@@ -39,7 +46,7 @@ class JsonDocument(Generic[T]):
         try:
             return self._decode(data)
         except msgspec.DecodeError:
-            self._harmless = without_lone_surrogates(data)
+            self._harmless = replace_lone_surrogates(data)
             if self._harmless == data:
                 raise
             self._shown = bytearray(self._harmless)
@@ -49,7 +56,7 @@ class JsonDocument(Generic[T]):
         try:
             return self._decode_all(text)
         except RecursionError:
-            head = closed_above(_HEAD_DEPTH, bytes(text))
+            head = truncated_at_depth(_HEAD_DEPTH, bytes(text))
             if head is None:
                 raise
             self._is_cut = True
@@ -63,16 +70,16 @@ class JsonDocument(Generic[T]):
         if self._is_cut or deeper_than(limits.max_json_depth, self._data):
             raise TooLarge(f"the message nests deeper than {limits.max_json_depth} levels")
 
-    def as_written(self, span: msgspec.Raw) -> bytes:
+    def source_bytes(self, span: msgspec.Raw) -> bytes:
         """The client's own bytes behind a span.
 
         A span is a view: it shows what stands in its place. Where lone surrogates were replaced, the original is put
         there for the moment.
         """
-        found = copied(span)
-        if self._shown is None or HARMLESS not in found:
+        found = copy_span(span)
+        if self._shown is None or REPLACEMENT not in found:
             return found
         self._shown[:] = self._data
-        found = copied(span)
+        found = copy_span(span)
         self._shown[:] = self._harmless
         return found

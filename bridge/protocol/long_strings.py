@@ -26,7 +26,7 @@ def utf8_in(span: msgspec.Raw) -> bytes:
     return text.getvalue()
 
 
-def bytes_in(span: msgspec.Raw) -> bytes:
+def base64_in(span: msgspec.Raw) -> bytes:
     """What the string in `span` is the base64 of. Raises ValueError."""
     if memoryview(span).nbytes <= TURN_BYTES:
         return base64.b64decode(string_in(span), validate=True)

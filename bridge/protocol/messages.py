@@ -70,15 +70,15 @@ def parse(data: bytes, defaults: StepSettings, limits: MessageLimits) -> Create 
         message = JsonDocument(data, _members.decode, "the message is no JSON object")
         request = RawRequest(message.value.request, limits.max_steps)
         spans = (request.event_id, message.value.event_id, *request.step_event_ids)
-        event_id = first_event_id(spans, message.as_written)
+        event_id = first_event_id(spans, message.source_bytes)
         if _type_in(message.value.type) == _CANCEL:
             return _cancel(event_id)
         owned = True
         message.check_size(limits)
-        reader = StepReader(message.as_written, limits)
+        reader = StepReader(message.source_bytes, limits)
         return Create(event_id, reader.read(request, defaults), reader.warnings)
     except BridgeError as error:
-        return RejectedMessage(error.bare(), event_id, owned, defaults)
+        return RejectedMessage(error.without_traceback(), event_id, owned, defaults)
     except RecursionError:
         return RejectedMessage(TooLarge("the message nests too deep to be read"), event_id, owned, defaults)
 

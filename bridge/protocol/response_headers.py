@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-_OF_THE_PROVIDERS_ORIGIN: Final = {
+_ORIGIN_HEADERS: Final = {
     "alt-svc",
     "clear-site-data",
     "nel",
@@ -12,12 +12,12 @@ _OF_THE_PROVIDERS_ORIGIN: Final = {
     "strict-transport-security",
 }
 """They speak of the host that sends them, and would be taken for ours."""
-_OF_THE_HANDSHAKE: Final = "sec-websocket-"
+_HANDSHAKE_PREFIX: Final = "sec-websocket-"
 
 
-def may_pass(name: str) -> bool:
+def is_forwardable(name: str) -> bool:
     """Whether a header of the provider (its name in lower case) may stand in an answer of the bridge."""
-    return name not in _OF_THE_PROVIDERS_ORIGIN and not name.startswith(("access-control-", "cf-aig-"))
+    return name not in _ORIGIN_HEADERS and not name.startswith(("access-control-", "cf-aig-"))
 
 
 def for_handshake(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -26,7 +26,9 @@ def for_handshake(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
     Values with bytes that aiohttp could not decode are read as Latin-1: it could not send them otherwise.
     """
     return {
-        name: _sendable(value) for name, value in headers if may_pass(name) and not name.startswith(_OF_THE_HANDSHAKE)
+        name: _sendable(value)
+        for name, value in headers
+        if is_forwardable(name) and not name.startswith(_HANDSHAKE_PREFIX)
     }
 
 

@@ -13,8 +13,8 @@ from msgspec import UNSET
 from bridge.errors import BadField, TooLarge
 from bridge.formats.json_spans import ABSENT, JsonType, elements_in, text_in, type_of
 from bridge.formats.request_fields import model_in
-from bridge.protocol.headers import check_size, checked, forwarded, headers_in
-from bridge.protocol.long_strings import bytes_in, utf8_in
+from bridge.protocol.headers import check_size, forwarded_headers, headers_in, validate_headers
+from bridge.protocol.long_strings import base64_in, utf8_in
 from bridge.protocol.small_objects import small_object
 from bridge.settings.server import ServerSettings
 from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
@@ -77,7 +77,7 @@ class RawStep(msgspec.Struct, rename="camel", gc=False):
     encoding: msgspec.Raw = ABSENT
 
 
-_given = msgspec.json.Decoder(RawStep)
+_raw_step = msgspec.json.Decoder(RawStep)
 _CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
 _OBJECT_MEMBERS: Final = ("metadata", "customCost")
 """Those that may be objects. They are not decoded with the others: nobody knows yet how many members they have."""
@@ -87,7 +87,7 @@ _config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, kind, UNSET) 
 """The known members of a config. The unknown are skipped, however many there are."""
 _plain = msgspec.json.Decoder(_Value)
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_MOST_NAMED_BYTES: Final = 65_536
+_MAX_CHECKED_CONFIG_BYTES: Final = 65_536
 """In a longer config unknown members are ignored without a warning: to list millions of names takes gigabytes."""
 
 
@@ -95,17 +95,17 @@ class RawRequest:
     """A message's `request` taken apart, before anything in it is judged."""
 
     def __init__(self, span: msgspec.Raw, max_steps: int) -> None:
-        self.whole = _object_in(span)
+        self.object = _object_in(span)
         """The request itself, if it is an object: a step, or a chain and what it lends to each of its steps."""
-        self.list = self.whole.steps if self.whole else span
+        self.step_list = self.object.steps if self.object else span
         """Where a list of steps is expected."""
-        is_list = type_of(self.list) is JsonType.LIST
-        self.steps = [_object_in(each) for each in elements_in(self.list, max_steps)] if is_list else []
+        is_list = type_of(self.step_list) is JsonType.LIST
+        self.steps = [_object_in(each) for each in elements_in(self.step_list, max_steps)] if is_list else []
         """Of the list; None for what is no object. If there are more than `most_steps`, some more than that."""
 
     @property
     def event_id(self) -> msgspec.Raw:
-        return self.whole.event_id if self.whole else ABSENT
+        return self.object.event_id if self.object else ABSENT
 
     @property
     def step_event_ids(self) -> list[msgspec.Raw]:
@@ -113,7 +113,7 @@ class RawRequest:
 
 
 def _object_in(span: msgspec.Raw) -> RawStep | None:
-    return _given.decode(span) if type_of(span) is JsonType.OBJECT else None
+    return _raw_step.decode(span) if type_of(span) is JsonType.OBJECT else None
 
 
 class _Level(msgspec.Struct, frozen=True):
@@ -126,8 +126,8 @@ class _Level(msgspec.Struct, frozen=True):
 class StepReader:
     """Reads the steps of one request. `as_written` gives the client's own bytes behind a span."""
 
-    def __init__(self, as_written: Callable[[msgspec.Raw], bytes], limits: MessageLimits) -> None:
-        self._as_written = as_written
+    def __init__(self, source_bytes: Callable[[msgspec.Raw], bytes], limits: MessageLimits) -> None:
+        self._source_bytes = source_bytes
         self._limits = limits
         self.warnings: list[str] = []
         """Sentences on settings that were clamped."""
@@ -135,87 +135,87 @@ class StepReader:
     def read(self, request: RawRequest, defaults: StepSettings) -> list[ProviderStep]:
         """Raises BadField and TooLarge. A step's settings win over its chain's, those over `defaults`."""
         context = _Level({}, defaults)
-        if request.whole is None:
+        if request.object is None:
             return self._list(request, "request", context)
-        if type_of(request.list) is JsonType.NULL:
-            return [self._step(request.whole, "request", context)]
-        return self._list(request, "request.steps", self._level(request.whole, "request", context))
+        if type_of(request.step_list) is JsonType.NULL:
+            return [self._step(request.object, "request", context)]
+        return self._list(request, "request.steps", self._level(request.object, "request", context))
 
     def _list(self, request: RawRequest, where: str, context: _Level) -> list[ProviderStep]:
         most = self._limits.max_steps
         if not request.steps:
-            raise BadField(f"{where}: {_fault_of(request)}")
+            raise BadField(f"{where}: {_why_no_steps(request)}")
         if len(request.steps) > most:
             raise TooLarge(f"{where}: more than {most} steps, which is the most that are taken")
         return [self._step(given, f"{where}[{index}]", context) for index, given in enumerate(request.steps)]
 
-    def _step(self, given: RawStep | None, where: str, context: _Level) -> ProviderStep:
-        if given is None:
+    def _step(self, raw: RawStep | None, where: str, context: _Level) -> ProviderStep:
+        if raw is None:
             raise BadField(f"{where}: expected an object")
-        provider = text_in(given.provider, where, "provider")
+        provider = text_in(raw.provider, where, "provider")
         if provider is None:
             raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
-        endpoint = text_in(given.endpoint, where, "endpoint")
+        endpoint = text_in(raw.endpoint, where, "endpoint")
         if endpoint is None:
             raise BadField(f'{where}.endpoint: missing; it follows the base URL of the provider, and "" is that itself')
-        level = self._level(given, where, context)
+        level = self._level(raw, where, context)
         check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
-        provider_headers = forwarded(level.headers)
-        if given.query is not ABSENT and type_of(given.body) is JsonType.NULL:
+        provider_headers = forwarded_headers(level.headers)
+        if raw.query is not ABSENT and type_of(raw.body) is JsonType.NULL:
             provider_headers.setdefault("content-type", "application/json")
         return ProviderStep(
             provider=provider,
             endpoint=endpoint,
-            method=_method(given, where),
+            method=_method(raw, where),
             headers=level.headers,
             provider_headers=provider_headers,
-            body=self._body(given, where),
+            body=self._body(raw, where),
             settings=level.settings,
         )
 
-    def _level(self, given: RawStep, where: str, context: _Level) -> _Level:
+    def _level(self, raw: RawStep, where: str, context: _Level) -> _Level:
         """What `given` says, over what its `ground` says; its config wins over its headers."""
-        headers = headers_in(given.headers, f"{where}.headers", self._limits.max_header_bytes)
-        authorization = text_in(given.authorization, where, "authorization")
+        headers = headers_in(raw.headers, f"{where}.headers", self._limits.max_header_bytes)
+        authorization = text_in(raw.authorization, where, "authorization")
         if authorization is not None:
-            headers |= checked([("authorization", authorization)], where)
+            headers |= validate_headers([("authorization", authorization)], where)
         settings = from_headers(context.settings, headers, f"{where}.headers", self.warnings)
-        if config := _config_in(given.config, f"{where}.config"):
+        if config := _config_in(raw.config, f"{where}.config"):
             settings = from_config_object(settings, config, f"{where}.config", self.warnings)
-        self._warn_of_unknown(given.config, f"{where}.config")
+        self._warn_of_unknown(raw.config, f"{where}.config")
         return _Level(context.headers | headers, settings)
 
     def _warn_of_unknown(self, config: msgspec.Raw, where: str) -> None:
-        if type_of(config) is JsonType.OBJECT and memoryview(config).nbytes <= _MOST_NAMED_BYTES:
+        if type_of(config) is JsonType.OBJECT and memoryview(config).nbytes <= _MAX_CHECKED_CONFIG_BYTES:
             warn_of_unknown(_names.decode(config), _CONFIG_MEMBERS, where, self.warnings)
 
-    def _body(self, given: RawStep, where: str) -> bytes:
-        kind = type_of(given.body)
+    def _body(self, raw: RawStep, where: str) -> bytes:
+        kind = type_of(raw.body)
         if kind is JsonType.NULL:
-            return self._as_written(given.query)
+            return self._source_bytes(raw.query)
         if kind is not JsonType.STRING:
             raise BadField(f"{where}.body: expected a string, got {kind}")
-        if type_of(given.query) is not JsonType.NULL:
+        if type_of(raw.query) is not JsonType.NULL:
             raise BadField(f"{where}: has both query and body; give one of them")
-        encoding = text_in(given.encoding, where, "encoding")
+        encoding = text_in(raw.encoding, where, "encoding")
         match encoding:
             case None | "text":
-                return utf8_in(given.body)
+                return utf8_in(raw.body)
             case "base64":
-                return _from_base64(given.body, f"{where}.body")
+                return _from_base64(raw.body, f"{where}.body")
             case _:
                 raise BadField(f"{where}.encoding: expected text or base64, got {encoding[:32]!r}")
 
 
-def _fault_of(request: RawRequest) -> str:
+def _why_no_steps(request: RawRequest) -> str:
     """Why there are no steps."""
-    match type_of(request.list):
+    match type_of(request.step_list):
         case JsonType.LIST:
             return "the list of steps is empty"
         case JsonType.NULL:
             return "missing; it holds provider, endpoint and query, or a list of such steps"
         case other:
-            wanted = "a list of steps" if request.whole else "an object or a list of steps"
+            wanted = "a list of steps" if request.object else "an object or a list of steps"
             return f"expected {wanted}, got {other}"
 
 
@@ -252,13 +252,13 @@ def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
 
 def _from_base64(span: msgspec.Raw, where: str) -> bytes:
     try:
-        return bytes_in(span)
+        return base64_in(span)
     except ValueError as error:
         raise BadField(f"{where}: no base64: {error}") from None
 
 
-def _method(given: RawStep, where: str) -> str:
-    asked = text_in(given.method, where, "method")
+def _method(raw: RawStep, where: str) -> str:
+    asked = text_in(raw.method, where, "method")
     if asked is None:
         return "POST"
     check_method(asked.upper(), f"{where}.method")
@@ -271,7 +271,7 @@ def check_method(method: str, where: str) -> None:
         raise BadField(f"{where}: {method[:32]!r} is no method that a provider can be called with")
 
 
-def limits_of(server: ServerSettings) -> MessageLimits:
+def message_limits(server: ServerSettings) -> MessageLimits:
     return MessageLimits(
         max_message_bytes=server.max_message_bytes,
         max_steps=server.max_steps,

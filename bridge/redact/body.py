@@ -14,33 +14,33 @@ from itertools import chain
 from typing import Final
 from urllib.parse import unquote
 
-from bridge.redact.known_secrets import NOTHING, Known, filler
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets, filler
 from bridge.redact.named_secrets import named_secrets, paired_secrets
 from bridge.redact.prefilter import windowed
-from bridge.redact.text import HINTS, NAME_HINTS, is_secret_field, is_secret_name, redact_credentials
+from bridge.redact.text import HINTS, NAME_HINTS, find_credentials, is_secret_field, is_secret_name
 
 Span = tuple[int, int]
 
-MOST_TURNS: Final = 4
+MAX_PASSES: Final = 4
 """What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
-LEAST_DIGITS: Final = 6
+MIN_DIGITS: Final = 6
 """Numbers that are shorter are counts, not PINs."""
-LONGEST_NAME: Final = 64
-MOST_BACKSLASHES: Final = 64
+MAX_NAME_CHARS: Final = 64
+MAX_BACKSLASHES: Final = 64
 """Before a quotation mark: JSON in a string of JSON, six deep."""
 
 
-def masked(body: bytes, known: Known = NOTHING) -> bytes:
+def mask_body(body: bytes, known: KnownSecrets = NO_SECRETS) -> bytes:
     """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
-    hidden = known.hidden_in(body)
-    for _ in range(MOST_TURNS):
+    hidden = known.mask(body)
+    for _ in range(MAX_PASSES):
         before, hidden = hidden, _masked_once(hidden)
         if hidden == before:
             break
-    return hidden if hidden == body else _sealed(hidden, body)
+    return hidden if hidden == body else _with_valid_crcs(hidden, body)
 
 
-_SUSPECT = re.compile(rf"{HINTS.pattern}|://|%(?=[0-9a-f]{{2}}[^=]{{0,{LONGEST_NAME}}}=)")
+_SUSPECT = re.compile(rf"{HINTS.pattern}|://|%(?=[0-9a-f]{{2}}[^=]{{0,{MAX_NAME_CHARS}}}=)")
 """Most bodies have nothing of it, and are not looked at closely. The last is a parameter whose name is escaped."""
 
 
@@ -51,7 +51,7 @@ def _masked_once(body: bytes) -> bytes:
         return body
     hidden = bytearray(body)
     # What may hold another comes after it: its filler stays.
-    for find in (redact_credentials, _passwords, _secret_parameters, named_secrets, secret_values):
+    for find in (find_credentials, _passwords, _secret_parameters, named_secrets, secret_values):
         for start, end in find(text):
             hidden[start:end] = filler(text[start:end])
     return bytes(hidden)
@@ -62,7 +62,7 @@ def _masked_once(body: bytes) -> bytes:
 _FIELD = re.compile(r'(?<!\\)(\\*+)"([A-Za-z0-9_.-]{1,64}+)\1"\s{0,64}+:\s{0,64}+(\[?)\s{0,64}+')
 _QUOTE_OR_END = re.compile(r'(?<!\\)(\\*+)("|\n|\Z)')
 _NEXT_STRING = re.compile(r"\s{0,64}+,\s{0,64}+")
-_NUMBER = re.compile(rf"-?(\d{{{LEAST_DIGITS},}}+)(?![\d.eE])")
+_NUMBER = re.compile(rf"-?(\d{{{MIN_DIGITS},}}+)(?![\d.eE])")
 
 
 def secret_fields(text: str) -> Iterator[Span]:
@@ -90,8 +90,8 @@ def _fields(text: str) -> Iterator[re.Match[str]]:
     """Those with a word in their names that secrets have."""
     end = 0
     for hint in windowed(NAME_HINTS, text.lower()):
-        quote = text.rfind('"', max(end, hint.start() - LONGEST_NAME), hint.start())
-        backslashes = text[max(end, quote - MOST_BACKSLASHES) : quote] if quote >= 0 else ""
+        quote = text.rfind('"', max(end, hint.start() - MAX_NAME_CHARS), hint.start())
+        backslashes = text[max(end, quote - MAX_BACKSLASHES) : quote] if quote >= 0 else ""
         start = quote - len(backslashes) + len(backslashes.rstrip("\\"))
         if quote >= 0 and (field := _FIELD.match(text, start)):
             yield field
@@ -147,21 +147,21 @@ def _passwords(text: str) -> Iterator[Span]:
 
 # The AWS event stream.
 
-_LEAST_MESSAGE_BYTES = 16
+_MIN_MESSAGE_BYTES = 16
 
 
-def _sealed(body: bytes, before: bytes) -> bytes:
+def _with_valid_crcs(body: bytes, before: bytes) -> bytes:
     """`body`, whose CRCs hold again (wire/eventstream.py) if `before` was an AWS event stream whose CRCs held."""
     sealed = bytearray(body)
     at = 0
-    while at + _LEAST_MESSAGE_BYTES <= len(before):
+    while at + _MIN_MESSAGE_BYTES <= len(before):
         end = at + int.from_bytes(before[at : at + 4], "big")
-        if end - at < _LEAST_MESSAGE_BYTES or end > len(before) or not _is_sealed(before[at:end]):
+        if end - at < _MIN_MESSAGE_BYTES or end > len(before) or not _has_valid_crc(before[at:end]):
             break
         sealed[end - 4 : end] = zlib.crc32(sealed[at : end - 4]).to_bytes(4, "big")
         at = end
     return bytes(sealed)
 
 
-def _is_sealed(message: bytes) -> bool:
+def _has_valid_crc(message: bytes) -> bool:
     return zlib.crc32(message[:-4]) == int.from_bytes(message[-4:], "big")

@@ -53,7 +53,7 @@ SHAPES: Final = (
 )
 """What follows, and the beginnings that it follows. The beginning stays readable when a key is masked."""
 
-BEGINNINGS: Final = tuple(begin for _, beginnings in SHAPES for begin in beginnings)
+PREFIXES: Final = tuple(begin for _, beginnings in SHAPES for begin in beginnings)
 
 
 def pattern() -> str:

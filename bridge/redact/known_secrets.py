@@ -16,63 +16,63 @@ from itertools import pairwise
 from typing import Final
 from urllib.parse import quote, quote_plus
 
-MOST_SECRETS: Final = 64
+MAX_SECRETS: Final = 64
 """Of one exchange, the longest first. With more than that no body of the exchange is kept or shown."""
-MOST_CHARS: Final = 65_536
+MAX_SECRET_CHARS: Final = 65_536
 """Of these secrets together, likewise."""
-LEAST_CHARS: Final = 8
-LEAST_CHARS_WITH_DIGIT: Final = 6
-LEAST_PART: Final = 4
+MIN_CHARS: Final = 8
+MIN_CHARS_WITH_DIGIT: Final = 6
+MIN_PART: Final = 4
 """Of a secret whose rest the end of the text cut off."""
-LEAST_TOKEN_PART: Final = 16
+MIN_TOKEN_PART: Final = 16
 """Of a token of which a text holds only the beginning. Shorter beginnings are common to all keys of a provider."""
-LEAST_TEXT_PART: Final = 64
+MIN_TEXT_PART: Final = 64
 """Of any other secret, which may begin as many texts do."""
 WINDOW_BYTES: Final = 65_536
 """How much is searched at once, so that the list of places stays short."""
-FEW_STARTS: Final = 24
+MAX_SEPARATE_SEARCHES: Final = 24
 """Up to this number one search for each is faster than a table."""
 
-_GRAM: Final = LEAST_CHARS_WITH_DIGIT
+_GRAM: Final = MIN_CHARS_WITH_DIGIT
 """No form is shorter."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.~+/=|:-]++")
 _ESCAPED_BY_SOME: Final = re.compile(r"[+&<>'=/]")
 _PERCENT: Final = re.compile("%..")
 
 
-class Known:
+class KnownSecrets:
     """Secrets known by their value. Those that may as well be a word, `ollama` or `test`, are left out."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        telling = {secret for secret in secrets if is_telling(secret)}
+        telling = {secret for secret in secrets if is_searchable(secret)}
         kept = list(_within_bounds(telling))
-        self.is_beyond = len(kept) < len(telling)
+        self.has_too_many = len(kept) < len(telling)
         """There are more secrets than can be looked for."""
         self._fillers: dict[bytes, bytes] = {}
-        self._least: dict[bytes, int] = {}
+        self._min_lengths: dict[bytes, int] = {}
         for secret in kept:
             is_token = _TOKEN.fullmatch(secret) is not None and "://" not in secret
             for form, filler in _forms(secret):
                 self._fillers.setdefault(form, filler)
-                least = min(len(form), LEAST_TOKEN_PART if is_token else LEAST_TEXT_PART)
-                self._least[form] = min(least, self._least.get(form, least))
+                least = min(len(form), MIN_TOKEN_PART if is_token else MIN_TEXT_PART)
+                self._min_lengths[form] = min(least, self._min_lengths.get(form, least))
         self._sorted = sorted(self._fillers)
         self._prefix_of = _prefixes(self._sorted)
         self._longest = max(map(len, self._sorted), default=0)
-        self._long_heads = {form[:LEAST_TEXT_PART] for form in self._sorted if len(form) > LEAST_TEXT_PART}
-        self._starts = sorted({form[:least] for form, least in self._least.items()})
+        self._long_heads = {form[:MIN_TEXT_PART] for form in self._sorted if len(form) > MIN_TEXT_PART}
+        self._starts = sorted({form[:least] for form, least in self._min_lengths.items()})
         self._grams = {form[:_GRAM] for form in self._sorted}
 
     def __bool__(self) -> bool:
-        return self.is_beyond or bool(self._sorted)
+        return self.has_too_many or bool(self._sorted)
 
-    def hidden_in(self, body: bytes) -> bytes:
+    def mask(self, body: bytes) -> bytes:
         """`body` with fillers of equal length in the place of these secrets; all of it when there are too many."""
-        return b"*" * len(body) if self.is_beyond else self.hidden_in_line(body)
+        return b"*" * len(body) if self.has_too_many else self.mask_line(body)
 
-    def hidden_in_line(self, line: bytes) -> bytes:
+    def mask_line(self, line: bytes) -> bytes:
         """The same for a URL or a header, whose secrets are masked by their names too: the longest secrets."""
-        is_short = len(line) <= WINDOW_BYTES and len(self._starts) <= FEW_STARTS
+        is_short = len(line) <= WINDOW_BYTES and len(self._starts) <= MAX_SEPARATE_SEARCHES
         if is_short and not any(start in line for start in self._starts):
             return line
         hidden: bytearray | None = None
@@ -87,13 +87,13 @@ class Known:
                 end = at + length
         return line if hidden is None else bytes(hidden)
 
-    def hidden_in_text(self, text: str) -> str:
+    def mask_text(self, text: str) -> str:
         """The same for text."""
         given = text.encode(errors="replace")
-        hidden = self.hidden_in(given)
+        hidden = self.mask(given)
         return text if hidden == given else hidden.decode(errors="replace")
 
-    def hidden_where_cut(self, body: bytes) -> bytes:
+    def mask_cut_end(self, body: bytes) -> bytes:
         """`body`, which was cut off, without the beginning of one of these secrets that the cut left at its end."""
         longest = max((_part_at_end(body, form) for form in self._sorted), default=0)
         return body[: len(body) - longest] + b"*" * longest
@@ -101,8 +101,8 @@ class Known:
     def _places(self, body: bytes) -> Iterator[int]:
         """Where one of the secrets may begin, in ascending order."""
         for window in range(0, len(body), WINDOW_BYTES):
-            if len(self._starts) <= FEW_STARTS:
-                yield from sorted({at for start in self._starts for at in _found(start, body, window)})
+            if len(self._starts) <= MAX_SEPARATE_SEARCHES:
+                yield from sorted({at for start in self._starts for at in _occurrences(start, body, window)})
             else:
                 grams, last = self._grams, min(window + WINDOW_BYTES, len(body) - _GRAM + 1)
                 yield from [at for at in range(window, last) if body[at : at + _GRAM] in grams]
@@ -112,17 +112,17 @@ class Known:
 
         Among sorted forms it is next to where the text itself would stand, or a prefix of that one.
         """
-        text = body[at : at + LEAST_TEXT_PART]
+        text = body[at : at + MIN_TEXT_PART]
         if text in self._long_heads:
             text = body[at : at + self._longest]
         place = bisect(self._sorted, text)
         found = (b"", 0)
         for form in self._sorted[max(place - 1, 0) : place + 1]:
-            common = _common(form, text)
+            common = _common_length(form, text)
             nearest: bytes | None = form
             while nearest is not None:
                 length = min(common, len(nearest))
-                if length >= self._least[nearest]:
+                if length >= self._min_lengths[nearest]:
                     found = max(found, (nearest, _whole_characters(nearest, length)), key=_length)
                     break
                 nearest = self._prefix_of[nearest]
@@ -135,8 +135,8 @@ def _length(found: tuple[bytes, int]) -> int:
 
 def _within_bounds(secrets: Iterable[str]) -> Iterator[str]:
     chars = 0
-    for secret in nlargest(MOST_SECRETS, secrets, key=len):
-        if chars + len(secret) <= MOST_CHARS:
+    for secret in nlargest(MAX_SECRETS, secrets, key=len):
+        if chars + len(secret) <= MAX_SECRET_CHARS:
             chars += len(secret)
             yield secret
 
@@ -152,7 +152,7 @@ def _prefixes(forms: list[bytes]) -> dict[bytes, bytes | None]:
     return prefix_of
 
 
-def _found(start: bytes, body: bytes, window: int) -> Iterator[int]:
+def _occurrences(start: bytes, body: bytes, window: int) -> Iterator[int]:
     """The places in one window where `start` stands."""
     last = window + WINDOW_BYTES + len(start) - 1
     at = body.find(start, window, last)
@@ -161,7 +161,7 @@ def _found(start: bytes, body: bytes, window: int) -> Iterator[int]:
         at = body.find(start, at + 1, last)
 
 
-def _common(form: bytes, text: bytes) -> int:
+def _common_length(form: bytes, text: bytes) -> int:
     """The length of what both begin with."""
     low, high = 0, min(len(form), len(text))
     while low < high:
@@ -184,13 +184,13 @@ def _whole_characters(form: bytes, length: int) -> int:
 
 def _part_at_end(body: bytes, form: bytes) -> int:
     """How much of a form's beginning stands at the end; 0 for what is too little to tell, or was found before."""
-    most = min(len(form), len(body), LEAST_TEXT_PART)
-    return next((length for length in range(most, LEAST_PART - 1, -1) if body.endswith(form[:length])), 0)
+    most = min(len(form), len(body), MIN_TEXT_PART)
+    return next((length for length in range(most, MIN_PART - 1, -1) if body.endswith(form[:length])), 0)
 
 
-def is_telling(secret: str) -> bool:
+def is_searchable(secret: str) -> bool:
     """Long enough to be told from a word."""
-    return len(secret) >= (LEAST_CHARS_WITH_DIGIT if any(map(str.isdigit, secret)) else LEAST_CHARS)
+    return len(secret) >= (MIN_CHARS_WITH_DIGIT if any(map(str.isdigit, secret)) else MIN_CHARS)
 
 
 def filler(secret: str) -> bytes:
@@ -243,4 +243,4 @@ def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes
     return form, plain
 
 
-NOTHING: Final = Known()
+NO_SECRETS: Final = KnownSecrets()

@@ -20,11 +20,11 @@ from bridge.redact.text import (
 
 Span = tuple[int, int]
 
-LONGEST_NAME: Final = 64
-LONGEST_OBJECT: Final = 4096
-LONGEST_HEAD: Final = 1024
+MAX_NAME_CHARS: Final = 64
+MAX_OBJECT_CHARS: Final = 4096
+MAX_HEAD_CHARS: Final = 1024
 """Of a part of a form; and how far before its name the value of a pair may begin."""
-LONGEST_VALUE: Final = 16_384
+MAX_VALUE_CHARS: Final = 16_384
 
 _IN_NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 _REST_OF_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{0,64}+")
@@ -68,13 +68,13 @@ def paired_secrets(text: str) -> Iterator[Span]:
         if start < max(read_to, 1) or text[start - 1] != '"' or not is_secret_name(name := text[start:end]):
             continue
         if after := _VALUE_OF_PAIR.match(text, end):
-            close = text.find(after[1] + '"', after.end(), after.end() + LONGEST_VALUE)
+            close = text.find(after[1] + '"', after.end(), after.end() + MAX_VALUE_CHARS)
             yield from _if_secret(text, name, after.end(), close)
         elif opened := _OBJECT.match(text, end):
-            close = text.find("}", opened.end(), opened.end() + LONGEST_OBJECT)
-            read_to = close if close >= 0 else min(opened.end() + LONGEST_OBJECT, len(text))
+            close = text.find("}", opened.end(), opened.end() + MAX_OBJECT_CHARS)
+            read_to = close if close >= 0 else min(opened.end() + MAX_OBJECT_CHARS, len(text))
             yield from _inside(text, opened.end(), read_to)
-        elif text[start - 2] in ": " and (before := _PAIR_BEFORE.search(text, max(start - LONGEST_HEAD, 0), start)):
+        elif text[start - 2] in ": " and (before := _PAIR_BEFORE.search(text, max(start - MAX_HEAD_CHARS, 0), start)):
             yield from _if_secret(text, name, *before.span(1))
 
 
@@ -85,7 +85,7 @@ def _names(text: str) -> Iterator[tuple[int, int, int]]:
         if hint.start() < done:
             continue
         # A hint matches at a word's rarest letter: the word's beginning belongs to the name before it.
-        before = text[max(hint.start() - LONGEST_NAME, 0) : hint.start()]
+        before = text[max(hint.start() - MAX_NAME_CHARS, 0) : hint.start()]
         start = hint.start() - len(before) + len(before.rstrip(_IN_NAMES))
         rest = _REST_OF_NAME.match(text, hint.start())
         done = rest.end() if rest else hint.end()
@@ -94,8 +94,8 @@ def _names(text: str) -> Iterator[tuple[int, int, int]]:
 
 def _form_field(text: str, end: int) -> Iterator[Span]:
     """The value of a multipart field; what it names a file is none."""
-    head = text.find("\r\n\r\n", end, end + LONGEST_HEAD)
-    close = text.find("\r\n--", head + 4, head + 4 + LONGEST_VALUE) if head >= 0 else -1
+    head = text.find("\r\n\r\n", end, end + MAX_HEAD_CHARS)
+    close = text.find("\r\n--", head + 4, head + 4 + MAX_VALUE_CHARS) if head >= 0 else -1
     if close >= 0 and "filename" not in text[end:head]:
         yield head + 4, close
 

@@ -10,7 +10,7 @@ from typing import Final
 
 WINDOW_CHARS: Final = 65_536
 """How much is looked through at once: a search holds the interpreter's lock, and the loop stands still meanwhile."""
-LONGEST_CHARS: Final = 16_384
+MAX_MATCH_CHARS: Final = 16_384
 """How far what is found may reach over the end of a window."""
 REACH_CHARS: Final = 24
 """How far behind a match's beginning its word's hint may be."""
@@ -47,7 +47,7 @@ def finditer(pattern: re.Pattern[str], at_hints: re.Pattern[str], text: str) -> 
     end = 0
     for hint in windowed(at_hints, text.lower()):
         for at in range(max(end, hint.start() - REACH_CHARS), hint.start() + 1):
-            if found := pattern.match(text, at, hint.start() + LONGEST_CHARS):
+            if found := pattern.match(text, at, hint.start() + MAX_MATCH_CHARS):
                 yield found
                 end = found.end()
                 break
@@ -58,7 +58,7 @@ def windowed(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     at = 0
     for window in range(0, len(text), WINDOW_CHARS):
         end = window + WINDOW_CHARS
-        for found in pattern.finditer(text, max(at, window), end + LONGEST_CHARS):
+        for found in pattern.finditer(text, max(at, window), end + MAX_MATCH_CHARS):
             if found.start() >= end:
                 break
             at = found.end()

@@ -123,7 +123,7 @@ _PEM = re.compile(r"(PRIVATE KEY(?: BLOCK)?-----)(?:[A-Za-z0-9+/=\s\\:,]|-(?!-))
 _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential", "credentials"})
 
 _SHAPES = re.compile(key_shapes.pattern())
-_KEY_WORDS = [(begin.lower(), "") for begin in key_shapes.BEGINNINGS]
+_KEY_WORDS = [(begin.lower(), "") for begin in key_shapes.PREFIXES]
 _KEY_HINTS = build(_KEY_WORDS)
 HINTS = build((*_NAME_WORDS, *_SCHEME_WORDS, *_KEY_WORDS))
 """Where there is none, there is no secret name, and nothing that looks like a credential."""
@@ -157,7 +157,7 @@ def redact_text(given: str) -> str:
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
 
-def redact_credentials(given: str) -> Iterator[tuple[int, int]]:
+def find_credentials(given: str) -> Iterator[tuple[int, int]]:
     """Where something stands that looks like a credential, whatever it is called. For long texts.
 
     Spans without their schemes and the prefixes that keys are known by; they may overlap.

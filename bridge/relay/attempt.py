@@ -71,7 +71,7 @@ class StepAttempt:
             return self._failed(timeout_error(event.interrupt.consume(), self._planned))
         except BridgeError as error:
             outcome = self._failed(error)
-            if isinstance(error, SpendLimit) and not error.of_step:
+            if isinstance(error, SpendLimit) and not error.is_per_step:
                 raise  # no other step would be let pass
             return outcome
         except Exception:
@@ -115,7 +115,7 @@ class StepAttempt:
         head, is_good = b"", 200 <= answer.status < 300
         if is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD":
             shape, head = await self._sniff(answer)
-            if shape is not Shape.WHOLE:
+            if shape is not Shape.SINGLE:
                 return await self._relay_stream(answer, shape, head)
         body, is_all = await self._collect(answer, head, self._event.writer.max_buffered_bytes if is_good else None)
         if not is_all:
@@ -214,8 +214,8 @@ class StepAttempt:
 
     def _failed(self, error: BridgeError) -> Outcome:
         if self._event.known:
-            error.args = (self._event.known.hidden_in_text(str(error)),)
-        self._event.error = error.bare()
+            error.args = (self._event.known.mask_text(str(error)),)
+        self._event.error = error.without_traceback()
         cause = cause_of(error)
         return Broke(cause) if self._stream_relay is not None and self._stream_relay.has_answered else Failed(cause)
 

@@ -7,7 +7,7 @@ from bridge.errors import BridgeError
 from bridge.formats.stream_reader import Usage
 from bridge.policy.breaker import Breakers
 from bridge.policy.reported import Reported
-from bridge.redact.known_secrets import NOTHING, Known
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.relay.deadlines import Interrupt
 from bridge.relay.event_state import EventState, ResponseHead
 from bridge.relay.interfaces import Admission, Services
@@ -73,7 +73,7 @@ class RunningEvent:
     """Of the attempt made last."""
     buffered: BufferedResponse | None = None
     """The answer in one piece that a provider gave last, and no stream was told since."""
-    known: Known = NOTHING
+    known: KnownSecrets = NO_SECRETS
     """The secrets of the stored key that the last attempt used."""
     announced: ResponseHead | None = None
     """Of the stream that the client was told of last."""

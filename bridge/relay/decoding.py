@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from bridge.errors import BadMessage, TooLarge
-from bridge.formats.codings import MAX_INFLATED_BYTES, CodingError, coding_in, inflated
+from bridge.formats.codings import MAX_INFLATED_BYTES, CodingError, coding_in, inflate
 from bridge.policy import openai_compat
 from bridge.protocol.steps import ProviderStep
 from bridge.relay.memory import MemoryReservation
@@ -60,7 +60,7 @@ async def decoded(body: bytes, content_encoding: str, reservation: MemoryReserva
 
 async def _inflate(body: bytes, coding: str, plain: BytesIO, reservation: MemoryReservation, most: int) -> None:
     turn_ends, reads = _TURN_BYTES, 0
-    for piece in inflated(body, coding):
+    for piece in inflate(body, coding):
         if plain.tell() + len(piece) > most:
             raise TooLarge(f"the body has more than {most} bytes when it is decoded; no longer one is taken")
         reservation.add(len(piece))

@@ -91,7 +91,7 @@ class EventRunner:
             if self._interrupt.cancelled is None:
                 raise
         except BridgeError as error:
-            self._fail(error.bare())
+            self._fail(error.without_traceback())
         except Exception:
             log.exception("an event failed for a reason that nobody expected")
             self._fail(InternalError(f"internal error; the bridge's log tells more under {self._event.state.log_id}"))

@@ -9,53 +9,53 @@ import msgspec
 
 from bridge.config.keys import AwsKey, StoredKey
 from bridge.formats.provider_errors import MAX_MESSAGE_CHARS, ProviderFault
-from bridge.redact.known_secrets import NOTHING, Known
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.tapes.exchange import secrets_of_header
 
 MAX_KEPT: Final = 64
 """Keys used of late, which need not be taken apart anew. They stay in memory alone."""
 
 
-def known_key(key: StoredKey | None, credential: str = "") -> Known:
+def known_key(key: StoredKey | None, credential: str = "") -> KnownSecrets:
     """The secrets of a stored key; `credential` is the header that was made from it, where it holds another secret."""
-    return NOTHING if key is None else _known(key, credential)
+    return NO_SECRETS if key is None else _known(key, credential)
 
 
 @lru_cache(MAX_KEPT)
-def _known(key: StoredKey, credential: str) -> Known:
+def _known(key: StoredKey, credential: str) -> KnownSecrets:
     secrets = list(secrets_of_header("authorization", credential))
     match key.secret:
         case str() as secret:
             secrets.append(secret)
         case AwsKey(access_key_id=key_id, secret_access_key=secret, session_token=token):
             secrets += key_id, secret, token or ""
-    return Known(secrets)
+    return KnownSecrets(secrets)
 
 
-def concealed(body: bytes, known: Known) -> bytes:
+def concealed(body: bytes, known: KnownSecrets) -> bytes:
     """The body of an answer without the key; it has the same length unless the key was spelt in unusual escapes."""
-    hidden = known.hidden_in(body)
+    hidden = known.mask(body)
     if known and b"\\u" in hidden:
         plain = _without_escapes(hidden)
-        if (again := known.hidden_in(plain)) != plain:
+        if (again := known.mask(plain)) != plain:
             return again
     return hidden
 
 
-def concealed_fault(fault: ProviderFault, known: Known) -> ProviderFault:
+def concealed_fault(fault: ProviderFault, known: KnownSecrets) -> ProviderFault:
     if not known:
         return fault
-    said = known.hidden_in(fault.message.encode())
+    said = known.mask(fault.message.encode())
     if len(fault.message) >= MAX_MESSAGE_CHARS:
-        said = known.hidden_where_cut(said)
+        said = known.mask_cut_end(said)
     return msgspec.structs.replace(fault, message=said.decode(errors="replace"))
 
 
-def concealed_headers(headers: dict[str, str], known: Known) -> dict[str, str]:
+def concealed_headers(headers: dict[str, str], known: KnownSecrets) -> dict[str, str]:
     """One search for all of them finds most often nothing."""
-    if not known or known.hidden_in_text(all_of := "\n".join(headers.values())) == all_of:
+    if not known or known.mask_text(all_of := "\n".join(headers.values())) == all_of:
         return headers
-    return {name: known.hidden_in_text(value) for name, value in headers.items()}
+    return {name: known.mask_text(value) for name, value in headers.items()}
 
 
 def credential_in(before: Mapping[str, str], headers: list[tuple[str, str]]) -> str:

@@ -67,7 +67,7 @@ class StreamDecoder:
         """The body has ended so: what is left to send, and whether the answer is whole."""
         parts = self._pass_on(b"", self._read(self._decoder.finish()), 0)
         truncated = self._decoder.truncated
-        return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_whole=clean_end_is_whole)
+        return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
 
     def release(self) -> list[bytes]:
         """What was held back, in order; from now on nothing is."""

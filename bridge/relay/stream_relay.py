@@ -57,7 +57,7 @@ class StreamRelay:
         self._idle_ms = planned.step.settings.idle_timeout
         self._answer = answer
         self._deadlines = event.interrupt.deadlines
-        conceal = event.known.hidden_in if event.known else None
+        conceal = event.known.mask if event.known else None
         encoder = event.writer.stream_encoder(raw=planned.step.settings.frames == "raw", conceal=conceal)
         self._stream = StreamDecoder(decoder, StreamReader(from_model=from_model), encoder, conceal)
         self._end = None if head.items or head.content_type.startswith(("audio/", "video/")) else BodyEnd()
@@ -197,7 +197,7 @@ class StreamRelay:
         clean_end_is_whole = self._planned.provider.ended_without_mark == "done"
         parts, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
         self._event.writer.write(parts)
-        is_whole = verdict in {Verdict.WHOLE, Verdict.WHOLE_CUT} and not stream.failed
+        is_whole = verdict in {Verdict.COMPLETE, Verdict.COMPLETE_CUT} and not stream.failed
         if (stream.answered or is_whole) and not self.has_answered:
             self._answered()
         if stream.failed:
@@ -205,7 +205,7 @@ class StreamRelay:
         if is_whole:
             self._report_to_chain(StepAnswered(whole=True))
             self._warn_of(verdict)
-            if verdict is Verdict.WHOLE:
+            if verdict is Verdict.COMPLETE:
                 self._answer.mark_complete()
             return None
         if verdict is Verdict.EMPTY:
@@ -214,7 +214,7 @@ class StreamRelay:
         return Broke() if self.has_answered else Failed(Cause.BREAK)
 
     def _warn_of(self, verdict: Verdict) -> None:
-        if verdict is Verdict.WHOLE_CUT:
+        if verdict is Verdict.COMPLETE_CUT:
             self._event.state.warnings.append("the connection was cut after the answer's end; usage may be missing")
 
     def _warn_of_malformed(self) -> None:

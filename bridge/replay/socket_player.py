@@ -135,13 +135,13 @@ class _Player:
         self._tasks.start(self._say(), "the provider's part of a tape")
         try:
             close, answers = await self._over
-            await self._tasks.end_all()
+            await self._tasks.cancel_all()
             await self._peer.close(close, answers=answers)
         except BaseException:
             self._peer.abort()
             raise
         finally:
-            await self._tasks.end_all()
+            await self._tasks.cancel_all()
 
     async def _listen(self) -> None:
         try:

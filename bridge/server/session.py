@@ -22,7 +22,7 @@ from bridge.errors import (
 )
 from bridge.protocol.frames import heartbeat, refusal
 from bridge.protocol.messages import Cancel, Create, EventId, RejectedMessage, parse
-from bridge.protocol.steps import limits_of
+from bridge.protocol.steps import message_limits
 from bridge.relay.arrivals import Arrivals
 from bridge.relay.context import Runtime
 from bridge.relay.memory import MemoryBudget, MemoryReservation
@@ -87,7 +87,7 @@ class Session:
         self._options = options
         self._server = server
         self._runtime = runtime
-        self._limits = limits_of(server)
+        self._limits = message_limits(server)
         self._budget = MemoryBudget(server.max_buffered_bytes, "this socket", memory)
         self._arrivals = arrivals
         self._arrival = MemoryReservation(self._budget)

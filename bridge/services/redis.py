@@ -122,7 +122,7 @@ class RedisStore:
         self._tasks.start(self._watch(error), "redis watch")
 
     async def close(self) -> None:
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         self._found.clear()
         await self._redis.aclose()
 

@@ -68,7 +68,7 @@ class RedisBreakers:
         self._tasks.start(self._receive_all(), "breakers listen")
 
     async def stop(self) -> None:
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
 
     def _changed(self, key: BreakerKey, open_s: float | None) -> None:
         if len(self._untold) < MAX_KEYS:

@@ -6,7 +6,7 @@ from typing import Final
 
 from bridge.config.keys import AwsKey, StoredKey
 from bridge.formats.provider_errors import MAX_MESSAGE_CHARS
-from bridge.redact.known_secrets import NOTHING, Known
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.redact.text import REDACTED, is_secret_name, redact_text
 from bridge.relay.summary import SentSecrets
 from bridge.tapes.exchange import secrets_of_header, secrets_of_url
@@ -26,32 +26,32 @@ Carried = tuple[Pairs, str, StoredKey | None]
 _is_secret_name = lru_cache(MAX_KEPT)(is_secret_name)
 
 
-def known_of(sent: tuple[SentSecrets, ...]) -> Known:
+def known_of(sent: tuple[SentSecrets, ...]) -> KnownSecrets:
     if not sent:
-        return NOTHING
+        return NO_SECRETS
     carried = tuple(map(_carried, sent))
     return _known(carried) if sum(map(_chars, carried)) <= MAX_KEPT_CHARS else _known.__wrapped__(carried)
 
 
-def scrub(reason: str, known: Known) -> str:
+def scrub(reason: str, known: KnownSecrets) -> str:
     """What may be told of a failure: its reason may be what a provider said."""
-    said = known.hidden_in(reason[:MAX_CHARS].encode(errors="replace"))
+    said = known.mask(reason[:MAX_CHARS].encode(errors="replace"))
     if len(reason) >= MAX_MESSAGE_CHARS:
-        said = known.hidden_where_cut(said)
+        said = known.mask_cut_end(said)
     return redact_text(said.decode(errors="replace"))
 
 
-def shown_text(text: str, known: Known) -> str:
+def shown_text(text: str, known: KnownSecrets) -> str:
     """What may be told of a short text that a client wrote: a name, a value of its metadata."""
-    return redact_text(known.hidden_in_text(text[:MAX_CHARS]))
+    return redact_text(known.mask_text(text[:MAX_CHARS]))
 
 
-def shown_metadata(metadata: Mapping[str, Value] | None, known: Known) -> dict[str, Value]:
+def shown_metadata(metadata: Mapping[str, Value] | None, known: KnownSecrets) -> dict[str, Value]:
     """Its values without secrets; one with a secret name is one."""
     return {name: _shown_value(name, value, known) for name, value in (metadata or {}).items()}
 
 
-def _shown_value(name: str, value: Value, known: Known) -> Value:
+def _shown_value(name: str, value: Value, known: KnownSecrets) -> Value:
     if not isinstance(value, str):
         return value
     return REDACTED if _is_secret_name(name[:MAX_CHARS]) else shown_text(value, known)
@@ -67,8 +67,8 @@ def _chars(carried: Carried) -> int:
 
 
 @lru_cache(MAX_KEPT)
-def _known(carried: tuple[Carried, ...]) -> Known:
-    return Known(secret for each in carried for secret in _secrets(*each))
+def _known(carried: tuple[Carried, ...]) -> KnownSecrets:
+    return KnownSecrets(secret for each in carried for secret in _secrets(*each))
 
 
 def _secrets(headers: Pairs, query: str, key: StoredKey | None) -> Iterator[str]:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
-from bridge.redact.body import masked, secret_values
-from bridge.redact.known_secrets import Known
+from bridge.redact.body import mask_body, secret_values
+from bridge.redact.known_secrets import KnownSecrets
 from bridge.redact.text import REDACTED, is_secret_name, redact_headers, redact_url
 from bridge.tapes.file import Pairs, Tape, TapeChunk, TapeEnding, TapeHead, TapeRequest
 
@@ -48,36 +48,36 @@ class RecordedExchange(NamedTuple):
 def tape_exchange(exchange: RecordedExchange) -> Tape:
     """The same exchange with fillers in the place of its secrets: the same chunks, of the same lengths."""
     sent, answered, reads, ending = exchange
-    known = Known(secrets_of(sent, answered))
+    known = KnownSecrets(secrets_of(sent, answered))
     head = None if answered is None else _head(answered, known)
-    datas = _split(masked(b"".join(data for _, data in reads), known), [len(data) for _, data in reads])
+    datas = _split(mask_body(b"".join(data for _, data in reads), known), [len(data) for _, data in reads])
     chunks = tuple(TapeChunk.of(ms, data) for (ms, _), data in zip(reads, datas, strict=True))
     return Tape(request_of(sent, known), head, chunks, ending)
 
 
 def tape_request(sent: SentRequest) -> TapeRequest:
     """What can be told of an exchange before its end."""
-    return request_of(sent, Known(secrets_of(sent, None)))
+    return request_of(sent, KnownSecrets(secrets_of(sent, None)))
 
 
-def request_of(sent: SentRequest, known: Known) -> TapeRequest:
+def request_of(sent: SentRequest, known: KnownSecrets) -> TapeRequest:
     """As a tape has it."""
     url = masked_text(redact_url(sent.url), known)
-    return TapeRequest.of(sent.method, url, masked(sent.body, known), masked_headers(sent.headers, known))
+    return TapeRequest.of(sent.method, url, mask_body(sent.body, known), masked_headers(sent.headers, known))
 
 
-def _head(answered: ReceivedHead, known: Known) -> TapeHead:
+def _head(answered: ReceivedHead, known: KnownSecrets) -> TapeHead:
     return TapeHead(status=answered.status, headers=masked_headers(answered.headers, known), ms=answered.ms)
 
 
-def masked_headers(headers: Pairs, known: Known) -> Pairs:
+def masked_headers(headers: Pairs, known: KnownSecrets) -> Pairs:
     """Without what their names say to be secret, and without what is known."""
     return [(name, masked_text(value, known)) for name, value in redact_headers(headers)]
 
 
-def masked_text(text: str, known: Known) -> str:
+def masked_text(text: str, known: KnownSecrets) -> str:
     """Of what has been redacted by its names: what is known may stand in it under another."""
-    return known.hidden_in_line(text.encode("latin-1", "replace")).decode("latin-1")
+    return known.mask_line(text.encode("latin-1", "replace")).decode("latin-1")
 
 
 def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from bridge.redact.body import masked
+from bridge.redact.body import mask_body
 from bridge.redact.text import redact_headers, redact_url
 from bridge.tapes.lines import (
     Milliseconds,
@@ -153,7 +153,7 @@ def secrets_in(request: TapeRequest, head: TapeHead | None, bodies: Sequence[byt
             yield "holds a credential in its headers"
     if redact_url(request.url) != request.url:
         yield "holds a credential in its URL"
-    if any(masked(body) != body for body in bodies):
+    if any(mask_body(body) != body for body in bodies):
         yield "holds a credential in a body"
 
 

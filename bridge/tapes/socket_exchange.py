@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Final
 
-from bridge.redact.body import masked, secret_values
-from bridge.redact.known_secrets import Known, is_telling
+from bridge.redact.body import mask_body, secret_values
+from bridge.redact.known_secrets import KnownSecrets, is_searchable
 from bridge.tapes.exchange import (
     ReceivedHead,
     SentRequest,
@@ -29,8 +29,8 @@ class SessionRedactor:
     """
 
     def __init__(self, sent: SentRequest) -> None:
-        self._secrets = set(filter(is_telling, secrets_of(sent, None)))
-        self._known = Known(self._secrets)
+        self._secrets = set(filter(is_searchable, secrets_of(sent, None)))
+        self._known = KnownSecrets(self._secrets)
         self.request = request_of(sent, self._known)
 
     def handshake(self, answered: ReceivedHead, body: bytes = b"") -> Handshake:
@@ -38,7 +38,7 @@ class SessionRedactor:
         self._learn(found for name, value in answered.headers for found in secrets_of_header(name.lower(), value))
         status, headers, ms = answered
         handshake = Handshake(status=status, headers=masked_headers(headers, self._known), ms=ms)
-        shown = masked(body, self._known)
+        shown = mask_body(body, self._known)
         if (text := text_of(shown)) is None:
             handshake.base64 = shown
         elif text:
@@ -46,24 +46,24 @@ class SessionRedactor:
         return handshake
 
     def message(self, ms: int, sender: Side, opcode: Opcode, data: bytes) -> Message:
-        return Message.of(ms, sender, opcode, self.text(data) if sender == "client" else masked(data, self._known))
+        return Message.of(ms, sender, opcode, self.text(data) if sender == "client" else mask_body(data, self._known))
 
     def text(self, data: bytes) -> bytes:
         """A message of the client's, as a tape has it."""
         text = data.decode("latin-1")
         self._learn(unescaped(text[start:end]) for start, end in secret_values(text))
-        return masked(data, self._known)
+        return mask_body(data, self._known)
 
     def ending(self, ms: int, by: Side, code: int, reason: str) -> SocketEnding:
         if code == NO_GOODBYE:
             return SocketEnding(end=SocketEnd.LOST, by=by, ms=ms)
-        shown = masked(reason.encode(errors="replace"), self._known).decode(errors="replace")
+        shown = mask_body(reason.encode(errors="replace"), self._known).decode(errors="replace")
         return SocketEnding(end=SocketEnd.CLOSED, by=by, code=code, reason=shown, ms=ms)
 
     def _learn(self, secrets: Iterable[str]) -> None:
-        if self._known.is_beyond:
+        if self._known.has_too_many:
             return  # all that follows is masked
-        new = set(filter(is_telling, secrets)) - self._secrets
+        new = set(filter(is_searchable, secrets)) - self._secrets
         if new:
             self._secrets |= new
-            self._known = Known(self._secrets)
+            self._known = KnownSecrets(self._secrets)

@@ -82,7 +82,7 @@ class Upstream:
         self._tasks.start(_read_out(answer), "rest of an answer")
 
     async def aclose(self) -> None:
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         await self._transport.aclose()
 
     def _turns_at(self, call: Call) -> asyncio.Semaphore:

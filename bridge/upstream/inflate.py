@@ -39,14 +39,14 @@ class InflatedBody(httpx.AsyncByteStream):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._undoing.more:
+        if self._undoing.has_output:
             # One read may hold a thousand pieces: between two of them the others get their turn.
             await asyncio.sleep(0)
         try:
             while not (piece := self._undoing.take()):
                 self._undoing.feed(await anext(self._reads))
         except StopAsyncIteration:
-            if self._undoing.whole:
+            if self._undoing.is_complete:
                 raise
             raise httpx.ReadError("the answer ended in the middle of its compressed body") from None
         except CodingError as exc:
@@ -80,7 +80,7 @@ class UnlabelledBody(httpx.AsyncByteStream):
 
     def ended(self) -> bool:
         """Everything has been read."""
-        return not self._head and (self._undoing is None or not self._undoing.more) and self._ended()
+        return not self._head and (self._undoing is None or not self._undoing.has_output) and self._ended()
 
     async def _first(self) -> bytes:
         """The first piece. A read that is cancelled takes nothing away from the next."""
@@ -102,7 +102,7 @@ class UnlabelledBody(httpx.AsyncByteStream):
             while not (piece := undoing.take()) and len(self._head) < MAX_TRIED_BYTES:
                 before = len(self._head)
                 if not await self._more():
-                    if undoing.whole:
+                    if undoing.is_complete:
                         break
                     return None
                 undoing.feed(self._head[before:])

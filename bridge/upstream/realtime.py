@@ -13,7 +13,7 @@ from yarl import URL
 
 from bridge.errors import EndpointRefused, ProviderStatus, UnusableAnswer
 from bridge.providers import Target
-from bridge.redact.known_secrets import Known
+from bridge.redact.known_secrets import KnownSecrets
 from bridge.upstream.answer import public_headers
 from bridge.upstream.dial import fault_of
 from bridge.upstream.http import Call, fault, url_of
@@ -38,10 +38,10 @@ class HandshakeRefused(ProviderStatus):
         self.headers = public_headers([(name.lower(), value) for name, value in headers])
         self.body = body
 
-    def conceal(self, known: Known) -> None:
+    def conceal(self, known: KnownSecrets) -> None:
         """Take secrets out of what the client gets to see."""
-        self.headers = {name: known.hidden_in_text(value) for name, value in self.headers.items()}
-        self.body = known.hidden_in(self.body)
+        self.headers = {name: known.mask_text(value) for name, value in self.headers.items()}
+        self.body = known.mask(self.body)
 
 
 class SessionListener(Protocol):

@@ -9,7 +9,7 @@ import brotli
 import pytest
 import zstandard
 
-from bridge.formats.codings import CodingError, Inflater, Inflating, inflated, inflater
+from bridge.formats.codings import CodingError, Inflater, Inflating, inflate, inflater
 
 PLAIN = bytes(range(256)) * 40 + b"data: {}\n\n" * 1000
 
@@ -48,7 +48,7 @@ def test_any_cut_gives_the_same_body_in_bounded_pieces(name: str, step: int, pie
     pieces = pieces_of(undoing, CODED[name], step)
     assert b"".join(pieces) == PLAIN
     assert max(map(len, pieces)) <= piece_bytes
-    assert undoing.whole
+    assert undoing.is_complete
 
 
 def test_what_was_flushed_is_given_at_once() -> None:
@@ -58,15 +58,15 @@ def test_what_was_flushed_is_given_at_once() -> None:
         undoing.feed(squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH))
         assert undoing.take() == event
         assert undoing.take() == b""
-        assert not undoing.whole
+        assert not undoing.is_complete
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "deflate, raw", "deflate, stored"])
 def test_a_body_is_whole_only_at_its_end(name: str) -> None:
     undoing = Inflater(name.partition(",")[0])
-    assert undoing.whole
+    assert undoing.is_complete
     pieces_of(undoing, CODED[name][:-1], 1_000_000)
-    assert not undoing.whole
+    assert not undoing.is_complete
 
 
 def test_a_bomb_takes_no_more_memory_than_a_piece() -> None:
@@ -107,17 +107,17 @@ OTHERS = {
 def test_brotli_and_zstandard_are_inflated_however_they_are_cut(name: str, step: int) -> None:
     undoing = inflater(name.partition(",")[0])
     assert b"".join(pieces_of(undoing, OTHERS[name], step)) == PLAIN
-    assert undoing.whole
+    assert undoing.is_complete
 
 
 @pytest.mark.parametrize("name", ["br", "zstd"])
 def test_a_body_that_breaks_off_is_not_whole(name: str) -> None:
     undoing = inflater(name)
-    assert undoing.whole
+    assert undoing.is_complete
     pieces_of(undoing, OTHERS[name][:-1], 1_000_000)
-    assert not undoing.whole
+    assert not undoing.is_complete
     with pytest.raises(CodingError, match="ends in the middle"):
-        list(inflated(OTHERS[name][:-1], name))
+        list(inflate(OTHERS[name][:-1], name))
 
 
 def bomb(coding: str) -> bytes:
@@ -127,7 +127,7 @@ def bomb(coding: str) -> bytes:
 @pytest.mark.parametrize("coding", ["br", "zstd"])
 def test_a_bomb_of_any_coding_comes_in_pieces_of_a_megabyte_at_most(coding: str) -> None:
     coded = bomb(coding)
-    sizes = [len(piece) for piece in inflated(coded, coding)]
+    sizes = [len(piece) for piece in inflate(coded, coding)]
     assert sum(sizes) == 100_000_000
     assert max(sizes) <= 1 << 20
 
@@ -135,7 +135,7 @@ def test_a_bomb_of_any_coding_comes_in_pieces_of_a_megabyte_at_most(coding: str)
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
 def test_what_holds_nothing_of_its_coding_is_damaged(coding: str) -> None:
     with pytest.raises(CodingError):
-        list(inflated(b'{"model":"plain"}', coding))
+        list(inflate(b'{"model":"plain"}', coding))
 
 
 @pytest.mark.parametrize(("package", "coding"), [("brotli", "br"), ("zstandard", "zstd")])
@@ -149,4 +149,4 @@ def test_a_window_beyond_the_bound_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=27, enable_ldm=True)
     squeeze = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(CodingError, match="window"):
-        list(inflated(squeeze.compress(SHORT) + squeeze.flush(), "zstd"))
+        list(inflate(squeeze.compress(SHORT) + squeeze.flush(), "zstd"))

@@ -35,25 +35,25 @@ AWS = "application/vnd.amazon.eventstream"
         ("audio/mpeg", CHAT, b"", Shape.BYTES),
         ("video/mp4", CHAT, b":", Shape.BYTES),
         (JSON, GEMINI, b"\n[", Shape.JSON_ARRAY),
-        (JSON, GEMINI, b'{\n "error"', Shape.WHOLE),
+        (JSON, GEMINI, b'{\n "error"', Shape.SINGLE),
         (JSON, GEMINI, b"data: {", Shape.SSE),
-        (JSON, CHAT, b"[\n{", Shape.WHOLE),
-        (JSON, CHAT, b'{\n  "id"', Shape.WHOLE),
-        (JSON, CHAT, b'{"a":\n{"b":1}}', Shape.WHOLE),
+        (JSON, CHAT, b"[\n{", Shape.SINGLE),
+        (JSON, CHAT, b'{\n  "id"', Shape.SINGLE),
+        (JSON, CHAT, b'{"a":\n{"b":1}}', Shape.SINGLE),
         (JSON, CHAT, b'{"n":1}\n{"n":2}', Shape.NDJSON),
         (JSON, CHAT, b"[1]\n\n[", Shape.NDJSON),
         (JSON, CHAT, b'{"text":"\\ud83d"}\n{', Shape.NDJSON),
-        (JSON, CHAT, b'{"n":1}\n5', Shape.WHOLE),
-        (JSON, CHAT, b"null", Shape.WHOLE),
+        (JSON, CHAT, b'{"n":1}\n5', Shape.SINGLE),
+        (JSON, CHAT, b"null", Shape.SINGLE),
         ("text/plain", CHAT, b"data:", Shape.SSE),
         ("text/plain", CHAT, b"event: x", Shape.SSE),
         ("text/plain", CHAT, b"id:1", Shape.SSE),
         ("text/plain", CHAT, b"retry:1", Shape.SSE),
         ("", CHAT, b"\xef\xbb\xbf: hi", Shape.SSE),
-        ("text/plain", CHAT, b"date", Shape.WHOLE),
-        ("text/plain", CHAT, b"data is", Shape.WHOLE),
-        ("text/plain", CHAT, b"Data:", Shape.WHOLE),
-        ("image/png", CHAT, b"\x89PNG", Shape.WHOLE),
+        ("text/plain", CHAT, b"date", Shape.SINGLE),
+        ("text/plain", CHAT, b"data is", Shape.SINGLE),
+        ("text/plain", CHAT, b"Data:", Shape.SINGLE),
+        ("image/png", CHAT, b"\x89PNG", Shape.SINGLE),
     ],
 )
 def test_a_shape_is_told_as_soon_as_it_can_be_and_stays(
@@ -75,13 +75,13 @@ def test_a_shape_is_told_as_soon_as_it_can_be_and_stays(
         (SSE, CHAT, b"\xef\xbb", Shape.SSE),
         (SSE, CHAT, b'{"error":{"code":503}}', Shape.SSE),
         (SSE, CHAT, b'{"error":{"code":503}}\n', Shape.SSE),
-        (JSON, CHAT, b"", Shape.WHOLE),
-        (JSON, CHAT, b'{"id":1}', Shape.WHOLE),
-        (JSON, CHAT, b'{"id":1}\n', Shape.WHOLE),
-        (JSON, GEMINI, b"", Shape.WHOLE),
+        (JSON, CHAT, b"", Shape.SINGLE),
+        (JSON, CHAT, b'{"id":1}', Shape.SINGLE),
+        (JSON, CHAT, b'{"id":1}\n', Shape.SINGLE),
+        (JSON, GEMINI, b"", Shape.SINGLE),
         (NDJSON, CHAT, b"\n", Shape.NDJSON),
-        ("text/plain", CHAT, b"dat", Shape.WHOLE),
-        ("", CHAT, b"", Shape.WHOLE),
+        ("text/plain", CHAT, b"dat", Shape.SINGLE),
+        ("", CHAT, b"", Shape.SINGLE),
     ],
 )
 def test_what_the_first_bytes_leave_open_is_decided_by_the_label_at_the_end(
@@ -91,7 +91,7 @@ def test_what_the_first_bytes_leave_open_is_decided_by_the_label_at_the_end(
     assert sniff(content_type, path, head, ended=True) is label
 
 
-@pytest.mark.parametrize(("content_type", "label"), [(SSE, Shape.SSE), (JSON, Shape.WHOLE)])
+@pytest.mark.parametrize(("content_type", "label"), [(SSE, Shape.SSE), (JSON, Shape.SINGLE)])
 @pytest.mark.parametrize("byte", [b"{", b" "])
 def test_no_more_than_64_kib_are_held_to_tell(content_type: str, label: Shape, byte: bytes) -> None:
     head = byte * HEAD_BYTES
@@ -107,7 +107,7 @@ def test_every_read_of_a_binary_body_is_an_item() -> None:
     assert not decoder.truncated
 
 
-@pytest.mark.parametrize("shape", [shape for shape in Shape if shape is not Shape.WHOLE])
+@pytest.mark.parametrize("shape", [shape for shape in Shape if shape is not Shape.SINGLE])
 def test_every_shape_that_streams_has_a_decoder(shape: Shape) -> None:
     decoder = decoder_for(shape, 100)
     assert decoder.feed(b"") == decoder.finish() == []
@@ -116,4 +116,4 @@ def test_every_shape_that_streams_has_a_decoder(shape: Shape) -> None:
 
 def test_a_body_in_one_piece_has_no_decoder() -> None:
     with pytest.raises(KeyError):
-        decoder_for(Shape.WHOLE, 100)
+        decoder_for(Shape.SINGLE, 100)

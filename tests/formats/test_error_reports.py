@@ -228,14 +228,14 @@ def test_openais_other_streams_end_with_their_last_event(part: str, last: str, f
     body = data({"type": part, "delta": "a"}) * 2
     assert verdicts(body) == (Verdict.BROKEN, Verdict.BROKEN)
     whole = body + data({"type": last, "usage": usage})
-    assert verdicts(whole) == (Verdict.WHOLE, Verdict.WHOLE_CUT if finishes else Verdict.WHOLE)
-    assert verdicts(data({"type": last}))[0] is Verdict.WHOLE
+    assert verdicts(whole) == (Verdict.COMPLETE, Verdict.COMPLETE_CUT if finishes else Verdict.COMPLETE)
+    assert verdicts(data({"type": last}))[0] is Verdict.COMPLETE
 
 
 def test_a_second_image_takes_the_finish_back() -> None:
     one = data({"type": "image_generation.partial_image"}) + data({"type": "image_generation.completed"})
     assert verdicts(one + data({"type": "image_generation.partial_image"})) == (Verdict.BROKEN, Verdict.BROKEN)
-    assert verdicts(one + one)[0] is Verdict.WHOLE
+    assert verdicts(one + one)[0] is Verdict.COMPLETE
 
 
 def thread(event: str, **members: Any) -> bytes:
@@ -247,8 +247,8 @@ def test_a_run_of_an_assistant_ends_with_its_run_and_done() -> None:
     body += thread("thread.message.delta", id="m", delta={})
     assert verdicts(body) == (Verdict.BROKEN, Verdict.BROKEN)
     completed = body + thread("thread.run.completed", object="thread.run", status="completed")
-    assert verdicts(completed) == (Verdict.WHOLE, Verdict.WHOLE_CUT)
-    assert verdicts(completed + b"event: done\ndata: [DONE]\n\n") == (Verdict.WHOLE, Verdict.WHOLE)
+    assert verdicts(completed) == (Verdict.COMPLETE, Verdict.COMPLETE_CUT)
+    assert verdicts(completed + b"event: done\ndata: [DONE]\n\n") == (Verdict.COMPLETE, Verdict.COMPLETE)
     error = {"code": "rate_limit_exceeded", "message": "m"}
     found = faults(body + thread("thread.run.failed", object="thread.run", status="failed", last_error=error))
     assert found is not None
@@ -260,5 +260,5 @@ def verdicts(body: bytes) -> tuple[Verdict, Verdict]:
     decoder, reader = decoder_for(Shape.SSE, 1 << 20), StreamReader()
     for item in decoder.feed(body):
         reader.read(item)
-    clean = reader.verdict(StreamState.END, truncated=False, clean_end_is_whole=False)
-    return clean, reader.verdict(StreamState.CUT, truncated=False, clean_end_is_whole=False)
+    clean = reader.verdict(StreamState.END, truncated=False, clean_end_is_complete=False)
+    return clean, reader.verdict(StreamState.CUT, truncated=False, clean_end_is_complete=False)

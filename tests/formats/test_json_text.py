@@ -12,14 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.formats.json_text import (
-    HARMLESS,
+    REPLACEMENT,
     TURN_BYTES,
     check_utf8,
-    closed_above,
-    copied,
+    copy_span,
     deeper_than,
     is_json,
-    without_lone_surrogates,
+    replace_lone_surrogates,
+    truncated_at_depth,
 )
 
 VALUES = st.recursive(
@@ -128,18 +128,18 @@ def test_it_is_what_the_standard_library_takes(text: bytes) -> None:
     ],
 )
 def test_lone_surrogates_alone_become_harmless(text: bytes, harmless: bytes) -> None:
-    assert without_lone_surrogates(text) == harmless
+    assert replace_lone_surrogates(text) == harmless
 
 
 @given(value=VALUES)
 @example(value="\ud83d\ude00\ude00")
 def test_all_else_keeps_its_place(value: object) -> None:
     text = json.dumps(value)
-    harmless = without_lone_surrogates(text.encode())
+    harmless = replace_lone_surrogates(text.encode())
     assert len(harmless) == len(text)
     paired = json.dumps(json.loads(text), ensure_ascii=False)
     assert json.loads(harmless) == json.loads(re.sub("[\ud800-\udfff]", "\ufffd", paired))
-    assert len(HARMLESS) == len(r"\ud83d")
+    assert len(REPLACEMENT) == len(r"\ud83d")
 
 
 _OLD_WAY = re.compile(
@@ -150,7 +150,7 @@ ESCAPES = [rb"\ud83d", rb"\ude00", rb"\ud83d\ude00", rb"\\", rb"\u0041", rb"\n",
 
 
 def replaced_in_one_go(text: bytes) -> bytes:
-    return _OLD_WAY.sub(lambda found: found[0] if found["low"] else found["before"] + HARMLESS, text)
+    return _OLD_WAY.sub(lambda found: found[0] if found["low"] else found["before"] + REPLACEMENT, text)
 
 
 @pytest.mark.parametrize("used", [ESCAPES, ESCAPES[:3], ESCAPES[:4], [rb"\ud83d\ude00"], [b"\\"]])
@@ -159,14 +159,14 @@ def test_in_a_long_text_it_does_not_matter_where_the_parts_end(used: list[bytes]
     chosen = random.Random(seed).choices(used, k=30_000)
     for start in range(3):
         text = b"x" * start + b"".join(chosen)
-        assert without_lone_surrogates(text) == replaced_in_one_go(text)
+        assert replace_lone_surrogates(text) == replaced_in_one_go(text)
 
 
 @pytest.mark.parametrize("text", [rb"\ud83d" * 300_000, rb"\ud83dx" * 300_000, rb"\ud83d\\" * 300_000])
 def test_millions_of_lone_surrogates_take_no_more_memory_than_the_text(text: bytes) -> None:
     tracemalloc.start()
     try:
-        assert len(without_lone_surrogates(text)) == len(text)
+        assert len(replace_lone_surrogates(text)) == len(text)
         assert tracemalloc.get_traced_memory()[1] < 1.3 * len(text) + 2_000_000
     finally:
         tracemalloc.stop()
@@ -207,7 +207,7 @@ def test_it_is_found_in_texts_of_many_parts(text: bytes, depth: int) -> None:
 @given(value=VALUES, depth=st.integers(0, 4))
 def test_what_is_cut_off_at_a_depth_is_json_again(value: object, depth: int) -> None:
     text = json.dumps(value).encode()
-    cut = closed_above(depth, text)
+    cut = truncated_at_depth(depth, text)
     if depth_of(value) <= depth:
         assert cut is None
     else:
@@ -217,12 +217,12 @@ def test_what_is_cut_off_at_a_depth_is_json_again(value: object, depth: int) -> 
 
 def test_what_stands_before_the_cut_is_kept() -> None:
     text = b'{"a":"[[[","b":{"c":1,"d":[{"e":[[]]}]},"f":2}'
-    assert closed_above(3, text) == b'{"a":"[[[","b":{"c":1,"d":[null]}}'
+    assert truncated_at_depth(3, text) == b'{"a":"[[[","b":{"c":1,"d":[null]}}'
 
 
 def test_it_is_not_looked_for_without_end() -> None:
-    assert closed_above(8, b"[" + b"[]," * 100_000 + b"[" * 100) is None
-    assert closed_above(8, b'["' + b"x" * 1_000_000 + b'",' + b"[" * 100) is not None
+    assert truncated_at_depth(8, b"[" + b"[]," * 100_000 + b"[" * 100) is None
+    assert truncated_at_depth(8, b'["' + b"x" * 1_000_000 + b'",' + b"[" * 100) is not None
 
 
 # Long texts, which are gone through in parts
@@ -247,4 +247,4 @@ def test_utf_8_that_is_broken_anywhere_is_found(text: bytes) -> None:
 @pytest.mark.parametrize("size", [0, 1, TURN_BYTES, TURN_BYTES + 1, 3 * TURN_BYTES - 1])
 def test_a_copy_is_the_same_bytes(size: int) -> None:
     text = (LONG * 2)[:size]
-    assert copied(msgspec.Raw(text)) == text
+    assert copy_span(msgspec.Raw(text)) == text

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.formats.provider_errors import MAX_MESSAGE_CHARS, ProviderFault, fault_of
-from bridge.formats.response import LONGEST_PARSED_BYTES
+from bridge.formats.response import MAX_PARSED_BYTES
 from bridge.formats.stream_reader import ParsedResponse, Usage, parse_response
 
 
@@ -231,7 +231,7 @@ def test_a_good_answer_has_no_fault_and_its_counts(body: str, usage: Usage | Non
 
 def test_an_error_longer_than_any_is_told_by_its_status_and_its_beginning() -> None:
     body = b'{"error":{"message":"busy"},"pad":"%s"}'
-    room = LONGEST_PARSED_BYTES - len(body % b"")
+    room = MAX_PARSED_BYTES - len(body % b"")
     fault = parse_response(503, body % (b"x" * room)).fault
     assert fault is not None
     assert fault.message == "busy"

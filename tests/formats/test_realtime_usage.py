@@ -6,7 +6,7 @@ import os
 import orjson
 import pytest
 
-from bridge.formats.realtime_usage import added, requested_model, turn_in
+from bridge.formats.realtime_usage import add_usage, requested_model, turn_in
 from bridge.formats.usage import Usage
 
 OPENAI = {
@@ -46,7 +46,7 @@ def used(*messages: object) -> Usage | None:
     usage = None
     for message in messages:
         if turn := turn_in(message if isinstance(message, bytes) else orjson.dumps(message)):
-            usage = added(usage, turn.usage)
+            usage = add_usage(usage, turn.usage)
     return usage
 
 

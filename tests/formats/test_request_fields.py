@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.formats import request_fields
-from bridge.formats.request_fields import MAX_PARTS, MAX_REWRITTEN_BYTES, model_in
+from bridge.formats.request_fields import MAX_FORM_FIELDS, MAX_REWRITTEN_BYTES, model_in
 
 PLAIN = '{"model":"gpt-x","messages":[]}'
 
@@ -103,7 +103,7 @@ def test_the_model_is_a_field_of_a_form(body: bytes, content_type: str) -> None:
         (form(MODEL), "multipart/form-data; boundary=Y"),
         (form(MODEL, (MODEL[0], b"other")), "multipart/form-data; boundary=X"),
         (form((MODEL[0], b"x" * 5000)), "multipart/form-data; boundary=X"),
-        (form(*[FILE] * 2, *[("x", b"")] * MAX_PARTS, MODEL), "multipart/form-data; boundary=X"),
+        (form(*[FILE] * 2, *[("x", b"")] * MAX_FORM_FIELDS, MODEL), "multipart/form-data; boundary=X"),
         (b"model=a&model=b", "application/x-www-form-urlencoded"),
         (b"a&" * 5000, "application/x-www-form-urlencoded"),
     ],

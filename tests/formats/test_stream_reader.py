@@ -49,7 +49,7 @@ def read(items: Iterable[Item]) -> tuple[StreamReader, list[Mark]]:
 def verdict(
     reader: StreamReader, ending: StreamState = StreamState.END, *, known: bool = False, truncated: bool = False
 ) -> Verdict:
-    return reader.verdict(ending, truncated=truncated, clean_end_is_whole=known)
+    return reader.verdict(ending, truncated=truncated, clean_end_is_complete=known)
 
 
 CHAT = [
@@ -226,7 +226,7 @@ def test_every_item_of_a_dialect_has_its_mark(rows: list[tuple[Item, Mark]], dia
     reader, marks = read(each for each, _ in rows)
     assert marks == [mark for _, mark in rows]
     assert (reader.dialect, reader.usage, reader.fault) == (dialect, usage, None)
-    assert verdict(reader) is Verdict.WHOLE
+    assert verdict(reader) is Verdict.COMPLETE
 
 
 @pytest.mark.parametrize(("rows", "dialect", "usage"), WHOLE_STREAMS)
@@ -237,7 +237,7 @@ def test_a_stream_cut_in_its_first_answer_is_broken(
     reader, _ = read(each for each, _ in rows[: first + 1])
     assert (reader.dialect, reader.finished, reader.closed) == (dialect, False, False)
     assert verdict(reader) is verdict(reader, StreamState.CUT) is verdict(reader, StreamState.SILENT) is Verdict.BROKEN
-    assert verdict(reader, known=True) is Verdict.WHOLE
+    assert verdict(reader, known=True) is Verdict.COMPLETE
     assert verdict(reader, StreamState.CUT, known=True) is verdict(reader, known=True, truncated=True) is Verdict.BROKEN
 
 
@@ -255,8 +255,8 @@ def test_a_stream_cut_in_its_first_answer_is_broken(
 def test_after_the_finish_mark_a_stream_is_whole_however_it_ends(rows: list[tuple[Item, Mark]]) -> None:
     reader, _ = read(each for each, _ in rows)
     assert (reader.finished, reader.closed) == (True, False)
-    assert verdict(reader) is verdict(reader, StreamState.SILENT) is Verdict.WHOLE
-    assert verdict(reader, StreamState.CUT) is verdict(reader, truncated=True) is Verdict.WHOLE_CUT
+    assert verdict(reader) is verdict(reader, StreamState.SILENT) is Verdict.COMPLETE
+    assert verdict(reader, StreamState.CUT) is verdict(reader, truncated=True) is Verdict.COMPLETE_CUT
 
 
 @pytest.mark.parametrize("word", ["completed", "incomplete", "cancelled"])
@@ -265,14 +265,14 @@ def test_a_response_closes_in_three_ways(word: str) -> None:
         [typed('{"type":"response.output_text.delta","delta":"Hi"}'), typed(f'{{"type":"response.{word}"}}')]
     )
     assert marks == [ANSWER, CLOSING]
-    assert verdict(reader, StreamState.CUT) is Verdict.WHOLE
+    assert verdict(reader, StreamState.CUT) is Verdict.COMPLETE
 
 
 @pytest.mark.parametrize("ending", StreamState)
 @pytest.mark.parametrize("truncated", [False, True])
 def test_after_the_closing_mark_nothing_breaks_a_stream(ending: StreamState, truncated: bool) -> None:
     reader, _ = read([chat('{"content":"a"}'), DONE])
-    assert verdict(reader, ending, truncated=truncated) is Verdict.WHOLE
+    assert verdict(reader, ending, truncated=truncated) is Verdict.COMPLETE
 
 
 ANSWERS = [
@@ -325,7 +325,7 @@ def test_a_stream_of_no_known_dialect_is_whole_when_it_ends_cleanly() -> None:
     watsonx = item('{"results":[{"generated_text":"the","stop_reason":"not_finished"}]}', "message")
     reader, marks = read([watsonx, watsonx])
     assert (reader.dialect, reader.finished, marks) == (None, False, [ANSWER, ANSWER])
-    assert verdict(reader) is Verdict.WHOLE
+    assert verdict(reader) is Verdict.COMPLETE
     assert verdict(reader, StreamState.CUT) is verdict(reader, truncated=True) is Verdict.BROKEN
 
 
@@ -342,7 +342,7 @@ def test_two_choices_are_finished_only_together() -> None:
     reader, _ = read([chat('{"content":"a"}'), chat('{"content":"b"}', index=1), chat("{}", '"stop"')])
     assert (reader.finished, verdict(reader)) == (False, Verdict.BROKEN)
     reader.read(chat("{}", '"stop"', index=1))
-    assert (reader.finished, verdict(reader)) == (True, Verdict.WHOLE)
+    assert (reader.finished, verdict(reader)) == (True, Verdict.COMPLETE)
 
 
 def test_a_second_choice_that_comes_late_takes_the_finish_back() -> None:
@@ -362,7 +362,7 @@ def test_a_choice_that_goes_on_after_its_finish_reason_had_not_finished() -> Non
 def test_annotations_after_the_finish_reason_leave_it_standing() -> None:
     late = item('{"choices":[{"index":0,"finish_reason":null,"content_filter_results":{},"delta":{}}]}')
     reader, _ = read([chat('{"content":"a"}'), chat("{}", '"stop"'), late, chat("{}", '"stop"')])
-    assert (reader.finished, verdict(reader)) == (True, Verdict.WHOLE)
+    assert (reader.finished, verdict(reader)) == (True, Verdict.COMPLETE)
 
 
 def test_gemini_stop_in_the_first_chunk_finishes_nothing_when_more_comes() -> None:
@@ -379,12 +379,12 @@ def test_gemini_counts_after_the_last_candidate_leave_the_finish_standing() -> N
 
 def test_a_blocked_gemini_prompt_is_a_whole_answer() -> None:
     reader, marks = read([item('{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"},"usageMetadata":{}}')])
-    assert (marks, verdict(reader)) == ([ANSWER], Verdict.WHOLE)
+    assert (marks, verdict(reader)) == ([ANSWER], Verdict.COMPLETE)
 
 
 def test_the_end_of_the_array_closes_it() -> None:
     reader, marks = read([gemini('{"text":"a"}'), ARRAY_END])
-    assert (marks[-1], reader.closed, verdict(reader, StreamState.CUT)) == (CLOSING, True, Verdict.WHOLE)
+    assert (marks[-1], reader.closed, verdict(reader, StreamState.CUT)) == (CLOSING, True, Verdict.COMPLETE)
 
 
 def test_done_closes_any_dialect_again_and_none() -> None:
@@ -540,7 +540,7 @@ def test_a_refusal_in_the_stream_is_a_whole_answer(refusal: Item) -> None:
 
 def test_an_error_after_the_closing_mark_is_no_failure() -> None:
     reader, marks = read([text("a"), DONE, item('{"error":"late"}')])
-    assert (marks, reader.fault, verdict(reader)) == ([ANSWER, CLOSING, ANSWER], None, Verdict.WHOLE)
+    assert (marks, reader.fault, verdict(reader)) == ([ANSWER, CLOSING, ANSWER], None, Verdict.COMPLETE)
 
 
 def test_the_first_error_is_the_one_that_counts() -> None:
@@ -685,7 +685,7 @@ def decoded(path: Path) -> tuple[list[Item], bool]:
     body = path.read_bytes()
     shape = sniff(CONTENT_TYPES[path.suffix], "/v1beta/models/gemini:streamGenerateContent", body, True)
     assert shape is not None
-    assert shape is not Shape.WHOLE
+    assert shape is not Shape.SINGLE
     decoder = decoder_for(shape, 1 << 26)
     items = decoder.feed(body) + decoder.finish()
     return items, decoder.truncated
@@ -706,12 +706,12 @@ def test_a_real_stream_is_whole_and_without_its_end_broken(
     items, truncated = decoded(path)
     reader, marks = read(items)
     assert (reader.dialect, reader.usage, reader.fault, truncated) == (dialect, usage, None, False)
-    assert verdict(reader) is Verdict.WHOLE
+    assert verdict(reader) is Verdict.COMPLETE
     assert all(each.kind is not ItemKind.MALFORMED for each in items)
 
     in_the_middle = (marks.index(ANSWER) + 1 + len(items)) // 2 if len(items) > 4 else 1
     cut, _ = read(items[:in_the_middle])
-    assert verdict(cut) is (Verdict.WHOLE if dialect is None else Verdict.BROKEN)
+    assert verdict(cut) is (Verdict.COMPLETE if dialect is None else Verdict.BROKEN)
     assert verdict(cut, StreamState.CUT) is Verdict.BROKEN
 
 

@@ -23,7 +23,7 @@ def said_on(name: str) -> str | None:
     body = b"".join(chunk.data for chunk in tape.chunks)
     shape = sniff(content_type, urlsplit(tape.request.url).path, body, ended=True)
     assert shape is not None
-    if shape is Shape.WHOLE:
+    if shape is Shape.SINGLE:
         return text_of(parse(body))
     decoder = decoder_for(shape, max_item_bytes=1 << 20)
     texts = [_text_in(item) for item in (*decoder.feed(body), *decoder.finish())]

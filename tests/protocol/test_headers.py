@@ -5,7 +5,14 @@ import pytest
 
 from bridge.errors import BadField, TooLarge
 from bridge.formats.json_spans import ABSENT
-from bridge.protocol.headers import check_size, checked, forwarded, headers_in, names_a_proxy, request_headers
+from bridge.protocol.headers import (
+    check_size,
+    forwarded_headers,
+    headers_in,
+    names_a_proxy,
+    request_headers,
+    validate_headers,
+)
 
 
 def read(text: str) -> dict[str, str]:
@@ -57,9 +64,9 @@ def test_a_fault_does_not_grow_with_the_name() -> None:
 
 
 def test_headers_of_other_origin_are_checked_alike() -> None:
-    assert checked([("A", "b")], "here") == {"a": "b"}
+    assert validate_headers([("A", "b")], "here") == {"a": "b"}
     with pytest.raises(BadField, match=r"^here\.A: "):
-        checked([("A", "\n")], "here")
+        validate_headers([("A", "\n")], "here")
 
 
 HOP_BY_HOP = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"]
@@ -71,7 +78,7 @@ SETTINGS = ["cf-aig-authorization", "cf-aig-max-attempts", "cf-aig-anything", "c
 
 @pytest.mark.parametrize("name", [*HOP_BY_HOP, *PROXIES, *SOCKETS, *OURS, *SETTINGS])
 def test_what_is_for_this_hop_or_for_the_bridge_is_not_forwarded(name: str) -> None:
-    assert forwarded({name: "x", "x-other": "y"}) == {"x-other": "y"}
+    assert forwarded_headers({name: "x", "x-other": "y"}) == {"x-other": "y"}
 
 
 KEYS = ["authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"]
@@ -80,12 +87,12 @@ NEARLY = ["cf-ray", "cf-aigx", "proxy", "hosts", "content-encoding", "accept", "
 
 @pytest.mark.parametrize("name", [*KEYS, *NEARLY, "content-type", "user-agent", "anthropic-version"])
 def test_all_else_is(name: str) -> None:
-    assert forwarded({name: "x"}) == {name: "x"}
+    assert forwarded_headers({name: "x"}) == {name: "x"}
 
 
 @pytest.mark.parametrize("listed", ["x-hop", "X-HOP", "close, X-Hop", " x-hop ,keep-alive", "x-hop,", ",,x-hop"])
 def test_what_connection_lists_is_for_this_hop(listed: str) -> None:
-    assert forwarded({"connection": listed, "x-hop": "1", "x-other": "2"}) == {"x-other": "2"}
+    assert forwarded_headers({"connection": listed, "x-hop": "1", "x-other": "2"}) == {"x-other": "2"}
 
 
 def test_their_size_is_that_of_names_and_values() -> None:

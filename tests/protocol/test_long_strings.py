@@ -11,7 +11,7 @@ import pytest
 from bridge.formats import json_text
 from bridge.formats.json_text import TURN_BYTES
 from bridge.protocol import long_strings
-from bridge.protocol.long_strings import bytes_in, utf8_in
+from bridge.protocol.long_strings import base64_in, utf8_in
 
 PIECES = ["a", "d83d", "\\", '"', "\n", "é", "\u2028", "😀", "u", "/"]
 
@@ -37,20 +37,20 @@ def _escaped(value: str) -> bytes:
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 2_000_000, 2_000_001, 2_000_002])
 def test_long_base64_is_the_same_as_in_one_go(size: int) -> None:
     data = random.Random(size).randbytes(size)
-    assert bytes_in(span_of(orjson.dumps(base64.b64encode(data).decode()))) == data
+    assert base64_in(span_of(orjson.dumps(base64.b64encode(data).decode()))) == data
 
 
 @pytest.mark.parametrize("wrong", ["A", "AA", "AAA", "AA==A", "AA==AAAA", "A!AA", "é", "====", "AAAA\n"])
 @pytest.mark.parametrize("before", ["", "AAAA" * 500_000])
 def test_what_is_no_base64_is_refused_wherever_it_stands(wrong: str, before: str) -> None:
     with pytest.raises(ValueError):
-        bytes_in(span_of(orjson.dumps(before + wrong)))
+        base64_in(span_of(orjson.dumps(before + wrong)))
 
 
 @pytest.mark.parametrize("padding", ["AA==", "AAA="])
 def test_there_is_nothing_behind_padding(padding: str) -> None:
     with pytest.raises(ValueError):
-        bytes_in(span_of(orjson.dumps(padding + "AAAA" * 500_000)))
+        base64_in(span_of(orjson.dumps(padding + "AAAA" * 500_000)))
 
 
 def test_no_call_decodes_more_than_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_no_call_decodes_more_than_a_part(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(long_strings, "string_in", counting)
     utf8_in(span_of(b'"' + b"a" * 5_000_000 + b'"'))
     utf8_in(span_of(b'"' + rb"\ud83d\ude00" * 500_000 + b'"'))
-    bytes_in(span_of(b'"' + b"abcd" * 1_250_000 + b'"'))
+    base64_in(span_of(b'"' + b"abcd" * 1_250_000 + b'"'))
     assert sum(decoded) > 15_000_000
     assert max(decoded) <= TURN_BYTES
     assert max(decoded) <= 2 * json_text._PART_BYTES + 2

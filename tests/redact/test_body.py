@@ -8,9 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge.formats.eventstream import EventStreamDecoder
-from bridge.redact.body import masked
-from bridge.redact.known_secrets import Known
-from bridge.redact.prefilter import LONGEST_CHARS, WINDOW_CHARS
+from bridge.redact.body import mask_body
+from bridge.redact.known_secrets import KnownSecrets
+from bridge.redact.prefilter import MAX_MATCH_CHARS, WINDOW_CHARS
 from tests.support.aws_eventstream import event
 
 SECRET = "pl4nted/with\"quotes' & spaces+é"
@@ -42,8 +42,8 @@ SECRET = "pl4nted/with\"quotes' & spaces+é"
     ],
 )
 def test_what_is_a_secret_by_its_name_or_its_looks_gives_way_to_as_many_bytes(body: str, shown: str) -> None:
-    assert masked(body.encode()).decode() == shown
-    assert len(masked(body.encode())) == len(body.encode())
+    assert mask_body(body.encode()).decode() == shown
+    assert len(mask_body(body.encode())) == len(body.encode())
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_a_secret_by_its_name_or_its_looks_gives_way_to_as_many_bytes(bo
     ],
 )
 def test_what_only_sounds_like_one_stays(body: str) -> None:
-    assert masked(body.encode()) == body.encode()
+    assert mask_body(body.encode()) == body.encode()
 
 
 FORMS = {
@@ -79,7 +79,7 @@ FORMS = {
 @pytest.mark.parametrize("around", [(b"", b""), (b"before ", b" after"), (b"a" * (WINDOW_CHARS - 9), b"b")])
 def test_a_known_secret_is_masked_in_every_form_and_place(form: bytes, around: tuple[bytes, bytes]) -> None:
     before, after = around
-    hidden = masked(form.join(around), Known([SECRET]))
+    hidden = mask_body(form.join(around), KnownSecrets([SECRET]))
     assert (len(hidden), hidden[: len(before)]) == (len(form.join(around)), before)
     assert hidden.endswith(after)
     assert b"pl4nted" not in hidden
@@ -93,7 +93,7 @@ def test_in_base64_a_known_secret_gives_way_to_letters_wherever_it_stands(
     shift: int, altchars: bytes, secret: str
 ) -> None:
     whole = '{"a":"' + "-" * shift + secret + '"}'
-    hidden = base64.b64decode(masked(base64.b64encode(whole.encode(), altchars), Known([secret])), altchars)
+    hidden = base64.b64decode(mask_body(base64.b64encode(whole.encode(), altchars), KnownSecrets([secret])), altchars)
     assert secret[1:-1] not in hidden.decode()
     assert len(json.loads(hidden)["a"]) == shift + len(secret)
     assert hidden.decode().endswith('"}')
@@ -102,17 +102,20 @@ def test_in_base64_a_known_secret_gives_way_to_letters_wherever_it_stands(
 @pytest.mark.parametrize("word", ["ollama", "test", "EMPTY", "1234", ""])
 def test_what_may_as_well_be_a_word_is_no_known_secret(word: str) -> None:
     body = b'{"system_fingerprint":"fp_ollama","test":"EMPTY 1234"}'
-    assert masked(body, Known([word])) == body
+    assert mask_body(body, KnownSecrets([word])) == body
 
 
 def test_a_secret_of_digits_inside_a_number_leaves_a_number() -> None:
-    assert masked(b'{"created":1712345678,"n":12345.5}', Known(["12345"])) == b'{"created":1712345678,"n":12345.5}'
-    assert masked(b'{"created":1712345678}', Known(["712345"])) == b'{"created":1111111678}'
+    assert (
+        mask_body(b'{"created":1712345678,"n":12345.5}', KnownSecrets(["12345"]))
+        == b'{"created":1712345678,"n":12345.5}'
+    )
+    assert mask_body(b'{"created":1712345678}', KnownSecrets(["712345"])) == b'{"created":1111111678}'
 
 
 def test_a_secret_across_the_border_of_two_windows_is_masked() -> None:
     for before in range(WINDOW_CHARS - 40, WINDOW_CHARS + 2):
-        hidden = masked(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * LONGEST_CHARS)
+        hidden = mask_body(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * MAX_MATCH_CHARS)
         assert (b"unheard" in hidden, b"abcdefgh" in hidden) == (False, False)
 
 
@@ -120,7 +123,7 @@ def test_an_aws_event_stream_is_whole_after_masking() -> None:
     secret = "planted-secret-0001"
     inner = base64.b64encode(b'{"say":"%b"}' % secret.encode())
     stream = event("chunk", b'{"bytes":"%b"}' % inner) + event("other", b'{"api_key":"x"}') + event("last", b"{}")
-    items = EventStreamDecoder(1 << 20).feed(masked(stream, Known([secret])))
+    items = EventStreamDecoder(1 << 20).feed(mask_body(stream, KnownSecrets([secret])))
     assert [item.data for item in items][1:] == [b'{"api_key":"*"}', b"{}"]
     said = json.loads(items[0].data)["say"]
     assert (len(said), secret[1:-1] in said) == (len(secret), False)
@@ -129,7 +132,7 @@ def test_an_aws_event_stream_is_whole_after_masking() -> None:
 def test_a_damaged_aws_message_stays_damaged() -> None:
     damaged = bytearray(event("x", b'{"api_key":"abcdef"}'))
     damaged[-1] ^= 1
-    assert masked(bytes(damaged))[-4:] == damaged[-4:]
+    assert mask_body(bytes(damaged))[-4:] == damaged[-4:]
 
 
 PIECES = [
@@ -152,14 +155,14 @@ PIECES = [
 @example('"api_key":"\\"')
 @example("Bearer Bearer sk-abcdefgh12345678")
 def test_twice_is_as_good_as_once_and_the_length_is_kept(text: str) -> None:
-    once = masked(text.encode(), Known([SECRET]))
+    once = mask_body(text.encode(), KnownSecrets([SECRET]))
     assert len(once) == len(text.encode())
-    assert masked(once) == once
+    assert mask_body(once) == once
 
 
 @given(st.binary())
 def test_any_bytes_may_be_masked(body: bytes) -> None:
-    assert len(masked(body)) == len(body)
+    assert len(mask_body(body)) == len(body)
 
 
 VALUES = st.recursive(
@@ -172,7 +175,9 @@ VALUES = st.recursive(
 @given(VALUES, st.booleans())
 def test_json_stays_json_of_the_same_build(value: object, nested: bool) -> None:
     text = json.dumps(json.dumps(value) if nested else value, ensure_ascii=False)
-    hidden = json.loads(masked(text.encode("utf-8", "surrogatepass"), Known([SECRET])).decode("utf-8", "surrogatepass"))
+    hidden = json.loads(
+        mask_body(text.encode("utf-8", "surrogatepass"), KnownSecrets([SECRET])).decode("utf-8", "surrogatepass")
+    )
     assert _build(json.loads(hidden) if nested else hidden) == _build(value)
 
 
@@ -210,4 +215,4 @@ def _build(value: object) -> object:
 def test_a_hostile_body_takes_no_more_than_linear_time(unit: str) -> None:
     """A quadratic search would need minutes for this; the test has no clock, it merely ends."""
     hostile = unit * (300_000 // len(unit))
-    assert SECRET.encode() not in masked((hostile + SECRET).encode(), Known([SECRET]))
+    assert SECRET.encode() not in mask_body((hostile + SECRET).encode(), KnownSecrets([SECRET]))

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from bridge.logs.format import as_json, as_text
-from bridge.redact.key_shapes import BEGINNINGS
-from bridge.redact.known_secrets import NOTHING
+from bridge.redact.key_shapes import PREFIXES
+from bridge.redact.known_secrets import NO_SECRETS
 from bridge.relay.summary import BodyPreviews
 from bridge.services.request_log.rows import row_of
 from bridge.services.secret_scrubbing import scrub
@@ -28,7 +28,7 @@ def key_of(begin: str) -> str:
 
 
 PEM = f"-----BEGIN PRIVATE KEY-----\n{TAIL}{TAIL}\n{TAIL}==\n-----END PRIVATE KEY-----"
-KEYS = {f"a key that begins with {begin}": f"got {key_of(begin)} here" for begin in BEGINNINGS}
+KEYS = {f"a key that begins with {begin}": f"got {key_of(begin)} here" for begin in PREFIXES}
 NAMED = {
     "a value in an object with a secret name": json.dumps({"client_secret": {"value": TAIL, "expires_at": 1}}),
     "a header as a pair": json.dumps({"headers": [{"name": "Authorization", "value": TAIL}]}),
@@ -98,7 +98,7 @@ def test_no_log_line_holds_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
 def test_no_error_holds_it(text: str) -> None:
-    assert TAIL not in scrub(text, NOTHING)
+    assert TAIL not in scrub(text, NO_SECRETS)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 import pytest
 
-from bridge.redact.known_secrets import MOST_CHARS, MOST_SECRETS, Known
+from bridge.redact.known_secrets import MAX_SECRET_CHARS, MAX_SECRETS, KnownSecrets
 from bridge.relay.summary import SentSecrets as Carried
 from bridge.services.secret_scrubbing import known_of, scrub
 from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, tape_exchange
@@ -21,57 +21,57 @@ def secrets(count: int) -> list[str]:
 
 
 def test_every_one_of_the_most_secrets_is_found() -> None:
-    known = Known(secrets(MOST_SECRETS))
-    body = " ".join(secrets(MOST_SECRETS)).encode()
-    assert not known.is_beyond
-    assert set(known.hidden_in(body)) == set(b"* ")
+    known = KnownSecrets(secrets(MAX_SECRETS))
+    body = " ".join(secrets(MAX_SECRETS)).encode()
+    assert not known.has_too_many
+    assert set(known.mask(body)) == set(b"* ")
 
 
 def test_with_more_secrets_than_can_be_looked_for_the_whole_body_is_masked() -> None:
-    known = Known(secrets(MOST_SECRETS + 1))
-    assert known.is_beyond
-    assert known.hidden_in(b"a body without any") == b"*" * 18
-    assert Known(["a" * MOST_CHARS + "1", "b" * 9]).hidden_in(b"x") == b"*"
+    known = KnownSecrets(secrets(MAX_SECRETS + 1))
+    assert known.has_too_many
+    assert known.mask(b"a body without any") == b"*" * 18
+    assert KnownSecrets(["a" * MAX_SECRET_CHARS + "1", "b" * 9]).mask(b"x") == b"*"
 
 
 def test_the_longest_secrets_are_looked_for_in_headers() -> None:
-    known = Known([*secrets(MOST_SECRETS), KEY])
-    assert known.hidden_in_line(f"got {KEY}".encode()) == b"got " + b"*" * len(KEY)
+    known = KnownSecrets([*secrets(MAX_SECRETS), KEY])
+    assert known.mask_line(f"got {KEY}".encode()) == b"got " + b"*" * len(KEY)
 
 
 def test_the_beginning_of_a_token_is_masked_wherever_it_was_cut_off() -> None:
     told = f'{{"error":"Incorrect API key provided: {KEY[:20]}…","code":1}}'.encode()
-    hidden = Known([KEY]).hidden_in(told)
+    hidden = KnownSecrets([KEY]).mask(told)
     assert (len(hidden), KEY[:9].encode() in hidden) == (len(told), False)
     assert json.loads(hidden)["code"] == 1
 
 
 def test_a_beginning_that_all_keys_of_a_provider_share_stays() -> None:
     told = b"an OpenAI key begins with sk-proj-, an Anthropic key with sk-ant-api03-"
-    assert Known([KEY, "sk-ant-api03-9s8d7f6g5h4j3k2l1"]).hidden_in(told) == told
+    assert KnownSecrets([KEY, "sk-ant-api03-9s8d7f6g5h4j3k2l1"]).mask(told) == told
 
 
 def test_a_text_that_begins_as_a_secret_text_does_stays() -> None:
     told = b"https://example.com/this/is/public"
-    assert Known(["https://example.com/this/is/private?a=b"]).hidden_in(told) == told
+    assert KnownSecrets(["https://example.com/this/is/private?a=b"]).mask(told) == told
 
 
 @pytest.mark.parametrize("ends", ['\\"', "\\n", "é", "\\u0026"])
 def test_json_stays_json_where_a_masked_part_ends_before_an_escape(ends: str) -> None:
     secret = 'a-long-enough-secret-"ê&-and-so-on-until-it-has-more-characters-than-one-needs-1'
     text = '"' + json.dumps(secret, ensure_ascii=False)[1:-1][:70] + ends + '"'
-    json.loads(Known([secret]).hidden_in(text.encode()))
+    json.loads(KnownSecrets([secret]).mask(text.encode()))
 
 
 @pytest.mark.parametrize("shift", range(3))
 def test_a_secret_in_base64_is_found(shift: int) -> None:
     coded = b64encode(b"x" * shift + KEY.encode() + b"yz")
-    assert Known([KEY]).hidden_in(coded) != coded
+    assert KnownSecrets([KEY]).mask(coded) != coded
 
 
 def test_of_secrets_that_begin_alike_the_longest_is_masked() -> None:
     nested = ["password-1", "password-123", "password-12345"]
-    assert Known(nested).hidden_in(b"password-12345 password-123 password-1!") == b"*" * 14 + b" " + b"*" * 12 + (
+    assert KnownSecrets(nested).mask(b"password-12345 password-123 password-1!") == b"*" * 14 + b" " + b"*" * 12 + (
         b" " + b"*" * 10 + b"!"
     )
 
@@ -88,20 +88,20 @@ HOSTILE = {
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_twice_the_text_takes_a_search_at_most_three_times_as_long(hostile: tuple[list[str], str]) -> None:
     given, unit = hostile
-    known = Known(given)
+    known = KnownSecrets(given)
     body = (unit * (1 << 17))[: 1 << 17].encode()
     assert any(_cpu_s(known, body) <= 3 * _cpu_s(known, body[: 1 << 16]) + 0.02 for _ in range(5))
 
 
 def test_sixty_four_secrets_take_a_search_no_longer_than_a_few_times_as_long_as_four() -> None:
     body = json.dumps(["some words that stand in a body " * 8] * 128).encode()
-    few, many = Known(secrets(8)), Known(secrets(64))
+    few, many = KnownSecrets(secrets(8)), KnownSecrets(secrets(64))
     assert any(_cpu_s(many, body) <= 5 * _cpu_s(few, body) + 0.02 for _ in range(5))
 
 
-def _cpu_s(known: Known, body: bytes) -> float:
+def _cpu_s(known: KnownSecrets, body: bytes) -> float:
     began = time.thread_time()
-    known.hidden_in(body)
+    known.mask(body)
     return time.thread_time() - began
 
 
@@ -132,12 +132,12 @@ def test_thousands_of_secret_fields_mask_the_bodies_of_their_exchange() -> None:
 def test_header_values_with_thousands_of_parts_mask_what_is_told_of_the_event() -> None:
     headers = {"x-api-key": ":".join(f"{number:06d}" for number in range(4_000))}
     known = known_of(tuple(Carried(headers | {"x-secret": f"{step:07d}"}, "", None) for step in range(5)))
-    assert known.is_beyond
+    assert known.has_too_many
     assert scrub("the provider said 000001", known) == "*" * 24
 
 
 def test_a_session_that_names_too_many_secrets_masks_its_messages() -> None:
     redactor = SessionRedactor(SentRequest("GET", "wss://api.example.com/v1", [], b""))
-    for number in range(MOST_SECRETS + 1):
+    for number in range(MAX_SECRETS + 1):
         redactor.text(json.dumps({"api_key": f"value-{number:04d}"}).encode())
     assert set(redactor.text(b'{"a": 1}')) == {ord("*")}

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bridge.redact import body
 from bridge.redact import text as redact_text
-from bridge.redact.body import masked
-from bridge.redact.prefilter import LONGEST_CHARS, WINDOW_CHARS, build, finditer
+from bridge.redact.body import mask_body
+from bridge.redact.prefilter import MAX_MATCH_CHARS, WINDOW_CHARS, build, finditer
 from bridge.redact.text import _KEY_HINTS, _SCHEME_HINTS, _SCHEME_IN_TEXT, _SHAPES
 
 PIECES = (
@@ -36,8 +36,8 @@ def test_a_body_without_a_hint_has_nothing_that_would_be_masked(text: str) -> No
             (body, "_SUSPECT"),
         ):
             patch.setattr(module, name, everywhere)
-        thorough = masked(text.encode())
-    assert masked(text.encode()) == thorough
+        thorough = mask_body(text.encode())
+    assert mask_body(text.encode()) == thorough
 
 
 @given(bodies)
@@ -51,7 +51,7 @@ def test_credentials_are_those_that_a_plain_search_finds(text: str) -> None:
 
 @pytest.mark.parametrize("before", range(WINDOW_CHARS - 8, WINDOW_CHARS + 2))
 def test_what_lies_across_the_end_of_a_window_is_found_once(before: int) -> None:
-    text = "." * before + "needle-1" + "." * LONGEST_CHARS + "NEEDLE-2"
+    text = "." * before + "needle-1" + "." * MAX_MATCH_CHARS + "NEEDLE-2"
     pattern = re.compile(r"(?i:needle)-\d")
     assert [found[0] for found in finditer(pattern, build([("needle", "")]), text)] == ["needle-1", "NEEDLE-2"]
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from bridge.redact.text import (
     REDACTED,
+    find_credentials,
     is_secret_field,
     is_secret_name,
-    redact_credentials,
     redact_headers,
     redact_text,
     redact_url,
@@ -189,7 +189,7 @@ def test_what_a_reader_needs_is_left_alone(text: str) -> None:
     ],
 )
 def test_credentials_are_found_by_their_looks_alone(text: str, found: list[str]) -> None:
-    assert [text[start:end] for start, end in redact_credentials(text)] == found
+    assert [text[start:end] for start, end in find_credentials(text)] == found
 
 
 @pytest.mark.parametrize(

@@ -227,13 +227,13 @@ def test_an_item_too_large_is_raised() -> None:
 @pytest.mark.parametrize(
     ("body", "ending", "verdict"),
     [
-        (ANSWER + FINISH + DONE, StreamState.END, Verdict.WHOLE),
-        (ANSWER + FINISH + DONE, StreamState.CUT, Verdict.WHOLE),
-        (ANSWER + FINISH, StreamState.END, Verdict.WHOLE),
-        (ANSWER + FINISH, StreamState.SILENT, Verdict.WHOLE),
-        (ANSWER + FINISH, StreamState.CUT, Verdict.WHOLE_CUT),
-        (ANSWER + FINISH + b"data: {", StreamState.END, Verdict.WHOLE_CUT),
-        (ANSWER + FINISH + DONE.strip(), StreamState.END, Verdict.WHOLE),
+        (ANSWER + FINISH + DONE, StreamState.END, Verdict.COMPLETE),
+        (ANSWER + FINISH + DONE, StreamState.CUT, Verdict.COMPLETE),
+        (ANSWER + FINISH, StreamState.END, Verdict.COMPLETE),
+        (ANSWER + FINISH, StreamState.SILENT, Verdict.COMPLETE),
+        (ANSWER + FINISH, StreamState.CUT, Verdict.COMPLETE_CUT),
+        (ANSWER + FINISH + b"data: {", StreamState.END, Verdict.COMPLETE_CUT),
+        (ANSWER + FINISH + DONE.strip(), StreamState.END, Verdict.COMPLETE),
         (ANSWER, StreamState.END, Verdict.BROKEN),
         (ANSWER, StreamState.CUT, Verdict.BROKEN),
         (ANSWER + b"data: {", StreamState.END, Verdict.BROKEN),
@@ -253,7 +253,7 @@ def test_how_the_body_ended_decides_whether_the_answer_is_whole(
 def test_a_provider_known_for_it_may_end_without_a_mark() -> None:
     stream = stream_of()
     stream.feed(ANSWER)
-    assert stream.finish(StreamState.END, clean_end_is_whole=True)[1] is Verdict.WHOLE
+    assert stream.finish(StreamState.END, clean_end_is_whole=True)[1] is Verdict.COMPLETE
 
 
 # Raw runs.
@@ -267,7 +267,7 @@ def test_a_raw_run_ends_where_an_item_ends() -> None:
     assert body_of(frames) == ANSWER + COMMENT + FINISH
     assert len(frames) == 1
     assert body_of(stream.feed(DONE[5:])) == DONE
-    assert finish(stream) == ([], Verdict.WHOLE)
+    assert finish(stream) == ([], Verdict.COMPLETE)
     assert stream.chunks == 2
 
 
@@ -315,7 +315,7 @@ def test_the_same_body_makes_the_same_frames_wherever_it_is_cut(body: bytes, dat
 
 
 @given(
-    body=st.binary(), shape=st.sampled_from([shape for shape in Shape if shape is not Shape.WHOLE]), raw=st.booleans()
+    body=st.binary(), shape=st.sampled_from([shape for shape in Shape if shape is not Shape.SINGLE]), raw=st.booleans()
 )
 def test_whatever_comes_only_the_bridge_s_own_errors_are_raised(body: bytes, shape: Shape, raw: bool) -> None:
     stream = stream_of(shape, raw=raw)

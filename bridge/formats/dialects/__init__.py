@@ -4,13 +4,13 @@ PROTOCOL.md, "When a step has answered", holds the closed list of bookkeeping, P
 marks and their traps. To add a dialect, write its class and put it into `DIALECTS`.
 """
 
-from bridge.formats.dialects.base import Dialect, Glance, Mark, Unknown
+from bridge.formats.dialects.base import Dialect, FastCheck, Mark, Unknown
 from bridge.formats.dialects.bedrock import BedrockConverse, BedrockInvoke, BedrockNova
 from bridge.formats.dialects.openai import OpenAiAudio, OpenAiChat, OpenAiImage, OpenAiResponses, OpenAiThread
 from bridge.formats.dialects.others import Anthropic, CohereV1, CohereV2, Gemini, Ollama, Replicate, Tgi, WorkersAi
 from bridge.formats.usage import Value
 
-__all__ = ["DIALECTS", "Anthropic", "Dialect", "Glance", "Mark", "Unknown", "dialect_of"]
+__all__ = ["DIALECTS", "Anthropic", "Dialect", "FastCheck", "Mark", "Unknown", "dialect_of"]
 
 DIALECTS: tuple[type[Dialect], ...] = (
     OpenAiChat,

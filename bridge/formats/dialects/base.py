@@ -38,7 +38,7 @@ class PlainItem(msgspec.Struct, kw_only=True, gc=False):
     metrics: None = msgspec.field(default=None, name=INVOCATION_METRICS)
 
 
-Glance = Callable[[bytes], object]
+FastCheck = Callable[[bytes], object]
 """Decodes an item into its dialect's `Plain`, or raises."""
 
 
@@ -50,7 +50,7 @@ class Dialect:
 
     name: ClassVar[str | None] = None
     usage_at: ClassVar[tuple[Path, ...]] = (("usage",),)
-    fast_check: Glance | None = None
+    fast_check: FastCheck | None = None
     """The quick way to know a plain piece of the answer; the general way must come to the same."""
     finished = False
     """Whether the finish mark holds after the items so far."""
@@ -72,7 +72,7 @@ class Dialect:
         """True if a word of the item is the closing mark."""
         return False
 
-    def is_bare(self, event: str | None, value: Value) -> bool:
+    def is_end_only(self, event: str | None, value: Value) -> bool:
         """True if the item can say nothing but that the stream has ended."""
         return False
 
@@ -89,7 +89,7 @@ class EventDialect(Dialect):
     known_events: ClassVar[frozenset[str]] = frozenset()
     bookkeeping: ClassVar[frozenset[str]] = frozenset()
     closing: ClassVar[frozenset[str]] = frozenset()
-    bare: ClassVar[frozenset[str]] = frozenset()
+    end_only: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     def event_name(cls, event: str | None, value: Value) -> str:
@@ -108,8 +108,8 @@ class EventDialect(Dialect):
     def closes(self, event: str | None, value: Value) -> bool:
         return self.event_name(event, value) in self.closing
 
-    def is_bare(self, event: str | None, value: Value) -> bool:
-        return self.event_name(event, value) in self.bare
+    def is_end_only(self, event: str | None, value: Value) -> bool:
+        return self.event_name(event, value) in self.end_only
 
 
 class NamedEventDialect(EventDialect):

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from bridge.formats.dialects.base import Dialect, Glance, Mark, NamedEventDialect, PlainItem, is_reason, objects
+from bridge.formats.dialects.base import Dialect, FastCheck, Mark, NamedEventDialect, PlainItem, is_reason, objects
 from bridge.formats.usage import Value
 
 
@@ -14,7 +14,7 @@ class _PlainConverse(PlainItem, kw_only=True):
 
 class BedrockConverse(NamedEventDialect):
     name = "bedrock-converse"
-    fast_check: Glance | None = msgspec.json.Decoder(_PlainConverse).decode
+    fast_check: FastCheck | None = msgspec.json.Decoder(_PlainConverse).decode
     bookkeeping = frozenset({"messageStart"})
     closing = frozenset({"messageStop"})
     known_events = bookkeeping | closing | {"contentBlockStart", "contentBlockDelta", "contentBlockStop"}

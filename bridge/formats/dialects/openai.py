@@ -7,7 +7,7 @@ import msgspec
 from bridge.formats.dialects.base import (
     Dialect,
     EventDialect,
-    Glance,
+    FastCheck,
     Mark,
     NamedEventDialect,
     PlainItem,
@@ -36,7 +36,7 @@ class OpenAiChat(Dialect):
 
     name = "openai-chat"
     usage_at = (("usage",), ("x_groq", "usage"), ("choices", 0, "usage"))  # the last is Moonshot's
-    fast_check: Glance | None = msgspec.json.Decoder(_PlainChat).decode
+    fast_check: FastCheck | None = msgspec.json.Decoder(_PlainChat).decode
 
     def __init__(self) -> None:
         self._ended: dict[int, bool] = {}

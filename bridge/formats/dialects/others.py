@@ -29,7 +29,7 @@ class Anthropic(EventDialect):
     usage_at = (("message", "usage"), ("usage",))
     fast_check = msgspec.json.Decoder(_PlainAnthropic).decode
     bookkeeping = frozenset({"message_start"})
-    closing = bare = frozenset({"message_stop"})
+    closing = end_only = frozenset({"message_stop"})
     _content = frozenset({"content_block_start", "content_block_delta", "content_block_stop"})
     known_events = _content | {"message_start", "message_delta", "message_stop"}
 

@@ -94,7 +94,7 @@ class HttpHandler:
             asked = await self._asked(ask, body)
         except BridgeError as error:
             self._response.disable_keep_alive()  # for nobody knows where the next request would begin
-            asked = RejectedMessage(error.bare(), None, owned=True)
+            asked = RejectedMessage(error.without_traceback(), None, owned=True)
         create = asked if isinstance(asked, Create) else asked.create
         name = create.event_id
         body_of = error_body_for(self._request)
@@ -162,7 +162,7 @@ class HttpHandler:
 
     def _check_refused(self) -> None:
         if self._refused is not None:
-            raise self._refused.bare()
+            raise self._refused.without_traceback()
 
     def _refuse_body(self, error: OutOfMemoryBudget) -> None:
         self._refused = error

@@ -8,7 +8,7 @@ import orjson
 
 from bridge.errors import BridgeError, TooLarge
 from bridge.protocol.event_id import EventId, check_length, first_event_id
-from bridge.protocol.headers import check_size, forwarded, strip_proxy_headers
+from bridge.protocol.headers import check_size, forwarded_headers, strip_proxy_headers
 from bridge.protocol.json_document import JsonDocument
 from bridge.protocol.messages import Create, RejectedMessage
 from bridge.protocol.steps import MessageLimits, ProviderStep, RawRequest, StepReader, check_method
@@ -29,12 +29,12 @@ def steps_in(
         settings = from_headers(defaults, headers, "headers", warnings)
         text = JsonDocument(body, _span.decode, "the body is no JSON")
         request = RawRequest(text.value, limits.max_steps)
-        event_id = first_event_id((request.event_id, *request.step_event_ids), text.as_written) or event_id
+        event_id = first_event_id((request.event_id, *request.step_event_ids), text.source_bytes) or event_id
         text.check_size(limits)
-        reader = StepReader(text.as_written, limits)
+        reader = StepReader(text.source_bytes, limits)
         return Create(event_id, reader.read(request, settings), warnings + reader.warnings)
     except BridgeError as error:
-        return RejectedMessage(error.bare(), event_id, owned=True, defaults=settings)
+        return RejectedMessage(error.without_traceback(), event_id, owned=True, defaults=settings)
     except RecursionError:
         return RejectedMessage(TooLarge("the body nests too deep to be read"), event_id, owned=True, defaults=settings)
 
@@ -61,13 +61,13 @@ def step_of(
             endpoint=endpoint,
             method=method,
             headers=dict(headers),
-            provider_headers=forwarded(strip_proxy_headers(headers)),
+            provider_headers=forwarded_headers(strip_proxy_headers(headers)),
             body=body,
             settings=settings,
         )
         return Create(event_id, [step], warnings)
     except BridgeError as error:
-        return RejectedMessage(error.bare(), event_id, owned=True, defaults=settings)
+        return RejectedMessage(error.without_traceback(), event_id, owned=True, defaults=settings)
 
 
 def _event_id_in(headers: Mapping[str, str]) -> EventId | None:

@@ -9,7 +9,7 @@ from aiohttp import web
 from bridge.errors import BridgeError
 from bridge.protocol.headers import request_headers
 from bridge.protocol.messages import Create, RejectedMessage
-from bridge.protocol.steps import limits_of
+from bridge.protocol.steps import message_limits
 from bridge.relay.arrivals import Arrivals
 from bridge.relay.context import Runtime
 from bridge.relay.memory import MemoryBudget
@@ -87,5 +87,5 @@ class HttpRoutes:
         context = self._access.request_context(request, gateway, token, "http")
         event = HttpHandler(request, context, server, self._runtime, self._memory, self._arrivals, granted)
         with self._connections.track(event):
-            ask = partial(read, headers=headers, defaults=gateway.settings, limits=limits_of(server))
+            ask = partial(read, headers=headers, defaults=gateway.settings, limits=message_limits(server))
             return await event.run(ask, reads_body=reads_body)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from bridge.errors import BridgeError
-from bridge.protocol.response_headers import may_pass
+from bridge.protocol.response_headers import is_forwardable
 from bridge.relay.event_state import ResponseHead
 from bridge.relay.stream_encoders import BYTES, Conceal, RunEncoder, StreamEncoder
 from bridge.relay.writer import Metadata
@@ -63,7 +63,7 @@ class HttpResponseWriter:
 
     def _headers(self, head: ResponseHead, metadata: Metadata) -> list[tuple[str, str]]:
         theirs = (head.headers or {}).items()
-        return [*(pair for pair in theirs if may_pass(pair[0])), *self._own_headers(metadata)]
+        return [*(pair for pair in theirs if is_forwardable(pair[0])), *self._own_headers(metadata)]
 
     def _own_headers(self, metadata: Metadata) -> Iterator[tuple[str, str]]:
         log_id = str(metadata["logId"])

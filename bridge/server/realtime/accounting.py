@@ -11,10 +11,10 @@ import orjson
 
 from bridge.config.keys import GoogleAccount
 from bridge.errors import BridgeError
-from bridge.formats.realtime_usage import Turn, added, requested_model, turn_in
+from bridge.formats.realtime_usage import Turn, add_usage, requested_model, turn_in
 from bridge.policy.reported import bounded_usage
 from bridge.protocol.messages import Create
-from bridge.redact.known_secrets import NOTHING
+from bridge.redact.known_secrets import NO_SECRETS
 from bridge.relay.costs import MANY_TOKENS
 from bridge.relay.event_state import EventState, ResponseHead
 from bridge.relay.interfaces import Admission, Services
@@ -50,7 +50,7 @@ class SessionAccounting:
         self._release_slot: Callable[[], None] | None = None
         self._is_first = True
         self._byok_alias: str | None = None
-        self.known = NOTHING
+        self.known = NO_SECRETS
         """The secrets of the stored key that was used, if one was."""
 
     async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
@@ -122,7 +122,7 @@ class SessionAccounting:
         usage = bounded_usage(turn.usage)
         if usage is not turn.usage and MANY_TOKENS not in record.warnings:
             record.warnings.append(MANY_TOKENS)
-        record.usage = added(record.usage, usage)
+        record.usage = add_usage(record.usage, usage)
         priced = planned if turn.model is None else replace(planned, model=turn.model)
         if self._services.pricer is not None and (cost := self._services.pricer.known(priced, usage, {})) is not None:
             record.cost = cost if record.cost is None else record.cost.plus(cost)

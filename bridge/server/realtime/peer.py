@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol, cast
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 
 from bridge.errors import OutOfMemoryBudget
-from bridge.redact.known_secrets import NOTHING
+from bridge.redact.known_secrets import NO_SECRETS
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.relay.memory import MemoryReservation
 from bridge.server.realtime import close as closing
@@ -73,7 +73,7 @@ class Peer(MonitoredConnection):
         self._reading = cast("_Handler", handler)
         self._reservation = reservation
         self._pending_pong: bytes | None = None
-        self.known = NOTHING
+        self.known = NO_SECRETS
         """Secrets that are masked in errors that come from here."""
         self._sent_close = False
         self.on_arrival = self._count_arrival
@@ -97,13 +97,13 @@ class Peer(MonitoredConnection):
                 case WSMsgType.CLOSE:
                     raise PeerClosed(
                         closing.closed(
-                            self.side, message.data or closing.NO_CODE, self.known.hidden_in_text(message.extra or "")
+                            self.side, message.data or closing.NO_CODE, self.known.mask_text(message.extra or "")
                         )
                     )
 
     def _concealed(self, message: WSMessage) -> WSMessage:
         """Without the known secrets, should the message report an error."""
-        hidden = self.known.hidden_in(message.data) if _ERROR in message.data else message.data
+        hidden = self.known.mask(message.data) if _ERROR in message.data else message.data
         return message if hidden == message.data else message._replace(data=hidden)
 
     async def send(self, opcode: WSMsgType, data: bytes) -> None:

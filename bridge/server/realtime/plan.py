@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bridge.policy.token_filter import check_target, protocols_without_tokens, without_tokens
-from bridge.protocol.headers import checked, forwarded, strip_proxy_headers
+from bridge.protocol.headers import forwarded_headers, strip_proxy_headers, validate_headers
 from bridge.protocol.messages import ProviderStep
 from bridge.providers import lookup, opening, socket_target
 from bridge.relay.plan import PlannedStep, RequestContext, planned_step
@@ -44,8 +44,8 @@ def plan(request: RealtimeRequest, context: RequestContext, settings: StepSettin
     found = opening(provider, request.path, request.query, request.offered)
     target = socket_target(provider, found.endpoint, context.account)
     check_target(target, gateway)
-    headers = checked(request.headers.items(), "handshake")
-    onward = forwarded(strip_proxy_headers(headers))
+    headers = validate_headers(request.headers.items(), "handshake")
+    onward = forwarded_headers(strip_proxy_headers(headers))
     step = without_tokens(ProviderStep(provider.slug, found.endpoint, "GET", headers, onward, b"", settings), gateway)
     if found.key is not None:
         name, value = found.key

@@ -88,7 +88,7 @@ class MessageRelay:
         )
         try:
             end = await self._over
-            await self._tasks.end_all()
+            await self._tasks.cancel_all()
             await self._close_both(end)
         except BaseException:
             self._client.abort()
@@ -123,7 +123,7 @@ class MessageRelay:
             self._timer.cancel()
         for watch in self._keepalives:
             watch.stop()
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
 
     def _check_timeouts(self) -> None:
         now, passed = self._loop.time(), self.up.messages + self.down.messages

@@ -82,7 +82,7 @@ class RealtimeSession:
             finally:
                 await socket.close()  # of which nothing is left but aiohttp's books
         except BridgeError as refused:
-            error = refused.bare()
+            error = refused.without_traceback()
             raise
         finally:
             running.discard(self)
@@ -102,7 +102,7 @@ class RealtimeSession:
         try:
             self._context.current_gateway()
         except ClientError as error:
-            self._end_with(error.bare())
+            self._end_with(error.without_traceback())
             if self._relay is not None:
                 self._relay.end(closing.revoked(error))
 

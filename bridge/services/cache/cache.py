@@ -75,7 +75,7 @@ class ResponseCache:
         return share
 
     async def close(self) -> None:
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
 
     def _shared_call(self, key: bytes) -> SharedCall:
         shared_call = self._shared_calls.get(key)

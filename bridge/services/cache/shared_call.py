@@ -225,7 +225,7 @@ class SharedCall:
             self._on_shut(self)
 
     def _fail(self, error: Exception) -> None:
-        self.error = error.bare() if isinstance(error, BridgeError) else error
+        self.error = error.without_traceback() if isinstance(error, BridgeError) else error
         self._on_shut(self)
 
     def _is_too_far(self, reader: "SharedResponse") -> bool:

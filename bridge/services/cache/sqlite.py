@@ -241,7 +241,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Returns when all that was put is written, if that does not take too long."""
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._thread.do(self._table.close)

@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeAlias
 import msgspec
 
 from bridge.errors import BadField
-from bridge.protocol.headers import checked
+from bridge.protocol.headers import validate_headers
 
 FORM: Final = 2
 """Of what is stored outside of the process, as a part of its key: another form is not found, and so not misread."""
@@ -107,7 +107,7 @@ def _check(status: int, headers: Headers) -> None:
     if not 200 <= status <= 599:
         raise ValueError(f"a stored answer has the status {status}")
     try:
-        checked(headers, "stored")
+        validate_headers(headers, "stored")
     except BadField as error:
         raise ValueError(str(error)) from None
 

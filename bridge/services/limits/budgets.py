@@ -122,8 +122,8 @@ def refusal(budget: Budget, usage: BudgetUsage) -> SpendLimit:
         f"{rule.technique}) for {budget.whose}",
         retry_after_ms=_again_ms(rule, usage),
     )
-    error.of_step = rule.provider is not None or rule.model is not None
-    error.waits_for = budget.key if _is_only_reserved(rule, usage) else ""
+    error.is_per_step = rule.provider is not None or rule.model is not None
+    error.pending_budget = budget.key if _is_only_reserved(rule, usage) else ""
     return error
 
 

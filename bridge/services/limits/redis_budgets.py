@@ -74,7 +74,7 @@ class RedisBudgets:
 
     async def stop(self) -> None:
         """Settles what is owed, if Redis is there; else it is lost with the process."""
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         with suppress(RedisDown):
             while self._take():
                 await self._send()

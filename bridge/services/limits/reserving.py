@@ -53,12 +53,12 @@ class Reservations:
             refused = error
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
-                while refused.waits_for:
+                while refused.pending_budget:
                     found = await self._wait(refused, budgets, usd)
                     if not isinstance(found, SpendLimit):
                         return found
                     refused = found
-        raise refused.bare()
+        raise refused.without_traceback()
 
     def settle(self, postings: Sequence[tuple[BudgetReservation, float]]) -> None:
         self._spendings.settle(postings)
@@ -76,10 +76,10 @@ class Reservations:
 
         Raises SpendLimit if the line is full.
         """
-        key = refused.waits_for
+        key = refused.pending_budget
         line = self._lines.setdefault(key, _Line())
         if line.length >= MAX_WAITING:
-            raise refused.bare()
+            raise refused.without_traceback()
         line.length += 1
         try:
             async with line.head:
@@ -97,7 +97,7 @@ class Reservations:
             try:
                 return await self._spendings.reserve(budgets, usd, time.time())
             except SpendLimit as error:
-                if error.waits_for != key:
+                if error.pending_budget != key:
                     return error
             with suppress(TimeoutError):
                 await asyncio.wait_for(line.settled.wait(), self._spendings.poll_s)

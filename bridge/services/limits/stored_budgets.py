@@ -69,7 +69,7 @@ class StoredBudgets(LocalBudgets):
                 await self._thread.do(self._file.close)
         if self._owed:
             log.warning("budgets are not all written to their file", extra={"fields": {"pages": len(self._owed)}})
-        await self._tasks.end_all()
+        await self._tasks.cancel_all()
         self._thread.end()
 
     def _owe(self, spent: Sequence[Spent]) -> None:

@@ -7,8 +7,8 @@ from typing import Final
 import orjson
 
 from bridge.formats.usage import Usage
-from bridge.redact.body import masked
-from bridge.redact.known_secrets import Known
+from bridge.redact.body import mask_body
+from bridge.redact.known_secrets import KnownSecrets
 from bridge.redact.text import redact_url
 from bridge.relay.summary import EventSummary
 from bridge.services.request_log.schema import LogRow
@@ -119,9 +119,9 @@ def _json(value: object) -> str | None:
         return json.dumps(value)
 
 
-def _redacted(head: bytes, size: int, known: Known) -> bytes:
+def _redacted(head: bytes, size: int, known: KnownSecrets) -> bytes:
     """The beginning of a body of so many bytes; it stays as long as it is."""
-    return masked(head if len(head) == size else known.hidden_where_cut(head), known)
+    return mask_body(head if len(head) == size else known.mask_cut_end(head), known)
 
 
 def _text(body: bytes) -> str | bytes:
@@ -133,5 +133,5 @@ def _text(body: bytes) -> str | bytes:
         return body[: error.start].decode() if is_cut else body
 
 
-def _attempt(attempt: dict[str, object], known: Known) -> dict[str, object]:
+def _attempt(attempt: dict[str, object], known: KnownSecrets) -> dict[str, object]:
     return attempt | {"reason": scrub(str(attempt["reason"]), known)} if "reason" in attempt else attempt

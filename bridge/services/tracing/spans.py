@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge.redact.known_secrets import Known
+from bridge.redact.known_secrets import KnownSecrets
 from bridge.relay.summary import EventSummary
 from bridge.services.request_log.rows import heads_of
 from bridge.services.secret_scrubbing import known_of, scrub, shown_metadata, shown_text
@@ -131,7 +131,7 @@ def _attributes(summary: EventSummary) -> Attributes:
     return found
 
 
-def _own(summary: EventSummary, known: Known) -> dict[str, Attribute | None]:
+def _own(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | None]:
     """None is no attribute."""
     usage, cost = summary.used, summary.cost
     address, port = _server(summary.url or "")

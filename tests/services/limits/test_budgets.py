@@ -129,7 +129,7 @@ STEPS = {
 @pytest.mark.parametrize(("rule", "of_step"), STEPS.values(), ids=STEPS)
 def test_a_refusal_tells_whether_another_step_may_have_money_left(rule: SpendRule, of_step: bool):
     (budget,) = matching_budgets(GATEWAY, [rule], spender(team="red"))
-    assert refusal(budget, BudgetUsage(spent=10.0)).of_step is of_step
+    assert refusal(budget, BudgetUsage(spent=10.0)).is_per_step is of_step
 
 
 AGAIN = {
