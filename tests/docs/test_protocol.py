@@ -2,8 +2,10 @@
 
 import re
 
+import msgspec
 import pytest
 
+from bridge.client import Metadata, Usage
 from bridge.docs import pages
 from bridge.errors import all_errors
 from bridge.formats.codings import MAX_INFLATED_BYTES
@@ -83,6 +85,14 @@ def test_the_codes_that_the_page_names_exist() -> None:
     known = {error.code for error in all_errors()}
     named = {int(code) for code in re.findall(r"\b90\d\d\b", TEXT)} - {9000}
     assert named <= known
+
+
+def test_every_field_of_metadata_is_described() -> None:
+    section = pages.read("protocol").markdown.partition("### Metadata")[2].partition("\n### ")[0]
+    described = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert described == {field.encode_name for field in msgspec.structs.fields(Metadata)}
+    counts = {field.encode_name for field in msgspec.structs.fields(Usage)}
+    assert [name for name in counts if f"`{name}`" not in section] == []
 
 
 def test_the_fields_of_config_that_the_page_names_exist() -> None:

@@ -10,7 +10,7 @@ import orjson
 from bridge.docs import pages
 from bridge.tapes.fault_injection import HEADER, parse_fault
 from bridge.tapes.library import Library
-from tests.support.examples import blocks
+from tests.support.examples import blocks, text_of
 from tests.support.paths import FIXTURES
 from tests.support.tapes import replaying
 
@@ -35,4 +35,4 @@ def test_the_faults_of_the_page_are_understood() -> None:
     assert len(faults) == 4
     for fault in faults:
         parse_fault(fault)
-    assert f"`{HEADER}: reset@chunk:7, slow:2x`" in PAGE
+    assert f"`{HEADER}: reset@chunk:7, slow:2x`" in text_of("tapes")
