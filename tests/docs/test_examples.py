@@ -1,4 +1,7 @@
-"""Every example of the manual is valid: JSON, TOML, Python, shell commands. Tests of single pages also run theirs."""
+"""Every example of the README and of the manual is valid: JSON, TOML, Python, shell commands.
+
+Tests of single pages also run theirs.
+"""
 
 import ast
 import re
@@ -21,8 +24,10 @@ from bridge.errors import all_errors
 from bridge.protocol.messages import Cancel, Create, MessageLimits, parse
 from bridge.settings.step import StepSettings
 from tests.support.examples import all_blocks
+from tests.support.paths import README
 
-BLOCKS = [(topic, *block) for topic in pages.topics() for block in all_blocks(pages.read(topic).markdown)]
+DOCUMENTS = {"README": README.read_text(), **{topic: pages.read(topic).markdown for topic in pages.topics()}}
+BLOCKS = [(name, *block) for name, text in DOCUMENTS.items() for block in all_blocks(text)]
 CLIENT_MESSAGES = {"universal.create", "universal.cancel"}
 FRAMES = {"universal.created", "universal.stream", "universal.done", "universal.error", "universal.heartbeat"}
 METADATA = {field.encode_name for field in msgspec.structs.fields(Metadata)}
@@ -34,9 +39,9 @@ def of(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("topic", "text"), found, ids=[f"{topic}-{i}" for i, (topic, _) in enumerate(found)])
 
 
-@pytest.mark.parametrize("topic", pages.topics())
+@pytest.mark.parametrize("topic", DOCUMENTS)
 def test_every_block_names_its_language(topic: str) -> None:
-    markdown = pages.read(topic).markdown
+    markdown = DOCUMENTS[topic]
     assert len(re.findall("^```", markdown, re.MULTILINE)) == 2 * len(all_blocks(markdown))
     assert [text for language, text in all_blocks(markdown) if not language] == []
 
@@ -94,7 +99,7 @@ def bridge_commands(script: str) -> Iterator[list[str]]:
         if not set(word) <= set(";&|<>\n"):
             words.append(word)
             continue
-        if words and words[0].removeprefix(".venv/bin/") == "bridge":
+        if words and words[0].rpartition("/")[2] == "bridge":
             yield words[1:]
         words = []
 

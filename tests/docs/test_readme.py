@@ -1,133 +1,156 @@
-"""Everything in the README is run, or checked against the tables that the code itself uses."""
+"""The README's examples are run, or are those of a page whose tests run them; its links and figures are true."""
 
-import ast
 import asyncio
+import hashlib
+import json
 import os
 import re
 import sys
-import tomllib
-from collections.abc import Iterator
+from asyncio.subprocess import PIPE
+from pathlib import Path
 
-import orjson
 import pytest
+from aiohttp import web
 
-from bridge.config import GATEWAY, PROVIDER, load
-from bridge.errors import all_errors
-from bridge.providers import ALIASES, REGISTRY
-from bridge.settings.server import SERVER
-from bridge.settings.step import SETTINGS
+from bridge.config import load
+from bridge.docs import pages
+from bridge.providers import REGISTRY
 from bridge.tapes.transport import TapeTransport
+from tests.end_to_end.clients.chromium import open_page
+from tests.support import examples
+from tests.support.commands import TAPES
+from tests.support.event_harness import WHOLE
 from tests.support.harness import config_of, running
 from tests.support.paths import README as README_FILE
 from tests.support.paths import ROOT
+from tests.support.provider_script import ScriptedProvider, streams
 
 README = README_FILE.read_text()
+BROWSER_URL = "ws://127.0.0.1:8787/v1/me/my-gateway"
 
 
 def blocks(language: str) -> list[str]:
-    """The code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for found, text in examples.all_blocks(README) if found == language]
 
 
-def rows_of_settings() -> Iterator[str]:
-    for row in SETTINGS:
-        header = f"`{row.header}`" if row.header else ""
-        gateway = f"`{row.name}`" if row.of_gateway else ""
-        default = "" if row.default in (None, "") else f"`{str(row.default).lower()}`"
-        yield f"| `{row.wire}` | {gateway} | {header} | {default} | {row.help} |"
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 300
 
 
-def rows_of_server() -> Iterator[str]:
-    for row in SERVER:
-        default = "" if row.default is None else f"`{str(row.default).lower()}`"
-        yield f"| `{row.name}` | {default} | {row.help} |"
-
-
-def rows_of_errors() -> Iterator[str]:
-    for error in all_errors():
-        assert error.__doc__
-        yield f"| {error.code} | {error.status} | {' '.join(error.__doc__.split())} |"
-
-
-def rows_of_providers() -> Iterator[str]:
-    for provider in REGISTRY.values():
-        yield f"| `{provider.slug}` | `{provider.base_url}` |"
+def test_its_two_commands_are_those_of_ci() -> None:
+    ci = (ROOT / ".ci" / "run").read_text().replace('"', "'")
+    assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/bridge demo\n" in README
+    assert ".venv/bin/pip install '.[test]' && .venv/bin/pytest\n" in README
+    assert "pip install '.[test]'" in ci
 
 
 @pytest.mark.parametrize(
-    "rows", [rows_of_settings, rows_of_server, rows_of_errors, rows_of_providers], ids=lambda rows: rows.__name__
+    "text", [README, *(pages.read(topic).markdown for topic in pages.topics())], ids=["README", *pages.topics()]
 )
-def test_the_tables_are_those_of_the_code(rows):
-    """A setting, an error code or a provider that the README does not tell of, or tells wrongly, fails here."""
-    table = "\n".join(rows())
-    assert f"\n{table}\n\n" in README, f"README.md should hold exactly:\n{table}"
+def test_no_command_installs_the_package_from_an_index(text: str) -> None:
+    assert re.findall(r"pip install '?universal-bridge", text) == []
 
 
-def test_every_key_of_the_configuration_is_told():
-    for key in (*GATEWAY, *PROVIDER, "tokens"):
-        assert f"`{key}`" in README, key
+def test_every_link_leads_to_a_file_and_every_page_is_linked() -> None:
+    links = set(re.findall(r"\]\(([^)]+)\)", README))
+    assert {link for link in links if not (ROOT / link).exists()} == set()
+    assert {f"bridge/docs/{topic}.md" for topic in pages.topics()} <= links
 
 
-def test_every_alias_of_a_provider_is_told():
-    for alias, slug in ALIASES.items():
-        assert f"`{alias}`" in README
-        assert f"`{slug}`" in README
+def test_the_number_of_providers_is_that_of_the_registry() -> None:
+    assert f"{len(REGISTRY)} built-in providers" in README
 
 
-@pytest.mark.parametrize("block", blocks("toml"))
-def test_the_configurations_load(block, tmp_path):
+def test_its_configuration_loads(tmp_path: Path) -> None:
+    [text] = blocks("toml")
     path = tmp_path / "bridge.toml"
-    path.write_text(block)
-    for secret in re.findall(r'"file:([^"]+)"', block):
-        (tmp_path / secret).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / secret).write_text("a secret")
-    config = load(path, dict.fromkeys(re.findall(r'"env:(\w+)"', block), "a secret"), {})
-    assert tomllib.loads(block).keys() <= {"server", "gateways", "providers"}
-    assert config.server.port == 8787
+    path.write_text(text)
+    assert load(path, {"OPENAI_API_KEY": "a secret"}, {}).gateway("my-gateway") is not None
 
 
-@pytest.mark.parametrize("block", blocks("json"))
-def test_the_messages_are_json(block):
-    assert isinstance(orjson.loads(block), dict)
+def test_its_examples_of_http_are_those_of_the_page() -> None:
+    """`test_http.py` runs them."""
+    [sdk] = [text for text in blocks("python") if "openai" in text]
+    [chain] = [text for text in blocks("sh") if text.startswith("curl")]
+    for example in (sdk, chain):
+        assert example in pages.read("http").markdown
 
 
-async def test_the_python_example_prints_the_answer(tmp_path):
-    """Run as printed, in a process of its own, against providers played from tape."""
-    example, *_ = blocks("python")  # the others have tests of their own, beside what they show
-    script = tmp_path / "example.py"
-    script.write_text(example)
-    tapes = TapeTransport(ROOT / "bridge" / "demo" / "tapes", pace="instant")
-    async with running(config_of("", tmp_path), tapes) as server:
+@pytest.mark.parametrize(
+    ("programs", "library", "end"),
+    [
+        (blocks("python"), "bridge.client", "Usage("),
+        (examples.blocks("protocol", "python"), "websockets", "{'eventId'"),
+    ],
+    ids=["README", "protocol"],
+)
+async def test_the_python_example_prints_the_answer(
+    programs: list[str], library: str, end: str, tmp_path: Path
+) -> None:
+    [program] = [text for text in programs if library in text]
+    async with running(config_of("", tmp_path), TapeTransport(TAPES, pace="instant")) as server:
         environment = {**os.environ, "BRIDGE_URL": f"{server.url}/v1/me/default"}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(script), env=environment, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-c", program, env=environment, stdout=PIPE, stderr=PIPE
         )
-        printed, _ = await process.communicate()
-    assert process.returncode == 0
-    text, _, metadata = printed.decode().rpartition("\n {")
+        printed, complaints = await process.communicate()
+    assert complaints == b""
+    text, _, last = printed.decode().rpartition("\n ")
     assert "bridge" in text
-    assert "'success': True" in metadata
+    assert last.startswith(end)
+    assert "'success': False" not in last
 
 
-def test_the_commands_are_those_of_the_command_line():
-    from bridge.cli import app
+@pytest.mark.needs("chromium")
+async def test_the_browser_example_prints_the_answer(tmp_path: Path) -> None:
+    """Run in a page whose console is read."""
+    [script] = blocks("javascript")
+    assert BROWSER_URL in script
+    (tmp_path / "key").write_text("stored-key")
+    gateway = f"""
+        [gateways.my-gateway.tokens]
+        page = "sha256:{hashlib.sha256(b"TOKEN").hexdigest()}"
+        [gateways.my-gateway.keys.openai]
+        default = "file:key"
+    """
+    provider = ScriptedProvider(streams(*WHOLE))
+    async with running(config_of(gateway, tmp_path), provider) as server:
+        script = script.replace(BROWSER_URL, f"{server.url}/v1/me/my-gateway")
+        assert "Hello" in await console(script, tmp_path / "profile")
+    assert provider.played[0].headers["authorization"] == "Bearer stored-key"
 
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    commands |= {group.name for group in app.registered_groups if group.name}
-    assert commands == set(re.findall(r"^\| `bridge (\w+)", README, re.MULTILINE))
 
+async def console(script: str, profile: Path) -> list[str]:
+    """Return what a script writes to the console until its socket closes."""
+    lines: list[str] = []
+    closed = asyncio.Event()
 
-def test_the_two_commands_are_what_ci_runs():
-    ci = (ROOT / ".ci" / "run").read_text()
-    assert ".venv/bin/pip install '.[test]' && .venv/bin/pytest" in README
-    assert "pip install '.[test]'" in ci.replace('"', "'")
+    async def page(_: web.Request) -> web.Response:
+        post = """
+            let posted = Promise.resolve();
+            const post = (path, body) => (posted = posted.then(() => fetch(path, { method: "POST", body })));
+            console.log = (text) => post("/line", JSON.stringify(text));
+        """
+        end = 'socket.onclose = () => post("/closed");'
+        return web.Response(text=f"<script>{post}\n{script}\n{end}</script>", content_type="text/html")
 
+    async def line(request: web.Request) -> web.Response:
+        lines.append(json.loads(await request.text()))
+        return web.Response()
 
-def test_the_transports_take_what_is_shown():
-    from bridge.transports.base import Options
+    async def close(_: web.Request) -> web.Response:
+        closed.set()
+        return web.Response()
 
-    known = {"url", "token"} | Options.__annotations__.keys()
-    calls = [node for block in blocks("python") for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-    shown = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id.endswith("BridgeTransport")]
-    assert len(shown) >= 8
-    assert {keyword.arg for call in shown for keyword in call.keywords} <= known
+    app = web.Application()
+    app.add_routes([web.get("/", page), web.post("/line", line), web.post("/closed", close)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        async with asyncio.timeout(90), open_page(f"http://127.0.0.1:{port}/", profile):
+            await closed.wait()
+    finally:
+        await runner.cleanup()
+    return lines

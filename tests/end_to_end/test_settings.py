@@ -16,18 +16,17 @@ from typing import Any, Final
 import orjson
 import pytest
 
+from bridge.docs import pages
 from bridge.settings.step import SETTINGS, Setting
 from tests.support.clock import advance, turns
 from tests.support.event_harness import ROLE, WHOLE, said
 from tests.support.full_stack import GATEWAY, Row, Told, Witness, by_answer, by_frames, witnessing
 from tests.support.harness import config_of, connected, running
 from tests.support.otlp_receiver import Seen
-from tests.support.paths import README as README_FILE
 from tests.support.provider_script import RESET, SILENCE, Played, Plays, answers, streams
 from tests.support.raw_client import UPGRADE, dialled
 from tests.support.raw_http import http
 
-README: Final = README_FILE.read_text()
 TOKEN: Final = "a-token-of-tests"
 TRACE, OTHER_TRACE, SPAN, OTHER_SPAN = "a" * 32, "b" * 32, "c" * 16, "d" * 16
 CLOSED: Final = f"""
@@ -525,15 +524,21 @@ async def test_fal_is_called_where_its_header_says(door: str, tmp_path: Path) ->
     assert listener.provider.played[0].url == "https://queue.fal.run/fal-ai/x"
 
 
-def test_the_readme_tells_of_each_header_what_it_does_here() -> None:
-    """And of no other."""
-    table = README.partition("| header of a request | here |\n|---|---|\n")[2].partition("\n\n")[0]
-    told = dict(line.strip("| ").split(" | ") for line in table.splitlines())
-    idle = {name for names, what in told.items() if what.startswith("without effect") for name in headers_in(names)}
-    taken = {name for names, what in told.items() if what.startswith("taken") for name in headers_in(names)}
+def test_the_page_cloudflare_describes_every_header_and_no_other() -> None:
+    table = pages.read("cloudflare").markdown.partition("| header | here |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    described = {name: meaning for names, meaning in rows for name in headers_in(names)}
+    ignored = {name for name, meaning in described.items() if meaning.startswith("no effect")}
+    unknown = {name for name, meaning in described.items() if meaning.startswith("ignored")}
     names = {name for setting in SETTINGS for name in (setting.header, setting.old_header) if name}
-    assert taken == {*names, "cf-aig-authorization", "cf-aig-event-id", "x-fal-target-url"}
-    assert idle <= {*WITHOUT_EFFECT, "cf-aig-"}
+    assert described.keys() - ignored - unknown == {
+        *names,
+        "cf-aig-authorization",
+        "cf-aig-event-id",
+        "x-fal-target-url",
+    }
+    assert ignored <= {*WITHOUT_EFFECT}
+    assert unknown == {"cf-aig-"}
 
 
 def headers_in(text: str) -> list[str]:

@@ -40,7 +40,7 @@ class Page:
     async def told_from(self, origin: str, profile: Path, **given: Any) -> dict[str, Any]:
         """Loads the page from this origin, gives its script what it is to do, and returns what that tells. Once."""
         self._given = given
-        async with asyncio.timeout(90), _chromium(f"{origin}/page.html", profile):
+        async with asyncio.timeout(90), open_page(f"{origin}/page.html", profile):
             return await self._told
 
     def application(self) -> web.Application:
@@ -83,8 +83,8 @@ async def page() -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def _chromium(url: str, profile: Path) -> AsyncIterator[None]:
-    """Runs as long as the context lasts, with all the processes that it starts."""
+async def open_page(url: str, profile: Path) -> AsyncIterator[None]:
+    """Show a page in a browser of its own for as long as the context lasts."""
     process = await asyncio.create_subprocess_exec(
         "chromium",
         *SWITCHES,
