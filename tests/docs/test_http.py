@@ -21,8 +21,8 @@ PYTHON, PYTHON_COMPAT = blocks("http", "python")
 CHAT = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}'
 
 
-async def printed(folder: Path, command: list[str], example: str, *plays: Plays) -> tuple[str, ScriptedProvider]:
-    """What an example prints, run as it stands but for the port of its bridge."""
+async def run_example(folder: Path, command: list[str], example: str, *plays: Plays) -> tuple[str, ScriptedProvider]:
+    """Run an example against a bridge on a free port; return its output and the provider."""
     provider = ScriptedProvider(*plays)
     async with running(config_of("", folder), provider) as server:
         text = example.replace("http://127.0.0.1:8787", server.url.replace("ws", "http", 1))
@@ -34,8 +34,8 @@ async def printed(folder: Path, command: list[str], example: str, *plays: Plays)
 
 
 @pytest.mark.needs("curl")
-async def test_curl_gets_the_providers_stream(tmp_path: Path) -> None:
-    output, provider = await printed(tmp_path, ["sh", "-c"], CURL, streams(*WHOLE))
+async def test_curl_gets_the_stream_of_the_provider(tmp_path: Path) -> None:
+    output, provider = await run_example(tmp_path, ["sh", "-c"], CURL, streams(*WHOLE))
     assert output.encode() == b"".join(WHOLE)
     assert provider.played[0].url == "https://api.openai.com/v1/chat/completions"
     assert provider.played[0].headers["authorization"] == "Bearer openai-key"
@@ -44,7 +44,7 @@ async def test_curl_gets_the_providers_stream(tmp_path: Path) -> None:
 @pytest.mark.needs("curl")
 async def test_curl_falls_back(tmp_path: Path) -> None:
     overloaded = answers(b"{}", 529, retry_after="0")
-    output, provider = await printed(tmp_path, ["sh", "-c"], CURL_CHAIN, overloaded, overloaded, answers(CHAT))
+    output, provider = await run_example(tmp_path, ["sh", "-c"], CURL_CHAIN, overloaded, overloaded, answers(CHAT))
     assert output.encode() == CHAT
     assert [played.headers.get("x-api-key") for played in provider.played] == ["anthropic-key"] * 2 + [None]
     assert provider.played[2].headers["authorization"] == "Bearer openai-key"
@@ -56,11 +56,11 @@ async def test_curl_falls_back(tmp_path: Path) -> None:
         (PYTHON, "https://api.openai.com/v1/chat/completions", b'"gpt-4o-mini"'),
         (PYTHON_COMPAT, "https://api.anthropic.com/v1/chat/completions", b'"claude-sonnet-4-5"'),
     ],
-    ids=["its own provider", "any provider"],
+    ids=["provider", "compat"],
 )
 @pytest.mark.needs("pip-openai")
 async def test_the_sdk_prints_the_answer(tmp_path: Path, example: str, url: str, model: bytes) -> None:
-    output, provider = await printed(tmp_path, [sys.executable, "-c"], example, answers(CHAT))
+    output, provider = await run_example(tmp_path, [sys.executable, "-c"], example, answers(CHAT))
     assert output == "Hello\n"
     assert provider.played[0].url == url
     assert model in provider.played[0].content

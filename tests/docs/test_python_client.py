@@ -18,21 +18,21 @@ PROGRAMS = blocks("python-client", "python")
 
 
 @pytest.mark.parametrize(
-    ("marks", "tape", "told"),
+    ("marks", "tape", "step"),
     [
         (("import asyncio",), "stream-anthropic", "0"),
         (("bridge.client.sync", "fallback"), "chain-2-mistral", "1"),
     ],
 )
-async def test_the_examples_print_the_answer(marks: tuple[str, ...], tape: str, told: str, tmp_path: Path) -> None:
+async def test_the_examples_print_the_answer(marks: tuple[str, ...], tape: str, step: str, tmp_path: Path) -> None:
     [program] = [program for program in PROGRAMS if all(mark in program for mark in marks)]
     async with running(config_of("", tmp_path), TapeTransport(TAPES, pace="instant")) as server:
         environment = {**os.environ, "BRIDGE_URL": f"{server.url}/v1/me/default"}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", program, env=environment, stdout=PIPE, stderr=PIPE
         )
-        printed, complaints = await process.communicate()
-    assert complaints == b""
-    text, _, rest = printed.decode().partition("Usage(")
+        output, errors = await process.communicate()
+    assert errors == b""
+    text, _, rest = output.decode().partition("Usage(")
     assert text.strip() == said_on(TAPES / f"{tape}.jsonl").strip()
-    assert rest.rstrip().endswith(f") {told}")
+    assert rest.rstrip().endswith(f") {step}")

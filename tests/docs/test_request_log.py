@@ -21,7 +21,7 @@ from tests.support.log_rows import row
 PAGE = pages.read("request-log").markdown
 SHOWN_ID = "01a1f922-c87e-7410-a065-b234aaf9e09e"
 ROW_ID = new_id()
-"""In its place: an id tells when its event began, and `--since` asks for what is new."""
+"""Replaces the id of the page: an id contains the time of its event, and `--since` selects recent events."""
 COMMANDS = re.findall(r"^\$ bridge (logs[^#\n]*)", PAGE.replace(SHOWN_ID, ROW_ID), re.MULTILINE)
 
 
@@ -35,19 +35,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if "--follow" not in each])
+@pytest.mark.parametrize("command", [line for line in COMMANDS if "--follow" not in line])
 def test_the_commands_do_what_is_shown(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    asked, _, file = command.partition(" > ")
-    done = run(*shlex.split(asked))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert ("rate" in asked) or ROW_ID in done.stdout
+    arguments, _, file = command.partition(" > ")
+    result = run(*shlex.split(arguments))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ("rate" in arguments) or ROW_ID in result.stdout
     assert not file or file.strip().endswith(".csv")
 
 
-def test_the_one_that_follows_goes_on_until_it_is_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_follows_runs_until_it_is_interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    (command,) = [each for each in COMMANDS if "--follow" in each]
+    (command,) = [line for line in COMMANDS if "--follow" in line]
     with started(*shlex.split(command)) as following:
         assert following.stdout is not None
         assert following.stdout.readline().startswith("began")
