@@ -24,7 +24,7 @@ Cells = tuple[str, ...]
 
 
 def fill(markdown: str) -> str:
-    """Return `markdown` with each marked table rendered anew. Raises KeyError for an unknown table name."""
+    """Return `markdown` with the current content of each marked table. Raises KeyError for an unknown table name."""
     return _REGION.sub(lambda region: _region(region[1]), markdown)
 
 

@@ -4,6 +4,7 @@ Tests of single pages also run theirs.
 """
 
 import ast
+import configparser
 import re
 import shlex
 import subprocess
@@ -87,6 +88,16 @@ def test_shell_commands_are_understood(topic: str, text: str) -> None:
     subprocess.run(["sh", "-n", "-c", script], check=True, timeout=60)
     for words in bridge_commands(script):
         check_options(words)
+
+
+@of("ini")
+def test_service_files_start_a_command_that_exists(topic: str, text: str) -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names of systemd are case-sensitive
+    unit.read_string(text.replace("\\\n", ""))
+    [start] = bridge_commands(unit["Service"]["ExecStart"] + "\n")
+    assert start[0] == "serve"
+    check_options(start)
 
 
 def bridge_commands(script: str) -> Iterator[list[str]]:
