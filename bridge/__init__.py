@@ -1,8 +1,8 @@
 """Universal Bridge: a self-hosted WebSocket gateway to every AI provider.
 
-`bridge help architecture` (`bridge/docs/architecture.md`) describes the packages and the path of a message.
-For users of the package: `bridge.client` calls a bridge from Python, `bridge.transports` carries the calls of SDKs, and
-`bridge.testing` with its pytest plugin is for tests of software that calls a bridge.
+A client opens one WebSocket (a session) and sends requests (events). Each event has a chain of steps; a step is one
+call of a provider. The relay runs an event from its first message to its last frame. `bridge/docs/architecture.md`
+describes the packages, their layers and the path of one message; `bridge help architecture` prints it.
 """
 
 __version__ = "0.1.0"

@@ -1,6 +1,7 @@
-"""One tree of errors: wire code, HTTP status, whose fault it is, and whether trying again may help.
+"""Define every error that a client can receive: code, HTTP status, source and whether a retry may help.
 
-A code is a class. Codes below 9000 are Cloudflare AI Gateway's own, those above are ours; README.md lists them all.
+A code is a class. Codes below 9000 are those of Cloudflare AI Gateway; the others belong to the bridge.
+`bridge/docs/errors.md` lists them all.
 """
 
 from collections.abc import Iterator
@@ -10,10 +11,10 @@ Source = Literal["provider", "bridge", "client"]
 
 
 class BridgeError(Exception):
-    """What went wrong with one message or one event, in the words the client will read.
+    """An error of one message or one event.
 
-    `str(error)` is the message; it names what is wrong and what to do, and never holds a secret. It can be encoded:
-    what is no character, such as half an emoji, becomes a question mark.
+    `str(error)` is the message for the client: it names what is wrong and what to do, and never holds a secret. It can
+    always be encoded as UTF-8: a lone surrogate becomes a question mark.
     """
 
     code: int = 9099
@@ -27,27 +28,29 @@ class BridgeError(Exception):
         self.retry_after_ms = retry_after_ms
 
     def without_traceback(self) -> Self:
-        """Without where it comes from: to keep an error is to keep all that the frames of its traceback worked on."""
+        """Return the error without traceback and causes, which would keep all objects of their stack frames alive."""
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
 
 
 class InternalError(BridgeError):
-    """An exception that nobody expected: a defect of the bridge."""
+    """An unexpected exception: a defect of the bridge."""
 
     code = 9099
 
 
-# The client's message is at fault.
+# Errors that the client causes.
 
 
 class ClientError(BridgeError):
+    """An error that the client's message causes."""
+
     source = "client"
     status = 400
 
 
 class UnknownGateway(ClientError):
-    """No gateway of that name is configured."""
+    """No gateway with this name is configured."""
 
     code = 2001
 
@@ -59,7 +62,7 @@ class UnknownProvider(ClientError):
 
 
 class Unauthorized(ClientError):
-    """No token came, or none of the gateway's."""
+    """The token is missing, or the gateway has no such token."""
 
     code = 2009
     status = 401
@@ -72,13 +75,13 @@ class NotAllowed(Unauthorized):
 
 
 class UnknownKey(ClientError):
-    """The gateway has no stored key of that alias for the provider."""
+    """The gateway has no stored key with this alias for the provider."""
 
     code = 2040
 
 
 class RateLimited(ClientError):
-    """More requests than the gateway, or the token, may make in its window."""
+    """The gateway or the token has used up its requests for the window."""
 
     code = 2003
     status = 429
@@ -86,24 +89,24 @@ class RateLimited(ClientError):
 
 
 class SpendLimit(ClientError):
-    """More money than the gateway, or the token, may spend in its window."""
+    """The gateway or the token has used up its budget for the window."""
 
     code = 2041
     status = 429
     is_per_step: bool = False
-    """The rule is for some providers or models: another step may have money left."""
+    """True if the rule limits some providers or models only, so that another step may have budget left."""
     pending_budget: str = ""
-    """The key of the purse whose reservations, once settled, may leave money. Empty where the money is spent."""
+    """The key of the budget whose reservations, once settled, may free money. Empty if the money is spent."""
 
 
 class BadMessage(ClientError):
-    """The message is no JSON object."""
+    """The message is not a JSON object."""
 
     code = 9001
 
 
 class UnknownType(ClientError):
-    """The message has no `type`, or one that the bridge does not know."""
+    """The message has no `type`, or an unknown one."""
 
     code = 9002
 
@@ -115,7 +118,7 @@ class BadField(ClientError):
 
 
 class EventIdInFlight(ClientError):
-    """The `eventId` is in flight; it may be used again after its last frame."""
+    """The `eventId` is in flight; it can be used again after the last frame of its event."""
 
     code = 9004
     status = 409
@@ -130,27 +133,27 @@ class TooManyInFlight(ClientError):
 
 
 class TooLarge(ClientError):
-    """The message is too long or too deep, or has too many steps or headers."""
+    """The message is too long, nests too deep, or has too many steps or headers."""
 
     code = 9006
     status = 413
 
 
 class EndpointRefused(ClientError):
-    """The endpoint would leave the provider's base URL, or cannot be sent."""
+    """The endpoint leaves the provider's base URL, or cannot be sent."""
 
     code = 9007
 
 
 class OriginRefused(ClientError):
-    """An open gateway was reached from a page or by a host name that it does not know."""
+    """A request to an open gateway came from an unknown origin or for an unknown host name."""
 
     code = 9009
     status = 403
 
 
 class CannotBePriced(ClientError):
-    """A budget counts the call, and its cost cannot be known."""
+    """A budget counts the call, but its cost cannot be known."""
 
     code = 9027
     status = 403
@@ -164,17 +167,17 @@ class Cancelled(ClientError):
 
 
 class SlowClient(ClientError):
-    """The client took nothing for too long while frames waited."""
+    """The client read nothing for too long while frames were queued."""
 
     code = 9021
     status = 499
 
 
-# The bridge declines.
+# Errors of the bridge.
 
 
 class OutOfMemoryBudget(BridgeError):
-    """A memory budget, or the number of sockets, is used up."""
+    """A memory budget, or the limit of connections, is exhausted."""
 
     code = 9008
     status = 503
@@ -190,37 +193,39 @@ class Draining(BridgeError):
 
 
 class KeyUnusable(BridgeError):
-    """A stored key cannot be used: no token was to be had for it, or nothing here can sign with it."""
+    """A stored key cannot be used: no token could be fetched for it, or the bridge cannot sign with it."""
 
     code = 9024
     status = 502
 
 
 class EveryStepSkipped(BridgeError):
-    """A step was skipped: its provider keeps failing. Only attempts have it, never an event."""
+    """A step was skipped because its circuit breaker is open. Only attempts have this error, never an event."""
 
     code = 9023
     status = 503
     retryable = True
 
 
-# The provider failed, or the way to it.
+# Errors of the provider, and of the connection to it.
 
 
 class ProviderError(BridgeError):
+    """An error of the provider, or of the connection to it."""
+
     source = "provider"
     status = 502
     retryable = True
 
 
 class ConnectFailed(ProviderError):
-    """The provider could not be reached: refused, no such host, or not in time."""
+    """The provider could not be reached: connection refused, unknown host, or timeout."""
 
     code = 9010
 
 
 class ConnectTimeout(ConnectFailed):
-    """The provider could not be reached in time: like any other silence, no reason to dial the same step again."""
+    """The provider did not accept the connection in time. As after any timeout, the same step is not retried."""
 
 
 class TlsFailed(ProviderError):
@@ -231,27 +236,27 @@ class TlsFailed(ProviderError):
 
 
 class ResetBeforeAnswer(ProviderError):
-    """The provider's connection was reset or cut before an answer."""
+    """The provider closed or reset the connection before it answered."""
 
     code = 9012
 
 
 class NoAnswerInTime(ProviderError):
-    """No answer within `requestTimeout`."""
+    """The provider did not answer within `requestTimeout`."""
 
     code = 9013
     status = 504
 
 
 class IdleTimeout(ProviderError):
-    """The provider fell silent for longer than `idleTimeout`."""
+    """The provider sent nothing for longer than `idleTimeout`."""
 
     code = 9014
     status = 504
 
 
 class TotalTimeout(ProviderError):
-    """The event was not over within `totalTimeout`."""
+    """The event did not end within `totalTimeout`."""
 
     code = 9015
     status = 504
@@ -259,7 +264,7 @@ class TotalTimeout(ProviderError):
 
 
 class BrokenStream(ProviderError):
-    """The stream broke: cut, or ended without its end mark."""
+    """The stream is incomplete: it was cut, or ended without its end mark."""
 
     code = 9016
 
@@ -275,21 +280,21 @@ class ProviderErrorInStream(ProviderError):
 
 
 class ItemTooLarge(ProviderError):
-    """One item of the stream is larger than `max_item_bytes`."""
+    """An item of the stream is larger than `max_item_bytes`."""
 
     code = 9018
     retryable = False
 
 
 class UnusableAnswer(ProviderError):
-    """A redirect, or an answer that cannot be used."""
+    """The provider answered with a redirect, or with an answer that cannot be used."""
 
     code = 9019
     retryable = False
 
 
 class ProviderStatus(ProviderError):
-    """The provider answered with an HTTP error: the only error whose code is that status."""
+    """The provider answered with an HTTP error. This is the only error whose code is that status."""
 
     def __init__(self, status: int, message: str, *, retryable: bool, retry_after_ms: int | None) -> None:
         super().__init__(message, retry_after_ms=retry_after_ms)
@@ -298,7 +303,10 @@ class ProviderStatus(ProviderError):
 
 
 def all_errors() -> list[type[BridgeError]]:
-    """Every error with a code of its own, by code; the first sentence of its docstring says what it means."""
+    """Return every error class with a code of its own, sorted by code.
+
+    The first sentence of its docstring is the description of the code in the documentation.
+    """
     return sorted((error for error in _subclasses(BridgeError) if "code" in vars(error)), key=lambda error: error.code)
 
 

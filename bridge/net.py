@@ -1,4 +1,4 @@
-"""What the system says is wrong, in its plainest words."""
+"""Read socket state from the operating system, and describe its errors in plain words."""
 
 import os
 import socket
@@ -12,7 +12,10 @@ if sys.platform == "linux":
     SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h
 
     def unsent_bytes(descriptor: int) -> int:
-        """A connection whose other side is dead takes megabytes otherwise, for a quarter of an hour."""
+        """Return the number of bytes that the kernel has not sent yet, 0 if it is unknown.
+
+        The kernel accepts megabytes for a dead connection, and keeps them for about a quarter of an hour.
+        """
         try:
             return int.from_bytes(ioctl(descriptor, SIOCOUTQNSD, bytes(4)), sys.byteorder)
         except OSError:
@@ -20,19 +23,19 @@ if sys.platform == "linux":
 else:
 
     def unsent_bytes(descriptor: int) -> int:
-        """Not told here: what the kernel has taken counts as taken by the client."""
+        """Return 0: this system does not report unsent bytes, so accepted bytes count as received by the client."""
         return 0
 
 
 _NO_TLS: Final = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}
-"""What OpenSSL, older and newer, makes of an answer that is none of TLS."""
+"""Reasons that OpenSSL versions report when the peer does not speak TLS."""
 
 
 def describe_os_error(error: OSError) -> str:
-    """Without the call and the address that asyncio writes into an error's text: the number says it plainer."""
+    """Return the reason of an OSError, without the system call and address that asyncio adds to the text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):  # whose numbers are OpenSSL's own
+    if isinstance(error, ssl.SSLError):  # the error numbers of OpenSSL are not those of the system
         hint = " (does the other side speak TLS on this port?)" if error.reason in _NO_TLS else ""
         return f"TLS: {(error.reason or 'failed').replace('_', ' ').lower()}{hint}"
     if error.errno and not isinstance(error, socket.gaierror):

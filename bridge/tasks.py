@@ -1,4 +1,4 @@
-"""The one way to start a task: it has a name, somebody holds it, and its failure is told."""
+"""Start asyncio tasks that have a name, an owner, and a log line on failure."""
 
 import asyncio
 import logging
@@ -8,27 +8,30 @@ log = logging.getLogger("bridge.tasks")
 
 
 class Tasks:
-    """The tasks that one owner started and has to end."""
+    """The tasks of one owner, which must end them."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
-        """Returns it for whoever has a reason to end it before the others."""
+        """Start a task and return it, for a caller that cancels it before the others."""
         task = asyncio.create_task(coroutine, name=name)
         self._running.add(task)
         task.add_done_callback(self._on_done)
         return task
 
     async def cancel_all(self) -> None:
-        """Cancel what still runs, and wait for it. Every task has begun by then, and so can give back what it owns."""
+        """Cancel all running tasks and wait for them.
+
+        Every task starts before it is cancelled, so that its `finally` blocks release what it owns.
+        """
         await asyncio.sleep(0)
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def wait_all(self) -> None:
-        """Wait for what runs, however it ends."""
+        """Wait until all running tasks end, with or without an exception."""
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:

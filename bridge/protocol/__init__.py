@@ -1,1 +1,1 @@
-"""Bytes ↔ values, and nothing else: no event loop, no clock, no network."""
+"""The wire protocol: parse client messages and build server frames. Pure: no event loop, clock or network."""

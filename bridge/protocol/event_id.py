@@ -1,4 +1,4 @@
-"""A client's name for an event (PROTOCOL.md, A "Request")."""
+"""Read the `eventId` by which a client names an event (bridge/docs/protocol.md, "Request")."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -12,23 +12,26 @@ from bridge.formats.json_spans import JsonType, type_of
 MAX_EVENT_ID_CHARS: Final = 256
 
 _MAX_ID_BYTES: Final = 12 * MAX_EVENT_ID_CHARS + 2
-"""As it may be written: every character as two escapes, between quotes."""
+"""Longest JSON text of an id: each character written as two escapes, between quotes."""
 
 
 class EventId(msgspec.Struct, frozen=True):
-    """`key` compares; `raw` is the JSON to echo, as it came."""
+    """An event id. `key` is used for comparison; `raw` is the client's JSON, which frames echo unchanged."""
 
     key: str | int
     raw: bytes
 
 
 def first_event_id(spans: Iterable[msgspec.Raw], source_bytes: Callable[[msgspec.Raw], bytes]) -> EventId | None:
-    """Of the first of the places where one may stand that has one. Raises BadField for a bad one."""
+    """Return the id in the first span that is not null, None if all are null. Raise BadField if it is invalid.
+
+    `source_bytes` returns the client's own bytes of a span.
+    """
     return next((_checked(span, source_bytes) for span in spans if type_of(span) is not JsonType.NULL), None)
 
 
 def check_length(key: str | int) -> None:
-    """Raises BadField."""
+    """Raise BadField if the id is empty or longer than MAX_EVENT_ID_CHARS."""
     if not 0 < len(str(key)) <= MAX_EVENT_ID_CHARS:
         raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters")
 

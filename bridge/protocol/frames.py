@@ -1,6 +1,6 @@
-"""What the bridge says: server frames as bytes, each one JSON value in UTF-8 (PROTOCOL.md, A "Answer", B "Errors").
+"""Encode server frames: each is one JSON value in UTF-8 (bridge/docs/protocol.md).
 
-Nothing that came as JSON is encoded anew: the provider's bytes go between a prefix made once per event and a brace.
+JSON from a provider is never re-encoded: its bytes are placed between a prefix, built once per event, and a brace.
 """
 
 import base64
@@ -29,7 +29,7 @@ _TYPE_FIRST: Final = b'{"type":'
 _TEXTS: Final = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
 _TEXT_ENDS: Final = ("+xml", "+yaml")
 _STREAMS: Final = {"text/event-stream", "application/x-ndjson", "application/jsonl"}
-"""What comes in one piece under such a label is no stream: most likely an error, in JSON."""
+"""Content types of streams. A body in one piece with such a type is no stream, but most likely an error in JSON."""
 
 
 class _Typed(msgspec.Struct):
@@ -40,7 +40,7 @@ _typed = msgspec.json.Decoder(_Typed)
 
 
 class EventFrames:
-    """The frames of one event. `event_id` is raw JSON, echoed as it came; metadata never holds it."""
+    """Encode the frames of one event. `event_id` is raw JSON and echoed unchanged; metadata never holds it."""
 
     def __init__(self, event_id: bytes, *, compat: bool) -> None:
         self._event_id = orjson.Fragment(event_id)
@@ -48,26 +48,26 @@ class EventFrames:
         self._failed = _DONE if compat else _ERROR
 
     def stream_start(self, metadata: Json) -> bytes:
-        """`universal.created` of a stream: more follows."""
+        """Return `universal.created` of a stream, which more frames follow."""
         return b"".join((_CREATED, self._with_id(metadata), b"}"))
 
     def response(self, metadata: Json, response: bytes, error: Json | None = None) -> list[bytes]:
-        """`universal.created` with the whole answer in it, the event's last frame; `response` as by `response_value`.
+        """Return `universal.created` with the whole answer, which is the last frame of the event, in parts.
 
-        In parts, which are not joined here: to copy 64 MiB takes 30 ms.
+        `response` comes from `response_value`. The parts are not joined here: copying 64 MiB takes 30 ms.
         """
         return [b"".join((_CREATED, self._with_id(metadata), _RESPONSE)), response, _error_field(error) + b"}"]
 
     def done(self, metadata: Json) -> bytes:
-        """`universal.done`: the promise that the stream was whole."""
+        """Return `universal.done`, which confirms that the stream is complete."""
         return b"".join((_DONE, self._with_id(metadata), b"}"))
 
     def error(self, metadata: Json, error: Json) -> bytes:
-        """`universal.error`, or what stands for it with a client written for Cloudflare."""
+        """Return `universal.error`, or the frame that replaces it for clients written for Cloudflare."""
         return b"".join((self._failed, self._with_id(metadata), _error_field(error), b"}"))
 
     def items(self, items: Iterable[Item]) -> list[bytes]:
-        """`universal.stream`, one per item that makes a frame. The hot path: one join per item."""
+        """Return a `universal.stream` frame for each item except end marks. This is the hot path: one join per item."""
         stream = self._stream
         json_kind = ItemKind.JSON
         return [
@@ -79,7 +79,7 @@ class EventFrames:
         ]
 
     def run(self, body: bytes) -> bytes:
-        """`universal.stream` of `frames: raw`: a run of the provider's body, as it came."""
+        """Return `universal.stream` with a part of the provider's unparsed body (`frames: raw`)."""
         return b"".join((self._stream, _run(body), b"}"))
 
     def _with_id(self, metadata: Json) -> bytes:
@@ -87,13 +87,13 @@ class EventFrames:
 
 
 def heartbeat(events: Iterable[tuple[bytes, str, str]]) -> bytes:
-    """`universal.heartbeat` of the events in flight: raw eventId, phase, step."""
+    """Return `universal.heartbeat` with the events in flight: raw eventId, phase and step of each."""
     listed = [{"eventId": orjson.Fragment(raw), "phase": phase, "step": step} for raw, phase, step in events]
     return orjson.dumps({"type": "universal.heartbeat", "events": listed})
 
 
 def refusal(error: BridgeError, message_index: int, event_id: bytes | None) -> bytes:
-    """`universal.error` for a message that cannot own an event."""
+    """Return `universal.error` for a message that belongs to no event."""
     fields: dict[str, object] = error_object(error) | {"messageIndex": message_index}
     if event_id is not None:
         fields["eventId"] = orjson.Fragment(event_id)
@@ -101,7 +101,7 @@ def refusal(error: BridgeError, message_index: int, event_id: bytes | None) -> b
 
 
 def error_object(error: BridgeError) -> dict[str, object]:
-    """The `error` beside `metadata` of a failed event's last frame."""
+    """Return the member `error` of an event's last frame."""
     fields: dict[str, object] = {
         "code": error.code,
         "message": str(error),
@@ -114,17 +114,17 @@ def error_object(error: BridgeError) -> dict[str, object]:
 
 
 def error_body(error: BridgeError) -> bytes:
-    """The bridge's own error body in frames and on the universal endpoint: Cloudflare's shape."""
+    """Return the bridge's error body for frames and the universal endpoint, in Cloudflare's shape."""
     return orjson.dumps(_error_members(error, [{"code": error.code, "message": str(error)}]))
 
 
 def sdk_error_body(error: BridgeError) -> bytes:
-    """The bridge's own error body where an SDK reads it. SDKs show the message of an `error` that is an object."""
+    """Return the bridge's error body for SDKs, which show the message of an `error` that is an object."""
     return orjson.dumps(_error_members(error, _sdk_error(error.code, str(error))))
 
 
 def as_sdk_error_body(body: bytes) -> bytes:
-    """What `error_body` made, as `sdk_error_body` has it; any other body as it is."""
+    """Convert a body made by `error_body` into the shape of `sdk_error_body`; return any other body unchanged."""
     try:
         members = orjson.loads(body)
         return orjson.dumps({**members, "error": _sdk_error(members["internalCode"], members["message"])})
@@ -150,11 +150,11 @@ def _sdk_error(code: int, message: str) -> Json:
 
 
 def response_value(body: bytes, content_type: str, *, raw: bool = False) -> bytes:
-    """The `response` of an answer in one piece: JSON as it is, text as a string, other bytes as base64.
+    """Return the member `response` for a body in one piece: JSON as it is, text as a string, other bytes as base64.
 
-    `content_type` is the bare media type in lower case. Where it is empty the body itself says which of them it is.
-    With `frames: raw` all that is no JSON is a run with its encoding: then a string, null and broken UTF-8 say which
-    bytes they were.
+    `content_type` is the bare media type in lower case. If it is empty, the body itself decides. With `raw` (`frames:
+    raw`) a body that is not JSON is encoded like a part of a raw stream, with its encoding: then the exact bytes of
+    strings, empty bodies and invalid UTF-8 can be restored.
     """
     means_json = content_type == "application/json" or content_type.endswith("+json")
     if body and (means_json or not content_type or content_type in _STREAMS) and is_json(body):
@@ -182,7 +182,7 @@ def _is_utf8(body: bytes) -> bool:
 
 
 def _name(item: Item) -> bytes:
-    """The `event:` line's value, unless it is the data's own `type`; and the `id:` line's."""
+    """Return the members `event` (unless it equals the `type` of the data) and `id` of a frame."""
     out = b""
     if item.event is not None and not _is_own_type(item):
         out = b',"event":' + orjson.dumps(item.event)
@@ -192,14 +192,14 @@ def _name(item: Item) -> bytes:
 
 
 def _is_own_type(item: Item) -> bool:
-    """Whether the event is the data's own `type`, which most often is the first member."""
+    """Return True if the event equals the `type` of the data, which is usually its first member."""
     if item.kind is not ItemKind.JSON:
         return False
     if item.data.startswith(_TYPE_FIRST + orjson.dumps(item.event)):
         return True
     try:
         return _type_in(item.data) == item.event
-    except RecursionError:  # the reader stood a little higher on the stack, and just managed
+    except RecursionError:  # the reader was higher on the stack and succeeded
         return False
 
 
@@ -207,7 +207,7 @@ def _type_in(data: bytes) -> object:
     try:
         found = _typed.decode(data).type
         return string_in(found) if type_of(found) is JsonType.STRING else None
-    except msgspec.ValidationError:  # no object
+    except msgspec.ValidationError:  # not an object
         return None
     except msgspec.DecodeError:  # lone surrogates
         value = None if json_parse.has_many_parts(data) else json_parse.parse(data)
@@ -242,7 +242,7 @@ _CARRIED: Final[Mapping[ItemKind, Callable[[bytes], bytes]]] = {
     ItemKind.BYTES: _base64,
     ItemKind.MALFORMED: _malformed,
 }
-"""An item's data as JSON, with what the client must know to read it."""
+"""Functions that encode the data of an item as JSON, with the members that the client needs to decode it."""
 
 
 def _error_field(error: Json | None) -> bytes:

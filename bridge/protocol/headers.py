@@ -1,4 +1,7 @@
-"""Which headers of a request go to the provider (PROTOCOL.md, B "The whole HTTP exchange")."""
+"""Read and check request headers, and select those that go to the provider.
+
+See bridge/docs/protocol.md, "The whole HTTP exchange".
+"""
 
 import re
 from collections.abc import Iterable, Mapping, Set
@@ -43,28 +46,28 @@ _PROXY_HEADERS: Final = {
     "x-real-ip",
     "x-rewrite-url",
 }
-"""Headers by which proxies name the client that they ask for, or themselves."""
+"""Headers by which proxies name their client or themselves."""
 _PROXY_PREFIX: Final = "x-forwarded-"
 
 _CLIENT_SIDE: Final = {"cookie", "origin", "referer", *_PROXY_HEADERS}
 _CLIENT_SIDE_PREFIXES: Final = ("access-control-", "sec-fetch-", _PROXY_PREFIX)
 
 _SOMETIMES_PROXY: Final = {"x-amzn-trace-id", "x-arr-log-id", "x-cloud-trace-context", "x-varnish"}
-"""Headers that clients may send of themselves, too."""
+"""Headers that proxies add, but that clients may send as well."""
 _SOMETIMES_PROXY_PREFIXES: Final = (_PROXY_PREFIX, "cf-", "fastly-", "fly-", "x-azure-", "x-envoy-", "x-vercel-")
 
 _MAX_EXPANSION: Final = 8
-"""How many bytes of JSON one byte of headers may take: a control character takes six, a pretty printer some more."""
+"""Most bytes of JSON per byte of headers: an escaped control character takes six, indentation a few more."""
 
 _texts = msgspec.json.Decoder(dict[str, str])
 _spans = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def headers_in(span: msgspec.Raw, where: str, max_bytes: int) -> dict[str, str]:
-    """The headers that a span holds: names in lower case, a number's text as the client wrote it.
+    """Return the headers in a span: names in lower case; a number becomes the text that the client wrote.
 
-    Raises BadField that names the header which cannot be sent; TooLarge for what is so long that it cannot hold
-    `max_bytes` of headers or less, and would cost many times that to be taken apart.
+    Raise BadField, which names the header, if one cannot be sent. Raise TooLarge if the span is so long that it must
+    hold more than `max_bytes` of headers: parsing it would cost a multiple of that.
     """
     found = type_of(span)
     if found is JsonType.NULL:
@@ -73,7 +76,7 @@ def headers_in(span: msgspec.Raw, where: str, max_bytes: int) -> dict[str, str]:
         raise BadField(f"{where}: expected an object, got {found}")
     size = memoryview(span).nbytes
     if size > _MAX_EXPANSION * max_bytes:
-        raise TooLarge(f"{where}: {size} bytes of JSON, for at most {max_bytes} bytes of headers")
+        raise TooLarge(f"{where}: {size} bytes of JSON; at most {max_bytes} bytes of headers are allowed")
     return validate_headers(_pairs_in(span, where), where)
 
 
@@ -95,38 +98,38 @@ def _value_text(span: msgspec.Raw, where: str) -> str:
 
 
 def validate_headers(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
-    """Names in lower case. Raises BadField that names the header which cannot be sent."""
+    """Return the headers with names in lower case. Raise BadField, which names the header, if one cannot be sent."""
     out: dict[str, str] = {}
     for name, value in headers:
         if not _TOKEN.fullmatch(name):
             allowed = "letters, digits and !#$%&'*+-.^_`|~"
-            raise BadField(f"{where}: {name[:64]!r} is no header name; RFC 9110 allows {allowed}")
+            raise BadField(f"{where}: {name[:64]!r} is not a valid header name; RFC 9110 allows {allowed}")
         if _BAD_IN_VALUE.search(value):
-            raise BadField(f"{where}.{name[:64]}: a header's value may not hold CR, LF or NUL")
+            raise BadField(f"{where}.{name[:64]}: a header value must not contain CR, LF or NUL")
         out[name.lower()] = value
     return out
 
 
 def request_headers(headers: Iterable[tuple[str, str]], where: str) -> dict[str, str]:
-    """The headers of an HTTP request: names in lower case, repeated ones joined (RFC 9110, section 5.3).
+    """Return the headers of an HTTP request: names in lower case, repeated headers joined (RFC 9110, section 5.3).
 
-    Raises BadField for a value that is no UTF-8, unless the header stays here anyway: that is read as Latin-1.
+    Raise BadField if a value is not UTF-8. Headers that are not forwarded are read as Latin-1 instead.
     """
     joined: dict[str, str] = {}
-    for given, value in headers:
-        name = given.lower()
+    for original, value in headers:
+        name = original.lower()
         if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
             if not _is_client_side(name):
-                raise BadField(f"{where}.{name[:64]}: the value is no UTF-8")
+                raise BadField(f"{where}.{name[:64]}: the value is not valid UTF-8")
             value = value.encode("utf-8", "surrogateescape").decode("latin-1")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined
 
 
 def strip_proxy_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Without what a browser and the proxies before us say of themselves: the provider is not called by them.
+    """Return the headers without those that browsers and proxies add for the hop to the bridge.
 
-    No cookie that a client has can be the provider's, for none of those is passed on.
+    Cookies are removed too: a client has no cookie of the provider, because none is passed on to it.
     """
     return {name: value for name, value in headers.items() if not _is_client_side(name)}
 
@@ -136,7 +139,7 @@ def _is_client_side(name: str) -> bool:
 
 
 def names_a_proxy(names: Iterable[str]) -> bool:
-    """Whether one of the header names (lower case) is one that proxies add: the client may be anywhere then."""
+    """Return True if proxies add one of these headers (lower-case names): then the client may be on any network."""
     return any(
         name in _PROXY_HEADERS
         or name in _SOMETIMES_PROXY
@@ -146,21 +149,21 @@ def names_a_proxy(names: Iterable[str]) -> bool:
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The part of `headers` (lower-case names) that the provider gets to see."""
-    kept_here: Set[str] = _NOT_FORWARDED
-    if "connection" in headers:  # what it lists is hop-by-hop too (RFC 9110, section 7.6.1)
-        kept_here = kept_here | {name.strip().lower() for name in headers["connection"].split(",")}
+    """Return the part of `headers` (lower-case names) that is sent to the provider."""
+    dropped: Set[str] = _NOT_FORWARDED
+    if "connection" in headers:  # the headers that it lists are hop-by-hop (RFC 9110, section 7.6.1)
+        dropped = dropped | {name.strip().lower() for name in headers["connection"].split(",")}
     return {
         name: value
         for name, value in headers.items()
-        if name not in kept_here and not name.startswith(_NOT_FORWARDED_PREFIXES)
+        if name not in dropped and not name.startswith(_NOT_FORWARDED_PREFIXES)
     }
 
 
 def check_size(headers: Mapping[str, str], max_count: int, max_bytes: int, where: str) -> None:
-    """Raise TooLarge when there are more headers than allowed, or longer ones."""
+    """Raise TooLarge if there are more headers than allowed, or if they are longer."""
     if len(headers) > max_count:
-        raise TooLarge(f"{where}: {len(headers)} headers; at most {max_count} are taken")
+        raise TooLarge(f"{where}: {len(headers)} headers; at most {max_count} are allowed")
     size = len("".join((*headers, *headers.values())).encode())
     if size > max_bytes:
-        raise TooLarge(f"{where}: {size} bytes of headers; at most {max_bytes} are taken")
+        raise TooLarge(f"{where}: {size} bytes of headers; at most {max_bytes} are allowed")

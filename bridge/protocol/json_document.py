@@ -1,4 +1,4 @@
-"""JSON that a client wrote: read once, with its own bytes at hand behind every span of it."""
+"""Parse the JSON of a client message once, and give access to the client's own bytes of every span."""
 
 from codecs import BOM_UTF8
 from collections.abc import Callable
@@ -20,21 +20,22 @@ from bridge.protocol.steps import MessageLimits
 T = TypeVar("T")
 
 _HEAD_DEPTH: Final = 8
-"""How deep a text that nests too deep to be read is looked into for what it is and its eventId."""
+"""Depth up to which a text that nests too deep is read, to find its type and eventId."""
 
 
 class JsonDocument(Generic[T]):
-    """`value` is what `decode` makes of the text, with spans in it.
+    """A parsed JSON text. `value` is the result of `decode`, with spans in it.
 
-    Raises BadMessage, in the words of `wanted`, for what is none; RecursionError for what nests too deep even for that.
+    Raise BadMessage, which begins with the text `wanted`, if the text is invalid; RecursionError if it nests too deep
+    even for its head.
     """
 
     def __init__(self, data: bytes, decode: Callable[[bytes | bytearray], T], wanted: str) -> None:
         data = data.removeprefix(BOM_UTF8)  # a parser may ignore it: RFC 8259, section 8.1
         self._data = data
         self._decode_all = decode
-        self._harmless = b""
-        self._shown: bytearray | None = None
+        self._replaced = b""
+        self._buffer: bytearray | None = None
         self._is_cut = False
         try:
             self.value = self._read(data)
@@ -42,15 +43,15 @@ class JsonDocument(Generic[T]):
             raise BadMessage(f"{wanted}: {error}") from None
 
     def _read(self, data: bytes) -> T:
-        check_utf8(data)  # msgspec does not look at what it skips
+        check_utf8(data)  # msgspec does not check the members that it skips
         try:
             return self._decode(data)
         except msgspec.DecodeError:
-            self._harmless = replace_lone_surrogates(data)
-            if self._harmless == data:
+            self._replaced = replace_lone_surrogates(data)
+            if self._replaced == data:
                 raise
-            self._shown = bytearray(self._harmless)
-            return self._decode(self._shown)
+            self._buffer = bytearray(self._replaced)
+            return self._decode(self._buffer)
 
     def _decode(self, text: bytes | bytearray) -> T:
         try:
@@ -63,23 +64,23 @@ class JsonDocument(Generic[T]):
             return self._decode_all(head)
 
     def check_size(self, limits: MessageLimits) -> None:
-        """Raises TooLarge."""
-        size, most = len(self._data), limits.max_message_bytes
-        if size > most:
-            raise TooLarge(f"the message has {size} bytes; at most {most} are taken")
+        """Raise TooLarge if the message is longer or nests deeper than the limits allow."""
+        size, limit = len(self._data), limits.max_message_bytes
+        if size > limit:
+            raise TooLarge(f"the message has {size} bytes; at most {limit} are allowed")
         if self._is_cut or deeper_than(limits.max_json_depth, self._data):
             raise TooLarge(f"the message nests deeper than {limits.max_json_depth} levels")
 
     def source_bytes(self, span: msgspec.Raw) -> bytes:
-        """The client's own bytes behind a span.
+        """Return the client's own bytes of a span.
 
-        A span is a view: it shows what stands in its place. Where lone surrogates were replaced, the original is put
-        there for the moment.
+        A span is a view of the buffer that was parsed. If lone surrogates were replaced there, the original bytes are
+        copied into that buffer for the moment.
         """
         found = copy_span(span)
-        if self._shown is None or REPLACEMENT not in found:
+        if self._buffer is None or REPLACEMENT not in found:
             return found
-        self._shown[:] = self._data
+        self._buffer[:] = self._data
         found = copy_span(span)
-        self._shown[:] = self._harmless
+        self._buffer[:] = self._replaced
         return found

@@ -1,6 +1,6 @@
-"""The contents of a JSON string as bytes, worked out in parts: one call over 64 MiB would hold the interpreter's lock.
+"""Decode the contents of a long JSON string to bytes in parts.
 
-As text it would also take up to four times the memory.
+One call over 64 MiB would hold the interpreter lock for its whole duration; a `str` takes up to four times the memory.
 """
 
 import base64
@@ -18,7 +18,7 @@ _GROUP_CHARS: Final = 4
 
 
 def utf8_in(span: msgspec.Raw) -> bytes:
-    """What the string in `span` is in UTF-8."""
+    """Return the string in `span` as UTF-8."""
     if memoryview(span).nbytes <= TURN_BYTES:
         return string_in(span).encode()
     text = BytesIO()
@@ -27,17 +27,17 @@ def utf8_in(span: msgspec.Raw) -> bytes:
 
 
 def base64_in(span: msgspec.Raw) -> bytes:
-    """What the string in `span` is the base64 of. Raises ValueError."""
+    """Decode the base64 string in `span`. Raise ValueError if it is invalid."""
     if memoryview(span).nbytes <= TURN_BYTES:
         return base64.b64decode(string_in(span), validate=True)
     data, rest, is_padded = BytesIO(), b"", False
     for part in _contents(span):
         if is_padded:
-            raise ValueError("there is more behind the padding")
+            raise ValueError("there are characters after the padding")
         coded = rest + part
-        whole = len(coded) - len(coded) % _GROUP_CHARS
-        data.write(base64.b64decode(coded[:whole], validate=True))
-        rest, is_padded = coded[whole:], b"=" in coded[:whole]
+        end = len(coded) - len(coded) % _GROUP_CHARS
+        data.write(base64.b64decode(coded[:end], validate=True))
+        rest, is_padded = coded[end:], b"=" in coded[:end]
     data.write(base64.b64decode(rest, validate=True))
     return data.getvalue()
 

@@ -1,7 +1,7 @@
-"""What a client may say: `universal.create` and `universal.cancel`, parsed and checked (PROTOCOL.md, A "Request").
+"""Parse and check client messages: `universal.create` and `universal.cancel`.
 
-`parse` never raises for what a client wrote: a message that cannot be taken becomes a `Refused` that names its fault
-and, when one can be read, its event.
+See bridge/docs/protocol.md, "Request". `parse` never raises for client input: an invalid message becomes a
+`RejectedMessage` with the error and, if it can be read, the event id.
 """
 
 from typing import Final
@@ -23,51 +23,51 @@ _TYPES: Final = (_CREATE, _CANCEL)
 
 
 class Create(msgspec.Struct, frozen=True):
-    """Start an event. `event_id` is None when the client gave none; `warnings` tell of clamped settings."""
+    """Start an event. `event_id` is None if the client sent none; `warnings` name clamped and unknown settings."""
 
     event_id: EventId | None
     steps: list[ProviderStep]
     warnings: list[str]
     defaults: StepSettings | None = None
-    """Where no step could be read: what was to hold for all of them. None where that could not be read either."""
+    """Settings of the event if no step could be read; None if they could not be read either."""
 
     @property
     def settings(self) -> StepSettings | None:
-        """What holds for the event as a whole: the first step's."""
+        """Return the settings of the event, which are those of its first step."""
         return self.steps[0].settings if self.steps else self.defaults
 
 
 class Cancel(msgspec.Struct, frozen=True):
-    """Stop an event."""
+    """Cancel an event in flight."""
 
     event_id: EventId
 
 
 class RejectedMessage(msgspec.Struct, frozen=True):
-    """A message that cannot be taken.
+    """An invalid message.
 
-    An `owned` fault is the ordinary last frame of an event (which gets an id made for it when the client gave none);
-    any other belongs to the message alone.
+    If `owned` is true, the error is sent as the last frame of an event (the bridge generates an id if the client sent
+    none). Otherwise it concerns the message only.
     """
 
     error: BridgeError
     event_id: EventId | None
     owned: bool
     defaults: StepSettings | None = None
-    """What was to hold for the event, as far as it could be read."""
+    """Settings of the event, as far as they could be read."""
 
     @property
     def create(self) -> Create:
-        """The event that it would have been: without steps."""
+        """Return the event that the message would have started, without steps."""
         return Create(self.event_id, [], [], self.defaults)
 
 
 def parse(data: bytes, defaults: StepSettings, limits: MessageLimits) -> Create | Cancel | RejectedMessage:
-    """Read one message. `defaults` are the gateway's settings, with the handshake's laid over them."""
+    """Parse one message. `defaults` are the settings of the gateway, overridden by those of the handshake."""
     event_id = None
     owned = False
     try:
-        message = JsonDocument(data, _members.decode, "the message is no JSON object")
+        message = JsonDocument(data, _members.decode, "the message is not a JSON object")
         request = RawRequest(message.value.request, limits.max_steps)
         spans = (request.event_id, message.value.event_id, *request.step_event_ids)
         event_id = first_event_id(spans, message.source_bytes)
@@ -80,7 +80,7 @@ def parse(data: bytes, defaults: StepSettings, limits: MessageLimits) -> Create 
     except BridgeError as error:
         return RejectedMessage(error.without_traceback(), event_id, owned, defaults)
     except RecursionError:
-        return RejectedMessage(TooLarge("the message nests too deep to be read"), event_id, owned, defaults)
+        return RejectedMessage(TooLarge("the message nests too deep"), event_id, owned, defaults)
 
 
 def _cancel(event_id: EventId | None) -> Cancel:
@@ -99,7 +99,7 @@ _members = msgspec.json.Decoder(_MessageMembers)
 
 
 def _type_in(span: msgspec.Raw) -> str:
-    """One of the types that are known; raises UnknownType for any other, or none."""
+    """Return the message type. Raise UnknownType if it is missing or unknown."""
     if span is ABSENT:
         raise UnknownType(f"the message has no type: send {_CREATE} or {_CANCEL}")
     found = string_in(span) if type_of(span) is JsonType.STRING else ""

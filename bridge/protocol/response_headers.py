@@ -11,19 +11,19 @@ _ORIGIN_HEADERS: Final = {
     "reporting-endpoints",
     "strict-transport-security",
 }
-"""They speak of the host that sends them, and would be taken for ours."""
+"""Headers that describe the provider's host; clients would apply them to the bridge."""
 _HANDSHAKE_PREFIX: Final = "sec-websocket-"
 
 
 def is_forwardable(name: str) -> bool:
-    """Whether a header of the provider (its name in lower case) may stand in an answer of the bridge."""
+    """Return True if the bridge may pass on this header of a provider (its name in lower case)."""
     return name not in _ORIGIN_HEADERS and not name.startswith(("access-control-", "cf-aig-"))
 
 
 def for_handshake(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The public headers of a provider's answer to a WebSocket handshake, for the answer to the client's.
+    """Return the headers of a provider's WebSocket handshake that the bridge adds to its own answer.
 
-    Values with bytes that aiohttp could not decode are read as Latin-1: it could not send them otherwise.
+    Values with bytes that aiohttp could not decode are read as Latin-1, because aiohttp cannot send them otherwise.
     """
     return {
         name: _sendable(value)
@@ -33,7 +33,7 @@ def for_handshake(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def readable(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the headers, of which each character is a byte, as text: UTF-8 where it is valid, else Latin-1."""
+    """Return headers whose characters are single bytes as text: UTF-8 if valid, else Latin-1."""
     if all(map(str.isascii, headers.values())):
         return headers
     return {name: _text(value) for name, value in headers.items()}
@@ -46,7 +46,7 @@ def _sendable(value: str) -> str:
 def _text(value: str) -> str:
     try:
         return _decoded(value.encode("latin-1"))
-    except UnicodeEncodeError:  # an imported tape may hold text already
+    except UnicodeEncodeError:  # an imported tape may hold decoded text
         return value
 
 

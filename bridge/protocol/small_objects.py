@@ -1,4 +1,4 @@
-"""JSON objects that are small when they are right, read without decoding what does not belong there."""
+"""Read small JSON objects without decoding large or unexpected content."""
 
 import re
 from typing import Any, Final
@@ -9,9 +9,9 @@ from bridge.errors import BadField, TooLarge
 from bridge.formats.json_spans import JsonType, type_of
 
 MAX_MEMBERS: Final = 64
-"""The members that are decoded; later ones are skipped."""
+"""Number of members that are decoded; later ones are skipped."""
 MAX_TOKENS: Final = 65_536
-"""The strings, brackets and commas that are looked at to find those members."""
+"""Number of strings, brackets and commas that are scanned to find those members."""
 
 _TOKENS: Final = re.compile(rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)|[\[\]{},]', re.DOTALL)
 _COMMA: Final = ord(",")
@@ -20,10 +20,10 @@ _value = msgspec.json.Decoder()
 
 
 def small_object(span: msgspec.Raw, where: str) -> dict[str, Any]:
-    """The first members of an object. A member that is an object or a list itself is given as an empty one.
+    """Return the first members of an object. A member that is an object or a list is returned as an empty one.
 
-    Raises TooLarge for an object of so many parts that its first members would take long to find, BadField for a
-    number out of range.
+    Raise TooLarge if the object has so many parts that finding its first members would take long, BadField if a number
+    is out of range.
     """
     members = _members.decode(_first_members(span, where))
     try:
@@ -43,7 +43,7 @@ def _shallow(span: msgspec.Raw) -> Any:
 
 
 def _first_members(span: msgspec.Raw, where: str) -> bytes | msgspec.Raw:
-    """An object with the first MAX_MEMBERS members of the one that `span` holds."""
+    """Return an object with the first MAX_MEMBERS members of the object in `span`."""
     text = memoryview(span)
     depth = commas = 0
     for count, token in enumerate(_TOKENS.finditer(text)):

@@ -1,6 +1,7 @@
-"""The steps that a `universal.create` asks for, read and checked.
+"""Read and check the steps of a `universal.create` message.
 
-PROTOCOL.md, A "Request", B "The whole HTTP exchange". Faults name their field: `request[1].headers.x-y`.
+See bridge/docs/protocol.md, "Request" and "The whole HTTP exchange". Errors name their field, as in
+`request[1].headers.x-y`.
 """
 
 import re
@@ -25,7 +26,7 @@ _NO_METHODS: Final = {"CONNECT", "TRACE"}
 
 
 class MessageLimits(msgspec.Struct, frozen=True):
-    """Bounds of one message (PROTOCOL.md, B "Limits")."""
+    """Limits of one message (bridge/docs/protocol.md, "Limits")."""
 
     max_message_bytes: int = 64 << 20
     max_steps: int = 32
@@ -35,10 +36,10 @@ class MessageLimits(msgspec.Struct, frozen=True):
 
 
 class ProviderStep(msgspec.Struct, frozen=True):
-    """One provider call, as asked for. Header names are lower case; `body` are the client's own bytes.
+    """One provider call as requested by the client. Header names are in lower case.
 
-    `provider_headers` are those of `headers` that the provider gets to see. `decoded` is the body without its content
-    coding, for reading; None where it has none.
+    `body` holds the client's own bytes. `provider_headers` is the part of `headers` that is sent to the provider.
+    `decoded` is the body without its content coding, for inspection; None if it has none.
     """
 
     provider: str
@@ -52,17 +53,17 @@ class ProviderStep(msgspec.Struct, frozen=True):
 
     @property
     def readable(self) -> bytes:
-        """The body as the provider reads it."""
+        """Return the body without its content coding."""
         return self.body if self.decoded is None else self.decoded
 
     @property
     def model(self) -> str | None:
-        """The model that the body names."""
+        """Return the model that the body names."""
         return model_in(self.readable, self.provider_headers.get("content-type", ""))
 
 
 class RawStep(msgspec.Struct, rename="camel", gc=False):
-    """The members of a request, a chain or a step: spans of the client's own bytes."""
+    """The members of a request, a chain or a step, as spans of the client's bytes."""
 
     event_id: msgspec.Raw = ABSENT
     steps: msgspec.Raw = ABSENT
@@ -80,28 +81,28 @@ class RawStep(msgspec.Struct, rename="camel", gc=False):
 _raw_step = msgspec.json.Decoder(RawStep)
 _CONFIG_MEMBERS: Final = tuple(setting.wire for setting in SETTINGS)
 _OBJECT_MEMBERS: Final = ("metadata", "customCost")
-"""Those that may be objects. They are not decoded with the others: nobody knows yet how many members they have."""
+"""Members that may be objects. They are decoded separately, because their number of members is not yet known."""
 _Value = str | int | float | bool | None | msgspec.UnsetType
 _types = {wire: msgspec.Raw | msgspec.UnsetType if wire in _OBJECT_MEMBERS else _Value for wire in _CONFIG_MEMBERS}
 _config = msgspec.json.Decoder(msgspec.defstruct("Config", [(wire, kind, UNSET) for wire, kind in _types.items()]))
-"""The known members of a config. The unknown are skipped, however many there are."""
+"""Decoder of the known members of a config. Unknown members are skipped, whatever their number."""
 _plain = msgspec.json.Decoder(_Value)
 _names = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MAX_CHECKED_CONFIG_BYTES: Final = 65_536
-"""In a longer config unknown members are ignored without a warning: to list millions of names takes gigabytes."""
+"""In a longer config unknown members are ignored without a warning: listing millions of names takes gigabytes."""
 
 
 class RawRequest:
-    """A message's `request` taken apart, before anything in it is judged."""
+    """The member `request` of a message, split into steps but not yet checked."""
 
     def __init__(self, span: msgspec.Raw, max_steps: int) -> None:
         self.object = _object_in(span)
-        """The request itself, if it is an object: a step, or a chain and what it lends to each of its steps."""
+        """The request itself, if it is an object: a step, or a chain with defaults for its steps."""
         self.step_list = self.object.steps if self.object else span
-        """Where a list of steps is expected."""
+        """The span that should hold the list of steps."""
         is_list = type_of(self.step_list) is JsonType.LIST
         self.steps = [_object_in(each) for each in elements_in(self.step_list, max_steps)] if is_list else []
-        """Of the list; None for what is no object. If there are more than `most_steps`, some more than that."""
+        """The steps of the list; None for an element that is not an object. At most one more than `max_steps`."""
 
     @property
     def event_id(self) -> msgspec.Raw:
@@ -117,23 +118,26 @@ def _object_in(span: msgspec.Raw) -> RawStep | None:
 
 
 class _Level(msgspec.Struct, frozen=True):
-    """Headers and settings as they stand at a chain, or at a step in it."""
+    """Headers and settings that apply to a chain, or to a step in it."""
 
     headers: dict[str, str]
     settings: StepSettings
 
 
 class StepReader:
-    """Reads the steps of one request. `as_written` gives the client's own bytes behind a span."""
+    """Read the steps of one request. `source_bytes` returns the client's own bytes of a span."""
 
     def __init__(self, source_bytes: Callable[[msgspec.Raw], bytes], limits: MessageLimits) -> None:
         self._source_bytes = source_bytes
         self._limits = limits
         self.warnings: list[str] = []
-        """Sentences on settings that were clamped."""
+        """Sentences about clamped settings and unknown fields."""
 
     def read(self, request: RawRequest, defaults: StepSettings) -> list[ProviderStep]:
-        """Raises BadField and TooLarge. A step's settings win over its chain's, those over `defaults`."""
+        """Return the steps. Raise BadField or TooLarge.
+
+        Settings of a step override those of its chain, which override `defaults`.
+        """
         context = _Level({}, defaults)
         if request.object is None:
             return self._list(request, "request", context)
@@ -142,22 +146,22 @@ class StepReader:
         return self._list(request, "request.steps", self._level(request.object, "request", context))
 
     def _list(self, request: RawRequest, where: str, context: _Level) -> list[ProviderStep]:
-        most = self._limits.max_steps
+        limit = self._limits.max_steps
         if not request.steps:
             raise BadField(f"{where}: {_why_no_steps(request)}")
-        if len(request.steps) > most:
-            raise TooLarge(f"{where}: more than {most} steps, which is the most that are taken")
-        return [self._step(given, f"{where}[{index}]", context) for index, given in enumerate(request.steps)]
+        if len(request.steps) > limit:
+            raise TooLarge(f"{where}: more than {limit} steps; at most {limit} are allowed")
+        return [self._step(raw, f"{where}[{index}]", context) for index, raw in enumerate(request.steps)]
 
     def _step(self, raw: RawStep | None, where: str, context: _Level) -> ProviderStep:
         if raw is None:
             raise BadField(f"{where}: expected an object")
         provider = text_in(raw.provider, where, "provider")
         if provider is None:
-            raise BadField(f"{where}.provider: missing; it names the provider to call, such as openai")
+            raise BadField(f"{where}.provider: missing; name the provider to call, such as openai")
         endpoint = text_in(raw.endpoint, where, "endpoint")
         if endpoint is None:
-            raise BadField(f'{where}.endpoint: missing; it follows the base URL of the provider, and "" is that itself')
+            raise BadField(f'{where}.endpoint: missing; it is appended to the base URL of the provider and may be ""')
         level = self._level(raw, where, context)
         check_size(level.headers, self._limits.max_headers, self._limits.max_header_bytes, f"{where}.headers")
         provider_headers = forwarded_headers(level.headers)
@@ -174,7 +178,7 @@ class StepReader:
         )
 
     def _level(self, raw: RawStep, where: str, context: _Level) -> _Level:
-        """What `given` says, over what its `ground` says; its config wins over its headers."""
+        """Return the headers and settings of `raw` over those of `context`. Its config overrides its headers."""
         headers = headers_in(raw.headers, f"{where}.headers", self._limits.max_header_bytes)
         authorization = text_in(raw.authorization, where, "authorization")
         if authorization is not None:
@@ -196,7 +200,7 @@ class StepReader:
         if kind is not JsonType.STRING:
             raise BadField(f"{where}.body: expected a string, got {kind}")
         if type_of(raw.query) is not JsonType.NULL:
-            raise BadField(f"{where}: has both query and body; give one of them")
+            raise BadField(f"{where}: has both query and body; send one of them")
         encoding = text_in(raw.encoding, where, "encoding")
         match encoding:
             case None | "text":
@@ -208,19 +212,19 @@ class StepReader:
 
 
 def _why_no_steps(request: RawRequest) -> str:
-    """Why there are no steps."""
+    """Return the reason why the request has no steps."""
     match type_of(request.step_list):
         case JsonType.LIST:
             return "the list of steps is empty"
         case JsonType.NULL:
-            return "missing; it holds provider, endpoint and query, or a list of such steps"
+            return "missing; send an object with provider, endpoint and query, or a list of such steps"
         case other:
             wanted = "a list of steps" if request.object else "an object or a list of steps"
             return f"expected {wanted}, got {other}"
 
 
 def _config_in(span: msgspec.Raw, where: str) -> dict[str, object]:
-    """The known members of a config that are there; the unknown are ignored."""
+    """Return the known members of a config that are present; unknown members are ignored."""
     found = type_of(span)
     if found is JsonType.NULL:
         return {}
@@ -245,7 +249,7 @@ def _object_or_plain(span: msgspec.Raw, where: str) -> object:
 
 
 def _bad_field(error: msgspec.ValidationError, where: str) -> BadField:
-    """msgspec's words with the field's name in front: ``Expected `str`, got `array` - at `$.backoff` ``."""
+    """Return an error with msgspec's text after the field name: ``Expected `str`, got `array` - at `$.backoff` ``."""
     what, _, path = str(error).partition(" - at `$")
     return BadField(f"{where}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}")
 
@@ -254,24 +258,25 @@ def _from_base64(span: msgspec.Raw, where: str) -> bytes:
     try:
         return base64_in(span)
     except ValueError as error:
-        raise BadField(f"{where}: no base64: {error}") from None
+        raise BadField(f"{where}: not valid base64: {error}") from None
 
 
 def _method(raw: RawStep, where: str) -> str:
-    asked = text_in(raw.method, where, "method")
-    if asked is None:
+    method = text_in(raw.method, where, "method")
+    if method is None:
         return "POST"
-    check_method(asked.upper(), f"{where}.method")
-    return asked.upper()
+    check_method(method.upper(), f"{where}.method")
+    return method.upper()
 
 
 def check_method(method: str, where: str) -> None:
-    """Raises BadField."""
+    """Raise BadField if the provider cannot be called with this method."""
     if not _METHOD.fullmatch(method) or method in _NO_METHODS:
-        raise BadField(f"{where}: {method[:32]!r} is no method that a provider can be called with")
+        raise BadField(f"{where}: {method[:32]!r} is not a supported HTTP method")
 
 
 def message_limits(server: ServerSettings) -> MessageLimits:
+    """Return the limits of a message from the settings of the server."""
     return MessageLimits(
         max_message_bytes=server.max_message_bytes,
         max_steps=server.max_steps,

@@ -33,7 +33,7 @@ def test_a_token_is_a_name_and_comes_in_lower_case(name: str) -> None:
     "name", ["", " ", "a b", "a:", ":authority", "a\\n", "a\\r\\nb", "\\u0000", "a/b", "é", "(a)", "\u212a"]
 )
 def test_anything_else_is_no_name(name: str) -> None:
-    with pytest.raises(BadField, match=r"^headers: .* is no header name"):
+    with pytest.raises(BadField, match=r"^headers: .* is not a valid header name"):
         read(f'{{"{name}":"v"}}')
 
 
@@ -97,9 +97,9 @@ def test_what_connection_lists_is_for_this_hop(listed: str) -> None:
 
 def test_their_size_is_that_of_names_and_values() -> None:
     check_size({"ab": "cde", "f": ""}, 2, 6, "headers")
-    with pytest.raises(TooLarge, match=r"^headers: 6 bytes of headers; at most 5 are taken$"):
+    with pytest.raises(TooLarge, match=r"^headers: 6 bytes of headers; at most 5 are allowed$"):
         check_size({"ab": "cde", "f": ""}, 2, 5, "headers")
-    with pytest.raises(TooLarge, match=r"^headers: 2 headers; at most 1 are taken$"):
+    with pytest.raises(TooLarge, match=r"^headers: 2 headers; at most 1 are allowed$"):
         check_size({"ab": "cde", "f": ""}, 1, 6, "headers")
 
 
@@ -109,7 +109,7 @@ LATIN_1 = b"caf\xe9".decode("utf-8", "surrogateescape")
 
 
 def test_a_header_for_the_provider_that_is_no_utf_8_is_refused_by_name() -> None:
-    with pytest.raises(BadField, match=r"^headers\.x-title: the value is no UTF-8"):
+    with pytest.raises(BadField, match=r"^headers\.x-title: the value is not valid UTF-8"):
         request_headers([("X-Title", LATIN_1)], "headers")
 
 

@@ -274,7 +274,7 @@ def test_it_has_as_many_steps_as_allowed(where: str) -> None:
     assert len(created(chain(32)).steps) == 32
     message = refused(create(chain(33)))
     assert isinstance(message.error, TooLarge)
-    assert str(message.error) == f"{where}: more than 32 steps, which is the most that are taken"
+    assert str(message.error) == f"{where}: more than 32 steps; at most 32 are allowed"
     assert message.owned
 
 

@@ -210,7 +210,7 @@ def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        ("null", "request: missing; it holds provider, endpoint and query, or a list of such steps"),
+        ("null", "request: missing; send an object with provider, endpoint and query, or a list of such steps"),
         ('"text"', "request: expected an object or a list of steps, got a string"),
         ("5", "request: expected an object or a list of steps, got a number"),
         ("true", "request: expected an object or a list of steps, got a boolean"),
@@ -222,8 +222,8 @@ def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
         ('[{"provider":"x","endpoint":""},null]', "request[1]: expected an object"),
         ('[{"provider":"x","endpoint":""},[]]', "request[1]: expected an object"),
         ('{"steps":[{"provider":"x","endpoint":""},7]}', "request.steps[1]: expected an object"),
-        ("{}", "request.provider: missing; it names the provider to call, such as openai"),
-        ('{"provider":null}', "request.provider: missing; it names the provider to call, such as openai"),
+        ("{}", "request.provider: missing; name the provider to call, such as openai"),
+        ('{"provider":null}', "request.provider: missing; name the provider to call, such as openai"),
         ('{"provider":7}', "request.provider: expected a string, got a number"),
         ('{"provider":["x"]}', "request.provider: expected a string, got a list"),
         ('[{"provider":"x","endpoint":""},{"provider":{}}]', "request[1].provider: expected a string, got an object"),
@@ -235,7 +235,7 @@ def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
         ),
         (
             '{"provider":"x","endpoint":"","authorization":"a\\nb"}',
-            "request.authorization: a header's value may not hold CR, LF or NUL",
+            "request.authorization: a header value must not contain CR, LF or NUL",
         ),
         ('{"provider":"x","endpoint":"","headers":[]}', "request.headers: expected an object, got a list"),
         ('{"provider":"x","endpoint":"","headers":"a: b"}', "request.headers: expected an object, got a string"),
@@ -268,7 +268,7 @@ def test_a_setting_out_of_range_is_clamped_and_a_warning_names_it() -> None:
             '{"provider":"x","endpoint":"","body":"a","encoding":"hex"}',
             "request.encoding: expected text or base64, got 'hex'",
         ),
-        ('{"provider":"x","endpoint":"","body":"a","query":{}}', "request: has both query and body; give one of them"),
+        ('{"provider":"x","endpoint":"","body":"a","query":{}}', "request: has both query and body; send one of them"),
     ],
 )
 def test_a_bad_field_is_named(request_: str, told: str) -> None:
@@ -320,7 +320,7 @@ def test_a_step_has_as_many_headers_as_allowed_with_those_that_are_lent(written:
     created(written % f"{{{','.join(members[:own])}}}")
     error = fault(written % f"{{{','.join(members)}}}")
     assert isinstance(error, TooLarge)
-    assert str(error) == f"{where}: 101 headers; at most 100 are taken"
+    assert str(error) == f"{where}: 101 headers; at most 100 are allowed"
 
 
 @pytest.mark.parametrize("character", ["a", "é", "😀", r"\u00e9", r"\ud83d\ude00"])
@@ -338,7 +338,7 @@ def test_headers_far_too_long_are_not_even_taken_apart() -> None:
     members = ",".join(['"a":1'] * 50_000)
     error = fault(f'{{"provider":"x","endpoint":"","headers":{{{members}}}}}')
     assert isinstance(error, TooLarge)
-    assert str(error).startswith("request.headers: 300001 bytes of JSON, for at most 32768 ")
+    assert str(error).startswith("request.headers: 300001 bytes of JSON; at most 32768 ")
 
 
 # Names that nothing has.

@@ -36,7 +36,7 @@ def steps_in(
     except BridgeError as error:
         return RejectedMessage(error.without_traceback(), event_id, owned=True, defaults=settings)
     except RecursionError:
-        return RejectedMessage(TooLarge("the body nests too deep to be read"), event_id, owned=True, defaults=settings)
+        return RejectedMessage(TooLarge("the body nests too deep"), event_id, owned=True, defaults=settings)
 
 
 def step_of(

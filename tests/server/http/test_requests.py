@@ -111,7 +111,7 @@ def test_repeated_headers_are_one() -> None:
 
 
 def test_what_is_no_utf_8_is_told_by_name() -> None:
-    with pytest.raises(BadField, match=r"^headers\.x-name: the value is no UTF-8$"):
+    with pytest.raises(BadField, match=r"^headers\.x-name: the value is not valid UTF-8$"):
         request_headers([("X-Name", "caf\udce9")], "headers")
 
 
