@@ -18,8 +18,7 @@ from bridge.process.signals import shutdown_signal
 from bridge.process.worker import Worker
 from bridge.replay.socket_connector import TapeConnector
 from bridge.server.server import Server
-from bridge.services import readings
-from bridge.services.build import build_services
+from bridge.services.build import build_services, tape_samples
 from bridge.tapes.recorder import recording_transport
 from bridge.tapes.socket_recorder import RecordingConnector
 from bridge.tapes.transport import TapeError, TapeTransport
@@ -71,7 +70,7 @@ async def _serve(config: Configuration, read: Callable[[], Configuration], tapes
             services = replace(services, keys=None)  # no tape has them, and no token is minted for one
         upstream, connector, recording_thread = _providers(tapes)
         if recording_thread is not None and services.meter is not None:
-            services.meter.register(partial(readings.of_tapes, recording_thread))
+            services.meter.register(partial(tape_samples, recording_thread))
         await _run(config, read, Server(config, upstream, services, connector), worker)
 
 

@@ -1,7 +1,7 @@
 """What a bridge is told: a TOML file, the environment and the command line, read once into frozen values."""
 
 from bridge.config.checks import is_loopback
-from bridge.config.gateway_tables import GATEWAY
+from bridge.config.gateway_toml import GATEWAY
 from bridge.config.gateways import ANY, Gateway, Token, authenticate
 from bridge.config.loading import PROVIDER, Configuration, load
 from bridge.config.problems import ConfigError, Problem

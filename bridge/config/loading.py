@@ -15,12 +15,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from bridge.config import checks
-from bridge.config.gateway_tables import gateways_of
+from bridge.config.gateway_toml import gateways_of
 from bridge.config.gateways import ANY, Gateway, is_gateway_name
 from bridge.config.problems import ConfigError, Location, Problem, Report, Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
-from bridge.config.token_tables import read_token
+from bridge.config.token_toml import read_token
 from bridge.config.toml_lines import key_lines
 from bridge.providers import Provider
 from bridge.providers import resolving as providers

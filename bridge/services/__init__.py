@@ -1,1 +1,1 @@
-"""What a gateway does for its events beside calling providers; `relay.services` says what each is asked for."""
+"""Services that a gateway runs for its events beside provider calls. `relay.interfaces` defines their protocols."""

@@ -1,18 +1,17 @@
-"""The services that a configuration asks for, put together, and taken down in the opposite order."""
+"""Build the services of a configuration, register their metrics, and close them in reverse order."""
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.config import ConfigError, Configuration, Problem
 from bridge.policy.breaker import Breakers
-from bridge.relay.interfaces import Pricer, Services
-from bridge.services import readings
+from bridge.relay.interfaces import Pricer, Sample, Services
 from bridge.services.cache import cache
 from bridge.services.cache import sqlite as sqlite_cache
 from bridge.services.cache.cache import ResponseCache
@@ -22,7 +21,8 @@ from bridge.services.keys.signing import StoredKeys
 from bridge.services.limits.ledger import SpendLedger
 from bridge.services.limits.limiter import GatewayLimiter, has_budgets
 from bridge.services.limits.local import LocalBudgets, LocalRates
-from bridge.services.limits.stored_budgets import stored_spendings
+from bridge.services.limits.stored_budgets import stored_budgets
+from bridge.services.metrics import definitions
 from bridge.services.metrics.metrics import Metrics
 from bridge.services.metrics.shared_counters import SharedCounters
 from bridge.services.pricing.genai_prices import GenaiPrices
@@ -41,78 +41,80 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def build_services(config: Configuration, shared: Path | None = None) -> AsyncIterator[Services]:
-    """`shared` is the folder that the workers of one supervisor have in common. Raises ConfigError for what is
-    configured and cannot be had.
+    """Build all services.
+
+    `shared` is the folder shared by the workers of one supervisor. Raises ConfigError for a configured service that
+    cannot be provided.
     """
     async with AsyncExitStack() as stack:
         store = await _shared_store(config, stack)
         tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
         stack.push_async_callback(tokens.aclose)
-        meter = _metrics(config, shared, stack)
+        metrics = _metrics(config, shared, stack)
         log = await _request_log(config, stack)
-        traces = _traces(config, stack)
-        responses = await _cache(config, store, stack)
-        if meter is not None:
-            _register_samples(meter, log, traces, responses, store)
+        tracing = _tracing(config, stack)
+        response_cache = await _cache(config, store, stack)
+        if metrics is not None:
+            _register_samples(metrics, log, tracing, response_cache, store)
         pricer = EventPricer(await asyncio.to_thread(_price_list))
         yield Services(
             limiter=await _limiter(config, store, pricer, stack),
-            cache=responses,
+            cache=response_cache,
             breakers=await _breakers(store, stack),
             keys=StoredKeys(tokens),
             pricer=pricer,
-            meter=meter,
-            observers=tuple(observer for observer in (meter, log, traces) if observer is not None),
+            meter=metrics,
+            observers=tuple(observer for observer in (metrics, log, tracing) if observer is not None),
             payload_bytes=config.server.log_payload_bytes if log else 0,
         )
 
 
 async def _shared_store(config: Configuration, stack: AsyncExitStack) -> "RedisStore | None":
-    """The Redis that was asked for, there or not."""
-    asked = config.server.redis_url
-    if asked is None:
+    """Open the configured Redis, whether or not it is reachable."""
+    redis_url = config.server.redis_url
+    if redis_url is None:
         return None
     try:
         from bridge.services.redis import opened
     except ImportError:
-        raise _unusable("redis_url", "needs the extra redis: pip install 'universal-bridge[redis]'") from None
+        raise _unusable("redis_url", "install the extra redis: pip install 'universal-bridge[redis]'") from None
     try:
         timeout_s = config.server.redis_timeout / 1000
-        return await stack.enter_async_context(opened(asked.url, config.server.redis_prefix, timeout_s))
+        return await stack.enter_async_context(opened(redis_url.url, config.server.redis_prefix, timeout_s))
     except ValueError:
-        raise _unusable("redis_url", f"{asked} is a URL that Redis's client does not take") from None
+        raise _unusable("redis_url", f"the Redis client rejects the URL {redis_url}") from None
 
 
 async def _limiter(
     config: Configuration, store: "RedisStore | None", pricer: Pricer, stack: AsyncExitStack
 ) -> GatewayLimiter:
-    """There is always one, for a reload may bring limits; what has none passes it at once."""
+    """Build the limiter. It always exists, because a reload may add limits."""
     rates = LocalRates()
     if store is None:
-        return GatewayLimiter(rates, await _spendings(config, stack), pricer)
+        return GatewayLimiter(rates, await _budgets(config, stack), pricer)
     from bridge.services.limits.redis_budgets import redis_budgets
     from bridge.services.limits.redis_rates import RedisRates
 
     return GatewayLimiter(RedisRates(store, rates), await stack.enter_async_context(redis_budgets(store)), pricer)
 
 
-async def _spendings(config: Configuration, stack: AsyncExitStack) -> LocalBudgets:
+async def _budgets(config: Configuration, stack: AsyncExitStack) -> LocalBudgets:
     path = _budgets_path(config.server)
     if path is None:
         return LocalBudgets(SpendLedger())
     try:
-        return await stack.enter_async_context(stored_spendings(path, is_needed=has_budgets(config)))
+        return await stack.enter_async_context(stored_budgets(path, is_needed=has_budgets(config)))
     except OSError as error:
         if config.server.budgets_path is not None:
             raise _unusable("budgets_path", f"{path} cannot be used: {error.strerror}") from None
         logging.getLogger("bridge.budgets").error(
-            "%s cannot be used: a restart will forget what was spent: %s", path, error.strerror
+            "budget file %s cannot be used; a restart loses the recorded spending: %s", path, error.strerror
         )
         return LocalBudgets(SpendLedger())
 
 
 def _budgets_path(server: ServerSettings) -> Path | None:
-    """Not the log's own file: budgets must outlive a log that is damaged or removed."""
+    """Return the budget file. It is not the log's own file: budgets must outlive a damaged or removed log."""
     if server.budgets_path is not None or server.log_path is None:
         return server.budgets_path
     return server.log_path.with_name(f"budgets-{server.log_path.name}")
@@ -126,7 +128,7 @@ async def _cache(config: Configuration, redis: "RedisStore | None", stack: Async
 
 
 async def _cache_store(config: Configuration, redis: "RedisStore | None", stack: AsyncExitStack) -> Store | None:
-    """A file of its own, else the Redis that is there anyway."""
+    """Open the cache file if one is configured, otherwise use Redis."""
     path = config.server.cache_path
     if path is not None:
         try:
@@ -151,11 +153,11 @@ async def _breakers(store: "RedisStore | None", stack: AsyncExitStack) -> Breake
 def _metrics(config: Configuration, shared: Path | None, stack: AsyncExitStack) -> Metrics | None:
     if not config.server.metrics:
         return None
-    meter = Metrics(SharedCounters(shared))
-    stack.callback(meter.close)
+    metrics = Metrics(SharedCounters(shared))
+    stack.callback(metrics.close)
     if shared is not None:
-        meter.publish_often()
-    return meter
+        metrics.publish_often()
+    return metrics
 
 
 async def _request_log(config: Configuration, stack: AsyncExitStack) -> RequestLog | None:
@@ -169,43 +171,68 @@ async def _request_log(config: Configuration, stack: AsyncExitStack) -> RequestL
 
 
 def _price_list() -> GenaiPrices | None:
-    """Of the extra `cost`, where it is installed; a quarter of a second's work."""
+    """Load the price list of the extra `cost` if it is installed; takes a quarter of a second."""
     try:
         return GenaiPrices()
     except ImportError:
         return None
 
 
-def _traces(config: Configuration, stack: AsyncExitStack) -> Tracing:
-    traces = Tracing(os.environ)
-    asking = [name for name, gateway in config.gateways.items() if gateway.otel]
-    if asking or traces.everywhere:
+def _tracing(config: Configuration, stack: AsyncExitStack) -> Tracing:
+    tracing = Tracing(os.environ)
+    exporting = [name for name, gateway in config.gateways.items() if gateway.otel]
+    if exporting or tracing.everywhere:
         try:
-            traces.start()
+            tracing.start()
         except ImportError:
-            if asking:
-                raise _unusable(f"gateways.{asking[0]}.otel", MISSING) from None
+            if exporting:
+                raise _unusable(f"gateways.{exporting[0]}.otel", MISSING) from None
             logging.getLogger("bridge.traces").warning("OTEL_EXPORTER_OTLP_ENDPOINT is set: %s", MISSING)
         except ValueError as error:
             raise _unusable("OTEL_EXPORTER_OTLP_…", str(error)) from None
-    stack.push_async_callback(traces.close)
-    return traces
+    stack.push_async_callback(tracing.close)
+    return tracing
 
 
 def _register_samples(
     metrics: Metrics,
     log: RequestLog | None,
-    traces: Tracing,
-    responses: ResponseCache | None,
+    tracing: Tracing,
+    response_cache: ResponseCache | None,
     store: "RedisStore | None",
 ) -> None:
-    metrics.register(traces.samples)
+    metrics.register(tracing.samples)
     if log is not None:
         metrics.register(log.samples)
-    if responses is not None:
-        metrics.register(partial(readings.cache_samples, responses))
+    if response_cache is not None:
+        metrics.register(partial(cache_samples, response_cache))
     if store is not None:
-        metrics.register(partial(readings.redis_samples, store))
+        metrics.register(partial(redis_samples, store))
+
+
+class RecordingQueue(Protocol):
+    unwritten: int
+
+
+def cache_samples(cache: ResponseCache) -> Iterator[Sample]:
+    """Yield the cache's counters as metrics."""
+    for result, count in (("hit", cache.hits), ("joined", cache.coalesced), ("miss", cache.misses)):
+        yield definitions.CACHE_LOOKUPS.name, (result,), count
+    yield definitions.CACHE_BYTES.name, (), cache.stored_bytes
+    yield definitions.CACHE_EVICTIONS.name, (), cache.evictions
+    yield definitions.CACHE_FAULTS.name, (), cache.faults
+
+
+def redis_samples(store: "RedisStore") -> Iterator[Sample]:
+    """Yield the state of Redis and its failures as metrics."""
+    yield definitions.REDIS_LOST.name, (), not store.is_up
+    yield definitions.REDIS_LOSSES.name, (), store.losses
+    yield definitions.REDIS_FAILED.name, (), store.failed_calls
+
+
+def tape_samples(queue: RecordingQueue) -> Iterator[Sample]:
+    """Yield the number of recordings that wait to be written."""
+    yield definitions.TAPES_WAITING.name, (), queue.unwritten
 
 
 def _unusable(key: str, why: str) -> ConfigError:

@@ -1,12 +1,12 @@
-"""The one Redis of a process, which may be lost at any moment without anybody waiting for it.
+"""The Redis connection of a process. Redis may become unavailable at any time; no event waits for it.
 
-Everybody who keeps something in Redis also has a local way. A command that fails raises `RedisDown`, and so does, at
-once, every later one until a task of our own has found Redis again:
+Every feature that stores data in Redis also works without it. A failed command raises `RedisDown`, and so does, at
+once, every later command until a background task reaches Redis again:
 
-    up ──a command fails──▶ doubted ──it answers at once──▶ up
-                               └───────it does not───────▶ lost, which is logged ──▶ up, which is logged
+    up ──a command fails──▶ suspect ──a check succeeds──▶ up
+                               └───────a check fails──────▶ lost (logged) ──▶ up (logged)
 
-While it is doubted or lost, nothing is sent on anybody's behalf. Redis Cluster is not spoken.
+While Redis is suspect or lost, only checks are sent. Redis Cluster is not supported.
 """
 
 import asyncio
@@ -27,51 +27,54 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.redis")
 
 COMMAND_S: Final = 0.25
-"""How long one command may take where nobody says otherwise, with the connection that may have to be made for it."""
+"""The default time limit of a command, including the time to open a connection for it."""
 CONNECTIONS: Final = 64
-"""At most so many at once; more commands wait for one, within their time."""
+"""The maximum number of connections; further commands wait for one within their time limit."""
 CHECK_S: Final = 5.0
-"""How often it is asked for a sign of life, so that `is_up` is true though nobody used it."""
+"""Interval of availability checks, which keep `is_up` correct when no command is sent."""
 FIRST_PAUSE_S: Final = 0.1
 LAST_PAUSE_S: Final = 3.0
-"""Between two attempts to find it again; each is up to twice as long as the one before."""
+"""Pauses between reconnection attempts; each is up to twice as long as the one before."""
 SCHEMA: Final = 1
-"""Of what is stored, as a part of every key: with another one, older keys are not read, and expire."""
+"""Version of the stored data, part of every key. Keys of other versions are not read, and expire."""
 
 T = TypeVar("T")
 
 
 class RedisDown(Exception):
-    """What was asked was not done, or nobody knows whether it was: go on without Redis."""
+    """Raised when a command failed or its result is unknown. The caller continues without Redis."""
 
 
 class RedisStore:
-    """Redis, as the rest of the bridge uses it. `opened` makes one."""
+    """Redis client with time limits and an availability state. `opened` creates one."""
 
     def __init__(self, url: str, prefix: str, command_s: float = COMMAND_S) -> None:
-        """Raises ValueError for a URL that is none; its message may hold parts of it."""
+        """Create the client.
+
+        Raises ValueError for an invalid URL; its message may contain parts of the URL.
+        """
         self._command_s = command_s
         self._prefix = f"{prefix}:{SCHEMA}:"
         self._redis = _client(url)
         self._tasks = Tasks()
-        self._doubted = asyncio.Event()
-        self._found = asyncio.Event()
-        self._complaint = ""
+        self._suspect = asyncio.Event()
+        self._available = asyncio.Event()
+        self._last_refusal = ""
         self.losses = 0
-        """How often it was lost. For metrics, as is the next one."""
+        """Number of times that Redis was lost. A metric, like the next one."""
         self.failed_calls = 0
-        """Those that failed, or were not tried because it was down."""
+        """Commands that failed or were not sent because Redis was unavailable."""
 
     @property
     def is_up(self) -> bool:
-        return self._found.is_set()
+        return self._available.is_set()
 
     def key(self, *parts: str) -> str:
-        """A key of ours."""
+        """Return a key with the prefix of this bridge."""
         return self._prefix + ":".join(parts)
 
     async def call(self, make: Callable[["Redis"], Awaitable[T]]) -> T:
-        """What `make` awaits, which is a command, a pipeline or a script, and nothing else. Raises RedisDown."""
+        """Await the command, pipeline or script that `make` returns, and nothing else. Raises RedisDown."""
         if not self.is_up:
             self.failed_calls += 1
             raise RedisDown("Redis is down")
@@ -84,7 +87,7 @@ class RedisStore:
             raise RedisDown(_reason(error)) from error
 
     def script(self, lua: str) -> Callable[[Sequence[str], Sequence[Any]], Awaitable[Any]]:
-        """Registers a script, once; what is returned runs it with its keys and arguments, and raises RedisDown."""
+        """Register a script and return a function that runs it with keys and arguments and raises RedisDown."""
         registered = self._redis.register_script(lua)
 
         async def run(keys: Sequence[str], args: Sequence[Any]) -> Any:
@@ -93,17 +96,17 @@ class RedisStore:
         return run
 
     async def subscribe(
-        self, channel: str, joined: Callable[[], Awaitable[None]], take: Callable[[bytes], None]
+        self, channel: str, joined: Callable[[], Awaitable[None]], receive: Callable[[bytes], None]
     ) -> None:
-        """Gives `take` each message of a channel, after `joined` has been awaited, until Redis is lost: RedisDown."""
+        """Await `joined`, then pass each message of a channel to `receive`. Raises RedisDown when Redis is lost."""
         losses = self.losses
         try:
-            async with self._redis.pubsub() as hearing:
-                await hearing.subscribe(channel)
+            async with self._redis.pubsub() as subscription:
+                await subscription.subscribe(channel)
                 while losses == self.losses:
-                    message = await hearing.get_message(timeout=CHECK_S)
+                    message = await subscription.get_message(timeout=CHECK_S)
                     if message is not None and message["type"] == "message":
-                        take(message["data"])
+                        receive(message["data"])
                     elif message is not None:
                         await joined()
         except (RedisError, OSError) as error:
@@ -111,47 +114,48 @@ class RedisStore:
         raise RedisDown("Redis is down")
 
     async def wait_available(self) -> None:
-        """Returns when it is up, at once if it is."""
-        await self._found.wait()
+        """Return when Redis is available, at once if it already is."""
+        await self._available.wait()
 
     async def open(self) -> None:
-        """Whether or not Redis is there; asked once, which takes no longer than two commands."""
+        """Check availability once, for at most two command times, and start the background task."""
         error = await self._check_alive()
         if error is None:
-            self._found.set()
+            self._available.set()
         self._tasks.start(self._watch(error), "redis watch")
 
     async def close(self) -> None:
         await self._tasks.cancel_all()
-        self._found.clear()
+        self._available.clear()
         await self._redis.aclose()
 
     def _mark_suspect(self, error: Exception) -> None:
-        """Nothing more is asked of it until it has given a sign of life."""
-        if isinstance(error, ResponseError):  # it lives, but will not do what we ask
+        """Stop sending commands until a check succeeds."""
+        if isinstance(error, ResponseError):  # Redis responds, but refuses the command
             self._log_once(_reason(error))
-        self._found.clear()
-        self._doubted.set()
+        self._available.clear()
+        self._suspect.set()
 
     async def _watch(self, error: Exception | None) -> None:
         while True:
             if error is not None:
                 await self._lose(error)
                 await self._search()
-            self._doubted.clear()
-            self._found.set()
+            self._suspect.clear()
+            self._available.set()
             await self._next_check()
             error = await self._check_alive()
 
     async def _next_check(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(CHECK_S):
-                await self._doubted.wait()
+                await self._suspect.wait()
 
     async def _check_alive(self) -> Exception | None:
-        """Why there is none. It is a write: a Redis that is full, or has become a replica, is of no use to us.
+        """Return the error of an availability check, None if it succeeds.
 
-        What came too late is asked for once more: it may have been our own loop that was busy.
+        The check is a write: a full Redis or a replica is unusable here. After a timeout it is repeated once, because
+        this process's own loop may have been busy.
         """
         for _ in range(2):
             try:
@@ -165,34 +169,34 @@ class RedisStore:
         return failed
 
     async def _lose(self, error: Exception) -> None:
-        self._found.clear()
+        self._available.clear()
         self.losses += 1
         log.warning(
-            "redis is lost: limits, cache and breakers are this process's own until it is back",
+            "Redis unreachable; limits, cache and breakers are per-process until it recovers",
             extra={"fields": {"reason": _reason(error)}},
         )
-        # One that is idle may be dead without knowing it, and each would cost the search a timeout.
+        # An idle connection may be dead without notice, and each would cost the search a timeout.
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def _search(self) -> None:
-        began_at, pause_s, chance = time.monotonic(), FIRST_PAUSE_S, random.random
+        started_at, pause_s, fraction = time.monotonic(), FIRST_PAUSE_S, random.random
         while True:
-            await asyncio.sleep(pause_s * (0.5 + chance() / 2))  # many processes lost it at the same moment
+            await asyncio.sleep(pause_s * (0.5 + fraction() / 2))  # jitter against a thundering herd
             if await self._check_alive() is None:
                 break
             pause_s = min(2 * pause_s, LAST_PAUSE_S)
-        log.info("redis is back", extra={"fields": {"lost_s": round(time.monotonic() - began_at, 1)}})
+        log.info("Redis reachable again", extra={"fields": {"lost_s": round(time.monotonic() - started_at, 1)}})
 
     def _log_once(self, reason: str) -> None:
-        """Once for each new reason: every event may meet it."""
-        if reason != self._complaint:
-            self._complaint = reason
-            log.warning("redis refused a command", extra={"fields": {"reason": reason}})
+        """Log each new reason once: every event may encounter it."""
+        if reason != self._last_refusal:
+            self._last_refusal = reason
+            log.warning("Redis refused a command", extra={"fields": {"reason": reason}})
 
 
 @asynccontextmanager
 async def opened(url: str, prefix: str, command_s: float = COMMAND_S) -> AsyncIterator[RedisStore]:
-    """A store with its connections and its watch. Raises ValueError as `SharedStore` does."""
+    """Run a store with its connections and checks. Raises ValueError as `RedisStore` does."""
     store = RedisStore(url, prefix, command_s)
     await store.open()
     try:
@@ -202,7 +206,7 @@ async def opened(url: str, prefix: str, command_s: float = COMMAND_S) -> AsyncIt
 
 
 def _client(url: str) -> Redis:
-    # All waiting is bounded in one place, which is around a command; and who retries is `_search` alone.
+    # `call` alone bounds all waiting, and `_search` alone retries.
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
@@ -210,7 +214,7 @@ def _client(url: str) -> Redis:
         socket_timeout=None,
         socket_connect_timeout=None,
         retry=Retry(NoBackoff(), 0),
-        protocol=2,  # what each of its versions answers alike
+        protocol=2,  # replies are the same in all supported versions
     )
     return Redis.from_pool(pool)
 

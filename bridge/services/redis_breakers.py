@@ -1,8 +1,8 @@
-"""Breakers that know what the breakers of other processes know, by way of Redis.
+"""Circuit breakers that share their state with other processes through Redis.
 
-What opens or closes here is told on a channel, and kept in one sorted set for those who come later, by when it is due.
-Processes agree on no clock: durations travel, and instants are those of Redis's own clock. While Redis is away nothing
-is told, and each process has its own breakers; nobody waits for any of this.
+Changes are published on a channel, and kept in one sorted set, ordered by due time, for processes that start later.
+Process clocks may differ: durations are sent, and instants are those of Redis's clock. While Redis is unavailable
+nothing is published and each process has its own breakers; no event waits for any of this.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from bridge.services.redis import RedisDown, RedisStore
 from bridge.tasks import Tasks
 
 _KEEP_MS: Final = int(2 * MAX_INTERVAL_S * 1000)
-"""How long a key stays in the set after it is due: it is open until somebody's probe has closed it."""
+"""How long a key stays in the set after its due time: a breaker stays open until a probe closes it."""
 
 _PAUSE_S: Final = 0.2
-"""Before the channel is asked for again: a Redis may be up, and not let us listen."""
+"""Delay before subscribing again: Redis may be available and still refuse the subscription."""
 
-_OF_OTHERS: Final = (ValueError, TypeError)
-"""What is raised by something under our names that no bridge has written."""
+_INVALID_DATA: Final = (ValueError, TypeError)
+"""Errors raised by data under the bridge's keys that no bridge wrote."""
 
-_TELL: Final = f"""
+_PUBLISH: Final = f"""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local open_ms = tonumber(ARGV[2])
@@ -50,45 +50,45 @@ return known
 
 
 class RedisBreakers:
-    """Owns the breakers of this process, and the two tasks that tell and listen."""
+    """Own the breakers of this process, and the two tasks that publish and receive changes."""
 
     def __init__(self, store: RedisStore) -> None:
         self.breakers = Breakers(told=self._changed)
         self._store = store
         self._set, self._channel = store.key("breakers"), store.key("breakers", "changes")
-        self._tell_script, self._join_script = store.script(_TELL), store.script(_JOIN)
-        self._us = secrets.token_hex(8)
+        self._publish_script, self._join_script = store.script(_PUBLISH), store.script(_JOIN)
+        self._process_id = secrets.token_hex(8)
         self._tasks = Tasks()
-        self._untold: dict[BreakerKey, float | None] = {}
-        """By key, the latest change alone; no more keys than breakers know."""
-        self._has_untold = asyncio.Event()
+        self._unpublished: dict[BreakerKey, float | None] = {}
+        """The latest change of each key; bounded by the number of breakers."""
+        self._has_unpublished = asyncio.Event()
 
     def start(self) -> None:
-        self._tasks.start(self._publish_all(), "breakers tell")
-        self._tasks.start(self._receive_all(), "breakers listen")
+        self._tasks.start(self._publish_all(), "breakers publish")
+        self._tasks.start(self._receive_all(), "breakers receive")
 
     async def stop(self) -> None:
         await self._tasks.cancel_all()
 
     def _changed(self, key: BreakerKey, open_s: float | None) -> None:
-        if len(self._untold) < MAX_KEYS:
-            self._untold[key] = open_s
-            self._has_untold.set()
+        if len(self._unpublished) < MAX_KEYS:
+            self._unpublished[key] = open_s
+            self._has_unpublished.set()
 
     async def _publish_all(self) -> None:
         while True:
-            await self._has_untold.wait()
-            self._has_untold.clear()
-            changes, self._untold = self._untold, {}
+            await self._has_unpublished.wait()
+            self._has_unpublished.clear()
+            changes, self._unpublished = self._unpublished, {}
             try:
                 for key, open_s in changes.items():
-                    await self._publish(_written(key), None if open_s is None else round(open_s * 1000))
+                    await self._publish(_to_json(key), None if open_s is None else round(open_s * 1000))
             except RedisDown:
-                continue  # what is news now is none when Redis is back
+                continue  # stale by the time Redis is available again
 
     async def _publish(self, key: str, open_ms: int | None) -> None:
-        message = json.dumps((self._us, key, open_ms))
-        await self._tell_script((self._set, self._channel), (key, "" if open_ms is None else open_ms, message))
+        message = json.dumps((self._process_id, key, open_ms))
+        await self._publish_script((self._set, self._channel), (key, "" if open_ms is None else open_ms, message))
 
     async def _receive_all(self) -> None:
         while True:
@@ -100,26 +100,26 @@ class RedisBreakers:
     async def _join(self) -> None:
         known: list[Any] = await self._join_script((self._set,), ())
         for key, open_ms in zip(known[::2], known[1::2], strict=True):
-            with suppress(*_OF_OTHERS):
+            with suppress(*_INVALID_DATA):
                 self._learn(key, open_ms)
 
     def _received(self, message: bytes) -> None:
-        with suppress(*_OF_OTHERS):
-            who, key, open_ms = json.loads(message)
-            if who != self._us:
+        with suppress(*_INVALID_DATA):
+            sender, key, open_ms = json.loads(message)
+            if sender != self._process_id:
                 self._learn(key, open_ms)
 
     def _learn(self, key: str | bytes, open_ms: float | None) -> None:
         open_s = None if open_ms is None else min(open_ms / 1000, MAX_INTERVAL_S)
-        self.breakers.merge(_read(key), open_s, asyncio.get_running_loop().time())
+        self.breakers.merge(_from_json(key), open_s, asyncio.get_running_loop().time())
 
 
-def _written(key: BreakerKey) -> str:
+def _to_json(key: BreakerKey) -> str:
     return json.dumps((key.gateway, key.token, key.base_url, key.model, key.provider))
 
 
-def _read(text: str | bytes) -> BreakerKey:
-    """Raises ValueError, TypeError: for instance for a key of another version."""
+def _from_json(text: str | bytes) -> BreakerKey:
+    """Parse a key. Raises ValueError or TypeError, for instance for a key of another version."""
     gateway, token, base_url, model, provider = json.loads(text)
     parts = gateway, token, base_url, provider, "" if model is None else model
     if not all(isinstance(part, str) for part in parts):
@@ -129,6 +129,7 @@ def _read(text: str | bytes) -> BreakerKey:
 
 @asynccontextmanager
 async def redis_breakers(store: RedisStore) -> AsyncIterator[Breakers]:
+    """Run the breakers and their two tasks."""
     shared = RedisBreakers(store)
     shared.start()
     try:

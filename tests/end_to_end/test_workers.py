@@ -264,11 +264,11 @@ async def test_workers_go_on_without_redis_and_find_it_again(redis: RedisServer,
             await bridge.workers(2)
             redis.kill()
             for _ in range(2):
-                await bridge.line("redis is lost")
+                await bridge.line("Redis unreachable")
             assert set(await each(clients, succeeded)) == {True}
             redis.start()
             for _ in range(2):
-                await bridge.line("redis is back")
+                await bridge.line("Redis reachable again")
             assert set(await each(clients, succeeded)) == {True}
             bridge.process.terminate()
             assert await bridge.ended() == 0

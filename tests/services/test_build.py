@@ -24,8 +24,8 @@ async def refused(folder: Path, redis_url: str) -> str:
 async def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "bridge.services.redis", raising=False)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
-    said = await refused(tmp_path, "redis://127.0.0.1")
-    assert said == "needs the extra redis: pip install 'universal-bridge[redis]'"
+    message = await refused(tmp_path, "redis://127.0.0.1")
+    assert message == "install the extra redis: pip install 'universal-bridge[redis]'"
 
 
 def test_who_asks_for_no_redis_needs_no_extra() -> None:
@@ -34,5 +34,5 @@ def test_who_asks_for_no_redis_needs_no_extra() -> None:
 
 
 async def test_a_url_that_redis_client_does_not_take_is_told_without_its_options(tmp_path: Path) -> None:
-    said = await refused(tmp_path, "redis://127.0.0.1/0?socket_timeout=secret")
-    assert said == "redis://127.0.0.1/0 is a URL that Redis's client does not take"
+    message = await refused(tmp_path, "redis://127.0.0.1/0?socket_timeout=secret")
+    assert message == "the Redis client rejects the URL redis://127.0.0.1/0"

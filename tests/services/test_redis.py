@@ -26,8 +26,8 @@ async def fails(store: RedisStore) -> float:
     return time.monotonic() - began_at
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message.split(":")[0] for record in caplog.records if record.name == "bridge.redis"]
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message.split(";")[0] for record in caplog.records if record.name == "bridge.redis"]
 
 
 async def test_commands_and_scripts_are_answered(redis: RedisServer) -> None:
@@ -56,7 +56,7 @@ async def test_after_a_loss_nobody_waits_and_each_change_is_told_once(
         await store.wait_available()
         await ping(store)
         assert store.losses == 1
-    assert told(caplog) == ["redis is lost", "redis is back"]
+    assert messages(caplog) == ["Redis unreachable", "Redis reachable again"]
 
 
 async def test_a_redis_that_does_not_answer_is_given_its_time_and_no_more(redis: RedisServer) -> None:
@@ -81,7 +81,7 @@ async def test_a_bridge_begins_without_redis_and_finds_it_later(
         redis.start()
         await store.wait_available()
         await ping(store)
-    assert told(caplog) == ["redis is lost", "redis is back"]
+    assert messages(caplog) == ["Redis unreachable", "Redis reachable again"]
 
 
 async def test_a_loss_is_noticed_though_nobody_asks(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ async def test_a_command_that_redis_refuses_is_told_once_and_loses_nothing(
                 await wrong([], [])
             await store.wait_available()
         assert store.losses == 0
-    assert told(caplog) == ["redis refused a command"]
+    assert messages(caplog) == ["Redis refused a command"]
 
 
 async def test_scripts_are_there_again_after_redis_forgot_them(redis: RedisServer) -> None:

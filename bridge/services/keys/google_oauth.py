@@ -1,7 +1,7 @@
-"""Access tokens for Google's service accounts, minted and kept until shortly before they expire.
+"""Access tokens for Google service accounts, requested by JWT grant and cached until shortly before they expire.
 
-RFC 7523, as developers.google.com/identity/protocols/oauth2/service-account has it. google-auth (the extra `gcp`)
-signs; the request goes over an upstream of our own, of which no tape is left.
+RFC 7523, as described at developers.google.com/identity/protocols/oauth2/service-account. google-auth (the extra `gcp`)
+signs; the token request uses a separate upstream that is never recorded on tape.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_S: Final = 3600
 EARLY_S: Final = 300.0
-"""So long before it expires a token is replaced; it is still good if that fails."""
+"""A token is replaced this long before it expires; it stays valid if the replacement fails."""
 PAUSE_S: Final = 1.0
-"""So long a failure is told to whoever asks, before Google is asked again."""
-PATIENCE_S: Final = 30.0
-MAX_ANSWER_BYTES: Final = 65_536
+"""For this long after a failure, callers get the same error and Google is not called."""
+REQUEST_TIMEOUT_S: Final = 30.0
+MAX_RESPONSE_BYTES: Final = 65_536
 MAX_ACCOUNTS: Final = 1024
 MAX_KEY_CHARS: Final = 2500
-"""Of a client's private key: RSA of 3072 bits, where Google's own have 2048. To check one takes some tenths of a second
-there, and eight whole ones at 8192 bits.
+"""Limit of a client-supplied private key: RSA with 3072 bits; Google issues 2048 bits. Checking a key takes some tenths
+of a second at that size, and eight seconds at 8192 bits.
 """
-_GOOGLES: Final = re.compile(r"https://(?:[a-z0-9-]+\.)+googleapis\.com/[!-~]*")
+_GOOGLE_URL: Final = re.compile(r"https://(?:[a-z0-9-]+\.)+googleapis\.com/[!-~]*")
 
 
 class _Account(msgspec.Struct):
@@ -47,14 +47,14 @@ class _Account(msgspec.Struct):
     private_key_id: str | None = None
 
 
-class _Minted(msgspec.Struct):
+class _TokenResponse(msgspec.Struct):
     access_token: str
     expires_in: float = 3600.0
 
 
 @dataclass(slots=True)
 class _CachedToken:
-    """What is known of one account's token. Whoever holds the lock mints; the others find what came of it."""
+    """The token of one account. The task that holds the lock requests it; the others use the result."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     token: str = field(default="", repr=False)
@@ -64,85 +64,85 @@ class _CachedToken:
 
 
 class GoogleTokens:
-    """Owns `upstream`. Times are the loop's."""
+    """Access tokens by account. Owns `upstream`. Times are the loop's clock."""
 
     def __init__(self, upstream: Callable[[], Upstream]) -> None:
-        """`upstream` is called once, when the first token is wanted."""
+        """`upstream` is called once, when the first token is requested."""
         self._make_upstream = upstream
         self._upstream: Upstream | None = None
         self._accounts: OrderedDict[bytes, _CachedToken] = OrderedDict()
         self._checking = asyncio.Lock()
-        """Held while a client's key is checked: the threads are everybody's."""
+        """Held while a client-supplied key is checked, so that these checks use one thread at a time."""
 
     async def token(self, account: GoogleAccount, *, trusted: bool) -> str:
-        """A good one. Of an account that is not `trusted`, as a client's own, the token is asked of Google alone.
+        """Return a valid token. For client-supplied accounts (not `trusted`) only googleapis.com is contacted.
 
         Raises KeyUnusable.
         """
-        kept = self._kept(hashlib.sha256(account.json.encode()).digest())
+        cached = self._entry(hashlib.sha256(account.json.encode()).digest())
         now = asyncio.get_running_loop().time
-        if now() >= kept.expires_at - EARLY_S:
-            async with kept.lock:
-                if now() >= max(kept.expires_at - EARLY_S, kept.failed_at + PAUSE_S):
-                    await self._renew(kept, account, trusted)
-        if now() >= kept.expires_at:
-            raise KeyUnusable(kept.why)
-        return kept.token
+        if now() >= cached.expires_at - EARLY_S:
+            async with cached.lock:
+                if now() >= max(cached.expires_at - EARLY_S, cached.failed_at + PAUSE_S):
+                    await self._renew(cached, account, trusted)
+        if now() >= cached.expires_at:
+            raise KeyUnusable(cached.why)
+        return cached.token
 
     async def aclose(self) -> None:
         if self._upstream is not None:
             await self._upstream.aclose()
 
-    def _kept(self, digest: bytes) -> _CachedToken:
-        """The one used least recently gives way, for clients may bring any number."""
-        kept = self._accounts.setdefault(digest, _CachedToken())
+    def _entry(self, digest: bytes) -> _CachedToken:
+        """Return the cache entry of an account; the least recently used is evicted above `MAX_ACCOUNTS`."""
+        cached = self._accounts.setdefault(digest, _CachedToken())
         self._accounts.move_to_end(digest)
         if len(self._accounts) > MAX_ACCOUNTS:
             self._accounts.popitem(last=False)
-        return kept
+        return cached
 
-    async def _renew(self, kept: _CachedToken, account: GoogleAccount, trusted: bool) -> None:
+    async def _renew(self, cached: _CachedToken, account: GoogleAccount, trusted: bool) -> None:
         now = asyncio.get_running_loop().time
         try:
-            read = _read(account, trusted)
+            parsed = _read(account, trusted)
             async with nullcontext() if trusted else self._checking:
-                assertion = await asyncio.to_thread(_assertion, read, int(time.time()))
-            minted = await self._minted(read, assertion)
+                assertion = await asyncio.to_thread(_assertion, parsed, int(time.time()))
+            response = await self._request_token(parsed, assertion)
         except KeyUnusable as error:
-            kept.failed_at, kept.why = now(), str(error)
+            cached.failed_at, cached.why = now(), str(error)
         else:
-            kept.token, kept.expires_at = minted.access_token, now() + minted.expires_in
+            cached.token, cached.expires_at = response.access_token, now() + response.expires_in
 
-    async def _minted(self, account: _Account, assertion: str) -> _Minted:
+    async def _request_token(self, account: _Account, assertion: str) -> _TokenResponse:
         self._upstream = self._upstream or self._make_upstream()
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                answer = await self._upstream.open(_call(account.token_uri, assertion))
-                async with aclosing(answer):
-                    return _read_answer(answer.status, await _body(answer))
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                upstream_response = await self._upstream.open(_call(account.token_uri, assertion))
+                async with aclosing(upstream_response):
+                    return _parse_response(upstream_response.status, await _body(upstream_response))
         except TimeoutError:
-            raise KeyUnusable(f"{account.client_email}: no access token within {PATIENCE_S:.0f} s") from None
+            raise KeyUnusable(f"{account.client_email}: no access token within {REQUEST_TIMEOUT_S:.0f} s") from None
         except BridgeError as error:
-            raise KeyUnusable(f"{account.client_email}: no access token was to be had: {error}") from None
+            raise KeyUnusable(f"{account.client_email}: access token request failed: {error}") from None
 
 
 def _read(account: GoogleAccount, trusted: bool) -> _Account:
     try:
-        read = msgspec.json.decode(account.json, type=_Account)
+        parsed = msgspec.json.decode(account.json, type=_Account)
     except msgspec.MsgspecError:
-        raise KeyUnusable("what came in base64 is no service account's JSON") from None
-    if not trusted and not _GOOGLES.fullmatch(read.token_uri):
+        raise KeyUnusable("the decoded base64 value is not the JSON of a service account") from None
+    if not trusted and not _GOOGLE_URL.fullmatch(parsed.token_uri):
         raise KeyUnusable("the service account's token_uri must be one of https://*.googleapis.com")
-    if not trusted and len(read.private_key) > MAX_KEY_CHARS:
+    if not trusted and len(parsed.private_key) > MAX_KEY_CHARS:
         raise KeyUnusable(f"the service account's private_key has more than {MAX_KEY_CHARS} characters")
-    return read
+    return parsed
 
 
 def _assertion(account: _Account, now_s: int) -> str:
     try:
         from google.auth import crypt, jwt
     except ImportError:
-        raise KeyUnusable("service accounts sign with google-auth: pip install 'universal-bridge[gcp]'") from None
+        raise KeyUnusable("service accounts need google-auth: pip install 'universal-bridge[gcp]'") from None
     claims: dict[str, Any] = {
         "iss": account.client_email,
         "scope": SCOPE,
@@ -153,8 +153,8 @@ def _assertion(account: _Account, now_s: int) -> str:
     try:
         signer = crypt.RSASigner.from_string(account.private_key, account.private_key_id)
         assertion: bytes = jwt.encode(signer, claims)
-    except (ValueError, TypeError):  # the latter for a key of another sort, or one that wants a password
-        raise KeyUnusable(f"{account.client_email}: private_key is no RSA key in PEM") from None
+    except (ValueError, TypeError):  # TypeError: a key of another kind, or encrypted
+        raise KeyUnusable(f"{account.client_email}: private_key is not an RSA key in PEM") from None
     return assertion.decode()
 
 
@@ -163,29 +163,29 @@ def _call(token_uri: str, assertion: str) -> Call:
         parts = urlsplit(token_uri)
         port = parts.port
     except ValueError:
-        raise KeyUnusable("the service account's token_uri is no URL") from None
+        raise KeyUnusable("the service account's token_uri is not a URL") from None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     target = Target(parts.scheme, parts.hostname or "", port, path.encode(), token_uri)
     body = urlencode({"grant_type": GRANT, "assertion": assertion}).encode()
     return Call("POST", target, [("content-type", "application/x-www-form-urlencoded")], body, lambda: None)
 
 
-async def _body(answer: UpstreamResponse) -> bytes:
+async def _body(upstream_response: UpstreamResponse) -> bytes:
     body = b""
-    while data := await answer.read():
+    while data := await upstream_response.read():
         body += data
-        if len(body) > MAX_ANSWER_BYTES:
-            raise KeyUnusable("the answer is too long to be a token")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise KeyUnusable("the token response is too long")
     return body
 
 
-def _read_answer(status: int, body: bytes) -> _Minted:
+def _parse_response(status: int, body: bytes) -> _TokenResponse:
     if status != 200:
         raise KeyUnusable(f"HTTP {status}{_error_in(body)}")
     try:
-        return msgspec.json.decode(body, type=_Minted)
+        return msgspec.json.decode(body, type=_TokenResponse)
     except msgspec.MsgspecError:
-        raise KeyUnusable("the answer holds no access token") from None
+        raise KeyUnusable("the token response contains no access token") from None
 
 
 class _OAuthError(msgspec.Struct):
@@ -194,7 +194,7 @@ class _OAuthError(msgspec.Struct):
 
 
 def _error_in(body: bytes) -> str:
-    """Why, in Google's words (RFC 6749, section 5.2), as far as they can be shown."""
+    """Return the error of a failed token response (RFC 6749, section 5.2), shortened, as a suffix for messages."""
     try:
         fault = msgspec.json.decode(body, type=_OAuthError)
     except msgspec.MsgspecError:

@@ -1,4 +1,4 @@
-"""Puts a stored key into a provider call: as a header, as a signature, or as a token minted for it."""
+"""Add a stored key to a provider call: as a header, as a signature, or as an OAuth token."""
 
 from dataclasses import replace
 from typing import Final
@@ -12,17 +12,17 @@ from bridge.upstream.http import Call
 
 MANTLE: Final = "bedrock-mantle"
 _BEDROCK_ENDPOINTS: Final = {"bedrock-runtime": "bedrock", MANTLE: MANTLE}
-"""By an endpoint's first segment: the service that a signature is for."""
+"""The service name of a signature, by the first segment of an endpoint."""
 
 
 class StoredKeys:
-    """Implements `relay.services.Keys`."""
+    """Implement `relay.interfaces.Keys` for static keys, AWS and Google."""
 
     def __init__(self, tokens: GoogleTokens) -> None:
         self._tokens = tokens
 
     async def authorize(self, call: Call, planned: PlannedStep) -> Call:
-        """In place of whatever credential the call has. Raises KeyUnusable."""
+        """Replace the credentials of a call by the stored key. Raises KeyUnusable."""
         dropped = credential_headers(planned.provider)
         headers = [(name, value) for name, value in call.headers if name not in dropped]
         return replace(call, headers=await self._with_key(call, headers, planned))
@@ -41,7 +41,10 @@ class StoredKeys:
 
 
 def _header(secret: str, planned: PlannedStep) -> tuple[str, str]:
-    """Mantle takes what Bedrock calls an API key as Anthropic does (Cloudflare's usage/providers/bedrock)."""
+    """Return the header of a key.
+
+    Bedrock Mantle takes a Bedrock API key in Anthropic's header (Cloudflare's usage/providers/bedrock).
+    """
     if planned.provider.slug == "aws-bedrock" and _bedrock_part(planned, 0) == MANTLE:
         return "x-api-key", secret
     credential = planned.provider.credential
@@ -49,7 +52,10 @@ def _header(secret: str, planned: PlannedStep) -> tuple[str, str]:
 
 
 def _scope(planned: PlannedStep, key: AwsKey) -> CredentialScope:
-    """An endpoint is `bedrock-runtime/REGION/…` or `bedrock-mantle/REGION/…`, unless the provider was moved."""
+    """Return service and region: endpoints are `bedrock-runtime/REGION/…` or `bedrock-mantle/REGION/…`.
+
+    With another base URL, an endpoint has neither.
+    """
     service = _BEDROCK_ENDPOINTS.get(_bedrock_part(planned, 0))
     return CredentialScope(
         service or "bedrock", (_bedrock_part(planned, 1) if service else None) or key.region or "us-east-1"

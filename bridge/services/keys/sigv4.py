@@ -1,4 +1,4 @@
-"""AWS Signature Version 4, made by botocore (the extra `aws`) over exactly what goes out.
+"""AWS Signature Version 4, computed by botocore (the extra `aws`) over the request as it is sent.
 
 docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -12,16 +12,16 @@ from bridge.errors import KeyUnusable
 from bridge.providers import Target
 from bridge.upstream.http import Call
 
-# At its level DEBUG it writes down what it signs, the session token with it.
+# At level DEBUG, botocore logs the signed content including the session token.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 OFF_LOOP_BYTES: Final = 1 << 20
-"""From here on a body is hashed in a thread."""
+"""Bodies of at least this size are hashed in a thread."""
 
-_MADE_ANEW: Final = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+_SIGNED_HEADERS: Final = {"x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
 
 Headers = list[tuple[str, str]]
-"""Names in lower case."""
+"""Header pairs with lower-case names."""
 
 
 class CredentialScope(NamedTuple):
@@ -30,7 +30,7 @@ class CredentialScope(NamedTuple):
 
 
 async def sign(call: Call, headers: Headers, key: AwsKey, scope: CredentialScope) -> Headers:
-    """`headers`, and what signs the call with them: method, path, query, body, host, content type, and AWS's own.
+    """Return `headers` with the headers that sign the call: method, path, query, body, host, content type, x-amz-*.
 
     Raises KeyUnusable.
     """
@@ -45,14 +45,14 @@ def _signed(call: Call, headers: Headers, key: AwsKey, scope: CredentialScope) -
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
     except ImportError:
-        raise KeyUnusable("AWS keys sign with botocore: pip install 'universal-bridge[aws]'") from None
-    kept = [(name, value) for name, value in headers if name not in _MADE_ANEW]
-    covered = {name: value for name, value in kept if name == "content-type" or name.startswith("x-amz-")}
+        raise KeyUnusable("AWS keys need botocore: pip install 'universal-bridge[aws]'") from None
+    unsigned = [(name, value) for name, value in headers if name not in _SIGNED_HEADERS]
+    covered = {name: value for name, value in unsigned if name == "content-type" or name.startswith("x-amz-")}
     request = AWSRequest(call.method, _url(call.target), headers=covered, data=call.body)
     credentials = Credentials(key.access_key_id, key.secret_access_key, key.session_token)
     SigV4Auth(credentials, scope.service, scope.region).add_auth(request)
-    made = ((name.lower(), value) for name, value in request.headers.items())
-    return kept + [(name, value) for name, value in made if name not in covered]
+    signature_headers = ((name.lower(), value) for name, value in request.headers.items())
+    return unsigned + [(name, value) for name, value in signature_headers if name not in covered]
 
 
 def _url(target: Target) -> str:

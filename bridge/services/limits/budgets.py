@@ -1,4 +1,4 @@
-"""Which budgets an event draws on, and what the client is told when one of them is used up."""
+"""Select the budgets that count an attempt, and build the refusal when one of them is exhausted. Pure."""
 
 import hashlib
 import json
@@ -13,114 +13,116 @@ from bridge.services.limits.windows import wait_ms
 from bridge.settings.accounting import Metadata
 
 SOON_MS: Final = 1000
-"""When to ask again, where it depends on how long other events take."""
+"""The suggested retry delay when it depends on how long other events take."""
 _SHOWN_CHARACTERS: Final = 64
 
 
 Values: TypeAlias = tuple[tuple[str, str], ...]
-"""What a rule tells groups of events apart by, with the values of one of them."""
+"""The partition values of one budget: the name of each dimension with its value."""
 
 
 class Owner(NamedTuple):
-    """Whose rules they are: a gateway's, or one of its tokens'."""
+    """The owner of limits: a gateway or one of its tokens."""
 
     gateway: str
-    """As it is configured."""
+    """The configured name."""
     token: str = ""
-    """Empty for the gateway's own."""
+    """Empty for the gateway's own limits."""
 
     def __str__(self) -> str:
         return f"token {self.token!r}" if self.token else f"gateway {self.gateway!r}"
 
 
 class SpendContext(NamedTuple):
-    """What rules look at in one attempt of an event."""
+    """The attributes of an attempt that spend rules match."""
 
     metadata: Metadata | None
     provider: str
-    """A slug."""
+    """A provider slug."""
     model: str | None
 
 
 class Budget(NamedTuple):
-    """What one rule lets one group of events spend in each window."""
+    """The money that one rule grants one group of events in each window."""
 
     key: str
-    """The same in every process, as long as the rule has its owner, its id and its window."""
+    """Stable across processes and reloads while owner, rule id and window stay the same."""
     rule: SpendRule
     owner: Owner
     values: Values
 
     @property
     def whose(self) -> str:
-        """Told to the client."""
+        """Describe owner and partition values, for error messages to the client."""
         return ", ".join([str(self.owner), *(f"{name} {value[:_SHOWN_CHARACTERS]!r}" for name, value in self.values)])
 
 
 class BudgetUsage(NamedTuple):
-    """US dollars, in the window of now and in the one before."""
+    """Usage of a budget in US dollars, for the current window and the one before."""
 
     spent: float = 0.0
     reserved: float = 0.0
-    """For events in flight, also for those that began in the window before, as much as that one counts."""
+    """Held for events in flight, including weighted reservations of the previous window."""
     previous: float = 0.0
-    """Spent in the window before."""
+    """Spent in the previous window."""
     weight: float = 0.0
-    """How much of that counts."""
+    """The share of the previous window that still counts, 0 to 1."""
     left_s: float = 0.0
-    """Of the window."""
+    """Seconds left of the current window."""
 
     @property
     def total(self) -> float:
         return self.spent + self.reserved + self.previous * self.weight
 
 
-def matching_budgets(owner: Owner, rules: Iterable[SpendRule], spender: SpendContext) -> Iterator[Budget]:
-    """Of the rules that are for this attempt."""
+def matching_budgets(owner: Owner, rules: Iterable[SpendRule], context: SpendContext) -> Iterator[Budget]:
+    """Yield the budget of each rule that matches the attempt."""
     for rule in rules:
-        values = _values(rule, spender)
+        values = _values(rule, context)
         if values is not None:
             yield Budget(_key(owner.gateway, owner.token, rule.id, rule.window_s, values), rule, owner, values)
 
 
-def first_unpriced(limits: Limits, spender: SpendContext) -> SpendRule | None:
-    """The first rule that counts such an attempt and wants to know its cost; None if its cost need not be known.
+def first_unpriced(limits: Limits, context: SpendContext) -> SpendRule | None:
+    """Return the first rule that counts the attempt and needs its cost; None if no price is needed.
 
-    A rule for some models counts an attempt of which nobody knows the model.
+    A rule limited to some models also matches an attempt whose model is unknown.
     """
     if limits.allow_unpriced:
         return None
-    return next((rule for rule in limits.spend if _values(_of_any_model(rule, spender), spender) is not None), None)
+    return next((rule for rule in limits.spend if _values(_of_any_model(rule, context), context) is not None), None)
 
 
-def unpriced(rule: SpendRule, owner: Owner, spender: SpendContext) -> CannotBePriced:
-    """The refusal says what is missing and what to configure."""
+def unpriced(rule: SpendRule, owner: Owner, context: SpendContext) -> CannotBePriced:
+    """Build the refusal of an attempt without a known price; it names the rule and the possible settings."""
     model = "no model can be read from the request"
-    if spender.model is not None:
-        model = f"no price is known of the model {spender.model[:_SHOWN_CHARACTERS]!r}"
+    if context.model is not None:
+        model = f"no price is known for the model {context.model[:_SHOWN_CHARACTERS]!r}"
     return CannotBePriced(
-        f"{spender.provider}: {model}, and the spend limit {rule.id!r} of {owner} counts its cost. Give the gateway a "
-        "custom_cost, install the price list (pip install 'universal-bridge[cost]'), or let such calls pass uncounted "
+        f"{context.provider}: {model}, and the spend limit {rule.id!r} of {owner} needs its cost. Set custom_cost for "
+        "the gateway, install the price list (pip install 'universal-bridge[cost]'), or allow calls without a price "
         'with spend_limits.unpriced = "allow".'
     )
 
 
-def _of_any_model(rule: SpendRule, spender: SpendContext) -> SpendRule:
-    return replace(rule, model=None) if spender.model is None and rule.model is not None else rule
+def _of_any_model(rule: SpendRule, context: SpendContext) -> SpendRule:
+    return replace(rule, model=None) if context.model is None and rule.model is not None else rule
 
 
 def is_exhausted(budget: Budget, usage: BudgetUsage) -> bool:
-    """True if spent and reserved money reach the limit. The estimate of the event itself refuses nobody."""
+    """Return True if spent and reserved money reach the limit. The estimate of the event itself is not included."""
     return usage.total >= budget.rule.limit_usd
 
 
 def refusal(budget: Budget, usage: BudgetUsage) -> SpendLimit:
-    """The error in Cloudflare's words (PROVIDERS.md 3.6)."""
+    """Build the SpendLimit error. Its words are Cloudflare's
+    (developers.cloudflare.com/ai-gateway/features/spend-limits).
+    """
     rule = budget.rule
     error = SpendLimit(
         f"Spend limit exceeded: rule {rule.id!r} (cost limit {rule.limit_usd:g} per {rule.window_s}s, "
         f"{rule.technique}) for {budget.whose}",
-        retry_after_ms=_again_ms(rule, usage),
+        retry_after_ms=_retry_after_ms(rule, usage),
     )
     error.is_per_step = rule.provider is not None or rule.model is not None
     error.pending_budget = budget.key if _is_only_reserved(rule, usage) else ""
@@ -128,20 +130,20 @@ def refusal(budget: Budget, usage: BudgetUsage) -> SpendLimit:
 
 
 def _is_only_reserved(rule: SpendRule, usage: BudgetUsage) -> bool:
-    """True if events in flight may yet cost less than was reserved, and leave money."""
+    """Return True if the budget has money left once reservations of events in flight are released."""
     return usage.total - usage.reserved < rule.limit_usd
 
 
-def _again_ms(rule: SpendRule, usage: BudgetUsage) -> int | None:
+def _retry_after_ms(rule: SpendRule, usage: BudgetUsage) -> int | None:
     if _is_only_reserved(rule, usage):
         return SOON_MS
     return wait_ms(rule.technique, rule.limit_usd, rule.window_s, usage.left_s, usage.previous, usage.spent)
 
 
-def _values(rule: SpendRule, spender: SpendContext) -> Values | None:
-    """None when the rule is not for this attempt."""
+def _values(rule: SpendRule, context: SpendContext) -> Values | None:
+    """Return the partition values; None if the rule does not match the attempt."""
     found = []
-    for name, dimension, value in _looked_at(rule, spender):
+    for name, dimension, value in _dimensions(rule, context):
         if value is None or (dimension.values and value not in dimension.values):
             return None
         if dimension.mode == "partition":
@@ -149,14 +151,14 @@ def _values(rule: SpendRule, spender: SpendContext) -> Values | None:
     return tuple(found)
 
 
-def _looked_at(rule: SpendRule, spender: SpendContext) -> Iterator[tuple[str, Dimension, str | None]]:
-    metadata = spender.metadata or {}
+def _dimensions(rule: SpendRule, context: SpendContext) -> Iterator[tuple[str, Dimension, str | None]]:
+    metadata = context.metadata or {}
     for key, dimension in rule.metadata.items():
         yield key, dimension, _text(metadata[key]) if key in metadata else None
     if rule.provider is not None:
-        yield "provider", rule.provider, spender.provider
+        yield "provider", rule.provider, context.provider
     if rule.model is not None:
-        yield "model", rule.model, spender.model
+        yield "model", rule.model, context.model
 
 
 def _text(value: str | float) -> str:
@@ -165,7 +167,7 @@ def _text(value: str | float) -> str:
 
 @lru_cache(maxsize=4096)
 def _key(gateway: str, token: str, rule: str, window_s: int, values: Values) -> str:
-    # A digest, for values are the clients': of any length, and nobody's business in a shared store. And not orjson,
-    # for they may hold a lone surrogate.
+    # Values come from clients: a digest bounds their length and hides them in a shared store. The json module is
+    # used because orjson rejects lone surrogates.
     parts = json.dumps([gateway, token, rule, window_s, values])
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

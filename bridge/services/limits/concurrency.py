@@ -1,4 +1,4 @@
-"""Turns at what only so many events may use at once: first come, first served, by one process."""
+"""Concurrency limit with a first-come, first-served wait queue, for the events of one process."""
 
 import asyncio
 from collections import deque
@@ -9,26 +9,26 @@ from typing import Final
 from bridge.errors import TooManyInFlight
 from bridge.services.limits.budgets import SOON_MS
 
-WAITING_PER_TURN: Final = 4
-"""How many may wait in line for each one that has a turn: what waits is held in memory."""
+MAX_WAITING_PER_SLOT: Final = 4
+"""Waiting events allowed per slot; more are refused, because waiting events occupy memory."""
 
 
 class SlotQueue:
-    """Of one key."""
+    """Slots in use and waiting events of one key."""
 
     def __init__(self) -> None:
         self.limit = 0
-        """As it was asked for last."""
+        """The limit of the most recent `acquire`."""
         self.in_use = 0
         self.waiting: deque[asyncio.Future[bool]] = deque()
-        """Those that come first stand first; told whether their turn has come, or their time is over."""
+        """In order of arrival. The result is True when a slot was granted, False when the wait timed out."""
 
     @property
     def is_idle(self) -> bool:
         return not self.in_use and not self.waiting
 
     def wake(self) -> None:
-        """Whoever's turn it is."""
+        """Grant free slots to the first waiting events."""
         while self.waiting and self.in_use < self.limit:
             waiter = self.waiting.popleft()
             if not waiter.done():
@@ -37,63 +37,64 @@ class SlotQueue:
 
 
 class ConcurrencyLimiter:
-    """A line for each key that is in use; what nobody uses leaves nothing behind."""
+    """One slot queue per key. Idle keys are removed."""
 
     def __init__(self) -> None:
-        self._lines: dict[Hashable, SlotQueue] = {}
+        self._queues: dict[Hashable, SlotQueue] = {}
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._queues)
 
     async def acquire(self, key: Hashable, limit: int, max_wait_ms: int, whose: str) -> Callable[[], None]:
-        """Returns what gives the turn back, to be called once. Cancelled, it leaves the line at once.
+        """Wait for a slot and return the function that releases it, to be called exactly once.
 
-        The newest `limit` counts, for those in line too. Raises TooManyInFlight.
+        The most recent `limit` applies, also to events that already wait. Cancellation leaves the queue at once. Raises
+        TooManyInFlight if the queue is full or `max_wait_ms` has passed.
         """
-        line = self._lines.setdefault(key, SlotQueue())
-        line.limit = limit
-        line.wake()
-        if line.in_use < limit and not line.waiting:
-            line.in_use += 1
+        queue = self._queues.setdefault(key, SlotQueue())
+        queue.limit = limit
+        queue.wake()
+        if queue.in_use < limit and not queue.waiting:
+            queue.in_use += 1
         else:
-            await self._wait(key, line, max_wait_ms, whose)
-        return partial(self._release, key, line)
+            await self._wait(key, queue, max_wait_ms, whose)
+        return partial(self._release, key, queue)
 
-    async def _wait(self, key: Hashable, line: SlotQueue, max_wait_ms: int, whose: str) -> None:
-        if not max_wait_ms or len(line.waiting) >= line.limit * WAITING_PER_TURN:
-            raise _too_many(line, whose, f"and {len(line.waiting)} wait for a turn")
+    async def _wait(self, key: Hashable, queue: SlotQueue, max_wait_ms: int, whose: str) -> None:
+        if not max_wait_ms or len(queue.waiting) >= queue.limit * MAX_WAITING_PER_SLOT:
+            raise _too_many(queue, whose, f"and {len(queue.waiting)} wait for a slot")
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
-        line.waiting.append(waiter)
-        timer = loop.call_later(max_wait_ms / 1000, _time_over, waiter)
+        queue.waiting.append(waiter)
+        timer = loop.call_later(max_wait_ms / 1000, _expire, waiter)
         try:
-            has_turn = await waiter
+            granted = await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.result():
-                self._release(key, line)
+                self._release(key, queue)
             raise
         finally:
             timer.cancel()
-            if waiter in line.waiting:
-                line.waiting.remove(waiter)
-            self._forget_if_idle(key, line)
-        if not has_turn:
-            raise _too_many(line, whose, f"and none ended within {max_wait_ms} ms (max_wait)")
+            if waiter in queue.waiting:
+                queue.waiting.remove(waiter)
+            self._forget_if_idle(key, queue)
+        if not granted:
+            raise _too_many(queue, whose, f"and none ended within {max_wait_ms} ms (max_wait)")
 
-    def _release(self, key: Hashable, line: SlotQueue) -> None:
-        line.in_use -= 1
-        line.wake()
-        self._forget_if_idle(key, line)
+    def _release(self, key: Hashable, queue: SlotQueue) -> None:
+        queue.in_use -= 1
+        queue.wake()
+        self._forget_if_idle(key, queue)
 
-    def _forget_if_idle(self, key: Hashable, line: SlotQueue) -> None:
-        if line.is_idle and self._lines.get(key) is line:
-            del self._lines[key]
+    def _forget_if_idle(self, key: Hashable, queue: SlotQueue) -> None:
+        if queue.is_idle and self._queues.get(key) is queue:
+            del self._queues[key]
 
 
-def _time_over(waiter: "asyncio.Future[bool]") -> None:
+def _expire(waiter: "asyncio.Future[bool]") -> None:
     if not waiter.done():
         waiter.set_result(False)
 
 
-def _too_many(line: SlotQueue, whose: str, why: str) -> TooManyInFlight:
-    return TooManyInFlight(f"{line.in_use} events are in flight for {whose}, {why}", retry_after_ms=SOON_MS)
+def _too_many(queue: SlotQueue, whose: str, reason: str) -> TooManyInFlight:
+    return TooManyInFlight(f"{queue.in_use} events are in flight for {whose}, {reason}", retry_after_ms=SOON_MS)

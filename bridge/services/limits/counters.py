@@ -1,9 +1,8 @@
-"""Counts of requests in this process's memory, for the strategies of `limits`.
+"""In-memory request counts for the rate-limit strategies of the package `limits`.
 
-Its own memory storages look at every key again and again to find those that have expired: from a thread that the
-first hit of each 10 ms starts and waits for (300 µs), or from a task in each turn of the loop (75 µs with a thousand
-keys). Here keys hold their window's number, so what has expired is never asked for again, and goes when there are too
-many.
+Its own memory storages look for expired keys all the time: in a thread that the first hit of each 10 ms starts and
+waits for (300 µs), or in a task on each turn of the loop (75 µs with a thousand keys). Keys here contain their window's
+number: an expired key is never read again, and is evicted once the bound is reached.
 """
 
 import time
@@ -16,13 +15,13 @@ MAX_COUNTS: Final = 65_536
 
 
 class RateCounts(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindow):
-    """Of keys that are of one window each. Of more than `most`, the one counted longest ago is forgotten."""
+    """Counts by key, where each key belongs to one window. Above `max_counts`, the least recently used is evicted."""
 
     STORAGE_SCHEME = None
 
-    def __init__(self, most: int = MAX_COUNTS) -> None:
+    def __init__(self, max_counts: int = MAX_COUNTS) -> None:
         super().__init__()
-        self._most = most
+        self._max_counts = max_counts
         self._counts: dict[str, int] = {}
 
     @property
@@ -31,7 +30,7 @@ class RateCounts(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindow)
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         count = self._counts[key] = self._counts.pop(key, 0) + amount
-        if len(self._counts) > self._most:
+        if len(self._counts) > self._max_counts:
             del self._counts[next(iter(self._counts))]
         return count
 
@@ -39,7 +38,7 @@ class RateCounts(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindow)
         return self._counts.get(key, 0)
 
     def get_expiry(self, key: str) -> float:
-        raise NotImplementedError("a key does not know its window's length")
+        raise NotImplementedError("a key does not contain the length of its window")
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         now = time.time()
@@ -57,8 +56,8 @@ class RateCounts(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindow)
         return self.get(previous), left_s, self.get(current), left_s + expiry
 
     def clear_sliding_window(self, key: str, expiry: int) -> None:
-        for each in self.sliding_window_keys(key, expiry, time.time()):
-            self.clear(each)
+        for window_key in self.sliding_window_keys(key, expiry, time.time()):
+            self.clear(window_key)
 
     def check(self) -> bool:
         return True

@@ -1,4 +1,7 @@
-"""What was spent, and what is reserved for events in flight, window by window."""
+"""Money spent, and money reserved for events in flight, per budget and window. Pure, in memory.
+
+`now_s` is the wall clock in seconds since 1970.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,85 +11,86 @@ from bridge.config.limits import SpendRule
 from bridge.services.limits.budgets import Budget, BudgetUsage, is_exhausted, refusal
 from bridge.services.limits.windows import number_of, weight_of
 
-MAX_PAGES: Final = 65_536
-"""A purse that nobody drew on for so many others is forgotten: clients may make up any number of them."""
+MAX_WINDOWS: Final = 65_536
+"""Windows kept. The least recently used is evicted, because clients can create any number of budgets."""
 
-PageKey: TypeAlias = tuple[str, int]
-"""A purse's key, and the number of a window."""
+WindowKey: TypeAlias = tuple[str, int]
+"""A budget's key, and the number of a window."""
 
 
 @dataclass(slots=True)
 class WindowTotals:
-    """US dollars, in one window of one purse."""
+    """US dollars spent and reserved in one window of one budget."""
 
     spent: float = 0.0
     reserved: float = 0.0
 
 
 class BudgetReservation(NamedTuple):
-    """What one event has reserved on one page."""
+    """The amount that one event has reserved in one window."""
 
-    page: PageKey
+    window: WindowKey
     window_s: int
     usd: float
 
 
 class SpendLedger:
-    """In memory. `now_s` is here and below the wall clock."""
+    """Totals by window, bounded in number."""
 
-    def __init__(self, most: int = MAX_PAGES) -> None:
-        self._most = most
-        self._pages: dict[PageKey, WindowTotals] = {}
+    def __init__(self, max_windows: int = MAX_WINDOWS) -> None:
+        self._max_windows = max_windows
+        self._windows: dict[WindowKey, WindowTotals] = {}
 
     def __len__(self) -> int:
-        return len(self._pages)
+        return len(self._windows)
 
     def reserve(self, budgets: Sequence[Budget], usd: float, now_s: float) -> list[BudgetReservation]:
-        """On each of them, or on none. Raises SpendLimit for the first that is used up."""
-        postings = []
+        """Reserve on all budgets or on none. Raises SpendLimit for the first that is exhausted."""
+        reservations = []
         for budget in budgets:
             now, before = windows_of(budget, now_s)
-            drawn = usage(budget.rule, self.totals(now), self.totals(before), now_s)
-            if is_exhausted(budget, drawn):
-                raise refusal(budget, drawn)
-            postings.append(BudgetReservation(now, budget.rule.window_s, usd))
-        for reservation in postings:
-            self.add(reservation.page, 0.0, usd)
-        return postings
+            used = usage(budget.rule, self.totals(now), self.totals(before), now_s)
+            if is_exhausted(budget, used):
+                raise refusal(budget, used)
+            reservations.append(BudgetReservation(now, budget.rule.window_s, usd))
+        for reservation in reservations:
+            self.add(reservation.window, 0.0, usd)
+        return reservations
 
-    def settle(self, postings: Iterable[tuple[BudgetReservation, float]]) -> None:
-        """Each with what was spent; what was reserved is free again."""
-        for reservation, spent in postings:
-            self.add(reservation.page, spent, -reservation.usd)
+    def settle(self, settlements: Iterable[tuple[BudgetReservation, float]]) -> None:
+        """Release each reservation and add the amount that was spent."""
+        for reservation, spent in settlements:
+            self.add(reservation.window, spent, -reservation.usd)
 
-    def totals(self, key: PageKey) -> WindowTotals:
-        """To be looked at."""
-        return self._pages.get(key) or WindowTotals()
+    def totals(self, key: WindowKey) -> WindowTotals:
+        """Return the totals of a window, for reading only."""
+        return self._windows.get(key) or WindowTotals()
 
-    def add(self, key: PageKey, spent: float, reserved: float) -> None:
-        page = self._pages.pop(key, None) or WindowTotals()
-        page.spent += spent
-        page.reserved = max(0.0, page.reserved + reserved)
-        self._put(key, page)
+    def add(self, key: WindowKey, spent: float, reserved: float) -> None:
+        window = self._windows.pop(key, None) or WindowTotals()
+        window.spent += spent
+        window.reserved = max(0.0, window.reserved + reserved)
+        self._put(key, window)
 
-    def learn(self, key: PageKey, spent: float) -> None:
-        """What was spent in truth, others having spent too."""
-        page = self._pages.pop(key, None) or WindowTotals()
-        page.spent = spent
-        self._put(key, page)
+    def learn(self, key: WindowKey, spent: float) -> None:
+        """Set the spent amount to the authoritative value, which includes other processes."""
+        window = self._windows.pop(key, None) or WindowTotals()
+        window.spent = spent
+        self._put(key, window)
 
-    def _put(self, key: PageKey, totals: WindowTotals) -> None:
-        """It is the one that will be forgotten last. One that says nothing takes nobody's place: calls that fail are
-        free, and could be made for any number of purses.
+    def _put(self, key: WindowKey, totals: WindowTotals) -> None:
+        """Store totals as the most recently used.
+
+        Empty totals are not stored: failed calls cost nothing and could otherwise evict the totals of others.
         """
         if totals.spent or totals.reserved:
-            self._pages[key] = totals
-        if len(self._pages) > self._most:
-            del self._pages[next(iter(self._pages))]
+            self._windows[key] = totals
+        if len(self._windows) > self._max_windows:
+            del self._windows[next(iter(self._windows))]
 
 
-def windows_of(budget: Budget, now_s: float) -> tuple[PageKey, PageKey]:
-    """Of the window of now, and of the one before."""
+def windows_of(budget: Budget, now_s: float) -> tuple[WindowKey, WindowKey]:
+    """Return the keys of the current and the previous window."""
     number = number_of(now_s, budget.rule.window_s)
     return (budget.key, number), (budget.key, number - 1)
 

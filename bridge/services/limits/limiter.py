@@ -1,7 +1,7 @@
-"""Enforces the limits of gateways and of their tokens: calls per window, events at once, US dollars.
+"""Enforce the limits of gateways and tokens: requests per window, concurrent events, US dollars.
 
-Limits are looked up for each event, so what a reload changes counts from the next one on. A token's come before its
-gateway's everywhere: a token over its own limits uses up nothing of what others share.
+Limits are looked up for each event, so a reload applies from the next event on. A token's limits are checked before its
+gateway's: a token over its own limits consumes nothing of the shared ones.
 """
 
 import time
@@ -27,22 +27,25 @@ from bridge.settings.step import StepSettings
 
 class RateCounter(Protocol):
     async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
-        """Counts a call and returns None; or counts nothing and returns how long until one more may pass."""
+        """Count a call and return None.
+
+        If the window is full, count nothing and return the milliseconds until it has room.
+        """
 
 
 class LimitScope(NamedTuple):
-    """Whose limits an event is under."""
+    """The limits of one owner that apply to an event."""
 
     owner: Owner
     limits: Limits
 
 
 class GatewayLimiter:
-    """`relay.services.Gate`, of one process."""
+    """Implement `relay.interfaces.Limiter` for one process."""
 
-    def __init__(self, rates: RateCounter, spendings: BudgetStore, pricer: Pricer | None = None) -> None:
-        self.lines = ConcurrencyLimiter()
-        self.reservations = Reservations(spendings)
+    def __init__(self, rates: RateCounter, budgets: BudgetStore, pricer: Pricer | None = None) -> None:
+        self.slots = ConcurrencyLimiter()
+        self.reservations = Reservations(budgets)
         self._rates = rates
         self._pricer = pricer
         self._averages = Averages()
@@ -52,18 +55,18 @@ class GatewayLimiter:
         if not scopes:
             return None
         await self.count(scopes)
-        turns: list[Callable[[], None]] = []
+        held_slots: list[Callable[[], None]] = []
         try:
             for owner, limits in scopes:
-                if most := limits.max_concurrent:
-                    turns.append(await self.lines.acquire(owner, most, limits.max_wait_ms, str(owner)))
+                if limit := limits.max_concurrent:
+                    held_slots.append(await self.slots.acquire(owner, limit, limits.max_wait_ms, str(owner)))
         except BaseException:
-            release(turns)
+            release(held_slots)
             raise
-        return GatewayAdmission(self, scopes, settings.metadata, turns)
+        return GatewayAdmission(self, scopes, settings.metadata, held_slots)
 
     async def count(self, scopes: Sequence[LimitScope]) -> None:
-        """Counts one provider call in each window. Raises RateLimited for the first that is full."""
+        """Count one provider call in each window. Raises RateLimited for the first that is full."""
         for scope in scopes:
             await self._count(scope)
 
@@ -79,115 +82,128 @@ class GatewayLimiter:
             )
 
     def estimated_usd(self, planned: PlannedStep) -> float:
-        """Returns the greater of what its model cost here of late and what its price says of the request.
+        """Return the greater of the recent average cost of its model and the listed price of the request.
 
-        The average alone would be low where many cheap calls come before dear ones. 0 is for a call that cannot be
-        charged: its price is not known, and its provider reports no costs.
+        The average alone underestimates expensive calls that follow many cheap ones. The result is 0 for a call that
+        cannot be charged: its price is unknown and its provider reports no costs.
         """
         by_price = self._pricer.expected_usd(planned) if self._pricer is not None else None
-        known = [usd for usd in (self._averages.usd(_priced_alike(planned)), by_price) if usd is not None]
+        known = [usd for usd in (self._averages.usd(_price_key(planned)), by_price) if usd is not None]
         if known:
             return max(known)
         step = planned.step
         return UNPRICED_USD if reports_costs(planned.provider, step.method, step.endpoint) else 0.0
 
-    def check_price(self, planned: PlannedStep, scopes: Sequence[LimitScope], spender: SpendContext) -> None:
-        """Raises CannotBePriced for a model's answer that a rule counts and nobody can price."""
+    def check_price(self, planned: PlannedStep, scopes: Sequence[LimitScope], context: SpendContext) -> None:
+        """Raise CannotBePriced if a rule counts a model call whose price is unknown."""
         if not planned.calls_model:
             return
-        rules = [(rule, owner) for owner, limits in scopes if (rule := first_unpriced(limits, spender)) is not None]
+        rules = [(rule, owner) for owner, limits in scopes if (rule := first_unpriced(limits, context)) is not None]
         if rules and (self._pricer is None or not self._pricer.can_price(planned)):
-            raise unpriced(*rules[0], spender)
+            raise unpriced(*rules[0], context)
 
     def learn(self, planned: PlannedStep, usd: float) -> None:
-        self._averages.add(_priced_alike(planned), usd)
+        self._averages.add(_price_key(planned), usd)
 
 
 class GatewayAdmission:
-    """`relay.services.Admission`: what an event has taken. Its turns, until `leave`; its reservations, as well."""
+    """Implement `relay.interfaces.Admission`: the slots and reservations that an event holds until `settle`."""
 
     def __init__(
-        self, gate: GatewayLimiter, scopes: list[LimitScope], metadata: Metadata | None, turns: list[Callable[[], None]]
+        self,
+        limiter: GatewayLimiter,
+        scopes: list[LimitScope],
+        metadata: Metadata | None,
+        held_slots: list[Callable[[], None]],
     ) -> None:
-        self._gate = gate
+        self._limiter = limiter
         self._scopes = scopes
         self._metadata = metadata
-        self._turns = turns
-        self._postings: dict[str, BudgetReservation] = {}
-        """By the key of the purse."""
+        self._held_slots = held_slots
+        self._reservations: dict[str, BudgetReservation] = {}
+        """By budget key."""
         self._reserved_for: PlannedStep | None = None
-        """The step that money was reserved for last."""
+        """The step of the most recent reservation."""
         self._has_counted_call = True
-        """The windows hold a call that was not made yet; the first one was counted when the event was admitted."""
+        """True if the windows already count the next call; `admit` counts the first one."""
 
     async def acquire(self, planned: PlannedStep) -> Callable[[], None]:
-        """Money comes before the turn: an event that waits for money must not hold a turn that others wait for."""
-        self._gate.check_price(planned, self._scopes, self._spender(planned))
+        """Reserve money, then wait for a slot: an event that waits for money must not hold a slot."""
+        self._limiter.check_price(planned, self._scopes, self._context(planned))
         if not self._has_counted_call:
-            await self._gate.count(self._scopes)
+            await self._limiter.count(self._scopes)
             self._has_counted_call = True
         await self._reserve(planned)
-        turns = await self._turns_at(planned.provider.slug)
+        held_slots = await self._acquire_provider_slots(planned.provider.slug)
         self._has_counted_call = False
-        return partial(release, turns)
+        return partial(release, held_slots)
 
     def settle(self, charges: Sequence[Charge]) -> None:
-        release(self._turns)
+        release(self._held_slots)
         charged: dict[str, tuple[Budget, float]] = {}
         for planned, cost in charges:
-            for budget in self._charged_purses(planned, cost.charged_usd):
+            for budget in self._charged_budgets(planned, cost.charged_usd):
                 charged[budget.key] = budget, charged.get(budget.key, (budget, 0.0))[1] + cost.charged_usd
-        settled = [(held, charged[key][1] if key in charged else 0.0) for key, held in self._postings.items()]
+        settled = [(held, charged[key][1] if key in charged else 0.0) for key, held in self._reservations.items()]
         for key, (budget, usd) in charged.items():
-            if key not in self._postings:
+            if key not in self._reservations:
                 settled += [(reservation, usd) for reservation in reservations_of([budget], 0.0, time.time())]
         if settled:
-            self._gate.reservations.settle(settled)
+            self._limiter.reservations.settle(settled)
 
-    def _charged_purses(self, planned: PlannedStep, usd: float) -> list[Budget]:
+    def _charged_budgets(self, planned: PlannedStep, usd: float) -> list[Budget]:
         budgets = list(self._budgets(planned)) if usd else []
         if budgets:
-            self._gate.learn(planned, usd)
+            self._limiter.learn(planned, usd)
         return budgets
 
-    async def _turns_at(self, slug: str) -> list[Callable[[], None]]:
-        turns: list[Callable[[], None]] = []
+    async def _acquire_provider_slots(self, slug: str) -> list[Callable[[], None]]:
+        held_slots: list[Callable[[], None]] = []
         try:
             for owner, limits in self._scopes:
-                if most := limits.max_concurrent_by_provider.get(slug):
+                if limit := limits.max_concurrent_by_provider.get(slug):
                     whose = f"{slug}, as {owner} may call it"
-                    turns.append(await self._gate.lines.acquire((owner, slug), most, limits.max_wait_ms, whose))
+                    held_slots.append(
+                        await self._limiter.slots.acquire((owner, slug), limit, limits.max_wait_ms, whose)
+                    )
         except BaseException:
-            release(turns)
+            release(held_slots)
             raise
-        return turns
+        return held_slots
 
     async def _reserve(self, planned: PlannedStep) -> None:
-        """A retry, or a step that is no dearer, draws on what the event holds already; a dearer one reserves anew."""
+        """Reserve money for a step. A retry, or a step that costs no more, uses the existing reservation."""
         budgets = list(self._budgets(planned))
         if not budgets or planned is self._reserved_for:
             return
-        usd = self._gate.estimated_usd(planned)
-        wanting = [budget for budget in budgets if (held := self._postings.get(budget.key)) is None or held.usd < usd]
-        if given_back := [self._postings.pop(purse.key) for purse in wanting if purse.key in self._postings]:
-            self._gate.reservations.settle([(posting, 0.0) for posting in given_back])
-        if wanting:
-            for reservation in await self._gate.reservations.reserve(wanting, usd):
-                self._postings[reservation.page[0]] = reservation
+        usd = self._limiter.estimated_usd(planned)
+        insufficient = [
+            budget for budget in budgets if (held := self._reservations.get(budget.key)) is None or held.usd < usd
+        ]
+        if released := [
+            self._reservations.pop(budget.key) for budget in insufficient if budget.key in self._reservations
+        ]:
+            self._limiter.reservations.settle([(reservation, 0.0) for reservation in released])
+        if insufficient:
+            for reservation in await self._limiter.reservations.reserve(insufficient, usd):
+                self._reservations[reservation.window[0]] = reservation
         self._reserved_for = planned
 
-    def _spender(self, planned: PlannedStep) -> SpendContext:
+    def _context(self, planned: PlannedStep) -> SpendContext:
         return SpendContext(self._metadata, planned.provider.slug, planned.model)
 
     def _budgets(self, planned: PlannedStep) -> Iterator[Budget]:
-        spender = self._spender(planned)
+        context = self._context(planned)
         for scope in self._scopes:
             if scope.limits.spend:
-                yield from matching_budgets(scope.owner, scope.limits.spend, spender)
+                yield from matching_budgets(scope.owner, scope.limits.spend, context)
 
 
 def scopes_of(gateway: Gateway, token_name: str) -> Iterator[LimitScope]:
-    """Those that limit anything. By the gateway's own name: one for any name has one limit for all of them."""
+    """Yield the scopes that limit anything, the token's first.
+
+    The configured gateway name is the owner: a gateway for any name has one limit for all names.
+    """
     token = gateway.token(token_name) if token_name else None
     if token is not None and _is_limited(token.limits):
         yield LimitScope(Owner(gateway.name, token.name), token.limits)
@@ -196,21 +212,21 @@ def scopes_of(gateway: Gateway, token_name: str) -> Iterator[LimitScope]:
 
 
 def has_budgets(config: Configuration) -> bool:
-    """True if any gateway or token has a spend limit."""
+    """Return True if any gateway or token has a spend limit."""
     gateways = config.gateways.values()
     limits = [gateway.limits for gateway in gateways]
     limits += [token.limits for gateway in gateways for token in gateway.tokens]
-    return any(each.spend for each in limits)
+    return any(limits.spend for limits in limits)
 
 
-def release(turns: Sequence[Callable[[], None]]) -> None:
-    for turn in turns:
-        turn()
+def release(held_slots: Sequence[Callable[[], None]]) -> None:
+    for release_slot in held_slots:
+        release_slot()
 
 
 def _is_limited(limits: Limits) -> bool:
     return bool(limits.rate or limits.spend or limits.max_concurrent or limits.max_concurrent_by_provider)
 
 
-def _priced_alike(planned: PlannedStep) -> tuple[str, str | None]:
+def _price_key(planned: PlannedStep) -> tuple[str, str | None]:
     return planned.target.base, planned.model

@@ -1,4 +1,4 @@
-"""Budgets that all processes draw on, in Redis."""
+"""Budgets shared by all processes, in Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -9,8 +9,8 @@ from typing import Final
 from bridge.services.limits.budgets import Budget, refusal
 from bridge.services.limits.ledger import (
     BudgetReservation,
-    PageKey,
     SpendLedger,
+    WindowKey,
     WindowTotals,
     reservations_of,
     usage,
@@ -20,91 +20,94 @@ from bridge.services.limits.redis_scripts import Batch, Settled, SpendScripts
 from bridge.services.redis import RedisDown, RedisStore
 from bridge.tasks import Tasks
 
-MAX_BATCH_PAGES: Final = 500
-MAX_OWED_PAGES: Final = 65_536
-"""While Redis is down; then the page that was owed first is given up."""
+MAX_BATCH_WINDOWS: Final = 500
+MAX_UNSENT_WINDOWS: Final = 65_536
+"""Settlements kept while Redis is unavailable; the oldest is dropped first."""
 _POLL_S: Final = 0.2
-"""How often the first event that waits for money looks for what other processes settled."""
+"""Interval at which the first waiting event checks for settlements of other processes."""
 _PAUSE_S: Final = 0.2
-"""Before what failed is sent again: a Redis may be up, and yet refuse it."""
+"""Delay before a failed batch is sent again: Redis may be available and still refuse it."""
 
 
 class RedisBudgets:
-    """Asks Redis, and settles behind the events' backs: in batches, by one task, again and again until it is done.
+    """Reserve in Redis; settle in batches from one background task, which retries until Redis confirms.
 
-    A copy in memory knows what Redis told last and what was spent here since. It is asked while Redis is down.
+    A local copy holds the totals last received from Redis plus what this process has spent since. It decides while
+    Redis is unavailable.
     """
 
     poll_s: float | None = _POLL_S
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
-        self._pages = SpendScripts(store)
+        self._scripts = SpendScripts(store)
         self._copy = SpendLedger()
-        self._owed: dict[PageKey, Settled] = {}
-        self._has_owed = asyncio.Event()
+        self._unsent: dict[WindowKey, Settled] = {}
+        self._has_unsent = asyncio.Event()
         self._sent: Batch | None = None
-        """Of which nobody knows yet whether it was settled."""
+        """The batch whose settlement is not confirmed yet."""
         self._tasks = Tasks()
 
     async def reserve(self, budgets: Sequence[Budget], usd: float, now_s: float) -> list[BudgetReservation]:
-        postings = reservations_of(budgets, usd, now_s)
+        reservations = reservations_of(budgets, usd, now_s)
         try:
-            refused, pages = await self._pages.reserve(budgets, usd, now_s)
+            refused, totals = await self._scripts.reserve(budgets, usd, now_s)
         except RedisDown:
             return self._copy.reserve(budgets, usd, now_s)
         except asyncio.CancelledError:
-            self._queue_settlement((posting, 0.0) for posting in postings)  # it may have been made all the same
+            self._queue_settlement(
+                (reservation, 0.0) for reservation in reservations
+            )  # Redis may have made the reservation
             raise
-        for budget, known in zip(budgets, pages, strict=True):
-            self._learn(budget, known, now_s)
+        for budget, received in zip(budgets, totals, strict=True):
+            self._learn(budget, received, now_s)
         if refused is not None:
             budget = budgets[refused]
-            raise refusal(budget, usage(budget.rule, *pages[refused], now_s))
-        for reservation in postings:
-            self._copy.add(reservation.page, 0.0, usd)
-        return postings
+            raise refusal(budget, usage(budget.rule, *totals[refused], now_s))
+        for reservation in reservations:
+            self._copy.add(reservation.window, 0.0, usd)
+        return reservations
 
-    def settle(self, postings: Sequence[tuple[BudgetReservation, float]]) -> None:
-        self._copy.settle(postings)
-        self._queue_settlement(postings)
+    def settle(self, settlements: Sequence[tuple[BudgetReservation, float]]) -> None:
+        self._copy.settle(settlements)
+        self._queue_settlement(settlements)
 
     def start(self) -> None:
         self._tasks.start(self._settle_all(), "settle spending")
 
     async def stop(self) -> None:
-        """Settles what is owed, if Redis is there; else it is lost with the process."""
+        """Send the remaining settlements if Redis is available; otherwise they are lost with the process."""
         await self._tasks.cancel_all()
         with suppress(RedisDown):
-            while self._take():
+            while self._next_batch():
                 await self._send()
 
-    def _learn(self, budget: Budget, known: tuple[WindowTotals, WindowTotals], now_s: float) -> None:
-        for key, page in zip(windows_of(budget, now_s), known, strict=True):
-            owed = self._owed.get(key)
-            self._copy.learn(key, page.spent + (owed.spent if owed else 0.0))
+    def _learn(self, budget: Budget, received: tuple[WindowTotals, WindowTotals], now_s: float) -> None:
+        for key, window_totals in zip(windows_of(budget, now_s), received, strict=True):
+            unsent = self._unsent.get(key)
+            self._copy.learn(key, window_totals.spent + (unsent.spent if unsent else 0.0))
 
-    def _queue_settlement(self, postings: Iterable[tuple[BudgetReservation, float]]) -> None:
-        for reservation, spent in postings:
-            owed = self._owed.setdefault(reservation.page, Settled(reservation.window_s))
-            owed.spent += spent
-            owed.given_back += reservation.usd
-        while len(self._owed) > MAX_OWED_PAGES:
-            del self._owed[next(iter(self._owed))]
-        self._has_owed.set()
+    def _queue_settlement(self, settlements: Iterable[tuple[BudgetReservation, float]]) -> None:
+        for reservation, spent in settlements:
+            unsent = self._unsent.setdefault(reservation.window, Settled(reservation.window_s))
+            unsent.spent += spent
+            unsent.released += reservation.usd
+        while len(self._unsent) > MAX_UNSENT_WINDOWS:
+            del self._unsent[next(iter(self._unsent))]
+        self._has_unsent.set()
 
     async def _settle_all(self) -> None:
         while True:
-            await self._has_owed.wait()
-            self._has_owed.clear()
-            while self._take():
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
+            while self._next_batch():
                 await self._send_until_done()
 
-    def _take(self) -> bool:
-        """Whether there is a batch to send: the one that is doubtful first."""
-        if self._sent is None and self._owed:
-            keys = list(islice(self._owed, MAX_BATCH_PAGES))
-            self._sent = Batch({key: self._owed.pop(key) for key in keys})
+    def _next_batch(self) -> bool:
+        """Return True if there is a batch to send. An unconfirmed batch is sent first."""
+        if self._sent is None and self._unsent:
+            keys = list(islice(self._unsent, MAX_BATCH_WINDOWS))
+            self._sent = Batch({key: self._unsent.pop(key) for key in keys})
         return self._sent is not None
 
     async def _send_until_done(self) -> None:
@@ -117,15 +120,16 @@ class RedisBudgets:
 
     async def _send(self) -> None:
         assert self._sent is not None
-        await self._pages.settle(self._sent)
+        await self._scripts.settle(self._sent)
         self._sent = None
 
 
 @asynccontextmanager
 async def redis_budgets(store: RedisStore) -> AsyncIterator[RedisBudgets]:
-    spendings = RedisBudgets(store)
-    spendings.start()
+    """Run the budgets and their settlement task."""
+    budgets = RedisBudgets(store)
+    budgets.start()
     try:
-        yield spendings
+        yield budgets
     finally:
-        await spendings.stop()
+        await budgets.stop()

@@ -1,4 +1,4 @@
-"""Requests per window, counted in Redis for all processes by `limits`."""
+"""Requests per window, counted in Redis for all processes by the package `limits`."""
 
 import time
 
@@ -12,7 +12,7 @@ from bridge.services.redis import RedisDown, RedisStore
 
 
 class RedisRates:
-    """While Redis is down, this process counts alone, from nothing."""
+    """Count in Redis; while it is unavailable, each process counts on its own, starting from 0."""
 
     def __init__(self, store: RedisStore, local: LocalRates) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class RedisRates:
         return sliding_wait_ms(rate, await storage.get_sliding_window(item.key_for(name), rate.interval_s))
 
     def _storage_on(self, redis: Redis) -> RedisStorage:
-        """On the connections of the store, so that one thing bounds and watches them all."""
+        """Create the storage on the connection pool of the store, which bounds and watches all connections."""
         if self._storage is None:
             self._storage = RedisStorage(
                 "async+redis://",

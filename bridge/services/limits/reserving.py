@@ -1,4 +1,4 @@
-"""Reserves money for events; an event that the reservations of others keep out waits for them to be settled."""
+"""Reserve money for events. An event waits while only the reservations of others exhaust its budget."""
 
 import asyncio
 import time
@@ -11,93 +11,98 @@ from bridge.services.limits.budgets import Budget
 from bridge.services.limits.ledger import BudgetReservation
 
 WAIT_S: Final = 5.0
-"""How long an event waits at most, for all of its budgets together."""
+"""The longest time an event waits, for all of its budgets together."""
 MAX_WAITING: Final = 1024
-"""Events in one line; one more is refused at once."""
+"""Events in one queue; more are refused at once."""
 
 
 class BudgetStore(Protocol):
     @property
     def poll_s(self) -> float | None:
-        """How often to look for what other processes settled; None where there are none."""
+        """Interval at which to check for settlements of other processes; None if there are no other processes."""
 
-    async def reserve(self, drawn_on: Sequence[Budget], usd: float, now_s: float) -> list[BudgetReservation]:
-        """On each of them, or none. Raises SpendLimit for the first that is used up."""
+    async def reserve(self, budgets: Sequence[Budget], usd: float, now_s: float) -> list[BudgetReservation]:
+        """Reserve on all budgets or on none. Raises SpendLimit for the first that is exhausted."""
 
-    def settle(self, postings: Sequence[tuple[BudgetReservation, float]]) -> None:
-        """Each with the US dollars that were spent; what was reserved is free again. Cannot block."""
+    def settle(self, settlements: Sequence[tuple[BudgetReservation, float]]) -> None:
+        """Release each reservation and add the US dollars that were spent. Does not block."""
 
 
-class _Line:
-    """Events that wait for one purse. The one at its head looks again whenever something was settled."""
+class _WaitQueue:
+    """Events that wait for one budget. The first one tries again after each settlement."""
 
     def __init__(self) -> None:
-        self.head = asyncio.Lock()  # which is fair: first come, first served
+        self.head = asyncio.Lock()  # asyncio.Lock is fair: first come, first served
         self.settled = asyncio.Event()
         self.length = 0
 
 
 class Reservations:
-    def __init__(self, spendings: BudgetStore) -> None:
-        self._spendings = spendings
-        self._lines: dict[str, _Line] = {}
+    """Reserve in a budget store, with a wait queue for each budget."""
+
+    def __init__(self, budgets: BudgetStore) -> None:
+        self._budgets = budgets
+        self._queues: dict[str, _WaitQueue] = {}
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._queues)
 
     async def reserve(self, budgets: Sequence[Budget], usd: float) -> list[BudgetReservation]:
-        """On each of them, or none. Raises SpendLimit: at once where money is spent, else after `WAIT_S`."""
+        """Reserve on all budgets or on none.
+
+        Raises SpendLimit: at once if the money is spent, after `WAIT_S` if it is only reserved.
+        """
         try:
-            return await self._spendings.reserve(budgets, usd, time.time())
+            return await self._budgets.reserve(budgets, usd, time.time())
         except SpendLimit as error:
             refused = error
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
                 while refused.pending_budget:
-                    found = await self._wait(refused, budgets, usd)
-                    if not isinstance(found, SpendLimit):
-                        return found
-                    refused = found
+                    result = await self._wait(refused, budgets, usd)
+                    if not isinstance(result, SpendLimit):
+                        return result
+                    refused = result
         raise refused.without_traceback()
 
-    def settle(self, postings: Sequence[tuple[BudgetReservation, float]]) -> None:
-        self._spendings.settle(postings)
-        self._wake(reservation.page[0] for reservation, _ in postings)
+    def settle(self, settlements: Sequence[tuple[BudgetReservation, float]]) -> None:
+        self._budgets.settle(settlements)
+        self._wake(reservation.window[0] for reservation, _ in settlements)
 
     def _wake(self, keys: Iterable[str]) -> None:
         for key in keys:
-            if (line := self._lines.get(key)) is not None:
-                line.settled.set()
+            if (queue := self._queues.get(key)) is not None:
+                queue.settled.set()
 
     async def _wait(
         self, refused: SpendLimit, budgets: Sequence[Budget], usd: float
     ) -> list[BudgetReservation] | SpendLimit:
-        """Returns what was reserved, or the refusal of another purse or of one that is spent.
+        """Return the reservations, or the refusal of another budget or of one whose money is spent.
 
-        Raises SpendLimit if the line is full.
+        Raises SpendLimit if the queue is full.
         """
         key = refused.pending_budget
-        line = self._lines.setdefault(key, _Line())
-        if line.length >= MAX_WAITING:
+        queue = self._queues.setdefault(key, _WaitQueue())
+        if queue.length >= MAX_WAITING:
             raise refused.without_traceback()
-        line.length += 1
+        queue.length += 1
         try:
-            async with line.head:
-                return await self._at_head(line, key, budgets, usd)
+            async with queue.head:
+                return await self._at_head(queue, key, budgets, usd)
         finally:
-            line.length -= 1
-            if not line.length:
-                del self._lines[key]
+            queue.length -= 1
+            if not queue.length:
+                del self._queues[key]
 
     async def _at_head(
-        self, line: _Line, key: str, budgets: Sequence[Budget], usd: float
+        self, queue: _WaitQueue, key: str, budgets: Sequence[Budget], usd: float
     ) -> list[BudgetReservation] | SpendLimit:
         while True:
-            line.settled.clear()
+            queue.settled.clear()
             try:
-                return await self._spendings.reserve(budgets, usd, time.time())
+                return await self._budgets.reserve(budgets, usd, time.time())
             except SpendLimit as error:
                 if error.pending_budget != key:
                     return error
             with suppress(TimeoutError):
-                await asyncio.wait_for(line.settled.wait(), self._spendings.poll_s)
+                await asyncio.wait_for(queue.settled.wait(), self._budgets.poll_s)

@@ -1,7 +1,7 @@
-"""The SQLite file that keeps what budgets have spent, window by window. For one thread.
+"""SQLite file that keeps the spent amount of each budget and window. For use by one thread.
 
-It is no part of the request log: budgets must survive a restart whether or not events have rows there. Several
-processes may add to one file.
+It is separate from the request log: budgets survive a restart even if events have no rows there. Several processes may
+write to one file.
 """
 
 import logging
@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge.services.limits.ledger import MAX_PAGES, PageKey
+from bridge.services.limits.ledger import MAX_WINDOWS, WindowKey
 
 log = logging.getLogger("bridge.budgets")
 
 LOCKED_S: Final = 5.0
-"""How long another process's writing is waited for."""
+"""The longest wait for a write of another process."""
 LOG_BYTES: Final = 4 << 20
-"""What the write-ahead log is cut to after it had to grow."""
+"""Size to which the write-ahead log is truncated after it grew."""
 
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS spent (
@@ -37,14 +37,18 @@ _LOAD: Final = "SELECT purse, window, usd FROM spent WHERE expires_at > ? ORDER 
 
 
 class Spent(NamedTuple):
-    page: PageKey
+    """An amount in US dollars to add to one window."""
+
+    window: WindowKey
     window_s: int
     usd: float
 
 
 class SpendFile:
-    """Connects when it is first used, and again after a fault. What fails raises sqlite3.Error or OSError and may be
-    tried again; a damaged file is set aside, and a new one begun.
+    """Connect on first use, and again after a fault.
+
+    Failed operations raise sqlite3.Error or OSError and may be retried. A damaged file is renamed and replaced by a new
+    one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,29 +56,29 @@ class SpendFile:
         self._connection: sqlite3.Connection | None = None
 
     def touch(self) -> None:
-        """Makes the file, for its owner's eyes only, if there is none. Raises OSError."""
+        """Create the file with mode 0600 if it does not exist. Raises OSError."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
-    def load(self, now_s: float) -> list[tuple[PageKey, float]]:
-        """Returns the pages whose windows still count, with US dollars; the largest last."""
+    def load(self, now_s: float) -> list[tuple[WindowKey, float]]:
+        """Return the windows that still count, with US dollars; the largest amount last."""
         if not self._path.exists():
             return []
         try:
-            rows = self._opened().execute(_LOAD, (now_s, MAX_PAGES)).fetchall()
+            rows = self._opened().execute(_LOAD, (now_s, MAX_WINDOWS)).fetchall()
         except sqlite3.Error as error:
-            if not self._is_begun_anew(error):
+            if not self._is_replaced(error):
                 raise
             return []
-        return [((budget, window), usd) for budget, window, usd in reversed(rows)]
+        return [((budget, number), usd) for budget, number, usd in reversed(rows)]
 
     def add(self, spent: Iterable[Spent], now_s: float) -> None:
-        """All of it, or nothing."""
-        # The window after a window counts it too, where it slides.
-        rows = [(*each.page, float((each.page[1] + 2) * each.window_s), each.usd) for each in spent]
+        """Add all amounts in one transaction."""
+        # A sliding window also counts the previous one.
+        rows = [(*entry.window, float((entry.window[1] + 2) * entry.window_s), entry.usd) for entry in spent]
         try:
             self._add(rows, now_s)
         except sqlite3.Error as error:
-            if not self._is_begun_anew(error):
+            if not self._is_replaced(error):
                 raise
             self._add(rows, now_s)
 
@@ -94,8 +98,8 @@ class SpendFile:
         if connection is not None:
             connection.close()
 
-    def _is_begun_anew(self, error: sqlite3.Error) -> bool:
-        """Closes the file after `error`; True if it was damaged, and set aside."""
+    def _is_replaced(self, error: sqlite3.Error) -> bool:
+        """Close the file after `error`; return True if it was damaged and has been renamed."""
         self.close()
         return _is_damage(error) and self._set_aside(str(error))
 
@@ -103,13 +107,13 @@ class SpendFile:
         aside = self._path.with_name(f"{self._path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         try:
             self._path.rename(aside)
-            for more in ("-wal", "-shm"):
-                self._path.with_name(self._path.name + more).unlink(missing_ok=True)
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
         except OSError as error:
-            log.error("the damaged file of the budgets cannot be set aside", extra={"fields": {"reason": str(error)}})
+            log.error("damaged budget file cannot be renamed", extra={"fields": {"reason": str(error)}})
             return False
         log.error(
-            "the file of the budgets is damaged: what it held is forgotten",
+            "budget file damaged; recorded spending is lost and a new file is used",
             extra={"fields": {"file": str(self._path), "set_aside_as": aside.name, "reason": reason}},
         )
         return True
@@ -123,7 +127,7 @@ class SpendFile:
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
         try:
-            # A process that is killed loses nothing that was committed; a machine that loses power may, and no more.
+            # A killed process loses no committed transaction; only a power failure can lose some.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
@@ -135,5 +139,6 @@ class SpendFile:
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
+    """Return True if SQLite reports a corrupt file."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

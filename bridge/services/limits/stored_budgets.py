@@ -1,4 +1,4 @@
-"""Budgets in this process's memory that a file keeps across restarts."""
+"""Budgets in this process's memory, kept in a file across restarts."""
 
 import asyncio
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bridge.services.cache.sqlite import WorkThread
-from bridge.services.limits.ledger import BudgetReservation, PageKey, SpendLedger
+from bridge.services.limits.ledger import BudgetReservation, SpendLedger, WindowKey
 from bridge.services.limits.local import LocalBudgets
 from bridge.services.limits.spend_file import SpendFile, Spent
 from bridge.tasks import Tasks
@@ -20,109 +20,115 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.budgets")
 
 LINGER_S: Final = 0.2
-"""How long what was spent may wait to be written with more: what a process that is killed loses."""
+"""How long spent amounts are collected before a write; a killed process loses up to this much."""
 PAUSE_S: Final = 1.0
-"""How long the file is left alone after a fault."""
+"""Delay before the file is used again after a fault."""
 CLOSE_S: Final = 5.0
-"""How long the last write may take at the end."""
-MAX_OWED_PAGES: Final = 65_536
-"""While the file cannot be written; then the page that was owed first is given up."""
+"""The longest time for the last write at shutdown."""
+MAX_UNWRITTEN_WINDOWS: Final = 65_536
+"""Windows kept while the file cannot be written; the oldest is dropped first."""
 
 
 class StoredBudgets(LocalBudgets):
-    """No event waits for the file: one task writes what was spent since it wrote last."""
+    """Budgets whose spending one background task writes to a file. No event waits for the file."""
 
     def __init__(self, ledger: SpendLedger, file: SpendFile) -> None:
         super().__init__(ledger)
         self._file = file
         self._thread = WorkThread("budgets")
         self._tasks = Tasks()
-        self._owed: dict[PageKey, Spent] = {}
-        self._has_owed = asyncio.Event()
+        self._unwritten: dict[WindowKey, Spent] = {}
+        self._has_unwritten = asyncio.Event()
         self._closing = asyncio.Event()
         self._is_failing = False
 
-    def settle(self, postings: Sequence[tuple[BudgetReservation, float]]) -> None:
-        super().settle(postings)
-        self._owe([Spent(reservation.page, reservation.window_s, usd) for reservation, usd in postings if usd])
+    def settle(self, settlements: Sequence[tuple[BudgetReservation, float]]) -> None:
+        super().settle(settlements)
+        self._queue([Spent(reservation.window, reservation.window_s, usd) for reservation, usd in settlements if usd])
 
     async def open(self, *, is_needed: bool) -> None:
-        """Reads what was spent before. `is_needed`: raises OSError when there can be no such file."""
+        """Load the spent amounts. With `is_needed`, raises OSError if the file cannot be created."""
         if is_needed:
             await self._thread.do(self._file.touch)
         try:
-            pages = await self._thread.do(partial(self._file.load, time.time()))
+            stored = await self._thread.do(partial(self._file.load, time.time()))
         except (sqlite3.Error, OSError) as error:
-            self._tell(error)
+            self._log_failure(error)
         else:
-            for page, usd in pages:
-                self._ledger.add(page, usd, 0.0)
-        self._tasks.start(self._write_on_and_on(), "write budgets")
+            for window, usd in stored:
+                self._ledger.add(window, usd, 0.0)
+        self._tasks.start(self._write_loop(), "write budgets")
 
     async def close(self) -> None:
-        """Returns when all is written, if that does not take too long."""
+        """Write what is left, for at most `CLOSE_S`."""
         self._closing.set()
-        self._has_owed.set()
+        self._has_unwritten.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._tasks.wait_all()
                 await self._thread.do(self._file.close)
-        if self._owed:
-            log.warning("budgets are not all written to their file", extra={"fields": {"pages": len(self._owed)}})
+        if self._unwritten:
+            log.warning(
+                "budget file incomplete; spending since the last write is lost",
+                extra={"fields": {"windows": len(self._unwritten)}},
+            )
         await self._tasks.cancel_all()
         self._thread.end()
 
-    def _owe(self, spent: Sequence[Spent]) -> None:
-        for each in spent:
-            owed = self._owed.get(each.page)
-            self._owed[each.page] = each if owed is None else owed._replace(usd=owed.usd + each.usd)
-        while len(self._owed) > MAX_OWED_PAGES:
-            del self._owed[next(iter(self._owed))]
-        if self._owed:
-            self._has_owed.set()
+    def _queue(self, spent: Sequence[Spent]) -> None:
+        for entry in spent:
+            queued = self._unwritten.get(entry.window)
+            self._unwritten[entry.window] = entry if queued is None else queued._replace(usd=queued.usd + entry.usd)
+        while len(self._unwritten) > MAX_UNWRITTEN_WINDOWS:
+            del self._unwritten[next(iter(self._unwritten))]
+        if self._unwritten:
+            self._has_unwritten.set()
 
-    async def _write_on_and_on(self) -> None:
-        while not (self._closing.is_set() and (self._is_failing or not self._owed)):
-            await self._has_owed.wait()
+    async def _write_loop(self) -> None:
+        while not (self._closing.is_set() and (self._is_failing or not self._unwritten)):
+            await self._has_unwritten.wait()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), PAUSE_S if self._is_failing else LINGER_S)
-            self._has_owed.clear()
+            self._has_unwritten.clear()
             await self._write()
 
     async def _write(self) -> None:
-        """What is owed; it is owed again if the file does not take it."""
-        owed, self._owed = list(self._owed.values()), {}
-        if not owed:
+        """Write the pending amounts; queue them again if the write fails."""
+        unwritten, self._unwritten = list(self._unwritten.values()), {}
+        if not unwritten:
             return
         try:
-            await self._thread.do(partial(self._file.add, owed, time.time()))
+            await self._thread.do(partial(self._file.add, unwritten, time.time()))
         except (sqlite3.Error, OSError) as error:
-            self._owe(owed)
-            self._tell(error)
+            self._queue(unwritten)
+            self._log_failure(error)
         else:
             self._is_failing = False
 
-    def _tell(self, error: Exception) -> None:
-        """Once, until it is written again."""
+    def _log_failure(self, error: Exception) -> None:
+        """Log the error once, until a write succeeds again."""
         if not self._is_failing:
             self._is_failing = True
             log.error(
-                "budgets are not written to their file: a restart will forget what was spent",
+                "budget file cannot be written; a restart loses the spending since the last write",
                 extra={"fields": {"reason": str(error)}},
             )
 
 
 @asynccontextmanager
-async def stored_spendings(path: Path, *, is_needed: bool) -> AsyncIterator[StoredBudgets]:
-    """`is_needed`: there are budgets already. Raises OSError when there can be no such file; a full disk passes."""
-    spendings = StoredBudgets(SpendLedger(), SpendFile(path))
+async def stored_budgets(path: Path, *, is_needed: bool) -> AsyncIterator[StoredBudgets]:
+    """Run budgets with a file.
+
+    `is_needed`: budgets are configured. Raises OSError if the file cannot be created, except on a full disk.
+    """
+    budgets = StoredBudgets(SpendLedger(), SpendFile(path))
     try:
         try:
-            await spendings.open(is_needed=is_needed)
+            await budgets.open(is_needed=is_needed)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            await spendings.open(is_needed=False)
-        yield spendings
+            await budgets.open(is_needed=False)
+        yield budgets
     finally:
-        await spendings.close()
+        await budgets.close()

@@ -1,9 +1,10 @@
-"""Windows of time: which one an instant falls into, and when one that is full lets something pass again.
+"""Fixed and sliding time windows: the window of an instant, and the wait until a full one has room. Pure.
 
-Fixed windows are the clock's: those of an hour begin on the hour, UTC. A sliding one is made of two of them: all of
-this one, and of the one before as much as lies within the last window's length, as if what it holds were spread
-evenly. So was Cloudflare's seen to count spending (PROVIDERS.md 3.5), and so does `limits` (its documentation,
-"sliding window counter"). Instants are seconds since 1970; a window is full when it holds its limit.
+Fixed windows are aligned to the clock: windows of an hour begin on the hour, UTC. A sliding window is computed from two
+fixed ones: the current one in full, and the previous one weighted by its overlap with the last window's length, as if
+its content were spread evenly. Cloudflare was observed to count spending this way, and so does the package
+`limits` (its documentation, "sliding window counter"). Instants are
+seconds since 1970; a window is full when it holds its limit.
 """
 
 import math
@@ -12,21 +13,21 @@ from bridge.config.limits import Technique
 
 
 def number_of(now_s: float, window_s: int) -> int:
-    """The window's, counted from 1970."""
+    """Return the number of the window that contains `now_s`, counted from 1970."""
     return int(now_s // window_s)
 
 
 def weight_of(technique: Technique, into_s: float, window_s: int) -> float:
-    """How much of the window before still counts, so far into this one."""
+    """Return the share of the previous window that still counts, `into_s` seconds into this one."""
     return 1 - into_s / window_s if technique == "sliding" else 0.0
 
 
 def wait_ms(
     technique: Technique, limit: float, window_s: int, left_s: float, previous: float, current: float
 ) -> int | None:
-    """How long a full window stays so, when nothing more is added; None is for ever, for a limit of nothing.
+    """Return the milliseconds until a full window has room if nothing more is added; None (never) if the limit is 0.
 
-    `left_s` is what is left of the current window.
+    `left_s` is the rest of the current window in seconds.
     """
     if not limit:
         return None

@@ -1,7 +1,7 @@
-"""The price list of the package `genai-prices` (extra `cost`), read by the URL that was called and the model.
+"""The price list of the package `genai-prices` (extra `cost`), looked up by base URL and model.
 
-Its own `calc_price` takes some hundred microseconds, and it remembers every name that it is asked for: a client can
-make up as many as it likes. So its tables are read here, and what was found is kept in a map with a bound.
+Its own `calc_price` takes some hundred microseconds and caches every name it sees, without a bound; clients choose
+these names. This module reads its tables directly and caches results in a bounded map.
 """
 
 import re
@@ -17,32 +17,35 @@ if TYPE_CHECKING:
 
     from genai_prices.types import ModelPrice, Provider, TieredPrices
 
-MAX_KEPT: Final = 1024
+MAX_CACHED: Final = 1024
 _MINUTE_S: Final = 60
-"""Some prices depend on the date and the time of day: what was found is asked for anew each minute."""
+"""Cached results expire each minute, because some prices depend on date and time of day."""
 
 
 class GenaiPrices:
-    """Raises ImportError where the package is missing. Loading it takes a quarter of a second."""
+    """The loaded price list.
+
+    Raises ImportError if the package is missing. Loading takes a quarter of a second.
+    """
 
     def __init__(self) -> None:
         from genai_prices.data_snapshot import get_snapshot
 
         self._providers = get_snapshot().providers
-        self._addresses = [(re.compile(provider.api_pattern), provider) for provider in self._providers]
-        self._kept = lru_cache(MAX_KEPT)(self._look_up)
+        self._patterns = [(re.compile(provider.api_pattern), provider) for provider in self._providers]
+        self._cached = lru_cache(MAX_CACHED)(self._look_up)
 
     def rates(self, url: str, model: str) -> ModelPrices | None:
-        """None where the list has no provider at that base URL, or it has no such model."""
-        return self._kept(url, model, int(time.time()) // _MINUTE_S)
+        """Return the prices of a model; None if the list has no provider at that base URL or no such model."""
+        return self._cached(url, model, int(time.time()) // _MINUTE_S)
 
     def _look_up(self, url: str, model: str, minute: int) -> ModelPrices | None:
-        provider = self._at(url)
+        provider = self._provider_at(url)
         found = provider.find_model(model, all_providers=self._providers) if provider is not None else None
         return None if found is None else _rates(found.get_prices(datetime.fromtimestamp(minute * _MINUTE_S, UTC)))
 
-    def _at(self, url: str) -> "Provider | None":
-        return next((provider for address, provider in self._addresses if address.match(url)), None)
+    def _provider_at(self, url: str) -> "Provider | None":
+        return next((provider for pattern, provider in self._patterns if pattern.match(url)), None)
 
 
 def _rates(price: "ModelPrice") -> ModelPrices:

@@ -1,6 +1,6 @@
-"""Says what an event cost: by the gateway's price, else the provider's report, else the price list.
+"""Compute the cost of an event: by the gateway's price, else the provider's report, else the price list.
 
-A client may have a price of its own, which is shown to it; what is charged stays what the gateway knows.
+A client may set a price of its own, which its answer shows; the charged amount does not depend on it.
 """
 
 from dataclasses import replace
@@ -16,14 +16,14 @@ from bridge.services.pricing.rates import ModelPrices, custom_usd, usage_usd
 
 class Prices(Protocol):
     def rates(self, url: str, model: str) -> ModelPrices | None:
-        """Of a model behind a base URL, None where they are not known. Cheap, for every event asks."""
+        """Return the prices of a model at a base URL, None if they are unknown. Must be fast: every event calls it."""
 
 
 class EventPricer:
-    """The model is the one that was asked for: the request names it whatever came of it, and lists know its aliases."""
+    """Price an event by its requested model: the request always names it, and price lists know its aliases."""
 
     def __init__(self, prices: Prices | None) -> None:
-        """Without `prices` only the gateway's own price and the providers' reports count."""
+        """Without `prices`, only the gateway's own price and the providers' reports are used."""
         self._prices = prices
 
     def known(self, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
@@ -32,7 +32,7 @@ class EventPricer:
         step, listed = planned.step, self._listed_usd(planned, usage)
         usd = reported_usd(planned.provider, step.method, step.endpoint, reported)
         if usd is not None:
-            return self._believed(planned, usd, listed)
+            return self._capped(planned, usd, listed)
         return None if listed is None else Cost(listed, "prices")
 
     def claimed(self, planned: PlannedStep, usage: Usage | None, known: Cost | None) -> Cost | None:
@@ -65,10 +65,13 @@ class EventPricer:
         rates = self._prices.rates(planned.target.base, planned.model)
         return None if rates is None else usage_usd(rates, usage)
 
-    def _believed(self, planned: PlannedStep, usd: float, listed_usd: float | None) -> Cost:
-        """Up to a multiple of the estimate, or to what the reported tokens cost by the list if that is more."""
+    def _capped(self, planned: PlannedStep, usd: float, listed_usd: float | None) -> Cost:
+        """Return the reported cost, capped at a multiple of the estimate.
+
+        The cap is raised to the list price of the reported tokens if that is higher.
+        """
         if listed_usd is not None and usd <= listed_usd:
-            return Cost(usd, "provider")  # which spares a look at the request
+            return Cost(usd, "provider")  # no estimate needed
         estimate = self.expected_usd(planned)
-        most = max(MAX_TIMES_ESTIMATE * (UNPRICED_USD if estimate is None else estimate), listed_usd or 0.0)
-        return Cost(usd, "provider") if usd <= most else Cost(most, "provider", is_capped=True)
+        limit_usd = max(MAX_TIMES_ESTIMATE * (UNPRICED_USD if estimate is None else estimate), listed_usd or 0.0)
+        return Cost(usd, "provider") if usd <= limit_usd else Cost(limit_usd, "provider", is_capped=True)

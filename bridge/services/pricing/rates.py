@@ -1,7 +1,7 @@
-"""What tokens cost at given rates. Pure arithmetic, in US dollars.
+"""Compute the cost of tokens at given rates, in US dollars. Pure.
 
-Input counts its cached tokens and its sound (`bridge.formats.usage`): those come off it where they have a rate of their
-own.
+Input tokens include cached and audio tokens (`bridge.formats.usage`); these are subtracted where they have a rate of
+their own.
 """
 
 from collections.abc import Iterator
@@ -12,42 +12,45 @@ from bridge.formats.usage import Usage
 from bridge.settings.accounting import CustomCost
 
 DIGITS: Final = 12
-"""Behind the point; what is smaller is a float's noise."""
+"""Decimal places kept; smaller amounts are floating-point noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenPrice:
-    """US dollars per token. Once the input is longer than a tier's start, that tier's price is every token's."""
+    """US dollars per token. Above the start of a tier, the tier's price applies to all tokens."""
 
     usd: float
     tiers: tuple[tuple[int, float], ...] = ()
-    """Starts, in tokens of the input, with their prices; in rising order."""
+    """Pairs of an input length in tokens and a price, in ascending order."""
 
     def at(self, input_tokens: int) -> float:
         usd = self.usd
-        for start, dearer in self.tiers:
+        for start, tier_usd in self.tiers:
             if input_tokens > start:
-                usd = dearer
+                usd = tier_usd
         return usd
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrices:
-    """A model's. None is a price that is not known; for a cache and for sound, that there is none but all others'."""
+    """Prices of one model.
+
+    None is an unknown price. For cache and audio tokens, None means that the general price applies.
+    """
 
     input: TokenPrice | None
     output: TokenPrice | None
     cache_read: TokenPrice | None = None
     cache_write: TokenPrice | None = None
     request_usd: float = 0.0
-    """For the request itself, whatever its tokens."""
+    """Charged per request, independent of tokens."""
     audio_input: TokenPrice | None = None
     audio_output: TokenPrice | None = None
     audio_cache_read: TokenPrice | None = None
 
 
 def rates_of(custom: CustomCost) -> ModelPrices:
-    """Of a custom cost that is given per token."""
+    """Convert a custom cost given per token."""
     return ModelPrices(
         _rate(custom.per_token_in),
         _rate(custom.per_token_out),
@@ -61,14 +64,17 @@ def _rate(usd: float | None) -> TokenPrice | None:
 
 
 def custom_usd(custom: CustomCost, usage: Usage | None) -> float | None:
-    """None where it is given per token, and no tokens were told."""
+    """Return the cost by a custom price; None if it is given per token and no tokens were reported."""
     if custom.total_cost is not None:
         return custom.total_cost
     return usage_usd(rates_of(custom), usage)
 
 
 def usage_usd(rates: ModelPrices, usage: Usage | None) -> float | None:
-    """None where the counts, or a rate that they need, are not known: a guess is no cost, and 0 would be one."""
+    """Return the cost of the usage; None if a token count or a required rate is unknown.
+
+    A guess would be no cost, and 0 would be a wrong one.
+    """
     if usage is None or usage.input_tokens is None or rates.input is None:
         return None
     if usage.output_tokens and rates.output is None:
@@ -79,15 +85,15 @@ def usage_usd(rates: ModelPrices, usage: Usage | None) -> float | None:
 
 
 def _charged(rates: ModelPrices, usage: Usage) -> Iterator[tuple[int, TokenPrice | None]]:
-    """Every token once, with its rate."""
+    """Yield every token count once, with its rate."""
     read, written, out = usage.cached_tokens or 0, usage.cache_write_tokens or 0, usage.output_tokens or 0
-    heard = (usage.input_audio_tokens or 0) if rates.audio_input else 0
-    heard_again = min(usage.cached_audio_tokens or 0, heard)
-    spoken = min(usage.output_audio_tokens or 0, out) if rates.audio_output else 0
-    yield max((usage.input_tokens or 0) - read - written - (heard - heard_again), 0), rates.input
-    yield heard - heard_again, rates.audio_input
-    yield max(read - heard_again, 0), rates.cache_read or rates.input
-    yield heard_again, rates.audio_cache_read or rates.cache_read or rates.audio_input
+    audio_input = (usage.input_audio_tokens or 0) if rates.audio_input else 0
+    cached_audio = min(usage.cached_audio_tokens or 0, audio_input)
+    audio_output = min(usage.output_audio_tokens or 0, out) if rates.audio_output else 0
+    yield max((usage.input_tokens or 0) - read - written - (audio_input - cached_audio), 0), rates.input
+    yield audio_input - cached_audio, rates.audio_input
+    yield max(read - cached_audio, 0), rates.cache_read or rates.input
+    yield cached_audio, rates.audio_cache_read or rates.cache_read or rates.audio_input
     yield written, rates.cache_write or rates.input
-    yield out - spoken, rates.output
-    yield spoken, rates.audio_output
+    yield out - audio_output, rates.output
+    yield audio_output, rates.audio_output

@@ -137,17 +137,17 @@ async def test_each_account_has_a_token_of_its_own(key: rsa.RSAPrivateKey) -> No
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "reason"),
     [
         (400, DENIED, "HTTP 400: invalid_grant: Invalid JWT Signature."),
         (500, b"<html>", "HTTP 500"),
-        (200, b"{}", "the answer holds no access token"),
-        (200, b"nonsense", "the answer holds no access token"),
-        (200, TOO_LONG, "the answer is too long to be a token"),
+        (200, b"{}", "the token response contains no access token"),
+        (200, b"nonsense", "the token response contains no access token"),
+        (200, TOO_LONG, "the token response is too long"),
     ],
 )
 async def test_why_there_is_no_token_is_told_and_for_a_moment_remembered(
-    key: rsa.RSAPrivateKey, status: int, body: bytes, told: str
+    key: rsa.RSAPrivateKey, status: int, body: bytes, reason: str
 ) -> None:
     async with minting() as (tokens, server):
         own, minted = account(key, server.url), server.answers
@@ -155,7 +155,7 @@ async def test_why_there_is_no_token_is_told_and_for_a_moment_remembered(
         for _ in range(3):
             with pytest.raises(KeyUnusable) as caught:
                 await tokens.token(own, trusted=True)
-            assert str(caught.value) == f"bridge@project.example.com: no access token was to be had: {told}"
+            assert str(caught.value) == f"bridge@project.example.com: access token request failed: {reason}"
         assert len(server.grants) == 1
         server.answers = minted
         advance(PAUSE_S)
@@ -207,14 +207,14 @@ async def test_an_account_that_a_client_brought_is_asked_for_at_google_alone(
 
 async def test_an_address_that_is_no_url_is_told(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, _):
-        with pytest.raises(KeyUnusable, match="token_uri is no URL"):
+        with pytest.raises(KeyUnusable, match="token_uri is not a URL"):
             await tokens.token(account(key, "https://127.0.0.1:99999/"), trusted=True)
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (GoogleAccount('{"client_email": "x"}'), "no service account's JSON"),
+        (GoogleAccount('{"client_email": "x"}'), "not the JSON of a service account"),
         (
             GoogleAccount('{"client_email":"x","private_key":"y","token_uri":"https://oauth2.googleapis.com/"}'),
             "in PEM",
@@ -240,7 +240,8 @@ def _pem(key: PrivateKeyTypes, locked: serialization.KeySerializationEncryption)
 
 
 @pytest.mark.parametrize(
-    ("made", "told"), [(ec_key, "no RSA key"), (locked_key, "no RSA key"), (lambda: "x" * 2501, "2500 characters")]
+    ("made", "told"),
+    [(ec_key, "not an RSA key"), (locked_key, "not an RSA key"), (lambda: "x" * 2501, "2500 characters")],
 )
 async def test_a_clients_key_of_another_sort_is_told_and_one_that_takes_long_to_check_is_not_checked(
     key: rsa.RSAPrivateKey, made: Callable[[], str], told: str

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from bridge.errors import TooManyInFlight
-from bridge.services.limits.concurrency import WAITING_PER_TURN, ConcurrencyLimiter
+from bridge.services.limits.concurrency import MAX_WAITING_PER_SLOT, ConcurrencyLimiter
 from tests.support.clock import advance, turns
 
 MAX_WAIT_MS = 10_000
@@ -16,7 +16,7 @@ class Crowd:
     """Events that want a turn at one key."""
 
     def __init__(self, limit: int) -> None:
-        self.lines = ConcurrencyLimiter()
+        self.limiter = ConcurrencyLimiter()
         self.limit = limit
         self.inside: list[str] = []
         self._tasks: dict[str, asyncio.Task[Callable[[], None]]] = {}
@@ -26,7 +26,7 @@ class Crowd:
         await turns()
 
     async def _enter(self, name: str, max_wait_ms: int) -> Callable[[], None]:
-        give_back = await self.lines.acquire("key", self.limit, max_wait_ms, "us")
+        give_back = await self.limiter.acquire("key", self.limit, max_wait_ms, "us")
         self.inside.append(name)
         return give_back
 
@@ -102,15 +102,15 @@ async def test_nobody_waits_longer_than_the_limits_owner_allows():
     assert (error.code, error.status, error.retryable, error.retry_after_ms) == (9005, 429, True, 1000)
     assert "10000 ms (max_wait)" in str(error)
     await crowd.go("a")
-    assert len(crowd.lines) == 0
+    assert len(crowd.limiter) == 0
 
 
 async def test_no_more_wait_than_four_for_each_turn():
     crowd = Crowd(2)
-    for number in range(2 + 2 * WAITING_PER_TURN):
+    for number in range(2 + 2 * MAX_WAITING_PER_SLOT):
         await crowd.come(str(number))
     await crowd.come("one more")
-    assert "8 wait for a turn" in str(crowd.refused("one more"))
+    assert "8 wait for a slot" in str(crowd.refused("one more"))
     crowd.cancel("5")
     await turns()
     await crowd.come("in its place")
@@ -153,10 +153,10 @@ async def test_a_key_that_nobody_uses_leaves_nothing_behind():
     crowd = Crowd(1)
     for name in "ab":
         await crowd.come(name)
-    assert len(crowd.lines) == 1
+    assert len(crowd.limiter) == 1
     await crowd.go("a")
     await crowd.go("b")
-    assert len(crowd.lines) == 0
+    assert len(crowd.limiter) == 0
 
 
 @pytest.mark.parametrize("limit", [1, 3])

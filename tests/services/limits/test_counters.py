@@ -33,7 +33,7 @@ def test_it_needs_neither_thread_nor_task():
 
 
 def test_of_too_many_keys_the_one_counted_longest_ago_is_forgotten():
-    counts = RateCounts(most=3)
+    counts = RateCounts(max_counts=3)
     for key in ("a", "b", "c", "a", "d"):
         counts.incr(key, 60)
     assert [counts.get(key) for key in "abcd"] == [2, 0, 1, 1]

@@ -12,19 +12,21 @@ from bridge.services.limits.ledger import BudgetReservation, SpendLedger
 NOON_S = 43_200.0
 
 
-def purse(limit_usd: float = 10.0, window_s: int = 3600, technique: Technique = "fixed", name: str = "hour") -> Budget:
+def budget_of(
+    limit_usd: float = 10.0, window_s: int = 3600, technique: Technique = "fixed", name: str = "hour"
+) -> Budget:
     rule = SpendRule(name, limit_usd, window_s, technique)
     (found,) = matching_budgets(Owner("main"), [rule], SpendContext(None, "openai", None))
     return found
 
 
-def spend(ledger: SpendLedger, purse: Budget, usd: float, now_s: float) -> None:
-    postings = ledger.reserve([purse], 0.0, now_s)
-    ledger.settle((reservation, usd) for reservation in postings)
+def spend(ledger: SpendLedger, budget: Budget, usd: float, now_s: float) -> None:
+    reservations = ledger.reserve([budget], 0.0, now_s)
+    ledger.settle((reservation, usd) for reservation in reservations)
 
 
 def test_what_is_reserved_is_free_again_once_the_event_is_over():
-    ledger, hour = SpendLedger(), purse()
+    ledger, hour = SpendLedger(), budget_of()
     first = ledger.reserve([hour], 10.0, NOON_S)
     with pytest.raises(SpendLimit):
         ledger.reserve([hour], 1.0, NOON_S)
@@ -34,23 +36,23 @@ def test_what_is_reserved_is_free_again_once_the_event_is_over():
 
 def test_an_estimate_alone_refuses_nobody():
     """A budget limits what is spent: while some is left, one more event may begin, whatever it may cost."""
-    SpendLedger().reserve([purse(limit_usd=0.01)], 500.0, NOON_S)
+    SpendLedger().reserve([budget_of(limit_usd=0.01)], 500.0, NOON_S)
 
 
 def test_a_budget_of_nothing_lets_nothing_pass():
     with pytest.raises(SpendLimit):
-        SpendLedger().reserve([purse(limit_usd=0.0)], 0.0, NOON_S)
+        SpendLedger().reserve([budget_of(limit_usd=0.0)], 0.0, NOON_S)
 
 
 def test_of_several_purses_all_are_reserved_or_none():
-    ledger, open_, empty = SpendLedger(), purse(name="open"), purse(limit_usd=0.0, name="empty")
+    ledger, open_, empty = SpendLedger(), budget_of(name="open"), budget_of(limit_usd=0.0, name="empty")
     with pytest.raises(SpendLimit, match="'empty'"):
         ledger.reserve([open_, empty], 10.0, NOON_S)
     ledger.reserve([open_], 10.0, NOON_S)
 
 
 def test_a_fixed_window_begins_with_nothing():
-    ledger, hour = SpendLedger(), purse()
+    ledger, hour = SpendLedger(), budget_of()
     spend(ledger, hour, 10.0, NOON_S + 3599.0)
     with pytest.raises(SpendLimit) as refused:
         ledger.reserve([hour], 0.0, NOON_S + 3599.5)
@@ -59,7 +61,7 @@ def test_a_fixed_window_begins_with_nothing():
 
 
 def test_a_sliding_window_takes_the_one_before_along():
-    ledger, hour = SpendLedger(), purse(technique="sliding")
+    ledger, hour = SpendLedger(), budget_of(technique="sliding")
     spend(ledger, hour, 12.0, NOON_S + 3599.0)
     with pytest.raises(SpendLimit) as refused:
         ledger.reserve([hour], 0.0, NOON_S + 3600.0)
@@ -68,7 +70,7 @@ def test_a_sliding_window_takes_the_one_before_along():
 
 
 def test_an_event_costs_in_the_window_in_which_it_began():
-    ledger, hour = SpendLedger(), purse()
+    ledger, hour = SpendLedger(), budget_of()
     late = ledger.reserve([hour], 1.0, NOON_S + 3599.0)
     ledger.settle((reservation, 10.0) for reservation in late)
     ledger.reserve([hour], 0.0, NOON_S + 3600.0)
@@ -76,7 +78,7 @@ def test_an_event_costs_in_the_window_in_which_it_began():
         ledger.reserve([hour], 0.0, NOON_S + 3599.0)
 
 
-def test_what_is_given_back_twice_is_nobodys_money():
+def test_what_is_released_twice_is_nobodys_money():
     ledger = SpendLedger()
     reservation = BudgetReservation(("key", 1), 60, 5.0)
     ledger.settle([(reservation, 0.0), (reservation, 0.0)])
@@ -84,8 +86,8 @@ def test_what_is_given_back_twice_is_nobodys_money():
 
 
 def test_it_remembers_those_drawn_on_last():
-    """However many purses clients make up, by values of their own."""
-    ledger, ours = SpendLedger(most=100), purse()
+    """However many budgets clients make up, by values of their own."""
+    ledger, ours = SpendLedger(max_windows=100), budget_of()
     spend(ledger, ours, 10.0, NOON_S)
     for number in range(1000):
         ledger.add((f"made up {number}", 0), 0.1, 0.0)
@@ -96,10 +98,10 @@ def test_it_remembers_those_drawn_on_last():
 
 
 def test_what_came_to_nothing_takes_no_purses_place():
-    ledger, ours = SpendLedger(most=100), purse()
+    ledger, ours = SpendLedger(max_windows=100), budget_of()
     spend(ledger, ours, 10.0, NOON_S)
     for number in range(1000):
-        other = purse()._replace(key=f"made up {number}")
+        other = budget_of()._replace(key=f"made up {number}")
         ledger.settle((reservation, 0.0) for reservation in ledger.reserve([other], 0.1, NOON_S))
         ledger.learn((other.key, 12), 0.0)
     assert len(ledger) == 1
@@ -110,13 +112,13 @@ def test_what_came_to_nothing_takes_no_purses_place():
 @given(st.lists(st.tuples(st.floats(0.01, 3.0), st.booleans()), max_size=60))
 def test_many_in_flight_never_overshoot_by_more_than_the_last_estimate(events):
     """Where estimates are right."""
-    ledger, hour = SpendLedger(), purse()
+    ledger, hour = SpendLedger(), budget_of()
     running: list[tuple[list[BudgetReservation], float]] = []
     spent = 0.0
     for usd, one_ends in events:
         if one_ends and running:
-            postings, cost = running.pop(0)
-            ledger.settle((reservation, cost) for reservation in postings)
+            reservations, cost = running.pop(0)
+            ledger.settle((reservation, cost) for reservation in reservations)
             spent += cost
         try:
             running.append((ledger.reserve([hour], usd, NOON_S), usd))

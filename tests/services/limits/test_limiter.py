@@ -280,7 +280,7 @@ async def test_the_time_for_the_whole_event_runs_while_it_waits(tmp_path: Path, 
         assert code(await place.end(second)) == 9015
 
 
-async def test_a_turn_is_given_back_however_its_event_ends(tmp_path: Path):
+async def test_a_turn_is_released_however_its_event_ends(tmp_path: Path):
     plays = [
         answers(status=500),
         Plays(connecting=[OSError()]),

@@ -17,7 +17,7 @@ NOON_S = 43_200.0
 HOUR_S = 3600
 
 
-def purse(name: str = "hour", limit_usd: float = 10.0, technique: Technique = "fixed") -> Budget:
+def budget_of(name: str = "hour", limit_usd: float = 10.0, technique: Technique = "fixed") -> Budget:
     rule = SpendRule(name, limit_usd, HOUR_S, technique)
     (found,) = matching_budgets(Owner("main"), [rule], SpendContext(None, "openai", None))
     return found
@@ -29,40 +29,40 @@ async def store(redis: RedisServer) -> AsyncIterator[RedisStore]:
         yield store
 
 
-def spent(purse: Budget, usd: float, given_back: float = 0.0, now_s: float = NOON_S) -> Batch:
-    page, _ = windows_of(purse, now_s)
-    return Batch({page: Settled(HOUR_S, usd, given_back)})
+def spent(budget: Budget, usd: float, released: float = 0.0, now_s: float = NOON_S) -> Batch:
+    page, _ = windows_of(budget, now_s)
+    return Batch({page: Settled(HOUR_S, usd, released)})
 
 
-async def seen(pages: SpendScripts, purse: Budget, now_s: float = NOON_S) -> tuple[WindowTotals, WindowTotals]:
+async def seen(pages: SpendScripts, budget: Budget, now_s: float = NOON_S) -> tuple[WindowTotals, WindowTotals]:
     """Its pages; nothing is reserved by it."""
-    _, [found] = await pages.reserve([purse], 0.0, now_s)
+    _, [found] = await pages.reserve([budget], 0.0, now_s)
     return found
 
 
 async def test_a_page_that_nobody_drew_on_is_empty(store: RedisStore):
-    assert await seen(SpendScripts(store), purse()) == (WindowTotals(), WindowTotals())
+    assert await seen(SpendScripts(store), budget_of()) == (WindowTotals(), WindowTotals())
 
 
 async def test_what_is_reserved_and_spent_adds_up_to_the_last_digit(store: RedisStore):
-    pages, hour = SpendScripts(store), purse()
+    pages, hour = SpendScripts(store), budget_of()
     for usd in (0.1, 0.2, 1e-9):
         assert (await pages.reserve([hour], usd, NOON_S))[0] is None
-    await pages.settle(spent(hour, 1 / 3, given_back=0.1))
+    await pages.settle(spent(hour, 1 / 3, released=0.1))
     page, before = await seen(pages, hour)
     assert (page.spent, page.reserved) == (pytest.approx(1 / 3, rel=1e-12), pytest.approx(0.200000001, rel=1e-12))
     assert before == WindowTotals()
 
 
 async def test_of_several_purses_all_are_reserved_or_none(store: RedisStore):
-    pages, open_, empty = SpendScripts(store), purse("open"), purse("empty", limit_usd=0.0)
+    pages, open_, empty = SpendScripts(store), budget_of("open"), budget_of("empty", limit_usd=0.0)
     refused, found = await pages.reserve([open_, empty], 5.0, NOON_S)
     assert (refused, found) == (1, [(WindowTotals(), WindowTotals())] * 2)
     assert (await seen(pages, open_))[0] == WindowTotals()
 
 
 async def test_a_sliding_window_takes_its_share_of_the_one_before(store: RedisStore):
-    pages, hour = SpendScripts(store), purse(technique="sliding")
+    pages, hour = SpendScripts(store), budget_of(technique="sliding")
     await pages.settle(spent(hour, 12.0))
     assert (await pages.reserve([hour], 0.0, NOON_S + HOUR_S + 599))[0] == 0
     assert (await pages.reserve([hour], 0.0, NOON_S + HOUR_S + 601))[0] is None
@@ -70,14 +70,14 @@ async def test_a_sliding_window_takes_its_share_of_the_one_before(store: RedisSt
 
 
 async def test_a_fixed_one_does_not(store: RedisStore):
-    pages, hour = SpendScripts(store), purse()
+    pages, hour = SpendScripts(store), budget_of()
     await pages.settle(spent(hour, 12.0))
     assert (await pages.reserve([hour], 0.0, NOON_S + HOUR_S))[0] is None
 
 
 async def test_a_batch_counts_once_however_often_it_is_sent(store: RedisStore):
     """For nobody knows whether one that was not answered was taken."""
-    pages, hour = SpendScripts(store), purse()
+    pages, hour = SpendScripts(store), budget_of()
     batch = spent(hour, 2.0)
     for _ in range(3):
         await pages.settle(batch)
@@ -85,14 +85,14 @@ async def test_a_batch_counts_once_however_often_it_is_sent(store: RedisStore):
     assert (await seen(pages, hour))[0].spent == 4.0
 
 
-async def test_what_was_never_reserved_can_be_given_back(store: RedisStore):
-    pages, hour = SpendScripts(store), purse()
-    await pages.settle(spent(hour, 0.0, given_back=5.0))
+async def test_what_was_never_reserved_can_be_released(store: RedisStore):
+    pages, hour = SpendScripts(store), budget_of()
+    await pages.settle(spent(hour, 0.0, released=5.0))
     assert (await seen(pages, hour))[0] == WindowTotals()
 
 
 async def test_a_page_is_kept_through_the_window_after_it_and_no_longer(store: RedisStore, redis: RedisServer):
-    pages, hour = SpendScripts(store), purse()
+    pages, hour = SpendScripts(store), budget_of()
     await pages.reserve([hour], 1.0, NOON_S)
     key, number = windows_of(hour, NOON_S)[0]
     ttl = int(redis.ask("TTL", store.key("spent", key, str(number)))[1:-2])

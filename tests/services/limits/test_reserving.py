@@ -17,25 +17,25 @@ from tests.support.wall_clock import Wall
 pytestmark = pytest.mark.usefixtures("wall")
 
 
-def purse(name: str = "day", limit_usd: float = 1.0) -> Budget:
+def budget_of(name: str = "day", limit_usd: float = 1.0) -> Budget:
     (found,) = matching_budgets(
         Owner("main"), [SpendRule(name, limit_usd, 86_400, "fixed")], SpendContext(None, "openai", None)
     )
     return found
 
 
-def settled(postings: list[BudgetReservation], usd: float) -> list[tuple[BudgetReservation, float]]:
-    return [(reservation, usd) for reservation in postings]
+def settled(reservations: list[BudgetReservation], usd: float) -> list[tuple[BudgetReservation, float]]:
+    return [(reservation, usd) for reservation in reservations]
 
 
 async def test_those_who_wait_have_their_turn_in_their_order():
-    place, day, served = Reservations(LocalBudgets(SpendLedger())), purse(), list[int]()
+    place, day, served = Reservations(LocalBudgets(SpendLedger())), budget_of(), list[int]()
 
     async def one(number: int) -> None:
-        postings = await place.reserve([day], 1.0)
+        reservations = await place.reserve([day], 1.0)
         served.append(number)
         await turns(5)
-        place.settle(settled(postings, 0.1))
+        place.settle(settled(reservations, 0.1))
 
     async with asyncio.TaskGroup() as group:
         for number in range(8):
@@ -45,7 +45,7 @@ async def test_those_who_wait_have_their_turn_in_their_order():
 
 
 async def test_of_two_purses_each_is_waited_for_and_neither_is_reserved_meanwhile():
-    place, day, week = Reservations(LocalBudgets(SpendLedger())), purse("day"), purse("week")
+    place, day, week = Reservations(LocalBudgets(SpendLedger())), budget_of("day"), budget_of("week")
     first, second = await place.reserve([day], 1.0), await place.reserve([week], 1.0)
     waiting = asyncio.create_task(place.reserve([day, week], 1.0))
     await turns()
@@ -53,11 +53,11 @@ async def test_of_two_purses_each_is_waited_for_and_neither_is_reserved_meanwhil
     await turns()
     third = await place.reserve([day], 1.0)
     place.settle([*settled(second, 0.0), *settled(third, 0.0)])
-    assert {reservation.page[0] for reservation in await waiting} == {day.key, week.key}
+    assert {reservation.window[0] for reservation in await waiting} == {day.key, week.key}
 
 
 async def test_all_waits_of_an_event_together_take_no_longer_than_one():
-    place, day, week = Reservations(LocalBudgets(SpendLedger())), purse("day"), purse("week")
+    place, day, week = Reservations(LocalBudgets(SpendLedger())), budget_of("day"), budget_of("week")
     first = await place.reserve([day], 1.0)
     await place.reserve([week], 1.0)
     waiting = asyncio.create_task(place.reserve([day, week], 1.0))
@@ -72,7 +72,7 @@ async def test_all_waits_of_an_event_together_take_no_longer_than_one():
 
 
 async def test_one_who_leaves_the_line_hurts_nobody_behind():
-    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     first = await place.reserve([day], 1.0)
     head, behind = (asyncio.create_task(place.reserve([day], 1.0)) for _ in range(2))
     await turns()
@@ -85,7 +85,7 @@ async def test_one_who_leaves_the_line_hurts_nobody_behind():
 
 async def test_a_line_that_is_full_takes_nobody(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reserving, "MAX_WAITING", 1)
-    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     await place.reserve([day], 1.0)
     waiting = asyncio.create_task(place.reserve([day], 1.0))
     await turns()
@@ -95,7 +95,7 @@ async def test_a_line_that_is_full_takes_nobody(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_a_settlement_in_a_new_window_lets_the_next_one_pass_whatever_it_cost(wall: Wall):
-    place, day = Reservations(LocalBudgets(SpendLedger())), purse()
+    place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     first = await place.reserve([day], 1.0)
     waiting = asyncio.create_task(place.reserve([day], 1.0))
     await turns()

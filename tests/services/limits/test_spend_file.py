@@ -18,8 +18,8 @@ def file(tmp_path: Path) -> Iterator[SpendFile]:
         yield one
 
 
-def spent(purse: str, window: int, usd: float) -> Spent:
-    return Spent((purse, window), HOUR_S, usd)
+def spent(budget: str, window: int, usd: float) -> Spent:
+    return Spent((budget, window), HOUR_S, usd)
 
 
 def test_what_is_added_is_summed_up_by_purse_and_window(file: SpendFile):
@@ -39,7 +39,7 @@ def test_windows_that_count_no_more_are_neither_read_nor_kept(file: SpendFile):
 
 
 def test_of_more_pages_than_memory_holds_the_largest_are_read(file: SpendFile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(spend_file, "MAX_PAGES", 2)
+    monkeypatch.setattr(spend_file, "MAX_WINDOWS", 2)
     file.add([spent("a", 10, 1.0), spent("b", 10, 3.0), spent("c", 10, 2.0)], now_s=10 * HOUR_S)
     assert file.load(now_s=10 * HOUR_S) == [(("c", 10), 2.0), (("b", 10), 3.0)]
 

@@ -47,7 +47,7 @@ def code(frame: Frame) -> int | None:
 
 async def test_a_call_that_cannot_be_priced_is_not_made_and_told_what_to_configure(tmp_path: Path) -> None:
     [unknown, none] = await last_frames(tmp_path, BUDGET, asked("no-such-model"), asked(None))
-    for frame, said in ((unknown, "no price is known of the model 'no-such-model'"), (none, "no model can be read")):
+    for frame, said in ((unknown, "no price is known for the model 'no-such-model'"), (none, "no model can be read")):
         assert frame["error"] | {"message": ""} == {
             "code": 9027,
             "message": "",

@@ -18,7 +18,7 @@ from bridge.protocol.messages import ProviderStep
 from bridge.providers import REGISTRY
 from bridge.relay.plan import PlannedStep, RequestContext, plan
 from bridge.relay.summary import Cost
-from bridge.services.pricing.genai_prices import MAX_KEPT, GenaiPrices
+from bridge.services.pricing.genai_prices import MAX_CACHED, GenaiPrices
 from bridge.services.pricing.pricer import EventPricer
 from bridge.services.pricing.rates import usage_usd
 from bridge.settings.accounting import CustomCost
@@ -178,19 +178,19 @@ def test_every_price_is_what_the_lists_own_arithmetic_makes_of_it(name: str) -> 
 
 def test_names_that_clients_make_up_are_not_remembered_for_ever() -> None:
     prices = GenaiPrices()
-    for number in range(MAX_KEPT + 10):
+    for number in range(MAX_CACHED + 10):
         prices.rates("https://no-such-host.example", f"model-{number}")
-    assert prices._kept.cache_info().currsize == MAX_KEPT
+    assert prices._cached.cache_info().currsize == MAX_CACHED
 
 
 def test_without_the_extra_a_bridge_serves_and_tells_no_price() -> None:
     """In a process of its own, in which the package cannot be imported."""
     program = (
         "import asyncio, sys; sys.modules['genai_prices'] = None\n"
-        "from bridge.services.build import services_of\n"
+        "from bridge.services.build import build_services\n"
         "from bridge.config import load\n"
         "async def main():\n"
-        "    async with services_of(load(None, {}, {})) as services:\n"
+        "    async with build_services(load(None, {}, {})) as services:\n"
         "        assert services.pricer._prices is None\n"
         "asyncio.run(main())"
     )

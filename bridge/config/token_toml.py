@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from bridge.config.gateways import Token, digest_of
-from bridge.config.limit_tables import limit_takers, limits_from
+from bridge.config.limit_toml import limit_takers, limits_from
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Final
 
 from bridge.config.gateways import ANY, Gateway, is_gateway_name
-from bridge.config.key_tables import keys_of
-from bridge.config.limit_tables import limit_takers, limits_from
-from bridge.config.otel_tables import exporters_of
+from bridge.config.key_toml import keys_of
+from bridge.config.limit_toml import limit_takers, limits_from
+from bridge.config.otel_toml import exporters_of
 from bridge.config.problems import Takers
 from bridge.config.reader import Reader
-from bridge.config.token_tables import STORED_KEY_ACCESS, tokens_of
+from bridge.config.token_toml import STORED_KEY_ACCESS, tokens_of
 from bridge.settings.kinds import Choice, Converter, Flag, Number, Texts
 from bridge.settings.step import SETTINGS, StepSettings
 
