@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from bridge.config.gateway_tables import CLOUDFLARE_NAMES, UNSUPPORTED
+from bridge.config.gateway_toml import CLOUDFLARE_NAMES, UNSUPPORTED
 from bridge.docs import keys
 from bridge.errors import all_errors
 from bridge.providers import ALIASES, REGISTRY
