@@ -7,7 +7,7 @@ import pytest
 
 from bridge.policy.cost_estimates import BYTES_PER_TOKEN, OUTPUT_TOKENS
 from bridge.policy.reported import MAX_TIMES_ESTIMATE, MAX_TOKENS, UNPRICED_USD
-from bridge.services.limits.concurrency import WAITING_PER_TURN
+from bridge.services.limits.concurrency import MAX_WAITING_PER_SLOT
 from bridge.services.limits.reserving import WAIT_S
 from bridge.services.limits.stored_budgets import LINGER_S
 from tests.services.limits.test_limiter import bearer, code, costing
@@ -60,6 +60,6 @@ def test_the_numbers_are_those_of_the_code(sentence: str) -> None:
 
 
 def test_the_numbers_in_words_are_those_of_the_code() -> None:
-    assert (WAITING_PER_TURN, MAX_TIMES_ESTIMATE) == (4, 10)
+    assert (MAX_WAITING_PER_SLOT, MAX_TIMES_ESTIMATE) == (4, 10)
     assert "At most four wait for each turn" in text_of("limits")
     assert "up to ten times the estimate" in text_of("limits")
