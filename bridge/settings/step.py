@@ -74,7 +74,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         10_000,
         _MS,
-        "How long connecting to the provider may take, TLS included. 0: no limit.",
+        "Longest time to connect to the provider, TLS included. 0: no limit.",
     ),
     Setting(
         "request_timeout",
@@ -82,7 +82,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-request-timeout",
         600_000,
         _MS,
-        "How long the first item of an answer may take; headers, comments and bookkeeping are none. 0: no limit.",
+        "Longest time to the first item of an answer; headers, comments and bookkeeping do not count. 0: no limit.",
     ),
     Setting(
         "idle_timeout",
@@ -90,7 +90,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         300_000,
         _MS,
-        "How long a stream may be silent; any byte starts the time anew. 0: no limit.",
+        "Longest silence of a stream; any byte ends the silence. 0: no limit.",
     ),
     Setting(
         "total_timeout",
@@ -98,7 +98,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         3_600_000,
         _MS,
-        "How long the whole event may take, with all its steps and retries. 0: no limit.",
+        "Longest time of the whole event, with all its steps and retries. 0: no limit.",
     ),
     Setting(
         "max_attempts",
@@ -106,7 +106,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-max-attempts",
         1,
         Number(1, 5),
-        "How often a step is tried. A retry after the request was sent may be billed twice.",
+        "Attempts per step, 1 to 5. A retry after the request was sent may be billed twice.",
     ),
     Setting(
         "retry_delay",
@@ -114,7 +114,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-retry-delay",
         500,
         Number(0, 5000, "milliseconds"),
-        "The wait before the first retry, give or take a fifth.",
+        "Wait before the first retry, varied by up to 20 %.",
     ),
     Setting(
         "backoff",
@@ -122,7 +122,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-backoff",
         "exponential",
         Choice(("constant", "linear", "exponential")),
-        "How the wait grows from one retry to the next.",
+        "Growth of the wait between retries: `constant`, `linear` or `exponential`.",
     ),
     Setting(
         "max_retry_after",
@@ -130,7 +130,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         10_000,
         _MS,
-        "The longest wait that a provider's Retry-After may ask for; if it asks for more, the step is not retried.",
+        "Longest wait that a provider's `Retry-After` may request; if it requests more, the step is not retried.",
     ),
     Setting(
         "on_break",
@@ -138,7 +138,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "error",
         Choice(("error", "restart")),
-        "What follows a stream that breaks after it answered: the event fails, or the next step starts from scratch.",
+        "After a break of a stream that had answered: `error` ends the event, `restart` starts the next step.",
     ),
     Setting(
         "on_policy",
@@ -146,7 +146,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "answer",
         Choice(("answer", "next")),
-        "What a provider's content-policy refusal is: the answer, or a reason to try the next step.",
+        "After a content-policy refusal: `answer` returns it, `next` tries the next step.",
     ),
     Setting(
         "frames",
@@ -154,7 +154,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         None,
         "items",
         Choice(("items", "raw")),
-        "What a stream's frames carry: one item each, or a run of the provider's body as it came.",
+        "Content of a stream's frames: `items`, one item each; `raw`, a part of the provider's body as it came.",
     ),
     Setting(
         "cache_ttl",
@@ -162,7 +162,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-cache-ttl",
         None,
         NumberOrZero(Number(60, _MONTH_S, "seconds")),
-        "How many seconds an answer may be given again from the cache. 0 or not set: the cache is off.",
+        "Seconds that an answer is served from the cache. 0 or not set: the cache is off.",
         old_header="cf-cache-ttl",
     ),
     Setting(
@@ -171,7 +171,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-skip-cache",
         False,
         Flag(),
-        "Neither look into the cache nor keep the answer there.",
+        "Do not read from the cache and do not store in it.",
         old_header="cf-skip-cache",
         of_gateway=False,
     ),
@@ -181,7 +181,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-cache-key",
         None,
         Pattern(r"[^\x00-\x1f]{1,1024}", "a key of 1 to 1024 characters"),
-        "What the answer is kept under, in place of all that the request holds; with it, the cache is on for 5 minutes "
+        "Cache key of the answer, in place of the content of the request; with it the cache is on for 5 minutes "
         "where no cache_ttl is set.",
         of_gateway=False,
     ),
@@ -191,7 +191,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-byok-alias",
         "default",
         Pattern(r"[A-Za-z0-9_-]{1,64}", "an alias of 1 to 64 of A-Z a-z 0-9 _ -"),
-        "Which of the gateway's stored keys is used when the request brings none.",
+        "Alias of the gateway's stored key that is used if the request brings no key.",
     ),
     Setting(
         "collect_log",
@@ -199,7 +199,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-collect-log",
         True,
         Flag(),
-        "Whether the event has a row in the request log.",
+        "Write a row of the request log for the event.",
         of_event=True,
     ),
     Setting(
@@ -208,7 +208,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-collect-log-payload",
         True,
         Flag(),
-        "Whether that row holds the bodies of request and answer, redacted and bounded.",
+        "Store the bodies of request and answer in that row, redacted and bounded.",
         of_event=True,
     ),
     Setting(
@@ -217,7 +217,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-metadata",
         None,
         MetadataEntries(),
-        "Up to five entries to find the event's row by: strings, numbers, booleans.",
+        "Up to five entries by which the event's row can be found: strings, numbers, booleans.",
         of_event=True,
     ),
     Setting(
@@ -226,7 +226,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-custom-cost",
         None,
         CustomCosts(),
-        "What a token costs in US dollars, or the whole, where the price that is known is not yours.",
+        "Price per token, or of the whole event, in US dollars, in place of the known price.",
     ),
     Setting(
         "otel_trace_id",
@@ -234,7 +234,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-otel-trace-id",
         None,
         Pattern(r"(?!0{32})[0-9A-Fa-f]{32}", "a trace id of 32 hexadecimal digits"),
-        "The trace that the event's span belongs to.",
+        "Trace of the event's span.",
         of_event=True,
         of_gateway=False,
     ),
@@ -244,7 +244,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "cf-aig-otel-parent-span-id",
         None,
         Pattern(r"(?!0{16})[0-9A-Fa-f]{16}", "a span id of 16 hexadecimal digits"),
-        "The span that is the parent of the event's.",
+        "Parent span of the event's span.",
         of_event=True,
         of_gateway=False,
     ),

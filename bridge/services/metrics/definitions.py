@@ -60,15 +60,15 @@ EVENTS: Final = _alone(
 )
 
 FIRST_ANSWER: Final = Metric(
-    "bridge_first_answer_seconds", "histogram", "From an event's beginning to its first answer item.", _ANSWER_S
+    "bridge_first_answer_seconds", "histogram", "Time from an event's start to its first answer item.", _ANSWER_S
 )
 DURATION: Final = Metric(
-    "bridge_duration_seconds", "histogram", "From an event's beginning to its last frame.", _EVENT_S
+    "bridge_duration_seconds", "histogram", "Time from an event's start to its last frame.", _EVENT_S
 )
 ADDED: Final = Metric(
     "bridge_added_seconds",
     "histogram",
-    "From an event's beginning to its first provider call: what the bridge took, waiting for a turn included.",
+    "Time from an event's start to its first provider call: the bridge's share, waiting for a turn included.",
     _BRIDGE_S,
 )
 CALLS: Final = Group(
@@ -77,20 +77,22 @@ CALLS: Final = Group(
         DURATION,
         FIRST_ANSWER,
         ADDED,
-        Metric("bridge_chunks_total", "counter", "Frames that carried a piece of a stream."),
-        Metric("bridge_request_bytes_total", "counter", "Bytes of requests' bodies; in realtime, of messages."),
-        Metric("bridge_answer_bytes_total", "counter", "Bytes of answers' bodies, inflated; in realtime, of messages."),
-        Metric("bridge_input_tokens_total", "counter", "Tokens that went in, cached ones included, as providers told."),
-        Metric("bridge_cached_tokens_total", "counter", "Those of them that the provider had in its own cache."),
-        Metric("bridge_output_tokens_total", "counter", "Tokens that came out, thoughts included, as providers told."),
-        Metric("bridge_cost_usd_total", "counter", "What was charged for events, in US dollars, where it is known."),
+        Metric("bridge_chunks_total", "counter", "Frames that carried a part of a stream."),
+        Metric("bridge_request_bytes_total", "counter", "Bytes of request bodies; in realtime, of messages."),
+        Metric(
+            "bridge_answer_bytes_total", "counter", "Bytes of answer bodies, decompressed; in realtime, of messages."
+        ),
+        Metric("bridge_input_tokens_total", "counter", "Input tokens as reported by providers, cached ones included."),
+        Metric("bridge_cached_tokens_total", "counter", "Input tokens that the provider read from its own cache."),
+        Metric("bridge_output_tokens_total", "counter", "Output tokens as reported by providers, reasoning included."),
+        Metric("bridge_cost_usd_total", "counter", "Charged cost of events in US dollars, where it is known."),
     ),
 )
 
 ATTEMPTS: Final = _alone(
     "counter",
     "bridge_attempts_total",
-    "Tries of a step, those that a retry or fallback made good included, and steps that were skipped (code 9023).",
+    "Attempts, those that a retry or fallback followed included, and skipped steps (code 9023).",
     "provider",
     "code",
 )
@@ -110,12 +112,12 @@ REALTIME: Final = Group(
 IN_FLIGHT: Final = _alone(
     "gauge",
     "bridge_events_in_flight",
-    "Events and realtime sessions that run. `provider` is empty before one was asked.",
+    "Events and realtime sessions in flight. `provider` is empty before the first provider call.",
     "provider",
     "phase",
 )
-SOCKETS: Final = _alone("gauge", "bridge_sockets", "WebSockets that are open.")
-MEMORY: Final = _alone("gauge", "bridge_memory_used_bytes", "What of `memory_budget_bytes` is used.")
+SOCKETS: Final = _alone("gauge", "bridge_sockets", "Open WebSockets.")
+MEMORY: Final = _alone("gauge", "bridge_memory_used_bytes", "Used part of `memory_budget_bytes`.")
 BREAKERS: Final = _alone(
     "gauge",
     "bridge_breakers",
@@ -129,32 +131,34 @@ CACHE_LOOKUPS: Final = _alone(
     "Calls for which the cache was on. `result`: hit, joined (one in flight), miss.",
     "result",
 )
-CACHE_BYTES: Final = _alone("gauge", "bridge_cache_bytes", "What answers that the cache holds take in memory.")
-CACHE_EVICTIONS: Final = _alone("counter", "bridge_cache_evictions_total", "Answers that made room for others.")
-CACHE_FAULTS: Final = _alone(
-    "counter", "bridge_cache_faults_total", "How often the cache's file or Redis was of no use."
+CACHE_BYTES: Final = _alone("gauge", "bridge_cache_bytes", "Memory of cached answers.")
+CACHE_EVICTIONS: Final = _alone(
+    "counter", "bridge_cache_evictions_total", "Cached answers that were removed to make room."
 )
+CACHE_FAULTS: Final = _alone("counter", "bridge_cache_faults_total", "Failures of the cache's file or of Redis.")
 LOG_DROPPED: Final = _alone(
     "counter",
     "bridge_log_dropped_total",
-    "Events that were to have a row in the request log and have none: its file was full, slow, locked or broken.",
+    "Events without a row in the request log because its file was full, slow, locked or damaged.",
 )
-LOG_WAITING: Final = _alone("gauge", "bridge_log_waiting", "Events whose row in the request log is not written yet.")
+LOG_WAITING: Final = _alone("gauge", "bridge_log_waiting", "Events whose row of the request log is not written yet.")
 LOG_FAULTS: Final = _alone(
     "counter",
     "bridge_log_faults_total",
-    "How often the request log could not be opened or written, or was damaged.",
+    "Failures to open or write the request log, and damaged files.",
 )
 TAPES_WAITING: Final = _alone(
-    "gauge", "bridge_tapes_waiting", "Exchanges that have ended and whose tape is not written yet (`--record`)."
+    "gauge", "bridge_tapes_waiting", "Ended exchanges whose tape is not written yet (`--record`)."
 )
 SPANS: Final = _alone(
-    "counter", "bridge_spans_total", "Spans that were sent, refused by their collector, or dropped before it.", "result"
+    "counter", "bridge_spans_total", "Spans that were sent, refused by the collector, or dropped before.", "result"
 )
-REDIS_LOST: Final = _alone("gauge", "bridge_redis_lost", "Processes that go without the Redis of `redis_url` now.")
-REDIS_LOSSES: Final = _alone("counter", "bridge_redis_losses_total", "How often Redis was lost.")
+REDIS_LOST: Final = _alone("gauge", "bridge_redis_lost", "Processes that work without the Redis of `redis_url` now.")
+REDIS_LOSSES: Final = _alone("counter", "bridge_redis_losses_total", "Losses of Redis.")
 REDIS_FAILED: Final = _alone(
-    "counter", "bridge_redis_failed_calls_total", "Commands that failed, or were not tried, for Redis was lost."
+    "counter",
+    "bridge_redis_failed_calls_total",
+    "Redis commands that failed, or were not tried because Redis was lost.",
 )
 DRAINING: Final = _alone("gauge", "bridge_draining", "Processes that are shutting down.")
 PROCESSES: Final = _alone("gauge", "bridge_processes", "Processes that serve.", "version")
