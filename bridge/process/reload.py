@@ -22,7 +22,7 @@ from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.config")
 
-LOOK_S: Final = 1.0
+POLL_S: Final = 1.0
 """How often the files are looked at. One that has changed is read once it has stayed as it is for as long."""
 
 RELOADABLE: Final = {
@@ -58,7 +58,7 @@ async def reloading(
 ) -> AsyncIterator[None]:
     """As long as it is entered. `read` may block; `apply` may not, and both may raise ConfigError."""
     reloader, tasks, loop = Reloader(config, read, apply), Tasks(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reloader.ask)
+    loop.add_signal_handler(signal.SIGHUP, reloader.request_reload)
     tasks.start(reloader.run(), "reload")
     try:
         yield
@@ -77,7 +77,7 @@ class Reloader:
         self._known = self._last = _look(config.files)
         self._asked = asyncio.Event()
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Read it anew, whether or not anything has changed."""
         self._asked.set()
 
@@ -89,7 +89,7 @@ class Reloader:
     async def _is_asked(self) -> bool:
         """Within the time until the next look."""
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(POLL_S):
                 await self._asked.wait()
         except TimeoutError:
             return False

@@ -28,7 +28,7 @@ from typing import Any, Final
 from bridge.net import describe_os_error
 from bridge.process.listeners import Listeners
 from bridge.process.signals import ENDING, shutdown_signal
-from bridge.process.worker import LISTENS, VARIABLE, WorkerArgs
+from bridge.process.worker import READY, VARIABLE, WorkerArgs
 from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.supervisor")
@@ -58,21 +58,21 @@ class _Process:
     number: int
     process: asyncio.subprocess.Process
     pipe: socket.socket
-    began_at: float
+    started_at: float
     reloads: int
     """How many had been asked for when it began."""
-    listens: bool = False
+    is_ready: bool = False
 
-    async def until_it_listens(self) -> bool:
+    async def wait_ready(self) -> bool:
         """False if it ended, or was killed because it took too long."""
         try:
             async with asyncio.timeout(START_S):
-                self.listens = await asyncio.get_running_loop().sock_recv(self.pipe, 1) == LISTENS
+                self.is_ready = await asyncio.get_running_loop().sock_recv(self.pipe, 1) == READY
         except (TimeoutError, OSError):
             self.kill()
-        return self.listens
+        return self.is_ready
 
-    async def until_it_ends(self) -> int:
+    async def wait_exit(self) -> int:
         """Its exit code; of a signal, its negative number."""
         code = await self.process.wait()
         self.pipe.close()
@@ -88,7 +88,7 @@ class _Process:
 
     def reload(self) -> None:
         """Not before it listens: until then the signal would be its end."""
-        if self.listens:
+        if self.is_ready:
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGHUP)
 
@@ -122,7 +122,7 @@ class Supervisor:
         await self._tasks.cancel_all()
         for process in self._workers.values():
             process.request_stop()
-        ends = asyncio.gather(*(process.until_it_ends() for process in self._workers.values()))
+        ends = asyncio.gather(*(process.wait_exit() for process in self._workers.values()))
         try:
             await asyncio.wait_for(asyncio.shield(ends), within_s)
         except TimeoutError:
@@ -142,8 +142,8 @@ class Supervisor:
 
     async def _begin(self, number: int) -> _Process:
         process = await self._spawn(number)
-        if not await process.until_it_listens():
-            raise WorkerFailed(await process.until_it_ends())
+        if not await process.wait_ready():
+            raise WorkerFailed(await process.wait_exit())
         self._forward_reload(process)
         return process
 
@@ -151,13 +151,13 @@ class Supervisor:
         """One of the workers' places: whoever dies in it is replaced."""
         pause_s = 0.0
         while True:
-            code = await process.until_it_ends()
-            pause_s = _pause_s(asyncio.get_running_loop().time() - process.began_at, pause_s)
+            code = await process.wait_exit()
+            pause_s = _pause_s(asyncio.get_running_loop().time() - process.started_at, pause_s)
             told = {"worker": process.number, "pid": process.process.pid, "why": _shown(code), "pause_s": pause_s}
             log.warning("a worker ended, and is replaced", extra={"fields": told})
             await asyncio.sleep(pause_s)
             process = await self._replace(process.number)
-            await process.until_it_listens()
+            await process.wait_ready()
             self._forward_reload(process)
 
     async def _replace(self, number: int) -> _Process:
@@ -172,7 +172,7 @@ class Supervisor:
 
     def _forward_reload(self, process: _Process) -> None:
         """What was asked for while it began it may have missed."""
-        if process.listens and process.reloads != self._reloads:
+        if process.is_ready and process.reloads != self._reloads:
             process.reloads = self._reloads
             process.reload()
 

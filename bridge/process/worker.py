@@ -18,7 +18,7 @@ from typing import Final
 
 VARIABLE: Final = "BRIDGE_WORKER"
 """In the environment of a worker, and of no other process."""
-LISTENS: Final = b"\n"
+READY: Final = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,18 @@ class WorkerArgs:
 
 
 class Worker:
-    def __init__(self, given: WorkerArgs) -> None:
-        self.number = given.number
-        self.folder = Path(given.folder)
-        self.listening = [_ours(number) for number in given.listening]
+    def __init__(self, args: WorkerArgs) -> None:
+        self.number = args.number
+        self.folder = Path(args.folder)
+        self.listening = [_ours(number) for number in args.listening]
         """Bound, and not listening yet."""
-        self._pipe = _ours(given.pipe)
+        self._pipe = _ours(args.pipe)
 
     def notify_ready(self, ended: "asyncio.Future[signal.Signals]") -> None:
         """Tell the supervisor. From then on `ended` is done when the supervisor says so, or is no more."""
         asyncio.get_running_loop().add_reader(self._pipe, self._hear, ended)
         with suppress(OSError):  # then its end of the pipe is closed, and we will hear that
-            self._pipe.send(LISTENS)
+            self._pipe.send(READY)
 
     def _hear(self, ended: "asyncio.Future[signal.Signals]") -> None:
         asyncio.get_running_loop().remove_reader(self._pipe)

@@ -154,7 +154,7 @@ class _Player:
                     return self._end(CloseFrame(POLICY, stray.reason))
                 self._arrived.put_nowait(self._now())
         except PeerClosed as left:
-            self._end(left.end.client, answers=left.end.is_close_frame)
+            self._end(left.end.client, answers=left.end.has_close_frame)
 
     async def _say(self) -> None:
         tape, due = self._tape_session.tape, self._now()

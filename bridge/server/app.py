@@ -24,7 +24,7 @@ from bridge.server.auth import (
 from bridge.server.connections import ConnectionRegistry
 from bridge.server.health import HealthRoutes
 from bridge.server.http.connection import connection_of
-from bridge.server.http.errors import WEBSOCKET_WANTED, UpgradeRequired, mark_as_own, own_errors
+from bridge.server.http.errors import WEBSOCKET_REQUIRED, UpgradeRequired, error_middleware, set_own_headers
 from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
 from bridge.server.realtime import RealtimeRoutes
 from bridge.server.session import HandshakeOptions, Session
@@ -53,8 +53,8 @@ class App:
         await self._realtime.aclose()
 
     def build_app(self) -> web.Application:
-        app = web.Application(middlewares=[own_errors])
-        app.on_response_prepare.append(mark_as_own)
+        app = web.Application(middlewares=[error_middleware])
+        app.on_response_prepare.append(set_own_headers)
         for method, path, handler in self._routes():
             app.router.add_route(method, path, handler, expect_handler=_refuse)
         return app
@@ -75,7 +75,7 @@ class App:
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
         token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            raise UpgradeRequired(WEBSOCKET_WANTED)
+            raise UpgradeRequired(WEBSOCKET_REQUIRED)
         terms = self._handshake_options(request, gateway, token)
         self._connections.check_capacity()
         one = select_subprotocol(offered, None)
@@ -88,7 +88,7 @@ class App:
             protocols=(one,) if one else (),
         )
         echo(response, one)
-        connection_of(request).becomes(response, max_bytes)
+        connection_of(request).upgrade_to(response, max_bytes)
         try:
             await response.prepare(request)
         except ValueError:

@@ -24,8 +24,8 @@ class Drainable(Protocol):
 class ConnectionRegistry:
     """All of a process. Whoever serves one says so with `present`, for as long as it takes."""
 
-    def __init__(self, most: int) -> None:
-        self.max_connections = most
+    def __init__(self, max_connections: int) -> None:
+        self.max_connections = max_connections
         self._connections: set[Drainable] = set()
         self._one_left = asyncio.Event()
         self.is_draining = False

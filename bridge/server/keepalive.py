@@ -24,11 +24,11 @@ class KeepAliveTimeouts:
     """Without anything from the client and without anything taken by it, before it counts as gone."""
     slow_s: float
     """With frames standing in line and none taken."""
-    beat_s: float | None
+    heartbeat_s: float | None
     """Between two heartbeats."""
 
     @property
-    def step_s(self) -> float:
+    def check_interval_s(self) -> float:
         """How often to look, so that no deadline is missed by more than a twelfth of it."""
         return min(self.peer_s, self.slow_s) / 12
 
@@ -38,7 +38,7 @@ def timeouts_of(server: ServerSettings, heartbeat_s: float | None) -> KeepAliveT
         ping_s=server.ping_interval / 1000,
         peer_s=server.peer_timeout / 1000,
         slow_s=server.slow_client_timeout / 1000,
-        beat_s=heartbeat_s,
+        heartbeat_s=heartbeat_s,
     )
 
 
@@ -48,14 +48,14 @@ class KeepAlive:
     def __init__(
         self,
         socket: MonitoredConnection,
-        times: KeepAliveTimeouts,
-        beat: Callable[[], None],
+        timeouts: KeepAliveTimeouts,
+        on_heartbeat: Callable[[], None],
         on_slow: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
-        self._timeouts = times
-        self._send_heartbeat = beat
+        self._timeouts = timeouts
+        self._send_heartbeat = on_heartbeat
         self._on_slow = on_slow
         now = self._loop.time()
         self._progress_at = self._pinged_at = self._beat_at = self._silent_since = now
@@ -98,7 +98,7 @@ class KeepAlive:
         if now >= self._ping_at:
             self._pinged_at = now
             self._socket.control(WSMsgType.PING)
-        if self._timeouts.beat_s is not None and now >= self._beat_at + self._timeouts.beat_s:
+        if self._timeouts.heartbeat_s is not None and now >= self._beat_at + self._timeouts.heartbeat_s:
             self._beat_at = now
             self._send_heartbeat()
 
@@ -107,5 +107,5 @@ class KeepAlive:
         return max(self._socket.last_received_at, self._pinged_at) + self._timeouts.ping_s
 
     def _next(self, now: float) -> float:
-        at = min(now + self._timeouts.step_s, self._ping_at)
-        return at if self._timeouts.beat_s is None else min(at, self._beat_at + self._timeouts.beat_s)
+        at = min(now + self._timeouts.check_interval_s, self._ping_at)
+        return at if self._timeouts.heartbeat_s is None else min(at, self._beat_at + self._timeouts.heartbeat_s)

@@ -299,7 +299,7 @@ class Session:
         if not self._is_closing:
             self._is_closing = True
             code, reason = WSCloseCode.TRY_AGAIN_LATER, b"out of memory"
-            goodbye = self._socket.close_and_listen(code, reason, self._reading_ended)
+            goodbye = self._socket.close_and_drain(code, reason, self._reading_ended)
             self._closing.start(goodbye, "close")
 
     def _on_gone(self) -> None:

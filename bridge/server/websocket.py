@@ -153,7 +153,7 @@ class ClientSocket(MonitoredConnection):
         super().__init__(request.transport, request.protocol)
         self._response = response
         self._connection = request.protocol
-        self._said_goodbye = False
+        self._sent_close = False
 
     def send(self, frames: list[bytes]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
@@ -184,7 +184,7 @@ class ClientSocket(MonitoredConnection):
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
         """Nothing after a close frame."""
-        if not self._response.closed and not self._said_goodbye:
+        if not self._response.closed and not self._sent_close:
             super().control(opcode, payload)
 
     def discard(self) -> None:
@@ -201,14 +201,14 @@ class ClientSocket(MonitoredConnection):
             self.abort()
         await self.disconnect()
 
-    async def close_and_listen(self, code: int, reason: bytes, reading_ended: asyncio.Event) -> None:
+    async def close_and_drain(self, code: int, reason: bytes, reading_ended: asyncio.Event) -> None:
         """Send a close frame to a client that is still sending, and read on until it answers. Then let go.
 
         With something unread the kernel would reset the connection, and the client might never see the close frame.
         `close` does not read on while somebody waits for a message. Here that one is told to stop, and is waited for.
         """
         self.control(WSMsgType.CLOSE, struct.pack("!H", code) + reason)
-        self._said_goodbye = True
+        self._sent_close = True
         with suppress(Exception):  # aiohttp has several, as the connection may be lost in several ways
             async with asyncio.timeout(CLOSE_GRACE_S):
                 queue = self._response._reader
@@ -222,7 +222,7 @@ class ClientSocket(MonitoredConnection):
 
     @property
     def _is_closing(self) -> bool:
-        return self._said_goodbye or self._response.closed or self._transport.is_closing()
+        return self._sent_close or self._response.closed or self._transport.is_closing()
 
     def _write_long(self, parts: list[bytes], size: int) -> None:
         """A long frame is not worth another copy."""

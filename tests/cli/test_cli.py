@@ -32,7 +32,7 @@ from bridge.tapes.transport import (
     TapeTransport,
     write_tape,
 )
-from tests.support.commands import BRIDGE, PATIENCE_S, TAPES, environment, run, started, url_in
+from tests.support.commands import BRIDGE, TAPES, TIMEOUT_S, environment, run, started, url_in
 from tests.support.harness import config_of, running
 from tests.support.paths import FIXTURES
 
@@ -63,7 +63,7 @@ async def test_serve_says_where_it_listens_and_drains_at_a_signal():
             with pytest.raises(ConnectionLost, match="1001"):
                 async with bridge.create(PLAIN) as late:
                     await anext(late)
-        assert server.wait(PATIENCE_S) == 0
+        assert server.wait(TIMEOUT_S) == 0
         assert server.stdout.read() == ""
         messages = [json.loads(line)["message"] for line in server.stderr]
     assert [message for message in messages if message != "event"] == ["started", "draining", "stopped"]
@@ -85,7 +85,7 @@ async def test_a_second_signal_ends_it_at_once():
             server.send_signal(signal.SIGINT)
             with pytest.raises(ConnectionLost):
                 _ = [frame async for frame in story]
-        assert server.wait(PATIENCE_S) == -signal.SIGINT
+        assert server.wait(TIMEOUT_S) == -signal.SIGINT
 
 
 async def test_the_log_is_json_lines_that_hold_no_secret():
@@ -99,7 +99,7 @@ async def test_the_log_is_json_lines_that_hold_no_secret():
                 async with bridge.create({**step, "headers": headers}) as event:
                     _ = [frame async for frame in event]
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE_S) == 0
+        assert server.wait(TIMEOUT_S) == 0
         log = server.stderr.read()
     lines = [json.loads(line) for line in log.splitlines()]
     assert [line["message"] for line in lines].count("event") == 3
@@ -144,7 +144,7 @@ def test_serve_leaves_a_tape_of_every_exchange_and_the_tapes_can_be_listed(tmp_p
         url = url_in(bridge.stdout.readline())
         answered = run("call", "openai", "chat/completions", "--url", url, "--data", question)
         bridge.terminate()
-        assert bridge.wait(PATIENCE_S) == 0
+        assert bridge.wait(TIMEOUT_S) == 0
     listed = run("tapes", "list", str(tmp_path))
     assert answered.returncode == listed.returncode == 0
     assert "000001-POST-chat-completions.jsonl" in listed.stdout
@@ -159,7 +159,7 @@ async def test_serve_does_not_mind_a_stdout_that_nobody_reads():
         async with connect(f"ws://127.0.0.1:{port}/v1/me/default") as bridge:
             assert (await _first(bridge)).error is None
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE_S) == 0
+        assert server.wait(TIMEOUT_S) == 0
         assert "Error" not in server.stderr.read()
 
 
@@ -356,15 +356,15 @@ def test_call_that_takes_too_long_or_is_interrupted_cancels_its_event():
         with started("call", "--url", url, *words(STORY)) as story:
             assert story.stdout.read(1) == "A"
             story.send_signal(signal.SIGINT)
-            assert story.wait(PATIENCE_S) == 130
+            assert story.wait(TIMEOUT_S) == 130
             assert story.stderr.read() == ""
         with started("call", "--url", url, *words(STORY)) as story:
             assert story.stdout.read(1) == "A"
             story.stdout.close()
-            assert story.wait(PATIENCE_S) == 1
+            assert story.wait(TIMEOUT_S) == 1
             assert story.stderr.read() == ""
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE_S) == 0
+        assert server.wait(TIMEOUT_S) == 0
         events = [line for line in map(json.loads, server.stderr) if line["message"] == "event"]
     assert [event["code"] for event in events] == [9020, 9020, 9020]
 
@@ -419,7 +419,7 @@ def test_a_header_that_is_none_is_not_shown_for_it_may_be_a_key():
 def test_a_full_disk_is_told_in_a_line():
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [*BRIDGE, "check"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=PATIENCE_S
+            [*BRIDGE, "check"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=TIMEOUT_S
         )
     said = "bridge: the output cannot be written: no space is left where it goes\n"
     assert (ended.returncode, ended.stderr) == (1, said)

@@ -17,7 +17,7 @@ from bridge.cli.replay import terms
 from bridge.tapes.fault_injection import Reset, Slow
 from bridge.tapes.file import StreamEnd, Tape, TapeChunk, TapeEnding, TapeHead, TapeRequest, write_tape
 from bridge.tapes.matching import Matching
-from tests.support.commands import PATIENCE_S, run, started, url_in
+from tests.support.commands import TIMEOUT_S, run, started, url_in
 from tests.support.harness import Client
 
 URL = "https://api.openai.com/v1/chat/completions"
@@ -47,13 +47,13 @@ def replaying(*args: str) -> Iterator[str]:
         assert word == "ready"
         yield url
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE_S) == 0
+        assert server.wait(TIMEOUT_S) == 0
         assert server.stdout.read() == ""
 
 
 def ask(url: str, user: str, path: str = "/v1/chat/completions") -> HTTPResponse:
     """As any program of any language would."""
-    answer: HTTPResponse = urllib.request.urlopen(urllib.request.Request(url + path, asking(user)), timeout=PATIENCE_S)
+    answer: HTTPResponse = urllib.request.urlopen(urllib.request.Request(url + path, asking(user)), timeout=TIMEOUT_S)
     return answer
 
 

@@ -18,7 +18,7 @@ from bridge.demo.scenes import SCENES, Played
 from bridge.demo.screen import PlainScreen, TerminalScreen, came, words
 from bridge.demo.snippets import command
 from bridge.demo.stage import play, said_on
-from tests.support.commands import PATIENCE_S, TAPES, environment, run, started
+from tests.support.commands import TAPES, TIMEOUT_S, environment, run, started
 
 PACE = "0.2"
 """Quick, and yet slow enough that a cancel comes before the story's end."""
@@ -35,7 +35,7 @@ def printed() -> Iterator[str]:
                 break
         yield "".join(lines)
         demo.send_signal(signal.SIGINT)
-        assert demo.wait(PATIENCE_S) == 0
+        assert demo.wait(TIMEOUT_S) == 0
         assert demo.stderr.read() == ""
 
 
@@ -70,21 +70,21 @@ def test_the_shell_snippet_works_as_printed(printed, tmp_path):
         text=True,
         cwd=tmp_path,
         env=environment(),
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
     )
     assert (said.stdout, said.stderr, said.returncode) == (STREAMED, "", 0)
 
 
 def test_the_python_snippet_works_as_printed(printed):
     code = snippet(printed, "From Python")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (said.stdout, said.stderr, said.returncode) == (f"{STREAMED}\n", "", 0)
 
 
 @pytest.mark.needs("npm-ws")
 def test_the_javascript_snippet_works_as_printed(printed):
     code = snippet(printed, "From JavaScript")
-    said = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=PATIENCE_S)
+    said = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (said.stdout, said.stderr, said.returncode) == (f"{STREAMED}\n", "", 0)
 
 

@@ -14,7 +14,7 @@ from bridge.services.metrics.shared_counters import MAX_ROWS
 from bridge.services.tracing import spans
 from bridge.services.tracing.tracing import _ENDPOINTS
 from tests.support.harness import config_of, running
-from tests.support.raw_client import dialled
+from tests.support.raw_client import connect_raw
 
 METRICS = pages.read("metrics").markdown
 TRACING = pages.read("tracing").markdown
@@ -40,8 +40,8 @@ async def test_prometheus_can_be_configured_as_shown(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-token")
     assert list(job["authorization"]) == ["credentials_file"]  # its type is Bearer by default
     config = config_of('[server]\nmetrics_token = "file:token"\n', tmp_path)
-    async with running(config) as server, dialled(server) as client:
-        answered = await client.get("/metrics", {"Host": "127.0.0.1", "Authorization": "Bearer a-token"})
+    async with running(config) as server, connect_raw(server) as client:
+        answered = await client.request("/metrics", {"Host": "127.0.0.1", "Authorization": "Bearer a-token"})
     assert answered.status == 200
 
 

@@ -8,7 +8,7 @@ from bridge.server.server import Server
 from tests.support.clock import advance, turns, until
 from tests.support.event_harness import said, step
 from tests.support.harness import config_of, connected, running
-from tests.support.raw_client import RawClient, upgraded
+from tests.support.raw_client import RawClient, open_websocket
 from tests.support.sibling import HEAD, Sibling, chunk
 from tests.support.socket_provider import Line, Provider
 
@@ -67,22 +67,26 @@ def create(event_id: object, slug: str = "openai") -> object:
 
 async def take(client: RawClient, size: int) -> None:
     while size > 0:
-        size -= len((await client.next())[1])
+        size -= len((await client.next_frame())[1])
 
 
 async def test_a_client_that_does_not_read_stops_its_provider_and_no_other(tmp_path: Path) -> None:
     endless, sibling = Endless(), Sibling()
-    async with serving(tmp_path, endless, sibling) as server, upgraded(server) as client, connected(server) as other:
+    async with (
+        serving(tmp_path, endless, sibling) as server,
+        open_websocket(server) as client,
+        connected(server) as other,
+    ):
         await sibling.begins(other)
-        await client.say(create("a"))
+        await client.send_json(create("a"))
         await endless.stands_still()
         await sibling.ends_well(other)
 
 
 async def test_it_goes_on_where_it_stood_when_the_client_reads_on(tmp_path: Path) -> None:
     endless = Endless()
-    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
-        await client.say(create("a"))
+    async with serving(tmp_path, endless, Sibling()) as server, open_websocket(server) as client:
+        await client.send_json(create("a"))
         for _ in range(3):
             sent_bytes = await endless.stands_still()
             await take(client, 8 << 20)
@@ -91,9 +95,9 @@ async def test_it_goes_on_where_it_stood_when_the_client_reads_on(tmp_path: Path
 
 async def test_many_streams_of_one_client_that_does_not_read_stand_still_together(tmp_path: Path) -> None:
     endless = Endless()
-    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
+    async with serving(tmp_path, endless, Sibling()) as server, open_websocket(server) as client:
         for each in range(3):
-            await client.say(create(each))
+            await client.send_json(create(each))
         await until(lambda: endless.streams == 3)
         await endless.stands_still()
 
@@ -101,39 +105,39 @@ async def test_many_streams_of_one_client_that_does_not_read_stand_still_togethe
 async def test_an_event_that_is_cancelled_while_the_client_does_not_read_takes_no_other_with_it(tmp_path: Path) -> None:
     """Both wait for the same room."""
     endless, sibling = Endless(), Sibling()
-    async with serving(tmp_path, endless, sibling) as server, upgraded(server) as client:
-        await client.say(create("a"))
-        await client.say(create("b"))
+    async with serving(tmp_path, endless, sibling) as server, open_websocket(server) as client:
+        await client.send_json(create("a"))
+        await client.send_json(create("b"))
         await until(lambda: endless.streams == 2)
         await endless.stands_still()
-        await client.say({"type": "universal.cancel", "eventId": "a"})
+        await client.send_json({"type": "universal.cancel", "eventId": "a"})
         await until(lambda: endless.left == 1)
-        while (heard := await client.hear())["type"] != "universal.error":
+        while (heard := await client.receive_json())["type"] != "universal.error":
             pass
         assert (heard["metadata"]["eventId"], heard["error"]["code"]) == ("a", 9020)
         sent_bytes = await endless.stands_still()
         await take(client, 8 << 20)
         await until(lambda: endless.sent_bytes > sent_bytes)
-        assert (await client.hear())["metadata"]["eventId"] == "b"
+        assert (await client.receive_json())["metadata"]["eventId"] == "b"
 
 
 async def test_the_clocks_stand_still_while_the_client_does_not_read(tmp_path: Path) -> None:
     endless = Endless()
-    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
-        await client.say({"type": "universal.create", "request": {"eventId": "a", **step(idleTimeout=5000)}})
+    async with serving(tmp_path, endless, Sibling()) as server, open_websocket(server) as client:
+        await client.send_json({"type": "universal.create", "request": {"eventId": "a", **step(idleTimeout=5000)}})
         await endless.stands_still()
         for _ in range(4):
             advance(10)
             await turns(50)
         await take(client, 4 << 20)
-        assert (endless.left, (await client.hear())["type"]) == (0, "universal.stream")
+        assert (endless.left, (await client.receive_json())["type"]) == (0, "universal.stream")
 
 
 async def test_a_client_that_leaves_while_it_does_not_read_lets_its_providers_go(tmp_path: Path) -> None:
     endless = Endless()
     async with serving(tmp_path, endless, Sibling()) as server:
-        async with upgraded(server) as client:
-            await client.say(create("a"))
+        async with open_websocket(server) as client:
+            await client.send_json(create("a"))
             await endless.stands_still()
         await until(lambda: endless.left == 1)
 
@@ -141,21 +145,21 @@ async def test_a_client_that_leaves_while_it_does_not_read_lets_its_providers_go
 async def test_one_that_ends_its_half_and_reads_no_more_is_let_go_of(tmp_path: Path) -> None:
     """Nothing is to be heard of it any more, and nothing says that it is gone."""
     endless = Endless()
-    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
-        await client.say(create("a"))
+    async with serving(tmp_path, endless, Sibling()) as server, open_websocket(server) as client:
+        await client.send_json(create("a"))
         await endless.stands_still()
-        client.end()
+        client.send_eof()
         await until(lambda: endless.left == 1)
 
 
 async def test_one_that_says_goodbye_and_reads_no_more_is_let_go_of(tmp_path: Path) -> None:
     """It has closed the WebSocket in good order, and keeps the connection."""
     endless = Endless()
-    async with serving(tmp_path, endless, Sibling()) as server, upgraded(server) as client:
-        await client.say(create("a"))
+    async with serving(tmp_path, endless, Sibling()) as server, open_websocket(server) as client:
+        await client.send_json(create("a"))
         await endless.stands_still()
         await client.send(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
         await until(lambda: endless.left == 1)
         advance(5.1)
         await turns()
-        assert await client.closed() is None
+        assert await client.close_code() is None

@@ -17,8 +17,8 @@ from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import JSON, SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.support.raw_client import RawClient, frame, upgraded
-from tests.support.raw_http import http
+from tests.support.raw_client import RawClient, frame, open_websocket
+from tests.support.raw_http import connect_http
 
 CONFIG = """
 [server]
@@ -49,7 +49,7 @@ def create(event_id: object, size: int = 40_000, slug: str = "openai") -> bytes:
 async def test_past_its_budget_a_socket_is_not_read_until_an_event_ends(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [Plays(waiting=[gate]), *[Plays(waiting=[SILENCE])] * 3]
-    async with serving(tmp_path, *plays) as (server, provider), upgraded(server) as client:
+    async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
         await client.send(b"".join(frame(create(each)) for each in range(4)))
         await until(lambda: len(provider.played) == 3)
         await turns(200)
@@ -62,7 +62,7 @@ async def test_another_socket_is_read_all_the_while(tmp_path: Path) -> None:
     plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
     async with (
         serving(tmp_path, *plays) as (server, provider),
-        upgraded(server) as client,
+        open_websocket(server) as client,
         connected(server) as other,
     ):
         await client.send(b"".join(frame(create(each)) for each in range(4)))
@@ -73,7 +73,7 @@ async def test_another_socket_is_read_all_the_while(tmp_path: Path) -> None:
 async def test_a_client_that_is_not_read_and_leaves_takes_its_events_with_it(tmp_path: Path) -> None:
     plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
     async with serving(tmp_path, *plays) as (server, provider), connected(server) as other:
-        async with upgraded(server) as client:
+        async with open_websocket(server) as client:
             await client.send(b"".join(frame(create(each)) for each in range(4)))
             await until(lambda: len(provider.played) == 3)
         await until(lambda: not provider.open_streams)
@@ -85,7 +85,7 @@ async def test_a_client_that_is_not_read_is_not_called_silent(tmp_path: Path) ->
     """Its pongs stand behind a megabyte of messages that nobody has read."""
     gate = asyncio.Event()
     plays = [*[Plays(waiting=[gate])] * 3, *[answers()] * 30]
-    async with serving(tmp_path, *plays) as (server, provider), upgraded(server) as client:
+    async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
         sending = asyncio.create_task(client.send(b"".join(frame(create(each)) for each in range(33))))
         await until(lambda: len(provider.played) == 3)
         await turns(300)
@@ -94,7 +94,7 @@ async def test_a_client_that_is_not_read_is_not_called_silent(tmp_path: Path) ->
             await turns(5)
         gate.set()
         await sending
-        ended = {(await client.hear())["metadata"]["eventId"] for _ in range(33)}
+        ended = {(await client.receive_json())["metadata"]["eventId"] for _ in range(33)}
         assert ended == set(range(33))
 
 
@@ -120,7 +120,7 @@ async def test_past_the_budget_of_all_a_message_is_declined_and_later_taken(tmp_
     plays = [*[Plays(waiting=[gate])] * 3, answers()]
     async with (
         serving(tmp_path, *plays) as (server, provider),
-        upgraded(server) as one,
+        open_websocket(server) as one,
         connected(server) as two,
     ):
         await one.send(b"".join(frame(create(each)) for each in range(3)))
@@ -140,9 +140,9 @@ async def test_what_a_client_held_that_left_at_once_is_given_back(tmp_path: Path
     never = [Plays(waiting=[SILENCE])] * 21
     async with serving(tmp_path, *never) as (server, provider), connected(server) as other:
         for _ in range(10):
-            async with upgraded(server) as client:
+            async with open_websocket(server) as client:
                 await client.send(frame(create("a", 20_000)) + frame(create("b", 20_000)) + goodbye)
-                await (client.closed() if goodbye else turns())
+                await (client.close_code() if goodbye else turns())
         await until(lambda: not provider.open_streams)
         await other.socket.send_frame(create("a"), WSMsgType.TEXT)
         await until(lambda: provider.open_streams)
@@ -172,7 +172,7 @@ async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_p
     assert callable(flood)
     gate = asyncio.Event()
     plays = streams(said("a"), gate, FINISH, DONE), answers()
-    async with serving(tmp_path, *plays) as (server, _), upgraded(server) as client, connected(server) as other:
+    async with serving(tmp_path, *plays) as (server, _), open_websocket(server) as client, connected(server) as other:
         await other.create({"eventId": "a", **step()})
         await other.receive()
         sending = asyncio.create_task(_send_all(client, flood()))
@@ -185,11 +185,11 @@ async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_p
 
 async def test_who_asks_much_and_then_reads_gets_every_answer(tmp_path: Path) -> None:
     count = 50_000
-    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         sending = asyncio.create_task(client.send(frame(b"what is this" * 10) * count))
         await _stands_still(client)
         for each in range(count):
-            assert (await client.hear())["error"]["messageIndex"] == each
+            assert (await client.receive_json())["error"]["messageIndex"] == each
         await sending
 
 
@@ -233,22 +233,22 @@ async def test_messages_that_are_not_whole_yet_count_too(tmp_path: Path, how: st
     part = ALL_BUT_ONE_BYTE[how]
     async with (
         running(config_of(LONG, tmp_path), ScriptedProvider(answers())) as server,
-        upgraded(server) as one,
-        upgraded(server) as two,
-        upgraded(server) as three,
+        open_websocket(server) as one,
+        open_websocket(server) as two,
+        open_websocket(server) as three,
         connected(server) as other,
     ):
         for count, client in enumerate((one, two), 1):
             await client.send(part)
             await until(lambda: server._app._memory.used > count * (len(part) - LONG_BYTES) - 100_000)  # noqa: B023  # now
         sending = asyncio.create_task(three.send(part))
-        assert await three.closed() == 1013
+        assert await three.close_code() == 1013
         with suppress(ConnectionError):
             await sending
         assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
         for client in (one, two, one, two):
             await client.send(b"x")
-            while (found := await client.next())[0] == WSMsgType.PONG:
+            while (found := await client.next_frame())[0] == WSMsgType.PONG:
                 pass
             assert found[0] == WSMsgType.TEXT, found
             assert orjson.loads(found[1])["error"]["code"] == 9001
@@ -265,19 +265,19 @@ async def test_of_twelve_long_messages_with_room_for_four_four_are_served(tmp_pa
     gate = asyncio.Event()
     provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(upgraded(server, receive_bytes=65_536)) for _ in range(12)]
+        clients = [await stack.enter_async_context(open_websocket(server, receive_bytes=65_536)) for _ in range(12)]
         sending = [asyncio.create_task(_send_evenly(client, create("a", SIZE), clients)) for client in clients]
         await until(lambda: len(provider.played) == 4)
         await asyncio.gather(*sending)
         gate.set()
-        told = [await client.hear() for client in clients]
+        told = [await client.receive_json() for client in clients]
         served = [frame for frame in told if frame["metadata"]["success"]]
         assert len(served) == 4
         refused = [(client, frame) for client, frame in zip(clients, told, strict=True) if frame not in served]
         for client, answer in refused:
             assert answer["error"]["code"] == 9008
             assert answer["error"]["messageIndex"] == 0
-            assert await client.closed() == 1013
+            assert await client.close_code() == 1013
         await until(lambda: not server._app._memory.used)
 
 
@@ -292,7 +292,7 @@ async def test_of_twelve_long_http_bodies_with_room_for_four_four_are_served(tmp
     gate = asyncio.Event()
     provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(http(server)) for _ in range(12)]
+        clients = [await stack.enter_async_context(connect_http(server)) for _ in range(12)]
         asking = [asyncio.create_task(client(body=bytes(SIZE))) for client in clients]
         await until(lambda: len(provider.played) == 4)
         await until(lambda: sum(task.done() for task in asking) == 8)
@@ -304,23 +304,26 @@ async def test_of_twelve_long_http_bodies_with_room_for_four_four_are_served(tmp
 
 
 async def test_a_message_that_is_whole_keeps_its_room_while_it_is_read(tmp_path: Path) -> None:
-    async with running(config_of(CROWDED, tmp_path), ScriptedProvider(answers())) as server, upgraded(server) as client:
+    async with (
+        running(config_of(CROWDED, tmp_path), ScriptedProvider(answers())) as server,
+        open_websocket(server) as client,
+    ):
         async with server._app._arrivals.reading:
             await client.send(frame(create("a", SIZE)))
             await until(lambda: server._app._memory.used > SIZE - LONG_BYTES - 100_000)
             await turns(100)
             assert server._app._memory.used > SIZE - LONG_BYTES - 100_000
-        assert (await client.hear())["metadata"]["success"]
+        assert (await client.receive_json())["metadata"]["success"]
 
 
 async def test_an_idle_socket_does_not_hold_on_to_what_was_said_last(tmp_path: Path) -> None:
-    async with running(config_of(LONG, tmp_path), ScriptedProvider()) as server, upgraded(server) as client:
+    async with running(config_of(LONG, tmp_path), ScriptedProvider()) as server, open_websocket(server) as client:
         await client.send(frame(b"x"))
-        await client.hear()
+        await client.receive_json()
         tracemalloc.start()
         try:
             await client.send(frame(b"x" * 7_000_000))
-            await client.hear()
+            await client.receive_json()
             await until(lambda: tracemalloc.get_traced_memory()[0] < 1_000_000)
         finally:
             tracemalloc.stop()

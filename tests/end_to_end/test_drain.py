@@ -13,7 +13,7 @@ from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import config_of, connected
 from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.support.raw_client import PATH, UPGRADE, dialled, upgraded
+from tests.support.raw_client import PATH, UPGRADE, connect_raw, open_websocket
 
 CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 
@@ -36,17 +36,17 @@ async def test_idle_sockets_close_at_once_and_nobody_else_comes_in(tmp_path: Pat
         started(tmp_path, answers()) as (server, _),
         connected(server) as client,
         connected(server) as used,
-        dialled(server) as late,
+        connect_raw(server) as late,
     ):
         await used.call({"eventId": "a", **step()})
         stopping = asyncio.create_task(server.stop())
         await turns(1)
         assert await client.close_code() == 1001
         assert await used.close_code() == 1001
-        assert await late.gone() == b""
+        assert await late.read_to_end() == b""
         await stopping
         with pytest.raises(OSError, match="Connect call failed"):
-            async with dialled(server):
+            async with connect_raw(server):
                 pass
 
 
@@ -74,17 +74,17 @@ async def test_a_handshake_on_a_connection_that_was_open_is_declined(tmp_path: P
     async with (
         started(tmp_path, whole) as (server, _),
         connected(server) as client,
-        dialled(server) as late,
+        connect_raw(server) as late,
     ):
         await client.create({"eventId": "a", **step()})
         await client.receive()
         stopping = asyncio.create_task(server.stop())
         await turns(1)
-        answered = await late.get(PATH, UPGRADE)
+        answered = await late.request(PATH, UPGRADE)
         assert (answered.status, answered.code) == (503, 9022)
         gate.set()
         await stopping
-        assert await late.gone() == b""
+        assert await late.read_to_end() == b""
 
 
 async def test_the_deadline_ends_what_is_in_flight(tmp_path: Path) -> None:
@@ -114,31 +114,31 @@ async def test_the_deadline_ends_what_is_in_flight(tmp_path: Path) -> None:
 
 async def test_a_client_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
     endless = streams(*[said("x" * 10_000)] * 5000)
-    async with started(tmp_path, endless) as (server, provider), upgraded(server) as client:
-        await client.say(CREATE)
+    async with started(tmp_path, endless) as (server, provider), open_websocket(server) as client:
+        await client.send_json(CREATE)
         await until(lambda: provider.played and provider.played[0].reads > 100)
         stopping = asyncio.create_task(server.stop())
         for _ in range(20):
             advance(1)
             await turns(50)
         await stopping
-        assert await client.closed() is None
+        assert await client.close_code() is None
 
 
 async def test_a_client_that_does_not_answer_the_close_holds_nobody_up(tmp_path: Path) -> None:
-    async with started(tmp_path) as (server, _), upgraded(server) as client:
+    async with started(tmp_path) as (server, _), open_websocket(server) as client:
         await server.stop()
-        assert await client.closed() == 1001
-        assert await client.gone() == b""
+        assert await client.close_code() == 1001
+        assert await client.read_to_end() == b""
 
 
 @pytest.mark.parametrize("said_before", [b"", b"GET /v1/account/gateway HTTP/1.1\r\nHo"])
 async def test_a_connection_without_a_handshake_holds_nobody_up(tmp_path: Path, said_before: bytes) -> None:
-    async with started(tmp_path) as (server, _), dialled(server) as client:
+    async with started(tmp_path) as (server, _), connect_raw(server) as client:
         await client.send(said_before)
         await turns()
         await server.stop()
-        assert await client.gone() == b""
+        assert await client.read_to_end() == b""
 
 
 async def test_stopping_again_is_stopping_once(tmp_path: Path) -> None:
@@ -165,13 +165,13 @@ async def test_nothing_is_left_of_it(tmp_path: Path) -> None:
     plays = [streams(said("a"), SILENCE)] * 2
     async with (
         started(tmp_path, *plays) as (server, provider),
-        upgraded(server) as one,
-        upgraded(server) as two,
-        dialled(server),
-        upgraded(server),
+        open_websocket(server) as one,
+        open_websocket(server) as two,
+        connect_raw(server),
+        open_websocket(server),
     ):
-        await one.say(CREATE)
-        await two.say(CREATE)
+        await one.send_json(CREATE)
+        await two.send_json(CREATE)
         await until(lambda: provider.open_streams == 2)
         stopping = asyncio.create_task(server.stop())
         await turns()

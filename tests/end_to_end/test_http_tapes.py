@@ -14,7 +14,7 @@ from tests.support.clock import advance, turns
 from tests.support.harness import Frame, config_of, connected, running
 from tests.support.paths import FIXTURES
 from tests.support.provider_script import RESET, SILENCE, Part, Plays, ScriptedProvider
-from tests.support.raw_http import GATEWAY, Heard, http
+from tests.support.raw_http import GATEWAY, HttpResult, connect_http
 
 T = TypeVar("T")
 
@@ -63,9 +63,9 @@ async def hurried(answer: Coroutine[Any, Any, T]) -> T:
     return await task
 
 
-async def over_http(tape: Tape, how: str, folder: Path) -> Heard:
+async def over_http(tape: Tape, how: str, folder: Path) -> HttpResult:
     provider = ScriptedProvider(plays_of(tape, how))
-    async with running(config_of(CONFIG, folder), provider) as server, http(server) as client:
+    async with running(config_of(CONFIG, folder), provider) as server, connect_http(server) as client:
         path = f"{GATEWAY}/custom-any{urlsplit(tape.request.url).path}"
         return await hurried(client(tape.request.method, path, tape.request.body))
 
@@ -102,5 +102,5 @@ async def test_the_bytes_are_the_providers_and_their_end_says_what_a_last_frame_
     body = b"".join(chunk.data for chunk in tape.chunks)
     assert tape.head is not None
     assert heard.headers["content-type"] == dict(pairs(tape.head.headers)).get("content-type", "")
-    assert heard.is_whole is (is_one_piece or last["metadata"]["success"])
-    assert heard.body == body if heard.is_whole else body.startswith(heard.body)
+    assert heard.is_complete is (is_one_piece or last["metadata"]["success"])
+    assert heard.body == body if heard.is_complete else body.startswith(heard.body)

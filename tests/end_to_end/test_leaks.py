@@ -22,7 +22,7 @@ from tests.support.clock import turns, until
 from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, said, step
 from tests.support.harness import config_of, connected, is_last, running
 from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
-from tests.support.raw_client import UPGRADE, RawClient, dialled, frame, upgraded
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame, open_websocket
 from tests.support.raw_http import HttpClient
 from tests.support.sibling import HEAD, chunk
 from tests.support.socket_provider import Line, Provider
@@ -97,7 +97,7 @@ async def back_to(before: Holding) -> None:
 
 
 async def drops(client: RawClient) -> None:
-    client.drop()
+    client.abort()
 
 
 async def says_goodbye(client: RawClient) -> None:
@@ -110,7 +110,7 @@ async def breaks_the_protocol(client: RawClient) -> None:
 
 async def stops_in_a_frame(client: RawClient) -> None:
     await client.send(frame(b"x" * 1000)[:500])
-    client.drop()
+    client.abort()
 
 
 @needs_proc
@@ -122,9 +122,9 @@ async def test_a_hundred_sockets_dropped_in_the_middle_of_their_streams_leave_no
         await _one_that_ends_well(server)
         before = Holding.now()
         async with AsyncExitStack() as opened:
-            clients = [await opened.enter_async_context(upgraded(server)) for _ in range(COUNT)]
+            clients = [await opened.enter_async_context(open_websocket(server)) for _ in range(COUNT)]
             for client in clients:
-                await client.say(CREATE)
+                await client.send_json(CREATE)
             await until(lambda: streaming.open_streams == COUNT)
             for client in clients:
                 await leave(client)
@@ -135,11 +135,11 @@ async def test_a_hundred_sockets_dropped_in_the_middle_of_their_streams_leave_no
 
 async def drops_with_a_request_under_way(client: RawClient) -> None:
     await client.send(b"POST /v1/a/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
-    client.drop()
+    client.abort()
 
 
 async def ends_its_half(client: RawClient) -> None:
-    client.end()
+    client.send_eof()
 
 
 @needs_proc
@@ -151,9 +151,9 @@ async def test_a_hundred_requests_left_in_the_middle_of_their_streams_leave_noth
         await _one_that_ends_well(server)
         before = Holding.now()
         async with AsyncExitStack() as opened:
-            clients = [await opened.enter_async_context(dialled(server)) for _ in range(COUNT)]
+            clients = [await opened.enter_async_context(connect_raw(server)) for _ in range(COUNT)]
             for client in clients:
-                await HttpClient(client).ask()
+                await HttpClient(client).send_request()
             await until(lambda: streaming.open_streams == COUNT)
             for client in clients:
                 await leave(client)
@@ -168,8 +168,8 @@ async def test_refused_handshakes_leave_nothing_behind(tmp_path: Path) -> None:
         before = Holding.now()
         for path in ("/v1/a/b?compat=x", "/nowhere", "/v1/a/b"):
             for _ in range(COUNT // 5):
-                async with dialled(server) as client:
-                    await client.get(path, {**UPGRADE, "Origin": "https://evil.example"})
+                async with connect_raw(server) as client:
+                    await client.request(path, {**UPGRADE, "Origin": "https://evil.example"})
         await back_to(before)
 
 

@@ -10,9 +10,9 @@ from bridge.tapes.library import Library
 from bridge.tapes.socket_file import UPGRADED, SocketTape, check_socket_tape, read_any
 from tests.support.clock import until
 from tests.support.paths import FIXTURES
-from tests.support.raw_client import UPGRADE, RawClient, dialled, frame
-from tests.support.realtime_harness import BINARY, CLOSE, TEXT, client_closed, close_frame
-from tests.support.realtime_tapes import playing
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
+from tests.support.realtime_harness import BINARY, CLOSE, TEXT, client_close_frame, close_payload
+from tests.support.realtime_tapes import playing_bridge
 from tests.support.tapes import replaying
 
 KEPT = sorted((FIXTURES / "realtime").rglob("*.jsonl"))
@@ -48,7 +48,7 @@ def asked_at(path: Path, tape: SocketTape) -> str:
 @every_tape
 async def test_the_bridge_plays_it_at_the_providers_own_address(path: Path, tmp_path: Path) -> None:
     tape = tape_at(path)
-    async with playing(path, tmp_path) as server, dialled(server) as client:
+    async with playing_bridge(path, tmp_path) as server, connect_raw(server) as client:
         await converse(client, asked_at(path, tape), tape)
 
 
@@ -57,14 +57,14 @@ async def test_the_stand_alone_server_plays_it_at_its_path(path: Path) -> None:
     tape = tape_at(path)
     target = "/" + tape.request.url.split("/", 3)[3]
     async with replaying(Library(path, pace="instant")) as server:
-        async with dialled(server) as client:
+        async with connect_raw(server) as client:
             await converse(client, target, tape)
         await until(lambda: server.playing == 0)
 
 
 async def converse(client: RawClient, target: str, tape: SocketTape) -> None:
     """The client's part of a tape; what it hears has to be the provider's."""
-    told = await client.get(target, UPGRADE)
+    told = await client.request(target, UPGRADE)
     assert told.status == tape.handshake.status
     if told.status != UPGRADED:
         assert told.body == tape.handshake.body
@@ -75,10 +75,10 @@ async def converse(client: RawClient, target: str, tape: SocketTape) -> None:
         if message.sender == "client":
             await client.send(frame(message.data, opcode))
         else:
-            assert await client.next() == (opcode, message.data)
+            assert await client.next_frame() == (opcode, message.data)
     if tape.ending.by == "client":
-        await client.send(frame(close_frame(tape.ending.code or None), CLOSE))
-    assert await client_closed(client) == (tape.ending.code, "")
+        await client.send(frame(close_payload(tape.ending.code or None), CLOSE))
+    assert await client_close_frame(client) == (tape.ending.code, "")
 
 
 async def test_the_stand_alone_server_says_what_is_near_and_where_a_client_strays(
@@ -86,12 +86,12 @@ async def test_the_stand_alone_server_says_what_is_near_and_where_a_client_stray
 ) -> None:
     [path] = [each for each in KEPT if each.stem == "tts"]
     async with replaying(Library(path, pace="instant")) as server:
-        async with dialled(server) as client:
-            missed = await client.get("/tts/websocket?cartesia_version=1", UPGRADE)
-        async with dialled(server) as client:
-            assert (await client.get("/tts/websocket?cartesia_version=2024-06-10", UPGRADE)).status == 101
+        async with connect_raw(server) as client:
+            missed = await client.request("/tts/websocket?cartesia_version=1", UPGRADE)
+        async with connect_raw(server) as client:
+            assert (await client.request("/tts/websocket?cartesia_version=2024-06-10", UPGRADE)).status == 101
             await client.send(frame(b'{"context_id":"another"}'))
-            closed = await client_closed(client)
+            closed = await client_close_frame(client)
     assert missed.status == 404
     assert b'query.cartesia_version: \\"1\\" \xe2\x89\xa0 \\"2024-06-10\\"' in missed.body
     assert closed == (1008, 'message 1 is not the tape\'s: context_id: "another" ≠ "context-01"')
@@ -107,12 +107,12 @@ async def test_the_stand_alone_server_lets_a_client_choose_the_host(tmp_path: Pa
     other.write_text(other.read_text().replace("api.elevenlabs.io", "api.eu.residency.elevenlabs.io"))
     asked = "/v1/convai/conversation?agent_id=agent_01"
     async with replaying(Library([path, other], pace="instant")) as server:
-        async with dialled(server) as client:
-            assert (await client.get(asked, UPGRADE)).status == 404
-        async with dialled(server) as client:
+        async with connect_raw(server) as client:
+            assert (await client.request(asked, UPGRADE)).status == 404
+        async with connect_raw(server) as client:
             chosen = {"x-bridge-host": "api.elevenlabs.io"} if host == "header" else {}
             place = asked if host == "header" else f"/api.elevenlabs.io{asked}"
-            assert (await client.get(place, {**UPGRADE, **chosen})).status == 101
+            assert (await client.request(place, {**UPGRADE, **chosen})).status == 101
 
 
 @pytest.mark.parametrize(
@@ -126,14 +126,14 @@ async def test_the_stand_alone_server_lets_a_client_choose_the_host(tmp_path: Pa
 async def test_the_stand_alone_server_echoes_one_subprotocol(offered: str | None, one: str | None) -> None:
     """Browsers break off without."""
     [path] = [each for each in KEPT if each.stem == "tts"]
-    async with replaying(Library(path, pace="instant")) as server, dialled(server) as client:
+    async with replaying(Library(path, pace="instant")) as server, connect_raw(server) as client:
         offers = {"Sec-WebSocket-Protocol": offered} if offered else {}
-        told = await client.get("/tts/websocket?cartesia_version=2024-06-10", {**UPGRADE, **offers})
+        told = await client.request("/tts/websocket?cartesia_version=2024-06-10", {**UPGRADE, **offers})
         assert told.headers.get("sec-websocket-protocol") == one
 
 
 async def test_the_stand_alone_server_refuses_what_is_no_handshake() -> None:
     [path] = [each for each in KEPT if each.stem == "tts"]
-    async with replaying(Library(path, pace="instant")) as server, dialled(server) as client:
+    async with replaying(Library(path, pace="instant")) as server, connect_raw(server) as client:
         target = "/tts/websocket?cartesia_version=2024-06-10"
-        assert (await client.get(target, {**UPGRADE, "Sec-WebSocket-Key": "short"})).status == 400
+        assert (await client.request(target, {**UPGRADE, "Sec-WebSocket-Key": "short"})).status == 400

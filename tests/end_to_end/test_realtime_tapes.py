@@ -35,9 +35,19 @@ from bridge.tapes.transport import TapeTransport
 from bridge.upstream.http import Upstream
 from tests.support.clock import advance, turns, until
 from tests.support.harness import config_of
-from tests.support.raw_client import UPGRADE, RawClient, dialled, frame
-from tests.support.realtime_harness import BINARY, CLOSE, PATH, TEXT, Side, Sockets, asked, client_closed, close_frame
-from tests.support.realtime_tapes import playing, recorded, recorded_by
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
+from tests.support.realtime_harness import (
+    BINARY,
+    CLOSE,
+    PATH,
+    TEXT,
+    AcceptingProvider,
+    ProviderSide,
+    client_close_frame,
+    close_payload,
+    connect_realtime,
+)
+from tests.support.realtime_tapes import playing_bridge, recording_bridge, recording_bridge_to
 from tests.support.socket_provider import Line, sends
 from tests.support.tapes import tape as http_tape
 
@@ -58,15 +68,15 @@ def said_on(tape: SocketTape) -> list[Said]:
     return [(each.sender, TEXT if each.opcode == "text" else BINARY, each.data) for each in tape.messages]
 
 
-async def talk(client: RawClient, side: Side, said: Sequence[Said]) -> None:
+async def talk(client: RawClient, side: ProviderSide, said: Sequence[Said]) -> None:
     """Each heard before the next is said."""
     for sender, opcode, data in said:
         if sender == "client":
             await client.send(frame(data, opcode))
-            assert await side.next() == (opcode, data)
+            assert await side.next_frame() == (opcode, data)
         else:
             await side.send(data, opcode)
-            assert await client.next() == (opcode, data)
+            assert await client.next_frame() == (opcode, data)
 
 
 async def answered_by_tape(client: RawClient, said: Sequence[Said]) -> None:
@@ -74,7 +84,7 @@ async def answered_by_tape(client: RawClient, said: Sequence[Said]) -> None:
         if sender == "client":
             await client.send(frame(data, opcode))
         else:
-            assert await client.next() == (opcode, data)
+            assert await client.next_frame() == (opcode, data)
 
 
 TALK: list[Said] = [
@@ -90,12 +100,15 @@ TALK: list[Said] = [
 
 async def record(folder: Path, said: Sequence[Said] = TALK, path: str = PATH, code: int | None = 4001) -> SocketTape:
     """A session that the provider closes."""
-    sockets = Sockets("x-request-id: req_1")
-    async with recorded(sockets.script, folder, folder / "tapes") as server, asked(server, path) as client:
-        side = await sockets.opened()
+    sockets = AcceptingProvider("x-request-id: req_1")
+    async with (
+        recording_bridge(sockets.script, folder, folder / "tapes") as server,
+        connect_realtime(server, path) as client,
+    ):
+        side = await sockets.next_session()
         await talk(client, side, said)
-        await side.send(close_frame(code, b"over" if code else b""), CLOSE)
-        await client_closed(client)
+        await side.send(close_payload(code, b"over" if code else b""), CLOSE)
+        await client_close_frame(client)
         side.line.drop()
     return the_tape(folder / "tapes")
 
@@ -121,11 +134,11 @@ async def test_every_message_is_on_the_tape_as_it_was_and_how_it_ended(tmp_path:
 
 async def test_a_recording_is_replayed_to_the_same_messages_and_the_same_goodbye(tmp_path: Path) -> None:
     await record(tmp_path)
-    async with playing(tmp_path / "tapes", tmp_path) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    async with playing_bridge(tmp_path / "tapes", tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
         assert told.status == 101
         await answered_by_tape(client, TALK)
-        assert await client_closed(client) == (4001, "over")
+        assert await client_close_frame(client) == (4001, "over")
 
 
 any_talk = st.lists(
@@ -141,55 +154,61 @@ async def test_any_session_is_replayed_as_it_was(said: list[Said], code: int | N
         folder = Path(name)
         tape = await record(folder, said, code=code)
         assert said_on(tape) == said
-        async with playing(folder / "tapes", folder) as server, asked(server) as client:
+        async with playing_bridge(folder / "tapes", folder) as server, connect_realtime(server) as client:
             await answered_by_tape(client, said)
-            assert await client_closed(client) == ((code, "over") if code else (1000, ""))
+            assert await client_close_frame(client) == ((code, "over") if code else (1000, ""))
 
 
 async def test_a_client_that_leaves_is_the_end_of_the_tape(tmp_path: Path) -> None:
-    sockets = Sockets()
-    async with recorded(sockets.script, tmp_path, tmp_path / "tapes") as server, asked(server) as client:
-        side = await sockets.opened()
+    sockets = AcceptingProvider()
+    async with (
+        recording_bridge(sockets.script, tmp_path, tmp_path / "tapes") as server,
+        connect_realtime(server) as client,
+    ):
+        side = await sockets.next_session()
         await talk(client, side, TALK)
-        await client.send(frame(close_frame(1001, b"bye"), CLOSE))
-        assert await side.closed() == (1001, "bye")
+        await client.send(frame(close_payload(1001, b"bye"), CLOSE))
+        assert await side.close_frame() == (1001, "bye")
         side.line.drop()
     ending = the_tape(tmp_path / "tapes").ending
     assert (ending.end, ending.by, ending.code, ending.reason) == (SocketEnd.CLOSED, "client", 1001, "bye")
-    async with playing(tmp_path / "tapes", tmp_path) as server, asked(server) as client:
+    async with playing_bridge(tmp_path / "tapes", tmp_path) as server, connect_realtime(server) as client:
         await answered_by_tape(client, TALK)
-        await client.send(frame(close_frame(1001, b"bye"), CLOSE))
-        assert (await client_closed(client)) == (1001, "")
+        await client.send(frame(close_payload(1001, b"bye"), CLOSE))
+        assert (await client_close_frame(client)) == (1001, "")
 
 
 async def test_a_provider_that_is_lost_is_lost_again_once_all_is_said(tmp_path: Path) -> None:
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     long = [*TALK, ("provider", BINARY, b"x" * 1_000_000)]
-    async with recorded(sockets.script, tmp_path, tmp_path / "tapes") as server, asked(server) as client:
-        side = await sockets.opened()
+    async with (
+        recording_bridge(sockets.script, tmp_path, tmp_path / "tapes") as server,
+        connect_realtime(server) as client,
+    ):
+        side = await sockets.next_session()
         await talk(client, side, TALK)
         sending = asyncio.create_task(side.send(b"x" * 1_000_000, BINARY))
-        assert await client.next() == (BINARY, b"x" * 1_000_000)
+        assert await client.next_frame() == (BINARY, b"x" * 1_000_000)
         await sending
         side.line.drop()
-        lost = await client_closed(client)
+        lost = await client_close_frame(client)
     ending = the_tape(tmp_path / "tapes").ending
     assert (ending.end, ending.by) == (SocketEnd.LOST, "provider")
-    async with playing(tmp_path / "tapes", tmp_path) as server, asked(server) as client:
+    async with playing_bridge(tmp_path / "tapes", tmp_path) as server, connect_realtime(server) as client:
         await answered_by_tape(client, long)
-        assert await client_closed(client) == lost == (1011, "the connection to the provider was lost")
+        assert await client_close_frame(client) == lost == (1011, "the connection to the provider was lost")
 
 
 async def test_a_refusal_is_a_tape_too(tmp_path: Path) -> None:
     body = b'{"error":{"message":"Incorrect API key"}}'
     head = f"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nx-id: 7\r\n\r\n"
     tapes = tmp_path / "tapes"
-    async with recorded(sends(head.encode() + body), tmp_path, tapes) as server, dialled(server) as client:
-        first = await client.get(PATH, UPGRADE)
+    async with recording_bridge(sends(head.encode() + body), tmp_path, tapes) as server, connect_raw(server) as client:
+        first = await client.request(PATH, UPGRADE)
     tape = the_tape(tapes)
     assert (tape.handshake.status, tape.handshake.body, tape.ending.end) == (401, body, SocketEnd.REFUSED)
-    async with playing(tapes, tmp_path) as server, dialled(server) as client:
-        again = await client.get(PATH, UPGRADE)
+    async with playing_bridge(tapes, tmp_path) as server, connect_raw(server) as client:
+        again = await client.request(PATH, UPGRADE)
     for told in (first, again):
         assert (told.status, told.body, told.headers["x-id"]) == (401, body, "7")
 
@@ -200,8 +219,8 @@ async def test_a_handshake_that_is_not_answered_leaves_no_tape(tmp_path: Path) -
         line.reset()
 
     tapes = tmp_path / "tapes"
-    async with recorded(hangs_up, tmp_path, tapes) as server, dialled(server) as client:
-        assert (await client.get(PATH, UPGRADE)).status == 502
+    async with recording_bridge(hangs_up, tmp_path, tapes) as server, connect_raw(server) as client:
+        assert (await client.request(PATH, UPGRADE)).status == 502
     assert [*tapes.rglob("*.*")] == []
 
 
@@ -215,9 +234,9 @@ async def test_what_is_recorded_may_be_what_is_replayed(tmp_path: Path) -> None:
         config, Upstream(transport), connector=RecordingConnector(TapeConnector(library), transport.recording_thread)
     )
     await server.start()
-    async with asked(server) as client:
+    async with connect_realtime(server) as client:
         await answered_by_tape(client, TALK)
-        await client_closed(client)
+        await client_close_frame(client)
     await server.stop()
     assert said_on(the_tape(tmp_path / "again")) == TALK
 
@@ -233,14 +252,17 @@ async def test_no_secret_is_on_the_tape_wherever_it_comes_back(tmp_path: Path) -
         ("client", TEXT, f'{{"text":" ","xi_api_key":"{own}"}}'.encode()),
         ("provider", BINARY, f"…{own}… {SECRET}2 and {SECRET}3".encode()),
     ]
-    tapes, sockets = tmp_path / "tapes", Sockets(f"Set-Cookie: session={SECRET}4")
+    tapes, sockets = tmp_path / "tapes", AcceptingProvider(f"Set-Cookie: session={SECRET}4")
     headers = {"xi-api-key": f"{SECRET}2", "Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{SECRET}3"}
     path = f"{PATH}?a=1&api_key={SECRET}1&signature={SECRET}5"
-    async with recorded(sockets.script, tmp_path, tapes) as server, asked(server, path, headers) as client:
-        side = await sockets.opened()
+    async with (
+        recording_bridge(sockets.script, tmp_path, tapes) as server,
+        connect_realtime(server, path, headers) as client,
+    ):
+        side = await sockets.next_session()
         await talk(client, side, said)
-        await side.send(close_frame(4000, f"no {own} here".encode()), CLOSE)
-        await client_closed(client)
+        await side.send(close_payload(4000, f"no {own} here".encode()), CLOSE)
+        await client_close_frame(client)
         side.line.drop()
     (file,) = tapes.rglob("*.jsonl")
     written = file.read_text()
@@ -248,13 +270,13 @@ async def test_no_secret_is_on_the_tape_wherever_it_comes_back(tmp_path: Path) -
     assert own not in written
     assert check_socket_tape(the_tape(tapes)) == []
     assert [len(data) for _, _, data in said_on(the_tape(tapes))] == [len(data) for _, _, data in said]
-    async with playing(tapes, tmp_path) as server:
+    async with playing_bridge(tapes, tmp_path) as server:
         again = {**headers, "xi-api-key": "another-key-12345"}
-        async with asked(server, f"{PATH}?a=1&signature=none-of-those", again) as client:
-            assert (await client.next())[1] == said_on(the_tape(tapes))[0][2]
+        async with connect_realtime(server, f"{PATH}?a=1&signature=none-of-those", again) as client:
+            assert (await client.next_frame())[1] == said_on(the_tape(tapes))[0][2]
             await client.send(frame(said[1][2]))
-            assert (await client.next())[0] == BINARY
-            assert (await client_closed(client)) == (4000, f"no {'*' * len(own)} here")
+            assert (await client.next_frame())[0] == BINARY
+            assert (await client_close_frame(client)) == (4000, f"no {'*' * len(own)} here")
 
 
 # What goes wrong with a recording, and for whom.
@@ -262,9 +284,9 @@ async def test_no_secret_is_on_the_tape_wherever_it_comes_back(tmp_path: Path) -
 
 async def test_a_session_is_written_as_it_goes_and_what_was_cut_is_known_by_its_name(tmp_path: Path) -> None:
     """As after a kill, nobody ends the recording; all that was said until then is there."""
-    sockets, tapes = Sockets(), tmp_path / "tapes"
-    async with recorded(sockets.script, tmp_path, tapes) as server, asked(server) as client:
-        side = await sockets.opened()
+    sockets, tapes = AcceptingProvider(), tmp_path / "tapes"
+    async with recording_bridge(sockets.script, tmp_path, tapes) as server, connect_realtime(server) as client:
+        side = await sockets.next_session()
         await talk(client, side, TALK)
         await until(lambda: len(cut_tapes(tapes)) == 1 and cut_tapes(tapes)[0].read_bytes().count(b"\n") == 9)
         written = cut_tapes(tapes)[0].read_bytes()
@@ -281,19 +303,19 @@ async def test_what_waits_for_the_disk_is_bounded_and_a_session_is_not(
 ) -> None:
     """One that has more waiting than may goes on without a tape; one that is longer than that in all has one."""
     tapes, message = tmp_path / "tapes", ("client", BINARY, b"x" * 9_000)
-    sockets = Sockets()
-    async with recorded_by(sockets.script, tmp_path, TapeFolder(tapes), max_held_bytes=10_000) as (
+    sockets = AcceptingProvider()
+    async with recording_bridge_to(sockets.script, tmp_path, TapeFolder(tapes), max_held_bytes=10_000) as (
         server,
         recording_thread,
     ):
         for said in ([("client", BINARY, b"x" * 20_000), ("provider", TEXT, b"on")], [message] * 5):
-            async with asked(server) as client:
-                side = await sockets.opened()
+            async with connect_realtime(server) as client:
+                side = await sockets.next_session()
                 for each in said:
                     await talk(client, side, [each])
                     await until(lambda: recording_thread.held_bytes == 0)
-                await side.send(close_frame(1000), CLOSE)
-                await client_closed(client)
+                await side.send(close_payload(1000), CLOSE)
+                await client_close_frame(client)
                 side.line.drop()
     assert said_on(the_tape(tapes)) == [message] * 5
     [told] = [record.message for record in caplog.records if record.name == "bridge.recording"]
@@ -310,9 +332,9 @@ async def test_a_full_disk_costs_a_tape_and_a_line_but_no_session(
 
     tapes = tmp_path / "tapes"
     folder = type("Full", (TapeFolder,), {fails: full})(tapes)
-    sockets = Sockets()
-    async with recorded_by(sockets.script, tmp_path, folder) as (server, _), asked(server) as client:
-        side = await sockets.opened()
+    sockets = AcceptingProvider()
+    async with recording_bridge_to(sockets.script, tmp_path, folder) as (server, _), connect_realtime(server) as client:
+        side = await sockets.next_session()
         await talk(client, side, TALK)
         side.line.drop()
     assert not [*tapes.rglob("*.jsonl")]
@@ -356,13 +378,13 @@ def json(who: str, text: str) -> Said:
 
 async def test_nothing_is_said_before_what_came_before_it(tmp_path: Path) -> None:
     tape = taped(json("client", "{}"), json("provider", "[1]"), json("client", "{}"), json("provider", "[2]"))
-    async with playing(folder_of(tmp_path, tape), tmp_path) as server, asked(server) as client:
-        heard = asyncio.create_task(client.next())
+    async with playing_bridge(folder_of(tmp_path, tape), tmp_path) as server, connect_realtime(server) as client:
+        heard = asyncio.create_task(client.next_frame())
         await turns(100)
         assert not heard.done()
         await client.send(frame(b"{}"))
         assert await heard == (TEXT, b"[1]")
-        heard = asyncio.create_task(client.next())
+        heard = asyncio.create_task(client.next_frame())
         await turns(100)
         assert not heard.done()
         await client.send(frame(b"{}"))
@@ -374,17 +396,17 @@ async def test_between_two_messages_passes_what_passed_on_the_tape(tmp_path: Pat
     """Counted from what was said last, by whomever: a client that takes its time has the rest come later."""
     tape = taped(json("provider", "[1]"), json("client", "{}"), json("provider", "[2]"), step_ms=2_000)
     step_s = 2 * factor
-    async with playing(folder_of(tmp_path, tape), tmp_path, pace=pace) as server, dialled(server) as client:
-        answer = asyncio.create_task(client.get(PATH, UPGRADE))
+    async with playing_bridge(folder_of(tmp_path, tape), tmp_path, pace=pace) as server, connect_raw(server) as client:
+        answer = asyncio.create_task(client.request(PATH, UPGRADE))
         await due(answer, step_s)
-        heard = asyncio.create_task(client.next())
+        heard = asyncio.create_task(client.next_frame())
         await due(heard, step_s)
         advance(4 * factor)
         await client.send(frame(b"{}"))
-        heard = asyncio.create_task(client.next())
+        heard = asyncio.create_task(client.next_frame())
         await due(heard, step_s)
         assert heard.result() == (TEXT, b"[2]")
-        closed = asyncio.create_task(client_closed(client))
+        closed = asyncio.create_task(client_close_frame(client))
         await due(closed, step_s)
 
 
@@ -400,10 +422,13 @@ async def due(waiting: "asyncio.Task[Any]", seconds: float) -> None:
 
 async def test_a_client_may_say_its_part_ahead_of_the_tape(tmp_path: Path) -> None:
     said = [json("provider", "[1]"), json("client", "{}"), json("provider", "[2]"), json("client", "[]")]
-    async with playing(folder_of(tmp_path, taped(*said)), tmp_path) as server, asked(server) as client:
+    async with (
+        playing_bridge(folder_of(tmp_path, taped(*said)), tmp_path) as server,
+        connect_realtime(server) as client,
+    ):
         await client.send(frame(b"{}") + frame(b"[]"))
-        assert [(await client.next())[1] for _ in range(2)] == [b"[1]", b"[2]"]
-        assert await client_closed(client) == (1000, "")
+        assert [(await client.next_frame())[1] for _ in range(2)] == [b"[1]", b"[2]"]
+        assert await client_close_frame(client) == (1000, "")
 
 
 # What strays.
@@ -413,11 +438,11 @@ async def strayed_with(
     folder: Path, tape: SocketTape, *said: tuple[int, bytes], matching: Matching = STRICT
 ) -> tuple[tuple[int, str] | None, list[str]]:
     told: list[str] = []
-    bridge = playing(folder_of(folder, tape), folder, matching=matching, strayed=told)
-    async with bridge as server, asked(server) as client:
+    bridge = playing_bridge(folder_of(folder, tape), folder, matching=matching, mismatches=told)
+    async with bridge as server, connect_realtime(server) as client:
         for opcode, data in said:
             await client.send(frame(data, opcode))
-        return await client_closed(client), told
+        return await client_close_frame(client), told
 
 
 HELLO = taped(
@@ -506,8 +531,8 @@ async def test_a_long_difference_makes_a_short_reason(tmp_path: Path) -> None:
 
 async def test_a_handshake_that_no_tape_answers_is_told_what_is_near(tmp_path: Path) -> None:
     tapes = folder_of(tmp_path, taped(url=f"{URL}?model=large"))
-    async with playing(tapes, tmp_path) as server, dialled(server) as client:
-        told = await client.get(f"{PATH}?model=small&api_key={SECRET}", UPGRADE)
+    async with playing_bridge(tapes, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(f"{PATH}?model=small&api_key={SECRET}", UPGRADE)
     assert (told.status, told.sdk_code) == (502, 9019)
     assert orjson.loads(told.body)["error"]["message"] == (
         "No tape for WEBSOCKET ws://provider.test/talk?model=small\n"
@@ -518,12 +543,12 @@ async def test_a_handshake_that_no_tape_answers_is_told_what_is_near(tmp_path: P
 
 async def test_tapes_of_one_handshake_play_in_order_and_then_as_was_chosen(tmp_path: Path) -> None:
     tapes = folder_of(tmp_path, taped(json("provider", "1")), taped(json("provider", "2")))
-    async with playing(tapes, tmp_path, exhausted="miss") as server:
+    async with playing_bridge(tapes, tmp_path, exhausted="miss") as server:
         for wanted in (b"1", b"2"):
-            async with asked(server) as client:
-                assert await client.next() == (TEXT, wanted)
-        async with dialled(server) as client:
-            told = await client.get(PATH, UPGRADE)
+            async with connect_realtime(server) as client:
+                assert await client.next_frame() == (TEXT, wanted)
+        async with connect_raw(server) as client:
+            told = await client.request(PATH, UPGRADE)
     assert (told.status, told.sdk_code) == (502, 9019)
     assert b"No tape is left for WEBSOCKET ws://provider.test/talk" in told.body
 
@@ -531,6 +556,6 @@ async def test_tapes_of_one_handshake_play_in_order_and_then_as_was_chosen(tmp_p
 async def test_a_tape_of_http_is_none_of_a_socket(tmp_path: Path) -> None:
     tapes = folder_of(tmp_path)
     write_tape(tapes / "http.jsonl", http_tape(b"x", url="http://provider.test/talk", method="GET", body=b""))
-    async with playing(tapes, tmp_path) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    async with playing_bridge(tapes, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
     assert orjson.loads(told.body)["error"]["message"].endswith('\n  method: "WEBSOCKET" ≠ "GET"')

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.commands import PATIENCE_S, run, started, url_in
+from tests.support.commands import TIMEOUT_S, run, started, url_in
 from tests.support.paths import FIXTURES
 
 SESSIONS = FIXTURES / "realtime"
@@ -19,7 +19,7 @@ def synthesised(socket: ClientConnection) -> list[str]:
     """A turn of Cartesia's: the types of what it says."""
     lines = (SESSIONS / "cartesia" / "tts.jsonl").read_text().splitlines()
     socket.send(json.loads(lines[2])["text"])
-    return [json.loads(socket.recv(PATIENCE_S))["type"] for _ in range(4)]
+    return [json.loads(socket.recv(TIMEOUT_S))["type"] for _ in range(4)]
 
 
 SAID = ["chunk", "timestamps", "chunk", "done"]
@@ -35,7 +35,7 @@ def test_what_serve_replays_it_may_record_and_what_it_recorded_it_replays(tmp_pa
         with pytest.raises(InvalidStatus, match="HTTP 401"):
             connect(f"{url}/openai?model=gpt-realtime-unpaid")
         bridge.terminate()
-        assert bridge.wait(PATIENCE_S) == 0
+        assert bridge.wait(TIMEOUT_S) == 0
     assert run("tapes", "check", str(tapes)).stdout == "2 tapes, 0 faults\n"
     assert {path.relative_to(tapes).as_posix() for path in tapes.rglob("*.jsonl")} == {
         "api.cartesia.ai/000001-WEBSOCKET-tts-websocket.jsonl",
@@ -59,7 +59,7 @@ def test_a_killed_recording_keeps_what_had_been_said_and_says_that_it_was_cut(tm
             while part.read_bytes().count(b"\n") < 7:  # each is written some instants after it was said
                 assert bridge.poll() is None
             bridge.send_signal(signal.SIGKILL)
-            assert bridge.wait(PATIENCE_S) == -signal.SIGKILL
+            assert bridge.wait(TIMEOUT_S) == -signal.SIGKILL
     checked = run("tapes", "check", str(tapes))
     assert (checked.returncode, checked.stdout) == (1, "1 tapes, 1 faults\n")
     assert "The recording was cut" in checked.stderr
@@ -74,4 +74,4 @@ def test_replay_is_a_provider_of_sockets_too() -> None:
         with connect(f"{url.replace('http', 'ws')}/tts/websocket?cartesia_version=2024-06-10") as socket:
             assert synthesised(socket) == SAID
         provider.terminate()
-        assert provider.wait(PATIENCE_S) == 0
+        assert provider.wait(TIMEOUT_S) == 0

@@ -17,7 +17,7 @@ from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, WHOLE, said, 
 from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.log_rows import row as stored
 from tests.support.provider_script import JSON, Plays, ScriptedProvider, answers, streams
-from tests.support.raw_http import GATEWAY, http
+from tests.support.raw_http import GATEWAY, connect_http
 
 Row = dict[str, Any]
 
@@ -105,7 +105,7 @@ async def test_an_event_of_http_has_its_row(tmp_path: Path) -> None:
     body = orjson.dumps(MODEL)
     async with (
         running(config_of(ON, tmp_path), ScriptedProvider(answers(ANSWER))) as server,
-        http(server) as client,
+        connect_http(server) as client,
     ):
         heard = await client("POST", f"{GATEWAY}/openai/chat/completions", body, {"cf-aig-metadata": '{"a":1}'})
     (row,) = rows(tmp_path)

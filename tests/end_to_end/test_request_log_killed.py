@@ -76,7 +76,7 @@ async def test_a_killed_bridge_has_logged_all_but_the_last_second(tmp_path: Path
         async with serving("--config", config) as bridge, bridge.clients(1) as (client,):
             await client.call({"eventId": "after", **step("openai")})
             bridge.process.send_signal(signal.SIGTERM)
-            assert await bridge.ended() == 0
+            assert await bridge.exit_code() == 0
     assert found < logged(tmp_path / "log.db")
     shown = run("logs", "--path", str(tmp_path / "log.db"), "--limit", "1")
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -24,8 +24,8 @@ from tests.support.full_stack import GATEWAY, Row, Told, Witness, by_answer, by_
 from tests.support.harness import config_of, connected, running
 from tests.support.otlp_receiver import Seen
 from tests.support.provider_script import RESET, SILENCE, Played, Plays, answers, streams
-from tests.support.raw_client import UPGRADE, dialled
-from tests.support.raw_http import http
+from tests.support.raw_client import UPGRADE, connect_raw
+from tests.support.raw_http import connect_http
 
 TOKEN: Final = "a-token-of-tests"
 TRACE, OTHER_TRACE, SPAN, OTHER_SPAN = "a" * 32, "b" * 32, "c" * 16, "d" * 16
@@ -256,7 +256,7 @@ class Asker:
             async with connected(self.witness.server, path, headers=outer) as client:
                 await client.create(self._chain(model, written), eventId=model)
                 return by_frames(await client.until_last(model))
-        async with http(self.witness.server) as client:
+        async with connect_http(self.witness.server) as client:
             if self.door == STEPS:
                 return by_answer(await client("POST", path, orjson.dumps(self._chain(model, written)), outer))
             return by_answer(await client("POST", f"{path}/openai/x", orjson.dumps({"model": model}), outer))
@@ -474,8 +474,8 @@ async def test_a_value_that_is_none_is_the_events_fault_and_named(at: str, heade
 
 @pytest.mark.parametrize("header", WRONG)
 async def test_in_a_handshake_it_is_refused_before_there_is_a_socket(header: str, tmp_path: Path) -> None:
-    async with running(config_of("", tmp_path)) as server, dialled(server) as client:
-        answered = await client.get(GATEWAY, {**UPGRADE, header: WRONG[header]})
+    async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
+        answered = await client.request(GATEWAY, {**UPGRADE, header: WRONG[header]})
     assert (answered.status, answered.code) == (400, 9003)
     assert header.encode() in answered.body
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import ScriptedProvider, answers
-from tests.support.raw_http import http
-from tests.support.realtime_harness import UPGRADE, Sockets, dialled
+from tests.support.raw_http import connect_http
+from tests.support.realtime_harness import UPGRADE, AcceptingProvider, connect_raw
 from tests.support.socket_provider import Provider
 
 TOKEN = {"cf-aig-authorization": "secret"}
@@ -59,7 +59,7 @@ async def over_http(folder: Path, text: str, call: Call, headers: dict[str, str]
     (folder / "key").write_text("stored-secret")
     method, provider, endpoint, body = call
     scripted = ScriptedProvider(answers())
-    async with running(config_of(text, folder), scripted) as server, http(server) as client:
+    async with running(config_of(text, folder), scripted) as server, connect_http(server) as client:
         data = None if body is None else orjson.dumps(body)
         heard = await client(method, f"{PATH}/{provider}/{endpoint}", data, {**TOKEN, **headers})
     assert len(scripted.played) == (heard.status == 200)
@@ -141,12 +141,12 @@ async def test_a_url_in_a_header_reaches_no_more(tmp_path: Path, url: str, statu
 
 
 @asynccontextmanager
-async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, Sockets]]:
+async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, AcceptingProvider]]:
     (folder / "key").write_text("stored-secret")
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
         text = f'[providers.openai]\nbase_url = "http://127.0.0.1:{provider.port}/v1"\n{gateway(token)}'
-        async with running(config_of(text, folder)) as server, dialled(server) as client:
+        async with running(config_of(text, folder)) as server, connect_raw(server) as client:
             yield client, sockets
 
 
@@ -162,7 +162,7 @@ async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, Sock
 async def test_a_session_within_the_scopes_is_opened(tmp_path: Path, token: str, endpoint: str) -> None:
     async with realtime(tmp_path, token) as (client, sockets):
         assert (await client.get(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})).status == 101  # type: ignore[attr-defined]
-        side = await sockets.opened()
+        side = await sockets.next_session()
         side.line.drop()
     assert side.headers["authorization"] == "Bearer stored-secret"
 

@@ -19,7 +19,7 @@ PATH = "/v1/account/prod"
 
 
 def line_for(token: str) -> str:
-    return run("token", "--hash", given=token + "\n").stdout.strip()
+    return run("token", "--hash", stdin=token + "\n").stdout.strip()
 
 
 CONFIG = f"""
@@ -142,6 +142,6 @@ def test_one_that_strays_into_a_text_is_known_by_its_beginning() -> None:
 
 
 def test_bridge_token_hashes_nothing_but_a_token() -> None:
-    refused = run("token", "--hash", given="\n")
+    refused = run("token", "--hash", stdin="\n")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "no token" in refused.stderr

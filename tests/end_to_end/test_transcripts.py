@@ -13,7 +13,7 @@ import pytest
 from bridge.tapes.transport import TapeTransport
 from bridge.testing.transcripts import Line, check, read, steady
 from tests.support.clock import advance, turns
-from tests.support.harness import Client, Frame, bare, config_of, connected
+from tests.support.harness import Client, Frame, config_of, connected, running_without_services
 from tests.support.paths import FIXTURES
 
 CASES = sorted((FIXTURES / "transcripts").glob("*.jsonl"))
@@ -57,7 +57,7 @@ async def play(lines: list[Line], folder: Path) -> list[Line]:
     transport = TapeTransport(folders_of(lines) or TAPES, pace="instant")
     played: list[Line] = []
     async with (
-        bare(config_of(CONFIG, folder), transport) as server,
+        running_without_services(config_of(CONFIG, folder), transport) as server,
         connected(server, f"/v1/{ACCOUNT}/gateway{query}") as client,
     ):
         for line in lines:

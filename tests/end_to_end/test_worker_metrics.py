@@ -57,10 +57,10 @@ async def test_any_worker_tells_of_all_and_no_counter_goes_down_when_one_is_kill
             assert {sums["bridge_events_total"] for sums in told} == {SOCKETS}
             await until(bridge, lambda sums: (sums["bridge_sockets"], sums["bridge_processes"]) == (SOCKETS, 2))
             os.kill(pids[1], signal.SIGKILL)
-            await bridge.line("a worker ended")
+            await bridge.next_log_line("a worker ended")
             after = await until(bridge, lambda sums: sums["bridge_sockets"] < SOCKETS)
             assert after[-1]["bridge_sockets"] > 0
-            await bridge.line("started")
+            await bridge.next_log_line("started")
             again = await until(bridge, lambda sums: sums["bridge_processes"] == 2)
             assert {sums["bridge_events_total"] for sums in (*after, *again)} == {SOCKETS}
         async with bridge.clients(SOCKETS) as clients:

@@ -99,9 +99,9 @@ async def test_when_a_worker_is_killed_the_others_events_go_on_and_another_takes
         pids = await bridge.workers(2)
         assert await each(clients, begin) == [None] * SOCKETS
         os.kill(pids[1], signal.SIGKILL)
-        told = await bridge.line("a worker ended, and is replaced")
+        told = await bridge.next_log_line("a worker ended, and is replaced")
         assert (told["worker"], told["pid"], told["why"]) == (1, pids[1], "SIGKILL")
-        again = await bridge.line("started")
+        again = await bridge.next_log_line("started")
         assert again["worker"] == 1
         assert again["pid"] not in pids.values()
         gate.opened.set()
@@ -124,13 +124,13 @@ async def test_a_signal_drains_all_workers(tmp_path: Path, provider: Provider, g
         else:
             bridge.process.terminate()
         for _ in range(3):
-            await bridge.line("draining")
+            await bridge.next_log_line("draining")
         gate.opened.set()
         assert await each(clients, finish) == ["universal.done"] * SOCKETS
         assert set(await each(clients, goodbye)) == {1001}
-        assert await bridge.ended() == 0
+        assert await bridge.exit_code() == 0
         assert not any(map(is_alive, pids.values()))
-        assert [message for message in await bridge.rest() if message != "event"] == ["stopped"] * 3
+        assert [message for message in await bridge.remaining_messages() if message != "event"] == ["stopped"] * 3
 
 
 async def test_the_deadline_of_a_drain_is_every_workers(tmp_path: Path, provider: Provider) -> None:
@@ -143,7 +143,7 @@ async def test_the_deadline_of_a_drain_is_every_workers(tmp_path: Path, provider
         bridge.process.terminate()
         assert await each(clients, finish) == ["universal.error"] * SOCKETS
         assert {client.frames[-1]["error"]["code"] for client in clients} == {9022}
-        assert await bridge.ended() == 0
+        assert await bridge.exit_code() == 0
 
 
 async def test_a_second_signal_ends_all_at_once(tmp_path: Path, provider: Provider) -> None:
@@ -152,9 +152,9 @@ async def test_a_second_signal_ends_all_at_once(tmp_path: Path, provider: Provid
         await each(clients, begin)
         bridge.process.send_signal(signal.SIGINT)
         for _ in range(3):
-            await bridge.line("draining")
+            await bridge.next_log_line("draining")
         bridge.process.send_signal(signal.SIGINT)
-        assert await bridge.ended() == -signal.SIGINT
+        assert await bridge.exit_code() == -signal.SIGINT
         assert not any(map(is_alive, pids.values()))
 
 
@@ -165,10 +165,10 @@ async def test_workers_end_when_their_supervisor_is_killed(tmp_path: Path, provi
         await each(clients, begin)
         bridge.process.kill()
         for _ in range(2):
-            await bridge.line("draining")
+            await bridge.next_log_line("draining")
         gate.opened.set()
         assert await each(clients, finish) == ["universal.done"] * SOCKETS
-        assert [message for message in await bridge.rest() if message != "event"] == ["stopped"] * 2
+        assert [message for message in await bridge.remaining_messages() if message != "event"] == ["stopped"] * 2
 
 
 async def test_a_worker_that_is_told_to_go_finishes_and_is_replaced(
@@ -178,11 +178,11 @@ async def test_a_worker_that_is_told_to_go_finishes_and_is_replaced(
         pids = await bridge.workers(2)
         await each(clients, begin)
         os.kill(pids[2], signal.SIGTERM)
-        await bridge.line("draining")
+        await bridge.next_log_line("draining")
         gate.opened.set()
         assert await each(clients, finish) == ["universal.done"] * SOCKETS
-        assert (await bridge.line("a worker ended, and is replaced"))["why"] == "exit code 0"
-        assert (await bridge.line("started"))["worker"] == 2
+        assert (await bridge.next_log_line("a worker ended, and is replaced"))["why"] == "exit code 0"
+        assert (await bridge.next_log_line("started"))["worker"] == 2
 
 
 async def test_a_reload_reaches_every_worker(tmp_path: Path, provider: Provider) -> None:
@@ -190,15 +190,15 @@ async def test_a_reload_reaches_every_worker(tmp_path: Path, provider: Provider)
         await bridge.workers(2)
         bridge.process.send_signal(signal.SIGHUP)
         for _ in range(2):
-            await bridge.line("reloaded")
+            await bridge.next_log_line("reloaded")
 
 
 async def test_what_the_supervisor_says_at_the_start(tmp_path: Path, provider: Provider) -> None:
     async with serving(*config_in(tmp_path, provider)) as bridge:
-        await bridge.line("supervising", pid=bridge.process.pid, workers=2)
-        await bridge.line("each worker has limits, breakers and a memory of answers of its own")
+        await bridge.next_log_line("supervising", pid=bridge.process.pid, workers=2)
+        await bridge.next_log_line("each worker has limits, breakers and a memory of answers of its own")
         bridge.process.terminate()
-        assert await bridge.ended() == 0
+        assert await bridge.exit_code() == 0
         assert bridge.process.stdout is not None
         assert await bridge.process.stdout.read() == b"", "one ready line"
 
@@ -264,15 +264,15 @@ async def test_workers_go_on_without_redis_and_find_it_again(redis: RedisServer,
             await bridge.workers(2)
             redis.kill()
             for _ in range(2):
-                await bridge.line("Redis unreachable")
+                await bridge.next_log_line("Redis unreachable")
             assert set(await each(clients, succeeded)) == {True}
             redis.start()
             for _ in range(2):
-                await bridge.line("Redis reachable again")
+                await bridge.next_log_line("Redis reachable again")
             assert set(await each(clients, succeeded)) == {True}
             bridge.process.terminate()
-            assert await bridge.ended() == 0
-            assert not [message for message in await bridge.rest() if "redis" in message]
+            assert await bridge.exit_code() == 0
+            assert not [message for message in await bridge.remaining_messages() if "redis" in message.lower()]
 
 
 async def succeeded(number: int, client: Client) -> object:

@@ -20,11 +20,11 @@ import pytest
 from bridge.client import ConnectionLost, connect
 from bridge.config import ConfigError, Configuration, authenticate, load
 from bridge.demo.scenes import SCENES
-from bridge.process.reload import LOOK_S, RELOADABLE, Reloader, apply_reloadable, reloading
+from bridge.process.reload import POLL_S, RELOADABLE, Reloader, apply_reloadable, reloading
 from bridge.server.server import Server
 from bridge.settings.server import SERVER
 from tests.support.clock import advance, turns, until
-from tests.support.commands import PATIENCE_S, ROOT, started, url_in
+from tests.support.commands import ROOT, TIMEOUT_S, started, url_in
 from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import Client, connected, running
 from tests.support.paths import FIXTURES
@@ -257,7 +257,7 @@ async def test_it_looks_every_second_and_reads_at_once_at_sighup(path: Path) -> 
         os.kill(os.getpid(), signal.SIGHUP)
         await until(lambda: len(configs) == 1)
         write(path, "[gateways.new]")
-        await until(lambda: advance(LOOK_S) or len(configs) == 2)  # type: ignore[func-returns-value]  # time goes by
+        await until(lambda: advance(POLL_S) or len(configs) == 2)  # type: ignore[func-returns-value]  # time goes by
     assert set(configs[-1].gateways) == {"new"}
 
 
@@ -418,7 +418,7 @@ async def test_a_bridge_that_serves_reads_its_file_anew_at_sighup_and_keeps_its_
             async with stays.create(SCENES[0].request) as event:
                 assert (await anext(event)).type == "created"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 TLS = FIXTURES / "tls"

@@ -22,7 +22,7 @@ from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
 from tests.support.harness import config_of
 from tests.support.provider_script import ScriptedProvider, answers
-from tests.support.raw_http import ACCOUNT, ASKED, GATEWAY, http
+from tests.support.raw_http import ACCOUNT, CHAT_BODY, GATEWAY, connect_http
 
 CODERS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
@@ -59,7 +59,7 @@ async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int,
     server = Server(config_of("", folder), Upstream(provider), Services(observers=(log,)))
     await server.start()
     try:
-        async with http(server) as client:
+        async with connect_http(server) as client:
             heard = await client(path=path, body=body, headers={**KEY, "content-encoding": coding})
     finally:
         await server.stop()
@@ -70,7 +70,7 @@ async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int,
 async def test_a_providers_own_path_gets_the_bytes_that_came_and_the_model_is_known(
     tmp_path: Path, coding: str
 ) -> None:
-    body = CODERS[coding](ASKED)
+    body = CODERS[coding](CHAT_BODY)
     status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/v1/chat/completions", body, coding)
     assert (status, entry.model) == (200, "small")
     [played] = provider.played

@@ -12,7 +12,7 @@ from bridge.config.keys import StoredKey
 from bridge.relay.stored_secrets import concealed, known_key
 from tests.support.harness import Client, Frame, connected, running
 from tests.support.provider_script import JSON, SSE, Plays, ScriptedProvider, answers, refuses
-from tests.support.raw_http import Heard, http
+from tests.support.raw_http import HttpResult, connect_http
 
 KEY = "sk-proj-stored+key/Zq81xvTnW30bLp5Kd92mRf"
 ENVIRON = {"TOKEN": "one", "KEY": KEY}
@@ -102,9 +102,9 @@ async def test_an_answer_without_the_key_is_passed_on_byte_for_byte(folder: Path
     assert heard.body == body
 
 
-async def http_answer(folder: Path, *plays: Plays, path: str = "openai/v1/chat/completions") -> Heard:
+async def http_answer(folder: Path, *plays: Plays, path: str = "openai/v1/chat/completions") -> HttpResult:
     config = load(folder / "bridge.toml", ENVIRON, {"port": 0})
-    async with running(config, ScriptedProvider(*plays)) as server, http(server) as client:
+    async with running(config, ScriptedProvider(*plays)) as server, connect_http(server) as client:
         headers = {"cf-aig-authorization": "one", "content-type": JSON}
         return await client(path=f"/v1/account/prod/{path}", body=b'{"model":"openai/m"}', headers=headers)
 

@@ -16,7 +16,7 @@ from tests.support.clock import advance, turns
 from tests.support.event_harness import WHOLE, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import ScriptedProvider, streams
-from tests.support.raw_client import PATH, UPGRADE, dialled, upgraded
+from tests.support.raw_client import PATH, UPGRADE, connect_raw, open_websocket
 
 TOKEN = "a-token-of-tests"
 CONFIG = f"""
@@ -64,8 +64,8 @@ async def test_the_path_is_taken_with_and_without_a_slash(server: Server, path: 
     ],
 )
 async def test_a_right_token_opens_a_socket(server: Server, headers: dict[str, str]) -> None:
-    async with dialled(server) as client:
-        assert (await client.get(TOKENED, {**UPGRADE, **headers})).status == 101
+    async with connect_raw(server) as client:
+        assert (await client.request(TOKENED, {**UPGRADE, **headers})).status == 101
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ async def test_a_right_token_opens_a_socket(server: Server, headers: dict[str, s
     ],
 )
 async def test_any_other_is_refused_before_the_upgrade(server: Server, headers: dict[str, str]) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(TOKENED, {**UPGRADE, **headers})
+    async with connect_raw(server) as client:
+        answered = await client.request(TOKENED, {**UPGRADE, **headers})
         assert (answered.status, answered.code) == (401, 2009)
         assert TOKEN.encode() not in answered.body
 
@@ -108,8 +108,8 @@ async def test_one_offered_subprotocol_is_echoed_best_one_that_is_no_credential(
     server: Server, offered: str | None, echoed: str | None
 ) -> None:
     offering = {} if offered is None else {"Sec-WebSocket-Protocol": offered}
-    async with dialled(server) as client:
-        answered = await client.get(OPEN, {**UPGRADE, **offering})
+    async with connect_raw(server) as client:
+        answered = await client.request(OPEN, {**UPGRADE, **offering})
         assert answered.status == 101
         assert answered.headers.get("sec-websocket-protocol") == echoed
 
@@ -120,8 +120,8 @@ async def test_one_offered_subprotocol_is_echoed_best_one_that_is_no_credential(
 async def test_subprotocols_may_be_offered_in_several_headers(server: Server, first: str, second: str) -> None:
     """RFC 6455, section 11.3.4: they are one list."""
     offering = {"Sec-WebSocket-Protocol": first, "sec-websocket-protocol": second}
-    async with dialled(server) as client:
-        answered = await client.get(TOKENED, {**UPGRADE, **offering})
+    async with connect_raw(server) as client:
+        answered = await client.request(TOKENED, {**UPGRADE, **offering})
         assert (answered.status, answered.headers["sec-websocket-protocol"]) == (101, "chat")
 
 
@@ -138,8 +138,8 @@ async def test_subprotocols_may_be_offered_in_several_headers(server: Server, fi
     ],
 )
 async def test_an_open_gateway_serves_this_machine_and_who_is_listed(server: Server, headers: dict[str, str]) -> None:
-    async with dialled(server) as client:
-        assert (await client.get(OPEN, {**UPGRADE, **headers})).status == 101
+    async with connect_raw(server) as client:
+        assert (await client.request(OPEN, {**UPGRADE, **headers})).status == 101
 
 
 @pytest.mark.parametrize(
@@ -156,14 +156,14 @@ async def test_an_open_gateway_serves_this_machine_and_who_is_listed(server: Ser
     ],
 )
 async def test_an_open_gateway_refuses_web_pages_and_rebound_names(server: Server, headers: dict[str, str]) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(OPEN, {**UPGRADE, **headers})
+    async with connect_raw(server) as client:
+        answered = await client.request(OPEN, {**UPGRADE, **headers})
         assert (answered.status, answered.code) == (403, 9009)
 
 
 async def test_an_unknown_gateway_is_told(server: Server) -> None:
-    async with dialled(server) as client:
-        answered = await client.get("/v1/account/nobody", UPGRADE)
+    async with connect_raw(server) as client:
+        answered = await client.request("/v1/account/nobody", UPGRADE)
         assert (answered.status, answered.code) == (400, 2001)
 
 
@@ -190,36 +190,36 @@ async def test_an_unknown_gateway_is_told(server: Server) -> None:
 async def test_what_is_no_handshake_is_told_in_the_bridges_own_words(
     server: Server, method: str, path: str, changed: dict[str, str], status: int
 ) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(path, {**UPGRADE, **changed}, method)
+    async with connect_raw(server) as client:
+        answered = await client.request(path, {**UPGRADE, **changed}, method)
         assert (answered.status, answered.code) == (status, 9001)
 
 
 async def test_what_is_no_http_is_told_so_and_closed(server: Server) -> None:
-    async with dialled(server) as client:
+    async with connect_raw(server) as client:
         await client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
-        answered = await client.answer()
+        answered = await client.read_response()
         assert (answered.status, answered.code) == (400, 9001)
-        assert await client.gone() == b""
+        assert await client.read_to_end() == b""
 
 
 async def test_426_names_what_to_upgrade_to(server: Server) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(OPEN, {"Host": "localhost"})
+    async with connect_raw(server) as client:
+        answered = await client.request(OPEN, {"Host": "localhost"})
         assert answered.status == 426
         assert (answered.headers["upgrade"], answered.headers["connection"]) == ("websocket", "upgrade")
 
 
 @pytest.mark.parametrize("query", ["compat=openai", "heartbeat=0", "heartbeat=soon", "heartbeat=nan", "heartbeat=1e9"])
 async def test_a_wrong_query_is_told(server: Server, query: str) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(f"{OPEN}?{query}", UPGRADE)
+    async with connect_raw(server) as client:
+        answered = await client.request(f"{OPEN}?{query}", UPGRADE)
         assert (answered.status, answered.code) == (400, 9003)
 
 
 async def test_a_wrong_setting_of_the_handshake_is_told(server: Server) -> None:
-    async with dialled(server) as client:
-        answered = await client.get(OPEN, {**UPGRADE, "cf-aig-max-attempts": "many"})
+    async with connect_raw(server) as client:
+        answered = await client.request(OPEN, {**UPGRADE, "cf-aig-max-attempts": "many"})
         assert (answered.status, answered.code) == (400, 9003)
 
 
@@ -305,38 +305,38 @@ async def test_no_header_of_the_handshake_goes_upstream(tmp_path: Path) -> None:
 async def test_more_sockets_than_may_be_are_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
     async with (
         running(config_of("[server]\nmax_sockets = 2\n", tmp_path), ScriptedProvider()) as server,
-        upgraded(server),
-        upgraded(server) as second,
-        dialled(server) as third,
+        open_websocket(server),
+        open_websocket(server) as second,
+        connect_raw(server) as third,
     ):
-        answered = await third.get(PATH, UPGRADE)
+        answered = await third.request(PATH, UPGRADE)
         assert (answered.status, answered.code) == (503, 9008)
-        second.drop()
-        while (answered := await third.get(PATH, UPGRADE)).status == 503:
+        second.abort()
+        while (answered := await third.request(PATH, UPGRADE)).status == 503:
             await turns()
         assert answered.status == 101
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /v1/account/open HTTP/1.1\r\nHost: loc"])
 async def test_a_connection_that_sends_no_handshake_in_time_is_let_go_of(server: Server, said: bytes) -> None:
-    async with dialled(server) as client, upgraded(server, OPEN) as other:
+    async with connect_raw(server) as client, open_websocket(server, OPEN) as other:
         await client.send(said)
         await turns()
         advance(9)
-        await other.say(UNKNOWN_CREATE)
-        await other.hear()
+        await other.send_json(UNKNOWN_CREATE)
+        await other.receive_json()
         await client.send(said and b"alhost\r\n")
         advance(1.1)
-        assert await client.gone() == b""
-        await other.say(UNKNOWN_CREATE)
-        assert (await other.hear())["metadata"]["eventId"] == "a"
+        assert await client.read_to_end() == b""
+        await other.send_json(UNKNOWN_CREATE)
+        assert (await other.receive_json())["metadata"]["eventId"] == "a"
 
 
 async def test_a_refused_one_that_stays_is_let_go_of_too(server: Server) -> None:
-    async with dialled(server) as client:
-        await client.get("/nowhere", {"Host": "localhost"})
+    async with connect_raw(server) as client:
+        await client.request("/nowhere", {"Host": "localhost"})
         advance(10.1)
-        assert await client.gone() == b""
+        assert await client.read_to_end() == b""
 
 
 # What the log may know
@@ -357,8 +357,8 @@ async def test_no_token_comes_into_the_log(
     server: Server, headers: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with dialled(server) as client:
-        await client.get(TOKENED, {**UPGRADE, **headers})
+    async with connect_raw(server) as client:
+        await client.request(TOKENED, {**UPGRADE, **headers})
         await turns()
     assert TOKEN not in caplog.text
 
@@ -384,8 +384,8 @@ async def test_a_handler_that_fails_tells_no_more_than_that(
         raise RuntimeError("nobody expected this")
 
     monkeypatch.setattr("bridge.server.app.check_origin", fail)
-    async with dialled(server) as client:
-        answered = await client.get(OPEN, UPGRADE)
+    async with connect_raw(server) as client:
+        answered = await client.request(OPEN, UPGRADE)
         assert (answered.status, answered.code) == (500, 9099)
         assert b"nobody expected" not in answered.body
     assert "nobody expected this" in caplog.text

@@ -18,16 +18,16 @@ from tests.support.clock import turns, until
 from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import SILENCE, ScriptedProvider, streams
-from tests.support.raw_client import Answered, dialled
+from tests.support.raw_client import RawResponse, connect_raw
 
 TOKEN = "let-prometheus-in"
 HASH = hashlib.sha256(TOKEN.encode()).hexdigest()
 HOST = {"Host": "127.0.0.1"}
 
 
-async def asked(server: Server, path: str, method: str = "GET", **headers: str) -> Answered:
-    async with dialled(server) as client:
-        return await client.get(path, HOST | headers, method)
+async def asked(server: Server, path: str, method: str = "GET", **headers: str) -> RawResponse:
+    async with connect_raw(server) as client:
+        return await client.request(path, HOST | headers, method)
 
 
 async def test_one_that_lives_says_so(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ async def test_one_that_lives_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_balancer_may_ask_with_head(tmp_path: Path) -> None:
-    async with running(config_of("", tmp_path)) as server, dialled(server) as client:
+    async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
         for path in ("/healthz", "/readyz"):
             await client.send(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             head = await client._reader.readuntil(b"\r\n\r\n")

@@ -12,7 +12,7 @@ from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.support.raw_client import PATH, RawClient, frame, upgraded
+from tests.support.raw_client import PATH, RawClient, frame, open_websocket
 
 CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 PING = b"\x89\x00"
@@ -38,31 +38,31 @@ async def pass_s(seconds: float) -> None:
 
 
 async def test_a_silent_client_is_pinged_after_20_s_and_stays_if_it_answers(tmp_path: Path) -> None:
-    async with serving(tmp_path, answers()) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path, answers()) as (server, _), open_websocket(server) as client:
         for _ in range(5):
             await pass_s(21)
-            assert (await client.next())[0] == WSMsgType.PING
+            assert (await client.next_frame())[0] == WSMsgType.PING
             await client.send(PONG)
-        await client.say(CREATE)
-        assert (await client.hear())["metadata"]["success"]
+        await client.send_json(CREATE)
+        assert (await client.receive_json())["metadata"]["success"]
 
 
 async def test_who_says_something_is_not_pinged(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         for _ in range(4):
             await pass_s(15)
             await client.send(frame(b"x"))
-            assert (await client.next())[0] == WSMsgType.TEXT
+            assert (await client.next_frame())[0] == WSMsgType.TEXT
 
 
 @pytest.mark.parametrize("pinging", [frame(b"are you there", WSMsgType.PING), PONG])
 async def test_control_frames_are_signs_of_life(tmp_path: Path, pinging: bytes) -> None:
-    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         for _ in range(6):
             await pass_s(15)
             await client.send(pinging)
         await client.send(frame(b"x"))
-        while (found := await client.next())[0] == WSMsgType.PONG:
+        while (found := await client.next_frame())[0] == WSMsgType.PONG:
             assert found[1] == b"are you there"
         assert found[0] == WSMsgType.TEXT
 
@@ -70,36 +70,36 @@ async def test_control_frames_are_signs_of_life(tmp_path: Path, pinging: bytes) 
 async def test_a_long_message_on_its_way_is_a_sign_of_life(tmp_path: Path) -> None:
     """Within it the client cannot answer a ping."""
     message = frame(b'"' + b"x" * 100 + b'"')
-    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         for at in range(0, len(message), 10):
             await client.send(message[at : at + 10])
             await pass_s(15)
-        assert (await client.hear())["error"]["code"] == 9001
+        assert (await client.receive_json())["error"]["code"] == 9001
 
 
 # Gone
 
 
 async def test_a_client_that_says_nothing_for_60_s_is_gone_and_its_events_with_it(tmp_path: Path) -> None:
-    async with serving(tmp_path, Plays(waiting=[SILENCE])) as (server, provider), upgraded(server) as client:
-        await client.say(CREATE)
+    async with serving(tmp_path, Plays(waiting=[SILENCE])) as (server, provider), open_websocket(server) as client:
+        await client.send_json(CREATE)
         await until(lambda: provider.open_streams)
         await pass_s(59)
         assert provider.open_streams == 1
         await pass_s(2)
         assert provider.open_streams == 0
-        assert await client.gone() == PING * 2
+        assert await client.read_to_end() == PING * 2
 
 
 async def test_a_client_that_takes_what_is_sent_is_not_gone_though_it_says_nothing(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, streams(SILENCE)) as (server, _),
-        upgraded(server, PATH + "?heartbeat=10") as client,
+        open_websocket(server, PATH + "?heartbeat=10") as client,
     ):
-        await client.say(CREATE)
+        await client.send_json(CREATE)
         await pass_s(200)
         await client.send(frame(b"x"))
-        types = [(await client.hear())["type"] for _ in range(21)]
+        types = [(await client.receive_json())["type"] for _ in range(21)]
         assert types == ["universal.heartbeat"] * 20 + ["universal.error"]
 
 
@@ -135,16 +135,16 @@ async def test_a_heartbeat_tells_the_step_that_is_tried(tmp_path: Path) -> None:
 
 
 async def test_without_events_a_heartbeat_has_none(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), upgraded(server, PATH + "?heartbeat=1") as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server, PATH + "?heartbeat=1") as client:
         await pass_s(3)
-        assert [(await client.hear())["events"] for _ in range(3)] == [[], [], []]
+        assert [(await client.receive_json())["events"] for _ in range(3)] == [[], [], []]
 
 
 async def test_nobody_hears_a_heartbeat_who_did_not_ask(tmp_path: Path) -> None:
-    async with serving(tmp_path) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         await pass_s(19)
         await client.send(frame(b"x"))
-        assert (await client.hear())["type"] == "universal.error"
+        assert (await client.receive_json())["type"] == "universal.error"
 
 
 # Slow, and too slow
@@ -153,51 +153,51 @@ async def test_nobody_hears_a_heartbeat_who_did_not_ask(tmp_path: Path) -> None:
 async def test_a_slow_reader_keeps_its_socket_and_gets_it_all(tmp_path: Path) -> None:
     """10 KB every 5 s, for minutes, with 3 MB standing in line; it never says a word."""
     whole = streams(*[CHUNK] * 300, FINISH, DONE)
-    async with serving(tmp_path, whole) as (server, _), upgraded(server) as client:
-        await client.say(CREATE)
-        assert (await client.hear())["type"] == "universal.created"
+    async with serving(tmp_path, whole) as (server, _), open_websocket(server) as client:
+        await client.send_json(CREATE)
+        assert (await client.receive_json())["type"] == "universal.created"
         for _ in range(40):
-            assert (await client.hear())["type"] == "universal.stream"
+            assert (await client.receive_json())["type"] == "universal.stream"
             await pass_s(5)
-        types = [(await client.hear())["type"] for _ in range(262)]
+        types = [(await client.receive_json())["type"] for _ in range(262)]
         assert types == ["universal.stream"] * 261 + ["universal.done"]
 
 
 async def test_a_client_that_takes_nothing_while_frames_wait_is_closed(tmp_path: Path) -> None:
     endless = streams(*[CHUNK] * 5000)
-    async with serving(tmp_path, endless) as (server, provider), upgraded(server) as client:
-        await client.say(CREATE)
+    async with serving(tmp_path, endless) as (server, provider), open_websocket(server) as client:
+        await client.send_json(CREATE)
         await _stands_still(provider)
         assert await _seconds_until_cancelled(client, provider) >= 60
-        assert await client.closed() == 1008
+        assert await client.close_code() == 1008
 
 
 async def test_one_that_takes_nothing_after_that_either_is_let_go_of(tmp_path: Path) -> None:
     endless = streams(*[CHUNK] * 5000)
-    async with serving(tmp_path, endless) as (server, provider), upgraded(server) as client:
-        await client.say(CREATE)
+    async with serving(tmp_path, endless) as (server, provider), open_websocket(server) as client:
+        await client.send_json(CREATE)
         await _stands_still(provider)
         await _seconds_until_cancelled(client, provider)
         await pass_s(6)
-        assert await client.closed() is None
+        assert await client.close_code() is None
 
 
 async def test_a_pause_that_ends_in_time_costs_nothing(tmp_path: Path) -> None:
     whole = streams(*[CHUNK] * 600, FINISH, DONE)
-    async with serving(tmp_path, whole) as (server, provider), upgraded(server) as client:
-        await client.say(CREATE)
+    async with serving(tmp_path, whole) as (server, provider), open_websocket(server) as client:
+        await client.send_json(CREATE)
         for _ in range(3):
             await _stands_still(provider)
             await pass_s(50)
             await _read_some(client, 100_000)
-        while (await client.hear())["type"] != "universal.done":
+        while (await client.receive_json())["type"] != "universal.done":
             pass
 
 
 async def _read_some(client: RawClient, size: int) -> None:
     """Of what has come: the frames that lie in so many bytes."""
     while size > 0:
-        size -= len((await client.next())[1])
+        size -= len((await client.next_frame())[1])
 
 
 async def _stands_still(provider: ScriptedProvider) -> None:

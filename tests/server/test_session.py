@@ -17,7 +17,7 @@ from tests.support.clock import until
 from tests.support.event_harness import WHOLE, said, step
 from tests.support.harness import Client, config_of, connected, running
 from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
-from tests.support.raw_client import frame, upgraded
+from tests.support.raw_client import frame, open_websocket
 from tests.support.sibling import Sibling
 
 CONFIG = """
@@ -291,32 +291,32 @@ async def test_a_token_in_a_message_is_not_passed_on(tmp_path: Path) -> None:
 async def test_what_cannot_be_taken_off_the_wire_closes_the_socket(
     tmp_path: Path, sent: bytes, code: int | None
 ) -> None:
-    async with serving(tmp_path) as (server, _), upgraded(server) as client, connected(server) as other:
+    async with serving(tmp_path) as (server, _), open_websocket(server) as client, connected(server) as other:
         await client.send(sent)
-        closed_with = await client.closed()
+        closed_with = await client.close_code()
         assert closed_with == code or code is None
-        assert await client.gone() == b""
+        assert await client.read_to_end() == b""
         assert (await other.call({"eventId": "a", **step("nobody")}))[-1]["error"]["code"] == 2008
 
 
 async def test_a_message_in_parts_is_one_message(tmp_path: Path) -> None:
     message = create({"eventId": "parts", **step()})
-    async with serving(tmp_path, answers()) as (server, _), upgraded(server) as client:
+    async with serving(tmp_path, answers()) as (server, _), open_websocket(server) as client:
         await client.send(frame(message[:5], last=False))
         await client.send(frame(b"between", WSMsgType.PING))
         await client.send(frame(message[5:40], WSMsgType.CONTINUATION, last=False))
         await client.send(frame(message[40:], WSMsgType.CONTINUATION))
-        assert await client.next() == (WSMsgType.PONG, b"between")
-        assert (await client.hear())["response"] == {"ok": True}
+        assert await client.next_frame() == (WSMsgType.PONG, b"between")
+        assert (await client.receive_json())["response"] == {"ok": True}
 
 
 @pytest.mark.parametrize("goodbye", [frame(b"\x03\xe8", WSMsgType.CLOSE), b""])
 async def test_closing_the_socket_cancels_its_events(tmp_path: Path, goodbye: bytes) -> None:
     never = streams(said("a"), asyncio.Event())
-    async with serving(tmp_path, never) as (server, provider), upgraded(server) as client:
-        await client.say({"type": "universal.create", "request": {"eventId": "a", **step()}})
-        assert (await client.hear())["type"] == "universal.created"
-        await client.send(goodbye) if goodbye else client.drop()
+    async with serving(tmp_path, never) as (server, provider), open_websocket(server) as client:
+        await client.send_json({"type": "universal.create", "request": {"eventId": "a", **step()}})
+        assert (await client.receive_json())["type"] == "universal.created"
+        await client.send(goodbye) if goodbye else client.abort()
         await until(lambda: not provider.open_streams)
 
 
@@ -336,10 +336,10 @@ async def test_a_flood_of_small_messages_lets_others_have_their_turn(
             taken_per_turn.append(0)
 
     monkeypatch.setattr("bridge.server.session.parse", counted)
-    async with serving(tmp_path) as (server, _), upgraded(server, receive_bytes=1 << 20) as client:
+    async with serving(tmp_path) as (server, _), open_websocket(server, receive_bytes=1 << 20) as client:
         turning = asyncio.create_task(count_turns())
         await client.send(frame(b"x") * 3000)
-        while (await client.hear())["error"]["messageIndex"] < 2999:
+        while (await client.receive_json())["error"]["messageIndex"] < 2999:
             pass
         turning.cancel()
     assert sum(taken_per_turn) == 3000

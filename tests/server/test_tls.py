@@ -19,7 +19,7 @@ from tests.support.event_harness import DONE, FINISH, said, step
 from tests.support.harness import Client, config_of, connected, running
 from tests.support.paths import FIXTURES
 from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, streams
-from tests.support.raw_client import UPGRADE, RawClient, dialled
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw
 from tests.support.socket_provider import client_context
 
 FOLDER = FIXTURES / "tls"
@@ -98,11 +98,11 @@ async def test_a_wrong_token_is_refused_over_https(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01"])
 async def test_a_connection_that_makes_no_tls_in_time_is_let_go_of(tmp_path: Path, hello: bytes) -> None:
-    async with serving(tmp_path) as (server, _), dialled(server) as client:
+    async with serving(tmp_path) as (server, _), connect_raw(server) as client:
         await client.send(hello)
         await turns()
         advance(10.1)
-        assert await client.gone() == b""
+        assert await client.read_to_end() == b""
 
 
 async def test_one_that_speaks_plainly_is_let_go_of_and_costs_nobody(
@@ -110,16 +110,16 @@ async def test_one_that_speaks_plainly_is_let_go_of_and_costs_nobody(
 ) -> None:
     caplog.set_level(logging.INFO)
     whole = streams(said("a"), FINISH, DONE)
-    async with serving(tmp_path, whole) as (server, _), secured(server) as client, dialled(server) as plain:
+    async with serving(tmp_path, whole) as (server, _), secured(server) as client, connect_raw(server) as plain:
         await plain.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        await plain.gone()
+        await plain.read_to_end()
         assert (await client.call({"eventId": "a", **step()}))[-1]["type"] == "universal.done"
 
 
 @asynccontextmanager
 async def raw(server: Server) -> AsyncIterator[RawClient]:
-    async with dialled(server, tls=client_context()) as client:
-        answered = await client.get(PATH, {**UPGRADE, "cf-aig-authorization": TOKEN})
+    async with connect_raw(server, tls=client_context()) as client:
+        answered = await client.request(PATH, {**UPGRADE, "cf-aig-authorization": TOKEN})
         assert answered.status == 101
         yield client
 
@@ -127,8 +127,8 @@ async def raw(server: Server) -> AsyncIterator[RawClient]:
 async def test_dropping_the_connection_cancels_its_events(tmp_path: Path) -> None:
     async with serving(tmp_path, streams(said("a"), SILENCE)) as (server, provider):
         async with raw(server) as client:
-            await client.say(CREATE)
-            await client.hear()
+            await client.send_json(CREATE)
+            await client.receive_json()
         await until(lambda: not provider.open_streams)
 
 
@@ -136,7 +136,7 @@ async def test_a_client_that_takes_nothing_is_let_go_of(tmp_path: Path) -> None:
     """Though to end TLS in good order is to wait for it."""
     endless = streams(*[said("x" * 10_000)] * 5000)
     async with serving(tmp_path, endless) as (server, provider), raw(server) as client:
-        await client.say(CREATE)
+        await client.send_json(CREATE)
         await until(lambda: provider.played and provider.played[0].reads > 100)
         stopping = asyncio.create_task(server.stop())
         for _ in range(60):

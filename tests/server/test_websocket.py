@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from bridge.server.websocket import ClientSocket
 from tests.support.clock import advance, turns, until
-from tests.support.raw_client import RawClient, upgraded
+from tests.support.raw_client import RawClient, open_websocket
 
 
 class Door:
@@ -49,7 +49,7 @@ class Pair:
 
     async def take_all(self) -> None:
         while self.socket.queued_bytes:
-            await self.client.next()
+            await self.client.next_frame()
 
 
 class Url(NamedTuple):
@@ -60,7 +60,7 @@ class Url(NamedTuple):
 async def pair() -> AsyncIterator[Pair]:
     door, app = Door(), web.Application()
     app.router.add_get("/", door.handle)
-    async with TestServer(app) as server, upgraded(Url(str(server.make_url(""))), "/") as client:
+    async with TestServer(app) as server, open_websocket(Url(str(server.make_url(""))), "/") as client:
         await door.opened
         yield Pair(door, client)
 
@@ -71,13 +71,13 @@ SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 200_000]
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_frame_of_any_length_arrives(pair: Pair, size: int) -> None:
     pair.socket.send([b"x" * size])
-    assert await pair.client.next() == (WSMsgType.TEXT, b"x" * size)
+    assert await pair.client.next_frame() == (WSMsgType.TEXT, b"x" * size)
 
 
 async def test_frames_arrive_in_their_order_long_ones_among_short(pair: Pair) -> None:
     frames = [bytes([48 + place]) * size for place, size in enumerate([*SIZES, *reversed(SIZES)])]
     pair.socket.send(frames)
-    assert [(await pair.client.next())[1] for _ in frames] == frames
+    assert [(await pair.client.next_frame())[1] for _ in frames] == frames
 
 
 async def test_all_short_frames_of_a_send_leave_in_one_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ async def test_a_frame_in_parts_is_one_frame_among_others(pair: Pair, size: int)
     pair.socket.send([b"before"])
     pair.socket.send_one(long)
     pair.socket.send([b"after"])
-    assert [(await pair.client.next())[1] for _ in range(3)] == [b"before", b"".join(long), b"after"]
+    assert [(await pair.client.next_frame())[1] for _ in range(3)] == [b"before", b"".join(long), b"after"]
 
 
 async def test_a_long_frame_is_not_copied(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ async def test_control_frames_go_between(pair: Pair) -> None:
     pair.socket.send([b"one"])
     pair.socket.control(WSMsgType.PING, b"payload")
     pair.socket.send([b"two"])
-    assert [await pair.client.next() for _ in range(3)] == [
+    assert [await pair.client.next_frame() for _ in range(3)] == [
         (WSMsgType.TEXT, b"one"),
         (WSMsgType.PING, b"payload"),
         (WSMsgType.TEXT, b"two"),
@@ -125,9 +125,9 @@ async def test_what_is_sent_after_goodbye_is_dropped(pair: Pair) -> None:
     await turns(1)
     pair.socket.send([b"late"])
     pair.socket.control(WSMsgType.PING)
-    assert await pair.client.next() == (WSMsgType.CLOSE, b"\x03\xe9bye")
+    assert await pair.client.next_frame() == (WSMsgType.CLOSE, b"\x03\xe9bye")
     await closing
-    assert await pair.client.gone() == b""
+    assert await pair.client.read_to_end() == b""
 
 
 async def test_what_is_sent_to_nobody_is_dropped(pair: Pair) -> None:
@@ -183,7 +183,7 @@ async def test_who_waits_is_told_when_the_connection_is_gone(pair: Pair, whose: 
     if whose == "ours":
         pair.socket.abort()
     else:
-        pair.client.drop()
+        pair.client.abort()
     await draining
     assert gone == [True]
 
@@ -203,7 +203,7 @@ async def test_letting_go_waits_for_what_stands_in_line_but_not_for_long(pair: P
 async def test_letting_go_is_over_when_all_is_taken(pair: Pair) -> None:
     sent = await pair.fill()
     letting_go = asyncio.create_task(pair.socket.disconnect())
-    assert len(await pair.client.gone()) == sent
+    assert len(await pair.client.read_to_end()) == sent
     await letting_go
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.config import ConfigError
 from bridge.services.build import build_services
-from tests.support.commands import PATIENCE_S, environment
+from tests.support.commands import TIMEOUT_S, environment
 from tests.support.harness import config_of
 
 
@@ -30,7 +30,7 @@ async def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest
 
 def test_who_asks_for_no_redis_needs_no_extra() -> None:
     blocked = "import sys; sys.modules['redis'] = None; import bridge.cli.serve_process, bridge.cli.serve_workers"
-    subprocess.run([sys.executable, "-c", blocked], check=True, env=environment(), timeout=PATIENCE_S)
+    subprocess.run([sys.executable, "-c", blocked], check=True, env=environment(), timeout=TIMEOUT_S)
 
 
 async def test_a_url_that_redis_client_does_not_take_is_told_without_its_options(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.support.paths import ROOT
 
 TAPES = ROOT / "bridge" / "demo" / "tapes"
 BRIDGE = (sys.executable, "-m", "bridge")
-PATIENCE_S = 60
+TIMEOUT_S = 60
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -19,10 +19,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
 
-def run(*args: str, given: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     """A command to its end."""
     return subprocess.run(
-        [*BRIDGE, *args], input=given, capture_output=True, text=True, env=environment(**environ), timeout=PATIENCE_S
+        [*BRIDGE, *args], input=stdin, capture_output=True, text=True, env=environment(**environ), timeout=TIMEOUT_S
     )
 
 

@@ -85,7 +85,7 @@ def _client_agrees(told: Told, row: Row) -> None:
         # Its head was said at the beginning: a call of another's may have become this event's own since.
         assert told.is_cached or not row["cached"]
         assert told.code in {None, row["code"]}
-        assert told.heard.is_whole or not row["success"]
+        assert told.heard.is_complete or not row["success"]
         return
     metadata = told.metadata
     usage = metadata.get("usage", {})

@@ -16,7 +16,7 @@ from tests.support.event_harness import step
 from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.otlp_receiver import Receiver, Seen, receiving
 from tests.support.provider_script import Plays, ScriptedProvider
-from tests.support.raw_http import Heard, HttpClient, http
+from tests.support.raw_http import HttpClient, HttpResult, connect_http
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Told:
     """The last frame's; empty over HTTP, like the next two."""
     error: Frame = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
-    heard: Heard | None = None
+    heard: HttpResult | None = None
     """Over HTTP."""
 
     @property
@@ -64,7 +64,7 @@ def by_frames(frames: list[Frame]) -> Told:
     )
 
 
-def by_answer(heard: Heard) -> Told:
+def by_answer(heard: HttpResult) -> Told:
     own = {name: value for name, value in heard.headers.items() if name.startswith("cf-aig-")}
     is_cached = own["cf-aig-cache-status"] == "HIT"
     return Told(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
@@ -96,10 +96,10 @@ class OverHttp:
         self._client = client
 
     async def end(self) -> Told:
-        return by_answer(await self._client.hear())
+        return by_answer(await self._client.read_response())
 
     async def leave(self) -> None:
-        self._client.raw.drop()
+        self._client.raw.abort()
 
 
 class Witness:
@@ -130,15 +130,15 @@ class Witness:
 
     async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> Told:
         """One event by a request of its own: steps at the gateway's path, else a provider's own body."""
-        async with http(self.server) as client:
+        async with connect_http(self.server) as client:
             return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
 
     @asynccontextmanager
     async def begun(self, way: str, request: object = None, **headers: str) -> AsyncIterator[Begun]:
         """An event on a `socket` or over `http`."""
         if way == "http":
-            async with http(self.server) as client:
-                await client.ask("POST", GATEWAY, orjson.dumps(request or step()), _named(headers))
+            async with connect_http(self.server) as client:
+                await client.send_request("POST", GATEWAY, orjson.dumps(request or step()), _named(headers))
                 yield OverHttp(client)
             return
         async with connected(self.server, headers=_named(headers)) as client:

@@ -33,12 +33,15 @@ async def running(
     """A bridge that listens on a free port of loopback, over the real transport or the given one; `shared` is the
     folder that it has in common with others as workers have.
     """
-    async with build_services(config, shared) as services, bare(config, transport, services) as server:
+    async with (
+        build_services(config, shared) as services,
+        running_without_services(config, transport, services) as server,
+    ):
         yield server
 
 
 @asynccontextmanager
-async def bare(
+async def running_without_services(
     config: Configuration, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
 ) -> AsyncIterator[Server]:
     """The same without what its configuration asks for beside, such as prices, which are those of the day."""

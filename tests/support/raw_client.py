@@ -31,27 +31,27 @@ class RawClient:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def get(self, path: str, headers: Mapping[str, str], method: str = "GET") -> "Answered":
+    async def request(self, path: str, headers: Mapping[str, str], method: str = "GET") -> "RawResponse":
         """One HTTP request and its answer."""
         lines = (f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", "")
         await self.send("\r\n".join(lines).encode("latin-1"))
-        return await self.answer()
+        return await self.read_response()
 
-    async def answer(self) -> "Answered":
+    async def read_response(self) -> "RawResponse":
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])}
         body = await self._reader.readexactly(int(headers.get("content-length", 0)))
-        return Answered(int(head[0].split()[1]), headers, body)
+        return RawResponse(int(head[0].split()[1]), headers, body)
 
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def say(self, message: object) -> None:
+    async def send_json(self, message: object) -> None:
         """A text message of JSON."""
         await self.send(frame(orjson.dumps(message)))
 
-    async def next(self) -> tuple[int, bytes]:
+    async def next_frame(self) -> tuple[int, bytes]:
         """The next WebSocket frame: its opcode and its payload. Raises IncompleteReadError at the end."""
         opcode, length = await self._reader.readexactly(2)
         size = length
@@ -61,44 +61,44 @@ class RawClient:
             (size,) = struct.unpack("!Q", await self._reader.readexactly(8))
         return opcode & 0x0F, await self._reader.readexactly(size)
 
-    async def hear(self) -> Any:
+    async def receive_json(self) -> Any:
         """The next message, as JSON; pings are passed over."""
-        while (found := await self.next())[0] == WSMsgType.PING:
+        while (found := await self.next_frame())[0] == WSMsgType.PING:
             pass
         assert found[0] == WSMsgType.TEXT, found
         return orjson.loads(found[1])
 
-    async def closed(self) -> int | None:
+    async def close_code(self) -> int | None:
         """Read on until the socket closes: the close frame's code, None if there was none."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while (found := await self.next())[0] != WSMsgType.CLOSE:
+            while (found := await self.next_frame())[0] != WSMsgType.CLOSE:
                 pass
             (code,) = struct.unpack("!H", found[1][:2])
             return int(code)
         return None
 
-    async def gone(self) -> bytes:
+    async def read_to_end(self) -> bytes:
         """What came before the connection's end."""
         try:
             return await self._reader.read()
         except ConnectionError:
             return b""
 
-    def end(self) -> None:
+    def send_eof(self) -> None:
         """Close our half of the connection."""
         self._writer.write_eof()
 
-    def drop(self) -> None:
+    def abort(self) -> None:
         self._writer.transport.abort()
 
 
-class Listens(Protocol):
+class HasUrl(Protocol):
     """A server; the bridge's or another."""
 
     url: str
 
 
-class Answered:
+class RawResponse:
     """An HTTP answer; names of headers in lower case."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -148,8 +148,8 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) ->
 
 
 @asynccontextmanager
-async def dialled(
-    server: Listens, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
+async def connect_raw(
+    server: HasUrl, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
     """A connection whose kernel holds little of what comes."""
     address = urlsplit(server.url)
@@ -166,12 +166,12 @@ async def dialled(
     try:
         yield client
     finally:
-        client.drop()
+        client.abort()
 
 
 @asynccontextmanager
-async def upgraded(server: Listens, path: str = PATH, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
-    async with dialled(server, receive_bytes=receive_bytes) as client:
-        answered = await client.get(path, UPGRADE)
+async def open_websocket(server: HasUrl, path: str = PATH, *, receive_bytes: int = 4096) -> AsyncIterator[RawClient]:
+    async with connect_raw(server, receive_bytes=receive_bytes) as client:
+        answered = await client.request(path, UPGRADE)
         assert answered.status == 101, answered.body
         yield client

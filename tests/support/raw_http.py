@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 import orjson
 
-from tests.support.raw_client import Listens, RawClient, dialled
+from tests.support.raw_client import HasUrl, RawClient, connect_raw
 
 ACCOUNT = "/v1/account"
 GATEWAY = f"{ACCOUNT}/gateway"
 CHAT = f"{GATEWAY}/openai/v1/chat/completions"
-ASKED = b'{"model":"small","stream":true}'
+CHAT_BODY = b'{"model":"small","stream":true}'
 
 
 @dataclass(frozen=True)
-class Heard:
+class HttpResult:
     """An answer; names of headers in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
-    is_whole: bool
+    is_complete: bool
     """Its end was told, and came."""
 
     @property
@@ -42,11 +42,11 @@ class HttpClient:
         self._reader = raw._reader
         self._asked: list[str] = []
 
-    async def ask(
+    async def send_request(
         self,
         method: str = "POST",
         path: str = CHAT,
-        body: bytes | None = ASKED,
+        body: bytes | None = CHAT_BODY,
         headers: Mapping[str, str] | None = None,
         *,
         version: str = "1.1",
@@ -55,29 +55,29 @@ class HttpClient:
         await self.raw.send(request(method, path, body, headers or {}, version))
         self._asked.append(method)
 
-    async def head(self) -> tuple[int, dict[str, str]]:
+    async def read_head(self) -> tuple[int, dict[str, str]]:
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = [line.partition(": ") for line in lines[1:-2]]
         names = [name.lower() for name, _, _ in headers]
         assert len(set(names)) == len(names), f"a header comes twice: {names}"
         return int(lines[0].split()[1]), {name.lower(): value for name, _, value in headers}
 
-    async def hear(self) -> Heard:
+    async def read_response(self) -> HttpResult:
         """The next answer, read as its head says."""
-        status, headers = await self.head()
+        status, headers = await self.read_head()
         body, is_whole = await self._body(self._asked.pop(0), status, headers)
-        return Heard(status, headers, body, is_whole)
+        return HttpResult(status, headers, body, is_whole)
 
-    async def chunk(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it breaks off."""
         size = int(await self._reader.readuntil(b"\r\n"), 16)
         data = await self._reader.readexactly(size + 2)
         assert data.endswith(b"\r\n")
         return data[:-2]
 
-    async def __call__(self, *asked: object, **more: object) -> Heard:
-        await self.ask(*asked, **more)  # type: ignore[arg-type]  # passed on as they are
-        return await self.hear()
+    async def __call__(self, *asked: object, **more: object) -> HttpResult:
+        await self.send_request(*asked, **more)  # type: ignore[arg-type]  # passed on as they are
+        return await self.read_response()
 
     async def _body(self, method: str, status: int, headers: Mapping[str, str]) -> tuple[bytes, bool]:
         if method == "HEAD" or status in {204, 304}:
@@ -90,7 +90,7 @@ class HttpClient:
             return await self._until_close()
         body = b""
         try:
-            while data := await self.chunk():
+            while data := await self.read_chunk():
                 body += data
         except (asyncio.IncompleteReadError, ConnectionError):
             return body, False
@@ -113,6 +113,6 @@ def request(method: str, path: str, body: bytes | None, headers: Mapping[str, st
 
 
 @asynccontextmanager
-async def http(server: Listens, *, receive_bytes: int = 65_536) -> AsyncIterator[HttpClient]:
-    async with dialled(server, receive_bytes=receive_bytes) as raw:
+async def connect_http(server: HasUrl, *, receive_bytes: int = 65_536) -> AsyncIterator[HttpClient]:
+    async with connect_raw(server, receive_bytes=receive_bytes) as raw:
         yield HttpClient(raw)

@@ -15,7 +15,7 @@ from bridge.server.server import Server
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
 from tests.support.harness import config_of
-from tests.support.raw_client import UPGRADE, RawClient, dialled, frame
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
 from tests.support.socket_provider import Line, Provider, Script
 
 TEXT, BINARY, CLOSE, PING, PONG = (
@@ -30,7 +30,7 @@ PATH = "/v1/account/gateway/custom-x/talk"
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
-class Side:
+class ProviderSide:
     """The provider's end of one session."""
 
     def __init__(self, line: Line, head: bytes) -> None:
@@ -39,7 +39,7 @@ class Side:
         self.target = request.split()[1]
         self.headers = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines)}
 
-    async def next(self) -> tuple[int, bytes]:
+    async def next_frame(self) -> tuple[int, bytes]:
         """The next frame: its opcode and its payload, unmasked. Raises IncompleteReadError at the end."""
         first, length = await self.line.exactly(2)
         assert first & 0xF0 == 0x80, "the bridge sends whole messages, and without extensions"
@@ -53,42 +53,42 @@ class Side:
         keys = (mask * (size // 4 + 1))[:size]
         return first & 0x0F, (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
 
-    async def word(self) -> bytes:
+    async def next_payload(self) -> bytes:
         """The next message's payload; pings are passed over."""
-        while (found := await self.next())[0] == PING:
+        while (found := await self.next_frame())[0] == PING:
             pass
         assert found[0] in {TEXT, BINARY}, found
         return found[1]
 
     async def send(self, payload: bytes, opcode: int = TEXT, *, last: bool = True) -> None:
-        await self.line.send(plain(payload, opcode, last=last))
+        await self.line.send(server_frame(payload, opcode, last=last))
 
-    async def closed(self) -> tuple[int, str] | None:
+    async def close_frame(self) -> tuple[int, str] | None:
         """Read on to the close frame: its code and its reason; None if the connection ends without."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while (found := await self.next())[0] != CLOSE:
+            while (found := await self.next_frame())[0] != CLOSE:
                 pass
-            return close_in(found[1])
+            return parse_close(found[1])
         return None
 
 
-def plain(payload: bytes, opcode: int = TEXT, *, last: bool = True) -> bytes:
+def server_frame(payload: bytes, opcode: int = TEXT, *, last: bool = True) -> bytes:
     """A frame as a server sends it, without a mask."""
     masked = frame(payload, opcode, last=last)
     head = len(masked) - len(payload) - 4
     return masked[:1] + bytes([masked[1] & 0x7F]) + masked[2:head] + payload
 
 
-def close_frame(code: int | None, reason: bytes = b"") -> bytes:
+def close_payload(code: int | None, reason: bytes = b"") -> bytes:
     """The payload."""
     return b"" if code is None else code.to_bytes(2, "big") + reason
 
 
-def close_in(payload: bytes) -> tuple[int, str]:
+def parse_close(payload: bytes) -> tuple[int, str]:
     return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
 
-def agreement(head: bytes, *lines: str) -> bytes:
+def switching_protocols(head: bytes, *lines: str) -> bytes:
     """The 101 to a handshake."""
     key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key: ")).split(b": ")[1]
     accept = base64.b64encode(hashlib.sha1(key + _MAGIC).digest()).decode()
@@ -96,26 +96,26 @@ def agreement(head: bytes, *lines: str) -> bytes:
     return "\r\n".join([*answer, f"Sec-WebSocket-Accept: {accept}", *lines, "", ""]).encode()
 
 
-class Sockets:
+class AcceptingProvider:
     """A provider that agrees to every handshake, and leaves what follows to the test."""
 
-    def __init__(self, *lines: str, at_once: bytes = b"") -> None:
+    def __init__(self, *lines: str, first_bytes: bytes = b"") -> None:
         """`lines` are more headers of its agreement, `at_once` what it sends with that."""
         self._lines = lines
-        self._at_once = at_once
-        self._opened: asyncio.Queue[Side] = asyncio.Queue()
+        self._at_once = first_bytes
+        self._opened: asyncio.Queue[ProviderSide] = asyncio.Queue()
 
     async def script(self, line: Line) -> None:
         head = await line.head()
-        await line.send(agreement(head, *self._lines) + self._at_once)
-        self._opened.put_nowait(Side(line, head))
+        await line.send(switching_protocols(head, *self._lines) + self._at_once)
+        self._opened.put_nowait(ProviderSide(line, head))
 
-    async def opened(self) -> Side:
+    async def next_session(self) -> ProviderSide:
         return await self._opened.get()
 
 
 @asynccontextmanager
-async def bridged(
+async def realtime_bridge(
     script: Script,
     folder: Path,
     settings: str = "",
@@ -139,39 +139,41 @@ async def bridged(
 
 
 @asynccontextmanager
-async def talking_server(
+async def open_session_with_server(
     folder: Path, settings: str = "", services: Services | None = None, *, path: str = PATH
-) -> AsyncIterator[tuple[Server, RawClient, Side]]:
+) -> AsyncIterator[tuple[Server, RawClient, ProviderSide]]:
     """Both ends of a session, and what is between. At the end the provider's is dropped first."""
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with AsyncExitStack() as opened:
-        server = await opened.enter_async_context(bridged(sockets.script, folder, settings, services))
-        client = await opened.enter_async_context(asked(server, path))
-        side = await sockets.opened()
+        server = await opened.enter_async_context(realtime_bridge(sockets.script, folder, settings, services))
+        client = await opened.enter_async_context(connect_realtime(server, path))
+        side = await sockets.next_session()
         opened.callback(side.line.drop)
         yield server, client, side
 
 
 @asynccontextmanager
-async def talking(folder: Path, settings: str = "") -> AsyncIterator[tuple[RawClient, Side]]:
+async def open_session(folder: Path, settings: str = "") -> AsyncIterator[tuple[RawClient, ProviderSide]]:
     """Both ends of a session."""
-    async with talking_server(folder, settings) as (_, client, side):
+    async with open_session_with_server(folder, settings) as (_, client, side):
         yield client, side
 
 
 @asynccontextmanager
-async def asked(server: Server, path: str = PATH, headers: Mapping[str, str] = {}) -> AsyncIterator[RawClient]:
+async def connect_realtime(
+    server: Server, path: str = PATH, headers: Mapping[str, str] = {}
+) -> AsyncIterator[RawClient]:
     """A client whose handshake was agreed to."""
-    async with dialled(server, receive_bytes=65_536) as client:
-        answered = await client.get(path, {**UPGRADE, **headers})
+    async with connect_raw(server, receive_bytes=65_536) as client:
+        answered = await client.request(path, {**UPGRADE, **headers})
         assert answered.status == 101, answered.body
         yield client
 
 
-async def client_closed(client: RawClient) -> tuple[int, str] | None:
+async def client_close_frame(client: RawClient) -> tuple[int, str] | None:
     """Read on to the close frame that the client gets: its code and its reason; None if there is none."""
     with suppress(asyncio.IncompleteReadError, ConnectionError):
-        while (found := await client.next())[0] != CLOSE:
+        while (found := await client.next_frame())[0] != CLOSE:
             pass
-        return close_in(found[1])
+        return parse_close(found[1])
     return None

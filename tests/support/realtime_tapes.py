@@ -21,7 +21,7 @@ from tests.support.socket_provider import Provider, Script
 
 
 @asynccontextmanager
-async def recorded_by(
+async def recording_bridge_to(
     script: Script, scratch: Path, folder: TapeFolder, **bounds: int
 ) -> AsyncIterator[tuple[Server, RecordingThread]]:
     """A bridge that records what its clients and `script` say, who is `custom-x`."""
@@ -39,25 +39,25 @@ async def recorded_by(
 
 
 @asynccontextmanager
-async def recorded(script: Script, scratch: Path, tapes: Path) -> AsyncIterator[Server]:
-    async with recorded_by(script, scratch, TapeFolder(tapes)) as (server, _):
+async def recording_bridge(script: Script, scratch: Path, tapes: Path) -> AsyncIterator[Server]:
+    async with recording_bridge_to(script, scratch, TapeFolder(tapes)) as (server, _):
         yield server
 
 
 @asynccontextmanager
-async def playing(
+async def playing_bridge(
     tapes: Path,
     folder: Path,
     *,
     pace: Pace = "instant",
     matching: Matching = STRICT,
     exhausted: Exhausted = "repeat",
-    strayed: list[str] | None = None,
+    mismatches: list[str] | None = None,
 ) -> AsyncIterator[Server]:
     """At the addresses of the providers themselves. `custom-x` is the one at the tapes' first host."""
     transport = TapeTransport(tapes, pace=pace, matching=matching, exhausted=exhausted)
     config = config_of(f'[providers.custom-x]\nbase_url = "http://{transport.library.hosts[0]}"\n', folder)
-    connector = TapeConnector(transport.library, [].append if strayed is None else strayed.append)
+    connector = TapeConnector(transport.library, [].append if mismatches is None else mismatches.append)
     server = Server(config, Upstream(transport), connector=connector)
     await server.start()
     try:

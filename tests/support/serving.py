@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.commands import BRIDGE, PATIENCE_S, environment, url_in
+from tests.support.commands import BRIDGE, TIMEOUT_S, environment, url_in
 from tests.support.harness import Client
 
 
@@ -21,28 +21,28 @@ class Bridge:
         self.url = ""
         self.log: list[dict[str, Any]] = []
 
-    async def line(self, begins: str, **fields: object) -> dict[str, Any]:
+    async def next_log_line(self, begins: str, **fields: object) -> dict[str, Any]:
         """The next line of the log that begins so and has these fields; lines before it are passed over, and kept."""
         assert self.process.stderr is not None
-        while written := await asyncio.wait_for(self.process.stderr.readline(), PATIENCE_S):
+        while written := await asyncio.wait_for(self.process.stderr.readline(), TIMEOUT_S):
             line: dict[str, Any] = json.loads(written)
             self.log.append(line)
             if line["message"].startswith(begins) and fields.items() <= line.items():
                 return line
         raise AssertionError(f"no line {begins!r} came, but {self.log}")
 
-    async def rest(self) -> list[str]:
+    async def remaining_messages(self) -> list[str]:
         """The messages until nobody can write to the log any more: all its processes have ended."""
         assert self.process.stderr is not None
-        written = await asyncio.wait_for(self.process.stderr.read(), PATIENCE_S)
+        written = await asyncio.wait_for(self.process.stderr.read(), TIMEOUT_S)
         return [json.loads(line)["message"] for line in written.splitlines()]
 
-    async def ended(self) -> int:
-        return await asyncio.wait_for(self.process.wait(), PATIENCE_S)
+    async def exit_code(self) -> int:
+        return await asyncio.wait_for(self.process.wait(), TIMEOUT_S)
 
     async def workers(self, count: int) -> dict[int, int]:
         """Pids by number, of those that begin now."""
-        lines = [await self.line("started") for _ in range(count)]
+        lines = [await self.next_log_line("started") for _ in range(count)]
         return {line["worker"]: line["pid"] for line in lines}
 
     @asynccontextmanager
@@ -66,7 +66,7 @@ async def serving(*args: str, **environ: str) -> AsyncIterator[Bridge]:
     bridge = Bridge(process)
     try:
         assert process.stdout is not None
-        bridge.url = url_in((await asyncio.wait_for(process.stdout.readline(), PATIENCE_S)).decode())
+        bridge.url = url_in((await asyncio.wait_for(process.stdout.readline(), TIMEOUT_S)).decode())
         yield bridge
     finally:
         with suppress(ProcessLookupError):

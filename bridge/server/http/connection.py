@@ -72,7 +72,7 @@ class HttpConnection(RequestHandler):
             self._handshake_timer.cancel()
             self._handshake_timer = None
 
-    def becomes(self, websocket: "web.WebSocketResponse[bool]", max_message_bytes: int) -> None:
+    def upgrade_to(self, websocket: "web.WebSocketResponse[bool]", max_message_bytes: int) -> None:
         """Call it before `websocket` is prepared, with what that has as `max_msg_size`."""
         self._websocket, self._max_message_bytes = websocket, max_message_bytes
 

@@ -12,7 +12,7 @@ from bridge.protocol.frames import error_body, sdk_error_body
 
 log = logging.getLogger("bridge.server")
 
-WEBSOCKET_WANTED: Final = "POST steps to this address, or connect to it with ws:// or wss://"
+WEBSOCKET_REQUIRED: Final = "POST steps to this address, or connect to it with ws:// or wss://"
 
 _NO_SUCH_PATH: Final = (
     "no such path: a gateway's is /v1/{account_id}/{gateway_id}, and a provider's API is below it, as PROVIDER/ENDPOINT"
@@ -41,7 +41,7 @@ class UpgradeRequired(BadMessage):
 
 
 @web.middleware
-async def own_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error has the bridge's own body."""
     body_of = error_body_for(request)
     try:
@@ -51,7 +51,7 @@ async def own_errors(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.HTTPNotFound:
         return error_response(NotFound(_NO_SUCH_PATH))
     except web.HTTPMethodNotAllowed:
-        return error_response(UpgradeRequired(WEBSOCKET_WANTED))
+        return error_response(UpgradeRequired(WEBSOCKET_REQUIRED))
     except web.HTTPException as error:
         return error_response(BadMessage(error.text or error.reason), body_of)
     except Exception:
@@ -73,7 +73,7 @@ NOSNIFF: Final = ("x-content-type-options", "nosniff")
 """For each of the bridge's own answers: a browser must not take a text in it for a page (fetch.spec.whatwg.org)."""
 
 
-async def mark_as_own(_: web.Request, response: web.StreamResponse) -> None:
+async def set_own_headers(_: web.Request, response: web.StreamResponse) -> None:
     """Call this before an answer's head is sent: remove the version that aiohttp adds, and forbid sniffing."""
     response.headers.popall("Server", None)
     response.headers.update([NOSNIFF])

@@ -19,7 +19,7 @@ EVENT_ID_HEADER: Final = "cf-aig-event-id"
 _span = msgspec.json.Decoder(msgspec.Raw)
 
 
-def steps_in(
+def read_steps(
     body: bytes, headers: Mapping[str, str], defaults: StepSettings, limits: MessageLimits
 ) -> Create | RejectedMessage:
     """The body is a step, a list of them, or a chain; `headers` (lower-case names) hold settings for all of them."""
@@ -39,7 +39,7 @@ def steps_in(
         return RejectedMessage(TooLarge("the body nests too deep"), event_id, owned=True, defaults=settings)
 
 
-def step_of(
+def read_step(
     body: bytes,
     headers: Mapping[str, str],
     defaults: StepSettings,

@@ -19,7 +19,7 @@ from bridge.server.connections import ConnectionRegistry
 from bridge.server.http import cors
 from bridge.server.http.errors import error_body_for, error_response
 from bridge.server.http.handler import HttpHandler
-from bridge.server.http.requests import step_of, steps_in
+from bridge.server.http.requests import read_step, read_steps
 
 GATEWAY: Final = "/v1/{account}/{gateway}"
 PROVIDER: Final = f"{GATEWAY}/{{provider}}"
@@ -56,14 +56,16 @@ class HttpRoutes:
 
     async def _steps(self, request: web.Request) -> web.StreamResponse:
         """The steps are in the body."""
-        return await self._serve(request, steps_in, reads_body=True)
+        return await self._serve(request, read_steps, reads_body=True)
 
     async def _provider(self, request: web.Request) -> web.StreamResponse:
         """The request is the step."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._upgraded(request)
         provider, endpoint = below_gateway(request.raw_path)
-        return await self._serve(request, partial(step_of, method=request.method, provider=provider, endpoint=endpoint))
+        return await self._serve(
+            request, partial(read_step, method=request.method, provider=provider, endpoint=endpoint)
+        )
 
     async def _serve(
         self, request: web.Request, read: Callable[..., Create | RejectedMessage], *, reads_body: bool = False

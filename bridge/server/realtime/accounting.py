@@ -50,7 +50,7 @@ class SessionAccounting:
         self._release_slot: Callable[[], None] | None = None
         self._is_first = True
         self._byok_alias: str | None = None
-        self.known = NO_SECRETS
+        self.known_secrets = NO_SECRETS
         """The secrets of the stored key that was used, if one was."""
 
     async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
@@ -69,15 +69,15 @@ class SessionAccounting:
             return call
         key = self._planned.key
         self._byok_alias = key.alias or None
-        self.known = known_key(key)
+        self.known_secrets = known_key(key)
         authorised = await self._services.keys.authorize(call, self._planned)
         if isinstance(key.secret, GoogleAccount):  # the token that was minted is a secret too
-            self.known = known_key(key, credential_in(dict(call.headers), authorised.headers))
+            self.known_secrets = known_key(key, credential_in(dict(call.headers), authorised.headers))
         return authorised
 
     def public_headers(self, socket: ProviderSocket) -> dict[str, str]:
         """Those of the provider's 101 that the client may see."""
-        return concealed_headers(public_headers(socket.answer_headers), self.known)
+        return concealed_headers(public_headers(socket.answer_headers), self.known_secrets)
 
     def count_sent(self, data: bytes) -> None:
         """A message of the client's."""

@@ -68,7 +68,7 @@ class SessionEnd:
     provider: CloseFrame | None
     """What is said to each; None to one that is gone."""
     error: BridgeError | None = None
-    is_close_frame: bool = False
+    has_close_frame: bool = False
     """`by` said it with a close frame: what it is told is the answer."""
     reason: str = ""
     """That it gave with it."""
@@ -81,11 +81,11 @@ def _end(
     other: CloseFrame,
     error: BridgeError | None,
     *,
-    is_goodbye: bool = False,
+    has_close_frame: bool = False,
     reason: str = "",
 ) -> SessionEnd:
     client, provider = (own, other) if by == "client" else (other, own)
-    return SessionEnd(by, code, client, provider, error, is_goodbye, reason)
+    return SessionEnd(by, code, client, provider, error, has_close_frame, reason)
 
 
 def closed(by: Side, code: int, reason: str) -> SessionEnd:
@@ -94,7 +94,9 @@ def closed(by: Side, code: int, reason: str) -> SessionEnd:
     if by == "provider" and code not in _NORMAL_CODES:
         told = f": {redact_text(reason)}" if reason else ""
         error = ProviderErrorInStream(f"the provider closed the session with {code}{told}", retryable=False)
-    return _end(by, code, CloseFrame(_answer(code)), mirrored(by, code, reason), error, is_goodbye=True, reason=reason)
+    return _end(
+        by, code, CloseFrame(_answer(code)), mirrored(by, code, reason), error, has_close_frame=True, reason=reason
+    )
 
 
 def mirrored(by: Side, code: int, reason: str) -> CloseFrame:

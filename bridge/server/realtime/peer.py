@@ -73,11 +73,11 @@ class Peer(MonitoredConnection):
         self._reading = cast("_Handler", handler)
         self._reservation = reservation
         self._pending_pong: bytes | None = None
-        self.known = NO_SECRETS
+        self.known_secrets = NO_SECRETS
         """Secrets that are masked in errors that come from here."""
         self._sent_close = False
         self.on_arrival = self._count_arrival
-        self.on_crowded: Callable[[OutOfMemoryBudget], None] = _nothing
+        self.on_out_of_memory: Callable[[OutOfMemoryBudget], None] = _nothing
         """Called when a long message is more than there is memory for."""
 
     async def receive(self) -> WSMessage:
@@ -91,19 +91,21 @@ class Peer(MonitoredConnection):
                 raise PeerClosed(closing.lost(self.side)) from None
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    return self._concealed(message) if self.known else message
+                    return self._concealed(message) if self.known_secrets else message
                 case WSMsgType.PING:
                     self._answer(message.data)
                 case WSMsgType.CLOSE:
                     raise PeerClosed(
                         closing.closed(
-                            self.side, message.data or closing.NO_CODE, self.known.mask_text(message.extra or "")
+                            self.side,
+                            message.data or closing.NO_CODE,
+                            self.known_secrets.mask_text(message.extra or ""),
                         )
                     )
 
     def _concealed(self, message: WSMessage) -> WSMessage:
         """Without the known secrets, should the message report an error."""
-        hidden = self.known.mask(message.data) if _ERROR in message.data else message.data
+        hidden = self.known_secrets.mask(message.data) if _ERROR in message.data else message.data
         return message if hidden == message.data else message._replace(data=hidden)
 
     async def send(self, opcode: WSMsgType, data: bytes) -> None:
@@ -175,14 +177,14 @@ class Peer(MonitoredConnection):
                     while True:
                         await self.receive()
                 except PeerClosed as left:
-                    if left.end.code == closing.TOO_BIG and not left.end.is_close_frame:
+                    if left.end.code == closing.TOO_BIG and not left.end.has_close_frame:
                         await self._closed.wait()
 
     def _count_arrival(self, size: int) -> None:
         try:
             self._reservation.add(size, overdraw=True)
         except OutOfMemoryBudget as error:
-            self.on_crowded(error)
+            self.on_out_of_memory(error)
 
 
 class ClientPeer(Peer):
@@ -221,7 +223,9 @@ class RecordedPeer(ProviderPeer):
         try:
             message = await super().receive()
         except PeerClosed as left:
-            self._recorder.ended(self.side, left.end.code if left.end.is_close_frame else closing.LOST, left.end.reason)
+            self._recorder.ended(
+                self.side, left.end.code if left.end.has_close_frame else closing.LOST, left.end.reason
+            )
             raise
         self._recorder.passed(self.side, opcode_of(message.type), message.data)
         return message

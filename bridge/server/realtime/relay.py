@@ -76,7 +76,7 @@ class MessageRelay:
     async def run(self) -> SessionEnd:
         """Both connections are closed when it returns, or is cancelled."""
         for peer in (self._client, self._provider):
-            peer.on_crowded = self._out_of_memory
+            peer.on_out_of_memory = self._out_of_memory
         for watch in self._keepalives:
             watch.start()
         self._check_timeouts()
@@ -114,7 +114,7 @@ class MessageRelay:
     async def _close_both(self, end: SessionEnd) -> None:
         """At the same time, for each may keep the bridge waiting."""
         for peer, close in ((self._client, end.client), (self._provider, end.provider)):
-            answers = end.is_close_frame and end.by == peer.side
+            answers = end.has_close_frame and end.by == peer.side
             self._tasks.start(peer.close(close, answers=answers), f"goodbye to the {peer.side}")
         await self._tasks.wait_all()
 

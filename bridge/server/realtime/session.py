@@ -151,7 +151,7 @@ class RealtimeSession:
                     call, planned.protocols, self._runtime.server.max_message_bytes
                 )
         except HandshakeRefused as refusal:
-            refusal.conceal(self._accounting.known)
+            refusal.conceal(self._accounting.known_secrets)
             raise
         except TimeoutError:
             raise NoAnswerInTime(f"{slug} did not answer the WebSocket handshake within {limit_ms} ms") from None
@@ -175,7 +175,7 @@ class RealtimeSession:
         try:
             if self._drain_end is not None:  # after the provider had answered, and before this was known here
                 raise self._drain_end
-            connection_of(self._request).becomes(response, self._runtime.server.max_message_bytes + 1)
+            connection_of(self._request).upgrade_to(response, self._runtime.server.max_message_bytes + 1)
             await response.prepare(self._request)
             if self._request.transport is None:
                 raise ConnectionResetError("it went while it was answered")
@@ -191,7 +191,7 @@ class RealtimeSession:
     async def _run_relay(self, response: "web.WebSocketResponse[bool]", socket: ProviderSocket) -> BridgeError | None:
         up, down = MemoryReservation(self._budget), MemoryReservation(self._budget)
         client, provider = ClientPeer(self._request, response, up), provider_peer(socket, down)
-        provider.known = self._accounting.known
+        provider.known_secrets = self._accounting.known_secrets
         conversation = MessageRelay(
             client, provider, self._runtime.server, self._accounting.count_sent, self._accounting.count_received
         )

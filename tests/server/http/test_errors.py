@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.harness import config_of, running
 from tests.support.provider_script import ScriptedProvider, answers
-from tests.support.raw_client import UPGRADE, dialled
+from tests.support.raw_client import UPGRADE, connect_raw
 
 HOST = b"Host: 127.0.0.1\r\n"
 ASKED = b"POST /v1/account/gateway/%b HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}"
@@ -35,17 +35,17 @@ OWN = {
 
 @pytest.mark.parametrize("request_bytes", OWN.values(), ids=OWN)
 async def test_an_own_answer_names_no_software_and_is_not_to_be_sniffed(tmp_path: Path, request_bytes: bytes) -> None:
-    async with running(config_of("", tmp_path)) as server, dialled(server) as client:
+    async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
         await client.send(request_bytes)
-        answered = await client.answer()
+        answered = await client.read_response()
     assert "server" not in answered.headers
     assert answered.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_a_providers_answer_keeps_the_providers_own(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers(server="theirs/1.0"))
-    async with running(config_of("", tmp_path), provider) as server, dialled(server) as client:
+    async with running(config_of("", tmp_path), provider) as server, connect_raw(server) as client:
         await client.send(ASKED % b"openai/v1/chat/completions")
-        answered = await client.answer()
+        answered = await client.read_response()
     assert answered.headers["server"] == "theirs/1.0"
     assert "x-content-type-options" not in answered.headers

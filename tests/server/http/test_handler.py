@@ -18,14 +18,14 @@ from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, said, step
 from tests.support.harness import config_of, running
 from tests.support.provider_script import JSON, RESET, SILENCE, SSE, Plays, ScriptedProvider, answers, refuses, streams
-from tests.support.raw_http import ASKED, CHAT, GATEWAY, Heard, http
+from tests.support.raw_http import CHAT, CHAT_BODY, GATEWAY, HttpResult, connect_http
 from tests.support.socket_provider import OK, Line, Provider
 
 
-async def asked(folder: Path, *plays: Plays, config: str = "", **asking: object) -> tuple[Heard, ScriptedProvider]:
+async def asked(folder: Path, *plays: Plays, config: str = "", **asking: object) -> tuple[HttpResult, ScriptedProvider]:
     """One request to a bridge whose provider plays a script."""
     provider = ScriptedProvider(*plays)
-    async with running(config_of(config, folder), provider) as server, http(server) as client:
+    async with running(config_of(config, folder), provider) as server, connect_http(server) as client:
         heard = await client(**asking)
     assert provider.open_streams == 0
     return heard, provider
@@ -66,7 +66,7 @@ async def test_the_endpoint_reaches_the_provider_as_it_was_written(tmp_path: Pat
 
     async with Provider(script) as provider:
         config = config_of(f'[providers.custom-own]\nbase_url = "http://127.0.0.1:{provider.port}/base"', tmp_path)
-        async with running(config) as server, http(server) as client:
+        async with running(config) as server, connect_http(server) as client:
             assert (await client("GET", f"{GATEWAY}/custom-own{endpoint}", None)).body == b"ok"
     target = "/base" + ("" if endpoint == "/" else endpoint)
     assert heads[0].startswith(f"GET {target} HTTP/1.1\r\n".encode())
@@ -84,7 +84,7 @@ async def test_every_method_reaches_the_provider_with_the_bytes_of_its_body(tmp_
 
     async with Provider(script) as provider:
         config = config_of(f'[providers.openai]\nbase_url = "http://127.0.0.1:{provider.port}"', tmp_path)
-        async with running(config) as server, http(server) as client:
+        async with running(config) as server, connect_http(server) as client:
             headers = {"Content-Type": "application/octet-stream", "Content-Encoding": "zstd"}
             await client(method, f"{GATEWAY}/openai/x", body, headers)
     [(head, arrived)] = seen
@@ -108,12 +108,12 @@ async def test_an_upload_of_several_parts_arrives_as_it_was_sent(tmp_path: Path)
 
 async def test_a_chunked_body_arrives_whole(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers())
-    async with running(config_of("", tmp_path), provider) as server, http(server) as client:
-        await client.ask(body=None, headers={"Transfer-Encoding": "chunked"})
+    async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
+        await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await client.raw.send(b"5\r\nhello\r\n")
         await turns()
         await client.raw.send(b"6;x=y\r\n world\r\n0\r\n\r\n")
-        assert (await client.hear()).status == 200
+        assert (await client.read_response()).status == 200
     assert provider.played[0].content == b"hello world"
 
 
@@ -297,7 +297,7 @@ class Closed:
 
 async def test_when_to_ask_again_is_told_in_whole_seconds(tmp_path: Path) -> None:
     server = Server(config_of("", tmp_path), Upstream(ScriptedProvider()), Services(limiter=Closed()))
-    async with started(server), http(server) as client:
+    async with started(server), connect_http(server) as client:
         heard = await client()
     assert (heard.status, heard.code, heard.headers["retry-after"]) == (429, 2003, "2")
 
@@ -344,13 +344,13 @@ async def test_a_stream_comes_read_by_read_as_the_provider_sends_it(tmp_path: Pa
     gate = asyncio.Event()
     parts = [b": hello\n\n", ROLE[:20], ROLE[20:], said("a") + said("b"), FINISH, DONE]
     provider = ScriptedProvider(Plays([*parts[:4], gate, *parts[4:]], 200, "text/event-stream; charset=utf-8"))
-    async with running(config_of("", tmp_path), provider) as server, http(server) as client:
-        await client.ask()
-        status, headers = await client.head()
+    async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
+        await client.send_request()
+        status, headers = await client.read_head()
         assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-        assert [await client.chunk() for _ in range(4)] == parts[:4]
+        assert [await client.read_chunk() for _ in range(4)] == parts[:4]
         gate.set()
-        assert [await client.chunk() for _ in range(3)] == [*parts[4:], b""]
+        assert [await client.read_chunk() for _ in range(3)] == [*parts[4:], b""]
 
 
 async def test_a_fallback_inside_a_stream_is_not_seen(tmp_path: Path) -> None:
@@ -358,19 +358,19 @@ async def test_a_fallback_inside_a_stream_is_not_seen(tmp_path: Path) -> None:
     heard, _ = await asked(
         tmp_path, streams(ROLE, OVERLOADED), streams(*WHOLE), path=GATEWAY, body=orjson.dumps([ONE, TWO])
     )
-    assert (heard.body, heard.is_whole) == (b"".join(WHOLE), True)
+    assert (heard.body, heard.is_complete) == (b"".join(WHOLE), True)
     assert heard.headers["cf-aig-step"] == "1"
 
 
 async def test_what_was_held_back_goes_out_when_it_has_been_for_long(tmp_path: Path) -> None:
     provider = ScriptedProvider(streams(ROLE, SILENCE))
-    async with running(config_of("", tmp_path), provider) as server, http(server) as client:
-        await client.ask(path=GATEWAY, body=orjson.dumps([ONE, TWO]))
+    async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
+        await client.send_request(path=GATEWAY, body=orjson.dumps([ONE, TWO]))
         await until(lambda: provider.played and provider.played[0].reads)
         await turns()
         advance(10.1)
-        assert (await client.head())[0] == 200
-        assert await client.chunk() == ROLE
+        assert (await client.read_head())[0] == 200
+        assert await client.read_chunk() == ROLE
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
@@ -386,7 +386,7 @@ async def test_what_was_held_back_goes_out_when_it_has_been_for_long(tmp_path: P
 async def test_a_broken_stream_has_no_proper_end(tmp_path: Path, version: str, parts: list[bytes]) -> None:
     heard, _ = await asked(tmp_path, streams(*parts), version=version)
     sent = b"".join(part for part in parts if isinstance(part, bytes))
-    assert heard.is_whole is False
+    assert heard.is_complete is False
     assert sent.startswith(heard.body)
     if version == "1.1":
         assert heard.body == sent
@@ -395,7 +395,7 @@ async def test_a_broken_stream_has_no_proper_end(tmp_path: Path, version: str, p
 async def test_onbreak_restart_means_nothing_here(tmp_path: Path) -> None:
     body = orjson.dumps([step(onBreak="restart"), TWO])
     heard, provider = await asked(tmp_path, streams(said("a")), path=GATEWAY, body=body)
-    assert (heard.is_whole, len(provider.played)) == (False, 1)
+    assert (heard.is_complete, len(provider.played)) == (False, 1)
 
 
 async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
 async def test_bytes_of_any_sort_come_as_they_are(tmp_path: Path, content_type: str) -> None:
     body = {SSE: b"".join(WHOLE), "application/x-ndjson": b'{"done":true}\n'}.get(content_type, bytes(range(256)))
     heard, _ = await asked(tmp_path, Plays([body[:7], body[7:]], content_type=content_type))
-    assert (heard.body, heard.is_whole, heard.headers["content-type"]) == (body, True, content_type)
+    assert (heard.body, heard.is_complete, heard.headers["content-type"]) == (body, True, content_type)
 
 
 # Files
@@ -457,9 +457,9 @@ async def test_a_file_of_300_mib_passes_through_where_16_may_be_held(tmp_path: P
 
 async def test_a_client_that_stops_taking_a_file_stops_its_reading(tmp_path: Path) -> None:
     file = File(300, told=True)
-    async with running(config_of("", tmp_path), file) as server, http(server, receive_bytes=4096) as client:
-        await client.ask("GET", f"{GATEWAY}/openai/v1/files/x/content", None)
-        await client.head()
+    async with running(config_of("", tmp_path), file) as server, connect_http(server, receive_bytes=4096) as client:
+        await client.send_request("GET", f"{GATEWAY}/openai/v1/files/x/content", None)
+        await client.read_head()
         left = -1
         while left != file.left:
             left = file.left
@@ -472,10 +472,10 @@ async def test_a_client_that_stops_taking_a_file_stops_its_reading(tmp_path: Pat
 
 async def test_an_answer_from_the_cache_is_the_same_but_for_one_header(tmp_path: Path) -> None:
     provider = ScriptedProvider(Plays(WHOLE, headers={"x-request-id": "1"}))
-    async with running(config_of("", tmp_path), provider) as server, http(server) as client:
+    async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         first, second = [await client(headers={"cf-aig-cache-ttl": "60"}) for _ in range(2)]
     assert [heard.headers["cf-aig-cache-status"] for heard in (first, second)] == ["MISS", "HIT"]
-    assert (second.status, second.body, second.is_whole) == (200, b"".join(WHOLE), True)
+    assert (second.status, second.body, second.is_complete) == (200, b"".join(WHOLE), True)
     assert first.headers["x-request-id"] == second.headers["x-request-id"] == "1"
 
 
@@ -493,12 +493,12 @@ async def test_an_event_over_http_is_told_as_such(tmp_path: Path) -> None:
 
     provider = ScriptedProvider(answers())
     server = Server(config_of("", tmp_path), Upstream(provider), Services(observers=(Log(),)))
-    async with started(server), http(server) as client:
+    async with started(server), connect_http(server) as client:
         heard = await client(path=f"{GATEWAY}/openai/v1/chat/completions?x=1")
     [entry] = entries
     assert (entry.transport, entry.status, entry.method) == ("http", 200, "POST")
     assert (entry.provider, entry.path, entry.model) == ("openai", "v1/chat/completions", "small")
-    assert (entry.request_bytes, entry.answer_bytes) == (len(ASKED), 11)
+    assert (entry.request_bytes, entry.answer_bytes) == (len(CHAT_BODY), 11)
     assert heard.headers["cf-aig-log-id"] == entry.log_id == entry.event_id
     assert entry.answer_content_type == JSON
 
@@ -506,6 +506,6 @@ async def test_an_event_over_http_is_told_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", [CHAT, GATEWAY])
 async def test_an_error_in_http_200_has_the_status_that_it_stands_for(tmp_path: Path, path: str) -> None:
     error = b'{"error":{"message":"too many","code":429}}'
-    body = orjson.dumps([step()]) if path == GATEWAY else ASKED
+    body = orjson.dumps([step()]) if path == GATEWAY else CHAT_BODY
     heard, _ = await asked(tmp_path, answers(error), path=path, body=body)
     assert (heard.status, heard.body) == (429, error)

@@ -7,7 +7,7 @@ from bridge.protocol.event_id import EventId
 from bridge.protocol.headers import request_headers, strip_proxy_headers
 from bridge.protocol.messages import Create, RejectedMessage
 from bridge.protocol.steps import MessageLimits
-from bridge.server.http.requests import step_of, steps_in
+from bridge.server.http.requests import read_step, read_steps
 from bridge.settings.step import StepSettings
 
 DEFAULTS = StepSettings(max_attempts=4)
@@ -15,7 +15,7 @@ LIMITS = MessageLimits(max_message_bytes=4096, max_headers=3, max_header_bytes=6
 
 
 def create_of(body: bytes, **headers: str) -> Create:
-    asked = steps_in(body, named(headers), DEFAULTS, LIMITS)
+    asked = read_steps(body, named(headers), DEFAULTS, LIMITS)
     assert isinstance(asked, Create), asked
     return asked
 
@@ -25,7 +25,7 @@ def named(headers: dict[str, str]) -> dict[str, str]:
 
 
 def single(**headers: str) -> Create | RejectedMessage:
-    return step_of(b"body", named(headers), DEFAULTS, LIMITS, method="PUT", provider="openai", endpoint="v1/x?y=%20")
+    return read_step(b"body", named(headers), DEFAULTS, LIMITS, method="PUT", provider="openai", endpoint="v1/x?y=%20")
 
 
 def test_the_body_of_a_step_is_the_clients_own_bytes() -> None:
@@ -75,7 +75,7 @@ def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | N
 def test_a_body_that_cannot_be_taken_still_has_an_event_to_fail(
     body: bytes, error: type[BridgeError], event_id: str
 ) -> None:
-    asked = steps_in(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
+    asked = read_steps(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
     assert isinstance(asked, RejectedMessage)
     assert type(asked.error) is error
     assert asked.event_id is not None

@@ -14,8 +14,8 @@ from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, WHOLE, said
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
-from tests.support.raw_client import UPGRADE, dialled
-from tests.support.raw_http import ASKED, CHAT, GATEWAY, HttpClient, http, request
+from tests.support.raw_client import UPGRADE, connect_raw
+from tests.support.raw_http import CHAT, CHAT_BODY, GATEWAY, HttpClient, connect_http, request
 from tests.support.socket_provider import TLS, client_context
 
 
@@ -25,7 +25,7 @@ async def house(
 ) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(config, folder), provider) as server:
-        async with http(server, receive_bytes=receive_bytes) as client:
+        async with connect_http(server, receive_bytes=receive_bytes) as client:
             yield server, provider, client
         await until(lambda: not provider.open_streams and not len(server.connections))
         assert server._app._memory.used == 0
@@ -35,7 +35,7 @@ async def let_go_of(client: HttpClient) -> None:
     """Who was answered before its body had come has some time left to read that."""
     await turns()
     advance(11)
-    assert await client.raw.gone() == b""
+    assert await client.raw.read_to_end() == b""
 
 
 # Framing
@@ -53,21 +53,21 @@ async def test_a_stream_is_chunked_and_the_connection_stays(tmp_path: Path) -> N
     async with house(tmp_path, streams(*WHOLE), streams(*WHOLE)) as (_, _, client):
         for _ in range(2):
             heard = await client()
-            assert (heard.headers["transfer-encoding"], heard.is_whole) == ("chunked", True)
+            assert (heard.headers["transfer-encoding"], heard.is_complete) == ("chunked", True)
 
 
 @pytest.mark.parametrize("plays", [answers(), streams(*WHOLE)], ids=["one piece", "stream"])
 async def test_who_asks_to_close_is_closed(tmp_path: Path, plays: Plays) -> None:
     async with house(tmp_path, plays) as (_, _, client):
         heard = await client(headers={"Connection": "close"})
-        assert (heard.headers["connection"], heard.is_whole) == ("close", True)
-        assert await client.raw.gone() == b""
+        assert (heard.headers["connection"], heard.is_complete) == ("close", True)
+        assert await client.raw.read_to_end() == b""
 
 
 async def test_http_1_0_has_a_stream_until_the_connections_end(tmp_path: Path) -> None:
     async with house(tmp_path, streams(*WHOLE)) as (_, _, client):
         heard = await client(version="1.0", headers={"Connection": "keep-alive"})
-        assert (heard.body, heard.is_whole) == (b"".join(WHOLE), True)
+        assert (heard.body, heard.is_complete) == (b"".join(WHOLE), True)
         assert "transfer-encoding" not in heard.headers
 
 
@@ -75,7 +75,7 @@ async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_pa
     async with house(tmp_path, answers(), answers()) as (_, _, client):
         assert (await client(version="1.0", headers={"Connection": "keep-alive"})).headers["connection"] == "keep-alive"
         assert (await client(version="1.0")).headers["connection"] == "close"
-        assert await client.raw.gone() == b""
+        assert await client.raw.read_to_end() == b""
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "audio/mpeg"])
@@ -101,17 +101,17 @@ async def test_requests_in_a_row_are_answered_in_their_order(tmp_path: Path) -> 
     gate = asyncio.Event()
     plays = [streams(said("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
     async with house(tmp_path, *plays) as (_, provider, client):
-        await client.ask()
-        await client.head()
-        assert await client.chunk() == said("a")
-        asked = [request("POST", CHAT, ASKED, {})] * 3
+        await client.send_request()
+        await client.read_head()
+        assert await client.read_chunk() == said("a")
+        asked = [request("POST", CHAT, CHAT_BODY, {})] * 3
         await client.raw.send(b"".join(asked))
         await turns()
         gate.set()
-        assert [await client.chunk() for _ in range(3)] == [FINISH, DONE, b""]
+        assert [await client.read_chunk() for _ in range(3)] == [FINISH, DONE, b""]
         for n in range(3):
             client._asked[:] = ["POST"]
-            assert (await client.hear()).body == b'{"n":%d}' % n
+            assert (await client.read_response()).body == b'{"n":%d}' % n
         assert len(provider.played) == 4
 
 
@@ -127,10 +127,10 @@ async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, 
     provider = ScriptedProvider(streams(*parts))
     async with (
         running(config_of(config, tmp_path), provider) as server,
-        dialled(server, receive_bytes=65_536, tls=client_context()) as raw,
+        connect_raw(server, receive_bytes=65_536, tls=client_context()) as raw,
     ):
         heard = await HttpClient(raw)()
-        assert (heard.body, heard.is_whole) == (b"".join(parts), parts == WHOLE)
+        assert (heard.body, heard.is_complete) == (b"".join(parts), parts == WHOLE)
 
 
 # Bodies that come
@@ -139,29 +139,29 @@ async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, 
 async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (_, provider, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "5", "Expect": "100-continue"}))
-        assert await client.head() == (100, {})
+        assert await client.read_head() == (100, {})
         await client.raw.send(b"hello")
         client._asked.append("POST")
-        assert (await client.hear()).status == 200
+        assert (await client.read_response()).status == 200
         assert provider.played[0].content == b"hello"
 
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/openai/x", GATEWAY])
 async def test_a_body_that_is_too_long_is_not_even_asked_for(tmp_path: Path, path: str) -> None:
     async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
-        await client.ask(path=path, body=None, headers={"Content-Length": "1025", "Expect": "100-continue"})
-        heard = await client.hear()
+        await client.send_request(path=path, body=None, headers={"Content-Length": "1025", "Expect": "100-continue"})
+        heard = await client.read_response()
         assert (heard.status, heard.code, heard.headers["connection"]) == (413, 9006, "close")
         await let_go_of(client)
 
 
 async def test_a_body_that_grows_too_long_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
-        await client.ask(body=None, headers={"Transfer-Encoding": "chunked"})
+        await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await client.raw.send(b"400\r\n" + bytes(1024) + b"\r\n")
         await turns()
         await client.raw.send(b"1\r\nx\r\n0\r\n\r\n")
-        heard = await client.hear()
+        heard = await client.read_response()
         assert (heard.status, heard.code) == (413, 9006)
 
 
@@ -170,7 +170,7 @@ async def test_a_body_that_is_here_already_may_be_too_long_too(tmp_path: Path) -
         framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
         await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
         client._asked.append("POST")
-        assert (await client.hear()).status == 413
+        assert (await client.read_response()).status == 413
 
 
 async def test_as_long_a_body_as_may_be_is_taken(tmp_path: Path) -> None:
@@ -182,8 +182,8 @@ async def test_bodies_count_in_the_memory_of_the_process(tmp_path: Path) -> None
     config = "[server]\nmemory_budget_bytes = 100_000"
     async with (
         house(tmp_path, answers(), config=config) as (server, _, client),
-        http(server) as slow,
-        http(server) as third,
+        connect_http(server) as slow,
+        connect_http(server) as third,
     ):
         await slow.raw.send(request("POST", CHAT, None, {"Content-Length": "80000"}) + bytes(79_000))
         await until(lambda: server._app._memory.used == 79_000)
@@ -200,7 +200,7 @@ async def test_a_body_that_does_not_come_on_is_given_up(tmp_path: Path) -> None:
             advance(25)
             await client.raw.send(b"x")
         client._asked.append("POST")
-        heard = await client.hear()
+        heard = await client.read_response()
         assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
         await let_go_of(client)
 
@@ -213,18 +213,18 @@ async def test_a_slow_body_that_comes_on_is_waited_for(tmp_path: Path) -> None:
             await turns(50)
             advance(50)
         client._asked.append("POST")
-        assert (await client.hear()).status == 200
+        assert (await client.read_response()).status == 200
 
 
 @pytest.mark.parametrize("framing", [b"x\r\n", b"5\r\nhelloX\r\n"])
 async def test_a_body_that_is_framed_wrongly_is_as_one_that_does_not_come_on(tmp_path: Path, framing: bytes) -> None:
     async with house(tmp_path) as (_, _, client):
-        await client.ask(body=None, headers={"Transfer-Encoding": "chunked"})
+        await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await turns()
         await client.raw.send(framing)
         await turns()
         advance(61)
-        heard = await client.hear()
+        heard = await client.read_response()
         assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
         await let_go_of(client)
 
@@ -242,12 +242,12 @@ async def test_a_body_that_is_framed_wrongly_is_as_one_that_does_not_come_on(tmp
     ],
     ids=["in a stream", "before an answer", "before a connection", "in an answer"],
 )
-@pytest.mark.parametrize("leaves", ["drop", "end"])
+@pytest.mark.parametrize("leaves", ["abort", "send_eof"])
 async def test_when_the_client_leaves_the_providers_connection_is_closed(
     tmp_path: Path, plays: Plays, leaves: str
 ) -> None:
     async with house(tmp_path, plays) as (server, provider, client):
-        await client.ask()
+        await client.send_request()
         await until(lambda: provider.played)
         await turns()
         assert provider.open_streams == 1
@@ -262,7 +262,7 @@ async def test_a_client_that_leaves_while_it_sends_costs_nothing(
     async with house(tmp_path) as (server, provider, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
         await until(lambda: len(server.connections))
-        client.raw.drop()
+        client.raw.abort()
         await until(lambda: not len(server.connections))
         assert not provider.played
     assert not caplog.records
@@ -271,8 +271,8 @@ async def test_a_client_that_leaves_while_it_sends_costs_nothing(
 async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> None:
     """A request and the end of its connection in one packet."""
     async with house(tmp_path) as (server, provider, client):
-        await client.raw.send(request("POST", CHAT, ASKED, {}))
-        client.raw.drop()
+        await client.raw.send(request("POST", CHAT, CHAT_BODY, {}))
+        client.raw.abort()
         await turns(100)
         assert not len(server.connections)
         assert not provider.played
@@ -281,7 +281,7 @@ async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> N
 async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
     endless = streams(*[said("x" * 10_000)] * 5000)
     async with house(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
-        await client.ask()
+        await client.send_request()
         reads = -1
         while reads != (reads := provider.played[0].reads if provider.played else -2):
             await turns(50)
@@ -301,10 +301,10 @@ async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
 async def test_a_client_that_takes_a_little_is_waited_for(tmp_path: Path) -> None:
     gate = [said("x" * 10_000)] * 600
     async with house(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
-        await client.ask()
-        await client.head()
+        await client.send_request()
+        await client.read_head()
         taken = 0
-        while data := await client.chunk():
+        while data := await client.read_chunk():
             taken += len(data)
             if taken % 50 == 0:
                 advance(20)
@@ -316,7 +316,7 @@ async def test_what_is_left_for_a_client_that_is_sent_away_does_not_wait_for_eve
     """An answer short enough to be out of the event's hands, for a client that takes none of it."""
     body = orjson.dumps("x" * 3_000_000)
     async with house(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
-        await client.ask(headers={"Connection": "close"})
+        await client.send_request(headers={"Connection": "close"})
         await until(lambda: provider.played and provider.played[0].over.is_set())
         handlers = server._runner.server
         assert handlers is not None
@@ -336,13 +336,13 @@ async def test_requests_count_among_the_sockets_that_may_be_open(tmp_path: Path)
     async with (
         house(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
         connected(server, GATEWAY),
-        http(server) as third,
+        connect_http(server) as third,
     ):
-        await client.ask()
-        await client.head()
+        await client.send_request()
+        await client.read_head()
         heard = await third()
         assert (heard.status, heard.code) == (503, 9008)
-        client.raw.drop()
+        client.raw.abort()
         await until(lambda: len(server.connections) == 1)
         assert (await third()).status == 200
 
@@ -354,13 +354,13 @@ async def test_a_connection_between_two_requests_is_kept_for_a_while(tmp_path: P
         await turns()
         assert (await client()).status == 200
         advance(76)
-        assert await client.raw.gone() == b""
+        assert await client.raw.read_to_end() == b""
 
 
 async def test_a_handshake_may_follow_an_answer_on_the_same_connection(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (_, _, client):
         await client()
-        assert (await client.raw.get(GATEWAY, UPGRADE)).status == 101
+        assert (await client.raw.request(GATEWAY, UPGRADE)).status == 101
 
 
 # The way down
@@ -375,9 +375,9 @@ async def stopping(
     server = Server(config_of("[server]\ndrain_timeout = 9_000\n", folder), Upstream(provider))
     await server.start()
     try:
-        async with http(server) as busy, http(server) as idle:
+        async with connect_http(server) as busy, connect_http(server) as idle:
             await idle()
-            await busy.ask()
+            await busy.send_request()
             await until(lambda: len(provider.played) == 2)
             yield server, provider, busy, idle
     finally:
@@ -392,26 +392,26 @@ async def test_who_is_being_answered_is_answered_to_the_end_and_others_are_told_
         await turns()
         heard = await idle()
         assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
-        assert await idle.raw.gone() == b""
+        assert await idle.raw.read_to_end() == b""
         gate.set()
-        heard = await busy.hear()
-        assert (heard.body, heard.is_whole, heard.headers["connection"]) == (b"".join(WHOLE), True, "close")
+        heard = await busy.read_response()
+        assert (heard.body, heard.is_complete, heard.headers["connection"]) == (b"".join(WHOLE), True, "close")
         await down
-        assert await busy.raw.gone() == b""
+        assert await busy.raw.read_to_end() == b""
 
 
 async def test_a_stream_that_does_not_end_in_time_is_broken_off(tmp_path: Path) -> None:
     async with stopping(tmp_path, streams(said("a"), SILENCE)) as (server, _, busy, idle):
-        await busy.head()
+        await busy.read_head()
         down = asyncio.create_task(server.stop())
         await turns()
         assert not down.done()
         advance(9.1)
         await down
-        assert await busy.chunk() == said("a")
+        assert await busy.read_chunk() == said("a")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await busy.chunk()
-        assert await idle.raw.gone() == b""
+            await busy.read_chunk()
+        assert await idle.raw.read_to_end() == b""
 
 
 async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) ->
         down = asyncio.create_task(server.stop())
         await turns()
         advance(9.1)
-        heard = await busy.hear()
+        heard = await busy.read_response()
         assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
         await down
 
@@ -427,17 +427,17 @@ async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) ->
 async def test_a_body_that_is_not_here_in_time_is_waited_for_no_longer(tmp_path: Path) -> None:
     async with stopping(tmp_path, answers()) as (server, _, busy, idle):
         await idle.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
-        await busy.hear()
+        await busy.read_response()
         await until(lambda: len(server.connections) == 1)
         down = asyncio.create_task(server.stop())
         await turns()
         advance(9.1)
         await down
-        assert await idle.raw.gone() == b""
+        assert await idle.raw.read_to_end() == b""
 
 
 async def test_idle_connections_do_not_hold_a_shutdown_up(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (server, _, client):
         await client()
         await server.stop()
-        assert await client.raw.gone() == b""
+        assert await client.raw.read_to_end() == b""

@@ -14,7 +14,7 @@ from tests.support.clock import advance, turns
 from tests.support.event_harness import step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import ScriptedProvider, answers
-from tests.support.raw_http import GATEWAY, Heard, HttpClient, http
+from tests.support.raw_http import GATEWAY, HttpClient, HttpResult, connect_http
 
 TOKEN = "a-token-of-tests"
 STORED = "sk-stored-key-of-the-gateway"
@@ -41,11 +41,13 @@ OPEN = "/v1/account/open"
 async def door(folder: Path, calls: int = 1) -> AsyncIterator[tuple[HttpClient, ScriptedProvider]]:
     (folder / "key").write_text(STORED)
     provider = ScriptedProvider(*[answers()] * calls)
-    async with running(config_of(CONFIG, folder), provider) as server, http(server) as client:
+    async with running(config_of(CONFIG, folder), provider) as server, connect_http(server) as client:
         yield client, provider
 
 
-async def asked(folder: Path, path: str, headers: Mapping[str, str], **more: object) -> tuple[Heard, ScriptedProvider]:
+async def asked(
+    folder: Path, path: str, headers: Mapping[str, str], **more: object
+) -> tuple[HttpResult, ScriptedProvider]:
     async with door(folder) as (client, provider):
         return await client(path=path, headers=headers, **more), provider
 
@@ -98,11 +100,11 @@ async def test_any_other_request_is_refused(tmp_path: Path, headers: dict[str, s
 
 async def test_who_is_refused_is_not_asked_for_a_body(tmp_path: Path) -> None:
     async with door(tmp_path) as (client, _):
-        await client.ask(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
-        assert (await client.hear()).status == 401
+        await client.send_request(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
+        assert (await client.read_response()).status == 401
         await turns()
         advance(11)  # for which a body that comes all the same is read
-        assert await client.raw.gone() == b""
+        assert await client.raw.read_to_end() == b""
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ async def test_no_token_in_a_step_reaches_a_provider(tmp_path: Path, headers: di
     provider = ScriptedProvider(answers(), answers())
     async with running(config_of(CONFIG, tmp_path), provider) as server:
         own = {"cf-aig-authorization": TOKEN}
-        async with http(server) as client, connected(server, TOKENED, headers=own) as socket:
+        async with connect_http(server) as client, connected(server, TOKENED, headers=own) as socket:
             assert (await client(path=TOKENED, body=orjson.dumps(asking), headers=own)).status == 200
             await socket.call(asking)
     for played in provider.played:

@@ -12,16 +12,16 @@ from bridge.relay.interfaces import Services
 from bridge.relay.summary import EventSummary, SessionTotals
 from tests.support.clock import until
 from tests.support.harness import config_of, running
-from tests.support.raw_client import UPGRADE, dialled, frame
+from tests.support.raw_client import UPGRADE, connect_raw, frame
 from tests.support.realtime_harness import (
     BINARY,
     CLOSE,
     PATH,
-    Sockets,
-    bridged,
-    client_closed,
-    close_frame,
-    talking_server,
+    AcceptingProvider,
+    client_close_frame,
+    close_payload,
+    open_session_with_server,
+    realtime_bridge,
 )
 from tests.support.socket_provider import Provider, sends
 
@@ -49,20 +49,20 @@ DONE = orjson.dumps(
 async def test_a_session_is_one_entry(tmp_path: Path) -> None:
     observed = Observed()
     services = Services(observers=(observed,))
-    async with talking_server(tmp_path, "", services, path=f"{PATH}?model=gpt-realtime&api_key=sk-1") as (
+    async with open_session_with_server(tmp_path, "", services, path=f"{PATH}?model=gpt-realtime&api_key=sk-1") as (
         _,
         client,
         side,
     ):
         await client.send(frame(b"12345") + frame(b"123", BINARY))
-        await side.next()
-        await side.next()
+        await side.next_frame()
+        await side.next_frame()
         for message in (b"1234567", DONE, DONE):
             await side.send(message)
-            await client.next()
-        await side.send(close_frame(1000), CLOSE)
-        assert await client_closed(client) == (1000, "")
-        client.drop()
+            await client.next_frame()
+        await side.send(close_payload(1000), CLOSE)
+        assert await client_close_frame(client) == (1000, "")
+        client.abort()
         entry = await observed.one()
     assert entry.realtime == SessionTotals(2, 3, 8, 7 + 2 * len(DONE), "provider", 1000)
     assert (entry.request_bytes, entry.answer_bytes, entry.chunks) == (8, 7 + 2 * len(DONE), 0)
@@ -79,15 +79,15 @@ async def test_a_session_is_one_entry(tmp_path: Path) -> None:
 
 async def test_the_client_names_it(tmp_path: Path) -> None:
     observed = Observed()
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with (
-        bridged(sockets.script, tmp_path, services=Services(observers=(observed,))) as server,
-        dialled(server) as client,
+        realtime_bridge(sockets.script, tmp_path, services=Services(observers=(observed,))) as server,
+        connect_raw(server) as client,
     ):
-        assert (await client.get(PATH, {**UPGRADE, "cf-aig-event-id": "mine"})).status == 101
-        (await sockets.opened()).line.drop()
-        assert await client.closed() == 1011
-        client.drop()
+        assert (await client.request(PATH, {**UPGRADE, "cf-aig-event-id": "mine"})).status == 101
+        (await sockets.next_session()).line.drop()
+        assert await client.close_code() == 1011
+        client.abort()
         entry = await observed.one()
     assert entry.event_id == "mine"
     assert entry.realtime == SessionTotals(0, 0, 0, 0, "provider", 1006)
@@ -96,9 +96,9 @@ async def test_the_client_names_it(tmp_path: Path) -> None:
 
 async def test_a_client_that_leaves_without_a_close_frame_is_an_ordinary_end(tmp_path: Path) -> None:
     observed = Observed()
-    async with talking_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
-        client.drop()
-        assert await side.closed() == (1011, "the connection to the client was lost")
+    async with open_session_with_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
+        client.abort()
+        assert await side.close_frame() == (1011, "the connection to the client was lost")
         side.line.drop()
         entry = await observed.one()
     assert entry.realtime == SessionTotals(0, 0, 0, 0, "client", 1006)
@@ -119,8 +119,8 @@ async def test_so_is_one_that_was_refused(
     observed = Observed()
     services = Services(observers=(observed,))
     refusal = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"
-    async with bridged(sends(refusal), tmp_path, services=services) as server, dialled(server) as client:
-        assert (await client.get(path, UPGRADE)).status == status
+    async with realtime_bridge(sends(refusal), tmp_path, services=services) as server, connect_raw(server) as client:
+        assert (await client.request(path, UPGRADE)).status == status
         entry = await observed.one()
     assert (entry.status, entry.success, entry.code, entry.provider) == (status, False, code, provider)
     assert entry.realtime is None
@@ -131,12 +131,12 @@ SETUP = b'{"setup":{"model":"models/gemini-live-2.5-flash"}}'
 
 async def test_geminis_model_is_told_though_no_url_names_it(tmp_path: Path) -> None:
     observed = Observed()
-    async with talking_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
+    async with open_session_with_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
         await client.send(frame(SETUP) + frame(b'{"setup":{"model":"another"}}'))
-        await side.next()
-        await side.next()
-        await client.send(frame(close_frame(1000), CLOSE))
-        assert await side.closed() == (1000, "")
+        await side.next_frame()
+        await side.next_frame()
+        await client.send(frame(close_payload(1000), CLOSE))
+        assert await side.close_frame() == (1000, "")
         side.line.drop()
         entry = await observed.one()
     assert entry.model == "gemini-live-2.5-flash"
@@ -168,14 +168,14 @@ async def test_a_stored_key_stands_in_where_the_client_brings_none(
     tmp_path: Path, query: str, headers: dict[str, str], authorization: str | None
 ) -> None:
     (tmp_path / "key").write_text("stored-secret")
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
         text = STORED.format(port=provider.port, digest=hashlib.sha256(b"secret").hexdigest())
-        async with running(config_of(text, tmp_path)) as server, dialled(server) as client:
+        async with running(config_of(text, tmp_path)) as server, connect_raw(server) as client:
             token = {} if "authorization.secret" in str(headers) else {"cf-aig-authorization": "secret"}
             path = f"/v1/account/closed/deepgram/v1/listen?model=nova-3{query}"
-            assert (await client.get(path, {**UPGRADE, **token, **headers})).status == 101
-            side = await sockets.opened()
+            assert (await client.request(path, {**UPGRADE, **token, **headers})).status == 101
+            side = await sockets.next_session()
             side.line.drop()
     assert side.headers.get("authorization") == authorization
 
@@ -183,6 +183,9 @@ async def test_a_stored_key_stands_in_where_the_client_brings_none(
 async def test_a_token_that_may_not_call_the_provider_is_refused(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     more = f'[gateways.closed.tokens.ci]\ntoken = "sha256:{digest}"\nproviders = ["openai"]\n'
-    async with bridged(Sockets().script, tmp_path, more=more) as server, dialled(server) as client:
-        told = await client.get("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
+    async with (
+        realtime_bridge(AcceptingProvider().script, tmp_path, more=more) as server,
+        connect_raw(server) as client,
+    ):
+        told = await client.request("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
     assert (told.status, told.sdk_code) == (403, 2009)

@@ -13,21 +13,21 @@ from bridge.server.server import Server
 from tests.end_to_end.test_leaks import COUNT, Holding, back_to, needs_proc
 from tests.support.clock import advance, turns, until
 from tests.support.harness import config_of
-from tests.support.raw_client import UPGRADE, RawClient, dialled, frame
+from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
 from tests.support.realtime_harness import (
     CLOSE,
     PATH,
     PING,
     TEXT,
-    Side,
-    Sockets,
-    asked,
-    bridged,
-    client_closed,
-    close_frame,
-    plain,
-    talking,
-    talking_server,
+    AcceptingProvider,
+    ProviderSide,
+    client_close_frame,
+    close_payload,
+    connect_realtime,
+    open_session,
+    open_session_with_server,
+    realtime_bridge,
+    server_frame,
 )
 from tests.support.socket_provider import Line
 
@@ -63,29 +63,29 @@ class Says:
 @pytest.mark.parametrize("slow", ["client", "provider"])
 async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path, slow: str) -> None:
     """And the other direction goes on."""
-    async with talking(tmp_path) as (client, side):
-        says = Says(side.line.send, plain(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
+    async with open_session(tmp_path) as (client, side):
+        says = Says(side.line.send, server_frame(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
         await until(lambda: says.sent_bytes)
         stood = await says.stands_still()
         assert 100_000 < stood < MOST_BYTES
         if slow == "client":
             await client.send(frame(b"still heard"))
-            assert await side.next() == (TEXT, b"still heard")
+            assert await side.next_frame() == (TEXT, b"still heard")
             for _ in range(100):
-                assert await client.next() == (TEXT, PIECE)
+                assert await client.next_frame() == (TEXT, PIECE)
         else:
             await side.send(b"still heard")
-            assert await client.next() == (TEXT, b"still heard")
+            assert await client.next_frame() == (TEXT, b"still heard")
             for _ in range(100):
-                assert await side.next() == (TEXT, PIECE)
+                assert await side.next_frame() == (TEXT, PIECE)
         await until(lambda: says.sent_bytes > stood)
         await says.end()
 
 
 @pytest.mark.parametrize("slow", ["client", "provider"])
 async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Path, slow: str) -> None:
-    async with talking(tmp_path, "slow_client_timeout = 60_000\npeer_timeout = 60_000") as (client, side):
-        says = Says(side.line.send, plain(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
+    async with open_session(tmp_path, "slow_client_timeout = 60_000\npeer_timeout = 60_000") as (client, side):
+        says = Says(side.line.send, server_frame(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
         await until(lambda: says.sent_bytes)
         await says.stands_still()
         await says.end()
@@ -93,65 +93,65 @@ async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Pat
             advance(5)
             await turns(5)
         if slow == "client":
-            assert await side.closed() == (1011, "the client took nothing for too long")
-            assert await client_closed(client) == (1008, "too slow")
+            assert await side.close_frame() == (1011, "the client took nothing for too long")
+            assert await client_close_frame(client) == (1008, "too slow")
         else:
-            assert await client_closed(client) == (1011, "the provider took nothing for too long")
-            assert await side.closed() == (1008, "too slow")
+            assert await client_close_frame(client) == (1011, "the provider took nothing for too long")
+            assert await side.close_frame() == (1008, "too slow")
 
 
 async def test_of_many_pings_a_side_that_takes_nothing_gets_one_pong(tmp_path: Path) -> None:
     """Pongs would be a way to fill the bridge's memory."""
-    async with talking(tmp_path) as (client, side):
-        says = Says(side.line.send, plain(PIECE))
+    async with open_session(tmp_path) as (client, side):
+        says = Says(side.line.send, server_frame(PIECE))
         await until(lambda: says.sent_bytes)
         await says.stands_still()
         await says.end()
         before = Holding.now()
         await client.send(b"".join(frame(b"%d" % each, PING) for each in range(10_000)) + frame(b"and"))
-        assert await side.next() == (TEXT, b"and")
+        assert await side.next_frame() == (TEXT, b"and")
         assert Holding.now().tasks <= before.tasks
-        found = [await client.next() for _ in range(says.sent_bytes // len(plain(PIECE)) + 1)]
+        found = [await client.next_frame() for _ in range(says.sent_bytes // len(server_frame(PIECE)) + 1)]
         assert [each for each in found if each[0] == 10] == [(10, b"9999")]
 
 
 async def test_a_session_in_which_nothing_is_said_is_ended(tmp_path: Path) -> None:
-    async with talking(tmp_path, "realtime_idle_timeout = 20_000\npeer_timeout = 3_600_000") as (client, side):
+    async with open_session(tmp_path, "realtime_idle_timeout = 20_000\npeer_timeout = 3_600_000") as (client, side):
         for _ in range(6):
             advance(15)
             await client.send(frame(b"a word"))
-            assert await side.word() == b"a word"
+            assert await side.next_payload() == b"a word"
             await turns(2)
         for _ in range(24):
             advance(1)
             await turns(2)
-        assert await client_closed(client) == (1001, "no message either way for too long")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1001, "no message either way for too long")
+        assert await side.close_frame() == (1001, "")
 
 
 async def test_a_session_may_last_so_long(tmp_path: Path) -> None:
     settings = "realtime_session_timeout = 60_000\nrealtime_idle_timeout = 0\npeer_timeout = 3_600_000"
-    async with talking(tmp_path, settings) as (client, side):
+    async with open_session(tmp_path, settings) as (client, side):
         advance(59)
         await client.send(frame(b"a word"))
-        assert await side.word() == b"a word"
+        assert await side.next_payload() == b"a word"
         advance(2)
-        assert await client_closed(client) == (1001, "the session has lasted as long as it may")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1001, "the session has lasted as long as it may")
+        assert await side.close_frame() == (1001, "")
 
 
 async def test_limits_of_0_are_none(tmp_path: Path) -> None:
     settings = "realtime_session_timeout = 0\nrealtime_idle_timeout = 0\npeer_timeout = 2_000_000_000"
-    async with talking(tmp_path, settings) as (client, side):
+    async with open_session(tmp_path, settings) as (client, side):
         advance(1_000_000)
         await client.send(frame(b"a word"))
-        assert await side.word() == b"a word"
+        assert await side.next_payload() == b"a word"
 
 
 @pytest.mark.parametrize("silent", ["client", "provider"])
 async def test_each_side_is_pinged_and_one_that_gives_no_sign_counts_as_lost(tmp_path: Path, silent: str) -> None:
-    async with talking(tmp_path) as (client, side):
-        ended = asyncio.create_task(side.closed() if silent == "client" else client_closed(client))
+    async with open_session(tmp_path) as (client, side):
+        ended = asyncio.create_task(side.close_frame() if silent == "client" else client_close_frame(client))
         for _ in range(12):
             assert not ended.done()
             await (side.send(b"") if silent == "client" else client.send(frame(b"")))
@@ -162,39 +162,39 @@ async def test_each_side_is_pinged_and_one_that_gives_no_sign_counts_as_lost(tmp
 
 
 async def test_messages_too_long_for_the_memory_there_is_end_the_session(tmp_path: Path) -> None:
-    async with talking(tmp_path, "memory_budget_bytes = 3_000_000") as (client, side):
+    async with open_session(tmp_path, "memory_budget_bytes = 3_000_000") as (client, side):
         says = Says(client.send, frame(b"x" * 10_000_000))
-        assert await client_closed(client) == (1013, "out of memory")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1013, "out of memory")
+        assert await side.close_frame() == (1001, "")
         await says.end()
 
 
 async def test_long_messages_give_back_the_memory_that_they_took(tmp_path: Path) -> None:
-    async with talking(tmp_path, "memory_budget_bytes = 5_000_000") as (client, side):
+    async with open_session(tmp_path, "memory_budget_bytes = 5_000_000") as (client, side):
         for _ in range(5):
             sending = asyncio.create_task(client.send(frame(b"x" * 4_000_000)))
-            assert await side.next() == (TEXT, b"x" * 4_000_000)
+            assert await side.next_frame() == (TEXT, b"x" * 4_000_000)
             await sending
             sending = asyncio.create_task(side.send(b"y" * 4_000_000))
-            assert await client.next() == (TEXT, b"y" * 4_000_000)
+            assert await client.next_frame() == (TEXT, b"y" * 4_000_000)
             await sending
 
 
 async def test_who_leaves_in_a_long_message_leaves_no_memory_taken(tmp_path: Path) -> None:
-    sockets = Sockets()
-    async with bridged(sockets.script, tmp_path, "memory_budget_bytes = 5_000_000") as server:
+    sockets = AcceptingProvider()
+    async with realtime_bridge(sockets.script, tmp_path, "memory_budget_bytes = 5_000_000") as server:
         for _ in range(4):
-            async with asked(server) as client:
-                side = await sockets.opened()
+            async with connect_realtime(server) as client:
+                side = await sockets.next_session()
                 sending = asyncio.create_task(client.send(frame(b"x" * 8_000_000)[:4_000_000]))
                 await sending
-            assert await side.closed() == (1011, "the connection to the client was lost")
+            assert await side.close_frame() == (1011, "the connection to the client was lost")
             side.line.drop()
             await until(lambda: len(server.connections) == 0)
-        async with asked(server) as client:
-            side = await sockets.opened()
+        async with connect_realtime(server) as client:
+            side = await sockets.next_session()
             sending = asyncio.create_task(client.send(frame(b"x" * 4_000_000)))
-            assert await side.next() == (TEXT, b"x" * 4_000_000)
+            assert await side.next_frame() == (TEXT, b"x" * 4_000_000)
             await sending
             side.line.drop()
 
@@ -206,10 +206,10 @@ async def test_a_defect_ends_the_session_it_is_in(
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(accounting, "turn_in", fails)
-    async with talking(tmp_path) as (client, side):
+    async with open_session(tmp_path) as (client, side):
         await side.send(b"a word")
-        assert await client_closed(client) == (1011, "internal error")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1011, "internal error")
+        assert await side.close_frame() == (1001, "")
     assert "a defect" in caplog.text
 
 
@@ -217,16 +217,16 @@ async def test_a_defect_ends_the_session_it_is_in(
 
 
 async def test_a_drain_lets_sessions_go_on_and_then_closes_them_with_1012(tmp_path: Path) -> None:
-    async with talking_server(tmp_path, "drain_timeout = 9_000") as (server, client, side):
+    async with open_session_with_server(tmp_path, "drain_timeout = 9_000") as (server, client, side):
         stopping = asyncio.create_task(server.stop())
         await turns()
         await client.send(frame(b"still here"))
-        assert await side.next() == (TEXT, b"still here")
+        assert await side.next_frame() == (TEXT, b"still here")
         advance(9)
-        assert await client_closed(client) == (1012, "the bridge is shutting down")
-        assert await side.closed() == (1001, "")
-        await side.send(close_frame(1001), CLOSE)
-        await client.send(frame(close_frame(1012), CLOSE))
+        assert await client_close_frame(client) == (1012, "the bridge is shutting down")
+        assert await side.close_frame() == (1001, "")
+        await side.send(close_payload(1001), CLOSE)
+        await client.send(frame(close_payload(1012), CLOSE))
         await stopping
 
 
@@ -234,8 +234,8 @@ async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> No
     async def silent(line: Line) -> None:
         await line.head()
 
-    async with bridged(silent, tmp_path) as server, dialled(server) as client:
-        asking = asyncio.create_task(client.get(PATH, UPGRADE))
+    async with realtime_bridge(silent, tmp_path) as server, connect_raw(server) as client:
+        asking = asyncio.create_task(client.request(PATH, UPGRADE))
         await turns(100)
         stopping = asyncio.create_task(server.stop())
         told = await asking
@@ -249,46 +249,46 @@ async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> No
 class Opened:
     """Sessions of one bridge."""
 
-    def __init__(self, server: Server, sockets: Sockets, stack: AsyncExitStack) -> None:
+    def __init__(self, server: Server, sockets: AcceptingProvider, stack: AsyncExitStack) -> None:
         self.server, self._sockets, self._stack = server, sockets, stack
 
-    async def one(self) -> tuple[RawClient, Side]:
-        client = await self._stack.enter_async_context(asked(self.server))
-        return client, await self._sockets.opened()
+    async def one(self) -> tuple[RawClient, ProviderSide]:
+        client = await self._stack.enter_async_context(connect_realtime(self.server))
+        return client, await self._sockets.next_session()
 
 
-async def drops(client: RawClient, _: Side) -> None:
-    client.drop()
+async def drops(client: RawClient, _: ProviderSide) -> None:
+    client.abort()
 
 
-async def is_dropped(_: RawClient, side: Side) -> None:
+async def is_dropped(_: RawClient, side: ProviderSide) -> None:
     side.line.drop()
 
 
-async def says_goodbye(client: RawClient, _: Side) -> None:
-    await client.send(frame(close_frame(1000), CLOSE))
+async def says_goodbye(client: RawClient, _: ProviderSide) -> None:
+    await client.send(frame(close_payload(1000), CLOSE))
 
 
-async def is_left(_: RawClient, side: Side) -> None:
-    await side.send(close_frame(1000), CLOSE)
+async def is_left(_: RawClient, side: ProviderSide) -> None:
+    await side.send(close_payload(1000), CLOSE)
 
 
-async def breaks_the_protocol(client: RawClient, _: Side) -> None:
+async def breaks_the_protocol(client: RawClient, _: ProviderSide) -> None:
     await client.send(frame(b"x", 3))
 
 
-async def stops_in_a_message(client: RawClient, _: Side) -> None:
+async def stops_in_a_message(client: RawClient, _: ProviderSide) -> None:
     await client.send(frame(b"x" * 1000)[:500])
-    client.drop()
+    client.abort()
 
 
 @needs_proc
 @pytest.mark.parametrize("end", [drops, is_dropped, says_goodbye, is_left, breaks_the_protocol, stops_in_a_message])
 async def test_a_hundred_sessions_leave_nothing_behind(
-    tmp_path: Path, end: Callable[[RawClient, Side], Awaitable[None]]
+    tmp_path: Path, end: Callable[[RawClient, ProviderSide], Awaitable[None]]
 ) -> None:
-    sockets = Sockets()
-    async with bridged(sockets.script, tmp_path) as server, AsyncExitStack() as stack:
+    sockets = AcceptingProvider()
+    async with realtime_bridge(sockets.script, tmp_path) as server, AsyncExitStack() as stack:
         opened = Opened(server, sockets, stack)
         before = Holding.now()
         pairs = [await opened.one() for _ in range(COUNT)]
@@ -299,7 +299,7 @@ async def test_a_hundred_sessions_leave_nothing_behind(
             await end(client, side)
         await turns(50)
         for client, side in pairs:
-            client.drop()
+            client.abort()
             side.line.drop()
         await until(lambda: len(server.connections) == 0)
         await back_to(before)
@@ -313,11 +313,11 @@ async def test_handshakes_that_come_to_nothing_leave_nothing_behind(tmp_path: Pa
         await line.gone()
         line.close()
 
-    async with bridged(refuses, tmp_path) as server:
+    async with realtime_bridge(refuses, tmp_path) as server:
         before = Holding.now()
         for _ in range(COUNT // 2):
-            async with dialled(server) as client:
-                assert (await client.get(PATH, UPGRADE)).status == 401
+            async with connect_raw(server) as client:
+                assert (await client.request(PATH, UPGRADE)).status == 401
         await back_to(before)
 
 
@@ -333,19 +333,19 @@ WITH_TOKEN = {"cf-aig-authorization": "secret"}
 
 
 async def test_a_session_whose_token_is_revoked_is_closed(tmp_path: Path) -> None:
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with (
-        bridged(sockets.script, tmp_path, more=tokened(b"secret")) as server,
-        asked(server, CLOSED, WITH_TOKEN) as client,
+        realtime_bridge(sockets.script, tmp_path, more=tokened(b"secret")) as server,
+        connect_realtime(server, CLOSED, WITH_TOKEN) as client,
     ):
-        side = await sockets.opened()
+        side = await sockets.next_session()
         server.reload(config_of((tmp_path / "bridge.toml").read_text(), tmp_path))
         await client.send(frame(b"still here"))
-        assert await side.next() == (TEXT, b"still here")
+        assert await side.next_frame() == (TEXT, b"still here")
         text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
         server.reload(config_of(text, tmp_path))
-        assert await client_closed(client) == (1008, "the token or the gateway was revoked")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1008, "the token or the gateway was revoked")
+        assert await side.close_frame() == (1001, "")
         side.line.drop()
 
 
@@ -353,8 +353,8 @@ async def test_so_is_one_that_waits_for_its_provider(tmp_path: Path) -> None:
     async def silent(line: Line) -> None:
         await line.head()
 
-    async with bridged(silent, tmp_path, more=tokened(b"secret")) as server, dialled(server) as client:
-        asking = asyncio.create_task(client.get(CLOSED, {**UPGRADE, **WITH_TOKEN}))
+    async with realtime_bridge(silent, tmp_path, more=tokened(b"secret")) as server, connect_raw(server) as client:
+        asking = asyncio.create_task(client.request(CLOSED, {**UPGRADE, **WITH_TOKEN}))
         await until(lambda: len(server.connections))
         text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
         server.reload(config_of(text, tmp_path))

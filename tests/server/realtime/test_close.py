@@ -28,7 +28,7 @@ BOTH = pytest.mark.parametrize("by", ["client", "provider"])
 def test_code_and_reason_are_the_others_and_the_code_is_the_answer(by: Side, code: int) -> None:
     end = closing.closed(by, code, "why")
     assert (others(end, by), own(end, by), end.by, end.code) == (CloseFrame(code, "why"), CloseFrame(code), by, code)
-    assert end.is_close_frame
+    assert end.has_close_frame
 
 
 @BOTH

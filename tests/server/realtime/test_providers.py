@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from tests.support.harness import config_of, running
-from tests.support.raw_client import UPGRADE, dialled, frame
-from tests.support.realtime_harness import BINARY, CLOSE, TEXT, Sockets, client_closed, close_frame
+from tests.support.raw_client import UPGRADE, connect_raw, frame
+from tests.support.realtime_harness import BINARY, CLOSE, TEXT, AcceptingProvider, client_close_frame, close_payload
 from tests.support.socket_provider import Provider
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
@@ -191,27 +191,27 @@ BASES = {"openai": "/v1", "workers-ai": "/accounts/{account_id}/ai"}
 @pytest.mark.parametrize("talk", TALKS, ids=lambda talk: talk.url.partition("?")[0])
 async def test_a_talk_is_held_as_without_a_bridge(tmp_path: Path, talk: Talk) -> None:
     base = BASES.get(talk.slug, "")
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
         text = f'[providers.{talk.slug}]\nbase_url = "http://127.0.0.1:{provider.port}{base}"\n'
-        async with running(config_of(text, tmp_path)) as server, dialled(server, receive_bytes=65_536) as client:
-            told = await client.get(f"/v1/{ACCOUNT}/gateway/{talk.url}", {**UPGRADE, **talk.headers})
+        async with running(config_of(text, tmp_path)) as server, connect_raw(server, receive_bytes=65_536) as client:
+            told = await client.request(f"/v1/{ACCOUNT}/gateway/{talk.url}", {**UPGRADE, **talk.headers})
             assert told.status == 101
-            side = await sockets.opened()
+            side = await sockets.next_session()
             assert side.target == talk.target
             assert side.headers[talk.key[0]] == talk.key[1]
             for who, opcode, data in talk.turns:
                 if who == CLIENT:
                     await client.send(frame(data, opcode))
-                    assert await side.next() == (opcode, data)
+                    assert await side.next_frame() == (opcode, data)
                 else:
                     await side.send(data, opcode)
-                    assert await client.next() == (opcode, data)
+                    assert await client.next_frame() == (opcode, data)
             who, code, reason = talk.close
             if who == CLIENT:
-                await client.send(frame(close_frame(code, reason), CLOSE))
-                assert await side.closed() == (code, reason.decode())
+                await client.send(frame(close_payload(code, reason), CLOSE))
+                assert await side.close_frame() == (code, reason.decode())
             else:
-                await side.send(close_frame(code, reason), CLOSE)
-                assert await client_closed(client) == (code, reason.decode())
+                await side.send(close_payload(code, reason), CLOSE)
+                assert await client_close_frame(client) == (code, reason.decode())
             side.line.drop()

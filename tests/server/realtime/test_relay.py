@@ -20,12 +20,12 @@ from tests.support.realtime_harness import (
     PING,
     PONG,
     TEXT,
-    Sockets,
-    asked,
-    bridged,
-    client_closed,
-    plain,
-    talking,
+    AcceptingProvider,
+    client_close_frame,
+    connect_realtime,
+    open_session,
+    realtime_bridge,
+    server_frame,
 )
 
 LARGEST = 64 << 20
@@ -49,12 +49,12 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("opcode", "payload"), MESSAGES)
 async def test_text_stays_text_and_binary_binary_byte_for_byte(tmp_path: Path, opcode: int, payload: bytes) -> None:
-    async with talking(tmp_path) as (client, side):
+    async with open_session(tmp_path) as (client, side):
         sending = asyncio.create_task(client.send(frame(payload, opcode)))
-        assert await side.next() == (opcode, payload)
+        assert await side.next_frame() == (opcode, payload)
         await sending
         sending = asyncio.create_task(side.send(payload, opcode))
-        assert await client.next() == (opcode, payload)
+        assert await client.next_frame() == (opcode, payload)
         await sending
 
 
@@ -68,7 +68,7 @@ async def test_any_messages_both_ways_at_once_arrive_as_they_were_and_in_order(
 ) -> None:
     """However the network cuts them."""
     with TemporaryDirectory() as folder:
-        async with talking(Path(folder)) as (client, side):
+        async with open_session(Path(folder)) as (client, side):
 
             async def say() -> None:
                 data = b"".join(frame(payload, opcode) for opcode, payload in up)
@@ -80,15 +80,15 @@ async def test_any_messages_both_ways_at_once_arrive_as_they_were_and_in_order(
                     await side.send(payload, opcode)
 
             talk = asyncio.gather(say(), answer())
-            assert [await side.next() for _ in up] == up
-            assert [await client.next() for _ in down] == down
+            assert [await side.next_frame() for _ in up] == up
+            assert [await client.next_frame() for _ in down] == down
             await talk
 
 
 @pytest.mark.parametrize("cuts", [[1], [3, 4], [0, 0, 9], [1, 1, 1, 1]])
 async def test_fragments_are_one_message(tmp_path: Path, cuts: list[int]) -> None:
     payload = b"a message in pieces"
-    async with talking(tmp_path) as (client, side):
+    async with open_session(tmp_path) as (client, side):
         for opcode in (TEXT, BINARY):
             rest, kind = payload, opcode
             for size in cuts:
@@ -97,53 +97,53 @@ async def test_fragments_are_one_message(tmp_path: Path, cuts: list[int]) -> Non
                 rest, kind = rest[size:], 0
             await client.send(frame(rest, kind))
             await side.send(rest, kind)
-            assert await side.next() == (opcode, payload)
+            assert await side.next_frame() == (opcode, payload)
             for _ in cuts:
-                assert await client.next() == (PONG, b"?")
-            assert await client.next() == (opcode, payload)
+                assert await client.next_frame() == (PONG, b"?")
+            assert await client.next_frame() == (opcode, payload)
 
 
 async def test_pings_are_answered_on_each_leg_and_pass_on_neither(tmp_path: Path) -> None:
-    async with talking(tmp_path) as (client, side):
+    async with open_session(tmp_path) as (client, side):
         await client.send(frame(b"from the client", PING))
-        assert await client.next() == (PONG, b"from the client")
+        assert await client.next_frame() == (PONG, b"from the client")
         await side.send(b"from the provider", PING)
-        assert await side.next() == (PONG, b"from the provider")
+        assert await side.next_frame() == (PONG, b"from the provider")
         await client.send(frame(b"unasked", PONG) + frame(b"then"))
-        assert await side.next() == (TEXT, b"then")
+        assert await side.next_frame() == (TEXT, b"then")
         await side.send(b"unasked", PONG)
         await side.send(b"then")
-        assert await client.next() == (TEXT, b"then")
+        assert await client.next_frame() == (TEXT, b"then")
 
 
 async def test_pings_of_the_applications_own_are_messages_like_any_other(tmp_path: Path) -> None:
     """ElevenLabs' and Deepgram's: who answers them for the client tells the provider of a client that is not there."""
     ping, alive = b'{"type":"ping","ping_event":{"event_id":1}}', b'{"type":"KeepAlive"}'
-    async with talking(tmp_path) as (client, side):
+    async with open_session(tmp_path) as (client, side):
         await side.send(ping)
-        assert await client.next() == (TEXT, ping)
+        assert await client.next_frame() == (TEXT, ping)
         await client.send(frame(alive))
-        assert await side.next() == (TEXT, alive)
+        assert await side.next_frame() == (TEXT, alive)
 
 
 async def test_what_the_provider_says_together_with_its_agreement_arrives(tmp_path: Path) -> None:
-    sockets = Sockets(at_once=plain(b"welcome") + plain(b"and more", BINARY))
-    async with bridged(sockets.script, tmp_path) as server, asked(server) as client:
-        assert await client.next() == (TEXT, b"welcome")
-        assert await client.next() == (BINARY, b"and more")
-        (await sockets.opened()).line.drop()
+    sockets = AcceptingProvider(first_bytes=server_frame(b"welcome") + server_frame(b"and more", BINARY))
+    async with realtime_bridge(sockets.script, tmp_path) as server, connect_realtime(server) as client:
+        assert await client.next_frame() == (TEXT, b"welcome")
+        assert await client.next_frame() == (BINARY, b"and more")
+        (await sockets.next_session()).line.drop()
 
 
 async def test_what_was_said_before_the_connection_was_lost_arrives(tmp_path: Path) -> None:
     """Either way: it stood in the bridge's own line when the loss was known."""
-    async with talking(tmp_path) as (client, side):
-        await side.line.send(b"".join(plain(b"%d" % each) for each in range(50)))
+    async with open_session(tmp_path) as (client, side):
+        await side.line.send(b"".join(server_frame(b"%d" % each) for each in range(50)))
         side.line.close()
-        assert [await client.next() for _ in range(50)] == [(TEXT, b"%d" % each) for each in range(50)]
-    async with talking(tmp_path) as (client, side):
+        assert [await client.next_frame() for _ in range(50)] == [(TEXT, b"%d" % each) for each in range(50)]
+    async with open_session(tmp_path) as (client, side):
         await client.send(b"".join(frame(b"%d" % each) for each in range(50)))
-        client.end()
-        assert [await side.next() for _ in range(50)] == [(TEXT, b"%d" % each) for each in range(50)]
+        client.send_eof()
+        assert [await side.next_frame() for _ in range(50)] == [(TEXT, b"%d" % each) for each in range(50)]
 
 
 async def test_64_mib_pass_on_both_legs(tmp_path: Path) -> None:
@@ -171,15 +171,15 @@ async def test_64_mib_pass_on_both_legs(tmp_path: Path) -> None:
 
 async def test_a_message_may_be_as_long_as_the_bridge_takes_and_no_byte_longer(tmp_path: Path) -> None:
     settings = "max_message_bytes = 100_000"
-    async with talking(tmp_path, settings) as (client, side):
+    async with open_session(tmp_path, settings) as (client, side):
         await client.send(frame(b"x" * 100_000))
-        assert await side.next() == (TEXT, b"x" * 100_000)
+        assert await side.next_frame() == (TEXT, b"x" * 100_000)
         await side.send(b"x" * 100_000)
-        assert await client.next() == (TEXT, b"x" * 100_000)
+        assert await client.next_frame() == (TEXT, b"x" * 100_000)
         await client.send(frame(b"x" * 100_001))
-        assert await side.closed() == (1011, "the client sent a message that is too long")
-        assert await client_closed(client) == (1009, "the client sent a message that is too long")
-    async with talking(tmp_path, settings) as (client, side):
+        assert await side.close_frame() == (1011, "the client sent a message that is too long")
+        assert await client_close_frame(client) == (1009, "the client sent a message that is too long")
+    async with open_session(tmp_path, settings) as (client, side):
         await side.send(b"x" * 100_001)
-        assert await client_closed(client) == (1011, "the provider sent a message that is too long")
-        assert await side.closed() == (1009, "the provider sent a message that is too long")
+        assert await client_close_frame(client) == (1011, "the provider sent a message that is too long")
+        assert await side.close_frame() == (1009, "the provider sent a message that is too long")

@@ -22,17 +22,17 @@ from tests.server.realtime.test_accounting import DONE, Observed
 from tests.services.metrics.test_metrics import of, scraped
 from tests.support.commands import run
 from tests.support.harness import config_of, running
-from tests.support.raw_client import UPGRADE, Answered, RawClient, dialled, frame
+from tests.support.raw_client import UPGRADE, RawClient, RawResponse, connect_raw, frame
 from tests.support.realtime_harness import (
     CLOSE,
     PATH,
-    Side,
-    Sockets,
-    asked,
-    bridged,
-    client_closed,
-    close_frame,
-    talking_server,
+    AcceptingProvider,
+    ProviderSide,
+    client_close_frame,
+    close_payload,
+    connect_realtime,
+    open_session_with_server,
+    realtime_bridge,
 )
 from tests.support.socket_provider import Provider
 
@@ -55,23 +55,23 @@ default = "file:key"
 class Place:
     """A bridge with all that a configuration can ask for, and its provider."""
 
-    def __init__(self, server: Server, sockets: Sockets, rooms: AsyncExitStack) -> None:
+    def __init__(self, server: Server, sockets: AcceptingProvider, rooms: AsyncExitStack) -> None:
         self.server = server
         self._sockets = sockets
         self._rooms = rooms
 
-    async def asks(self, headers: Mapping[str, str] = {}) -> tuple[RawClient, Answered]:
-        client = await self._rooms.enter_async_context(dialled(self.server, receive_bytes=65_536))
-        return client, await client.get(TALK, {**UPGRADE, "cf-aig-authorization": TOKEN, **headers})
+    async def asks(self, headers: Mapping[str, str] = {}) -> tuple[RawClient, RawResponse]:
+        client = await self._rooms.enter_async_context(connect_raw(self.server, receive_bytes=65_536))
+        return client, await client.request(TALK, {**UPGRADE, "cf-aig-authorization": TOKEN, **headers})
 
-    async def refusal(self) -> Answered:
+    async def refusal(self) -> RawResponse:
         _, answered = await self.asks()
         return answered
 
-    async def talk(self, headers: Mapping[str, str] = {}) -> tuple[RawClient, Side]:
+    async def talk(self, headers: Mapping[str, str] = {}) -> tuple[RawClient, ProviderSide]:
         client, answered = await self.asks(headers)
         assert answered.status == 101, answered.body
-        side = await self._sockets.opened()
+        side = await self._sockets.next_session()
         self._rooms.callback(side.line.drop)
         return client, side
 
@@ -80,20 +80,20 @@ class Place:
 async def place(folder: Path, limits: str = "") -> AsyncIterator[Place]:
     """`limits` are the gateway's."""
     (folder / "key").write_text("stored-secret")
-    sockets = Sockets()
+    sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
         text = CONFIG.format(port=provider.port, digest=hashlib.sha256(TOKEN.encode()).hexdigest()) + limits
         async with running(config_of(text, folder)) as server, AsyncExitStack() as rooms:
             yield Place(server, sockets, rooms)
 
 
-async def parted(client: RawClient, side: Side) -> None:
+async def parted(client: RawClient, side: ProviderSide) -> None:
     """The client says goodbye, and both have let go."""
-    await client.send(frame(close_frame(1000), CLOSE))
-    assert await side.closed() == (1000, "")
-    await side.send(close_frame(1000), CLOSE)
-    assert await client_closed(client) == (1000, "")
-    await client.gone()
+    await client.send(frame(close_payload(1000), CLOSE))
+    assert await side.close_frame() == (1000, "")
+    await side.send(close_payload(1000), CLOSE)
+    assert await client_close_frame(client) == (1000, "")
+    await client.read_to_end()
 
 
 ROW = {
@@ -128,9 +128,9 @@ async def test_with_all_services_on_a_session_is_counted_while_it_lasts_and_writ
         client, side = await at.talk({"cf-aig-metadata": '{"team":"voice"}', "cf-aig-event-id": "a-talk"})
         assert side.headers["authorization"] == "Bearer stored-secret"
         await client.send(frame(b"said and not kept"))
-        await side.next()
+        await side.next_frame()
         await side.send(DONE)
-        await client.next()
+        await client.next_frame()
         during = await scraped(at.server)
         await parted(client, side)
         after = await scraped(at.server)
@@ -184,7 +184,7 @@ async def test_what_a_session_cost_is_spent_when_it_ends(tmp_path: Path) -> None
     async with place(tmp_path, f"spend_limits = {{ rules = [{{ {rule} }}] }}\n{price}") as at:
         client, side = await at.talk()
         await side.send(DONE)
-        await client.next()
+        await client.next_frame()
         await parted(client, side)
         told = await at.refusal()
         assert (told.status, told.sdk_code) == (429, 2041)
@@ -243,29 +243,29 @@ async def test_each_turn_has_the_price_of_its_length_its_sound_and_its_model(
 ) -> None:
     observed = Observed()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
-    async with talking_server(tmp_path, "", services, path=PATH + query) as (_, client, side):
+    async with open_session_with_server(tmp_path, "", services, path=PATH + query) as (_, client, side):
         await client.send(frame(said))
-        await side.next()
+        await side.next_frame()
         for message in heard:
             await side.send(message)
-            await client.next()
+            await client.next_frame()
         await parted(client, side)
         entry = await observed.one()
     assert entry.cost == (None if cost is None else Cost(cost, "prices"))
 
 
 async def test_a_clients_own_price_changes_nothing_of_what_the_turns_are_charged(tmp_path: Path) -> None:
-    observed, sockets = Observed(), Sockets()
+    observed, sockets = Observed(), AcceptingProvider()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
     free = {"cf-aig-custom-cost": '{"total_cost":0}'}
     async with (
-        bridged(sockets.script, tmp_path, "", services) as server,
-        asked(server, f"{PATH}?model=known", free) as client,
+        realtime_bridge(sockets.script, tmp_path, "", services) as server,
+        connect_realtime(server, f"{PATH}?model=known", free) as client,
     ):
-        side = await sockets.opened()
+        side = await sockets.next_session()
         for message in (done(12, sound=2), done(8)):
             await side.send(message)
-            await client.next()
+            await client.next_frame()
         await parted(client, side)
         side.line.drop()
         entry = await observed.one()
@@ -275,10 +275,10 @@ async def test_a_clients_own_price_changes_nothing_of_what_the_turns_are_charged
 async def test_more_tokens_than_can_be_meant_are_not_counted_of_a_turn(tmp_path: Path) -> None:
     observed = Observed()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
-    async with talking_server(tmp_path, "", services, path=f"{PATH}?model=known") as (_, client, side):
+    async with open_session_with_server(tmp_path, "", services, path=f"{PATH}?model=known") as (_, client, side):
         for _ in range(2):
             await side.send(done(10**12))
-            await client.next()
+            await client.next_frame()
         await parted(client, side)
         entry = await observed.one()
     assert entry.cost == Cost(2 * (2 * MAX_TOKENS + 10.0), "prices")
@@ -290,12 +290,16 @@ async def test_more_tokens_than_can_be_meant_are_not_counted_of_a_turn(tmp_path:
 
 async def test_a_session_that_a_drain_ended_is_told_so(tmp_path: Path) -> None:
     observed = Observed()
-    async with talking_server(tmp_path, "drain_timeout = 1", Services(observers=(observed,))) as (server, client, side):
+    async with open_session_with_server(tmp_path, "drain_timeout = 1", Services(observers=(observed,))) as (
+        server,
+        client,
+        side,
+    ):
         stopping = asyncio.create_task(server.stop())
-        assert await client_closed(client) == (1012, "the bridge is shutting down")
-        assert await side.closed() == (1001, "")
+        assert await client_close_frame(client) == (1012, "the bridge is shutting down")
+        assert await side.close_frame() == (1001, "")
         side.line.drop()
-        client.drop()
+        client.abort()
         await stopping
         entry = await observed.one()
     assert (entry.success, entry.code) == (False, 9022)
@@ -311,9 +315,9 @@ async def test_a_token_revoked_once_the_provider_has_answered_opens_no_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the very turn of the loop in which its answer is taken, when nothing waits that could be stopped."""
-    sockets, observed = Sockets(), Observed()
+    sockets, observed = AcceptingProvider(), Observed()
     services = Services(observers=(observed,))
-    async with bridged(sockets.script, tmp_path, services=services, more=tokened(b"secret")) as server:
+    async with realtime_bridge(sockets.script, tmp_path, services=services, more=tokened(b"secret")) as server:
         opens = Connector.open
 
         async def opens_and_loses_the_token(self: Connector, *asked: object) -> object:
@@ -323,11 +327,13 @@ async def test_a_token_revoked_once_the_provider_has_answered_opens_no_session(
             return socket
 
         monkeypatch.setattr(Connector, "open", opens_and_loses_the_token)
-        async with dialled(server) as client:
-            told = await client.get("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
+        async with connect_raw(server) as client:
+            told = await client.request(
+                "/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"}
+            )
             assert (told.status, told.sdk_code) == (401, 2009)
-            side = await sockets.opened()
-            assert await side.closed() == (1001, "")
+            side = await sockets.next_session()
+            assert await side.close_frame() == (1001, "")
             side.line.drop()
         entry = await observed.one()
     assert (entry.status, entry.realtime) == (401, None)

@@ -10,17 +10,24 @@ import pytest
 
 from tests.support.clock import advance, turns
 from tests.support.harness import config_of, running
-from tests.support.raw_client import UPGRADE, Answered, dialled, frame
-from tests.support.realtime_harness import PATH, Side, Sockets, agreement, asked, bridged
+from tests.support.raw_client import UPGRADE, RawResponse, connect_raw, frame
+from tests.support.realtime_harness import (
+    PATH,
+    AcceptingProvider,
+    ProviderSide,
+    connect_realtime,
+    realtime_bridge,
+    switching_protocols,
+)
 from tests.support.socket_provider import Line, Script, sends
 
 SECRET = "sk-0123456789abcdefghij"
 
 
-async def answered(script: Script, folder: Path, path: str = PATH, **headers: str) -> Answered:
+async def answered(script: Script, folder: Path, path: str = PATH, **headers: str) -> RawResponse:
     """What the client is told of a handshake that comes to nothing."""
-    async with bridged(script, folder) as server, dialled(server, receive_bytes=65_536) as client:
-        return await client.get(path, {**UPGRADE, **headers})
+    async with realtime_bridge(script, folder) as server, connect_raw(server, receive_bytes=65_536) as client:
+        return await client.request(path, {**UPGRADE, **headers})
 
 
 def http(status: str, body: bytes = b"", *lines: str) -> bytes:
@@ -48,8 +55,8 @@ async def test_of_a_refusals_body_64_kib_arrive(tmp_path: Path) -> None:
 
 async def test_a_refusal_whose_body_does_not_come_arrives_without(tmp_path: Path) -> None:
     refusal = b"HTTP/1.1 429 Slow\r\nContent-Length: 100\r\nRetry-After: 7\r\n\r\npart"
-    async with bridged(sends(refusal), tmp_path) as server, dialled(server) as client:
-        asking = asyncio.create_task(client.get(PATH, UPGRADE))
+    async with realtime_bridge(sends(refusal), tmp_path) as server, connect_raw(server) as client:
+        asking = asyncio.create_task(client.request(PATH, UPGRADE))
         await turns(200)
         advance(5)
         told = await asking
@@ -82,15 +89,15 @@ async def test_a_connection_that_is_lost_before_the_answer_is_502(tmp_path: Path
 
 async def test_a_provider_that_nobody_listens_for_is_502(tmp_path: Path) -> None:
     config = config_of('[providers.custom-x]\nbase_url = "http://127.0.0.1:1"\n', tmp_path)
-    async with running(config) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    async with running(config) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
     assert (told.status, told.sdk_code) == (502, 9010)
     assert b"127.0.0.1:1" in told.body
 
 
 async def test_a_certificate_that_is_not_trusted_is_502(tmp_path: Path) -> None:
-    async with bridged(Sockets().script, tmp_path, tls=True) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    async with realtime_bridge(AcceptingProvider().script, tmp_path, tls=True) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
     assert (told.status, told.sdk_code) == (502, 9011)
 
 
@@ -110,8 +117,8 @@ async def silent(line: Line) -> None:
 async def test_a_provider_that_does_not_answer_is_504(
     tmp_path: Path, settings: str, headers: Mapping[str, str], seconds: int
 ) -> None:
-    async with bridged(silent, tmp_path, settings) as server, dialled(server) as client:
-        asking = asyncio.create_task(client.get(PATH, {**UPGRADE, **headers}))
+    async with realtime_bridge(silent, tmp_path, settings) as server, connect_raw(server) as client:
+        asking = asyncio.create_task(client.request(PATH, {**UPGRADE, **headers}))
         await turns(200)
         advance(seconds - 0.5)
         await turns(50)
@@ -127,11 +134,11 @@ async def test_the_client_is_not_answered_before_the_provider_has_answered(tmp_p
     async def script(line: Line) -> None:
         heads.append(await line.head())
         await agrees.wait()
-        await line.send(agreement(heads[0]))
+        await line.send(switching_protocols(heads[0]))
         line.close()
 
-    async with bridged(script, tmp_path) as server, dialled(server) as client:
-        asking = asyncio.create_task(client.get(PATH, UPGRADE))
+    async with realtime_bridge(script, tmp_path) as server, connect_raw(server) as client:
+        asking = asyncio.create_task(client.request(PATH, UPGRADE))
         await turns(200)
         assert heads
         assert not asking.done()
@@ -148,9 +155,9 @@ async def test_a_client_that_leaves_meanwhile_is_left_to_the_provider_at_once(tm
         await line.gone()
         gone.set()
 
-    async with bridged(script, tmp_path) as server:
-        async with dialled(server) as client:
-            asking = asyncio.create_task(client.get(PATH, UPGRADE))
+    async with realtime_bridge(script, tmp_path) as server:
+        async with connect_raw(server) as client:
+            asking = asyncio.create_task(client.request(PATH, UPGRADE))
             await asked_for.wait()
         await gone.wait()
         assert len(server.connections) == 0
@@ -161,7 +168,7 @@ async def test_a_client_that_leaves_meanwhile_is_left_to_the_provider_at_once(tm
 
 
 async def agrees_and_goes(line: Line) -> None:
-    await line.send(agreement(await line.head()))
+    await line.send(switching_protocols(await line.head()))
     line.close()
 
 
@@ -216,12 +223,12 @@ TOKENED = f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(b"a:token/").
 async def test_a_gateways_token_is_asked_for_and_goes_no_further(
     tmp_path: Path, headers: Mapping[str, str], status: int
 ) -> None:
-    sockets = Sockets()
-    async with bridged(sockets.script, tmp_path, more=TOKENED) as server, dialled(server) as client:
-        told = await client.get("/v1/account/closed/custom-x/talk?a=1", {**UPGRADE, **headers})
+    sockets = AcceptingProvider()
+    async with realtime_bridge(sockets.script, tmp_path, more=TOKENED) as server, connect_raw(server) as client:
+        told = await client.request("/v1/account/closed/custom-x/talk?a=1", {**UPGRADE, **headers})
         assert told.status == status
         if status == 101:
-            side = await sockets.opened()
+            side = await sockets.next_session()
             assert "token" not in str(side.headers)
             assert side.target == "/talk?a=1"
             side.line.drop()
@@ -231,13 +238,13 @@ async def test_a_gateways_token_is_asked_for_and_goes_no_further(
 
 
 async def agreed(folder: Path, *lines: str) -> Mapping[str, str]:
-    sockets = Sockets(*lines)
-    async with bridged(sockets.script, folder) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    sockets = AcceptingProvider(*lines)
+    async with realtime_bridge(sockets.script, folder) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
         assert told.status == 101
-        side = await sockets.opened()
+        side = await sockets.next_session()
         await client.send(frame(b"hello"))
-        assert await side.word() == b"hello"
+        assert await side.next_payload() == b"hello"
         side.line.drop()
     return told.headers
 
@@ -267,10 +274,10 @@ async def test_of_an_agreement_nothing_arrives_that_speaks_of_another_host_or_of
 async def test_a_header_of_an_agreement_may_be_more_than_ascii(tmp_path: Path, value: bytes) -> None:
     async def script(line: Line) -> None:
         head = await line.head()
-        await line.send(agreement(head)[:-2] + b"x-city: " + value + b"\r\n\r\n")
+        await line.send(switching_protocols(head)[:-2] + b"x-city: " + value + b"\r\n\r\n")
 
-    async with bridged(script, tmp_path) as server, dialled(server) as client:
-        told = await client.get(PATH, UPGRADE)
+    async with realtime_bridge(script, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(PATH, UPGRADE)
     assert told.status == 101
     assert told.headers["x-city"].encode("latin-1").decode() == "Z\u00fcrich"
 
@@ -278,10 +285,12 @@ async def test_a_header_of_an_agreement_may_be_more_than_ascii(tmp_path: Path, v
 # What the provider is told.
 
 
-async def told_to_provider(folder: Path, path: str = PATH, headers: Mapping[str, str] = {}, *lines: str) -> Side:
-    sockets = Sockets(*lines)
-    async with bridged(sockets.script, folder) as server, asked(server, path, headers):
-        side = await sockets.opened()
+async def told_to_provider(
+    folder: Path, path: str = PATH, headers: Mapping[str, str] = {}, *lines: str
+) -> ProviderSide:
+    sockets = AcceptingProvider(*lines)
+    async with realtime_bridge(sockets.script, folder) as server, connect_realtime(server, path, headers):
+        side = await sockets.next_session()
         side.line.drop()
         return side
 
@@ -335,10 +344,10 @@ async def test_a_header_comes_before_a_key_in_the_url(tmp_path: Path) -> None:
 async def test_one_subprotocol_is_echoed_and_no_credential_is_offered_on(
     tmp_path: Path, offered: str, picked: str | None, forwarded: str | None, one: str
 ) -> None:
-    sockets = Sockets(*([f"Sec-WebSocket-Protocol: {picked}"] if picked else []))
-    async with bridged(sockets.script, tmp_path) as server, dialled(server) as client:
-        told = await client.get(PATH, {**UPGRADE, "Sec-WebSocket-Protocol": offered})
-        side = await sockets.opened()
+    sockets = AcceptingProvider(*([f"Sec-WebSocket-Protocol: {picked}"] if picked else []))
+    async with realtime_bridge(sockets.script, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(PATH, {**UPGRADE, "Sec-WebSocket-Protocol": offered})
+        side = await sockets.next_session()
         side.line.drop()
     assert told.headers["sec-websocket-protocol"] == one
     assert side.headers.get("sec-websocket-protocol") == forwarded
@@ -346,11 +355,11 @@ async def test_one_subprotocol_is_echoed_and_no_credential_is_offered_on(
 
 
 async def test_subprotocols_may_be_offered_in_several_headers(tmp_path: Path) -> None:
-    sockets = Sockets("Sec-WebSocket-Protocol: realtime")
+    sockets = AcceptingProvider("Sec-WebSocket-Protocol: realtime")
     offering = {"Sec-WebSocket-Protocol": "openai-insecure-api-key.k", "sec-websocket-protocol": "realtime"}
-    async with bridged(sockets.script, tmp_path) as server, dialled(server) as client:
-        told = await client.get(PATH, {**UPGRADE, **offering})
-        side = await sockets.opened()
+    async with realtime_bridge(sockets.script, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(PATH, {**UPGRADE, **offering})
+        side = await sockets.next_session()
         side.line.drop()
     assert (told.status, told.headers["sec-websocket-protocol"]) == (101, "realtime")
     assert side.headers["sec-websocket-protocol"] == "realtime"
@@ -362,8 +371,8 @@ async def test_no_key_reaches_a_log_or_an_error(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     headers = {"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{SECRET}1"}
-    async with bridged(script, tmp_path) as server, dialled(server) as client:
-        told = await client.get(f"{PATH}?api_key={SECRET}2", {**UPGRADE, **headers, "xi-api-key": f"{SECRET}3"})
+    async with realtime_bridge(script, tmp_path) as server, connect_raw(server) as client:
+        told = await client.request(f"{PATH}?api_key={SECRET}2", {**UPGRADE, **headers, "xi-api-key": f"{SECRET}3"})
     written = "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     assert "realtime session" in written
     assert SECRET not in written
@@ -382,7 +391,7 @@ async def test_no_header_and_no_subprotocol_with_a_token_reaches_the_provider(tm
 
     async def script(line: Line) -> None:
         heads.append(await line.head())
-        await line.send(agreement(heads[0]))
+        await line.send(switching_protocols(heads[0]))
         await line.gone()
 
     headers = {
@@ -391,7 +400,7 @@ async def test_no_header_and_no_subprotocol_with_a_token_reaches_the_provider(tm
         "x-mine": "1",
         "sec-websocket-protocol": f"{TOKEN}, x.{TOKEN}, cf-aig-authorization.{TOKEN}",
     }
-    async with bridged(script, tmp_path, more=TOKENS) as server, asked(server, PATH, headers):
+    async with realtime_bridge(script, tmp_path, more=TOKENS) as server, connect_realtime(server, PATH, headers):
         [head] = heads
     assert TOKEN.encode() not in head
     assert b"x-mine: 1" in head.lower()
@@ -399,7 +408,7 @@ async def test_no_header_and_no_subprotocol_with_a_token_reaches_the_provider(tm
 
 @pytest.mark.parametrize("url", [f"{PATH}/{TOKEN}", f"{PATH}?other={TOKEN}", f"{PATH}?a=b%26{TOKEN}"])
 async def test_a_handshake_with_a_token_in_its_url_is_refused(tmp_path: Path, url: str) -> None:
-    async with bridged(silent, tmp_path, more=TOKENS) as server, dialled(server) as client:
-        told = await client.get(url, {**UPGRADE, **PRESENTED})
+    async with realtime_bridge(silent, tmp_path, more=TOKENS) as server, connect_raw(server) as client:
+        told = await client.request(url, {**UPGRADE, **PRESENTED})
     assert (told.status, told.sdk_code) == (400, 9003)
     assert TOKEN.encode() not in told.body

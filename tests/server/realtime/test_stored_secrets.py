@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tests.server.realtime.test_services import CONFIG, TALK, TOKEN, place
 from tests.support.harness import config_of, running
-from tests.support.raw_client import UPGRADE, dialled
-from tests.support.realtime_harness import CLOSE, client_closed, close_frame
+from tests.support.raw_client import UPGRADE, connect_raw
+from tests.support.realtime_harness import CLOSE, client_close_frame, close_payload
 from tests.support.socket_provider import Provider, sends
 
 KEY = "stored-secret"
@@ -16,11 +16,13 @@ async def test_an_error_message_and_the_reason_of_a_close_do_not_tell_it(tmp_pat
     async with place(tmp_path) as runtime:
         client, side = await runtime.talk()
         await side.send(b'{"type":"session.created","n":1.0e0}')
-        assert (await client.next())[1] == b'{"type":"session.created","n":1.0e0}'
+        assert (await client.next_frame())[1] == b'{"type":"session.created","n":1.0e0}'
         await side.send(b'{"type":"error","error":{"message":"Incorrect API key: %b"}}' % KEY.encode())
-        assert (await client.next())[1] == b'{"type":"error","error":{"message":"Incorrect API key: *************"}}'
-        await side.send(close_frame(4001, f"bad key {KEY}".encode()), CLOSE)
-        assert await client_closed(client) == (4001, "bad key *************")
+        assert (await client.next_frame())[
+            1
+        ] == b'{"type":"error","error":{"message":"Incorrect API key: *************"}}'
+        await side.send(close_payload(4001, f"bad key {KEY}".encode()), CLOSE)
+        assert await client_close_frame(client) == (4001, "bad key *************")
 
 
 async def test_a_refused_handshake_does_not_tell_it(tmp_path: Path) -> None:
@@ -29,7 +31,7 @@ async def test_a_refused_handshake_does_not_tell_it(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(KEY)
     async with Provider(sends(refusal)) as provider:
         text = CONFIG.format(port=provider.port, digest=hashlib.sha256(TOKEN.encode()).hexdigest())
-        async with running(config_of(text, tmp_path)) as server, dialled(server) as client:
-            answered = await client.get(TALK, {**UPGRADE, "cf-aig-authorization": TOKEN})
+        async with running(config_of(text, tmp_path)) as server, connect_raw(server) as client:
+            answered = await client.request(TALK, {**UPGRADE, "cf-aig-authorization": TOKEN})
     assert (answered.status, answered.body) == (401, b'{"error":"bad key *************"}')
     assert KEY not in str(answered.headers)
