@@ -5,6 +5,7 @@ import asyncio
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
 
@@ -14,7 +15,7 @@ from bridge.docs import pages
 from bridge.transports.base import Options
 from tests.support.examples import blocks
 from tests.support.harness import config_of, running
-from tests.transports.aimock import HELLO
+from tests.transports.aimock import HELLO, serving
 from tests.transports.sdks import SDKS
 
 URL = "ws://127.0.0.1:8787/v1/me/default"
@@ -23,6 +24,13 @@ KEYS = ("OPENAI", "ANTHROPIC", "GEMINI", "MISTRAL", "CO", "GROQ")
 PROGRAMS = blocks("sdks", "python")
 PACKAGES = {sdk.package: sdk.package.replace("-", ".") for sdk in SDKS}
 """Names on the registry, and in an import."""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """Yield the URL of a provider server from another project."""
+    with serving() as url:
+        yield url
 
 
 @pytest.mark.parametrize(
