@@ -1,7 +1,7 @@
-"""Log lines: one event each, readable on a terminal and JSON elsewhere, free of secrets, and never in anybody's way.
+"""Render log records as lines: text on a terminal, JSON elsewhere, without secrets.
 
-A call to the log renders its line and puts it on a queue; one thread writes. So a reader of the log that stalls
-costs lines, which are counted, and never stops the loop.
+A log call renders its line and queues it (`handler`); one thread writes. A stalled reader of the log therefore costs
+lines, which are counted, and never blocks the event loop.
 """
 
 import json
@@ -21,21 +21,21 @@ from bridge.redact.text import redact_text
 
 LOGGER: Final = "bridge"
 ADOPTED: Final = ("aiohttp", "asyncio")
-"""Their warnings would else be written to stderr by the thread that runs the loop."""
+"""Loggers of libraries whose warnings would otherwise be written to stderr by the event loop's thread."""
 SILENCED: Final = ("aiohttp.websocket", "aiohttp.access")
-"""The first logs every offered subprotocol, tokens included."""
+"""The first of them logs every offered subprotocol, including tokens."""
 MAX_TEXT: Final = 16_384
-"""Characters of one free text; what is longer loses its middle."""
+"""Maximal length of one free text; the middle of a longer one is cut out."""
 _SHORT: Final = 64
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:@%+*,~-]+")
 
 
 def setup(stream: TextIO, fmt: str, level: str) -> LineHandler:
-    """Write what the logger "bridge" and its children log from `level` up to `stream`; once per process, after forks.
+    """Write records of the logger "bridge" and its children, from `level` up, to `stream`.
 
-    `fmt` is "text", "json", or "auto": text if `stream` is a terminal. A second call replaces the first. An event's
-    fields come as `extra={"fields": {…}}` and are rendered within the call. `logging.shutdown`, which Python runs
-    at exit, writes what is left.
+    Call it once per process, after forks; a second call replaces the first. `fmt` is "text", "json", or "auto" (text if
+    `stream` is a terminal). Fields are passed as `extra={"fields": {…}}` and are rendered within the log call.
+    `logging.shutdown`, which Python runs at exit, writes the remaining lines.
     """
     render = as_text if fmt == "text" or (fmt == "auto" and stream.isatty()) else as_json
     handler = LineHandler(stream, render)
@@ -60,11 +60,11 @@ def _attach(handler: logging.Handler, logger: logging.Logger) -> None:
 
 
 def as_json(record: logging.LogRecord) -> bytes:
-    """One line of JSON: `time`, `level`, `message`, then the event's fields, which cannot replace those."""
+    """Return one line of JSON: `time`, `level`, `message`, then the record's fields, which cannot replace these."""
     line: dict[str, object] = {
         "time": _stamp(record.created),
         "level": record.levelname.lower(),
-        "message": _free(record.getMessage()),
+        "message": _redact(record.getMessage()),
     }
     for name, value in _fields(record).items():
         line.setdefault(name, _clean(value))
@@ -72,15 +72,15 @@ def as_json(record: logging.LogRecord) -> bytes:
         line["exception"] = trace
     try:
         return json_text(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-    except TypeError:  # lone surrogates and integers over 64 bits, which the standard library takes
+    except TypeError:  # lone surrogates and integers over 64 bits, which the standard library accepts
         return json_text(json.dumps(line, ensure_ascii=False).encode(errors="replace") + b"\n")
 
 
 def as_text(record: logging.LogRecord) -> bytes:
-    """One line for people, and a traceback's lines below it, each with a bar before it, so none can forge a line."""
-    words = [_stamp(record.created), record.levelname.ljust(7), one_line(_free(record.getMessage()))]
-    words += [f"{one_line(name)}={_word(_clean(value))}" for name, value in _fields(record).items()]
-    lines = [" ".join(words), *(f"  | {one_line(line)}" for line in _trace(record).split("\n") if line)]
+    """Return one line of text. Lines of a traceback follow, each behind a bar, so that none can forge a log line."""
+    parts = [_stamp(record.created), record.levelname.ljust(7), one_line(_redact(record.getMessage()))]
+    parts += [f"{one_line(name)}={_value_text(_clean(value))}" for name, value in _fields(record).items()]
+    lines = [" ".join(parts), *(f"  | {one_line(line)}" for line in _trace(record).split("\n") if line)]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -91,34 +91,34 @@ def _fields(record: logging.LogRecord) -> Mapping[str, object]:
 
 def _trace(record: logging.LogRecord) -> str:
     error = record.exc_info[1] if record.exc_info else None
-    return _free("".join(traceback.format_exception(error))) if error else ""
+    return _redact("".join(traceback.format_exception(error))) if error else ""
 
 
 def _clean(value: object) -> object:
-    """A field's value as JSON can carry it, with secrets taken out of every text."""
+    """Return a field's value as JSON supports it, with secrets removed from every text."""
     if isinstance(value, str):
-        return _free(value)
+        return _redact(value)
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Mapping):
-        return {str(name): _clean(one) for name, one in value.items()}
+        return {str(name): _clean(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_clean(one) for one in value]
-    return _free(str(value))
+        return [_clean(item) for item in value]
+    return _redact(str(value))
 
 
-def _free(text: str) -> str:
+def _redact(text: str) -> str:
     if len(text) <= _SHORT:
-        return _redacted(text)
+        return _redact_short(text)
     text = redact_text(text)
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]} … {text[-MAX_TEXT // 2 :]}"
 
 
-# Log messages and the names of providers are few and come again and again; looking for secrets costs most of a line.
-_redacted = lru_cache(maxsize=1024)(redact_text)
+# Log messages and provider names repeat, and the search for secrets is most of the cost of a line.
+_redact_short = lru_cache(maxsize=1024)(redact_text)
 
 
-def _word(value: object) -> str:
+def _value_text(value: object) -> str:
     text = str(value) if isinstance(value, str) or type(value) is int else ""
     return text if _PLAIN.fullmatch(text) else json.dumps(value)
 

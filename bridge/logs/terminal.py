@@ -1,16 +1,16 @@
-"""Text from clients and providers, made safe to be shown on a terminal.
+"""Make text from clients and providers safe for a terminal.
 
-Every text that somebody else wrote passes one of these functions at the edge of the output. Control characters could
-move the cursor, write to the clipboard or forge a line; bidirectional ones could make a line read as another one.
+Untrusted text passes one of these functions right before output. Control characters could move the cursor, write to the
+clipboard or forge a line; bidirectional characters could make a line read differently.
 """
 
 import re
 from typing import Final, TextIO
 
 _HARMFUL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed; DEL and C1
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 except tab and line feed; DEL and C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional
-    "\u2028\u2029\ud800-\udfff]"  # separators of lines and paragraphs; halves of characters
+    "\u2028\u2029\ud800-\udfff]"  # separators of lines and paragraphs; lone surrogates
 )
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
@@ -27,13 +27,13 @@ def one_line(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Return the text with its lines and tabs, and U+FFFD for what could harm. Words in any script stay as they are."""
+    """Return the text with U+FFFD in place of harmful characters. Lines, tabs and words in any script are unchanged."""
     return _HARMFUL.sub(_REPLACEMENT, text)
 
 
 def json_text(raw: bytes) -> bytes:
-    """Return the same JSON, with an escape such as `\\u009b` for what could harm. Line feeds between values stay."""
-    text = raw.decode(errors="replace")  # a byte that is no UTF-8 is a control character to some terminals
+    """Return the same JSON with escapes such as `\\u009b` for harmful characters. Line feeds between values stay."""
+    text = raw.decode(errors="replace")  # some terminals treat a byte that is not UTF-8 as a control character
     is_harmless = _REPLACEMENT not in text and _HARMFUL.search(text) is None
     return raw if is_harmless else _HARMFUL.sub(_escaped, text).encode()
 

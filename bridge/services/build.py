@@ -30,7 +30,7 @@ from bridge.services.pricing.pricer import EventPricer
 from bridge.services.request_log import log as request_log
 from bridge.services.request_log.damage import LogUnusable
 from bridge.services.request_log.log import RequestLog
-from bridge.services.tracing.tracing import MISSING, Tracing
+from bridge.services.tracing.tracing import MISSING_EXTRA, Tracing
 from bridge.settings.server import ServerSettings
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
@@ -124,7 +124,7 @@ async def _cache(config: Configuration, redis: "RedisStore | None", stack: Async
     max_bytes = config.server.cache_bytes
     if not max_bytes:
         return None
-    return await stack.enter_async_context(cache.opened(max_bytes, await _cache_store(config, redis, stack)))
+    return await stack.enter_async_context(cache.open_cache(max_bytes, await _cache_store(config, redis, stack)))
 
 
 async def _cache_store(config: Configuration, redis: "RedisStore | None", stack: AsyncExitStack) -> Store | None:
@@ -132,14 +132,14 @@ async def _cache_store(config: Configuration, redis: "RedisStore | None", stack:
     path = config.server.cache_path
     if path is not None:
         try:
-            return await stack.enter_async_context(sqlite_cache.opened(path, config.server.cache_file_bytes))
+            return await stack.enter_async_context(sqlite_cache.open_sqlite_store(path, config.server.cache_file_bytes))
         except OSError as error:
             raise _unusable("cache_path", f"{path} cannot be used: {error.strerror}") from None
     if redis is None:
         return None
     from bridge.services.cache import redis as redis_cache
 
-    return await stack.enter_async_context(redis_cache.opened(redis))
+    return await stack.enter_async_context(redis_cache.open_redis_store(redis))
 
 
 async def _breakers(store: "RedisStore | None", stack: AsyncExitStack) -> Breakers:
@@ -165,7 +165,7 @@ async def _request_log(config: Configuration, stack: AsyncExitStack) -> RequestL
     if path is None:
         return None
     try:
-        return await stack.enter_async_context(request_log.opened(path, config.server.log_days))
+        return await stack.enter_async_context(request_log.open_request_log(path, config.server.log_days))
     except LogUnusable as error:
         raise _unusable("log_path", str(error)) from None
 
@@ -186,8 +186,8 @@ def _tracing(config: Configuration, stack: AsyncExitStack) -> Tracing:
             tracing.start()
         except ImportError:
             if exporting:
-                raise _unusable(f"gateways.{exporting[0]}.otel", MISSING) from None
-            logging.getLogger("bridge.traces").warning("OTEL_EXPORTER_OTLP_ENDPOINT is set: %s", MISSING)
+                raise _unusable(f"gateways.{exporting[0]}.otel", MISSING_EXTRA) from None
+            logging.getLogger("bridge.traces").warning("OTEL_EXPORTER_OTLP_ENDPOINT is set: %s", MISSING_EXTRA)
         except ValueError as error:
             raise _unusable("OTEL_EXPORTER_OTLP_…", str(error)) from None
     stack.push_async_callback(tracing.close)

@@ -1,4 +1,4 @@
-"""The secrets that went out with an event's calls, by which they are known where a provider tells them back."""
+"""Remove the secrets that were sent with an event's calls from texts that are shown, logged or exported."""
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -12,63 +12,64 @@ from bridge.relay.summary import SentSecrets
 from bridge.tapes.exchange import secrets_of_header, secrets_of_url
 
 MAX_CHARS: Final = 2048
-"""Of a reason. A provider's words in it were cut before (`wire.faults`)."""
+"""Maximal length of a text. A provider's message was cut before, to `MAX_MESSAGE_CHARS`."""
 MAX_KEPT: Final = 256
-"""Credentials and names that came of late, which need not be taken apart anew. They stay in memory alone."""
+"""Recently used credentials and names whose analysis is cached, in memory only."""
 MAX_KEPT_CHARS: Final = 8192
-"""Of one event's credentials that are kept, so that what is kept is bounded."""
+"""Maximal size of one event's credentials to be cached, which bounds the cache's memory."""
 
 Value = str | int | float | bool
 Pairs = tuple[tuple[str, str], ...]
-Carried = tuple[Pairs, str, StoredKey | None]
+Credentials = tuple[Pairs, str, StoredKey | None]
 """Secret headers, a query, and a stored key."""
+
 
 _is_secret_name = lru_cache(MAX_KEPT)(is_secret_name)
 
 
-def known_of(sent: tuple[SentSecrets, ...]) -> KnownSecrets:
+def known_secrets_of(sent: tuple[SentSecrets, ...]) -> KnownSecrets:
     if not sent:
         return NO_SECRETS
-    carried = tuple(map(_carried, sent))
-    return _known(carried) if sum(map(_chars, carried)) <= MAX_KEPT_CHARS else _known.__wrapped__(carried)
+    credentials = tuple(map(_credentials_of, sent))
+    return _known(credentials) if sum(map(_chars, credentials)) <= MAX_KEPT_CHARS else _known.__wrapped__(credentials)
 
 
-def scrub(reason: str, known: KnownSecrets) -> str:
-    """What may be told of a failure: its reason may be what a provider said."""
-    said = known.mask(reason[:MAX_CHARS].encode(errors="replace"))
+def scrub_reason(reason: str, known: KnownSecrets) -> str:
+    """Return the reason of a failure without secrets. It may quote a provider that repeats them."""
+    scrubbed = known.mask(reason[:MAX_CHARS].encode(errors="replace"))
     if len(reason) >= MAX_MESSAGE_CHARS:
-        said = known.mask_cut_end(said)
-    return redact_text(said.decode(errors="replace"))
+        scrubbed = known.mask_cut_end(scrubbed)
+    return redact_text(scrubbed.decode(errors="replace"))
 
 
-def shown_text(text: str, known: KnownSecrets) -> str:
-    """What may be told of a short text that a client wrote: a name, a value of its metadata."""
+def scrub_text(text: str, known: KnownSecrets) -> str:
+    """Return a short text from a client (a name, a metadata value) without secrets."""
     return redact_text(known.mask_text(text[:MAX_CHARS]))
 
 
-def shown_metadata(metadata: Mapping[str, Value] | None, known: KnownSecrets) -> dict[str, Value]:
-    """Its values without secrets; one with a secret name is one."""
-    return {name: _shown_value(name, value, known) for name, value in (metadata or {}).items()}
+def scrub_metadata(metadata: Mapping[str, Value] | None, known: KnownSecrets) -> dict[str, Value]:
+    """Return the metadata without secrets. A text whose name marks it as secret is replaced as a whole."""
+    return {name: _scrub_value(name, value, known) for name, value in (metadata or {}).items()}
 
 
-def _shown_value(name: str, value: Value, known: KnownSecrets) -> Value:
+def _scrub_value(name: str, value: Value, known: KnownSecrets) -> Value:
     if not isinstance(value, str):
         return value
-    return REDACTED if _is_secret_name(name[:MAX_CHARS]) else shown_text(value, known)
+    return REDACTED if _is_secret_name(name[:MAX_CHARS]) else scrub_text(value, known)
 
 
-def _carried(sent: SentSecrets) -> Carried:
+def _credentials_of(sent: SentSecrets) -> Credentials:
     return tuple(pair for pair in sent.headers.items() if _is_secret_name(pair[0])), sent.query, sent.key
 
 
-def _chars(carried: Carried) -> int:
-    headers, query, _ = carried
+def _chars(credentials: Credentials) -> int:
+    headers, query, _ = credentials
     return len(query) + sum(len(value) for _, value in headers)
 
 
 @lru_cache(MAX_KEPT)
-def _known(carried: tuple[Carried, ...]) -> KnownSecrets:
-    return KnownSecrets(secret for each in carried for secret in _secrets(*each))
+def _known(credentials: tuple[Credentials, ...]) -> KnownSecrets:
+    return KnownSecrets(secret for each in credentials for secret in _secrets(*each))
 
 
 def _secrets(headers: Pairs, query: str, key: StoredKey | None) -> Iterator[str]:

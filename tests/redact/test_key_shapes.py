@@ -11,7 +11,7 @@ from bridge.redact.key_shapes import PREFIXES
 from bridge.redact.known_secrets import NO_SECRETS
 from bridge.relay.summary import BodyPreviews
 from bridge.services.request_log.rows import row_of
-from bridge.services.secret_scrubbing import scrub
+from bridge.services.secret_scrubbing import scrub_reason
 from bridge.services.tracing.context import TraceContext
 from bridge.services.tracing.spans import spans_of
 from bridge.settings.step import StepSettings
@@ -98,7 +98,7 @@ def test_no_log_line_holds_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
 def test_no_error_holds_it(text: str) -> None:
-    assert TAIL not in scrub(text, NO_SECRETS)
+    assert TAIL not in scrub_reason(text, NO_SECRETS)
 
 
 @pytest.mark.parametrize(

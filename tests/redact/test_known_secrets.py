@@ -8,7 +8,7 @@ import pytest
 
 from bridge.redact.known_secrets import MAX_SECRET_CHARS, MAX_SECRETS, KnownSecrets
 from bridge.relay.summary import SentSecrets as Carried
-from bridge.services.secret_scrubbing import known_of, scrub
+from bridge.services.secret_scrubbing import known_secrets_of, scrub_reason
 from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, tape_exchange
 from bridge.tapes.file import StreamEnd, TapeEnding
 from bridge.tapes.socket_exchange import SessionRedactor
@@ -119,7 +119,7 @@ def test_a_long_header_of_one_letter_is_taken_apart_in_linear_time() -> None:
     """A quadratic pattern would need more than ten seconds for each."""
     began = time.thread_time()
     tape_exchange(exchange([("x-api-key", "a" * 60_000)], b"{}", b"{}", [("set-cookie", "a" * 60_000)]))
-    known_of((Carried({"x-api-key": "a" * 32_000, "x-secret": "?" * 32_000}, "?" * 8_000, None),))
+    known_secrets_of((Carried({"x-api-key": "a" * 32_000, "x-secret": "?" * 32_000}, "?" * 8_000, None),))
     assert time.thread_time() - began < 5
 
 
@@ -131,9 +131,9 @@ def test_thousands_of_secret_fields_mask_the_bodies_of_their_exchange() -> None:
 
 def test_header_values_with_thousands_of_parts_mask_what_is_told_of_the_event() -> None:
     headers = {"x-api-key": ":".join(f"{number:06d}" for number in range(4_000))}
-    known = known_of(tuple(Carried(headers | {"x-secret": f"{step:07d}"}, "", None) for step in range(5)))
+    known = known_secrets_of(tuple(Carried(headers | {"x-secret": f"{step:07d}"}, "", None) for step in range(5)))
     assert known.has_too_many
-    assert scrub("the provider said 000001", known) == "*" * 24
+    assert scrub_reason("the provider said 000001", known) == "*" * 24
 
 
 def test_a_session_that_names_too_many_secrets_masks_its_messages() -> None:

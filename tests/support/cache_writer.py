@@ -4,12 +4,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from bridge.services.cache.sqlite import opened
+from bridge.services.cache.sqlite import open_sqlite_store
 from tests.support.stored_answers import KEYS, stored
 
 
 async def write(path: Path) -> None:
-    async with opened(path, 1 << 30) as store:
+    async with open_sqlite_store(path, 1 << 30) as store:
         for round_ in range(1_000_000):
             for number, key in enumerate(KEYS):
                 store.put(key, stored(b"%d" % number * 500, b"%d" % round_))

@@ -1,14 +1,14 @@
 """Stored answers for tests."""
 
-from bridge.services.cache.stored import Stored, packed, packed_headers
+from bridge.services.cache.stored import StoredAnswer, pack_headers, pack_reads
 
 KEYS = [bytes([number]) * 32 for number in range(200)]
 
 
-def stored(*reads: bytes, stored_at: float = 4e9, kept_s: float = 60.0) -> Stored:
+def stored(*reads: bytes, stored_at: float = 4e9, ttl_s: float = 60.0) -> StoredAnswer:
     headers = [("content-type", "text/plain"), ("x-two", "1"), ("x-two", "café")]
-    return Stored(200, packed_headers(headers), *packed(reads or (b"whole",)), stored_at, kept_s)
+    return StoredAnswer(200, pack_headers(headers), *pack_reads(reads or (b"whole",)), stored_at, ttl_s)
 
 
-def of_size(size: int) -> Stored:
+def of_size(size: int) -> StoredAnswer:
     return stored(bytes(size))

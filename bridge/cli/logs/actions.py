@@ -58,7 +58,7 @@ def show(path: Path, row_id: str) -> int:
 def export(path: Path, wanted: LogFilter, most: int | None, form: str) -> int:
     try:
         with RequestReader(path) as log:
-            _WRITERS[form](map(_told, log.all(wanted, most)))
+            _WRITERS[form](map(_told, log.rows(wanted, most)))
     except LogUnusable as error:
         return complain(str(error))
     return 0

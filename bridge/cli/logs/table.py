@@ -16,7 +16,7 @@ from rich.text import Text
 from bridge.cli.logs.actions import complain
 from bridge.logs.terminal import one_line
 from bridge.services.request_log.damage import LogUnusable
-from bridge.services.request_log.reader import Found, LogFilter, RequestReader
+from bridge.services.request_log.reader import LogFilter, RequestReader, RowDict
 
 POLL_S: Final = 0.5
 """How often it is looked for new rows: no sooner are they written."""
@@ -28,7 +28,7 @@ class Column(NamedTuple):
     name: str
     width: int
     justify: Literal["left", "right"]
-    cell: Callable[[Found], str]
+    cell: Callable[[RowDict], str]
 
 
 _COLUMNS: Final = (
@@ -57,7 +57,7 @@ def list_(path: Path, wanted: LogFilter, most: int, *, follow: bool) -> int:
             while follow:
                 time.sleep(POLL_S)
                 before, seen = seen, log.last_seq()
-                _print(console, columns, log.written(before, seen, wanted), with_heading=False)
+                _print(console, columns, log.rows_between(before, seen, wanted), with_heading=False)
     except LogUnusable as error:
         return complain(str(error))
     except KeyboardInterrupt:
@@ -79,14 +79,14 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width + _GAP for column in columns)
 
 
-def _print(console: Console, columns: Sequence[Column], rows: Iterable[Found], *, with_heading: bool) -> None:
+def _print(console: Console, columns: Sequence[Column], rows: Iterable[RowDict], *, with_heading: bool) -> None:
     rows = iter(rows)
     while (some := list(islice(rows, ROWS_AT_ONCE))) or with_heading:
         console.print(_table(columns, some, with_heading=with_heading))
         with_heading = False
 
 
-def _table(columns: Sequence[Column], rows: Iterable[Found], *, with_heading: bool) -> Table:
+def _table(columns: Sequence[Column], rows: Iterable[RowDict], *, with_heading: bool) -> Table:
     table = Table(box=None, show_header=with_heading, pad_edge=False, padding=(0, _GAP, 0, 0))
     for column in columns:
         table.add_column(column.name, justify=column.justify, width=column.width, no_wrap=True)

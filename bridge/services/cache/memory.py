@@ -1,28 +1,28 @@
-"""The cache in the process's own memory: the answer that was asked for longest ago makes room first."""
+"""A cache store in the memory of the process. It evicts the least recently used answer first."""
 
 from collections import OrderedDict
 
-from bridge.services.cache.stored import Stored
+from bridge.services.cache.stored import StoredAnswer
 
 
 class MemoryStore:
-    """At most `most_bytes` of answers, by a close estimate of what they take."""
+    """Holds answers of at most `max_bytes` in total, by an estimate of the memory that they take."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._answers: OrderedDict[bytes, Stored] = OrderedDict()
+        self._answers: OrderedDict[bytes, StoredAnswer] = OrderedDict()
         self.stored_bytes = 0
         self.evictions = 0
 
-    def get(self, key: bytes) -> Stored | None:
-        """What has expired may come too."""
+    def get(self, key: bytes) -> StoredAnswer | None:
+        """Return the answer, which may have expired, and mark it as used."""
         stored = self._answers.get(key)
         if stored is not None:
             self._answers.move_to_end(key)
         return stored
 
-    def put(self, key: bytes, stored: Stored) -> None:
-        """In place of what lies there. What is larger than the store is not kept."""
+    def put(self, key: bytes, stored: StoredAnswer) -> None:
+        """Replace the answer under this key. An answer larger than the whole store is not kept."""
         self.drop(key)
         size = stored.size_bytes
         if size > self._max_bytes:

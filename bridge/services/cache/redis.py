@@ -1,4 +1,4 @@
-"""The cache in the Redis that processes and machines share. While it is away the cache holds what memory holds."""
+"""A cache store in the Redis that processes and machines share. While Redis is unreachable, only memory is used."""
 
 from collections import deque
 from collections.abc import AsyncIterator
@@ -9,32 +9,31 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from bridge.services.cache.stored import FORM, Stored, decode, encode
+from bridge.services.cache.stored import FORMAT_VERSION, StoredAnswer, decode, encode
 from bridge.services.redis import RedisDown, RedisStore
 from bridge.tasks import Tasks
 
 MAX_ANSWER_BYTES: Final = 4 << 20
-"""Larger ones stay in the process's memory: to fetch one would take longer than Redis may take for a command."""
+"""Larger answers stay in the process's memory: reading one would exceed the timeout of a Redis command."""
 MAX_UNWRITTEN_BYTES: Final = 64 << 20
 MAX_BATCH: Final = 64
-"""Answers that are written together."""
+"""Answers written in one pipeline."""
 
-Kept = tuple[bytes, Stored]
+KeyedAnswer = tuple[bytes, StoredAnswer]
 
 
 class RedisCacheStore:
-    """A `Store`. `opened` makes one. How much it holds, and what goes first, is for Redis's own configuration to say:
-    `maxmemory` and `maxmemory-policy`."""
+    """Implements `Store`; made by `open_redis_store`. Redis's own `maxmemory` and `maxmemory-policy` bound its size."""
 
     def __init__(self, redis: RedisStore) -> None:
         self._redis = redis
         self._tasks = Tasks()
-        self._unwritten: deque[Kept] = deque()
+        self._unwritten: deque[KeyedAnswer] = deque()
         self._unwritten_bytes = 0
         self.evictions = 0
         self.faults = 0
 
-    async def get(self, key: bytes) -> Stored | None:
+    async def get(self, key: bytes) -> StoredAnswer | None:
         try:
             data = await self._redis.call(lambda redis: redis.get(self._name(key)))
             return decode(data) if isinstance(data, bytes) else None
@@ -42,7 +41,7 @@ class RedisCacheStore:
             self.faults += 1
             return None
 
-    def put(self, key: bytes, stored: Stored) -> None:
+    def put(self, key: bytes, stored: StoredAnswer) -> None:
         size = stored.size_bytes
         if size > MAX_ANSWER_BYTES:
             return
@@ -52,16 +51,15 @@ class RedisCacheStore:
         self._unwritten_bytes += size
         self._unwritten.append((key, stored))
         if len(self._unwritten) == 1:
-            # A task, for nobody is to wait: the event is over for its client.
+            # The event has ended for its client, so nothing waits for this write.
             self._tasks.start(self._write(), "cache write")
 
     async def close(self) -> None:
-        """Returns when all that was put is written, or is not going to be."""
+        """Return when every answer that was put is written or has failed."""
         await self._tasks.wait_all()
 
     async def _write(self) -> None:
-        """All that is to be written, and what comes meanwhile. The first of the line stays in it until it is written:
-        so there is one writer."""
+        """Write until nothing waits. A batch leaves the queue after its write, so `put` starts no second writer."""
         while self._unwritten:
             batch = self._batch()
             try:
@@ -72,29 +70,29 @@ class RedisCacheStore:
                 self._unwritten.popleft()
                 self._unwritten_bytes -= stored.size_bytes
 
-    def _batch(self) -> list[Kept]:
-        """The first ones of the line, as many as one command's time is enough for."""
-        batch: list[Kept] = []
+    def _batch(self) -> list[KeyedAnswer]:
+        """Return the oldest waiting answers, as many as fit the timeout of one command."""
+        batch: list[KeyedAnswer] = []
         size = 0
-        for kept in islice(self._unwritten, MAX_BATCH):
-            size += kept[1].size_bytes
+        for keyed in islice(self._unwritten, MAX_BATCH):
+            size += keyed[1].size_bytes
             if batch and size > MAX_ANSWER_BYTES:
                 break
-            batch.append(kept)
+            batch.append(keyed)
         return batch
 
-    async def _send(self, batch: list[Kept], redis: Redis) -> None:
-        async with redis.pipeline(transaction=False) as sending:
+    async def _send(self, batch: list[KeyedAnswer], redis: Redis) -> None:
+        async with redis.pipeline(transaction=False) as pipeline:
             for key, stored in batch:
-                sending.set(self._name(key), encode(stored), px=round(stored.kept_s * 1000))
-            await sending.execute()
+                pipeline.set(self._name(key), encode(stored), px=round(stored.ttl_s * 1000))
+            await pipeline.execute()
 
     def _name(self, key: bytes) -> str:
-        return self._redis.key("cache", str(FORM), key.hex())
+        return self._redis.key("cache", str(FORMAT_VERSION), key.hex())
 
 
 @asynccontextmanager
-async def opened(redis: RedisStore) -> AsyncIterator[RedisCacheStore]:
+async def open_redis_store(redis: RedisStore) -> AsyncIterator[RedisCacheStore]:
     store = RedisCacheStore(redis)
     try:
         yield store

@@ -1,7 +1,8 @@
-"""One provider call that several events read: a flight, and each event's share of it.
+"""One provider call whose response several events read (request coalescing).
 
-Whoever wants more than has come reads for all; while nobody does, nothing is read. Only the call itself has a task of
-its own, because the event that asked for it may leave while others stay.
+`SharedCall` owns the provider's response; each event reads it through a `SharedResponse`. A reader that needs more data
+than has arrived reads from the provider on behalf of all; while no reader does, nothing is read. Only sending the call
+has a task of its own, because the event that started it may end while others go on.
 """
 
 import asyncio
@@ -17,12 +18,12 @@ from bridge.services.cache.key import MAX_ANSWER_BYTES
 from bridge.tasks import Tasks
 from bridge.upstream.answer import UpstreamResponse
 
-LINK_BYTES: Final = 100
-"""About what a read takes in memory beside its bytes."""
+LINK_OVERHEAD_BYTES: Final = 100
+"""Estimated memory of a read beside its bytes."""
 
 
 class ReadLink:
-    """One read, and the next. What is not held from its beginning is gone once the slowest reader has passed it."""
+    """One read in a linked list. It is freed once the slowest reader has passed it, unless a `ReadChain` holds it."""
 
     __slots__ = ("data", "next")
 
@@ -32,36 +33,36 @@ class ReadLink:
 
 
 class ReadChain:
-    """Holds them from the beginning, as long as they are no longer than an answer that is kept, and there is room."""
+    """Holds the reads from the beginning, while they fit the size of a cacheable answer and the memory budget."""
 
-    def __init__(self, room: MemoryBudget) -> None:
-        """`room` is shared with others."""
-        self._room = room
+    def __init__(self, budget: MemoryBudget) -> None:
+        """`budget` is shared with all other calls."""
+        self._budget = budget
         self._last = ReadLink(b"")
         self._held_bytes = 0
         self.first: ReadLink | None = self._last
-        """An empty one, before the first read; None when the beginning is not held any more."""
+        """An empty link before the first read; None when the beginning is no longer held."""
 
     def add(self, data: bytes) -> None:
         link = self._last.next = ReadLink(data)
         self._last = link
         if self.first is None:
             return
-        if self._room.is_full or self._held_bytes > MAX_ANSWER_BYTES:
+        if self._budget.is_full or self._held_bytes > MAX_ANSWER_BYTES:
             self.release()
             return
-        size = len(data) + LINK_BYTES
-        self._room.acquire(size, overdraw=True)
+        size = len(data) + LINK_OVERHEAD_BYTES
+        self._budget.acquire(size, overdraw=True)
         self._held_bytes += size
 
     def release(self) -> None:
-        """Of the beginning."""
+        """Stop holding the beginning, and return its memory to the budget."""
         self.first = None
-        self._room.release(self._held_bytes)
+        self._budget.release(self._held_bytes)
         self._held_bytes = 0
 
-    def up_to(self, last: ReadLink) -> list[bytes]:
-        """From the beginning, which is still held."""
+    def reads_until(self, last: ReadLink) -> list[bytes]:
+        """Return the reads from the beginning up to `last`. The beginning must still be held."""
         link, reads = self.first, []
         while link is not last:
             assert link is not None
@@ -71,117 +72,119 @@ class ReadChain:
         return reads
 
 
-TURN_BYTES: Final = 65_536
-READ_BYTES: Final = 2048
-"""What a read counts as beside its bytes: every one costs its reader something."""
+YIELD_AFTER_BYTES: Final = 65_536
+READ_COST_BYTES: Final = 2048
+"""Bytes that each read counts in addition to its own, because handling a read has a fixed cost."""
 
 
 class Yielder:
-    """Without a wait, who reads would keep everybody else of the process waiting until all is read."""
+    """Yields to the event loop from time to time, so that a reader of buffered data does not block other tasks."""
 
     def __init__(self) -> None:
         self._bytes_since_yield = 0
 
     def count(self, data: bytes) -> None:
-        self._bytes_since_yield += len(data) + READ_BYTES
+        self._bytes_since_yield += len(data) + READ_COST_BYTES
 
     async def maybe_yield(self) -> None:
-        """Before more is given: from time to time the others have a turn."""
-        if self._bytes_since_yield > TURN_BYTES:
+        """Yield if more than `YIELD_AFTER_BYTES` were counted since the last yield."""
+        if self._bytes_since_yield > YIELD_AFTER_BYTES:
             self._bytes_since_yield = 0
             await asyncio.sleep(0)
 
 
-WINDOW_BYTES: Final = 1 << 20
-"""How far one reader may be ahead of the slowest, once an answer is not held from its beginning any more."""
-Whole = Callable[["SharedResponse", list[bytes]], None]
-"""Told that what the share has read, which is this, is a whole answer, to be kept as long as its reader asks."""
+MAX_LEAD_BYTES: Final = 1 << 20
+"""Maximal lead of one reader over the slowest, once an answer is no longer held from its beginning."""
+OnComplete = Callable[["SharedResponse", list[bytes]], None]
+"""Called with a reader and all its reads when they are a complete answer, to be stored for the reader's `ttl_s`."""
 
 
 class SharedCall:
-    """Lives as long as it has a share. Owns the provider's answer, and closes it when the last share leaves."""
+    """Owns the provider's response, and closes it when the last reader detaches."""
 
     def __init__(
-        self, room: MemoryBudget, tasks: Tasks, on_shut: "Callable[[SharedCall], None]", on_whole: Whole
+        self, budget: MemoryBudget, tasks: Tasks, on_closed: "Callable[[SharedCall], None]", on_complete: OnComplete
     ) -> None:
-        """`room` is what all flights may hold; `on_shut` is called, maybe more than once, when none may join it."""
-        self._reads = ReadChain(room)
+        """`budget` limits the memory of all shared calls. `on_closed` is called, possibly more than once, when no
+        further reader may join."""
+        self._reads = ReadChain(budget)
         self._tasks = tasks
-        self._on_shut = on_shut
-        self._on_whole = on_whole
+        self._on_closed = on_closed
+        self._on_complete = on_complete
         self._readers: dict[int, SharedResponse] = {}
-        self._joined = 0
+        self._last_number = 0
         self._unconnected: dict[int, Callable[[], None]] = {}
-        self._leading = asyncio.Lock()
-        self._dialling: asyncio.Task[None] | None = None
-        self._changed: list[asyncio.Future[None]] = []
+        self._start_lock = asyncio.Lock()
+        self._call_task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
         self._is_connected = self._is_reading = False
-        self._kept_s = 0
+        self._stored_ttl_s = 0
         self.owner = 0
-        """The number of the share whose call it is: who began it; or, if that one left before the end, who joined
-        first of those still reading."""
+        """The number of the reader that is charged for the call: the one that started it or, if that one left early,
+        the first of those that still read."""
         self.answer: UpstreamResponse | None = None
         self.error: Exception | None = None
-        """Why there is no answer, or no more of it."""
+        """The reason why there is no answer, or no more of it."""
         self.is_ended = False
-        """The body has come to its clean end."""
+        """True after the clean end of the body."""
 
     def join(self, ttl_s: int) -> "SharedResponse":
         assert self._reads.first is not None
-        self._joined += 1
-        share = self._readers[self._joined] = SharedResponse(self, self._joined, self._reads.first, ttl_s)
-        return share
+        self._last_number += 1
+        response = SharedResponse(self, self._last_number, self._reads.first, ttl_s)
+        self._readers[self._last_number] = response
+        return response
 
-    async def begin(self, reader: "SharedResponse", call: ProviderCaller) -> None:
-        """Returns once the call has begun; the first to have a turn at the provider begins it.
+    async def start(self, reader: "SharedResponse", call: ProviderCaller) -> None:
+        """Return once the call has started. The first reader that gets a slot at the provider starts it.
 
-        Each waits, and is refused, for itself. Raises what `dial.enter` does.
+        Each reader waits and is refused independently. Raises what `ProviderCaller.acquire_slot` raises.
         """
-        with call.waiting() if self._leading.locked() else nullcontext():
-            async with self._leading:
-                if self._dialling is None:
+        with call.waiting() if self._start_lock.locked() else nullcontext():
+            async with self._start_lock:
+                if self._call_task is None:
                     await call.acquire_slot()
                     self.owner = reader.number
-                    self._dialling = self._tasks.start(self._dial(call), "shared call")
+                    self._call_task = self._tasks.start(self._send(call), "shared call")
         if self._is_connected:
             call.on_connected()
         else:
             self._unconnected[reader.number] = call.on_connected
 
     async def advance(self, reader: "SharedResponse") -> None:
-        """Read, or wait for whoever does. Returns when something has changed: look again."""
-        if self.answer is None or self._is_reading or self._is_too_far(reader):
-            await self._change()
+        """Read from the provider, or wait for the reader that does. The caller checks the state again afterwards."""
+        if self.answer is None or self._is_reading or self._is_too_far_ahead(reader):
+            await self._wait_for_change()
             return
         self._is_reading = True
         try:
-            self._take(await self.answer.read())
+            self._append(await self.answer.read())
         except Exception as error:
             self._fail(error)
         finally:
             self._is_reading = False
-            self._notify()  # and if this read was cancelled, another share goes on with it
+            self._notify()  # if this read was cancelled, another reader continues
 
-    def passed(self) -> None:
-        """A share has read what had come already."""
+    def on_read(self) -> None:
+        """Wake readers that wait because they are too far ahead of the one that has just read."""
         if self._reads.first is None:
-            self._notify()  # one that was too far ahead may have waited for it
+            self._notify()
 
     def mark_complete(self, reader: "SharedResponse") -> None:
-        """What the share has read is whole and good. It is kept for as long as the most patient of the shares asks."""
+        """Store the reader's data as a complete answer, for the longest lifetime that any of the readers requests."""
         answer = self.answer
         if (
             self._reads.first is None
             or answer is None
             or not 200 <= answer.status < 300
-            or reader.ttl_s <= self._kept_s
+            or reader.ttl_s <= self._stored_ttl_s
         ):
             return
-        self._kept_s = reader.ttl_s
-        self._on_whole(reader, self._reads.up_to(reader.at))
+        self._stored_ttl_s = reader.ttl_s
+        self._on_complete(reader, self._reads.reads_until(reader.last_read))
 
     async def detach(self, reader: "SharedResponse") -> None:
-        """Once or more often."""
+        """Remove a reader. Calling it again has no effect."""
         if self._readers.pop(reader.number, None) is None:
             return
         self._unconnected.pop(reader.number, None)
@@ -190,14 +193,14 @@ class SharedCall:
             self._notify()
             return
         self._reads.release()
-        self._on_shut(self)
+        self._on_closed(self)
         if self.answer is not None:
             await self.answer.aclose()
-        elif self._dialling is not None:
-            # In the loop's next turn, by when the task has begun, and gives back what it was handed.
-            asyncio.get_running_loop().call_soon(self._dialling.cancel)
+        elif self._call_task is not None:
+            # By the loop's next iteration the task has started, so its cancellation releases the slot it was given.
+            asyncio.get_running_loop().call_soon(self._call_task.cancel)
 
-    async def _dial(self, call: ProviderCaller) -> None:
+    async def _send(self, call: ProviderCaller) -> None:
         try:
             answer = await call.send(self._connected)
         except Exception as error:
@@ -207,7 +210,7 @@ class SharedCall:
             if not self._readers:
                 await answer.aclose()
             if not 200 <= answer.status < 300:
-                self._on_shut(self)
+                self._on_closed(self)
         self._notify()
 
     def _connected(self) -> None:
@@ -215,58 +218,58 @@ class SharedCall:
         while self._unconnected:
             self._unconnected.popitem()[1]()
 
-    def _take(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
         if not data:
             self.is_ended = True
-            self._on_shut(self)
+            self._on_closed(self)
             return
         self._reads.add(data)
         if self._reads.first is None:
-            self._on_shut(self)
+            self._on_closed(self)
 
     def _fail(self, error: Exception) -> None:
         self.error = error.without_traceback() if isinstance(error, BridgeError) else error
-        self._on_shut(self)
+        self._on_closed(self)
 
-    def _is_too_far(self, reader: "SharedResponse") -> bool:
+    def _is_too_far_ahead(self, reader: "SharedResponse") -> bool:
         if self._reads.first is not None:
             return False
-        return reader.read_bytes - min(other.read_bytes for other in self._readers.values()) > WINDOW_BYTES
+        return reader.read_bytes - min(other.read_bytes for other in self._readers.values()) > MAX_LEAD_BYTES
 
-    def _transfer_ownership(self, left: "SharedResponse") -> None:
-        if self.owner == left.number and not left.is_done and self.error is None:
+    def _transfer_ownership(self, departing: "SharedResponse") -> None:
+        if self.owner == departing.number and not departing.is_done and self.error is None:
             reading = (number for number, share in self._readers.items() if not share.is_done)
             self.owner = next(reading, self.owner)
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         changed = asyncio.get_running_loop().create_future()
-        self._changed.append(changed)
+        self._waiters.append(changed)
         await changed
 
     def _notify(self) -> None:
-        changed, self._changed = self._changed, []
+        changed, self._waiters = self._waiters, []
         for waiting in changed:
             if not waiting.done():
                 waiting.set_result(None)
 
 
 class SharedResponse(UpstreamResponse):
-    """What one event has of a flight. To be closed, however far it was read."""
+    """One event's view of a shared call. It must be closed, even if it was read only in part."""
 
     def __init__(self, shared_call: SharedCall, number: int, at: ReadLink, ttl_s: int) -> None:
         self._shared_call = shared_call
         self.number = number
         self._yielder = Yielder()
         self.ttl_s = ttl_s
-        self.at = at
-        """What was read last."""
+        self.last_read = at
+        """The link that was read last."""
         self.read_bytes = 0
         self.is_done = False
-        """It was read to its end, or as far as anybody needs."""
+        """True if it was read to its end, or as far as its event needs."""
 
     async def open(self, call: ProviderCaller) -> None:
-        """Returns when the answer's head has come. Raises what `dial` does."""
-        await self._shared_call.begin(self, call)
+        """Return when the response's head has arrived. Raises what the call raises."""
+        await self._shared_call.start(self, call)
         while self._shared_call.answer is None:
             self._check()
             await self._shared_call.advance(self)
@@ -278,7 +281,7 @@ class SharedResponse(UpstreamResponse):
 
     @property
     def ended(self) -> bool:
-        return self._shared_call.is_ended and self.at.next is None
+        return self._shared_call.is_ended and self.last_read.next is None
 
     def mark_complete(self) -> None:
         self.is_done = True
@@ -286,18 +289,18 @@ class SharedResponse(UpstreamResponse):
 
     async def read(self) -> bytes:
         shared_call = self._shared_call
-        if self.at.next is not None:
+        if self.last_read.next is not None:
             await self._yielder.maybe_yield()
-        while (link := self.at.next) is None:
+        while (link := self.last_read.next) is None:
             if shared_call.is_ended:
                 self.is_done = True
                 return b""
             self._check()
             await shared_call.advance(self)
-        self.at = link
+        self.last_read = link
         self.read_bytes += len(link.data)
         self._yielder.count(link.data)
-        shared_call.passed()
+        shared_call.on_read()
         return link.data
 
     async def aclose(self) -> None:
@@ -306,5 +309,5 @@ class SharedResponse(UpstreamResponse):
     def _check(self) -> None:
         error = self._shared_call.error
         if error is not None:
-            # One exception raised in several tasks would gather the tracebacks of all.
+            # An exception that is raised in several tasks would collect the tracebacks of all.
             raise copy(error) if isinstance(error, BridgeError) else error

@@ -1,7 +1,7 @@
-"""The cache in a SQLite file, which several processes may share, and which outlives them.
+"""A cache store in a SQLite file, which several processes may share and which outlives them.
 
-A thread of its own reads and writes. Whatever the file does, no event waits for it longer than a moment: a file that is
-locked, full, broken or slow is a cache that holds nothing, and after a fault it is left alone for a while.
+One thread reads and writes. No event waits for the file longer than `READ_TIMEOUT_S`: a file that is locked, full,
+damaged or slow counts as an empty cache, and after a fault it is not used for `PAUSE_AFTER_FAULT_S`.
 """
 
 import asyncio
@@ -15,20 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bridge.services.cache.stored import FORM, Stored, decode, encode, wall_clock
+from bridge.services.cache.stored import FORMAT_VERSION, StoredAnswer, decode, encode, wall_clock
 from bridge.tasks import Tasks
 
 MAX_BATCH: Final = 64
-"""Who is in a batch waits for all of it."""
+"""Jobs handed to the thread together. The results of a batch are returned together, so this bounds their delay."""
 
 T = TypeVar("T")
 Job = tuple[Callable[[], object], asyncio.Future[Any]]
-Done = tuple[asyncio.Future[Any], object, Exception | None]
+JobResult = tuple[asyncio.Future[Any], object, Exception | None]
 
 
 class WorkThread:
-    """Does one thing after the other, in their order. What one turn of the loop asks for, and what is asked for while
-    it works, goes over together."""
+    """Runs jobs one after the other in one thread. Jobs submitted in one iteration of the loop, or while the thread is
+    busy, are handed over as one batch, which saves a wake-up for each."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -36,26 +36,26 @@ class WorkThread:
         self._waiting: list[Job] = []
         self._is_busy = False
 
-    def do(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """What `work` returns or raises, in the thread. Cancelled, it may be done all the same."""
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Return a future of the result of `work`. A cancelled job may still run."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._waiting.append((work, future))
         if not self._is_busy:
             self._is_busy = True
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._submit_batch)
         return future
 
-    def end(self) -> None:
-        """What was not begun is not done any more."""
+    def shutdown(self) -> None:
+        """Discard the jobs that have not started."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _hand_over(self) -> None:
+    def _submit_batch(self) -> None:
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        self._thread.submit(self._work, batch)
+        self._thread.submit(self._run_batch, batch)
 
-    def _finish(self, done: Sequence[Done]) -> None:
+    def _finish(self, done: Sequence[JobResult]) -> None:
         if self._waiting:
-            self._hand_over()
+            self._submit_batch()
         else:
             self._is_busy = False
         for future, result, error in done:
@@ -66,28 +66,28 @@ class WorkThread:
             else:
                 future.set_exception(error)
 
-    def _work(self, batch: Sequence[Job]) -> None:
-        """In the thread."""
+    def _run_batch(self, batch: Sequence[Job]) -> None:
+        """Run the jobs in the thread, and return their results to the loop."""
         done = [_outcome(work, future) for work, future in batch]
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so nothing waits for the results
             self._loop.call_soon_threadsafe(self._finish, done)
 
 
-def _outcome(work: Callable[[], object], future: asyncio.Future[Any]) -> Done:
+def _outcome(work: Callable[[], object], future: asyncio.Future[Any]) -> JobResult:
     try:
         return future, work(), None
     except Exception as error:
         return future, None, error
 
 
-LOCKED_S: Final = 0.2
-"""How long another process's writing is waited for."""
-LOG_BYTES: Final = 16 << 20
-"""What the write-ahead log is cut to after it had to grow."""
-UNCHECKED: Final = 1 / 64
-"""Of the bound: by so much the file may be larger before that is seen."""
-ROOM: Final = 7 / 8
-"""Of the bound: what is left when it is reached, so that not every answer evicts."""
+BUSY_TIMEOUT_S: Final = 0.2
+"""SQLite's busy timeout: the wait for another process's write."""
+MAX_WAL_BYTES: Final = 16 << 20
+"""Size to which SQLite truncates the write-ahead log after it has grown."""
+CHECK_FRACTION: Final = 1 / 64
+"""Fraction of the size limit that may be written before the file's size is checked again."""
+EVICTION_TARGET: Final = 7 / 8
+"""Fraction of the size limit to which an eviction shrinks the file, so that not every write evicts."""
 
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS cached_answers (
@@ -103,13 +103,13 @@ _EVICT: Final = """
         SELECT id FROM cached_answers ORDER BY id LIMIT max(1, (SELECT count(*) / 64 FROM cached_answers))
     )
 """
-"""Those stored longest ago: which are in use, the memory in front of the file knows better."""
+"""Evict the answers stored first. Use is not tracked here: the memory store in front serves most reads."""
 _COUNTS: Final = ("page_count", "freelist_count", "page_size")
-_KEYED: Final = bytes([FORM])
+_KEY_PREFIX: Final = bytes([FORMAT_VERSION])
 
 
 class CacheTable:
-    """Connects when it is first used, and again after a fault."""
+    """The table of answers. It connects on first use, and again after a fault."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
@@ -118,23 +118,23 @@ class CacheTable:
         self._unchecked_bytes = 0
         self.evictions = 0
 
-    def touch(self) -> None:
-        """Makes the file, for its owner's eyes only, if there is none. Raises OSError."""
+    def create_file(self) -> None:
+        """Create the file with mode 0600 if it does not exist. Raises OSError."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
-    def get(self, key: bytes) -> Stored | None:
-        """Raises ValueError for what cannot be read as an answer."""
-        found = self._run(_GET, (_KEYED + key,)).fetchone()
+    def get(self, key: bytes) -> StoredAnswer | None:
+        """Return the stored answer, which may have expired. Raises ValueError if it cannot be decoded."""
+        found = self._run(_GET, (_KEY_PREFIX + key,)).fetchone()
         return None if found is None else decode(found[0])
 
-    def put(self, key: bytes, stored: Stored) -> None:
+    def put(self, key: bytes, stored: StoredAnswer) -> None:
         answer = encode(stored)
-        self._run(_PUT, (_KEYED + key, stored.expires_at, answer))
+        self._run(_PUT, (_KEY_PREFIX + key, stored.expires_at, answer))
         self._unchecked_bytes += len(answer)
-        if self._unchecked_bytes > self._max_bytes * UNCHECKED:
+        if self._unchecked_bytes > self._max_bytes * CHECK_FRACTION:
             self._unchecked_bytes = 0
             if self._used_bytes() > self._max_bytes:
-                self._make_room()
+                self._evict()
 
     def purge(self, now: float) -> None:
         self._run(_PURGE, (now,))
@@ -144,34 +144,34 @@ class CacheTable:
         if connection is not None:
             connection.close()
 
-    def _make_room(self) -> None:
-        while self._used_bytes() > ROOM * self._max_bytes:
+    def _evict(self) -> None:
+        while self._used_bytes() > EVICTION_TARGET * self._max_bytes:
             gone = self._run(_EVICT).rowcount
             if not gone:
                 return
             self.evictions += gone
 
     def _used_bytes(self) -> int:
-        """Of the file, without the pages that are free to be written again. Costs nothing: SQLite keeps count."""
+        """Return the size of the file without its free pages. This is cheap: SQLite keeps these counts."""
         pages, free, size = (self._run(f"PRAGMA {what}").fetchone()[0] for what in _COUNTS)
         return int((pages - free) * size)
 
     def _run(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
         try:
             if self._connection is None:
-                self._connection = self._connected()
+                self._connection = self._connect()
             return self._connection.execute(statement, values)
         except sqlite3.Error:
             self.close()
             raise
 
-    def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
-            # Readers and one writer at once; a kill at any moment loses at most what was written last.
+            # WAL allows readers beside one writer; a kill loses at most the last writes.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
+            connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
             connection.executescript(_SCHEMA)
         except sqlite3.Error:
             connection.close()
@@ -181,20 +181,20 @@ class CacheTable:
 
 log = logging.getLogger("bridge.cache")
 
-PATIENCE_S: Final = 0.25
-"""How long an event waits for the file."""
+READ_TIMEOUT_S: Final = 0.25
+"""Time that an event waits for a read from the file."""
 MAX_READS: Final = 256
-"""That may stand in line; one more finds nothing."""
+"""Reads that may wait for the thread; a further one counts as a miss."""
 MAX_UNWRITTEN_BYTES: Final = 64 << 20
-PAUSE_S: Final = 1.0
-"""How long the file is left alone after a fault."""
+PAUSE_AFTER_FAULT_S: Final = 1.0
+"""Time for which the file is not used after a fault."""
 PURGE_S: Final = 60.0
-CLOSE_S: Final = 5.0
-"""How long what is still to be written may take at the end."""
+CLOSE_TIMEOUT_S: Final = 5.0
+"""Time that `close` waits for pending writes."""
 
 
 class SqliteStore:
-    """A `Store`. `opened` makes one."""
+    """Implements `Store`; made by `open_sqlite_store`."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._table = CacheTable(path, max_bytes)
@@ -205,78 +205,78 @@ class SqliteStore:
         self._reads = 0
         self._unwritten_bytes = 0
         self._unavailable_until = 0.0
-        self._is_reported: set[str] = set()
+        self._reported: set[str] = set()
         self.faults = 0
 
     @property
     def evictions(self) -> int:
         return self._table.evictions
 
-    async def get(self, key: bytes) -> Stored | None:
+    async def get(self, key: bytes) -> StoredAnswer | None:
         if self._is_unavailable or self._reads >= MAX_READS:
             self.faults += 1
             return None
         self._reads += 1
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                return await self._thread.do(partial(self._table.get, key))
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                return await self._thread.run(partial(self._table.get, key))
         except (sqlite3.Error, ValueError, TimeoutError) as error:
-            self._failed(error)
+            self._record_failure(error)
             return None
         finally:
             self._reads -= 1
 
-    def put(self, key: bytes, stored: Stored) -> None:
+    def put(self, key: bytes, stored: StoredAnswer) -> None:
         size = stored.size_bytes
         if self._is_unavailable or self._unwritten_bytes + size > MAX_UNWRITTEN_BYTES:
             self.faults += 1
             return
         self._unwritten_bytes += size
-        self._thread.do(partial(self._table.put, key, stored)).add_done_callback(partial(self._written, size))
+        self._thread.run(partial(self._table.put, key, stored)).add_done_callback(partial(self._on_written, size))
 
     async def open(self) -> None:
-        """Raises OSError when there can be no such file."""
-        await self._thread.do(self._table.touch)
+        """Create the file and start the purge of expired answers. Raises OSError if the file cannot be created."""
+        await self._thread.run(self._table.create_file)
         self._tasks.start(self._purge_periodically(), "cache purge")
 
     async def close(self) -> None:
-        """Returns when all that was put is written, if that does not take too long."""
+        """Return when every pending write is done, or after `CLOSE_TIMEOUT_S`."""
         await self._tasks.cancel_all()
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self._thread.do(self._table.close)
-        self._thread.end()
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._thread.run(self._table.close)
+        self._thread.shutdown()
 
     @property
     def _is_unavailable(self) -> bool:
         return self._loop.time() < self._unavailable_until
 
-    def _written(self, size: int, future: asyncio.Future[None]) -> None:
+    def _on_written(self, size: int, future: asyncio.Future[None]) -> None:
         self._unwritten_bytes -= size
         if not future.cancelled() and (error := future.exception()) is not None:
-            self._failed(error)
+            self._record_failure(error)
 
     async def _purge_periodically(self) -> None:
         while True:
             if not self._is_unavailable:
                 try:
-                    await self._thread.do(partial(self._table.purge, self._now()))
+                    await self._thread.run(partial(self._table.purge, self._now()))
                 except sqlite3.Error as error:
-                    self._failed(error)
+                    self._record_failure(error)
             await asyncio.sleep(PURGE_S)
 
-    def _failed(self, error: BaseException) -> None:
+    def _record_failure(self, error: BaseException) -> None:
         self.faults += 1
-        self._unavailable_until = self._loop.time() + PAUSE_S
-        reason = f"no answer within {PATIENCE_S:g} s" if isinstance(error, TimeoutError) else str(error)
-        if reason not in self._is_reported:
-            self._is_reported.add(reason)
-            log.warning("the cache's file is of no use: only memory is", extra={"fields": {"reason": reason}})
+        self._unavailable_until = self._loop.time() + PAUSE_AFTER_FAULT_S
+        reason = f"no answer within {READ_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else str(error)
+        if reason not in self._reported:
+            self._reported.add(reason)
+            log.warning("cache file unavailable; using memory only", extra={"fields": {"reason": reason}})
 
 
 @asynccontextmanager
-async def opened(path: Path, max_bytes: int) -> AsyncIterator[SqliteStore]:
-    """Raises OSError when there can be no such file."""
+async def open_sqlite_store(path: Path, max_bytes: int) -> AsyncIterator[SqliteStore]:
+    """Open the store, and close it at the end. Raises OSError if the file cannot be created."""
     store = SqliteStore(path, max_bytes)
     try:
         await store.open()

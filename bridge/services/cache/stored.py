@@ -1,4 +1,4 @@
-"""A whole answer as it is kept, and what keeps it."""
+"""The stored form of a complete answer, and the interface of the stores that keep it."""
 
 import asyncio
 import struct
@@ -11,30 +11,30 @@ import msgspec
 from bridge.errors import BadField
 from bridge.protocol.headers import validate_headers
 
-FORM: Final = 2
-"""Of what is stored outside of the process, as a part of its key: another form is not found, and so not misread."""
+FORMAT_VERSION: Final = 2
+"""Version of the stored form. It is part of every key outside of the process, so another version is never read."""
 
 Headers: TypeAlias = list[tuple[str, str]]
 
 _OVERHEAD_BYTES: Final = 512
-"""About what an answer takes in memory beside its bytes."""
+"""Estimated memory of a stored answer beside its bytes."""
 
 
-class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`status` and headers as a client may see them; `body` with the lengths of the reads in which it came, because a
-    frame of bytes is a read. Instants are Unix seconds.
+class StoredAnswer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A complete answer: status, the headers that a client may see, and the body with the lengths of its reads, because
+    each frame of bytes is one read. Instants are Unix seconds.
 
-    Of numbers and bytes alone: of many thousands of lists Python's collector would take stock again and again.
+    It holds only numbers and bytes: Python's garbage collector would scan thousands of lists again and again.
     """
 
     status: int
     head: bytes
-    """The headers, by `packed_headers`."""
+    """The headers, encoded by `pack_headers`."""
     body: bytes
     lengths: bytes
-    """Unsigned 32-bit numbers, little-endian."""
+    """The lengths of the reads as unsigned 32-bit numbers, little-endian."""
     stored_at: float
-    kept_s: float
+    ttl_s: float
 
     @property
     def size_bytes(self) -> int:
@@ -46,7 +46,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def expires_at(self) -> float:
-        return self.stored_at + self.kept_s
+        return self.stored_at + self.ttl_s
 
     def reads(self) -> Iterator[bytes]:
         at = 0
@@ -55,41 +55,41 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
             at += length
 
 
-def packed(reads: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """Body and lengths."""
+def pack_reads(reads: Iterable[bytes]) -> tuple[bytes, bytes]:
+    """Return the body and the packed lengths of its reads."""
     parts = list(reads)
     return b"".join(parts), struct.pack(f"<{len(parts)}I", *map(len, parts))
 
 
 class Store(Protocol):
-    """Where answers are kept outside of the process. It may lose them, and never fails."""
+    """Stores answers outside of the process. It may lose answers, and its methods never raise."""
 
     @property
     def evictions(self) -> int:
-        """Answers that had to make room for others."""
+        """Return the number of answers evicted for others."""
 
     @property
     def faults(self) -> int:
-        """How often something was not read or not written that should have been."""
+        """Return the number of failed reads and writes."""
 
-    async def get(self, key: bytes) -> Stored | None:
-        """In a moment, or not at all. What has expired may come too."""
+    async def get(self, key: bytes) -> StoredAnswer | None:
+        """Return the answer, which may have expired; None if there is none or the store does not respond in time."""
 
-    def put(self, key: bytes, stored: Stored) -> None:
-        """Cannot block: it is written later, or dropped."""
+    def put(self, key: bytes, stored: StoredAnswer) -> None:
+        """Queue the answer for writing, or drop it. Does not block."""
 
 
-_decoder = msgspec.msgpack.Decoder(Stored)
+_decoder = msgspec.msgpack.Decoder(StoredAnswer)
 _headers = msgspec.msgpack.Decoder(Headers)
 encode = msgspec.msgpack.Encoder().encode
 
 
-def packed_headers(headers: Headers) -> bytes:
+def pack_headers(headers: Headers) -> bytes:
     return encode(headers)
 
 
-def decode(data: bytes) -> Stored:
-    """Raises ValueError."""
+def decode(data: bytes) -> StoredAnswer:
+    """Decode a stored answer. Raises ValueError if it is malformed."""
     stored = _decoder.decode(data)
     _check(stored.status, _headers.decode(stored.head))
     try:
@@ -97,15 +97,15 @@ def decode(data: bytes) -> Stored:
     except struct.error as error:
         raise ValueError(str(error)) from None
     if sum(lengths) != len(stored.body) or not all(lengths):
-        raise ValueError("the lengths of a stored answer's reads are not its body's")
+        raise ValueError("the read lengths of a stored answer do not add up to its body")
     return stored
 
 
 def _check(status: int, headers: Headers) -> None:
-    """Raises ValueError for a head that would break the frame or the HTTP answer that it becomes a part of: whoever can
-    write to the file or to Redis is not the provider."""
+    """Raise ValueError for a status or header that would break a frame or an HTTP response. Stored data is untrusted:
+    other programs may write to the file or to Redis."""
     if not 200 <= status <= 599:
-        raise ValueError(f"a stored answer has the status {status}")
+        raise ValueError(f"a stored answer has the invalid status {status}")
     try:
         validate_headers(headers, "stored")
     except BadField as error:
@@ -113,7 +113,7 @@ def _check(status: int, headers: Headers) -> None:
 
 
 def wall_clock() -> Callable[[], float]:
-    """Unix seconds, by the loop's clock: they do not jump."""
+    """Return a clock of Unix seconds that follows the loop's monotonic clock and so never jumps."""
     now = asyncio.get_running_loop().time
     ahead_s = time.time() - now()
     return lambda: now() + ahead_s

@@ -49,9 +49,9 @@ class StoredBudgets(LocalBudgets):
     async def open(self, *, is_needed: bool) -> None:
         """Load the spent amounts. With `is_needed`, raises OSError if the file cannot be created."""
         if is_needed:
-            await self._thread.do(self._file.touch)
+            await self._thread.run(self._file.touch)
         try:
-            stored = await self._thread.do(partial(self._file.load, time.time()))
+            stored = await self._thread.run(partial(self._file.load, time.time()))
         except (sqlite3.Error, OSError) as error:
             self._log_failure(error)
         else:
@@ -66,14 +66,14 @@ class StoredBudgets(LocalBudgets):
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._tasks.wait_all()
-                await self._thread.do(self._file.close)
+                await self._thread.run(self._file.close)
         if self._unwritten:
             log.warning(
                 "budget file incomplete; spending since the last write is lost",
                 extra={"fields": {"windows": len(self._unwritten)}},
             )
         await self._tasks.cancel_all()
-        self._thread.end()
+        self._thread.shutdown()
 
     def _queue(self, spent: Sequence[Spent]) -> None:
         for entry in spent:
@@ -98,7 +98,7 @@ class StoredBudgets(LocalBudgets):
         if not unwritten:
             return
         try:
-            await self._thread.do(partial(self._file.add, unwritten, time.time()))
+            await self._thread.run(partial(self._file.add, unwritten, time.time()))
         except (sqlite3.Error, OSError) as error:
             self._queue(unwritten)
             self._log_failure(error)

@@ -109,7 +109,7 @@ REALTIME: Final = Group(
     ),
 )
 
-IN_FLIGHT: Final = _alone(
+ACTIVE_EVENTS: Final = _alone(
     "gauge",
     "bridge_events_in_flight",
     "Events and realtime sessions in flight. `provider` is empty before the first provider call.",

@@ -29,11 +29,11 @@ from bridge.services.metrics.definitions import (
 from bridge.services.metrics.exposition import GAUGES, GROUPS, OTHER, render
 from bridge.services.metrics.shared_counters import CountersFull, Row, SharedCounters
 
-Readings = Callable[[], Iterable[Sample]]
+Sampler = Callable[[], Iterable[Sample]]
 
 PUBLISH_S: Final = 1.0
 """How old at most is what siblings tell of a worker's gauges."""
-MAX_KINDS: Final = 4096
+MAX_CACHED_ROWS: Final = 4096
 """Of which the rows are kept at hand."""
 _MOST_STEPS: Final = 8
 _STATUSES: Final = frozenset(HTTPStatus)
@@ -66,7 +66,7 @@ class Metrics:
         self._gateways: Callable[[], Container[str]] = frozenset
         self._kinds: dict[_MetricKey, tuple[Row, Row]] = {}
         self._tries: dict[tuple[object, object], Row] = {}
-        self._samples: list[Readings] = []
+        self._samples: list[Sampler] = []
         self._polled: dict[tuple[str, ...], float] = {}
         self._others = {
             name: counters.row((name, *(OTHER for _ in group.labels)), group.width) for name, group in GROUPS.items()
@@ -77,7 +77,7 @@ class Metrics:
         """The names of gateways that are told apart; any other is `*`."""
         self._gateways = gateways
 
-    def register(self, samples: Readings) -> None:
+    def register(self, samples: Sampler) -> None:
         """Ask it at every scrape."""
         self._samples.append(samples)
 
@@ -173,7 +173,7 @@ class Metrics:
 
 def _put(known: dict[K, V], key: K, rows: V) -> None:
     """Kept at hand, until there are too many: a gateway for any name has any number of names."""
-    if len(known) >= MAX_KINDS:
+    if len(known) >= MAX_CACHED_ROWS:
         known.clear()
     known[key] = rows
 

@@ -31,12 +31,12 @@ class LogDamaged(LogFaulty):
     """The file is no whole database any more, and has to make way for a new one."""
 
 
-def of_os(path: Path, error: OSError) -> LogUnusable:
+def from_os_error(path: Path, error: OSError) -> LogUnusable:
     kind = LogFaulty if error.errno in _MAY_PASS else LogUnusable
     return kind(f"{path}: {error.strerror}")
 
 
-def of_sqlite(path: Path, error: sqlite3.Error) -> LogUnusable:
+def from_sqlite_error(path: Path, error: sqlite3.Error) -> LogUnusable:
     return _kind(path, error)(f"{path}: {error}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from bridge.services.request_log.damage import LogUnusable, of_os, of_sqlite
+from bridge.services.request_log.damage import LogUnusable, from_os_error, from_sqlite_error
 from bridge.services.request_log.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 BUSY_S: Final = 5.0
@@ -30,11 +30,11 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise of_os(path, error) from None
+        raise from_os_error(path, error) from None
     try:
         return _prepared(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False), path)
     except sqlite3.Error as error:
-        raise of_sqlite(path, error) from None
+        raise from_sqlite_error(path, error) from None
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -42,7 +42,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return _opened(path, _opened_to_read)
 
 
-def open_to_rate(path: Path) -> sqlite3.Connection:
+def open_to_update(path: Path) -> sqlite3.Connection:
     """For changes to rows that are there. Raises LogUnusable."""
     return _opened(path, partial(_checked, how="mode=rw"))
 

@@ -17,7 +17,7 @@ from typing import Final
 from bridge.relay.interfaces import Sample
 from bridge.relay.summary import EventSummary
 from bridge.services.metrics.definitions import LOG_DROPPED, LOG_FAULTS, LOG_WAITING
-from bridge.services.request_log.rows import weight
+from bridge.services.request_log.rows import memory_bytes
 from bridge.services.request_log.shares import REFUSED_PART
 from bridge.services.request_log.writer import RequestLogWriter
 
@@ -47,7 +47,9 @@ class QueueBounds:
 
 
 @asynccontextmanager
-async def opened(path: Path, keep_days: int, bounds: QueueBounds | None = None) -> AsyncIterator["RequestLog"]:
+async def open_request_log(
+    path: Path, keep_days: int, bounds: QueueBounds | None = None
+) -> AsyncIterator["RequestLog"]:
     """Raises LogUnusable for a file that can be no log. At the end all that waits is written."""
     request_log = RequestLog(await asyncio.to_thread(RequestLogWriter, path, keep_days), bounds or QueueBounds())
     try:
@@ -88,7 +90,7 @@ class RequestLog:
     def on_event_end(self, summary: EventSummary) -> None:
         if not summary.settings.collect_log or self._is_closed:
             return
-        waiting, size = self._waiting.qsize(), weight(summary)
+        waiting, size = self._waiting.qsize(), memory_bytes(summary)
         if waiting >= self._bounds.rows or self._bytes_in - self._bytes_out + size > self._bounds.bytes:
             self._refuse()
             return

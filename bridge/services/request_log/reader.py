@@ -9,12 +9,12 @@ from typing import Any, Final, Self
 
 from bridge.protocol.ids import uuid7
 from bridge.services.request_log.damage import LogUnusable
-from bridge.services.request_log.database import open_to_rate, open_to_read
+from bridge.services.request_log.database import open_to_read, open_to_update
 
 PAGE_ROWS: Final = 200
 """A page is read in one go. With bodies of some MiB it is as long as they are: the reader takes one row at a time."""
 
-Found = dict[str, Any]
+RowDict = dict[str, Any]
 """A row by its columns."""
 
 _BODIES: Final = ("request_head", "response_head")
@@ -64,13 +64,13 @@ class RequestReader:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._connection.close()
 
-    def newest(self, wanted: LogFilter, most: int) -> list[Found]:
+    def newest(self, row_filter: LogFilter, limit: int) -> list[RowDict]:
         """At most so many, without bodies; the newest is the last."""
-        return list(self._select("id < ?", ("~",), wanted, "id DESC", most))[::-1]
+        return list(self._select("id < ?", ("~",), row_filter, "id DESC", limit))[::-1]
 
-    def written(self, after_seq: int, to_seq: int, wanted: LogFilter) -> Iterator[Found]:
+    def rows_between(self, after_seq: int, to_seq: int, row_filter: LogFilter) -> Iterator[RowDict]:
         """Without bodies, in the order in which they were written."""
-        while page := list(self._select("seq > ? AND seq <= ?", (after_seq, to_seq), wanted, "seq", PAGE_ROWS)):
+        while page := list(self._select("seq > ? AND seq <= ?", (after_seq, to_seq), row_filter, "seq", PAGE_ROWS)):
             yield from page
             after_seq = page[-1]["seq"]
 
@@ -79,32 +79,34 @@ class RequestReader:
         ((last,),) = self._execute("SELECT max(seq) FROM requests", ())
         return last or 0
 
-    def all(self, wanted: LogFilter, most: int | None) -> Iterator[Found]:
+    def rows(self, row_filter: LogFilter, limit: int | None) -> Iterator[RowDict]:
         """From the oldest on, with their bodies. What is written meanwhile comes too, if it began after the last."""
-        left, at = most, ""
-        while page := list(self._select("id > ?", (at,), wanted, "id", min(PAGE_ROWS, left or PAGE_ROWS))):
+        left, at = limit, ""
+        while page := list(self._select("id > ?", (at,), row_filter, "id", min(PAGE_ROWS, left or PAGE_ROWS))):
             for row in page:
                 yield row | self._bodies(row["id"])
             at = page[-1]["id"]
             if left is not None and not (left := left - len(page)):
                 return
 
-    def row(self, row_id: str) -> Found | None:
+    def row(self, row_id: str) -> RowDict | None:
         """With its bodies."""
         found = next(self._select("id = ?", (row_id,), LogFilter(), "id", 1), None)
         return found and found | self._bodies(row_id)
 
-    def _bodies(self, row_id: str) -> Found:
+    def _bodies(self, row_id: str) -> RowDict:
         rows = self._execute(f"SELECT {', '.join(_BODIES)} FROM requests WHERE id = ?", (row_id,))  # noqa: S608 - own
         return next((dict(row) for row in rows), dict.fromkeys(_BODIES))
 
-    def _select(self, where: str, at: tuple[object, ...], wanted: LogFilter, order: str, most: int) -> Iterator[Found]:
-        conditions = [(where, at), *wanted.conditions()]
-        asked = " AND ".join(condition for condition, _ in conditions)
-        given = (value for _, values in conditions for value in values)
+    def _select(
+        self, where: str, at: tuple[object, ...], row_filter: LogFilter, order: str, limit: int
+    ) -> Iterator[RowDict]:
+        conditions = [(where, at), *row_filter.conditions()]
+        condition = " AND ".join(text for text, _ in conditions)
+        values = (value for _, values in conditions for value in values)
         columns = ", ".join(self._columns())
-        query = f"SELECT {columns} FROM requests WHERE {asked} ORDER BY {order} LIMIT ?"  # noqa: S608 - words are ours
-        return map(dict, self._execute(query, (*given, most)))
+        query = f"SELECT {columns} FROM requests WHERE {condition} ORDER BY {order} LIMIT ?"  # noqa: S608 - constants
+        return map(dict, self._execute(query, (*values, limit)))
 
     def _columns(self) -> list[str]:
         """All that the file has, an older or a newer one's; but for the bodies, which are long."""
@@ -125,7 +127,7 @@ def first_id(since_ms: int) -> str:
 
 def rate(path: Path, row_id: str, changes: Mapping[str, object]) -> bool:
     """Write these columns of that row; whether it is there. Raises LogUnusable."""
-    connection = open_to_rate(path)
+    connection = open_to_update(path)
     columns = ", ".join(f"{column} = ?" for column in changes)
     try:
         done = connection.execute(f"UPDATE requests SET {columns} WHERE id = ?", (*changes.values(), row_id))  # noqa: S608 - own names

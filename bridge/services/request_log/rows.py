@@ -12,7 +12,7 @@ from bridge.redact.known_secrets import KnownSecrets
 from bridge.redact.text import redact_url
 from bridge.relay.summary import EventSummary
 from bridge.services.request_log.schema import LogRow
-from bridge.services.secret_scrubbing import known_of, scrub, shown_metadata, shown_text
+from bridge.services.secret_scrubbing import known_secrets_of, scrub_metadata, scrub_reason, scrub_text
 
 MAX_CHARS: Final = 2048
 """Of a text that comes from outside and has no bound of its own."""
@@ -26,19 +26,19 @@ _path = lru_cache(MAX_KEPT)(redact_url)
 
 def row_of(summary: EventSummary) -> LogRow:
     """Takes some microseconds, and more the longer the bodies are."""
-    cost, bodies, known, talk = summary.cost, summary.bodies, known_of(summary.sent), summary.realtime
-    request_head, response_head = heads_of(summary)
+    cost, bodies, known, talk = summary.cost, summary.bodies, known_secrets_of(summary.sent), summary.realtime
+    request_head, response_head = redacted_previews(summary)
     usage = summary.used or _UNTOLD
     return LogRow(
         id=summary.log_id,
         created_at=summary.created_at_ns // 1_000_000,
-        account=shown_text(summary.account, known),
+        account=scrub_text(summary.account, known),
         gateway=summary.gateway,
         token=summary.token or None,
         request_type=summary.transport,
-        event_id=shown_text(str(summary.event_id), known),
+        event_id=scrub_text(str(summary.event_id), known),
         provider=summary.provider,
-        model=summary.model and shown_text(summary.model, known),
+        model=summary.model and scrub_text(summary.model, known),
         method=summary.method,
         path=summary.path and _path(summary.path[:MAX_CHARS]),
         step=summary.step,
@@ -58,10 +58,10 @@ def row_of(summary: EventSummary) -> LogRow:
         cost_estimated=cost is not None and cost.estimated,
         byok=summary.byok_alias,
         code=summary.code,
-        reason=summary.reason and scrub(summary.reason, known),
-        metadata=_json(shown_metadata(summary.settings.metadata, known)),
+        reason=summary.reason and scrub_reason(summary.reason, known),
+        metadata=_json(scrub_metadata(summary.settings.metadata, known)),
         attempts=_json([_attempt(each, known) for each in summary.attempts]),
-        warnings=_json([shown_text(each, known) for each in summary.warnings]),
+        warnings=_json([scrub_text(each, known) for each in summary.warnings]),
         request_content_type=summary.request_content_type[:MAX_CHARS] or None,
         request_size=summary.request_bytes,
         request_head_complete=bodies is not None and len(bodies.request) == summary.request_bytes,
@@ -80,13 +80,13 @@ def row_of(summary: EventSummary) -> LogRow:
     )
 
 
-def heads_of(summary: EventSummary) -> tuple[str | bytes | None, str | bytes | None]:
+def redacted_previews(summary: EventSummary) -> tuple[str | bytes | None, str | bytes | None]:
     """The beginnings of both bodies, redacted; None where they are not kept, bytes where one is no text."""
     bodies = summary.bodies
     if bodies is None:
         return None, None
     if not bodies.are_redacted:  # two threads may do it at a time: what is masked twice is as it was
-        known = known_of(summary.sent)
+        known = known_secrets_of(summary.sent)
         bodies.request = _redacted(bodies.request, summary.request_bytes, known)
         bodies.answer = _redacted(bodies.answer, summary.answer_bytes, known)
         bodies.are_redacted = True
@@ -98,7 +98,7 @@ def storable(row: LogRow) -> LogRow:
     return LogRow._make(value.encode(errors="replace").decode() if isinstance(value, str) else value for value in row)
 
 
-def weight(summary: EventSummary) -> int:
+def memory_bytes(summary: EventSummary) -> int:
     """About how many bytes of memory it holds."""
     held = 4096 + 512 * len(summary.attempts) + len(summary.path or "")
     if summary.bodies is not None:
@@ -134,4 +134,4 @@ def _text(body: bytes) -> str | bytes:
 
 
 def _attempt(attempt: dict[str, object], known: KnownSecrets) -> dict[str, object]:
-    return attempt | {"reason": scrub(str(attempt["reason"]), known)} if "reason" in attempt else attempt
+    return attempt | {"reason": scrub_reason(str(attempt["reason"]), known)} if "reason" in attempt else attempt

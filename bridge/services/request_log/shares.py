@@ -33,20 +33,20 @@ class Cut:
     rows: int
 
 
-def cut(counts: Counts, most: int, at_once: int) -> Cut | None:
+def cut(counts: Counts, max_rows: int, max_deleted: int) -> Cut | None:
     """Return what to delete of a gateway that may have `most` rows; at most `at_once` rows. None for nothing.
 
     Each cut is small, and the next one is decided anew.
     """
-    surplus = sum(counts.values()) - most
+    surplus = sum(counts.values()) - max_rows
     if surplus <= 0:
         return None
     refused = {share: rows for share, rows in counts.items() if share.refused}
     served = {share: rows for share, rows in counts.items() if not share.refused}
-    too_many_refused = sum(refused.values()) - _of_refused(most)
+    too_many_refused = sum(refused.values()) - _of_refused(max_rows)
     if too_many_refused > 0:
-        return _of_one_or_all(refused, _of_refused(most), min(surplus, too_many_refused), at_once)
-    return _of_one_or_all(served, most, surplus, at_once)
+        return _of_one_or_all(refused, _of_refused(max_rows), min(surplus, too_many_refused), max_deleted)
+    return _of_one_or_all(served, max_rows, surplus, max_deleted)
 
 
 def _of_one_or_all(counts: Counts, most: int, surplus: int, at_once: int) -> Cut:
@@ -62,18 +62,18 @@ def _of_refused(most: int) -> int:
     return max(most // REFUSED_PART, 1)
 
 
-class Room:
+class RowQuota:
     """Which new rows a gateway that deletes none still takes: it has `most`, of which no token fills more than half if
     several may write."""
 
-    def __init__(self, counts: Counts, most: int, *, is_shared: bool) -> None:
-        self._most = most
+    def __init__(self, counts: Counts, max_rows: int, *, is_shared: bool) -> None:
+        self._most = max_rows
         self._is_shared = is_shared
         self._counts = dict(counts)
         self._all = sum(counts.values())
         self._refused = sum(rows for share, rows in counts.items() if share.refused)
 
-    def take(self, share: Share) -> bool:
+    def add(self, share: Share) -> bool:
         """Count one more row of that share, if there is room for it."""
         if self._all >= self._most or not self._has_room(share):
             return False

@@ -10,13 +10,13 @@ from typing import Final, NamedTuple
 from bridge.services.request_log.damage import identity
 from bridge.services.request_log.database import open_to_write
 from bridge.services.request_log.schema import LogRow, insert
-from bridge.services.request_log.shares import Counts, Room, Share, cut
+from bridge.services.request_log.shares import Counts, RowQuota, Share, cut
 
-ROWS_AT_ONCE: Final = 999 // len(LogRow._fields)
+ROWS_PER_INSERT: Final = 999 // len(LogRow._fields)
 """In one statement: older SQLite takes 999 values. The interpreter's lock is free while it runs, and has to be won back
 from the loop after it, once for all these rows.
 """
-DELETED_AT_ONCE: Final = 500
+MAX_DELETED_ROWS: Final = 500
 """Rows in one transaction: some ten milliseconds for which no other process writes."""
 
 _COUNT: Final = (
@@ -73,39 +73,39 @@ class RequestTable:
         with self._transaction():
             stopped: Counter[str] = Counter()
             kept = list(self._within(rows, bounds, stopped))
-            for start in range(0, len(kept), ROWS_AT_ONCE):
-                self._insert(kept[start : start + ROWS_AT_ONCE])
+            for start in range(0, len(kept), ROWS_PER_INSERT):
+                self._insert(kept[start : start + ROWS_PER_INSERT])
             self._connection.executemany(_COUNT, Counter(row.gateway for row in kept).items())
             self._count_shares(Counter(map(_share, kept)))
         return stopped
 
-    def delete_oldest(self, gateway: str, most: int) -> bool:
+    def delete_oldest(self, gateway: str, max_rows: int) -> bool:
         """Delete a few of those that the gateway has beyond `most`. Return True if there may be more."""
-        if self._kept(gateway) <= most:
+        if self._kept(gateway) <= max_rows:
             return False
         with self._transaction():
-            surplus = self._kept(gateway) - most
+            surplus = self._kept(gateway) - max_rows
             if surplus <= 0:
                 return False
-            wanted = cut(self._shares(gateway), most, DELETED_AT_ONCE)
+            wanted = cut(self._shares(gateway), max_rows, MAX_DELETED_ROWS)
             if wanted is not None:
                 found = [row for share in wanted.shares for row in self._oldest_of(share, wanted.rows)]
                 self._delete(sorted(found)[: wanted.rows])
             else:  # an earlier version wrote rows that the shares do not count
-                found = self._selected(_OLDEST, gateway, min(surplus, DELETED_AT_ONCE))
+                found = self._selected(_OLDEST, gateway, min(surplus, MAX_DELETED_ROWS))
                 self._delete(found)
                 if not found:
                     return False
-            return self._kept(gateway) > most
+            return self._kept(gateway) > max_rows
 
     def delete_before(self, row_id: str) -> bool:
         """Delete a few of the rows whose id sorts before this one. Return True if there may be more."""
         if not self._connection.execute(_BEFORE, (row_id, 1)).fetchone():
             return False
         with self._transaction():
-            found = self._selected(_BEFORE, row_id, DELETED_AT_ONCE)
+            found = self._selected(_BEFORE, row_id, MAX_DELETED_ROWS)
             self._delete(found)
-            return len(found) == DELETED_AT_ONCE
+            return len(found) == MAX_DELETED_ROWS
 
     def is_replaced(self) -> bool:
         """True if the file was moved or removed: what is written now, nobody would find."""
@@ -131,12 +131,12 @@ class RequestTable:
         self, rows: Sequence[LogRow], bounds: Mapping[str, RowBound], stopped: Counter[str]
     ) -> Iterable[LogRow]:
         room = {
-            name: Room(self._shares(name), bound.rows, is_shared=bound.is_shared)
+            name: RowQuota(self._shares(name), bound.rows, is_shared=bound.is_shared)
             for name, bound in bounds.items()
             if bound.rows and bound.stops
         }
         for row in rows:
-            if row.gateway not in room or room[row.gateway].take(_share(row)):
+            if row.gateway not in room or room[row.gateway].add(_share(row)):
                 yield row
             else:
                 stopped[row.gateway] += 1

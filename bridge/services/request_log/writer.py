@@ -26,14 +26,14 @@ from bridge.services.request_log.table import RequestTable, RowBound
 
 log = logging.getLogger("bridge.requests")
 
-ROWS_AT_A_STRETCH: Final = 16
+ROWS_PER_SLICE: Final = 16
 PAUSE_S: Final = 0.000_02
 """After so many rows. To give the interpreter's lock away for an instant is not enough: the loop, which may wait for
 it, needs some microseconds to wake, and to wait for its turn it would take five milliseconds.
 """
 RETRY_S: Final = 1.0
 """After a failure."""
-LOOK_S: Final = 60.0
+PRUNE_INTERVAL_S: Final = 60.0
 """How often it is looked whether rows have become too old."""
 
 _DAY_MS: Final = 86_400_000
@@ -106,7 +106,7 @@ class RequestLogWriter:
 
     def _rows(self, entries: Iterable[EventSummary]) -> Iterator[LogRow]:
         for number, entry in enumerate(entries):
-            if number % ROWS_AT_A_STRETCH == 0:
+            if number % ROWS_PER_SLICE == 0:
                 time.sleep(PAUSE_S)
             try:
                 yield row_of(entry)
@@ -164,7 +164,7 @@ class RequestLogWriter:
             log.error("the damaged request log cannot be renamed: %s", failure)
             return False
         if kept is not None:
-            self._sets_aside_at = time.monotonic() + LOOK_S
+            self._sets_aside_at = time.monotonic() + PRUNE_INTERVAL_S
             log.error("the request log is damaged (%s): it is kept as %s, and a new one is begun", error, kept)
         return True
 
@@ -173,7 +173,7 @@ class RequestLogWriter:
             return False
         if file.delete_before(first_id(time.time_ns() // 1_000_000 - self._keep_ms)):
             return True
-        self._looks_at = time.monotonic() + LOOK_S
+        self._looks_at = time.monotonic() + PRUNE_INTERVAL_S
         return False
 
     # What is said, each once until it changes.

@@ -26,8 +26,8 @@ log = logging.getLogger("bridge.traces")
 logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
 logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICAL)
 
-MOST_SPANS: Final = 4096
-MOST_BYTES: Final = 32 << 20
+MAX_SPANS: Final = 4096
+MAX_BODY_BYTES: Final = 32 << 20
 """What their bodies may take besides."""
 BATCH_EVENTS: Final = 256
 LINGER_MS: Final = 1000
@@ -51,10 +51,10 @@ class EndedEvent(ReadableSpan):
         self._context = _ON_ITS_WAY
         self._entry = summary
         self._trace = trace
-        self.count = 1 + len(summary.attempts)
+        self.span_count = 1 + len(summary.attempts)
         """How many spans it becomes."""
         bodies = summary.bodies
-        self.weight = len(bodies.request) + len(bodies.answer) if bodies else 0
+        self.body_bytes = len(bodies.request) + len(bodies.answer) if bodies else 0
         """Of the bodies that it holds, in bytes."""
 
     def spans(self) -> list[Span]:
@@ -73,7 +73,7 @@ class Exporter(Protocol):
 class SpanBatcher:
     """Counts spans: `sent`, `refused` by the collector, `dropped` because too many waited."""
 
-    def __init__(self, name: str, exporter: Exporter, *, max_spans: int = MOST_SPANS) -> None:
+    def __init__(self, name: str, exporter: Exporter, *, max_spans: int = MAX_SPANS) -> None:
         """`name` is for the log. Owns the exporter."""
         self._exporter = _MonitoredExporter(name, exporter)
         self._max_spans = max_spans
@@ -98,12 +98,12 @@ class SpanBatcher:
     def put(self, event: EndedEvent) -> None:
         """Does not block."""
         watched = self._exporter
-        has_room = self._put_spans + event.count - watched.taken_spans <= self._max_spans
-        if not has_room or self._put_bytes + event.weight - watched.sent_bytes > MOST_BYTES:
-            self.dropped += event.count
+        has_room = self._put_spans + event.span_count - watched.taken_spans <= self._max_spans
+        if not has_room or self._put_bytes + event.body_bytes - watched.sent_bytes > MAX_BODY_BYTES:
+            self.dropped += event.span_count
             return
-        self._put_spans += event.count
-        self._put_bytes += event.weight
+        self._put_spans += event.span_count
+        self._put_bytes += event.body_bytes
         self._processor.on_end(event)
 
     async def close(self) -> None:
@@ -140,10 +140,10 @@ class _MonitoredExporter(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """What it is given are events."""
         events = [each for each in spans if isinstance(each, EndedEvent)]
-        count = sum(event.count for event in events)
+        count = sum(event.span_count for event in events)
         result = SpanExportResult.FAILURE if self._has_ended else self._exported(events)
         self.taken_spans += count
-        self.sent_bytes += sum(event.weight for event in events)
+        self.sent_bytes += sum(event.body_bytes for event in events)
         if result is SpanExportResult.SUCCESS:
             self.sent += count
         else:

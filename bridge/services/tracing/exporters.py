@@ -23,7 +23,7 @@ from bridge.services.tracing.otlp_json import JsonExporter
 from bridge.services.tracing.otlp_protobuf import SdkExporter
 from bridge.tasks import Tasks
 
-MOST_COLLECTORS: Final = 256
+MAX_COLLECTORS: Final = 256
 """Each has a thread. Past that the one made first is closed: a configuration that was read again may not name it."""
 
 _Key = tuple[object, ...]
@@ -75,7 +75,7 @@ class SpanExporters:
             collector = self._collectors[key] = SpanBatcher(
                 redact_url(exporter.url), _exporter(exporter, self._resource)
             )
-            if len(self._collectors) > MOST_COLLECTORS:
+            if len(self._collectors) > MAX_COLLECTORS:
                 self._close(self._collectors.pop(next(iter(self._collectors))))
         return collector
 

@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from bridge import __version__
 from bridge.services.tracing.spans import Span
 
-TRIES: Final = 3
-PAUSE_S: Final = 1.0
+MAX_ATTEMPTS: Final = 3
+RETRY_DELAY_S: Final = 1.0
 """Before the second try; before the third it is twice as long."""
 _AGAIN: Final = {
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -57,9 +57,9 @@ class JsonExporter:
         self._ended = threading.Event()
 
     def export(self, spans: Sequence[Span]) -> SpanExportResult:
-        body = encoded(spans, self._resource)
-        for tried in range(TRIES):
-            if tried and self._ended.wait(tried * PAUSE_S):
+        body = encode_request(spans, self._resource)
+        for tried in range(MAX_ATTEMPTS):
+            if tried and self._ended.wait(tried * RETRY_DELAY_S):
                 break
             status = self._post(body)
             if status is not None and status < HTTPStatus.MULTIPLE_CHOICES:
@@ -80,7 +80,7 @@ class JsonExporter:
             return None
 
 
-def encoded(spans: Iterable[Span], resource: bytes) -> bytes:
+def encode_request(spans: Iterable[Span], resource: bytes) -> bytes:
     """An ExportTraceServiceRequest; `resource` are its attributes, encoded."""
     head = b'{"resourceSpans":[{"resource":{"attributes":[%b]},"scopeSpans":[{"scope":%b,"spans":[' % (resource, _SCOPE)
     return b"".join((head, b",".join(map(_span, spans)), b"]}]}]}"))

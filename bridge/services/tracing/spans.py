@@ -14,8 +14,8 @@ import msgspec
 
 from bridge.redact.known_secrets import KnownSecrets
 from bridge.relay.summary import EventSummary
-from bridge.services.request_log.rows import heads_of
-from bridge.services.secret_scrubbing import known_of, scrub, shown_metadata, shown_text
+from bridge.services.request_log.rows import redacted_previews
+from bridge.services.secret_scrubbing import known_secrets_of, scrub_metadata, scrub_reason, scrub_text
 from bridge.services.tracing.context import TraceContext
 
 Attribute = bool | int | float | str
@@ -117,13 +117,13 @@ def _attempt(summary: EventSummary, number: int, parent: Span) -> Span:
 
 
 def _attributes(summary: EventSummary) -> Attributes:
-    known = known_of(summary.sent)
-    given = shown_metadata(summary.settings.metadata, known)
+    known = known_secrets_of(summary.sent)
+    given = scrub_metadata(summary.settings.metadata, known)
     found: Attributes = {
         _sendable_text(name): _sendable(value) for name, value in given.items() if not name.startswith(_OURS)
     }
     found.update((name, _sendable(value)) for name, value in _own(summary, known).items() if value is not None)
-    prompt, completion = heads_of(summary)
+    prompt, completion = redacted_previews(summary)
     if isinstance(prompt, str):
         found["gen_ai.prompt_json"] = prompt
     if isinstance(completion, str):
@@ -140,7 +140,7 @@ def _own(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | No
     return {
         "gen_ai.provider.name": _PROVIDERS.get(summary.provider or "", summary.provider),
         "gen_ai.model.provider": summary.provider,
-        "gen_ai.request.model": summary.model and shown_text(summary.model, known),
+        "gen_ai.request.model": summary.model and scrub_text(summary.model, known),
         "gen_ai.request.stream": is_stream,
         "gen_ai.response.time_to_first_chunk": first_s,
         "gen_ai.operation.name": _operation_of(summary),
@@ -155,7 +155,7 @@ def _own(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | No
         "bridge.gateway": summary.gateway,
         "bridge.token": summary.token or None,
         "bridge.byok_alias": summary.byok_alias,
-        "bridge.event_id": shown_text(str(summary.event_id), known),
+        "bridge.event_id": scrub_text(str(summary.event_id), known),
         "bridge.log_id": summary.log_id,
         "bridge.step": str(summary.step),
         "bridge.transport": summary.transport,
@@ -172,7 +172,7 @@ def _conversation(summary: EventSummary) -> Attributes:
 
 def _name(summary: EventSummary) -> str:
     operation = _operation_of(summary)
-    return f"{operation} {shown_text(summary.model, known_of(summary.sent))}" if summary.model else operation
+    return f"{operation} {scrub_text(summary.model, known_secrets_of(summary.sent))}" if summary.model else operation
 
 
 def _operation_of(summary: EventSummary) -> str:
@@ -192,7 +192,7 @@ def _server(url: str) -> tuple[str | None, int | None]:
 
 
 def _failure(summary: EventSummary, code: object, reason: object) -> str | None:
-    return None if code is None else scrub(str(reason), known_of(summary.sent))
+    return None if code is None else scrub_reason(str(reason), known_secrets_of(summary.sent))
 
 
 def _sendable(value: Attribute) -> Attribute:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bridge.traces")
 
-MISSING: Final = "spans need the extra otel: pip install 'universal-bridge[otel]'"
+MISSING_EXTRA: Final = "spans need the extra otel: pip install 'universal-bridge[otel]'"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -58,7 +58,7 @@ class Tracing:
             self.start()
         except ImportError:
             self._is_missing = True
-            log.warning(MISSING)
+            log.warning(MISSING_EXTRA)
 
 
 def _names_collector(environ: Mapping[str, str]) -> bool:

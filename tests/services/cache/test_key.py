@@ -60,13 +60,13 @@ def test_a_request_over_25_mib_is_not_cached() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kept_s", "ttl", "age_s", "fresh"),
+    ("ttl_s", "ttl", "age_s", "fresh"),
     [(60, 60, 59, True), (60, 60, 60, False), (60, 3600, 61, False), (3600, 60, 59, True), (3600, 60, 61, False)],
 )
 def test_the_shorter_of_two_times_counts_that_of_who_stored_and_that_of_who_asks(
-    kept_s: int, ttl: int, age_s: int, fresh: bool
+    ttl_s: int, ttl: int, age_s: int, fresh: bool
 ) -> None:
-    assert is_fresh(1000.0, kept_s, ttl, 1000.0 + age_s) is fresh
+    assert is_fresh(1000.0, ttl_s, ttl, 1000.0 + age_s) is fresh
 
 
 def key(asked: CacheableRequest, cache_key: str | None = None, *, is_shared: bool = False) -> bytes:

@@ -4,7 +4,7 @@ import pytest
 
 from bridge.services.cache import redis as redis_cache
 from bridge.services.cache.redis import MAX_ANSWER_BYTES, MAX_UNWRITTEN_BYTES, RedisCacheStore
-from bridge.services.cache.stored import FORM
+from bridge.services.cache.stored import FORMAT_VERSION
 from bridge.services.redis import opened as redis_opened
 from tests.support.clock import turns, until
 from tests.support.redis_server import RedisServer
@@ -14,30 +14,30 @@ pytestmark = pytest.mark.needs("redis-server")
 
 
 def name(key: bytes) -> str:
-    return f"bridge:1:cache:{FORM}:{key.hex()}"
+    return f"bridge:1:cache:{FORMAT_VERSION}:{key.hex()}"
 
 
 async def test_what_one_has_put_the_other_gets_until_its_time_is_over(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as one, redis_opened(redis.url, "bridge") as other:
-        async with redis_cache.opened(one) as store:
+        async with redis_cache.open_redis_store(one) as store:
             assert await store.get(KEYS[0]) is None
-            store.put(KEYS[0], stored(b"a", b"bc", kept_s=60))
+            store.put(KEYS[0], stored(b"a", b"bc", ttl_s=60))
         reading = RedisCacheStore(other)
-        assert await reading.get(KEYS[0]) == stored(b"a", b"bc", kept_s=60)
+        assert await reading.get(KEYS[0]) == stored(b"a", b"bc", ttl_s=60)
         assert (store.faults, reading.faults) == (0, 0)
         lives_ms = int(redis.ask("PTTL", name(KEYS[0]))[1:])
         assert 50_000 < lives_ms <= 60_000
 
 
 async def test_what_is_no_answer_is_not_found(redis: RedisServer) -> None:
-    async with redis_opened(redis.url, "bridge") as shared, redis_cache.opened(shared) as store:
+    async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         redis.ask("SET", name(KEYS[0]), "x")
         assert await store.get(KEYS[0]) is None
         assert store.faults == 1
 
 
 async def test_a_large_answer_is_for_memory_alone(redis: RedisServer) -> None:
-    async with redis_opened(redis.url, "bridge") as shared, redis_cache.opened(shared) as store:
+    async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         store.put(KEYS[0], of_size(MAX_ANSWER_BYTES))
         await store.close()
         assert await store.get(KEYS[0]) is None
@@ -45,7 +45,7 @@ async def test_a_large_answer_is_for_memory_alone(redis: RedisServer) -> None:
 
 
 async def test_while_redis_is_away_there_is_nothing_and_nobody_waits(redis: RedisServer) -> None:
-    async with redis_opened(redis.url, "bridge") as shared, redis_cache.opened(shared) as store:
+    async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         redis.kill()
         assert await store.get(KEYS[0]) is None
         store.put(KEYS[0], stored())
@@ -59,7 +59,7 @@ async def test_while_redis_is_away_there_is_nothing_and_nobody_waits(redis: Redi
 
 
 async def test_what_waits_to_be_written_is_bounded(redis: RedisServer) -> None:
-    async with redis_opened(redis.url, "bridge") as shared, redis_cache.opened(shared) as store:
+    async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         answer = of_size(2 << 20)
         fitting = MAX_UNWRITTEN_BYTES // answer.size_bytes
         for key in KEYS[: fitting + 3]:
@@ -68,7 +68,7 @@ async def test_what_waits_to_be_written_is_bounded(redis: RedisServer) -> None:
 
 
 async def test_what_is_put_while_others_are_written_is_written_too(redis: RedisServer) -> None:
-    async with redis_opened(redis.url, "bridge") as shared, redis_cache.opened(shared) as store:
+    async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         for key in KEYS[:150]:
             store.put(key, stored(key))
         await turns(5)

@@ -157,7 +157,7 @@ async def test_when_the_last_one_leaves_the_connection_is_closed_at_once(place: 
     for stage in stages:
         stage.check_nothing_is_left()
     assert runtime.cache.stored_bytes == 0
-    assert runtime.cache._room.used == 0
+    assert runtime.cache._budget.used == 0
     assert not runtime.cache._shared_calls
 
 
@@ -273,7 +273,7 @@ async def test_the_provider_is_read_only_as_somebody_wants_more() -> None:
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of more than 2 KB are too large, and 1 KB is as far as one may be ahead."""
     monkeypatch.setattr(shared_call, "MAX_ANSWER_BYTES", 2000)
-    monkeypatch.setattr(shared_call, "WINDOW_BYTES", 1000)
+    monkeypatch.setattr(shared_call, "MAX_LEAD_BYTES", 1000)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -327,7 +327,7 @@ async def test_what_flights_hold_together_is_bounded() -> None:
     [stage] = await runtime.begin()
     assert len(stage.texts) == 20
     assert stage.code is None
-    assert (runtime.cache.stored_bytes, runtime.cache._room.used) == (0, 0)
+    assert (runtime.cache.stored_bytes, runtime.cache._budget.used) == (0, 0)
 
 
 async def test_what_came_already_is_given_in_turns() -> None:

@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from bridge.services.cache import sqlite as sqlite_cache
-from bridge.services.cache.sqlite import PATIENCE_S, PAUSE_S, PURGE_S, CacheTable, SqliteStore, opened
-from bridge.services.cache.stored import FORM
+from bridge.services.cache.sqlite import (
+    PAUSE_AFTER_FAULT_S,
+    PURGE_S,
+    READ_TIMEOUT_S,
+    CacheTable,
+    SqliteStore,
+    open_sqlite_store,
+)
+from bridge.services.cache.stored import FORMAT_VERSION
 from tests.support.clock import advance, until
 from tests.support.paths import ROOT
 from tests.support.stored_answers import KEYS, of_size, stored
@@ -28,17 +35,20 @@ def told(caplog: pytest.LogCaptureFixture) -> int:
 
 async def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
     answer = stored(b"a", b"bc", stored_at=time.time())
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         assert await store.get(KEYS[0]) is None
         store.put(KEYS[0], answer)
         assert await store.get(KEYS[0]) == answer
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         assert await store.get(KEYS[0]) == answer
         assert store.faults == 0
 
 
 async def test_two_that_share_a_file_see_each_others_answers(tmp_path: Path) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as one, opened(tmp_path / "cache.db", MOST) as other:
+    async with (
+        open_sqlite_store(tmp_path / "cache.db", MOST) as one,
+        open_sqlite_store(tmp_path / "cache.db", MOST) as other,
+    ):
         one.put(KEYS[0], stored(b"first"))
         await one.get(KEYS[0])
         assert await other.get(KEYS[0]) == stored(b"first")
@@ -51,7 +61,7 @@ async def test_a_writer_that_is_killed_leaves_all_it_wrote_and_a_sound_file(tmp_
     path = tmp_path / "cache.db"
     for count in (1, 150, 450):
         put = written_before_a_kill(path, count)
-        async with opened(path, MOST) as store:
+        async with open_sqlite_store(path, MOST) as store:
             for number in put:
                 found = await store.get(KEYS[number])
                 assert found is not None
@@ -73,10 +83,10 @@ def written_before_a_kill(path: Path, count: int) -> list[int]:
 
 
 async def test_an_answer_of_another_form_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
-    monkeypatch.setattr(sqlite_cache, "_KEYED", bytes([FORM + 1]))
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    monkeypatch.setattr(sqlite_cache, "_KEY_PREFIX", bytes([FORMAT_VERSION + 1]))
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         assert await store.get(KEYS[0]) is None
         assert store.faults == 0
 
@@ -101,8 +111,8 @@ def test_one_answer_larger_than_the_bound_does_not_stay(tmp_path: Path) -> None:
 
 
 async def test_what_has_expired_is_purged_every_minute(tmp_path: Path) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
-        store.put(KEYS[0], stored(stored_at=time.time() - 30, kept_s=60))
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
+        store.put(KEYS[0], stored(stored_at=time.time() - 30, ttl_s=60))
         store.put(KEYS[1], stored())
         minutes = 0
         while await store.get(KEYS[0]) is not None:
@@ -114,7 +124,7 @@ async def test_what_has_expired_is_purged_every_minute(tmp_path: Path) -> None:
 
 
 async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         await store.get(KEYS[0])
         assert {file.name: file.stat().st_mode & 0o077 for file in files_in(tmp_path)} == {
@@ -130,7 +140,7 @@ def files_in(folder: Path) -> list[Path]:
 
 async def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        async with opened(tmp_path / "nowhere" / "cache.db", MOST):
+        async with open_sqlite_store(tmp_path / "nowhere" / "cache.db", MOST):
             pass
 
 
@@ -138,10 +148,10 @@ async def test_a_file_that_is_no_database_is_a_cache_that_holds_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "cache.db").write_text("Dear diary, " * 1000)
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         assert await store.get(KEYS[0]) is None
-        advance(PAUSE_S + 1)
+        advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is None
         assert store.faults >= 3
     assert told(caplog) == 1
@@ -149,7 +159,7 @@ async def test_a_file_that_is_no_database_is_a_cache_that_holds_nothing(
 
 
 async def test_a_damaged_answer_is_not_found(tmp_path: Path) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         await store.get(KEYS[0])
         with sqlite3.connect(tmp_path / "cache.db") as database:
@@ -166,7 +176,7 @@ def has_faults(store: SqliteStore, count: int) -> bool:
 async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         assert await store.get(KEYS[0]) is not None
         locking = sqlite3.connect(tmp_path / "cache.db", isolation_level=None)
@@ -174,7 +184,7 @@ async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once
         for faults in (1, 2, 3):
             store.put(KEYS[1], stored())
             await until(partial(has_faults, store, faults))
-            advance(PAUSE_S + 1)
+            advance(PAUSE_AFTER_FAULT_S + 1)
         locking.execute("ROLLBACK")
         locking.close()
         assert await store.get(KEYS[0]) is not None
@@ -186,18 +196,18 @@ async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once
 
 async def test_a_full_disk_is_a_cache_that_takes_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Small(CacheTable):
-        def _connected(self) -> sqlite3.Connection:
-            connection = super()._connected()
+        def _connect(self) -> sqlite3.Connection:
+            connection = super()._connect()
             connection.execute("PRAGMA max_page_count = 32")
             return connection
 
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store._table = Small(tmp_path / "cache.db", MOST)
         store.put(KEYS[0], stored())
         store.put(KEYS[1], of_size(1 << 20))
         assert await store.get(KEYS[0]) is not None
         await until(lambda: store.faults)
-        advance(PAUSE_S + 1)
+        advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is not None
         assert await store.get(KEYS[1]) is None
     assert told(caplog) == 1
@@ -207,7 +217,7 @@ async def busy(store: SqliteStore) -> threading.Event:
     """The thread stands still until the event is set."""
     go_on = threading.Event()
     is_busy = threading.Event()
-    store._thread.do(lambda: is_busy.set() or go_on.wait())
+    store._thread.run(lambda: is_busy.set() or go_on.wait())
     await until(is_busy.is_set)
     return go_on
 
@@ -215,16 +225,16 @@ async def busy(store: SqliteStore) -> threading.Event:
 async def test_nobody_waits_for_a_slow_file_longer_than_a_moment(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         await store.get(KEYS[0])
         go_on = await busy(store)
         began_at = time.monotonic()
         assert await asyncio.gather(*(store.get(KEYS[0]) for _ in range(5))) == [None] * 5
-        assert PATIENCE_S * 0.9 < time.monotonic() - began_at < 20 * PATIENCE_S
+        assert READ_TIMEOUT_S * 0.9 < time.monotonic() - began_at < 20 * READ_TIMEOUT_S
         assert await store.get(KEYS[0]) is None  # at once: it is left alone
         go_on.set()
-        advance(PAUSE_S + 1)
+        advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is not None
     assert told(caplog) == 1
 
@@ -232,7 +242,7 @@ async def test_nobody_waits_for_a_slow_file_longer_than_a_moment(
 async def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = of_size(10_000)
     monkeypatch.setattr(sqlite_cache, "MAX_UNWRITTEN_BYTES", 3 * answer.size_bytes)
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         go_on = await busy(store)
         for key in KEYS[:10]:
             store.put(key, answer)
@@ -243,7 +253,7 @@ async def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: 
 
 async def test_it_leaves_neither_thread_nor_file_open(tmp_path: Path) -> None:
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    async with opened(tmp_path / "cache.db", MOST) as store:
+    async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
     await until(lambda: threading.active_count() == before[0])
     assert len(os.listdir("/proc/self/fd")) == before[1]

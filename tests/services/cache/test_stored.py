@@ -5,7 +5,7 @@ import struct
 import msgspec
 import pytest
 
-from bridge.services.cache.stored import decode, encode, packed_headers
+from bridge.services.cache.stored import decode, encode, pack_headers
 from tests.support.stored_answers import stored
 
 
@@ -40,7 +40,7 @@ def test_headers_that_cannot_be_read_are_damage() -> None:
 )
 def test_headers_that_no_provider_can_have_sent_are_damage(header: tuple[str, str]) -> None:
     with pytest.raises(ValueError):
-        decode(encode(msgspec.structs.replace(stored(), head=packed_headers([("content-type", "a/b"), header]))))
+        decode(encode(msgspec.structs.replace(stored(), head=pack_headers([("content-type", "a/b"), header]))))
 
 
 @pytest.mark.parametrize("status", [-1, 0, 101, 600, 1 << 40])
@@ -62,4 +62,4 @@ def test_the_size_counts_everything() -> None:
 
 
 def test_it_expires_when_its_time_is_over() -> None:
-    assert msgspec.structs.replace(stored(), stored_at=1000.0, kept_s=60.0).expires_at == 1060.0
+    assert msgspec.structs.replace(stored(), stored_at=1000.0, ttl_s=60.0).expires_at == 1060.0

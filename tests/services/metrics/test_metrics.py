@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from bridge.server.server import Server
 from bridge.services.metrics.definitions import EVENTS
 from bridge.services.metrics.exposition import GROUPS
-from bridge.services.metrics.metrics import MAX_KINDS, Metrics
+from bridge.services.metrics.metrics import MAX_CACHED_ROWS, Metrics
 from bridge.services.metrics.shared_counters import SharedCounters
 from tests.support.clock import advance, turns, until
 from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, USAGE, WHOLE, said, step
@@ -185,11 +185,11 @@ def test_what_there_is_no_room_for_counts_as_other() -> None:
 
 def test_what_is_kept_at_hand_is_bounded() -> None:
     metrics = Metrics(SharedCounters())
-    for each in range(MAX_KINDS + 10):
+    for each in range(MAX_CACHED_ROWS + 10):
         metrics.on_event_end(entry(gateway=f"gateway-{each}"))
-    assert len(metrics._kinds) <= MAX_KINDS
+    assert len(metrics._kinds) <= MAX_CACHED_ROWS
     [(_, row)] = [(key, row) for key, row in metrics._counters.rows() if key[0] == EVENTS.name and key[1] == "*"]
-    assert row[0] == MAX_KINDS + 10
+    assert row[0] == MAX_CACHED_ROWS + 10
 
 
 async def test_openmetrics_is_spoken_to_who_prefers_it(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bridge.services.request_log.damage import LogDamaged, LogFaulty, LogUnusable, identity, is_damage, of_os, set_aside
+from bridge.services.request_log.damage import (
+    LogDamaged,
+    LogFaulty,
+    LogUnusable,
+    from_os_error,
+    identity,
+    is_damage,
+    set_aside,
+)
 from bridge.services.request_log.table import RequestTable
 from tests.support.log_rows import row
 
@@ -74,7 +82,7 @@ def test_what_may_pass_is_a_fault_and_no_damage(code: int, path: Path, monkeypat
     ("number", "kind"), [(errno.ENOSPC, LogFaulty), (errno.EDQUOT, LogFaulty), (errno.EACCES, LogUnusable)]
 )
 def test_a_full_disk_may_pass_and_a_wrong_path_does_not(number: int, kind: type, path: Path) -> None:
-    assert type(of_os(path, OSError(number, "why"))) is kind
+    assert type(from_os_error(path, OSError(number, "why"))) is kind
 
 
 def test_a_file_is_set_aside_with_its_write_ahead_log(path: Path) -> None:

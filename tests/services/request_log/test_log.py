@@ -69,7 +69,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_every_event_has_its_row_when_the_journal_is_closed(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         for number in range(2000):
             log.on_event_end(event(number))
     assert kept(path) == list(range(2000))
@@ -77,13 +77,13 @@ async def test_every_event_has_its_row_when_the_journal_is_closed(path: Path) ->
 
 
 async def test_an_event_is_written_without_another_one_or_an_end(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         await until(lambda: kept(path) == [1])
 
 
 async def test_what_asks_for_no_row_gets_none(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1, settings=StepSettings(collect_log=False)))
         log.on_event_end(event(2))
     assert kept(path) == [2]
@@ -92,7 +92,7 @@ async def test_what_asks_for_no_row_gets_none(path: Path) -> None:
 async def test_rows_wait_while_the_file_is_locked_and_that_is_said_once(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         locked.execute("BEGIN IMMEDIATE")
         log.on_event_end(event(1))
         await until(lambda: said(caplog))
@@ -116,7 +116,7 @@ async def test_past_its_bounds_events_are_counted_and_not_kept(
     path: Path, locked: sqlite3.Connection, bounds: QueueBounds
 ) -> None:
     body = b"x" * 10_000
-    async with request_log.opened(path, 0, bounds) as log:
+    async with request_log.open_request_log(path, 0, bounds) as log:
         locked.execute("BEGIN IMMEDIATE")
         log.on_event_end(event(0))
         await until(lambda: log.waiting == 0)  # the thread has it in its hands
@@ -133,7 +133,7 @@ async def test_past_its_bounds_events_are_counted_and_not_kept(
 
 
 async def test_of_what_waits_refused_events_are_a_tenth(path: Path, locked: sqlite3.Connection) -> None:
-    async with request_log.opened(path, 0, QueueBounds(rows=30)) as log:
+    async with request_log.open_request_log(path, 0, QueueBounds(rows=30)) as log:
         locked.execute("BEGIN IMMEDIATE")
         log.on_event_end(event(0))
         await until(lambda: log.waiting == 0)  # the thread has it in its hands
@@ -151,7 +151,7 @@ async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.services.request_log.database.BUSY_S", 60)  # it is no failure to wait for the other
-    async with request_log.opened(path, 0, QueueBounds(rows=3)) as log:
+    async with request_log.open_request_log(path, 0, QueueBounds(rows=3)) as log:
         locked.execute("BEGIN IMMEDIATE")
         for number in range(20):
             log.on_event_end(event(number))
@@ -165,7 +165,7 @@ async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
 
 async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     body = b"y" * 60_000
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         assert log._writer._file is not None
         log._writer._file._connection.execute("PRAGMA max_page_count = 10")  # SQLite's own way to run out of room
         log.on_event_end(event(1, bodies=BodyPreviews(body, body)))
@@ -188,7 +188,7 @@ async def test_a_start_on_a_full_disk_goes_without_a_log_until_there_is_room(
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr("bridge.services.request_log.database.sqlite3.connect", full_disk)
-        opening = request_log.opened(path, 0)
+        opening = request_log.open_request_log(path, 0)
         log = await opening.__aenter__()
         log.on_event_end(event(1))
         await until(lambda: log._writer.faults > 2)
@@ -213,7 +213,7 @@ async def test_a_damaged_log_is_set_aside_at_the_start_and_a_new_one_is_begun(
     damaged: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = damaged
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
     assert (kept(path), log.dropped, log._writer.faults) == ([1], 0, 1)
     [aside] = path.parent.glob("log.db.damaged-*")
@@ -233,7 +233,7 @@ def overwrite(path: Path) -> None:
 async def test_a_log_that_is_damaged_later_is_set_aside_and_a_new_one_is_begun(
     path: Path, at_its_end: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         await until(lambda: kept(path) == [1])
         with closing(sqlite3.connect(path)) as other:
@@ -262,7 +262,7 @@ def test_on_a_disk_that_damages_each_new_file_only_one_a_minute_is_set_aside(pat
 
 
 async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         await until(lambda: kept(path) == [1])
         for each in list(path.parent.iterdir()):
@@ -275,7 +275,7 @@ async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) ->
 async def test_a_journal_that_cannot_write_ends_all_the_same_and_counts(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         locked.execute("BEGIN IMMEDIATE")
         for number in range(3):
             log.on_event_end(event(number))
@@ -285,7 +285,7 @@ async def test_a_journal_that_cannot_write_ends_all_the_same_and_counts(
 
 
 async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         log.on_event_end(event(2, account="half\udcff"))
         log.on_event_end(event(3, request_bytes=1 << 70))
@@ -297,7 +297,7 @@ async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.L
 
 
 async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         for number in range(1500):
             log.on_event_end(event(number, log_rows=100))
             log.on_event_end(event(number, gateway="other", log_id=uuid7(number, number)))
@@ -308,7 +308,7 @@ async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(pa
 async def test_a_gateway_that_stops_keeps_its_first_rows_and_says_so_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         for number in range(1000):
             log.on_event_end(event(number, log_rows=10, log_strategy="STOP_INSERTING"))
     assert kept(path) == list(range(10))
@@ -318,21 +318,21 @@ async def test_a_gateway_that_stops_keeps_its_first_rows_and_says_so_once(
 
 async def test_rows_are_kept_for_so_many_days(path: Path) -> None:
     old_ns = time.time_ns() - 3 * DAY_NS
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1, log_id=uuid7(old_ns // 10**6, 1), created_at_ns=old_ns))
         log.on_event_end(event(2))
     assert kept(path) == [1, 2]
-    async with request_log.opened(path, 4) as log:
+    async with request_log.open_request_log(path, 4) as log:
         log.on_event_end(event(3))
     assert kept(path) == [1, 2, 3]
-    async with request_log.opened(path, 2) as log:
+    async with request_log.open_request_log(path, 2) as log:
         log.on_event_end(event(4))
     assert kept(path) == [2, 3, 4]
 
 
 async def test_two_journals_may_keep_one_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.services.request_log.database.BUSY_S", 60)
-    async with request_log.opened(path, 0) as one, request_log.opened(path, 0) as other:
+    async with request_log.open_request_log(path, 0) as one, request_log.open_request_log(path, 0) as other:
         for number in range(1000):
             one.on_event_end(event(number))
             other.on_event_end(event(number, gateway="other", log_id=uuid7(number, number)))
@@ -340,7 +340,7 @@ async def test_two_journals_may_keep_one_file(path: Path, monkeypatch: pytest.Mo
 
 
 async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -> None:
-    async with request_log.opened(path, 0) as log:
+    async with request_log.open_request_log(path, 0) as log:
         pass
     log.on_event_end(event(1))
     assert not log._thread.is_alive()
@@ -349,13 +349,13 @@ async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -
 
 async def test_what_is_no_log_is_refused_before_anything_begins(tmp_path: Path) -> None:
     with pytest.raises(LogUnusable, match="Is a directory"):
-        async with request_log.opened(tmp_path, 0):
+        async with request_log.open_request_log(tmp_path, 0):
             raise AssertionError("not reached")
 
 
 async def test_meters_are_told_what_was_dropped_and_what_waits(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "bridge.requests")
-    async with request_log.opened(path, 0, QueueBounds(rows=0)) as log:
+    async with request_log.open_request_log(path, 0, QueueBounds(rows=0)) as log:
         log.on_event_end(event(1))
         assert list(log.samples()) == [
             ("bridge_log_dropped_total", (), 1),

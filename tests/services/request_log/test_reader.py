@@ -79,17 +79,17 @@ def test_a_filter_keeps_what_fits_all_of_it(log: RequestTable, path: Path, wante
     log.append(rows, {})
     with RequestReader(path) as reader:
         assert {each["id"] for each in reader.newest(wanted, 9)} == {rows[at].id for at in found}
-        assert {each["id"] for each in reader.all(wanted, None)} == {rows[at].id for at in found}
-        assert {each["id"] for each in reader.written(0, 9, wanted)} == {rows[at].id for at in found}
+        assert {each["id"] for each in reader.rows(wanted, None)} == {rows[at].id for at in found}
+        assert {each["id"] for each in reader.rows_between(0, 9, wanted)} == {rows[at].id for at in found}
 
 
 def test_more_than_a_page_is_read_page_by_page_and_stops_where_it_should(log: RequestTable, path: Path) -> None:
     many = 2 * PAGE_ROWS + 7
     log.append([row(n) for n in range(many)], {})
     with RequestReader(path) as reader:
-        assert [each["seq"] for each in reader.all(ALL, None)] == list(range(1, many + 1))
-        assert [each["seq"] for each in reader.all(ALL, PAGE_ROWS + 1)] == list(range(1, PAGE_ROWS + 2))
-        assert [each["seq"] for each in reader.written(3, many - 2, ALL)] == list(range(4, many - 1))
+        assert [each["seq"] for each in reader.rows(ALL, None)] == list(range(1, many + 1))
+        assert [each["seq"] for each in reader.rows(ALL, PAGE_ROWS + 1)] == list(range(1, PAGE_ROWS + 2))
+        assert [each["seq"] for each in reader.rows_between(3, many - 2, ALL)] == list(range(4, many - 1))
 
 
 def test_a_reader_sees_what_is_written_while_it_reads_and_keeps_nobody_from_writing(
@@ -97,7 +97,7 @@ def test_a_reader_sees_what_is_written_while_it_reads_and_keeps_nobody_from_writ
 ) -> None:
     log.append([row(n) for n in range(PAGE_ROWS)], {})
     with RequestReader(path) as reader:
-        rows = reader.all(ALL, None)
+        rows = reader.rows(ALL, None)
         next(rows)
         log.append([row(PAGE_ROWS + 1)], {})
         log.delete_before(row(10).id)

@@ -9,7 +9,7 @@ import pytest
 from bridge.config.keys import AwsKey, GoogleAccount, StoredKey
 from bridge.formats.usage import Usage
 from bridge.relay.summary import BodyPreviews, Cost, SentSecrets, SessionTotals
-from bridge.services.request_log.rows import MAX_CHARS, row_of, storable, weight
+from bridge.services.request_log.rows import MAX_CHARS, memory_bytes, row_of, storable
 from bridge.settings.step import StepSettings
 from tests.support.summaries import entry
 
@@ -182,4 +182,4 @@ def test_half_a_character_is_replaced_for_sqlite_takes_none() -> None:
 def test_what_waits_weighs_at_least_its_bodies_and_headers() -> None:
     bodies = BodyPreviews(b"x" * 1000, b"y" * 2000)
     light, heavy = entry(), entry(bodies=bodies, sent=(sent({"x": "z" * 3000}, "q" * 100),), path="p" * 500)
-    assert weight(heavy) - weight(light) >= 1000 + 2000 + 3000 + 100 + 400
+    assert memory_bytes(heavy) - memory_bytes(light) >= 1000 + 2000 + 3000 + 100 + 400

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.services.request_log.shares import Cut, Room, Share, cut
+from bridge.services.request_log.shares import Cut, RowQuota, Share, cut
 
 ONE, TWO, THREE = (Share("gateway", False, token) for token in ("one", "two", "three"))
 FREE_ONE, FREE_TWO = (Share("gateway", True, token) for token in ("one", "two"))
@@ -57,21 +57,21 @@ def test_cut_after_cut_the_rows_fit_and_no_share_falls_below_what_is_its_own(
     assert left_of_refused >= min(refused, max(most // 10, 1), most) or sum(before.values()) <= most
 
 
-def taken(room: Room, *shares: Share) -> int:
-    return sum(room.take(share) for share in shares)
+def taken(room: RowQuota, *shares: Share) -> int:
+    return sum(room.add(share) for share in shares)
 
 
 def test_a_token_that_is_alone_may_fill_a_log_that_stops() -> None:
-    assert taken(Room({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
+    assert taken(RowQuota({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
 
 
 def test_of_several_tokens_none_fills_more_than_half_of_a_log_that_stops() -> None:
-    room = Room({ONE: 40}, 100, is_shared=True)
+    room = RowQuota({ONE: 40}, 100, is_shared=True)
     assert taken(room, *[ONE] * 100) == 10
     assert taken(room, *[TWO] * 100) == 50
 
 
 def test_refused_events_fill_a_tenth_of_a_log_that_stops() -> None:
-    room = Room({FREE_ONE: 4}, 100, is_shared=False)
+    room = RowQuota({FREE_ONE: 4}, 100, is_shared=False)
     assert taken(room, *[FREE_ONE] * 100) == 6
     assert taken(room, *[ONE] * 100) == 90

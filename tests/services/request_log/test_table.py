@@ -12,7 +12,7 @@ import pytest
 
 from bridge.services.request_log.damage import LogUnusable
 from bridge.services.request_log.schema import APPLICATION_ID, MIGRATIONS, VERSION, LogRow
-from bridge.services.request_log.table import DELETED_AT_ONCE, RequestTable, RowBound
+from bridge.services.request_log.table import MAX_DELETED_ROWS, RequestTable, RowBound
 from tests.support.commands import environment
 from tests.support.log_rows import row
 
@@ -77,12 +77,12 @@ def test_a_full_gateway_keeps_no_new_row_where_it_stops(log: RequestTable, path:
 
 
 def test_of_a_full_gateway_the_oldest_go_a_few_at_a_time(log: RequestTable, path: Path) -> None:
-    log.append([row(n) for n in range(DELETED_AT_ONCE + 12)], {})
+    log.append([row(n) for n in range(MAX_DELETED_ROWS + 12)], {})
     log.append([row(5000, gateway="other")], {})
     assert log.delete_oldest("gateway", 10)
     assert counted(path) == {"gateway": 12, "other": 1}
     assert not log.delete_oldest("gateway", 10)
-    assert ids(path) == [row(n).id for n in range(DELETED_AT_ONCE + 2, DELETED_AT_ONCE + 12)] + [row(5000).id]
+    assert ids(path) == [row(n).id for n in range(MAX_DELETED_ROWS + 2, MAX_DELETED_ROWS + 12)] + [row(5000).id]
 
 
 def test_rows_that_are_too_old_go_whatever_their_gateway(log: RequestTable, path: Path) -> None:

@@ -359,7 +359,7 @@ async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("bridge.services.tracing.otlp_json.PAUSE_S", 0.001)
+    monkeypatch.setattr("bridge.services.tracing.otlp_json.RETRY_DELAY_S", 0.001)
     receiver = Receiver(free_port())
     async with running(config_of(config_for(receiver), tmp_path), ScriptedProvider(streams(*WHOLE))) as server:
         async with connected(server) as client:
@@ -396,7 +396,7 @@ async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplo
 async def test_what_may_pass_later_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, statuses: list[int], requests: int, sent: int
 ) -> None:
-    monkeypatch.setattr("bridge.services.tracing.otlp_json.PAUSE_S", 0.001)
+    monkeypatch.setattr("bridge.services.tracing.otlp_json.RETRY_DELAY_S", 0.001)
     async with receiving(*statuses) as receiver:
         collector = SpanBatcher("a collector", JsonExporter(receiver.url, {}, 1.0, Resource({})))
         collector.put(ended())
@@ -432,7 +432,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
 
 
 async def test_collectors_that_are_not_named_any_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.services.tracing.exporters.MOST_COLLECTORS", 2)
+    monkeypatch.setattr("bridge.services.tracing.exporters.MAX_COLLECTORS", 2)
     async with receiving() as receiver:
         exporting = SpanExporters(everywhere=False)
         for each in range(4):
@@ -456,7 +456,7 @@ def test_without_the_extra_a_configuration_that_wants_spans_is_refused(
 
 
 def traces_of(server: Any) -> SpanExporters:
-    [found] = [each for each in server._door._shared.services.observers if isinstance(each, tracing.Tracing)]
+    [found] = [each for each in server._app._runtime.services.observers if isinstance(each, tracing.Tracing)]
     assert found._exporting is not None
     return found._exporting
 
