@@ -37,7 +37,10 @@ every_sdk = pytest.mark.parametrize(
 
 
 def config_text(slug: str, url: str) -> str:
+    """Return a configuration with a stored key that may be used for files, too."""
     return f"""
+[gateways.gateway]
+stored_key_access = "full"
 [gateways.gateway.tokens]
 ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 [gateways.gateway.keys]
