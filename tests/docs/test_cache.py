@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 
 from bridge.services.cache import redis, sqlite
-from bridge.services.cache.key import KEYED_TTL_S, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES
+from bridge.services.cache.key import DEFAULT_KEYED_TTL_S, MAX_ANSWER_BYTES, MAX_REQUEST_BYTES
 from tests.support.clock import advance
 from tests.support.examples import blocks, text_of
 from tests.support.harness import config_of, connected, running
@@ -44,7 +44,7 @@ async def statuses(config: str, message: dict[str, object], folder: Path, *, lat
 
 def test_the_numbers_are_those_of_the_code() -> None:
     text = text_of("cache")
-    assert f"stored for {KEYED_TTL_S} seconds" in text
+    assert f"stored for {DEFAULT_KEYED_TTL_S} seconds" in text
     assert f"none longer than {MAX_ANSWER_BYTES >> 20} MiB. Requests longer than {MAX_REQUEST_BYTES >> 20} MiB" in text
     assert f"answers longer than {redis.MAX_ANSWER_BYTES >> 20} MiB stay in memory" in text
-    assert f"no event waits for them longer than {sqlite.PATIENCE_S * 1000:.0f} ms" in text
+    assert f"no event waits for them longer than {sqlite.READ_TIMEOUT_S * 1000:.0f} ms" in text
