@@ -117,14 +117,14 @@ class BadField(ClientError):
     code = 9003
 
 
-class EventIdInFlight(ClientError):
+class EventIdInUse(ClientError):
     """The `eventId` is in flight; it can be used again after the last frame of its event."""
 
     code = 9004
     status = 409
 
 
-class TooManyInFlight(ClientError):
+class TooManyEvents(ClientError):
     """Too many events are in flight: on this socket, or for the gateway, the token or the provider."""
 
     code = 9005

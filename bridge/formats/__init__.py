@@ -1,1 +1,1 @@
-"""The providers' formats: decoders of streams, dialects, usage and errors. Pure."""
+"""The providers' formats: stream decoders, dialects, usage and error reports. Pure."""

@@ -1,4 +1,4 @@
-"""What the decoders share: the bytes that make no item yet, and a first look at those that do."""
+"""Shared parts of the decoders: a buffer for incomplete items, and the classification of complete ones."""
 
 from io import BytesIO
 
@@ -33,12 +33,12 @@ class PendingBuffer:
         return self._size
 
     def add(self, part: bytes) -> None:
-        """Raises ItemTooLarge when what is kept outgrows `max_bytes`."""
+        """Append bytes. Raise ItemTooLarge if the buffer would exceed `max_bytes`."""
         self.check(self._size + len(part))
         self._size += self._bytes.write(part)
 
     def take(self, last: bytes = b"") -> bytes:
-        """All that was kept, and `last` after it; nothing is kept any more."""
+        """Return all buffered bytes followed by `last`, and empty the buffer."""
         if not self._size:
             return last
         self._bytes.write(last)
@@ -52,12 +52,16 @@ class PendingBuffer:
             self.check(max(map(len, whole.split(separator))))
 
     def check(self, size: int) -> None:
+        """Raise ItemTooLarge if `size` exceeds `max_bytes`."""
         if size > self.max_bytes:
             raise ItemTooLarge(f"one item of the stream is longer than {self.max_bytes} bytes")
 
 
 def kind_of(data: bytes) -> ItemKind:
-    """What `data` are by their first bytes. The mark need not be all of them: OpenAI's own SDKs do not ask for that."""
+    """Return the kind of `data` by its first bytes.
+
+    The end mark may be followed by more text: OpenAI's own SDKs accept that.
+    """
     if data.startswith(b"{"):
         return ItemKind.JSON
     if data.startswith(ERROR_TEXT):
@@ -68,9 +72,9 @@ def kind_of(data: bytes) -> ItemKind:
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether `data` are one JSON value and no more. A parse, so for single values off the hot path."""
+    """Return True if `data` is exactly one JSON value. This parses it, so it is not for the hot path."""
     try:
         _span.decode(data)
     except (msgspec.DecodeError, RecursionError):
-        return is_json(data)  # lone surrogates are JSON, but not to msgspec
+        return is_json(data)  # msgspec rejects lone surrogates, which JSON allows
     return True

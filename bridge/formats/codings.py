@@ -1,4 +1,4 @@
-"""Content codings undone, a bounded piece at a time: a few bytes can hold gigabytes. Pure.
+"""Decode content codings in bounded pieces: a few bytes can expand to gigabytes. Pure.
 
 `br` and `zstd` need the packages of the extra `codings`.
 """
@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 
 PIECE_BYTES: Final = 65_536
 MAX_INFLATED_BYTES: Final = 64 << 20
-"""Of the bodies of one event."""
+"""Bound on the decoded bodies of one event."""
 MAX_WINDOW_BYTES: Final = 8 << 20
-"""Of zstd: as much as RFC 8878 asks every decoder to support."""
+"""Bound on the window of zstd: the size that RFC 8878 recommends every decoder to support."""
 
 _GZIP: Final = zlib.MAX_WBITS | 16
 _ZLIB: Final = zlib.MAX_WBITS
@@ -21,22 +21,22 @@ _PLAIN: Final = {"", "identity"}
 _ALIASES: Final = {"x-gzip": "gzip"}
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_STEP_BYTES: Final = 24
-"""A block of four bytes can hold 128 KiB, and a step is inflated at once."""
+"""Input per step. A step is decoded at once, and a block of four bytes can expand to 128 KiB."""
 
 
 _MAGICS: Final = {"gzip": b"\x1f\x8b\x08", "zstd": _ZSTD_MAGIC}
 _NEVER_CODED: Final = ("application/json", "application/x-ndjson", "application/jsonl")
-"""Types whose bodies cannot begin with one of these, beside `text/…` and `…+json`."""
+"""Types whose plain bodies cannot begin with one of these magic numbers, besides `text/…` and `…+json`."""
 
 
 class CodingError(ValueError):
-    """The coding is unknown, its package is not installed, or the body does not hold."""
+    """The coding is unknown, its package is not installed, or the body is damaged."""
 
 
 class Inflating(Protocol):
-    """Takes the coded body by `feed`, gives the plain one by `take`, in bounded pieces.
+    """A decoder of one content coding: `feed` accepts the coded body, `take` returns the plain one in pieces.
 
-    Feed again only when `take` has returned b"": so no more than one read and one piece are ever held.
+    The pieces are bounded. Feed again only after `take` returned b"": so at most one read and one piece are held.
     """
 
     @property
@@ -45,18 +45,18 @@ class Inflating(Protocol):
 
     @property
     def has_output(self) -> bool:
-        """True if `take` may have something to give before it has to be fed."""
+        """True if `take` may return something without more input."""
 
     def feed(self, data: bytes) -> None: ...
 
     def take(self) -> bytes:
-        """The next piece; b"" when more has to be fed first. Raises CodingError."""
+        """Return the next piece; b"" if more input is needed. Raise CodingError if the body is damaged."""
 
 
 def coding_in(content_encoding: str) -> str | None:
-    """The one coding that the header's value names; None for a plain body.
+    """Return the coding that the header names; None for a plain body.
 
-    Raises CodingError for two codings one over the other: nobody sends them, and each multiplies the other.
+    Raise CodingError for two nested codings: providers do not use them, and each multiplies the expansion of the other.
     """
     named = [name for part in content_encoding.split(",") if (name := part.strip().lower()) not in _PLAIN]
     if len(named) > 1:
@@ -65,7 +65,10 @@ def coding_in(content_encoding: str) -> str | None:
 
 
 def may_hide_coding(method: str, status: int, content_type: str) -> bool:
-    """True where a body of this type may be coded without saying so. A part of a file (206) stays as it is."""
+    """Return True if a body of this type may be coded without a header that says so.
+
+    A partial file (206) is never decoded.
+    """
     if method == "HEAD" or status == 206:
         return False
     kind = content_type.partition(";")[0].strip().lower()
@@ -73,7 +76,7 @@ def may_hide_coding(method: str, status: int, content_type: str) -> bool:
 
 
 def hidden_coding(head: bytes) -> tuple[str | None, bool]:
-    """The coding that a body's first bytes show, and True if that is certain; else more bytes are needed."""
+    """Return the coding that the first bytes of a body show, and if that is certain; if not, more bytes are needed."""
     for coding, magic in _MAGICS.items():
         if head.startswith(magic):
             return coding, True
@@ -81,7 +84,7 @@ def hidden_coding(head: bytes) -> tuple[str | None, bool]:
 
 
 def inflater(coding: str) -> Inflating:
-    """Raises CodingError for a coding that cannot be undone here."""
+    """Return a decoder of the coding. Raise CodingError if it is not supported."""
     match coding:
         case "gzip" | "deflate":
             return Inflater(coding)
@@ -93,17 +96,17 @@ def inflater(coding: str) -> Inflating:
 
 
 def inflate(body: bytes, coding: str) -> Iterator[bytes]:
-    """The plain body in pieces, and an empty one after each read.
+    """Yield the plain body in pieces, and an empty piece after each read.
 
-    Raises CodingError, also for a body that breaks off.
+    Raise CodingError, also for a truncated body.
     """
-    undoing = inflater(coding)
+    decoder = inflater(coding)
     for start in range(0, len(body), PIECE_BYTES):
-        undoing.feed(body[start : start + PIECE_BYTES])
-        while piece := undoing.take():
+        decoder.feed(body[start : start + PIECE_BYTES])
+        while piece := decoder.take():
             yield piece
         yield b""
-    if not undoing.is_complete:
+    if not decoder.is_complete:
         raise CodingError("ends in the middle of its compressed body")
 
 
@@ -117,10 +120,10 @@ def _package(name: str, coding: str) -> Any:
 
 
 class Inflater:
-    """Inflates gzip and deflate, in pieces of at most `piece_bytes`.
+    """Decode gzip and deflate in pieces of at most `piece_bytes`.
 
-    gzip may have several members (RFC 1952, section 2.2); what follows the last one is dropped. Deflate is the zlib
-    format (RFC 9110, section 8.4.1.2), or the raw one that some servers send under that name.
+    gzip may have several members (RFC 1952, section 2.2); bytes after the last one are dropped. Deflate is the zlib
+    format (RFC 9110, section 8.4.1.2), or the raw format that some servers send under that name.
     """
 
     def __init__(self, coding: str, piece_bytes: int = PIECE_BYTES) -> None:
@@ -154,13 +157,13 @@ class Inflater:
 
     def _inflate(self, member: "zlib._Decompress") -> bytes:
         piece = member.decompress(self._input, self._piece_bytes)
-        # After a piece of full size there may be more inside zlib, even when it has taken all of the input.
+        # After a piece of full size zlib may hold more output, even if it consumed all input.
         self._full = len(piece) == self._piece_bytes and not member.eof
         self._input = self._following(member.unused_data) if member.eof else member.unconsumed_tail
         return piece
 
     def _following(self, rest: bytes) -> bytes:
-        """`rest`, which comes after the end of a member, when it is the beginning of another."""
+        """Return `rest`, the bytes after the end of a member, if another member begins there."""
         return rest if self._gzip and rest.startswith(b"\x1f") else b""
 
     def _format(self, first_byte: int) -> int:
@@ -170,7 +173,7 @@ class Inflater:
 
 
 class BrotliInflater:
-    """Inflates Brotli (RFC 7932)."""
+    """Decode Brotli (RFC 7932)."""
 
     def __init__(self, piece_bytes: int = PIECE_BYTES) -> None:
         package = _package("brotli", "br")
@@ -180,7 +183,7 @@ class BrotliInflater:
         self._input = b""
         self._is_begun = False
         self._holds_output = False
-        """The last call gave a piece: there may be more inside, whatever `can_accept_more_data` says."""
+        """True if the last call returned a piece: there may be more output, whatever `can_accept_more_data` returns."""
 
     @property
     def is_complete(self) -> bool:
@@ -210,7 +213,7 @@ class BrotliInflater:
 
 
 class ZstdInflater:
-    """Inflates Zstandard (RFC 8878), frame by frame. What follows the last frame is dropped."""
+    """Decode Zstandard (RFC 8878), frame by frame. Bytes after the last frame are dropped."""
 
     def __init__(self) -> None:
         package = _package("zstandard", "zstd")
@@ -240,7 +243,7 @@ class ZstdInflater:
                 if piece := self._inflate():
                     return piece
         except self._error as error:
-            raise CodingError("is damaged, or needs a larger window than is given") from error
+            raise CodingError("is damaged, or needs a larger window than is allowed") from error
         return b""
 
     def _inflate(self) -> bytes:
@@ -254,7 +257,7 @@ class ZstdInflater:
 
 
 def _next_frame(rest: memoryview) -> memoryview:
-    """`rest`, when it is the beginning of another frame, of data or one to be skipped."""
+    """Return `rest` if another frame, of data or skippable, begins there."""
     begins = bytes(rest[:4])
     is_skippable = len(begins) == 4 and begins[0] & 0xF0 == 0x50 and begins[1:] == b"\x2a\x4d\x18"
     return rest if begins and (_ZSTD_MAGIC.startswith(begins) or is_skippable) else memoryview(b"")

@@ -1,4 +1,4 @@
-"""Which decoder a provider's body needs, told by its content type, its path and its first bytes."""
+"""Select the decoder of a provider's body by its content type, its path and its first bytes."""
 
 from collections.abc import Callable
 from enum import Enum, auto
@@ -12,31 +12,34 @@ from bridge.formats.ndjson import NdjsonDecoder
 from bridge.formats.sse import SseDecoder
 
 HEAD_BYTES = 64 * 1024
-"""How much of a body may be held to tell its shape; past that its label decides."""
+"""Bound on the bytes that are buffered to detect the shape; beyond it the content type decides."""
 
 
 class Decoder(Protocol):
-    """Bytes in as they come off the network, items out as soon as they are complete.
+    """A stream decoder: takes bytes as they arrive, and returns items as soon as they are complete.
 
-    Reads may be cut anywhere: the same bytes make the same items. `feed` and `finish` raise ItemTooLarge when one item
-    outgrows the decoder's limit; a decoder that has raised is fed no more.
+    Reads may be split anywhere: the same bytes result in the same items. `feed` and `finish` raise ItemTooLarge if an
+    item exceeds the decoder's limit; a decoder that has raised must not be fed again.
     """
 
     truncated: bool
-    """After `finish()`: the body broke off inside something that made no item."""
+    """True after `finish()` if the body ended inside an incomplete item."""
 
     @property
     def pending_bytes(self) -> int:
-        """How many of the last raw bytes belong to no item, comment or blank yet; what is before them ends with one."""
+        """Number of the last raw bytes that belong to no complete item, comment or blank.
+
+        The bytes before them end with one of these.
+        """
 
     def feed(self, data: bytes) -> list[Item]: ...
 
     def finish(self) -> list[Item]:
-        """The body ended, in whatever way. Call it once, after the last `feed`."""
+        """Return the last items. Call it once when the body ends, in any way, after the last `feed`."""
 
 
 class BytesDecoder:
-    """Audio, video and the like: every read is an item, so that no item can outgrow a limit that reads keep."""
+    """Decoder of audio, video and other binary data: every read is one item, so the size of reads bounds it."""
 
     truncated = False
     pending_bytes = 0
@@ -49,7 +52,7 @@ class BytesDecoder:
 
 
 class Shape(Enum):
-    """How a body is framed. WHOLE is one answer in one piece, and has no decoder."""
+    """The framing of a body. SINGLE is one answer in one piece and has no decoder."""
 
     SSE = auto()
     NDJSON = auto()
@@ -75,22 +78,22 @@ _LABELS = {
     "application/vnd.amazon.eventstream": Shape.EVENT_STREAM,
 }
 _BYTES_LABELS = ("audio/", "video/")
-_BINARY = (Shape.EVENT_STREAM, Shape.BYTES)  # their first bytes say nothing
+_BINARY = (Shape.EVENT_STREAM, Shape.BYTES)  # their first bytes prove nothing
 
 _ARRAY_PATH = ":streamGenerateContent"
 _SSE_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 def decoder_for(shape: Shape, max_item_bytes: int) -> Decoder:
-    """A decoder for one body of `shape`. A WHOLE body has none: KeyError."""
+    """Return a decoder for one body of `shape`. A SINGLE body has none and raises KeyError."""
     return _DECODERS[shape](max_item_bytes)
 
 
 def sniff(content_type: str, path: str, head: bytes, ended: bool) -> Shape | None:
-    """The shape of the body that begins with `head`; None while that takes more bytes.
+    """Return the shape of the body that begins with `head`; None while more bytes are needed.
 
-    `content_type` is the bare media type in lower case, `path` has no query, `ended` says that `head` is all of the
-    body. What is decided below HEAD_BYTES holds for every longer head. PROTOCOL.md, B "What is streamed".
+    `content_type` is the bare media type in lower case, `path` has no query, `ended` means that `head` is the whole
+    body. A decision below HEAD_BYTES holds for every longer head. See bridge/docs/protocol.md, "What is streamed".
     """
     label = _label(content_type)
     if label in _BINARY:
@@ -115,7 +118,7 @@ def _label(content_type: str) -> Shape:
 
 
 def _shape_of_json(start: bytes, label: Shape) -> Shape | None:
-    """NDJSON is told by a second value after the first line; one that breaks off mid-value is pretty-printed JSON."""
+    """Recognise NDJSON by a second value after the first line; a line that ends inside a value is indented JSON."""
     if label is Shape.NDJSON:
         return label
     line, _, rest = start.partition(b"\n")

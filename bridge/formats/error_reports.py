@@ -1,4 +1,4 @@
-"""Decides if a value from a provider reports an error (PROTOCOL.md, "What reports an error"). Pure.
+"""Decide if a value from a provider reports an error (bridge/docs/protocol.md, "What reports an error"). Pure.
 
 One function decides for the items of a stream and for a body in one piece.
 """
@@ -8,7 +8,7 @@ from typing import Any, Final
 from bridge.formats.usage import Value, at
 
 ERROR_TEXT: Final = b"[ERROR]"
-"""What a text begins with that some proxies send in place of an answer."""
+"""Beginning of a text that some proxies send in place of an answer."""
 
 DECIDING_MEMBERS: Final = frozenset(
     [
@@ -26,7 +26,7 @@ DECIDING_MEMBERS: Final = frozenset(
         "code",
     ]
 )
-"""The top-level members that decide. The others only count by their names."""
+"""Top-level members whose values decide. Of the others only the names count."""
 
 ANSWER_MEMBERS: Final = frozenset(["choices", "candidates", "content", "output", "embeddings", "generations"])
 """A body in one piece with one of these members is in a known dialect."""
@@ -35,12 +35,12 @@ _BESIDE_DETAIL: Final = frozenset(["detail", "code", "message", "status", "type"
 _GOOD_CODES: Final = frozenset(("", "0", "ok", "success"))
 
 
-def reported_error(value: Any, text: bytes = b"", *, framed: bool = False, alone: bool = False) -> object | None:
-    """The error that a value reports; None if it reports none.
+def reported_error(value: Any, text: bytes = b"", *, framed: bool = False, standalone: bool = False) -> object | None:
+    """Return the error that a value reports; None if it reports none.
 
-    `value` is the parsed JSON, None if there is none; `text` are the bytes themselves. `framed`: the framing says that
-    it is an error. `alone`: it is, from a model endpoint and in no known dialect, a body in one piece or a stream's
-    first item; then more shapes are errors.
+    `value` is the parsed JSON, None if there is none; `text` is the raw text. `framed` means that the framing marks an
+    error. `standalone` means that it is a body in one piece or the first item of a stream, from a model endpoint and in
+    no known dialect; then more shapes are errors.
     """
     if framed or text.startswith(ERROR_TEXT):
         return value or text.decode(errors="replace").strip() or {}
@@ -48,13 +48,13 @@ def reported_error(value: Any, text: bytes = b"", *, framed: bool = False, alone
         return value if _is_wrapped_error(value) else None
     if not isinstance(value, dict):
         return None
-    if _is_error(value) or (alone and _is_error_alone(value)):
+    if _is_error(value) or (standalone and _is_standalone_error(value)):
         return value
     return _failed_choice(value)
 
 
 def is_empty(value: object) -> bool:
-    """True for null, false, 0, "", {}, [] and an object of nulls."""
+    """Return True for null, false, 0, "", {}, [] and an object of nulls."""
     if isinstance(value, dict):
         return all(each is None for each in value.values())
     return not value
@@ -75,7 +75,7 @@ def _is_error(value: Value) -> bool:
     )
 
 
-def _is_error_alone(value: Value) -> bool:
+def _is_standalone_error(value: Value) -> bool:
     return (
         not is_empty(value.get("errors"))
         or value.get("success") is False
@@ -92,7 +92,7 @@ def _is_good(code: object) -> bool:
 
 
 def _failed_choice(value: Value) -> object | None:
-    """OpenRouter ends an answer that failed with `finish_reason: "error"`."""
+    """Return the error of an answer that ends with `finish_reason: "error"`, as OpenRouter's do."""
     choices = value.get("choices")
     parts = [value, *(choices if isinstance(choices, list) else ())]
     failed = [part for part in parts if isinstance(part, dict) and part.get("finish_reason") == "error"]

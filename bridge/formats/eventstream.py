@@ -1,7 +1,7 @@
-"""The messages of `application/vnd.amazon.eventstream`, in which AWS Bedrock streams.
+"""Decode `application/vnd.amazon.eventstream`, the streaming format of AWS Bedrock.
 
-A message, big-endian: u32 its length, u32 the length of its headers, u32 CRC of these eight bytes; the headers; the
-payload; u32 CRC of all before. Source: "Amazon Event Stream Specification", smithy.io.
+A message is big-endian: u32 length, u32 length of the headers, u32 CRC of these eight bytes, headers, payload, u32 CRC
+of everything before. Source: "Amazon Event Stream Specification", smithy.io.
 """
 
 import struct
@@ -28,10 +28,10 @@ _NAMED_BY = {_EVENT: ":event-type", "exception": ":exception-type", "error": ":e
 
 
 class EventStreamDecoder:
-    """One item per message: its payload, or for Bedrock's `chunk` the JSON inside.
+    """Return one item per message: its payload, or for Bedrock's `chunk` the JSON inside.
 
-    `max_item_bytes` counts a message with its framing, and is asked as soon as the length is known. Raises BrokenStream
-    when a CRC or a length does not hold: nothing after it can be found.
+    `max_item_bytes` includes the framing, and is checked as soon as the length is known. Raise BrokenStream if a CRC or
+    a length is wrong: the next message cannot be found then.
     """
 
     def __init__(self, max_item_bytes: int) -> None:
@@ -62,7 +62,7 @@ class EventStreamDecoder:
         return []
 
     def _length(self, received: bytes, at: int) -> int:
-        """The length of the message that begins at `at`, or of its prelude while that is incomplete."""
+        """Return the length of the message at `at`, or of its prelude while that is incomplete."""
         if len(received) - at < _PRELUDE.size:
             return _PRELUDE.size
         length, headers_length, crc = _PRELUDE.unpack_from(received, at)
@@ -94,7 +94,7 @@ def _item(message: bytes) -> Item:
 
 
 def _data(name: str | None, payload: bytes) -> bytes:
-    """What the payload is there to carry. InvokeModelWithResponseStream wraps the model's own JSON in base64."""
+    """Return the content of the payload. InvokeModelWithResponseStream wraps the model's JSON in base64."""
     if name != "chunk":
         return payload
     try:
@@ -104,13 +104,13 @@ def _data(name: str | None, payload: bytes) -> bytes:
 
 
 def _error_data(headers: dict[str, str]) -> bytes:
-    """The text of an `error` message, which has no payload, in the shape that exceptions have theirs."""
+    """Return the text of an `error` message, which has no payload, in the shape of an exception's payload."""
     text = headers.get(":error-message")
     return b"" if text is None else orjson.dumps({"message": text})
 
 
 def _headers(raw: bytes) -> dict[str, str]:
-    """The headers whose value is a string. Raises BrokenStream when they do not fill `raw` exactly."""
+    """Return the headers whose value is a string. Raise BrokenStream if they do not fill `raw` exactly."""
     headers: dict[str, str] = {}
     at = 0
     try:
@@ -128,7 +128,7 @@ def _headers(raw: bytes) -> dict[str, str]:
 
 
 def _value(raw: bytes, at: int) -> tuple[int, int, int]:
-    """Type, start and end of the value whose type stands at `at`."""
+    """Return type, start and end of the value whose type is at `at`."""
     type_ = raw[at]
     start = at + 1
     if type_ in (_BYTES, _STRING):
@@ -141,4 +141,4 @@ def _value(raw: bytes, at: int) -> tuple[int, int, int]:
 
 def _check_crc(covered: bytes, crc: int) -> None:
     if zlib.crc32(covered) != crc:
-        raise BrokenStream("a message of the AWS event stream was damaged on its way: its CRC does not hold")
+        raise BrokenStream("a message of the AWS event stream is damaged: its CRC does not match")

@@ -1,4 +1,4 @@
-"""One thing a provider sent: what the decoders make of bytes and the dialects make sense of."""
+"""Define the item of a stream, which the decoders produce and the dialects interpret."""
 
 from enum import IntEnum
 
@@ -6,35 +6,37 @@ import msgspec
 
 
 class ItemKind(IntEnum):
-    """How an item's data is to be carried in a frame."""
+    """The encoding of an item's data in a frame."""
 
     JSON = 0
-    """One JSON value; spliced in untouched once it has been checked."""
+    """One JSON value, copied into the frame unchanged after a check."""
     TEXT = 1
-    """UTF-8 text that is no JSON; carried as a string."""
+    """UTF-8 text that is not JSON, sent as a string."""
     BYTES = 2
-    """Audio, video and the like; carried as base64."""
+    """Audio, video and other binary data, sent as base64."""
     DONE = 3
-    """The mark `[DONE]`; makes no frame."""
+    """The mark `[DONE]`, for which no frame is sent."""
     MALFORMED = 4
-    """Was to be JSON or UTF-8 and is not; carried as a string beside `"malformed": true`."""
+    """Invalid JSON or UTF-8, sent as a string beside `"malformed": true`."""
 
 
 class Item(msgspec.Struct, gc=False):
-    """`data` are the item's own bytes, without framing.
+    """An item of a stream. `data` is its content without framing.
 
-    A decoder sets `kind` by the first bytes alone; the dialect's reader, which looks at every item anyway, turns
-    a JSON or TEXT that does not hold into MALFORMED.
+    A decoder sets `kind` by the first bytes alone; the stream reader, which parses every item anyway, changes an
+    invalid JSON or TEXT item to MALFORMED.
     """
 
     data: bytes
     kind: ItemKind = ItemKind.JSON
     event: str | None = None
-    """The `event:` line's value, or `:event-type` of an AWS event stream."""
+    """Value of the `event:` line, or `:event-type` of an AWS event stream."""
     id: str | None = None
-    """The last `id:` line's value, when the item's own block had one."""
+    """Value of the last `id:` line, if the item's own block has one."""
     exception: bool = False
-    """The framing says that it is an error: the SSE field `error:`, or a message of an AWS event stream whose
-    `:message-type` is `exception` or `error`; `event` is then its type."""
+    """True if the framing marks an error; `event` is then its type.
+
+    That is the SSE field `error:`, or `exception` or `error` as `:message-type` of an AWS event stream message.
+    """
     status: int | None = None
-    """The HTTP status that a comment `:HTTP_STATUS/401` beside it gives."""
+    """HTTP status from a comment `:HTTP_STATUS/401` in the same block."""

@@ -1,4 +1,4 @@
-"""The elements of one JSON array that is delivered piecewise, as Gemini streams without `alt=sse`."""
+"""Decode the elements of one JSON array that arrives in pieces, as Gemini streams without `alt=sse`."""
 
 import re
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ _SIGNS = (
 
 
 class JsonArrayDecoder:
-    """One item per element: an object or array as soon as it is complete, any other value at the comma after it.
+    """Return one item per element: an object or array when it is complete, any other value at the comma after it.
 
-    The array's own `]` is an item of kind DONE, so that the reader sees that the array was closed; an array that the
-    body's end leaves open is truncated. A body that is no array is one item at the end.
+    The closing `]` of the array is an item of kind DONE, so that the reader sees that the array is complete; an array
+    that is open at the end of the body is truncated. A body that is not an array is one item at the end.
     """
 
     def __init__(self, max_item_bytes: int) -> None:
@@ -60,16 +60,19 @@ class JsonArrayDecoder:
 
 
 class _Cut(NamedTuple):
-    """A place between two elements: one ends before `end`, the next begins at `resume` or after."""
+    """A boundary between two elements: one ends before `end`, the next begins at `resume` or later."""
 
     end: int
     resume: int
     closes: bool
-    """What lies between is the array's own `]`."""
+    """True if the closing `]` of the array lies between."""
 
 
 class _Scanner:
-    """Finds the cuts, read by read. Looks at each byte once; keeps only how deep it is, and whether in a string."""
+    """Find the boundaries read by read.
+
+    Each byte is examined once; the state is the depth and the position in a string.
+    """
 
     def __init__(self) -> None:
         self.depth = 0
@@ -94,7 +97,7 @@ class _Scanner:
                 yield cut
 
     def _cut(self, sign: bytes, start: int, end: int) -> _Cut | None:
-        """Steps over `sign`. The array's own brackets and commas are cut out; an element's last sign is its own."""
+        """Process `sign`. Brackets and commas of the array itself are left out of the elements."""
         is_own = self.depth == 0 or (self.depth == 1 and sign in (b",", b"]"))
         self.depth += _STEPS.get(sign, 0)
         if self.depth > 1:
@@ -102,13 +105,13 @@ class _Scanner:
         return _Cut(start if is_own else end, end, closes=self.depth == 0 and sign == b"]")
 
     def _string_end(self, masked: bytes) -> int:
-        """Where the string ends in which the last read broke off; 0 if it was in none, or is still in it."""
+        """Return the end of the string that the last read left open; 0 if none was open or it is still open."""
         end = masked.find(b'"') + 1 if self._in_string else 0
         self._in_string = self._in_string and not end
         return end
 
     def _without_escapes(self, data: bytes) -> bytes:
-        """`data`, byte for byte as long, with every quote in it one that begins or ends a string."""
+        """Return `data` with equal length in which every remaining quotation mark begins or ends a string."""
         masked = b"x" + data[1:] if self._after_backslash else data
         if _BACKSLASH in masked:
             masked = masked.replace(b"\\\\", b"xx").replace(b'\\"', b"xx")

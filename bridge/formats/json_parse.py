@@ -1,4 +1,4 @@
-"""JSON as providers write it, taken apart: strict, but for the lone surrogates that the grammar allows."""
+"""Parse JSON from providers: strict, except for the lone surrogates that the grammar allows."""
 
 import json
 from typing import Any, Final, NoReturn
@@ -6,17 +6,17 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 MAX_PARTS: Final = 500_000
-"""Of a long text that is decoded to objects. Each part takes up to a hundred times its length in memory."""
+"""Bound on the values of a long text that is decoded. Each value takes up to a hundred times its length in memory."""
 _SHORT_BYTES: Final = 1 << 20
 
 _decode = msgspec.json.Decoder().decode
 
 
 def parse(text: bytes) -> Any:
-    """The value of one JSON text in UTF-8.
+    """Return the value of one JSON text in UTF-8.
 
-    What msgspec refuses the standard library is asked once: it takes lone surrogate escapes and numbers of any size.
-    Raises ValueError for what is no JSON or no UTF-8, RecursionError for what nests too deep.
+    Text that msgspec rejects is tried once with the standard library, which accepts lone surrogate escapes and numbers
+    of any size. Raise ValueError if it is not JSON or not UTF-8, RecursionError if it nests too deep.
     """
     try:
         return _decode(text)
@@ -25,9 +25,9 @@ def parse(text: bytes) -> Any:
 
 
 def has_many_parts(text: bytes) -> bool:
-    """Whether a text may hold more than MAX_PARTS values, so that it must not be decoded to objects.
+    """Return True if a text may hold more than MAX_PARTS values, so that it must not be decoded.
 
-    Counts what stands before a value, in strings too: a bound, found at the speed of memchr.
+    Counts the characters before values, also in strings: an upper bound, at the speed of memchr.
     """
     if len(text) <= _SHORT_BYTES:
         return False
@@ -39,7 +39,7 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def _number(digits: str) -> int | float:
-    """An integer; one of more digits than Python converts (4,300) is infinite for our purposes."""
+    """Return an integer, or infinity if it has more digits (4,300) than Python converts."""
     try:
         return int(digits)
     except ValueError:

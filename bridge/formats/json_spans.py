@@ -1,4 +1,4 @@
-"""Parts of a client's JSON, as it wrote them. Each is read when it is asked for, and a fault names its field."""
+"""Read members of a client's JSON on demand from their source text, with errors that name the field."""
 
 from enum import StrEnum
 from functools import cache
@@ -9,11 +9,11 @@ import msgspec
 from bridge.errors import BadField
 
 ABSENT: Final = msgspec.Raw()
-"""The span of a member that is not there."""
+"""The span of a missing member."""
 
 
 class JsonType(StrEnum):
-    """What a span holds, in a message's words."""
+    """The type of a span's value, as named in error messages."""
 
     OBJECT = "an object"
     LIST = "a list"
@@ -30,16 +30,16 @@ _BY_FIRST_BYTE: Final = {
 }
 
 string_in = msgspec.json.Decoder(str).decode
-"""The text of a span that holds a string."""
+"""Return the text of a span that holds a string."""
 
 
 def type_of(span: msgspec.Raw) -> JsonType:
-    """A member that is not there is as good as one that is null."""
+    """Return the type of a span's value. A missing member counts as null."""
     return JsonType.NULL if span is ABSENT else _BY_FIRST_BYTE[memoryview(span)[0]]
 
 
 def text_in(span: msgspec.Raw, where: str, name: str) -> str | None:
-    """The string that a member holds, None if none is there. Raises BadField for anything else."""
+    """Return the string that a member holds, None if it is missing or null. Raise BadField for any other type."""
     if span is ABSENT:
         return None
     match type_of(span):
@@ -52,12 +52,12 @@ def text_in(span: msgspec.Raw, where: str, name: str) -> str | None:
 
 
 def elements_in(span: msgspec.Raw, max_count: int) -> list[msgspec.Raw]:
-    """The first elements of a list, one more than `most`: to look at millions takes seconds and gigabytes."""
-    return [each for each in msgspec.structs.astuple(_first(max_count + 1).decode(span)) if each is not ABSENT]
+    """Return the first elements of a list, at most `max_count` + 1: reading millions takes seconds and gigabytes."""
+    return [element for element in msgspec.structs.astuple(_first(max_count + 1).decode(span)) if element is not ABSENT]
 
 
 @cache
 def _first(count: int) -> msgspec.json.Decoder[Any]:
-    """Decodes the first elements of a list into the members of a struct, and skips the rest."""
+    """Return a decoder that decodes the first elements of a list into a struct and skips the rest."""
     members = [(f"at_{index}", msgspec.Raw, ABSENT) for index in range(count)]
     return msgspec.json.Decoder(msgspec.defstruct("First", members, array_like=True))

@@ -1,4 +1,4 @@
-"""What must be known of a JSON text without taking it apart: is it any, how deep it nests, do its escapes pair up."""
+"""Examine JSON text without decoding it: validity, depth of nesting, and lone surrogates."""
 
 import codecs
 import re
@@ -12,7 +12,7 @@ import msgspec
 _skim = msgspec.json.Decoder(msgspec.Raw).decode
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.?+[^"\\]*+)*+(?:"|\Z)'
-"""One that is not ended goes to the text's end, lest it is looked for again from each quotation mark in it."""
+"""A string without an end extends to the end of the text, so that its quotation marks are not searched again."""
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 _SOME_STRINGS: Final = re.compile(rb'(?:[^"]*+%b){1,4096}' % _STRING, re.DOTALL)
 _STRINGS_AND_BRACKETS: Final = re.compile(rb"%b|[\[\]{}]" % _STRING, re.DOTALL)
@@ -28,10 +28,10 @@ _HEAD_TOKENS: Final = 1 << 16
 _HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_SURROGATES: Final = re.compile(rb"(?<!%b)%b|%b(?!%b)" % (_HIGH, _LOW, _HIGH, _LOW))
-"""In a text in which every backslash begins an escape."""
+"""For text in which every backslash begins an escape."""
 _ESCAPED_BACKSLASH: Final = rb"\\"
 _STAND_IN: Final = b"\xff\xff"
-"""Stands for an escaped backslash for the moment: in UTF-8 there is no such byte."""
+"""Temporary replacement of an escaped backslash: these bytes never occur in UTF-8."""
 _END_OF_NO_ESCAPE: Final = re.compile(rb".*[^\\u0-9a-fA-F\x80-\xff]", re.DOTALL)
 _WHOLE_ESCAPES: Final = re.compile(
     rb"(?:%b%b|\\u[0-9a-fA-F]{4}|\\.|[^\\\x80-\xff]{1,16}+|[\xc0-\xff][\x80-\xbf]{0,3}+){1,4096}+" % (_HIGH, _LOW),
@@ -39,23 +39,28 @@ _WHOLE_ESCAPES: Final = re.compile(
 )
 _LOOK_BACK_BYTES: Final = 64
 REPLACEMENT: Final = rb"\ufffd"
-"""What stands for a lone surrogate's escape; as long as that."""
+"""The escape that replaces that of a lone surrogate; it has the same length."""
 
 
 def is_json(text: bytes) -> bool:
-    """Whether `text` is one JSON value in UTF-8. Lone surrogate escapes are JSON, NaN and a byte order mark are not.
+    """Return True if `text` is one JSON value in UTF-8.
 
-    What nests deeper than about a thousand levels is not looked into, and counts as none.
+    Lone surrogate escapes are valid, NaN and a byte order mark are not.
+
+    Text that nests deeper than about a thousand levels is not examined and counts as invalid.
     """
     try:
-        check_utf8(text)  # msgspec does not look at what it skips
+        check_utf8(text)  # msgspec does not check the members that it skips
         return _is_skimmed(text) or _is_skimmed(replace_lone_surrogates(text))
     except (UnicodeDecodeError, RecursionError):
         return False
 
 
 def check_utf8(text: bytes) -> None:
-    """Raises UnicodeDecodeError. A long text is looked at in parts, so that a thread doing it lets others run."""
+    """Raise UnicodeDecodeError if the text is not UTF-8.
+
+    A long text is checked in parts, so that other threads can run in between.
+    """
     if text.isascii():
         return
     if len(text) <= TURN_BYTES:
@@ -68,7 +73,7 @@ def check_utf8(text: bytes) -> None:
 
 
 def copy_span(span: msgspec.Raw) -> bytes:
-    """The bytes of a span; long ones in parts, as above."""
+    """Return the bytes of a span; long ones are copied in parts, as above."""
     view = memoryview(span)
     if len(view) <= TURN_BYTES:
         return bytes(view)
@@ -91,10 +96,10 @@ def _is_skimmed(text: bytes) -> bool:
 
 
 def replace_lone_surrogates(text: bytes) -> bytes:
-    """`text`, which is UTF-8, with HARMLESS for every lone surrogate's escape, so that all else keeps its place.
+    r"""Return `text`, which is UTF-8, with REPLACEMENT for every lone surrogate escape; all offsets stay the same.
 
-    JavaScript writes half an emoji as such an escape, `\\ud83d`: right by the grammar of JSON (RFC 8259, section 8.2),
-    refused by msgspec. The work is done in parts: however many there are, it takes no more memory than the result.
+    JavaScript writes half an emoji as such an escape, `\ud83d`: valid by the grammar of JSON (RFC 8259, section 8.2),
+    but rejected by msgspec. The text is processed in parts, so the memory is that of the result.
     """
     if b"\\u" not in text:
         return text
@@ -111,7 +116,7 @@ def _replace_in_part(part: bytes) -> bytes:
 
 
 def parts_with_whole_escapes(text: bytes | memoryview) -> Iterator[bytes]:
-    """`text`, which is UTF-8, in parts that end in no escape, no character, nor between the two of a surrogate pair."""
+    """Yield `text`, which is UTF-8, in parts that never split an escape, a character or a surrogate pair."""
     at = 0
     while at < len(text):
         end = at + _PART_BYTES
@@ -122,7 +127,7 @@ def parts_with_whole_escapes(text: bytes | memoryview) -> Iterator[bytes]:
 
 
 def _safe_end(text: bytes | memoryview, at: int, end: int) -> int:
-    # No escape of JSON but \uXXXX is longer than two bytes, so that none goes on behind any other byte than those.
+    # Only \uXXXX is longer than two bytes, so no escape continues after any other byte than these.
     if found := _END_OF_NO_ESCAPE.match(text, end - _LOOK_BACK_BYTES, end):
         return found.end()
     found = _WHOLE_ESCAPES.match(text, at)
@@ -130,10 +135,10 @@ def _safe_end(text: bytes | memoryview, at: int, end: int) -> int:
 
 
 def deeper_than(limit: int, text: bytes) -> bool:
-    """Whether `text`, which is known to be JSON, nests deeper than `limit`.
+    """Return True if `text`, which must be JSON, nests deeper than `limit`.
 
-    Nearly every message is answered by counting its brackets, at the speed of memchr. The rest is done in parts, so
-    that a thread doing it for a large message lets others run.
+    For nearly every message a count of its brackets suffices, at the speed of memchr. Otherwise the text is processed
+    in parts, so that other threads can run in between.
     """
     if len(text) <= 2 * limit or text.count(b"[") + text.count(b"{") <= limit:
         return False
@@ -146,7 +151,7 @@ def deeper_than(limit: int, text: bytes) -> bool:
 
 
 def _signs(text: bytes) -> Iterator[memoryview]:
-    """The brackets of `text` outside its strings as +1 and -1, in parts."""
+    """Yield the brackets of `text` outside its strings as +1 and -1, in parts."""
     at = 0
     while at < len(text):
         strings = _SOME_STRINGS.match(text, at)
@@ -158,9 +163,9 @@ def _signs(text: bytes) -> Iterator[memoryview]:
 
 
 def truncated_at_depth(depth: int, text: bytes) -> bytes | None:
-    """`text` up to the first place that nests deeper than `depth`, with null there and all that is open closed.
+    """Return `text` up to the first value that nests deeper than `depth`, with null there and all brackets closed.
 
-    None if it comes to no such place soon. What it gives is JSON if `text` was, up to there.
+    Return None if there is no such value near the beginning. The result is JSON if the text was valid up to there.
     """
     closers: list[bytes] = []
     for token in islice(_STRINGS_AND_BRACKETS.finditer(text), _HEAD_TOKENS):

@@ -1,4 +1,4 @@
-"""JSON values, one per line: what application/x-ndjson, application/jsonl and application/stream+json hold."""
+"""Decode JSON values, one per line: application/x-ndjson, application/jsonl and application/stream+json."""
 
 from bridge.formats.buffer import BOM, PendingBuffer, is_complete, kind_of
 from bridge.formats.error_reports import ERROR_TEXT
@@ -8,7 +8,7 @@ _BLANKS = b" \t\r"
 
 
 class NdjsonDecoder:
-    """One item per line that is not blank. A last line without its line end is an item if it is complete JSON."""
+    """Return one item per line that is not blank. A last line without a line end is an item if it is complete JSON."""
 
     def __init__(self, max_item_bytes: int) -> None:
         self._tail = PendingBuffer(max_item_bytes)
@@ -43,7 +43,10 @@ class NdjsonDecoder:
 
 
 def _item(data: bytes) -> Item:
-    """A bare `5` is JSON here, unlike in SSE; `[DONE]` is what a proxy leaves of `data: [DONE]`."""
+    """Return the item of a line.
+
+    A bare `5` is JSON here, unlike in SSE; some proxies reduce `data: [DONE]` to `[DONE]`.
+    """
     if data.startswith(ERROR_TEXT):
         return Item(data, ItemKind.TEXT)
     return Item(data, ItemKind.DONE if kind_of(data) is ItemKind.DONE else ItemKind.JSON)

@@ -1,4 +1,4 @@
-"""What a provider's error says: from any error body, or from an item that reports an error inside a stream."""
+"""Read status, type and message of a provider's error, from an error body or an item of a stream."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ _MAX_WORD_CHARS = 100
 
 _MESSAGE_NAMES = ("message", "Message", "detail", "msg", "status_msg", "error", "errors", "last_error", "base_resp")
 _CODE_NAMES = ("code", "status", "type", "error_type", "status_code", "__type")
-"""Most telling first: a `code` such as `rate_limit_exceeded` may come with the type `invalid_request_error`."""
+"""Most specific first: a `code` such as `rate_limit_exceeded` may come with the type `invalid_request_error`."""
 _TYPE_NAMES = ("type", "error_type", "status", "code", "__type")
 _GENERIC = frozenset(("", "error", "failed"))
 _INNER_NAMES = ("error", "errors", "last_error", "base_resp")
@@ -52,7 +52,7 @@ _TYPES_OF_STATUS = {
     504: "DEADLINE_EXCEEDED timeout_error",
 }
 _STATUS_OF_TYPE = {name.lower(): status for status, names in _TYPES_OF_STATUS.items() for name in names.split()}
-"""The HTTP status that an error's type stands for: OpenAI, Anthropic, google.rpc.Code, AWS ResponseStream, TGI."""
+"""HTTP status of each error type: OpenAI, Anthropic, google.rpc.Code, AWS ResponseStream, TGI."""
 
 _STATUS_OF_SUBSTRING = {
     "ratelimit": 429,
@@ -78,31 +78,31 @@ _STATUS_OF_SUBSTRING = {
     "contentpolicy": 400,
     "datainspection": 400,
 }
-"""What a word stands for that contains this, in lower case and without separators: every API has its own spelling."""
+"""HTTP status of words that contain this text, in lower case and without separators: spellings differ between APIs."""
 _SEPARATORS = str.maketrans("", "", "_-. :/")
 
 _STATUS_NUMBER = re.compile(r"[45][0-9][0-9]")
 
 
 class ProviderFault(msgspec.Struct, frozen=True):
-    """An error as a provider reported it. In a stream `status` is the HTTP status that its type stands for."""
+    """An error that a provider reported. In a stream `status` is the HTTP status of its type."""
 
     status: int
     message: str
     """At most 500 characters, encodable as UTF-8; never empty."""
     type: str | None = None
     exhausted_quota: bool = False
-    """No money left: trying again the same provider is of no use."""
+    """True if the account has no money left, so that a retry with the same provider cannot help."""
     policy_refusal: bool = False
-    """The input was refused for what it says: another attempt will hardly fare better."""
+    """True if the provider refused the content of the input, so that a retry is unlikely to help."""
     is_unknown: bool = False
-    """No number and no known word says what went wrong: `status` is a guess, and not to be held against a provider."""
+    """True if no number and no known word describes the error: `status` is a guess, and breakers ignore it."""
 
 
 def fault_of(reported: object, *, status: int | None = None, name: str | None = None) -> ProviderFault:
-    """The fault in a parsed error body, a stream's error item, an error object or plain text.
+    """Return the fault in a parsed error body, a stream's error item, an error object or plain text.
 
-    `status` is the HTTP status where there is one, `name` the error's type where the framing gave it. Never raises.
+    `status` is the HTTP status if there is one, `name` the error's type if the framing has one. Never raises.
     """
     message = f"HTTP {status}" if status else "the provider reported an error without a message"
     error, outer = _error_object(reported), reported if isinstance(reported, dict) else {}
@@ -121,7 +121,7 @@ def fault_of(reported: object, *, status: int | None = None, name: str | None = 
 
 
 def _error_object(reported: Any) -> Value:
-    """The object that describes the error: Google wraps its body in an array, Cloudflare its `error`."""
+    """Return the object that describes the error: Google wraps its body in an array, Cloudflare its `error`."""
     if isinstance(reported, list):
         reported = reported[0] if reported else None
     if not isinstance(reported, dict):
@@ -133,7 +133,7 @@ def _error_object(reported: Any) -> Value:
 
 
 def _words(error: Value, names: tuple[str, ...]) -> Iterator[str]:
-    """What stands under `names`, in their order; `"type": "error"` and `"status": "failed"` say nothing."""
+    """Yield the words under `names`, in order; generic words such as `"type": "error"` are skipped."""
     for name in names:
         word = error.get(name)
         if isinstance(word, int) and not isinstance(word, bool):
@@ -143,7 +143,7 @@ def _words(error: Value, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _status_of(codes: list[str]) -> int | None:
-    """A number that is an HTTP error decides, else the first word that is known; None if there is neither."""
+    """Return the first HTTP error number, else the status of the first known word; None if there is neither."""
     for code in codes:
         if _STATUS_NUMBER.fullmatch(code):
             return int(code)
@@ -163,7 +163,7 @@ def _is_refusal(error: Value) -> bool:
 
 
 def _message_in(reported: Any, depth: int) -> str | None:
-    """The first text for a human in `reported`: that of an inner error object before that of the outer one."""
+    """Return the first human-readable text in `reported`; an inner error object comes before the outer one."""
     if isinstance(reported, str):
         return reported.strip() or None
     if depth == 0:
@@ -180,5 +180,5 @@ def _message_in(reported: Any, depth: int) -> str | None:
 
 
 def _clipped(text: str) -> str:
-    """A lone surrogate would break every frame that holds the text."""
+    """Return the beginning of a text, without lone surrogates, which would make frames invalid."""
     return text[:MAX_MESSAGE_CHARS].encode(errors="replace").decode()

@@ -1,9 +1,9 @@
-"""What a turn of a realtime session used, as the provider tells it; and the sum of turns.
+"""Read the usage of realtime turns from the provider's messages, and add turns up.
 
-OpenAI tells it in `response.done` (and of its Responses socket in `response.completed`), Gemini Live in a member
-`usageMetadata` beside whatever else a message holds (ai.google.dev/api/live, "UsageMetadata"). Each counts one turn,
-with all the context that was read again for it, and each is billed: ai.google.dev/gemini-api/docs/live-api, "Pricing
-and billing"; bills are the sum of all `usageMetadata`, not the last (discuss.ai.google.dev/t/173248).
+OpenAI reports it in `response.done` (the Responses socket in `response.completed`), Gemini Live in a member
+`usageMetadata` of any message (ai.google.dev/api/live, "UsageMetadata"). Each report counts one turn, including all
+context that was read again for it, and each is billed: ai.google.dev/gemini-api/docs/live-api, "Pricing and billing";
+bills are the sum of all `usageMetadata`, not the last one (discuss.ai.google.dev/t/173248).
 """
 
 from typing import Any, Final, NamedTuple
@@ -21,11 +21,11 @@ _MARKS: Final[tuple[tuple[bytes, Path], ...]] = (
     (b'"response.completed"', ("response", "usage")),
     (b'"response.incomplete"', ("response", "usage")),
 )
-"""What a message that tells of usage holds, and where in it that stands."""
+"""Text that a message with usage contains, and the path of the usage in it."""
 
 _OPENS: Final = ord("{")
 _MAX_MESSAGE_BYTES: Final = 4 << 20
-"""A message that is longer is not taken apart: no turn takes so many words to be counted."""
+"""Longer messages are not parsed: no report of usage is so long."""
 
 _MODELS: Final[tuple[Path, ...]] = (
     ("setup", "model"),  # Gemini Live, in its first message
@@ -37,13 +37,15 @@ _MAX_FIRST_MESSAGE_BYTES: Final = 1 << 20
 
 
 class Turn(NamedTuple):
+    """Usage of one turn of a realtime session."""
+
     usage: Usage
     model: str | None
-    """That answered, if the provider says so."""
+    """The model that answered, if the provider names it."""
 
 
 def turn_in(data: bytes) -> Turn | None:
-    """What any message of the provider's tells of usage. Almost all are let pass after a search for one word.
+    """Return the usage that a message of the provider reports. Almost all messages need only a search for one word.
 
     Never raises.
     """
@@ -59,24 +61,24 @@ def turn_in(data: bytes) -> Turn | None:
 
 
 def requested_model(data: bytes) -> str | None:
-    """The model that a client's first message names, where sockets of its provider take it from there.
+    """Return the model in a client's first message, for providers that read it from there.
 
-    Google's are names of resources, `models/MODEL` or longer.
+    Google uses resource names, `models/MODEL` or longer.
     """
     message = read_json(data, _json) if len(data) <= _MAX_FIRST_MESSAGE_BYTES else None
     model = next((found for path in _MODELS if isinstance(found := at(message, path), str)), None)
     return model and model.rpartition("models/")[2]
 
 
-def add_usage(one: Usage | None, other: Usage) -> Usage:
-    """What is unknown of one turn is not made up, but what is known of the other stays."""
-    if one is None:
-        return other
-    return Usage(*map(_sum, msgspec.structs.astuple(one), msgspec.structs.astuple(other)))
+def add_usage(first: Usage | None, second: Usage) -> Usage:
+    """Return the sum of two usages. A count that is unknown in one of them is that of the other."""
+    if first is None:
+        return second
+    return Usage(*map(_sum, msgspec.structs.astuple(first), msgspec.structs.astuple(second)))
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else one + other
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first if second is None else first + second
 
 
 def _parsed(data: bytes) -> Any:

@@ -1,7 +1,8 @@
-"""The one reader of what a request's body says to the provider: its model, above all. Pure.
+"""Read the fields of a request body that the bridge needs, above all its model. Pure.
 
-A body is read as tolerant providers read it: prices, budgets, breakers and the log depend on what they will see. So a
-byte order mark, UTF-16 and UTF-32, lone surrogates, NaN and Infinity are read, and fields of forms beside JSON.
+A body is read as tolerantly as providers read it: prices, budgets, circuit breakers and the log depend on what a
+provider sees. So byte order marks, UTF-16, UTF-32, lone surrogates, NaN and Infinity are accepted, and forms besides
+JSON.
 """
 
 import json
@@ -19,25 +20,25 @@ from bridge.formats.json_text import replace_lone_surrogates
 T = TypeVar("T")
 
 MAX_TOLERANT_BYTES: Final = 4 << 20
-"""A longer text is read only if it is in UTF-8: to recode it would keep the neighbours waiting."""
+"""Longer text is read only if it is in UTF-8: recoding it would block the event loop."""
 MAX_REWRITTEN_BYTES: Final = 1 << 17
-"""A longer text is not searched for NaN and Infinity, which takes some hundred times as long."""
+"""Longer text is not searched for NaN and Infinity, which is some hundred times slower."""
 MAX_CONSTANTS: Final = 10_000
-"""Of NaN and Infinity in one text."""
+"""Bound on NaN and Infinity in one text."""
 MAX_FORM_FIELDS: Final = 1000
-"""Of a form."""
+"""Bound on the fields of a form."""
 _PART_HEAD_BYTES: Final = 8192
 _VALUE_BYTES: Final = 1024
-"""A longer value is no model's name."""
+"""Longer values are not the name of a model."""
 
 _MULTIPART: Final = "multipart/form-data"
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 
 
 def model_in(body: bytes, content_type: str = "") -> str | None:
-    """The model that the body names; None if it names none, or two that differ. Never raises.
+    """Return the model that the body names; None if it names none, or two different ones. Never raises.
 
-    `body` is without its content coding, `content_type` the header's whole value.
+    `body` has no content coding; `content_type` is the whole value of the header.
     """
     media_type = content_type.partition(";")[0].strip().lower()
     found = None
@@ -52,7 +53,7 @@ def model_in(body: bytes, content_type: str = "") -> str | None:
 
 
 def read_json(body: bytes, decode: Callable[[bytes], T]) -> T | None:
-    """What `decode`, a decoder of msgspec's, makes of the text; None if it is no JSON for anybody."""
+    """Return the result of `decode`, a msgspec decoder, for the text; None if it is not JSON, even read tolerantly."""
     try:
         for text in _decodings(body):
             try:
@@ -60,14 +61,17 @@ def read_json(body: bytes, decode: Callable[[bytes], T]) -> T | None:
             except msgspec.ValidationError:
                 return None
             except msgspec.DecodeError:
-                continue  # the next reading is more tolerant
+                continue  # the next decoding is more tolerant
     except (UnicodeError, RecursionError):
         pass
     return None
 
 
 def to_utf8(body: bytes) -> bytes:
-    """The JSON text in UTF-8, without a byte order mark (RFC 8259, section 8.1). Raises UnicodeError."""
+    """Return the JSON text in UTF-8, without a byte order mark (RFC 8259, section 8.1).
+
+    Raise UnicodeError if it is invalid.
+    """
     encoding = json.detect_encoding(body[:4])
     if encoding == "utf-8":
         return body
@@ -77,12 +81,12 @@ def to_utf8(body: bytes) -> bytes:
 
 
 def replace_invalid(text: bytes) -> bytes:
-    """`text` with NaN, Infinity and lone surrogates replaced, so that all else keeps its place."""
+    """Return `text` with NaN, Infinity and lone surrogates replaced; all offsets stay the same."""
     return _without_constants(replace_lone_surrogates(text))
 
 
 def _decodings(body: bytes) -> Iterator[bytes]:
-    """The text as it is and, as long as nobody is content with that, as more tolerant parsers see it."""
+    """Yield the text as it is, then as more tolerant parsers read it."""
     text = to_utf8(body)
     yield text
     if (replaced := replace_lone_surrogates(text)) != text:
@@ -101,7 +105,7 @@ _CONSTANT: Final = re.compile(
 
 
 def _without_constants(text: bytes) -> bytes:
-    """`text` with a number for each NaN and Infinity outside its strings, as long as they are."""
+    """Return `text` with a number of equal length for each NaN and Infinity outside strings."""
     if len(text) > MAX_REWRITTEN_BYTES or not (b"NaN" in text or b"Infinity" in text):
         return text
     rewritten = bytearray(text)
@@ -116,14 +120,14 @@ def _without_constants(text: bytes) -> bytes:
 
 
 _OBJECT: Final = re.compile(rb"[ \t\r\n\x00\xfe\xff\xef\xbb\xbf]*+\{")
-"""The beginning of an object in any encoding: for all else, such as a sound, no tolerance is worth its time."""
+"""Beginning of an object in any encoding. Other bodies, such as audio, are not worth the tolerant attempts."""
 _LOOKED_AT_BYTES: Final = 1 << 16
 
 _EXACT: Final = "model"
 _SPELLINGS: Final = tuple("".join(letters) for letters in product(*((one, one.upper()) for one in _EXACT)))
-"""Servers in Go take a member's name in any case. The first is the exact one."""
+"""The name in every case, because servers in Go ignore the case of names. The first is the exact one."""
 _OTHER_NAME: Final = "model_id"
-"""ElevenLabs, Cartesia."""
+"""The name that ElevenLabs and Cartesia use."""
 _Named = msgspec.defstruct("Named", [(name, msgspec.Raw, ABSENT) for name in (*_SPELLINGS, _OTHER_NAME)])
 _named: Final = msgspec.json.Decoder(_Named)
 
@@ -133,10 +137,10 @@ def _model_in_json(body: bytes) -> str | None:
     if named is None:
         return None
     *spellings, other = msgspec.structs.astuple(named)
-    given = {text for span in spellings if (text := _text(span))}
-    if len(given) > 1:
-        return None  # the provider takes one of them, and nobody here knows which
-    return next(iter(given), None) or _text(other)
+    found = {text for span in spellings if (text := _text(span))}
+    if len(found) > 1:
+        return None  # the provider uses one of them, but it is unknown which
+    return next(iter(found), None) or _text(other)
 
 
 def _text(span: msgspec.Raw) -> str | None:
@@ -150,11 +154,11 @@ def _text(span: msgspec.Raw) -> str | None:
 
 
 def _model_of(fields: Iterable[tuple[str, str]]) -> str | None:
-    given: dict[str, set[str]] = {_EXACT: set(), _OTHER_NAME: set()}
+    found: dict[str, set[str]] = {_EXACT: set(), _OTHER_NAME: set()}
     for name, value in fields:
-        if name in given and value:
-            given[name].add(value)
-    exact = given[_EXACT] or given[_OTHER_NAME]
+        if name in found and value:
+            found[name].add(value)
+    exact = found[_EXACT] or found[_OTHER_NAME]
     return next(iter(exact)) if len(exact) == 1 else None
 
 
@@ -174,7 +178,7 @@ _NAME: Final = re.compile(
 
 
 def _multipart_fields(body: bytes, content_type: str) -> Iterator[tuple[str, str]]:
-    """The short fields of a form (RFC 7578)."""
+    """Yield the short fields of a form (RFC 7578)."""
     boundary = _BOUNDARY.search(content_type[:1024])
     if boundary is None:
         return
@@ -191,7 +195,7 @@ def _multipart_fields(body: bytes, content_type: str) -> Iterator[tuple[str, str
 
 
 def _field_in(body: bytes, start: int, end: int) -> tuple[str, str] | None:
-    """The part between two boundaries, if it is a field of the form and short enough."""
+    """Return the part between two boundaries if it is a field of the form and short enough."""
     head_end = body.find(b"\r\n\r\n", start, min(end, start + _PART_HEAD_BYTES))
     if head_end < 0 or end - head_end > _VALUE_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""An answer in one piece: what it cost, or what is wrong."""
+"""Read usage, cost and errors from an answer in one piece."""
 
 import re
 from enum import Enum
@@ -22,10 +22,13 @@ _PATHS: dict[str, tuple[Path, ...]] = {
     "usage": (("usage",), ("usage", "billed_units"), ("usage", "tokens")),  # all others; within it Cohere v2
     **dict.fromkeys(COUNT_NAMES, ((),)),  # Ollama; Titan and Llama on Bedrock
 }
-"""Where the counts stand, by the member of the body that holds them."""
+"""Paths of the counts, by the top-level member that holds them."""
 
 MAX_PARSED_BYTES = 1 << 20
-"""Of an error. A longer one is told by its status and its beginning: to take it apart would keep the others waiting."""
+"""Bound on an error that is parsed.
+
+Of a longer one the status and the beginning are used: parsing blocks the event loop.
+"""
 
 _EMPTY = frozenset((b"null", b"false", b"0", b'""', b"{}", b"[]"))
 _JSON_LABELS = frozenset(("application/json", "text/json"))
@@ -52,35 +55,35 @@ _choices_of = msgspec.json.Decoder(list[_Choice]).decode
 
 
 class Defect(Enum):
-    """Why an answer of HTTP status 2xx cannot be used."""
+    """Reasons why an answer with HTTP status 2xx cannot be used."""
 
-    NOT_JSON = "the provider's answer is labelled JSON and does not parse"
-    HTML = "the provider answered with an HTML page where a model's answer was to be"
+    NOT_JSON = "the provider's answer is labelled JSON but is not valid JSON"
+    HTML = "the provider answered with an HTML page instead of a model's answer"
 
 
 class ParsedResponse(msgspec.Struct, frozen=True):
-    """What a body in one piece says. Of HTTP status 2xx at most one of `fault` and `defect` is set."""
+    """The content of a body in one piece. With HTTP status 2xx at most one of `fault` and `defect` is set."""
 
     fault: ProviderFault | None = None
     usage: Usage | None = None
     costs: dict[str, Any] = {}
-    """The members of the usage that tell a cost, unchecked."""
+    """Members of the usage that report a cost, unchecked."""
     defect: Defect | None = None
 
 
 def parse_response(status: int, body: bytes, content_type: str = "", *, from_model: bool = False) -> ParsedResponse:
-    """Read the whole body of an answer; never raises, whatever the bytes.
+    """Read the complete body of an answer. Never raises, whatever the bytes.
 
-    `content_type` is the bare media type in lower case. `from_model`: a model endpoint answered; elsewhere a member
-    `error` may be data.
+    `content_type` is the bare media type in lower case. `from_model` means that a model endpoint answered; elsewhere a
+    member `error` may be data.
     """
     body = body.removeprefix(BOM)
     if status >= 400:
         return ParsedResponse(fault=fault_of(_reported(body), status=status))
     members = _members_in(body)
     counters = UsageCounter()
-    counted = _usage_members(members)
-    counters.add(counted, dict.fromkeys(path for name in counted for path in _PATHS[name]))
+    usage_members = _usage_members(members)
+    counters.add(usage_members, dict.fromkeys(path for name in usage_members for path in _PATHS[name]))
     fault = defect = None
     if status < 300:
         error = _error_in(members, body) if from_model else None
@@ -90,21 +93,21 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
 
 
 def _usage_members(members: Members) -> Value:
-    """The members that may hold counts."""
+    """Return the members that may hold counts."""
     counted: Value = {}
     try:
         for name, member in members.items():
             if name in _PATHS and not has_many_parts(bytes(member)):
                 counted[name] = parse(bytes(member))
     except (ValueError, RecursionError):
-        pass  # what follows is not counted
+        pass  # later members are not counted
     return counted
 
 
 def _members_in(body: bytes) -> Members:
-    """The members of the JSON object that `body` is; empty if it is something else.
+    """Return the members of the JSON object in `body`; empty if it is something else.
 
-    Where it may have millions of them, only those that are asked for.
+    If it may have millions of members, only the known ones are returned.
     """
     try:
         if not has_many_parts(body):
@@ -116,7 +119,10 @@ def _members_in(body: bytes) -> Members:
 
 
 def _defect_in(status: int, body: bytes, content_type: str, from_model: bool) -> Defect | None:
-    """A part of a file (206) need not parse, and an empty body is null, but not where a model was to answer."""
+    """Return the defect of a body.
+
+    A part of a file (206) need not parse; an empty body is null, unless a model answered.
+    """
     if from_model and content_type == _HTML and body.lstrip().startswith(b"<"):
         return Defect.HTML
     means_json = content_type in _JSON_LABELS or content_type.endswith("+json")
@@ -126,7 +132,7 @@ def _defect_in(status: int, body: bytes, content_type: str, from_model: bool) ->
 
 
 def _error_in(members: Members, body: bytes) -> object | None:
-    """The error that a model endpoint's body reports. Only the members that decide are parsed."""
+    """Return the error that a model endpoint's body reports. Only the members that decide are parsed."""
     if not members:
         wrapped = _reported(body) if _WRAPPED.match(body) else None
         return reported_error(wrapped if isinstance(wrapped, list) else None, body[:4096].lstrip())
@@ -135,11 +141,11 @@ def _error_in(members: Members, body: bytes) -> object | None:
     except (ValueError, RecursionError):
         return None
     is_known = any(not is_empty(value[name]) for name in value.keys() & ANSWER_MEMBERS)
-    return reported_error(value, alone=not is_known)
+    return reported_error(value, standalone=not is_known)
 
 
 def _deciding_value(name: str, raw: bytes) -> object:
-    """A top-level member, as far as it decides; `...` stands for what need not be parsed, and is there."""
+    """Return a top-level member as far as it decides; `...` stands for a value that need not be parsed."""
     if has_many_parts(raw):
         return ...
     if name == "choices" and raw.startswith(b"["):
@@ -152,7 +158,7 @@ def _deciding_value(name: str, raw: bytes) -> object:
 def _choices_in(raw: bytes) -> list[_Choice]:
     try:
         return _choices_of(raw)
-    except msgspec.DecodeError:  # of odd types, so none that says how it ended
+    except msgspec.DecodeError:  # unexpected types, so no finish_reason
         return [_Choice()]
 
 

@@ -1,7 +1,7 @@
-"""Server-sent events from bytes, as the HTML standard (9.2.5 and 9.2.6) has them and as providers really send them.
+"""Decode server-sent events as the HTML standard (9.2.5 and 9.2.6) defines them, and as providers really send them.
 
-Blank lines are looked for once per read; what lies between two of them is a block. Nothing is decoded to text but the
-values of `event:` and `id:`, so that no U+2028 inside JSON can pass for a line end.
+Blank lines are searched once per read; the bytes between two of them are a block. Only the values of `event:` and `id:`
+are decoded to text, so a U+2028 inside JSON is never taken for a line end.
 """
 
 import re
@@ -18,17 +18,17 @@ _DATA_AT = len(b"data: ")
 
 
 class SseDecoder:
-    """One item per event that has data.
+    """Return one item per event that has data.
 
-    Beyond the standard: bare JSON between blank lines is an item (some providers send errors so), and so is an event
-    that the body's end left without its blank line, if its data are complete JSON or `[DONE]`.
-    `max_item_bytes` counts an event with its field names and comments.
+    Beyond the standard: bare JSON between blank lines is an item (some providers send errors so). An event without a
+    final blank line at the end of the body is an item if its data is complete JSON or `[DONE]`. `max_item_bytes`
+    includes field names and comments.
     """
 
     def __init__(self, max_item_bytes: int) -> None:
         self._tail = PendingBuffer(max_item_bytes)
-        self._before = b"\n"  # the byte before the next read; a block begins as if after a line end
-        self._after_cr = False  # the last block ended in a CR: a LF that follows belongs to it
+        self._before = b"\n"  # the byte before the next read; a block starts after a line end
+        self._after_cr = False  # the last block ended with CR: a following LF belongs to it
         self._at_start = True
         self.truncated = False
 
@@ -62,7 +62,7 @@ class SseDecoder:
         return []
 
     def _items(self, end: bytes) -> list[Item]:
-        """The items of all blocks up to `end`, the part of the newest read that completes the last of them."""
+        """Return the items of all blocks up to `end`, the part of the newest read that completes the last block."""
         blocks = self._with_lf(self._tail.take(end))
         self._tail.check_pieces(blocks, b"\n\n")
         items = []
@@ -71,14 +71,14 @@ class SseDecoder:
             if not line:
                 continue
             block = [line]
-            while line := next(lines):  # never runs out: `blocks` ends in a blank line
+            while line := next(lines):  # never raises StopIteration: `blocks` ends with a blank line
                 block.append(line)
             if item := _item(block):
                 items.append(item)
         return items
 
     def _with_lf(self, raw: bytes) -> bytes:
-        """`raw` with LF for every line end, and without the body's leading BOM."""
+        """Return `raw` with LF for every line end, and without the byte order mark at the start of the body."""
         if self._at_start:
             self._at_start = False
             raw = raw.removeprefix(BOM)
@@ -86,10 +86,10 @@ class SseDecoder:
 
 
 def _last_block_end(before: bytes, data: bytes) -> int:
-    """Where the last blank line in `data` ends, 0 if there is none. `before` is the one byte before `data`.
+    """Return the end of the last blank line in `data`, 0 if there is none. `before` is the one byte before `data`.
 
-    Two bytes of line end in a row make a blank line, unless they are CR LF. A CR counts at once, not when the next
-    byte is known: waiting for it would hold the event back.
+    Two consecutive line-end bytes form a blank line, unless they are CR LF. A CR counts at once: waiting for the next
+    byte would delay the event.
     """
     window = before + data
     at = window.rfind(b"\n\n")
@@ -102,7 +102,7 @@ def _last_block_end(before: bytes, data: bytes) -> int:
 
 
 def _item(block: list[bytes]) -> Item | None:
-    """The two shapes that nearly every block has, told apart by their prefixes; or any other."""
+    """Return the item of a block. The two shapes of nearly every block are recognised by their prefixes."""
     data = block[-1]
     if data.startswith(_OBJECT):
         if len(block) == 1:
@@ -113,10 +113,10 @@ def _item(block: list[bytes]) -> Item | None:
 
 
 def _item_of_any(block: list[bytes]) -> Item | None:
-    """The item of a block of lines; None if it has no data and reports no error.
+    """Return the item of any block of lines; None if it has no data and reports no error.
 
-    Lines that begin with `{` or `[` are no field of SSE: before any data they begin bare JSON, which goes on to the
-    block's end. Some servers report an error in a field `error:` of their own, or as an event `error` without data.
+    Lines that begin with `{` or `[` are not SSE fields: before any data they begin bare JSON, which extends to the end
+    of the block. Some servers report an error in a field `error:` of their own, or as an event `error` without data.
     """
     data: list[bytes] = []
     errors: list[bytes] = []

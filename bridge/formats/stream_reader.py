@@ -1,6 +1,6 @@
-"""What the items of a stream mean: whether they answer, whether the answer is whole, what it cost, what went wrong.
+"""Interpret the items of a stream: answer or bookkeeping, completeness, usage, and errors.
 
-PROTOCOL.md, "When a step has answered" and "Complete or broken". The dialects are in `families`.
+See bridge/docs/protocol.md, "When a step has answered" and "Complete or broken". The dialects are in `dialects`.
 """
 
 from enum import Enum, auto
@@ -31,23 +31,25 @@ __all__ = [
 
 
 class StreamState(Enum):
-    """How the body of a stream came to its end."""
+    """The way in which the body of a stream ended."""
 
     END = auto()
-    """As HTTP has it: last chunk, or Content-Length reached."""
+    """Ended as HTTP defines: last chunk, or Content-Length reached."""
     CUT = auto()
     """Reset, or shorter than announced."""
     SILENT = auto()
-    """Nothing more for two seconds after the finish mark."""
+    """Silent for two seconds after the finish mark."""
 
 
 class Verdict(Enum):
+    """The result of a stream that reported no error."""
+
     COMPLETE = auto()
     COMPLETE_CUT = auto()
-    """Whole by its finish mark, but cut after it: usage may be missing."""
+    """Complete by its finish mark, but cut after it: usage may be missing."""
     BROKEN = auto()
     EMPTY = auto()
-    """Ended cleanly, or with a closing mark, without a single item; heartbeats are none."""
+    """Ended cleanly, or with a closing mark, without any item; heartbeats do not count."""
 
 
 _METRICS_AT = ((INVOCATION_METRICS,),)
@@ -58,7 +60,7 @@ _JSON = ItemKind.JSON
 
 
 class StreamReader:
-    """Reads one attempt's stream. The dialect is told by what the stream holds, never by the provider's name."""
+    """Interpret the stream of one attempt. The dialect is detected by the content, never by the provider's name."""
 
     __slots__ = (
         "_answered",
@@ -73,7 +75,7 @@ class StreamReader:
     )
 
     def __init__(self, *, from_model: bool = False) -> None:
-        """`from_model`: the stream is a model endpoint's; then more shapes of its first item are errors."""
+        """Start a stream. If it comes `from_model` (a model endpoint), more shapes of its first item are errors."""
         self._from_model = from_model
         self._dialect: Dialect = Unknown()
         self._fast_check: FastCheck | None = None
@@ -81,56 +83,58 @@ class StreamReader:
         self._seen = False
         self._answered = False
         self.closed = False
-        """The closing mark came."""
+        """True after the closing mark."""
         self.fault: ProviderFault | None = None
         """The first error that the stream reported before it closed."""
         self.malformed = 0
-        """How many items were not the JSON or UTF-8 that they were to be."""
+        """Number of items with invalid JSON or UTF-8."""
 
     @property
     def dialect(self) -> str | None:
+        """Return the name of the dialect, None while it is unknown."""
         return self._dialect.name
 
     @property
     def finished(self) -> bool:
-        """Whether the finish mark holds now; what follows may take it back."""
+        """Return True while the finish mark holds; a later item may revoke it."""
         return self._dialect.finished
 
     @property
     def is_empty(self) -> bool:
-        """True while nothing has come but heartbeats and closing marks that say nothing else."""
+        """Return True while there were only heartbeats and bare closing marks."""
         return not self._seen
 
     @property
     def usage(self) -> Usage | None:
+        """Return the token counts so far, None if there are none."""
         return self._counters.usage()
 
     @property
     def costs(self) -> dict[str, Any]:
-        """The members of the usage that tell a cost, unchecked."""
+        """Return the members of the usage that report a cost, unchecked."""
         return self._counters.costs()
 
     def read(self, item: Item) -> Mark:
-        """What `item` is; `item.kind` becomes MALFORMED when it is not what its first bytes promised.
+        """Return the mark of `item`; `item.kind` becomes MALFORMED if its content is invalid.
 
-        Once the stream has answered, bookkeeping may be marked ANSWER: nothing is held back any more.
+        Once the stream has answered, bookkeeping may be marked ANSWER, because no item is held back any more.
         """
-        glance = self._fast_check
-        if glance is not None and item.kind is _JSON and item.event != "error" and not item.exception:
+        fast_check = self._fast_check
+        if fast_check is not None and item.kind is _JSON and item.event != "error" and not item.exception:
             data = item.data
             try:
-                glance(data)
-                if data.isascii() or data.decode():  # msgspec checks no UTF-8 in what it skips
+                fast_check(data)
+                if data.isascii() or data.decode():  # msgspec does not check UTF-8 in members that it skips
                     return _ANSWER
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass  # something more than a plain piece, or less
+                pass  # not a plain piece of the answer
         return self._read(item)
 
     def verdict(self, ending: StreamState, *, truncated: bool, clean_end_is_complete: bool) -> Verdict:
-        """Whether the answer is whole, now that the body has ended so; a stream with a `fault` needs no verdict.
+        """Return if the answer is complete, after the body has ended. A stream with a `fault` needs no verdict.
 
-        `truncated`: bytes were left over that made no item. `clean_end_is_whole`: the provider is known to end its
-        streams without a mark.
+        `truncated` means that the last bytes form no complete item. `clean_end_is_complete` means that the provider is
+        known to end its streams without a mark.
         """
         clean = ending is StreamState.END and not truncated
         if self.closed:
@@ -144,7 +148,7 @@ class StreamReader:
         return Verdict.BROKEN
 
     def _read(self, item: Item) -> Mark:
-        """The general way."""
+        """Interpret an item without the fast check."""
         mark = self._interpret(item)
         self.malformed += item.kind is ItemKind.MALFORMED
         if mark is Mark.HEARTBEAT:
@@ -180,12 +184,12 @@ class StreamReader:
     def _error_in(self, item: Item, parsed: object, value: Value) -> object | None:
         framed = item.exception or item.event == "error"
         alone = self._from_model and not self._seen and self._dialect.name is None
-        error = reported_error(parsed, item.data, framed=framed, alone=alone)
+        error = reported_error(parsed, item.data, framed=framed, standalone=alone)
         return self._dialect.error_in(value) if error is None else error
 
 
 def _parsed(item: Item) -> object:
-    """The JSON value of `item`, None if it is something else. Checks the item on the way."""
+    """Return the JSON value of `item`, None if it is not JSON. Mark an invalid item as MALFORMED."""
     try:
         if item.kind is ItemKind.JSON:
             return _type_only(item.data) if has_many_parts(item.data) else parse(item.data)
@@ -204,15 +208,15 @@ _type_member_in = msgspec.json.Decoder(_TypeMember).decode
 
 
 def _type_only(data: bytes) -> Value:
-    """Of an object that has too many parts to be decoded: what it says it is. Raises ValueError for what is no JSON."""
+    """Return only the `type` of an object that has too many parts to be decoded. Raise ValueError if it is not JSON."""
     if not is_json(data):
-        raise ValueError("no JSON")
+        raise ValueError("not JSON")
     try:
-        word = _type_member_in(data).type
-    except msgspec.DecodeError:  # no object, or one with lone surrogates
+        type_ = _type_member_in(data).type
+    except msgspec.DecodeError:  # not an object, or one with lone surrogates
         return {}
-    is_short = type_of(word) is JsonType.STRING and memoryview(word).nbytes <= _MAX_TYPE_BYTES
-    return {"type": string_in(word)} if is_short else {}
+    is_short = type_of(type_) is JsonType.STRING and memoryview(type_).nbytes <= _MAX_TYPE_BYTES
+    return {"type": string_in(type_)} if is_short else {}
 
 
 def _is_heartbeat(item: Item, value: Value) -> bool:
@@ -226,5 +230,5 @@ def _is_heartbeat(item: Item, value: Value) -> bool:
     )
 
 
-def _is_heartbeat_type(word: object) -> bool:
-    return isinstance(word, str) and word in _HEARTBEATS
+def _is_heartbeat_type(type_: object) -> bool:
+    return isinstance(type_, str) and type_ in _HEARTBEATS

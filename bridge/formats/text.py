@@ -1,7 +1,6 @@
-"""Where the text of an answer stands: what a person wants to read of an item, or of an answer in one piece.
+"""Find the human-readable text of an answer, in an item of a stream or in one piece.
 
-Thoughts, tool calls and the counts around them are no text. A provider whose text stands elsewhere is one more line in
-`_PATHS`.
+Thoughts, tool calls and counts are not part of it. To support another provider, add a line to `_PATHS`.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,11 +8,11 @@ from typing import Any
 
 Condition = Callable[[dict[str, Any]], bool]
 Path = tuple[str | Condition, ...]
-"""Member by member. A condition stands for the object, or for each object of the list, that meets it."""
+"""A path, member by member. A condition selects the object, or the objects of a list, that meet it."""
 
 
 def text_of(response: object) -> str | None:
-    """The text in a frame's `response`; None when none is known to be there, "" when it is empty."""
+    """Return the text in a frame's `response`; None if none is known, "" if it is empty."""
     if isinstance(response, str):
         return response
     found = (list(_strings(response, path)) for path in _PATHS)
@@ -40,12 +39,12 @@ def _each(value: dict[str, Any]) -> bool:
 
 
 def _first(choice: dict[str, Any]) -> bool:
-    """The first of several answers to one question: two at once are no text."""
+    """Return True for the first of several answers: the text of two answers would be mixed."""
     return choice.get("index") in (0, None)
 
 
 def _is_text(part: dict[str, Any]) -> bool:
-    """Gemini marks thoughts; TGI the tokens that are no text, such as the end's."""
+    """Return False for thoughts, which Gemini marks, and for special tokens of TGI, such as the end token."""
     return not part.get("thought") and not part.get("special")
 
 
@@ -102,4 +101,4 @@ _PATHS: tuple[Path, ...] = (
     ("generation",),
     ("outputs", _each, "text"),
 )
-"""In the order in which they are tried: the first one that leads to a string is it."""
+"""Paths in the order in which they are tried: the first that leads to a string wins."""

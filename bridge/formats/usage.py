@@ -1,9 +1,9 @@
-"""What an answer cost: every provider's words for its token counts, brought to one reading.
+"""Convert every provider's token counts into one form.
 
-The reading: input includes the tokens that came from a cache or went into one, output includes the model's thoughts.
-OpenAI and most others count so. Anthropic and Bedrock count cached tokens beside the input, Gemini counts thoughts
-beside the output: those are added up here (PROVIDERS.md 1.3 and 4; AWS, Bedrock user guide, "Prompt caching"). Others
-mix these words. Where a total was given it decides: input and output add up to it (PROVIDERS.md 7.3).
+In this form input includes the tokens read from or written to a cache, and output includes the model's thoughts. OpenAI
+and most others count so. Anthropic and Bedrock count cached tokens beside the input, Gemini counts thoughts beside the
+output: those are added here (bridge/docs/providers.md, "Usage"; AWS, Bedrock user guide, "Prompt caching"). Other
+providers mix these names. If there is a total it decides: input and output add up to it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,30 +13,30 @@ from typing import Any, Final, TypeAlias, TypeGuard
 import msgspec
 
 Value: TypeAlias = dict[str, Any]
-"""A JSON object, taken apart."""
+"""A decoded JSON object."""
 
 Path: TypeAlias = tuple[str | int, ...]
 """The members and list indices that lead to an object with token counts; () is the item itself."""
 
 INVOCATION_METRICS = "amazon-bedrock-invocationMetrics"
-"""The member that Bedrock adds to the last chunk of an invoke stream, whatever the model's own dialect."""
+"""The member that Bedrock adds to the last chunk of an invoke stream, in every dialect."""
 
 _MAX_COUNT = 1 << 53
-"""More than this nobody counts or pays."""
+"""Larger numbers are not counts."""
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    """Token counts of one answer; None is unknown. Input includes cached tokens, output includes thoughts."""
+    """Token counts of first answer; None is unknown. Input includes cached tokens, output includes thoughts."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
-    """Those of the input that were read from a cache."""
+    """Input tokens that were read from a cache."""
     total_tokens: int | None = None
     cache_write_tokens: int | None = None
-    """Those of the input that were written to a cache; None, too, where none were, as in what follows."""
+    """Input tokens that were written to a cache. Zero is None, here and in the fields below."""
     input_audio_tokens: int | None = None
-    """Those of the input that were sound, from a cache or not; the next two likewise."""
+    """Input tokens that were audio, cached or not; the next two fields likewise."""
     output_audio_tokens: int | None = None
     cached_audio_tokens: int | None = None
 
@@ -49,7 +49,7 @@ _CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
 (_THOUGHTS,) = _BESIDE_OUTPUT
 _REASONING = "reasoning"
 _SHAPE = "shape"
-"""Marks an input that includes its cached tokens, in the words of OpenAI; the count means nothing."""
+"""Marks an input that includes its cached tokens, by OpenAI's names; the count has no meaning."""
 _SOMETIMES_BESIDE: Final = (_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT, _THOUGHTS, _REASONING)
 """Counts that some providers include in input or output, and others do not."""
 
@@ -111,7 +111,7 @@ _DETAILS = {
     "input_token_details": _OF_INPUT,  # OpenAI Realtime
     "output_token_details": _OF_OUTPUT,
 }
-"""Members that are objects, and the counts inside."""
+"""Members that are objects, with the counts inside."""
 _MODALITIES = {
     "promptTokensDetails": _AUDIO_IN,  # Gemini
     "candidatesTokensDetails": _AUDIO_OUT,
@@ -120,21 +120,21 @@ _MODALITIES = {
 }
 """Members that are lists, with a count for each modality."""
 COUNT_NAMES = frozenset(_ROLES)
-"""What an object with token counts is known by."""
+"""Names by which an object with token counts is recognised."""
 _INCLUDES_CACHED: Final = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
 """Members of OpenAI's shapes, which count cached tokens as input."""
 _COST_NAMES: Final = ("cost", "cost_in_usd_ticks")
-"""Members that tell a cost; the provider registry says who means what by them."""
+"""Members that report a cost; the provider registry defines their meaning."""
 
 _Counts: TypeAlias = dict[str, int]
-"""By role."""
+"""Counts by role."""
 
 
 class UsageCounter:
-    """The counts of one answer while they come in.
+    """Collect the counts of one answer.
 
-    A later number replaces an earlier one, but a later zero does not. Many providers repeat their counts in every
-    chunk: taking them in is cheap, they are added up when asked for.
+    A later number replaces an earlier one, unless it is zero. Many providers repeat their counts in every chunk: adding
+    them is cheap, and the result is computed on demand.
     """
 
     __slots__ = ("_costs", "_reported")
@@ -144,7 +144,10 @@ class UsageCounter:
         self._costs: dict[str, Any] = {}
 
     def add(self, value: Value, paths: Iterable[Path]) -> None:
-        """Take in what `value` holds at `paths`; where two paths count the same, the one first seen later wins."""
+        """Add the counts in `value` at `paths`.
+
+        If two paths count the same, the path that was first used later wins.
+        """
         found: _Counts = {}
         for path in paths:
             reported = at(value, path)
@@ -155,10 +158,10 @@ class UsageCounter:
                     found |= counts
         if _TOTAL not in found and (found.get(_INPUT) or found.get(_OUTPUT)):
             for counts in self._reported.values():
-                counts.pop(_TOTAL, None)  # it was the total of less
+                counts.pop(_TOTAL, None)  # that total is out of date
 
     def usage(self) -> Usage | None:
-        """The counts so far, None if there were none. The total is summed up when the provider gave none."""
+        """Return the counts so far, None if there are none. The total is computed if the provider reports none."""
         counts: _Counts = {}
         for reported in self._reported.values():
             _merge(counts, reported)
@@ -173,7 +176,7 @@ class UsageCounter:
         return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
 
     def costs(self) -> dict[str, Any]:
-        """The members that tell a cost, as they came last. Nobody has checked them: see `bridge.policy.reported`."""
+        """Return the last members that report a cost, unchecked: see `bridge.policy.reported`."""
         return self._costs
 
     def _add_costs(self, reported: dict[str, Any]) -> None:
@@ -202,31 +205,31 @@ def _merge(counts: _Counts, later: _Counts) -> None:
             counts[role] = count
 
 
-def _either(counts: _Counts, one: str, other: str) -> int | None:
-    return counts.get(one) or counts.get(other, counts.get(one))
+def _either(counts: _Counts, first: str, second: str) -> int | None:
+    return counts.get(first) or counts.get(second, counts.get(first))
 
 
 # Input and output.
 
 
 def _sides(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int | None]:
-    """Input and output; they add up to the total, if there is one."""
+    """Return input and output, which add up to the total if there is one."""
     usual = {_TOOL_INPUT, _THOUGHTS} if includes_cached else {*_BESIDE_INPUT, *_BESIDE_OUTPUT}
     inputs, outputs = _with(counts, usual)
     total = counts.get(_TOTAL)
     if not total or (inputs or 0) + (outputs or 0) == total:
         return inputs, outputs
     for beside in _alternatives(counts):
-        other = _with(counts, beside)
-        if sum(side or 0 for side in other) == total:
-            return other
+        sides = _with(counts, beside)
+        if sum(side or 0 for side in sides) == total:
+            return sides
     return _fitted(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
 
 
 def _alternatives(counts: _Counts) -> Iterator[set[str]]:
-    """Every set of those counts that may stand beside input and output, the smallest first."""
-    given = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
-    return (set(chosen) for size in range(len(given) + 1) for chosen in combinations(given, size))
+    """Yield every set of counts that may be separate from input and output, the smallest first."""
+    separate = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
+    return (set(chosen) for size in range(len(separate) + 1) for chosen in combinations(separate, size))
 
 
 def _with(counts: _Counts, beside: set[str]) -> tuple[int | None, int | None]:
@@ -237,7 +240,7 @@ def _with(counts: _Counts, beside: set[str]) -> tuple[int | None, int | None]:
 
 
 def _fitted(inputs: int | None, outputs: int | None, total: int) -> tuple[int, int | None]:
-    """No reading of the counts makes the total. Input is known best; what else was counted is output."""
+    """Fit the counts to the total, which no combination explains. Input is the most reliable; the rest is output."""
     if inputs is None:
         return max(total - (outputs or 0), 0), None if outputs is None else min(outputs, total)
     return min(inputs, total), max(total - inputs, 0)
@@ -248,8 +251,8 @@ def _inside(name: str, details: Any) -> Iterator[tuple[str, int]]:
         if _is_count(count := at(details, path)):
             yield role, int(count)
     if name in _MODALITIES and isinstance(details, list):
-        heard = (at(each, ("tokenCount",)) for each in details if at(each, ("modality",)) == "AUDIO")
-        yield _MODALITIES[name], sum(int(count) for count in heard if _is_count(count))
+        audio = (at(each, ("tokenCount",)) for each in details if at(each, ("modality",)) == "AUDIO")
+        yield _MODALITIES[name], sum(int(count) for count in audio if _is_count(count))
 
 
 def _sum(counts: dict[str, int], *roles: str) -> int | None:
@@ -258,7 +261,7 @@ def _sum(counts: dict[str, int], *roles: str) -> int | None:
 
 
 def at(value: Any, path: Path) -> Any:
-    """The value at `path` in `value`; None where a member or an element is missing."""
+    """Return the value at `path` in `value`; None if a member or an element is missing."""
     for name in path:
         if isinstance(name, int):
             value = value[name] if isinstance(value, list) and name < len(value) else None
@@ -268,5 +271,5 @@ def at(value: Any, path: Path) -> Any:
 
 
 def _is_count(number: Any) -> TypeGuard[int | float]:
-    """Whether it is a number, and one that can be meant; Cohere counts in floats."""
+    """Return True for a number in the valid range; Cohere counts in floats."""
     return type(number) in (int, float) and 0 <= number < _MAX_COUNT

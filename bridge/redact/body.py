@@ -1,10 +1,10 @@
-"""Takes secrets out of a body without moving a byte of it, so that what was cut where stays cut there.
+"""Mask secrets in a body without changing its length, so that cuts and offsets stay valid. Pure.
 
-What is masked: every known secret, in whichever of the forms below it comes back; the fields of JSON whose names are
-secret, also of JSON inside a string of JSON; the secret parameters of URLs and forms; what looks like a credential.
-Out of the model's own words, which reach us in pieces, only what stands in one piece is known as a secret.
+Masked are: every known secret, in each form listed in `known_secrets`; JSON fields with secret names, also in JSON
+inside a JSON string; secret parameters of URLs and forms; text that looks like a credential. A known secret that a
+model's own text contains is found only if it stands in one piece.
 
-Masking twice changes nothing; and where masking changes nothing, there is nothing to be found. Pure.
+Masking is idempotent, and a body that masking does not change contains nothing to find.
 """
 
 import re
@@ -22,42 +22,42 @@ from bridge.redact.text import HINTS, NAME_HINTS, find_credentials, is_secret_fi
 Span = tuple[int, int]
 
 MAX_PASSES: Final = 4
-"""What was masked may let the text around it look like a secret, in a body that is hardly JSON."""
+"""Bound on repeated passes: a mask may let the text around it look like a secret, in a body that is hardly JSON."""
 MIN_DIGITS: Final = 6
-"""Numbers that are shorter are counts, not PINs."""
+"""Shorter numbers are taken for counts, not for PINs."""
 MAX_NAME_CHARS: Final = 64
 MAX_BACKSLASHES: Final = 64
-"""Before a quotation mark: JSON in a string of JSON, six deep."""
+"""Bound on the backslashes before a quotation mark: JSON in a JSON string, six levels deep."""
 
 
 def mask_body(body: bytes, known: KnownSecrets = NO_SECRETS) -> bytes:
-    """`body` with fillers in the place of secrets: of equal length; numbers for numbers; base64 for base64."""
-    hidden = known.mask(body)
+    """Return `body` with fillers of equal length in place of secrets: digits for numbers, base64 for base64."""
+    output = known.mask(body)
     for _ in range(MAX_PASSES):
-        before, hidden = hidden, _masked_once(hidden)
-        if hidden == before:
+        before, output = output, _masked_once(output)
+        if output == before:
             break
-    return hidden if hidden == body else _with_valid_crcs(hidden, body)
+    return output if output == body else _with_valid_crcs(output, body)
 
 
 _SUSPECT = re.compile(rf"{HINTS.pattern}|://|%(?=[0-9a-f]{{2}}[^=]{{0,{MAX_NAME_CHARS}}}=)")
-"""Most bodies have nothing of it, and are not looked at closely. The last is a parameter whose name is escaped."""
+"""Quick test: most bodies do not match and need no closer search. The last alternative is an escaped parameter name."""
 
 
 def _masked_once(body: bytes) -> bytes:
-    # A character for each byte, so that a span of characters is one of bytes, in whatever encoding the body is.
+    # One character per byte: spans of characters are spans of bytes, in any encoding.
     text = body.decode("latin-1")
     if not _SUSPECT.search(text.lower()):
         return body
-    hidden = bytearray(body)
-    # What may hold another comes after it: its filler stays.
+    output = bytearray(body)
+    # Inner matches come before those that may contain them, whose filler then replaces all.
     for find in (find_credentials, _passwords, _secret_parameters, named_secrets, secret_values):
         for start, end in find(text):
-            hidden[start:end] = filler(text[start:end])
-    return bytes(hidden)
+            output[start:end] = filler(text[start:end])
+    return bytes(output)
 
 
-# What is found without being known.
+# Secrets that are found by names and shapes.
 
 _FIELD = re.compile(r'(?<!\\)(\\*+)"([A-Za-z0-9_.-]{1,64}+)\1"\s{0,64}+:\s{0,64}+(\[?)\s{0,64}+')
 _QUOTE_OR_END = re.compile(r'(?<!\\)(\\*+)("|\n|\Z)')
@@ -66,28 +66,28 @@ _NUMBER = re.compile(rf"-?(\d{{{MIN_DIGITS},}}+)(?![\d.eE])")
 
 
 def secret_fields(text: str) -> Iterator[Span]:
-    """Where the values of JSON's secret fields stand: strings, lists of strings, and integers that are no counts.
+    """Yield the spans of values of secret JSON fields: strings, lists of strings, and integers that are no counts.
 
-    JSON may stand inside a string of JSON, as a tool's arguments do: its quotation marks have backslashes.
+    JSON may stand inside a JSON string, as the arguments of tools do: its quotation marks are escaped.
     """
-    read_to = 0
+    scanned_to = 0
     for field in _fields(text):
-        if field.start() < read_to or not is_secret_name(field[2]):
+        if field.start() < scanned_to or not is_secret_name(field[2]):
             continue
         for start, end in _values(text, field):
             if is_secret_field(field[2], text[start:end]):
-                read_to = end
+                scanned_to = end
                 yield start, end
 
 
 def secret_values(text: str) -> Iterator[Span]:
-    """Where values stand that JSON names as secret, in one way or another."""
+    """Yield the spans of all values that JSON marks as secret by a name."""
     yield from paired_secrets(text)
     yield from secret_fields(text)
 
 
 def _fields(text: str) -> Iterator[re.Match[str]]:
-    """Those with a word in their names that secrets have."""
+    """Yield the JSON fields whose names contain a word that is typical of secrets."""
     end = 0
     for hint in windowed(NAME_HINTS, text.lower()):
         quote = text.rfind('"', max(end, hint.start() - MAX_NAME_CHARS), hint.start())
@@ -114,9 +114,10 @@ def _values(text: str, field: re.Match[str]) -> Iterator[Span]:
 
 
 def _string_end(text: str, start: int, depth: int) -> int:
-    r"""Where the string ends whose quotation marks have `depth` backslashes: `"`, `\"`, `\\\"`.
+    r"""Return the end of the string whose quotation marks have `depth` backslashes: `"`, `\"`, `\\\"`.
 
-    Each level doubles the backslashes of the one inside: those of its text, before its end, are that many, in pairs.
+    Each level doubles the backslashes of the level inside, so a run of backslashes before the end comes in such
+    multiples.
     """
     for mark in _QUOTE_OR_END.finditer(text, start):
         if mark[2] != '"':
@@ -151,7 +152,9 @@ _MIN_MESSAGE_BYTES = 16
 
 
 def _with_valid_crcs(body: bytes, before: bytes) -> bytes:
-    """`body`, whose CRCs hold again (wire/eventstream.py) if `before` was an AWS event stream whose CRCs held."""
+    """Return `body` with recomputed CRCs if `before` was an AWS event stream with valid CRCs
+    (formats/eventstream.py).
+    """
     sealed = bytearray(body)
     at = 0
     while at + _MIN_MESSAGE_BYTES <= len(before):

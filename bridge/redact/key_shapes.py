@@ -1,7 +1,7 @@
-"""The shapes of keys: how those of the built-in providers and of other common services begin and go on.
+"""Define the shapes of API keys: prefixes and characters of the built-in providers and of other common services.
 
-A key that has none of them (Azure, Cohere, Deepgram, Mistral and others use plain letters and digits) is known by the
-header or the name under which it stands. To add a shape, add it here and to its test.
+A key without such a shape (Azure, Cohere, Deepgram, Mistral and others use plain letters and digits) is recognised by
+the header or the name beside it. To add a shape, add it here and to its test.
 """
 
 from typing import Final
@@ -51,19 +51,19 @@ SHAPES: Final = (
         ),
     ),
 )
-"""What follows, and the beginnings that it follows. The beginning stays readable when a key is masked."""
+"""Pairs of the pattern that follows a prefix, and the prefixes. The prefix stays readable when a key is masked."""
 
 PREFIXES: Final = tuple(begin for _, beginnings in SHAPES for begin in beginnings)
 
 
 def pattern() -> str:
-    """A pattern with one group for each of `SHAPES`: what a key begins with."""
+    """Return a pattern with one group, which is the prefix of the key, for each of `SHAPES`."""
     alternatives = (f"({_any_of(begins)}){rest}" for rest, begins in SHAPES)
     return f"(?<![A-Za-z0-9_-])(?:{'|'.join(alternatives)})"
 
 
 def _any_of(beginnings: tuple[str, ...]) -> str:
-    """Those with the same first letter together: a search compares one letter before it looks at them."""
+    """Return alternatives grouped by their first letter: a search compares one letter before it tries the group."""
     by_letter: dict[str, list[str]] = {}
     for begin in beginnings:
         by_letter.setdefault(begin[0], []).append(begin[1:].replace(".", r"\."))

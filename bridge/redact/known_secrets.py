@@ -1,8 +1,8 @@
-"""Secrets known by their value, and a search for all of them that is linear in the text.
+"""Mask secrets that are known by their value, in time linear in the text. Pure.
 
-A secret is found in every form in which it may come back: as it is, escaped for JSON or a URL, and in base64. It is
-masked by a filler of equal length. The number of secrets is bounded, and the time per character of the text does not
-grow with it: each place is looked up in a table. Pure.
+A secret is found in every form in which it may be echoed: verbatim, escaped for JSON or a URL, and in base64. A filler
+of equal length replaces it. The number of secrets is bounded, and the time per character does not grow with it: each
+position is looked up in a table.
 """
 
 import json
@@ -17,37 +17,37 @@ from typing import Final
 from urllib.parse import quote, quote_plus
 
 MAX_SECRETS: Final = 64
-"""Of one exchange, the longest first. With more than that no body of the exchange is kept or shown."""
+"""Bound on the secrets of one exchange, of which the longest are kept. Beyond it no body of the exchange is stored."""
 MAX_SECRET_CHARS: Final = 65_536
-"""Of these secrets together, likewise."""
+"""Bound on the total length of these secrets, with the same consequence."""
 MIN_CHARS: Final = 8
 MIN_CHARS_WITH_DIGIT: Final = 6
 MIN_PART: Final = 4
-"""Of a secret whose rest the end of the text cut off."""
+"""Shortest part that is masked of a secret that the end of the text cuts off."""
 MIN_TOKEN_PART: Final = 16
-"""Of a token of which a text holds only the beginning. Shorter beginnings are common to all keys of a provider."""
+"""Shortest beginning of a token that is masked. Shorter beginnings are common to all keys of a provider."""
 MIN_TEXT_PART: Final = 64
-"""Of any other secret, which may begin as many texts do."""
+"""Shortest beginning of any other secret that is masked: such a secret may begin like ordinary text."""
 WINDOW_BYTES: Final = 65_536
-"""How much is searched at once, so that the list of places stays short."""
+"""Size of the part that is searched at once, which bounds the list of matches."""
 MAX_SEPARATE_SEARCHES: Final = 24
-"""Up to this number one search for each is faster than a table."""
+"""Up to this number of beginnings one search for each is faster than a table."""
 
 _GRAM: Final = MIN_CHARS_WITH_DIGIT
-"""No form is shorter."""
+"""Length of the table's keys; every form is at least as long."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.~+/=|:-]++")
 _ESCAPED_BY_SOME: Final = re.compile(r"[+&<>'=/]")
 _PERCENT: Final = re.compile("%..")
 
 
 class KnownSecrets:
-    """Secrets known by their value. Those that may as well be a word, `ollama` or `test`, are left out."""
+    """Secrets known by their value. Values that may be ordinary words, such as `ollama` or `test`, are left out."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        telling = {secret for secret in secrets if is_searchable(secret)}
-        kept = list(_within_bounds(telling))
-        self.has_too_many = len(kept) < len(telling)
-        """There are more secrets than can be looked for."""
+        searchable = {secret for secret in secrets if is_searchable(secret)}
+        kept = list(_within_bounds(searchable))
+        self.has_too_many = len(kept) < len(searchable)
+        """True if there are more secrets than can be searched for."""
         self._fillers: dict[bytes, bytes] = {}
         self._min_lengths: dict[bytes, int] = {}
         for secret in kept:
@@ -67,39 +67,39 @@ class KnownSecrets:
         return self.has_too_many or bool(self._sorted)
 
     def mask(self, body: bytes) -> bytes:
-        """`body` with fillers of equal length in the place of these secrets; all of it when there are too many."""
+        """Return `body` with fillers in place of these secrets; all of it is masked if there are too many."""
         return b"*" * len(body) if self.has_too_many else self.mask_line(body)
 
     def mask_line(self, line: bytes) -> bytes:
-        """The same for a URL or a header, whose secrets are masked by their names too: the longest secrets."""
+        """Mask a URL or a header. Beyond the bounds only the longest secrets are masked: names reveal the others."""
         is_short = len(line) <= WINDOW_BYTES and len(self._starts) <= MAX_SEPARATE_SEARCHES
         if is_short and not any(start in line for start in self._starts):
             return line
-        hidden: bytearray | None = None
+        masked: bytearray | None = None
         end = 0
         for at in self._places(line):
             if at < end:
                 continue
             form, length = self._longest_at(line, at)
             if length:
-                hidden = bytearray(line) if hidden is None else hidden
-                hidden[at : at + length] = self._fillers[form][:length]
+                masked = bytearray(line) if masked is None else masked
+                masked[at : at + length] = self._fillers[form][:length]
                 end = at + length
-        return line if hidden is None else bytes(hidden)
+        return line if masked is None else bytes(masked)
 
     def mask_text(self, text: str) -> str:
-        """The same for text."""
-        given = text.encode(errors="replace")
-        hidden = self.mask(given)
-        return text if hidden == given else hidden.decode(errors="replace")
+        """Mask these secrets in a text."""
+        encoded = text.encode(errors="replace")
+        masked = self.mask(encoded)
+        return text if masked == encoded else masked.decode(errors="replace")
 
     def mask_cut_end(self, body: bytes) -> bytes:
-        """`body`, which was cut off, without the beginning of one of these secrets that the cut left at its end."""
+        """Mask the beginning of a secret at the end of `body`, which was cut off there."""
         longest = max((_part_at_end(body, form) for form in self._sorted), default=0)
         return body[: len(body) - longest] + b"*" * longest
 
     def _places(self, body: bytes) -> Iterator[int]:
-        """Where one of the secrets may begin, in ascending order."""
+        """Yield the positions at which a secret may begin, in ascending order."""
         for window in range(0, len(body), WINDOW_BYTES):
             if len(self._starts) <= MAX_SEPARATE_SEARCHES:
                 yield from sorted({at for start in self._starts for at in _occurrences(start, body, window)})
@@ -108,9 +108,9 @@ class KnownSecrets:
                 yield from [at for at in range(window, last) if body[at : at + _GRAM] in grams]
 
     def _longest_at(self, body: bytes, at: int) -> tuple[bytes, int]:
-        """The form that has most in common with what stands there, and how much; 0 for too little to tell.
+        """Return the form that shares the longest beginning with the text at `at`, and its length; 0 if too short.
 
-        Among sorted forms it is next to where the text itself would stand, or a prefix of that one.
+        In the sorted list this form is next to the insertion point of the text, or a prefix of its neighbour.
         """
         text = body[at : at + MIN_TEXT_PART]
         if text in self._long_heads:
@@ -142,7 +142,7 @@ def _within_bounds(secrets: Iterable[str]) -> Iterator[str]:
 
 
 def _prefixes(forms: list[bytes]) -> dict[bytes, bytes | None]:
-    """For each of the sorted forms, the longest other one that it begins with."""
+    """Return, for each of the sorted forms, the longest other form that is a prefix of it."""
     prefix_of: dict[bytes, bytes | None] = dict.fromkeys(forms[:1])
     for before, form in pairwise(forms):
         shorter: bytes | None = before
@@ -153,7 +153,7 @@ def _prefixes(forms: list[bytes]) -> dict[bytes, bytes | None]:
 
 
 def _occurrences(start: bytes, body: bytes, window: int) -> Iterator[int]:
-    """The places in one window where `start` stands."""
+    """Yield the positions of `start` in one window."""
     last = window + WINDOW_BYTES + len(start) - 1
     at = body.find(start, window, last)
     while at >= 0:
@@ -162,7 +162,7 @@ def _occurrences(start: bytes, body: bytes, window: int) -> Iterator[int]:
 
 
 def _common_length(form: bytes, text: bytes) -> int:
-    """The length of what both begin with."""
+    """Return the length of the common beginning."""
     low, high = 0, min(len(form), len(text))
     while low < high:
         middle = (low + high + 1) // 2
@@ -174,7 +174,7 @@ def _common_length(form: bytes, text: bytes) -> int:
 
 
 def _whole_characters(form: bytes, length: int) -> int:
-    """The length without a part of an escape or of a character at its end: the rest of it would change its meaning."""
+    """Return the length without an incomplete escape or character at its end, whose rest would change its meaning."""
     if length < len(form):
         while length and form[length] & 0xC0 == 0x80:
             length -= 1
@@ -183,28 +183,31 @@ def _whole_characters(form: bytes, length: int) -> int:
 
 
 def _part_at_end(body: bytes, form: bytes) -> int:
-    """How much of a form's beginning stands at the end; 0 for what is too little to tell, or was found before."""
-    most = min(len(form), len(body), MIN_TEXT_PART)
-    return next((length for length in range(most, MIN_PART - 1, -1) if body.endswith(form[:length])), 0)
+    """Return the length of the form's beginning at the end of the body; 0 if it is too short.
+
+    Longer parts were found before.
+    """
+    longest = min(len(form), len(body), MIN_TEXT_PART)
+    return next((length for length in range(longest, MIN_PART - 1, -1) if body.endswith(form[:length])), 0)
 
 
 def is_searchable(secret: str) -> bool:
-    """Long enough to be told from a word."""
+    """Return True if the secret is long enough to be distinguished from a word."""
     return len(secret) >= (MIN_CHARS_WITH_DIGIT if any(map(str.isdigit, secret)) else MIN_CHARS)
 
 
 def filler(secret: str) -> bytes:
-    """A number remains one: `{"created": 1734…}` stays JSON, should a secret be a part of it."""
+    """Return a filler of equal length: digits for a number, so that `{"created": 1734…}` stays JSON."""
     return (b"1" if secret.isdecimal() else b"*") * len(secret)
 
 
-# The forms in which a secret comes back.
+# The forms in which a secret may be echoed.
 
 
 def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
-    """Each form with its filler."""
-    for spelt in {secret, *_escaped(secret), *_quoted(secret)}:
-        form = spelt.encode(errors="replace")
+    """Yield each form of a secret with its filler."""
+    for spelling in {secret, *_escaped(secret), *_quoted(secret)}:
+        form = spelling.encode(errors="replace")
         yield form, filler(form.decode("latin-1"))
     for shift in range(3):
         for altchars in (b"+/", b"-_"):
@@ -212,17 +215,17 @@ def _forms(secret: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _escaped(secret: str) -> Iterator[str]:
-    """As JSON writes it, and JSON inside a string of JSON."""
+    """Yield the secret as JSON encoders write it, and as JSON inside a JSON string."""
     for spell in (partial(json.dumps, ensure_ascii=False), json.dumps):
         once = spell(secret)[1:-1]
         yield from (once, once.replace("/", r"\/"), spell(once)[1:-1])
-        if _ESCAPED_BY_SOME.search(once):  # as the encoders of Go and .NET write it
+        if _ESCAPED_BY_SOME.search(once):  # the encoders of Go and .NET escape these
             for digits in ("04x", "04X"):
                 yield _ESCAPED_BY_SOME.sub(lambda found, digits=digits: rf"\u{ord(found[0]):{digits}}", once)  # type: ignore[misc]
 
 
 def _quoted(secret: str) -> Iterator[str]:
-    """As URLs write it; the digits of an escape may be of either case."""
+    """Yield the secret as it stands in URLs; the digits of an escape may be of either case."""
     for quoted in (
         quote(secret, errors="replace"),
         quote(secret, "", errors="replace"),
@@ -233,10 +236,10 @@ def _quoted(secret: str) -> Iterator[str]:
 
 
 def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes]:
-    """The characters that are the secret's own when `shift` bytes stand before it; and others, that decode to letters.
+    """Return the base64 characters that only the secret determines after `shift` bytes, and a filler for them.
 
-    The characters at both edges are shared with the neighbours: of the secret there remain four bits at the most, and
-    with those, too, an `o` is no quotation mark, backslash or control character.
+    The filler decodes to letters. The characters at both edges also depend on the neighbours: at most four bits of the
+    secret remain there. Together with these bits an `o` is no quotation mark, backslash or control character.
     """
     whole = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
     form, plain = (b64encode(bytes(shift) + each + bytes(2), altchars)[whole] for each in (secret, b"o" * len(secret)))

@@ -1,7 +1,8 @@
-"""Secrets in a body that are known by a name beside them, other than a field of JSON: yields where each stands.
+"""Find secrets in a body by a name beside them, other than JSON fields. Pure.
 
-`NAME=value` and `name: value` in text, fields of a multipart form, pairs of a name and a value as in HAR, values inside
-an object with a secret name, and private keys in PEM. Each name is looked at once, in bounded surroundings. Pure.
+Found are `NAME=value` and `name: value` in text, fields of a multipart form, pairs of a name and a value as in HAR,
+values inside an object with a secret name, and private keys in PEM. Each name is examined once, within a bounded
+distance.
 """
 
 import re
@@ -23,7 +24,7 @@ Span = tuple[int, int]
 MAX_NAME_CHARS: Final = 64
 MAX_OBJECT_CHARS: Final = 4096
 MAX_HEAD_CHARS: Final = 1024
-"""Of a part of a form; and how far before its name the value of a pair may begin."""
+"""Bound on the head of a form's part, and on the distance between the value of a pair and its name."""
 MAX_VALUE_CHARS: Final = 16_384
 
 _IN_NAMES: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
@@ -34,7 +35,7 @@ _ASSIGNED: Final = re.compile(
 )
 _PEM: Final = re.compile(r"KEY(?: BLOCK)?-----((?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){16,16384}+)")
 _FILLED: Final = "***"
-"""It was masked before."""
+"""Marks a value that is masked already."""
 _BEFORE_KEY: Final = "PRIVATE "
 _VALUE_OF_PAIR: Final = re.compile(r'(\\{0,64}+)"\s{0,8}+,\s{0,8}+\1"(?:value|Value|val)\1"\s{0,8}+:\s{0,8}+\1"')
 _PAIR_BEFORE: Final = re.compile(
@@ -46,10 +47,10 @@ _VALUE_NAMES: Final = frozenset({"value", "secret", "secret_value", "key", "toke
 
 
 def named_secrets(text: str) -> Iterator[Span]:
-    """Those in text, in forms and in PEM."""
-    done = 0
+    """Yield the spans of secrets in text, in forms and in PEM."""
+    scanned_to = 0
     for start, end, hint in _names(text):
-        if start < done:  # inside of a value that is masked
+        if start < scanned_to:  # inside a value that is masked already
             continue
         if text[hint - len(_BEFORE_KEY) : hint].upper() == _BEFORE_KEY and (pem := _PEM.match(text, hint)):
             yield pem.span(1)
@@ -57,43 +58,43 @@ def named_secrets(text: str) -> Iterator[Span]:
             if text.endswith('name="', max(start - 6, 0), start):
                 yield from _form_field(text, end)
             elif (found := _ASSIGNED.match(text, end)) and _is_assigned(name, found):
-                done = found.end()
+                scanned_to = found.end()
                 yield found.span(3)
 
 
 def paired_secrets(text: str) -> Iterator[Span]:
-    """Those of JSON: the value beside a secret name, and values inside of an object that has one."""
-    read_to = 0
+    """Yield the spans of secrets in JSON: values beside a secret name, and values in an object with such a name."""
+    scanned_to = 0
     for start, end, _ in _names(text):
-        if start < max(read_to, 1) or text[start - 1] != '"' or not is_secret_name(name := text[start:end]):
+        if start < max(scanned_to, 1) or text[start - 1] != '"' or not is_secret_name(name := text[start:end]):
             continue
         if after := _VALUE_OF_PAIR.match(text, end):
             close = text.find(after[1] + '"', after.end(), after.end() + MAX_VALUE_CHARS)
             yield from _if_secret(text, name, after.end(), close)
         elif opened := _OBJECT.match(text, end):
             close = text.find("}", opened.end(), opened.end() + MAX_OBJECT_CHARS)
-            read_to = close if close >= 0 else min(opened.end() + MAX_OBJECT_CHARS, len(text))
-            yield from _inside(text, opened.end(), read_to)
+            scanned_to = close if close >= 0 else min(opened.end() + MAX_OBJECT_CHARS, len(text))
+            yield from _inside(text, opened.end(), scanned_to)
         elif text[start - 2] in ": " and (before := _PAIR_BEFORE.search(text, max(start - MAX_HEAD_CHARS, 0), start)):
             yield from _if_secret(text, name, *before.span(1))
 
 
 def _names(text: str) -> Iterator[tuple[int, int, int]]:
-    """Where each name begins and ends in which a word stands that secrets have; and where that word stands."""
-    done = 0
+    """Yield start, end and position of the typical word of each name that may belong to a secret."""
+    scanned_to = 0
     for hint in windowed(NAME_HINTS, text.lower()):
-        if hint.start() < done:
+        if hint.start() < scanned_to:
             continue
         # A hint matches at a word's rarest letter: the word's beginning belongs to the name before it.
         before = text[max(hint.start() - MAX_NAME_CHARS, 0) : hint.start()]
         start = hint.start() - len(before) + len(before.rstrip(_IN_NAMES))
         rest = _REST_OF_NAME.match(text, hint.start())
-        done = rest.end() if rest else hint.end()
-        yield start, done, hint.start()
+        scanned_to = rest.end() if rest else hint.end()
+        yield start, scanned_to, hint.start()
 
 
 def _form_field(text: str, end: int) -> Iterator[Span]:
-    """The value of a multipart field; what it names a file is none."""
+    """Yield the span of a multipart field's value, unless the field is a file."""
     head = text.find("\r\n\r\n", end, end + MAX_HEAD_CHARS)
     close = text.find("\r\n--", head + 4, head + 4 + MAX_VALUE_CHARS) if head >= 0 else -1
     if close >= 0 and "filename" not in text[end:head]:
@@ -101,7 +102,7 @@ def _form_field(text: str, end: int) -> Iterator[Span]:
 
 
 def _is_assigned(name: str, found: re.Match[str]) -> bool:
-    """Whether the value is a secret and no word of a sentence, a count or a variable."""
+    """Return True if the value is a secret and not a word of a sentence, a count or a variable."""
     value = found[3]
     if not is_secret_field(name, value) or _FILLED in value or has_key_shape(value):
         return False
@@ -116,7 +117,7 @@ def _if_secret(text: str, name: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _inside(text: str, at: int, end: int) -> Iterator[Span]:
-    """Texts in an object with a secret name that look like a secret: those of a schema do not."""
+    """Yield values in an object with a secret name that look like secrets; the values of a schema do not."""
     for inner in _INNER.finditer(text, at, end):
         is_value = inner[2].lower() in _VALUE_NAMES or is_secret_name(inner[2])
         if is_value and looks_secret(inner[3]):

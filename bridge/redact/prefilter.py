@@ -1,6 +1,6 @@
-"""Finds fast where in a long text a pattern may match that needs one of some words.
+"""Find quickly the places in a long text at which a pattern that needs one of several words may match. Pure.
 
-A search with the pattern itself tries each of its alternatives at each place: ten times as long. Pure.
+Searching with the pattern itself tries each alternative at each position, which takes ten times as long.
 """
 
 import re
@@ -9,20 +9,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 WINDOW_CHARS: Final = 65_536
-"""How much is looked through at once: a search holds the interpreter's lock, and the loop stands still meanwhile."""
+"""Size of the part that is searched at once: a search holds the interpreter lock and so blocks the event loop."""
 MAX_MATCH_CHARS: Final = 16_384
-"""How far what is found may reach over the end of a window."""
+"""Bound on the part of a match that lies beyond its window."""
 REACH_CHARS: Final = 24
-"""How far behind a match's beginning its word's hint may be."""
+"""Greatest distance between the beginning of a match and the hint in its word."""
 
 _FREQUENT_FIRST: Final = 'etaoin srhldcu":,0123456789mfpgwybvkxjqz.-_/'
 
 
 def build(words: Iterable[tuple[str, str]]) -> re.Pattern[str]:
-    """A pattern that finds, in a text in lower case, each of these words where what follows it fits the second pattern.
+    """Return a pattern that finds each word in lower-case text where the text after it matches the second pattern.
 
-    A search goes from letter to letter with which one of its alternatives begins, and stops at each: at a word's
-    rarest one it stops least often. So that letter is where it matches.
+    A search stops at every letter with which an alternative begins. A word's rarest letter causes the fewest stops, so
+    the match starts at that letter.
     """
     found: defaultdict[str, defaultdict[tuple[int, str], list[str]]] = defaultdict(lambda: defaultdict(list))
     for word, following in words:
@@ -33,7 +33,7 @@ def build(words: Iterable[tuple[str, str]]) -> re.Pattern[str]:
 
 
 def _alternatives(ends: Mapping[tuple[int, str], list[str]]) -> Iterator[str]:
-    """One look behind for all words whose letter stands at the same place and that go on alike."""
+    """Yield one look-behind for all words with the letter at the same place and the same continuation."""
     for (_, after), befores in ends.items():
         yield f"(?<={'|'.join(befores)}){after}" if len(befores) > 1 else f"(?<={befores[0]}){after}"
 
@@ -43,7 +43,7 @@ def _rarity(letter: str) -> int:
 
 
 def finditer(pattern: re.Pattern[str], at_hints: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """What `pattern.finditer(text)` finds, if all that matches has one of the hints in its first `REACH_CHARS`."""
+    """Yield the matches of `pattern`, each of which must have a hint in its first `REACH_CHARS` characters."""
     end = 0
     for hint in windowed(at_hints, text.lower()):
         for at in range(max(end, hint.start() - REACH_CHARS), hint.start() + 1):
@@ -54,7 +54,7 @@ def finditer(pattern: re.Pattern[str], at_hints: re.Pattern[str], text: str) -> 
 
 
 def windowed(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """Its matches in their order."""
+    """Yield the matches of `pattern` in order, searching one window at a time."""
     at = 0
     for window in range(0, len(text), WINDOW_CHARS):
         end = window + WINDOW_CHARS

@@ -1,8 +1,8 @@
-"""Takes secrets out of headers, URLs and free text, for logs, tapes and messages.
+"""Mask secrets in headers, URLs and free text, for logs, tapes and messages. Pure.
 
-Pure, linear in the length of its input whatever the input is (repetitions are possessive, and no run of characters is
-looked at from each of its places), and idempotent: what was redacted stays as it is. A header or a query parameter is
-masked by its name, whatever its value; free text, where names are words too, where it looks like a credential.
+The work is linear in the length of any input: repetitions are possessive, and no run of characters is scanned from each
+of its positions. Masking is idempotent. A header or a query parameter is masked by its name, whatever its value. Free
+text, where names are also words, is masked where it looks like a credential.
 """
 
 import re
@@ -18,16 +18,16 @@ _WORDS_IN_NAMES = (
     ("token", "(?!s|[_-]?(?:count|detail|id|limit|type|usage))"),
     *((word, "") for word in ("key", "secret", "passw", "pwd", "auth", "credential", "signature", "jwt", "cookie")),
 )
-"""With what may follow."""
+"""Words in the names of secrets, each with a pattern for the text after it."""
 _SECRET_NAME = re.compile("|".join((*map("".join, _WORDS_IN_NAMES), "^sig$")))
 _NAME_WORDS = (*_WORDS_IN_NAMES, ("sig", ""))
 NAME_HINTS = build(_NAME_WORDS)
-"""Where a name may be that `is_secret_name` knows."""
+"""Finds the places where a name that `is_secret_name` accepts may stand."""
 _HARMLESS_NAMES = frozenset(
     {
         "author",
         "authority",
-        "cf-aig-cache-key",  # chosen by the client, and what one looks for when a cache misses
+        "cf-aig-cache-key",  # chosen by the client, and needed to explain a cache miss
         "idempotency-key",
         "keyterm",  # Deepgram's words to listen for
         "keyterms",
@@ -42,21 +42,21 @@ _HARMLESS_NAMES = frozenset(
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether the value of a header, a query parameter or a setting of that name is a secret."""
+    """Return True if the value of a header, a query parameter or a setting with this name is a secret."""
     lowered = name.lower()
     return lowered not in _HARMLESS_NAMES and _SECRET_NAME.search(lowered) is not None
 
 
-def _mask(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[str] | None], given: str) -> str:
-    """Masks the values of the names found. A name inside a value that is masked is not asked for its own."""
+def _mask(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[str] | None], text: str) -> str:
+    """Mask the values of the names found. A name inside a masked value is skipped."""
     kept: list[str] = []
     at = 0
-    for name in names.finditer(given):
+    for name in names.finditer(text):
         value = value_of(name) if name.start() >= at else None
         if value:
-            kept += given[at : value.start()], REDACTED
+            kept += text[at : value.start()], REDACTED
             at = value.end()
-    return "".join(kept) + given[at:]
+    return "".join(kept) + text[at:]
 
 
 # Headers.
@@ -67,7 +67,7 @@ _NAMED_PROTOCOL = re.compile(r"[A-Za-z0-9-]++\.")
 
 
 def redact_headers(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same headers in the same order; of a secret only its scheme remains."""
+    """Return the same headers in the same order; of a secret only its scheme remains."""
     return [(name, _header_value(name, value)) for name, value in pairs]
 
 
@@ -81,7 +81,7 @@ def _header_value(name: str, value: str) -> str:
 
 
 def _subprotocols(value: str) -> str:
-    """Browsers send credentials as `NAME.SECRET`, Deepgram's as the pair `token, SECRET`."""
+    """Mask credentials in subprotocols: browsers send `NAME.SECRET`, Deepgram's clients the pair `token, SECRET`."""
     offered = [one.strip() for one in value.split(",")]
     before = ["", *offered]
     return ", ".join(
@@ -101,9 +101,9 @@ _PARAMETER = re.compile(r"(?<=[?&#;])([^\s=&#;?\[\]]++)=")
 _PARAMETER_VALUE = re.compile(r"[^&#;]++")
 
 
-def redact_url(given: str) -> str:
-    """A URL, or an endpoint with its query, without userinfo and without the values of secret parameters."""
-    return redact_text(_mask(_PARAMETER, _parameter_value, given))
+def redact_url(text: str) -> str:
+    """Return a URL or an endpoint with its query, without userinfo and without the values of secret parameters."""
+    return redact_text(_mask(_PARAMETER, _parameter_value, text))
 
 
 def _parameter_value(name: re.Match[str]) -> re.Match[str] | None:
@@ -126,7 +126,7 @@ _SHAPES = re.compile(key_shapes.pattern())
 _KEY_WORDS = [(begin.lower(), "") for begin in key_shapes.PREFIXES]
 _KEY_HINTS = build(_KEY_WORDS)
 HINTS = build((*_NAME_WORDS, *_SCHEME_WORDS, *_KEY_WORDS))
-"""Where there is none, there is no secret name, and nothing that looks like a credential."""
+"""A text without any match has no secret name and nothing that looks like a credential."""
 
 _NAME = re.compile(
     r"""(?<![A-Za-z0-9_-]) ([A-Za-z0-9_-]++)
@@ -143,29 +143,29 @@ _VALUES = {
 }
 _LITERALS = frozenset({"None", "True", "False", "null", "true", "false"})
 _NO_NAME = re.compile(r"(?:error|exception|warning|ed)$|^(?:thought_?)?signature$", re.IGNORECASE)
-"""`KeyError: …` and `Unauthorized: …` name no secret, nor do the signatures in which models seal their thoughts."""
+"""Names of no secret: `KeyError: …`, `Unauthorized: …`, and the signatures with which models sign their thoughts."""
 _WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key", "keys", "token"})
 
 
-def redact_text(given: str) -> str:
-    """Free text, such as an exception's message or a traceback, without what looks like a credential."""
-    schemed = _mask(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", given))
+def redact_text(text: str) -> str:
+    """Return free text, such as an exception message or a traceback, without anything that looks like a credential."""
+    schemed = _mask(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", text))
     named = _mask(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
     if _PEM_WORD in named:
         named = _PEM.sub(rf"\1{REDACTED}", named)
-    # Again, because a masked value may have held the slash that kept a userinfo from being seen as one.
+    # Again: a masked value may have contained the slash that prevented a match.
     return _USERINFO.sub(f"://{REDACTED}@", named)
 
 
-def find_credentials(given: str) -> Iterator[tuple[int, int]]:
-    """Where something stands that looks like a credential, whatever it is called. For long texts.
+def find_credentials(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of text that looks like a credential, whatever its name. Suitable for long texts.
 
-    Spans without their schemes and the prefixes that keys are known by; they may overlap.
+    Spans exclude schemes and the prefixes of keys; they may overlap.
     """
-    for scheme in finditer(_SCHEME_IN_TEXT, _SCHEME_HINTS, given):
+    for scheme in finditer(_SCHEME_IN_TEXT, _SCHEME_HINTS, text):
         if credential := _credential(scheme):
             yield credential.span()
-    for shape in finditer(_SHAPES, _KEY_HINTS, given):
+    for shape in finditer(_SHAPES, _KEY_HINTS, text):
         yield shape.end(shape.lastindex or 0), shape.end()
 
 
@@ -179,7 +179,7 @@ def _credential(scheme: re.Match[str]) -> re.Match[str] | None:
 
 
 def has_key_shape(value: str) -> bool:
-    """Whether it begins as a key does, by which it is found without a name."""
+    """Return True if the value begins like a key, so that it is found without a name."""
     return _SHAPES.match(value) is not None
 
 
@@ -188,37 +188,37 @@ def _shaped(found: re.Match[str]) -> str:
 
 
 def looks_secret(value: str) -> bool:
-    """Long, or not short and with a digit. What is redacted already does not count, so that nothing is masked twice."""
+    """Return True if the value is long, or has at least eight characters and a digit. Masked parts do not count."""
     rest = value.replace(REDACTED, "")
     return (len(rest) >= 20 and any(map(str.isalnum, rest))) or (len(rest) >= 8 and any(map(str.isdigit, rest)))
 
 
 def _named_value(name: re.Match[str]) -> re.Match[str] | None:
-    """The secret in `name=value`, `"name": "value"`, `('name', 'value')`, without its scheme."""
+    """Return the secret in `name=value`, `"name": "value"` or `('name', 'value')`, without its scheme."""
     if not is_secret_name(name[1]):
         return None
-    sure = name.string[max(name.start() - 1, 0)] in "?&"  # a query parameter; anywhere else the name may be a word
-    if not sure and (_NO_NAME.search(name[1]) or not _is_named(name)):
+    is_parameter = name.string[max(name.start() - 1, 0)] in "?&"  # elsewhere the name may be an ordinary word
+    if not is_parameter and (_NO_NAME.search(name[1]) or not _is_named(name)):
         return None
     scheme = _SCHEME.match(name.string, name.end())
     value = _VALUES[name["quote"]].match(name.string, scheme.end() if scheme else name.end())
     if value is None or value[0] in _LITERALS:
         return None
-    return value if sure or name[1].lower() not in _WORDS or looks_secret(value[0]) else None
+    return value if is_parameter or name[1].lower() not in _WORDS or looks_secret(value[0]) else None
 
 
 def may_be_secret_field(name: str) -> bool:
-    """Whether a field of JSON with that name may hold a secret."""
+    """Return True if a JSON field with this name may hold a secret."""
     return is_secret_name(name) and _NO_NAME.search(name) is None
 
 
 def is_secret_field(name: str, value: str) -> bool:
-    """Whether a field of JSON with that name and text holds a secret; a name may be a word like any other there."""
+    """Return True if a JSON field with this name and text holds a secret; the name may also be an ordinary word."""
     if not may_be_secret_field(name) or value in _LITERALS:
         return False
     return name.lower() not in _WORDS or looks_secret(value)
 
 
 def _is_named(name: re.Match[str]) -> bool:
-    """A comma follows a name only in a pair: elsewhere it stands between the values of a list or an object."""
+    """Return False if a comma follows the name outside a pair: there it separates the values of a list or an object."""
     return not name["comma"] or _PAIR_BEGINS.search(name.string, max(name.start() - 3, 0), name.start()) is not None

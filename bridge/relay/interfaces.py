@@ -25,7 +25,7 @@ class Admission(Protocol):
         """Before a provider is called, not before the cache is asked: wait for a turn at it, reserve what it may cost.
 
         Returns what gives the turn back, which may be after `leave` if other events read the same answer on. Raises
-        SpendLimit, TooManyInFlight.
+        SpendLimit, TooManyEvents.
         """
 
     def settle(self, charges: Sequence[Charge]) -> None:
@@ -41,7 +41,7 @@ class Limiter(Protocol):
     async def admit(self, context: RequestContext, settings: StepSettings) -> Admission | None:
         """Before the first step. None for an event that nothing limits: nobody is asked about it any more.
 
-        Raises RateLimited, TooManyInFlight, and what `Ground.live` does.
+        Raises RateLimited, TooManyEvents, and what `Ground.live` does.
         """
 
 
@@ -59,7 +59,7 @@ class ProviderCaller(Protocol):
         """All of it. Raises what `enter` and `call` do."""
 
     async def acquire_slot(self) -> None:
-        """Wait for the event's own turn at the provider. Raises SpendLimit, TooManyInFlight."""
+        """Wait for the event's own turn at the provider. Raises SpendLimit, TooManyEvents."""
 
     def waiting(self) -> AbstractContextManager[None]:
         """While the event waits behind another one's turn: that counts as little as waiting for its own."""

@@ -15,10 +15,10 @@ from bridge.errors import (
     Cancelled,
     ClientError,
     Draining,
-    EventIdInFlight,
+    EventIdInUse,
     OutOfMemoryBudget,
     SlowClient,
-    TooManyInFlight,
+    TooManyEvents,
 )
 from bridge.protocol.frames import heartbeat, refusal
 from bridge.protocol.messages import Cancel, Create, EventId, RejectedMessage, parse
@@ -223,7 +223,7 @@ class Session:
         if self._close_reason is not None:
             raise self._close_reason.error(self._close_reason.message)
         if len(self._events) >= self._server.max_in_flight:
-            raise TooManyInFlight(f"{len(self._events)} events are in flight on this socket; wait for one to end")
+            raise TooManyEvents(f"{len(self._events)} events are in flight on this socket; wait for one to end")
         reservation.add(
             size - reservation.size, overdraw=True
         )  # it is here already; what would come after it is not read
@@ -316,5 +316,5 @@ def _generate_id() -> EventId:
     return EventId(key, orjson.dumps(key))
 
 
-def _in_flight() -> EventIdInFlight:
-    return EventIdInFlight("an event with this eventId is in flight; its id may be used again after its last frame")
+def _in_flight() -> EventIdInUse:
+    return EventIdInUse("an event with this eventId is in flight; its id may be used again after its last frame")

@@ -54,18 +54,18 @@ NEVER: dict[str, Any] = {
 @pytest.mark.parametrize("value", EVERYWHERE.values(), ids=EVERYWHERE)
 @pytest.mark.parametrize("alone", [False, True])
 def test_some_values_are_errors_everywhere(value: Any, alone: bool) -> None:
-    assert reported_error(value, alone=alone) is not None
+    assert reported_error(value, standalone=alone) is not None
 
 
 @pytest.mark.parametrize("value", ALONE.values(), ids=ALONE)
 def test_some_are_errors_only_where_a_model_was_to_answer(value: Any) -> None:
     assert reported_error(value) is None
-    assert reported_error(value, alone=True) is value
+    assert reported_error(value, standalone=True) is value
 
 
 @pytest.mark.parametrize("value", NEVER.values(), ids=NEVER)
 def test_what_is_on_neither_list_is_no_error(value: Any) -> None:
-    assert reported_error(value, alone=True) is None
+    assert reported_error(value, standalone=True) is None
 
 
 # Streams.

@@ -12,7 +12,7 @@ from bridge.errors import (
     BadField,
     BridgeError,
     Cancelled,
-    EventIdInFlight,
+    EventIdInUse,
     NoAnswerInTime,
     ProviderErrorInStream,
     ProviderStatus,
@@ -97,7 +97,7 @@ def test_every_frame_echoes_the_event_id_as_it_came(raw: bytes) -> None:
         *frames.items([item, Item(b"x", ItemKind.TEXT)]),
         frames.run(b"x"),
         heartbeat([(raw, "streaming", "0")]),
-        refusal(EventIdInFlight("x"), 0, raw),
+        refusal(EventIdInUse("x"), 0, raw),
     ):
         assert b'"eventId":' + raw in frame
         assert frame.count(b'"eventId"') == 1
@@ -380,7 +380,7 @@ def test_an_error_tells_whose_it_is_and_whether_to_try_again(error: BridgeError,
 def test_a_refusal_names_the_message_and_no_event_in_its_metadata(
     event_id: bytes | None, known: dict[str, str]
 ) -> None:
-    assert read(refusal(EventIdInFlight("in flight"), 3, event_id)) == {
+    assert read(refusal(EventIdInUse("in flight"), 3, event_id)) == {
         "type": "universal.error",
         "metadata": {"success": False},
         "error": {

@@ -1,7 +1,7 @@
-"""The dialects that streams speak: one small class each, and the table of them all.
+"""The dialects of streams: one small class each, and the table of them all.
 
-PROTOCOL.md, "When a step has answered", holds the closed list of bookkeeping, PROVIDERS.md 1.4 the
-marks and their traps. To add a dialect, write its class and put it into `DIALECTS`.
+The rules are in bridge/docs/protocol.md, "When a step has answered", the marks of each provider in
+bridge/docs/providers.md, "End marks". To add a dialect, write its class and add it to `DIALECTS`.
 """
 
 from bridge.formats.dialects.base import Dialect, FastCheck, Mark, Unknown
@@ -30,9 +30,9 @@ DIALECTS: tuple[type[Dialect], ...] = (
     BedrockNova,
     BedrockInvoke,
 )
-"""In the order in which they are tried."""
+"""Dialects in the order in which they are tried."""
 
 
 def dialect_of(event: str | None, value: Value) -> Dialect | None:
-    """A reader for the dialect that this item tells; None if it tells none."""
+    """Return a reader for the dialect that this item identifies; None if it identifies none."""
     return next((dialect() for dialect in DIALECTS if dialect.matches(event, value)), None)

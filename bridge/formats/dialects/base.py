@@ -1,4 +1,4 @@
-"""What every dialect of a stream is: how to tell it, what its marks are, where its token counts stand."""
+"""Define the interface of a dialect: how to detect it, its marks, and the paths of its token counts."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -10,23 +10,23 @@ from bridge.formats.usage import INVOCATION_METRICS, Path, Value
 
 
 class Mark(IntEnum):
-    """What one item is to its stream."""
+    """The role of an item in its stream."""
 
     BOOKKEEPING = 0
-    """Says nothing yet: the step has not answered by it."""
+    """Carries no answer: the step has not answered yet."""
     ANSWER = 1
     CLOSING = 2
-    """The closing mark: the answer is whole, whatever the connection does now."""
+    """The closing mark: the answer is complete, whatever happens to the connection."""
     FAILED = 3
     """The provider reports an error."""
     HEARTBEAT = 4
-    """Says only that the connection lives."""
+    """Shows only that the connection is alive."""
 
 
 class PlainItem(msgspec.Struct, kw_only=True, gc=False):
-    """A glance at an item: one that decodes into this is a piece of the answer and nothing more.
+    """Fast check of an item: an item that decodes into this struct is a piece of the answer and nothing more.
 
-    Members that would say more must be absent or null. What is not named is skipped, but checked to be JSON.
+    Members with other meanings must be absent or null. Unnamed members are skipped, but checked to be JSON.
     """
 
     error: None = None
@@ -39,52 +39,52 @@ class PlainItem(msgspec.Struct, kw_only=True, gc=False):
 
 
 FastCheck = Callable[[bytes], object]
-"""Decodes an item into its dialect's `Plain`, or raises."""
+"""Decodes an item into the plain item of its dialect, or raises."""
 
 
 class Dialect:
-    """How the items of one stream are read; an instance lives as long as its stream.
+    """Interpreter of the items of one stream; an instance lives as long as its stream.
 
-    `event` is always the event of the item's framing, `value` its JSON object, empty if it is none.
+    `event` is the event name of the item's framing, `value` its JSON object, empty if it has none.
     """
 
     name: ClassVar[str | None] = None
     usage_at: ClassVar[tuple[Path, ...]] = (("usage",),)
     fast_check: FastCheck | None = None
-    """The quick way to know a plain piece of the answer; the general way must come to the same."""
+    """Recognises a plain piece of the answer quickly; `mark` must return ANSWER for it."""
     finished = False
-    """Whether the finish mark holds after the items so far."""
+    """True if the finish mark holds after the items so far."""
 
     @classmethod
     def matches(cls, event: str | None, value: Value) -> bool:
-        """Whether this item can only be of this dialect."""
+        """Return True if this item can only be of this dialect."""
         return False
 
     def error_in(self, value: Value) -> object | None:
-        """The error that `value` reports in this dialect's own way."""
+        """Return the error that `value` reports in the way of this dialect."""
         return None
 
     def mark(self, event: str | None, value: Value) -> Mark:
-        """What an item that reports no error is; takes note of finish marks."""
+        """Return the mark of an item that reports no error, and record finish marks."""
         return Mark.ANSWER
 
     def closes(self, event: str | None, value: Value) -> bool:
-        """True if a word of the item is the closing mark."""
+        """Return True if the item's event name is a closing mark."""
         return False
 
     def is_end_only(self, event: str | None, value: Value) -> bool:
-        """True if the item can say nothing but that the stream has ended."""
+        """Return True if the item only reports the end of the stream."""
         return False
 
 
 class Unknown(Dialect):
-    """No dialect, or none told yet."""
+    """Unknown dialect, or not detected yet."""
 
     usage_at = (("usage",), ("interaction", "usage"))
 
 
 class EventDialect(Dialect):
-    """A dialect whose items each say in one word what they are."""
+    """A dialect whose items have an event name in their member `type`."""
 
     known_events: ClassVar[frozenset[str]] = frozenset()
     bookkeeping: ClassVar[frozenset[str]] = frozenset()
@@ -93,17 +93,17 @@ class EventDialect(Dialect):
 
     @classmethod
     def event_name(cls, event: str | None, value: Value) -> str:
-        return word if isinstance(word := value.get("type"), str) else ""
+        return name if isinstance(name := value.get("type"), str) else ""
 
     @classmethod
     def matches(cls, event: str | None, value: Value) -> bool:
         return cls.event_name(event, value) in cls.known_events
 
     def mark(self, event: str | None, value: Value) -> Mark:
-        word = self.event_name(event, value)
-        if word in self.closing:
+        name = self.event_name(event, value)
+        if name in self.closing:
             return Mark.CLOSING
-        return Mark.BOOKKEEPING if word in self.bookkeeping else Mark.ANSWER
+        return Mark.BOOKKEEPING if name in self.bookkeeping else Mark.ANSWER
 
     def closes(self, event: str | None, value: Value) -> bool:
         return self.event_name(event, value) in self.closing
@@ -113,7 +113,7 @@ class EventDialect(Dialect):
 
 
 class NamedEventDialect(EventDialect):
-    """A dialect whose words are the events of the framing."""
+    """A dialect whose event names come from the framing."""
 
     @classmethod
     def event_name(cls, event: str | None, value: Value) -> str:
@@ -121,16 +121,16 @@ class NamedEventDialect(EventDialect):
 
 
 def objects(value: Any) -> list[Value]:
-    """The objects of an array; none if it is no array."""
+    """Return the objects of an array; none if it is not an array."""
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def index_of(numbered: Value) -> int:
-    """Which choice or candidate this is. Followers leave the index out, or null, where there is but one."""
+    """Return the index of a choice or candidate. Some providers omit the index, or send null, if there is only one."""
     index = numbered.get("index")
     return index if isinstance(index, int) else 0
 
 
-def is_reason(word: Any) -> bool:
-    """True if it says why an answer ended; some servers write null as a text, or a proto's default."""
-    return bool(word) and word not in ("null", "FINISH_REASON_UNSPECIFIED")
+def is_reason(reason: Any) -> bool:
+    """Return True for a finish reason. Some servers send null as a string, or the default of a proto enum."""
+    return bool(reason) and reason not in ("null", "FINISH_REASON_UNSPECIFIED")

@@ -1,4 +1,4 @@
-"""The dialects of Bedrock's event streams: converse, and those that only invoke streams speak."""
+"""The dialects of Bedrock's event streams: converse, and those of invoke streams."""
 
 import msgspec
 
@@ -13,6 +13,8 @@ class _PlainConverse(PlainItem, kw_only=True):
 
 
 class BedrockConverse(NamedEventDialect):
+    """The stream of Bedrock's Converse API."""
+
     name = "bedrock-converse"
     fast_check: FastCheck | None = msgspec.json.Decoder(_PlainConverse).decode
     bookkeeping = frozenset({"messageStart"})
@@ -21,7 +23,7 @@ class BedrockConverse(NamedEventDialect):
 
 
 class BedrockNova(BedrockConverse):
-    """Nova in an invoke stream: converse's events, each the one member of its chunk that matters."""
+    """Nova in an invoke stream: the events of converse, each as the one relevant member of its chunk."""
 
     name = "bedrock-nova"
     usage_at = (("metadata", "usage"),)
@@ -33,7 +35,7 @@ class BedrockNova(BedrockConverse):
 
 
 class BedrockInvoke(Dialect):
-    """Titan, Llama and Mistral in an invoke stream. Other models there speak a dialect of their own."""
+    """Titan, Llama and Mistral in an invoke stream. Other models use their own dialect there."""
 
     name = "bedrock-invoke"
     usage_at = ((),)

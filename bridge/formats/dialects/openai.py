@@ -1,4 +1,4 @@
-"""OpenAI's dialects: chat and completions, Responses, audio, images, and the runs of Assistants."""
+"""The dialects of OpenAI: chat and completions, Responses, audio, images, and runs of Assistants."""
 
 from typing import Literal
 
@@ -32,10 +32,10 @@ class _PlainChat(PlainItem, kw_only=True):
 
 
 class OpenAiChat(Dialect):
-    """OpenAI chat, completions and their many followers."""
+    """OpenAI chat and completions, and their many followers."""
 
     name = "openai-chat"
-    usage_at = (("usage",), ("x_groq", "usage"), ("choices", 0, "usage"))  # the last is Moonshot's
+    usage_at = (("usage",), ("x_groq", "usage"), ("choices", 0, "usage"))  # the last path is Moonshot's
     fast_check: FastCheck | None = msgspec.json.Decoder(_PlainChat).decode
 
     def __init__(self) -> None:
@@ -54,14 +54,17 @@ class OpenAiChat(Dialect):
         return Mark.ANSWER if any(answers) or not choices else Mark.BOOKKEEPING
 
     def _note(self, choice: Value) -> bool:
-        """Whether the choice says anything. One that goes on after its finish_reason had not finished."""
-        index, says = index_of(choice), _has_content(choice)
+        """Record a choice and return True if it has content.
+
+        A choice that continues after its finish_reason is not finished.
+        """
+        index, has_content = index_of(choice), _has_content(choice)
         if is_reason(choice.get("finish_reason")):
-            self._ended[index] = says = True
-            self.fast_check = None  # whether a choice goes on is more than a glance can see
-        elif says or index not in self._ended:
+            self._ended[index] = has_content = True
+            self.fast_check = None  # the fast check cannot see if a choice continues
+        elif has_content or index not in self._ended:
             self._ended[index] = False
-        return says
+        return has_content
 
 
 def _has_content(choice: Value) -> bool:
@@ -82,6 +85,8 @@ class _PlainResponses(PlainItem, kw_only=True):
 
 
 class OpenAiResponses(EventDialect):
+    """The stream of OpenAI's Responses API."""
+
     name = "openai-responses"
     usage_at = (("response", "usage"),)
     fast_check = msgspec.json.Decoder(_PlainResponses).decode
@@ -114,7 +119,7 @@ class OpenAiAudio(EventDialect):
 
 
 class OpenAiImage(EventDialect):
-    """Images that are generated or edited: there may be more than one, so that `completed` closes nothing."""
+    """Generated or edited images: there may be several, so `completed` is no closing mark."""
 
     name = "openai-image"
     _completed = frozenset({"image_generation.completed", "image_edit.completed"})

@@ -1,4 +1,4 @@
-"""The dialects that are no family: Anthropic, Gemini, Cohere's two, Workers AI, Ollama, TGI, Replicate."""
+"""The dialects of Anthropic, Gemini, Cohere (v1 and v2), Workers AI, Ollama, TGI and Replicate."""
 
 from typing import Literal
 
@@ -23,7 +23,7 @@ class _PlainAnthropic(PlainItem, kw_only=True):
 
 
 class Anthropic(EventDialect):
-    """Anthropic Messages, its own and inside Bedrock's invoke streams."""
+    """Anthropic Messages, served by Anthropic and in Bedrock's invoke streams."""
 
     name = "anthropic"
     usage_at = (("message", "usage"), ("usage",))
@@ -42,7 +42,7 @@ class Anthropic(EventDialect):
 
 
 class Gemini(Dialect):
-    """Gemini on AI Studio and Vertex. What counts is the last chunk of each candidate: translators put STOP early."""
+    """Gemini on AI Studio and Vertex. The last chunk of each candidate decides: translators send STOP early."""
 
     name = "gemini"
     usage_at = (("usageMetadata",),)
@@ -67,6 +67,8 @@ class Gemini(Dialect):
 
 
 class CohereV1(EventDialect):
+    """The stream of Cohere's chat API, version 1."""
+
     name = "cohere-v1"
     usage_at = (("response", "meta", "billed_units"), ("response", "meta", "tokens"))
     bookkeeping = frozenset({"stream-start"})
@@ -91,6 +93,8 @@ class _PlainCohere(PlainItem, kw_only=True):
 
 
 class CohereV2(EventDialect):
+    """The stream of Cohere's chat API, version 2."""
+
     name = "cohere-v2"
     usage_at = (("delta", "usage", "billed_units"), ("delta", "usage", "tokens"), ("delta", "usage"))
     fast_check = msgspec.json.Decoder(_PlainCohere).decode
@@ -104,7 +108,7 @@ class CohereV2(EventDialect):
 
 
 class WorkersAi(Dialect):
-    """Workers AI's own; its OpenAI-shaped streams are told by their choices."""
+    """The format of Workers AI; its streams in OpenAI's format are recognised by their choices."""
 
     name = "workers-ai"
 
@@ -116,13 +120,15 @@ class WorkersAi(Dialect):
         return value if value.get("errors") else None
 
     def mark(self, event: str | None, value: Value) -> Mark:
-        """A chunk that brings text beside its counts may be any of them, so it finishes nothing."""
+        """Return the mark. A chunk with text beside its counts may be any chunk, so it is no finish mark."""
         counts = bool(value.get("usage")) and not value.get("response")
         self.finished = counts or is_reason(value.get("finish_reason"))
         return Mark.ANSWER
 
 
 class Ollama(Dialect):
+    """The stream of Ollama's own API."""
+
     name = "ollama"
     usage_at = ((),)
 
@@ -150,7 +156,7 @@ class Tgi(Dialect):
 
 
 class Replicate(NamedEventDialect):
-    """The stream of a prediction: its data are text, only the events say what it is."""
+    """The stream of a prediction: its data is text, and only the event names have a meaning."""
 
     name = "replicate"
     known_events = frozenset({"output"})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Final
 
-from bridge.errors import TooManyInFlight
+from bridge.errors import TooManyEvents
 from bridge.services.limits.budgets import SOON_MS
 
 MAX_WAITING_PER_SLOT: Final = 4
@@ -49,7 +49,7 @@ class ConcurrencyLimiter:
         """Wait for a slot and return the function that releases it, to be called exactly once.
 
         The most recent `limit` applies, also to events that already wait. Cancellation leaves the queue at once. Raises
-        TooManyInFlight if the queue is full or `max_wait_ms` has passed.
+        TooManyEvents if the queue is full or `max_wait_ms` has passed.
         """
         queue = self._queues.setdefault(key, SlotQueue())
         queue.limit = limit
@@ -96,5 +96,5 @@ def _expire(waiter: "asyncio.Future[bool]") -> None:
         waiter.set_result(False)
 
 
-def _too_many(queue: SlotQueue, whose: str, reason: str) -> TooManyInFlight:
-    return TooManyInFlight(f"{queue.in_use} events are in flight for {whose}, {reason}", retry_after_ms=SOON_MS)
+def _too_many(queue: SlotQueue, whose: str, reason: str) -> TooManyEvents:
+    return TooManyEvents(f"{queue.in_use} events are in flight for {whose}, {reason}", retry_after_ms=SOON_MS)

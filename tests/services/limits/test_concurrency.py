@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bridge.errors import TooManyInFlight
+from bridge.errors import TooManyEvents
 from bridge.services.limits.concurrency import MAX_WAITING_PER_SLOT, ConcurrencyLimiter
 from tests.support.clock import advance, turns
 
@@ -38,9 +38,9 @@ class Crowd:
     def cancel(self, name: str) -> None:
         self._tasks[name].cancel()
 
-    def refused(self, name: str) -> TooManyInFlight:
+    def refused(self, name: str) -> TooManyEvents:
         error = self._tasks[name].exception()
-        assert isinstance(error, TooManyInFlight)
+        assert isinstance(error, TooManyEvents)
         return error
 
 
