@@ -1,4 +1,4 @@
-"""What a bridge is told: a TOML file, the environment and the command line, read once into frozen values."""
+"""Configuration: a TOML file, the environment and the command line, read once into frozen values."""
 
 from bridge.config.checks import is_loopback
 from bridge.config.gateway_toml import GATEWAY

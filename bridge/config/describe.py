@@ -1,4 +1,4 @@
-"""What a configuration means, in lines for people and without any secret."""
+"""Describe a configuration in lines for people, without any secret."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,11 +11,14 @@ from bridge.redact.text import redact_url
 from bridge.settings.server import SERVER, ServerSettings
 from bridge.settings.step import SETTINGS
 
-_TOLD_APART = ("host", "port", "tls_cert", "tls_key")
+_SHOWN_SEPARATELY = ("host", "port", "tls_cert", "tls_key")
 
 
 def describe(config: Configuration) -> list[str]:
-    """Where it listens, who may use it, and whatever differs from the defaults; lines under a heading are indented."""
+    """Return the listening address, the access rules, and all values that differ from their defaults.
+
+    Lines that belong to the line above are indented.
+    """
     lines = [_listening(config.server), *_server(config.server)]
     for gateway in config.gateways.values():
         lines += _gateway(gateway)
@@ -32,7 +35,7 @@ def _listening(server: ServerSettings) -> str:
 
 
 def _server(server: ServerSettings) -> Iterator[str]:
-    rows = ((row.name, getattr(server, row.name), row.default) for row in SERVER if row.name not in _TOLD_APART)
+    rows = ((row.name, getattr(server, row.name), row.default) for row in SERVER if row.name not in _SHOWN_SEPARATELY)
     yield from _differences(rows)
     if server.tls_cert:
         yield f"  certificate {server.tls_cert}, key {server.tls_key}"
@@ -41,7 +44,7 @@ def _server(server: ServerSettings) -> Iterator[str]:
 def _gateway(gateway: Gateway) -> Iterator[str]:
     name = "for any name" if gateway.name == ANY else gateway.name
     tokens = ", ".join(f"{token.name} ({token.given})" for token in gateway.tokens)
-    yield f"gateway {name}: " + (f"tokens {tokens}" if tokens else "open, whoever reaches it may use it")
+    yield f"gateway {name}: " + (f"tokens {tokens}" if tokens else "open to anyone who can reach it")
     yield from _differences((row.name, getattr(gateway.settings, row.name), row.default) for row in SETTINGS)
     yield from _differences(
         (
@@ -81,20 +84,20 @@ def _limits(limits: Limits) -> Iterator[str]:
     for rule in limits.spend:
         yield f"{rule.limit_usd:g} USD in {rule.window_s} s, {rule.technique}{_dimensions(rule)} ({rule.id})"
     if limits.spend and limits.allow_unpriced:
-        yield "calls without a known price pass uncounted"
+        yield "calls without a known price are allowed and not counted"
     if limits.max_concurrent:
         yield f"{limits.max_concurrent} events at once"
-    for slug, most in limits.max_concurrent_by_provider.items():
-        yield f"{most} events at once with {slug}"
+    for slug, limit in limits.max_concurrent_by_provider.items():
+        yield f"{limit} events at once with {slug}"
     if limits.max_wait_ms != NO_LIMITS.max_wait_ms:
-        yield f"a turn is waited for {limits.max_wait_ms} ms at most"
+        yield f"events wait at most {limits.max_wait_ms} ms for a slot"
 
 
 def _dimensions(rule: SpendRule) -> str:
-    """Such as `, for each metadata user, for provider openai`."""
+    """Return text such as `, for each metadata user, for provider openai`."""
     named = {f"metadata {key}": found for key, found in rule.metadata.items()}
     named |= {name: found for name in ("provider", "model") if (found := getattr(rule, name)) is not None}
-    return "".join(f", {_dimension(name, found)}" for name, found in named.items())
+    return "".join(f", {_dimension(name, dimension)}" for name, dimension in named.items())
 
 
 def _dimension(name: str, found: Dimension) -> str:

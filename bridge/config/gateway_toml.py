@@ -1,4 +1,4 @@
-"""`[gateways.NAME]`: a gateway's settings, by our names and by those of Cloudflare's REST API.
+"""Read `[gateways.NAME]`: a gateway's settings, by the bridge's names and by those of Cloudflare's REST API.
 
 developers.cloudflare.com/api/resources/ai_gateway/methods/create.
 """
@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from bridge.config.gateways import ANY, Gateway, is_gateway_name
 from bridge.config.key_toml import keys_of
-from bridge.config.limit_toml import limit_takers, limits_from
+from bridge.config.limit_toml import limit_converters, limits_from
 from bridge.config.otel_toml import exporters_of
-from bridge.config.problems import Takers
+from bridge.config.problems import Converters
 from bridge.config.reader import Reader
 from bridge.config.token_toml import STORED_KEY_ACCESS, tokens_of
 from bridge.settings.kinds import Choice, Converter, Flag, Number, Texts
@@ -30,7 +30,7 @@ GATEWAY: Final[Mapping[str, Converter]] = {
     "log_management_strategy": Choice(("STOP_INSERTING", "DELETE_OLDEST")),
     "authentication": Flag(),
 }
-"""Keys of a gateway's table beside the settings of a step and its tables within."""
+"""Keys of a gateway's table, beside step settings and nested tables."""
 
 CLOUDFLARE_NAMES: Final = {
     "retry_max_attempts": "max_attempts",
@@ -40,18 +40,18 @@ CLOUDFLARE_NAMES: Final = {
 """Keys of Cloudflare's REST API that have another name here; other keys have the same name."""
 
 _FIELDS: Final = {"log_management": "log_rows", "log_management_strategy": "log_strategy"}
-"""What a key is called in `Gateway`, where that is another name."""
+"""The attribute of `Gateway` for keys with another name."""
 
 UNSUPPORTED: Final = {
     "cache_invalidate_on_update": "a cached answer lives for its cache_ttl, also when the configuration changes",
     "dlp": "the bridge does not search requests and answers for personal data",
-    "guardrails": "the bridge does not judge the content of prompts and answers",
+    "guardrails": "the bridge does not evaluate the content of prompts and answers",
     "id": "the name of the gateway's table is its id",
     "logpush": "the request log is a database on this machine; `bridge logs export` writes it out",
     "logpush_public_key": "the request log is a database on this machine; `bridge logs export` writes it out",
     "store_id": "keys are given as env:NAME or file:PATH under [gateways.NAME.keys.PROVIDER]",
-    "stripe": "the bridge bills nobody",
-    "workers_ai_billing_mode": "the bridge bills nobody",
+    "stripe": "the bridge has no billing",
+    "workers_ai_billing_mode": "the bridge has no billing",
     "zdr": "zero data retention is agreed on with a provider; collect_log_payload = false keeps no bodies here",
 }
 """Keys of Cloudflare's REST API that have no meaning here, and why. They are accepted only if switched off."""
@@ -59,59 +59,59 @@ UNSUPPORTED: Final = {
 _OFF: Final[tuple[object, ...]] = (False, 0, "", [], {})
 
 
-def gateways_of(reader: Reader, given: object) -> dict[str, Gateway]:
-    """Without any there is one, open and for any name."""
-    tables = reader.table(given)
-    return {name: _gateway(reader.below(name), name, value) for name, value in tables.items()} or {ANY: Gateway(ANY)}
+def gateways_of(reader: Reader, value: object) -> dict[str, Gateway]:
+    """Read all gateways. Without any there is one open gateway for any name."""
+    tables = reader.table(value)
+    return {name: _gateway(reader.below(name), name, table) for name, table in tables.items()} or {ANY: Gateway(ANY)}
 
 
-def _gateway(reader: Reader, name: str, given: object) -> Gateway:
+def _gateway(reader: Reader, name: str, value: object) -> Gateway:
     if not is_gateway_name(name):
-        reader.problem('a gateway\'s name is 1 to 64 of A-Z a-z 0-9 _ -, or "*" for any name')
-    taken = reader.take(given, _takers(reader))
-    _rename(reader, taken)
-    limits = limits_from(reader, taken)
-    wants_tokens = taken.pop("authentication", None)
-    own = {_FIELDS.get(key, key): taken.pop(key) for key in ("tokens", "keys", "otel", *GATEWAY) if key in taken}
-    gateway = Gateway(name, settings=StepSettings(**taken), limits=limits, **own)
-    _check_tokens(reader, gateway, wants_tokens)
+        reader.problem('the name of a gateway is 1 to 64 of A-Z a-z 0-9 _ -, or "*" for any name')
+    values = reader.take(value, _converters(reader))
+    _rename(reader, values)
+    limits = limits_from(reader, values)
+    requires_tokens = values.pop("authentication", None)
+    own = {_FIELDS.get(key, key): values.pop(key) for key in ("tokens", "keys", "otel", *GATEWAY) if key in values}
+    gateway = Gateway(name, settings=StepSettings(**values), limits=limits, **own)
+    _check_tokens(reader, gateway, requires_tokens)
     return gateway
 
 
-def _takers(reader: Reader) -> Takers:
+def _converters(reader: Reader) -> Converters:
     settings = {setting.name: setting.kind.convert for setting in SETTINGS if setting.of_gateway}
     return {
         **{name: kind.convert for name, kind in GATEWAY.items()},
         **settings,
-        **{theirs: settings[ours] for theirs, ours in CLOUDFLARE_NAMES.items()},
-        **{name: partial(_refuse, why) for name, why in UNSUPPORTED.items()},
-        **limit_takers(reader),
+        **{cloudflare_name: settings[name] for cloudflare_name, name in CLOUDFLARE_NAMES.items()},
+        **{name: partial(_refuse, reason) for name, reason in UNSUPPORTED.items()},
+        **limit_converters(reader),
         "tokens": partial(tokens_of, reader.below("tokens")),
         "keys": partial(keys_of, reader.below("keys")),
         "otel": partial(exporters_of, reader.below("otel")),
     }
 
 
-def _refuse(why: str, given: object) -> None:
-    if given not in _OFF:
-        raise ValueError(f"is a setting of Cloudflare's service, not of this bridge: {why}")
+def _refuse(reason: str, value: object) -> None:
+    if value not in _OFF:
+        raise ValueError(f"is not supported: {reason}")
 
 
-def _rename(reader: Reader, taken: dict[str, Any]) -> None:
-    """Leaves our own names in `taken`, and nothing of what is not here."""
+def _rename(reader: Reader, values: dict[str, Any]) -> None:
+    """Replace Cloudflare's names in `values` and remove unsupported settings."""
     for name in UNSUPPORTED:
-        taken.pop(name, None)
-    for theirs, ours in CLOUDFLARE_NAMES.items():
-        if theirs in taken:
-            if ours in taken:
-                reader.problem(f"is another name of {ours}; give one of them", theirs)
-            taken[ours] = taken.pop(theirs)
+        values.pop(name, None)
+    for cloudflare_name, name in CLOUDFLARE_NAMES.items():
+        if cloudflare_name in values:
+            if name in values:
+                reader.problem(f"is another name of {name}; set only one of them", cloudflare_name)
+            values[name] = values.pop(cloudflare_name)
 
 
-def _check_tokens(reader: Reader, gateway: Gateway, wanted: bool | None) -> None:
+def _check_tokens(reader: Reader, gateway: Gateway, required: bool | None) -> None:
     if gateway.is_open and gateway.keys:
-        reader.problem("a gateway without tokens has no keys: whoever reaches it could use them", "keys")
-    if wanted and gateway.is_open:
-        reader.problem("true, and there are no tokens: define them under [gateways.NAME.tokens]", "authentication")
-    if wanted is False and not gateway.is_open:
-        reader.problem("false, and there are tokens: a gateway that has any wants one of them", "authentication")
+        reader.problem("a gateway without tokens cannot have keys: anyone who reaches it could use them", "keys")
+    if required and gateway.is_open:
+        reader.problem("is true, but there are no tokens: define them under [gateways.NAME.tokens]", "authentication")
+    if required is False and not gateway.is_open:
+        reader.problem("is false, but there are tokens: a gateway with tokens requires one of them", "authentication")

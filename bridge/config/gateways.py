@@ -1,4 +1,4 @@
-"""Gateways and their tokens: who may use the bridge, and with which defaults."""
+"""Gateways and their tokens: access rules and default settings."""
 
 import hashlib
 import hmac
@@ -13,61 +13,65 @@ from bridge.config.otel import OtelExporter
 from bridge.settings.step import StepSettings
 
 ANY: Final = "*"
-"""The gateway that stands in for every name that has none of its own."""
+"""The gateway that serves every name without a gateway of its own."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}|\*")
 
 StoredKeyAccess = Literal["models", "full"]
-"""The calls that stored keys are used for: those that make models answer, or all."""
+"""The calls that may use stored keys: calls of model endpoints, or all."""
 
 LogStrategy = Literal["STOP_INSERTING", "DELETE_OLDEST"]
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """A token of a gateway, with its scopes and limits."""
+
     name: str
     digest: bytes = field(repr=False)
     """SHA-256 of the token's UTF-8 bytes."""
     given: str = "sha256"
-    """How the configuration gives it, without the secret: `sha256`, `env:NAME` or `file:PATH`."""
+    """The configured form without the secret: `sha256`, `env:NAME` or `file:PATH`."""
     providers: frozenset[str] | None = None
-    """The slugs that it may call; None for any, as in what follows."""
+    """Provider slugs that the token may call. None allows all, also in the fields below."""
     limits: Limits = NO_LIMITS
     models: frozenset[str] | None = None
-    """Names of models; one that ends with `*` is the beginning of names."""
+    """Model names; a name that ends with `*` is a prefix."""
     endpoints: frozenset[str] | None = None
-    """Beginnings of endpoints, whole segments."""
+    """Endpoint prefixes of whole segments."""
     methods: frozenset[str] | None = None
     stored_key_access: StoredKeyAccess | None = None
-    """In place of the gateway's."""
+    """Overrides the gateway's value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
+    """A configured gateway with its defaults for steps."""
+
     name: str
     tokens: tuple[Token, ...] = ()
     settings: StepSettings = field(default_factory=StepSettings)
     compat: bool = False
-    """Speak as to a client written for Cloudflare, without `universal.error` for an event."""
+    """Behave as expected by clients written for Cloudflare: no `universal.error` for a single event."""
     allowed_origins: tuple[str, ...] = ()
-    """Beside loopback ones, for an open gateway; lower case."""
+    """Origins allowed for an open gateway beside loopback ones; lower case."""
     allowed_hosts: tuple[str, ...] = ()
     keys: Mapping[tuple[str, str], StoredKey] = field(default_factory=dict)
-    """By provider's slug and alias. An open gateway has none."""
+    """Stored keys by provider slug and alias. An open gateway has none."""
     limits: Limits = NO_LIMITS
     stored_key_access: StoredKeyAccess = "models"
-    """For tokens that say nothing of their own."""
+    """The default for tokens without a value."""
     cache_shared: bool = False
-    """The cache gives an answer to whoever asks the same, with whichever token and credential."""
+    """True if cached answers are shared between tokens and credentials."""
     collect_log_locked: bool = False
-    """Clients choose neither if an event has a row in the request log nor if its bodies are kept there."""
+    """True if clients cannot choose if an event has a log row and if its bodies are stored."""
     log_rows: int = 0
-    """How many rows of its events the request log keeps at most; 0 for any number."""
+    """Maximum number of rows in the request log; 0 is unlimited."""
     log_strategy: LogStrategy = "DELETE_OLDEST"
-    """What makes room once there are so many: the oldest row goes, or no new one is kept."""
+    """At the maximum: delete the oldest row, or stop inserting."""
     otel: tuple[OtelExporter, ...] = ()
     digests: frozenset[bytes] = field(init=False, repr=False, compare=False)
-    """Of all tokens. To look one up takes a time that tells nothing: nobody can choose the digest of a guess."""
+    """Digests of all tokens. Set lookup is safe against timing attacks: nobody can choose the digest of a guess."""
     _by_name: Mapping[str, Token] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +91,7 @@ def is_gateway_name(name: str) -> bool:
 
 
 def authenticate(gateway: Gateway, token: str) -> str | None:
-    """The name of the token that was presented, or None. Takes as long whichever it is, and never raises."""
+    """Return the name of the presented token, or None. Runs in constant time and never raises."""
     name, presented = None, digest_of(token)
     for known in gateway.tokens:
         if hmac.compare_digest(known.digest, presented):
@@ -96,5 +100,5 @@ def authenticate(gateway: Gateway, token: str) -> str | None:
 
 
 def digest_of(token: str) -> bytes:
-    # A header that was no UTF-8 reaches us with lone surrogates; they must fail to match, not raise.
+    # Headers with invalid UTF-8 contain lone surrogates; these must not match and not raise.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,4 +1,4 @@
-"""`[gateways.NAME.keys.PROVIDER]`: the keys that a gateway keeps, by alias. Nothing of them is ever repeated."""
+"""Read `[gateways.NAME.keys.PROVIDER]`: stored keys by alias. Messages never contain a key."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,25 +16,25 @@ _AWS: Final = {
     "sessionToken": "session_token",
     "region": "region",
 }
-"""As Cloudflare stores it (ai-gateway/usage/providers/bedrock), and as it stands in our table."""
-_AWS_NEEDED: Final = ("access_key_id", "secret_access_key")
-_ACCOUNT_NEEDED: Final = ("client_email", "private_key", "token_uri")
+"""Cloudflare's names (ai-gateway/usage/providers/bedrock) and the bridge's names."""
+_AWS_REQUIRED: Final = ("access_key_id", "secret_access_key")
+_ACCOUNT_REQUIRED: Final = ("client_email", "private_key", "token_uri")
 
 
-class _Needed(NamedTuple):
+class _Package(NamedTuple):
     module: str
     extra: str
 
 
-_NEEDED: Final[Mapping[type, _Needed]] = {
-    AwsKey: _Needed("botocore", "aws"),
-    GoogleAccount: _Needed("google.auth", "gcp"),
+_PACKAGES: Final[Mapping[type, _Package]] = {
+    AwsKey: _Package("botocore", "aws"),
+    GoogleAccount: _Package("google.auth", "gcp"),
 }
 
 
-def keys_of(reader: Reader, given: object) -> dict[tuple[str, str], StoredKey]:
+def keys_of(reader: Reader, value: object) -> dict[tuple[str, str], StoredKey]:
     keys: dict[tuple[str, str], StoredKey] = {}
-    for name, aliases in reader.table(given).items():
+    for name, aliases in reader.table(value).items():
         below = reader.below(name)
         try:
             slug = reader.slug(name)
@@ -45,85 +45,83 @@ def keys_of(reader: Reader, given: object) -> dict[tuple[str, str], StoredKey]:
     return keys
 
 
-def _by_alias(reader: Reader, slug: str, given: object) -> list[tuple[str, StoredKey]]:
-    found = []
-    for alias, value in reader.table(given).items():
+def _by_alias(reader: Reader, slug: str, value: object) -> list[tuple[str, StoredKey]]:
+    keys = []
+    for alias, secret in reader.table(value).items():
         try:
             _ALIAS.convert(alias)
-            found.append((alias, StoredKey(slug, alias, *_secret(reader.below(alias), slug, value))))
+            keys.append((alias, StoredKey(slug, alias, *_secret(reader.below(alias), slug, secret))))
         except ValueError as error:
             reader.problem(str(error), alias)
-    return found
+    return keys
 
 
-def _secret(reader: Reader, slug: str, given: object) -> tuple[Secret, str]:
-    """With how it is given. Raises ValueError, which says nothing of what it is."""
-    secret, where = _read(reader, slug, given)
-    needed = _NEEDED.get(type(secret))
-    if needed is not None and not _is_installed(needed.module):
-        raise ValueError(
-            f"this sort of key needs the extra {needed.extra}: pip install 'universal-bridge[{needed.extra}]'"
-        )
-    return secret, where
+def _secret(reader: Reader, slug: str, value: object) -> tuple[Secret, str]:
+    """Return the secret and its configured form. Raises ValueError, whose message never contains the secret."""
+    secret, source = _read(reader, slug, value)
+    package = _PACKAGES.get(type(secret))
+    if package is not None and not _is_installed(package.module):
+        raise ValueError(f"this key needs the extra {package.extra}: pip install 'universal-bridge[{package.extra}]'")
+    return secret, source
 
 
-def _read(reader: Reader, slug: str, given: object) -> tuple[Secret, str]:
-    if slug == "aws-bedrock" and isinstance(given, Mapping):
-        return _aws_table(reader, given), str(given["access_key_id"])
-    text, where = reader.secrets.read(given, "a key"), str(given)
+def _read(reader: Reader, slug: str, value: object) -> tuple[Secret, str]:
+    if slug == "aws-bedrock" and isinstance(value, Mapping):
+        return _aws_table(reader, value), str(value["access_key_id"])
+    text, source = reader.secrets.read(value, "a key"), str(value)
     if not text.startswith("{"):
-        return _sendable(text, where), where
+        return _sendable(text, source), source
     if slug not in _JSON:
-        raise ValueError(f"{where} holds JSON, and a key of {slug} is none")
-    return _JSON[slug](text, where), where
+        raise ValueError(f"{source} contains JSON, but a key of {slug} is plain text")
+    return _JSON[slug](text, source), source
 
 
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # a package above it is not there
+    except ModuleNotFoundError:  # a parent package is missing
         return False
 
 
-def _sendable(key: str, where: str) -> str:
+def _sendable(key: str, source: str) -> str:
     if not (key.isascii() and key.isprintable()):
-        raise ValueError(f"{where} holds what no header can carry: several lines, or other characters than ASCII's")
+        raise ValueError(f"{source} is not valid in a header: it has several lines or non-ASCII characters")
     return key
 
 
-def _aws_table(reader: Reader, given: Mapping[str, object]) -> AwsKey:
-    """Of references; the region is no secret."""
-    missing = [name for name in _AWS_NEEDED if name not in given]
+def _aws_table(reader: Reader, value: Mapping[str, object]) -> AwsKey:
+    """Read a table of references; the region is plain text."""
+    missing = [name for name in _AWS_REQUIRED if name not in value]
     if missing:
-        raise ValueError(f"{' and '.join(missing)} must be given")
+        raise ValueError(f"missing {' and '.join(missing)}")
     read = reader.secrets.read
-    takers = dict.fromkeys(("access_key_id", "secret_access_key", "session_token"), read)
-    taken = reader.take(given, {**takers, "region": reader.secrets.text})
-    return AwsKey(**dict.fromkeys(_AWS_NEEDED, "") | taken)
+    converters = dict.fromkeys(("access_key_id", "secret_access_key", "session_token"), read)
+    values = reader.take(value, {**converters, "region": reader.secrets.text})
+    return AwsKey(**dict.fromkeys(_AWS_REQUIRED, "") | values)
 
 
-def _aws_json(text: str, where: str) -> AwsKey:
-    given = _object(text, where)
-    values = {ours: given[theirs] for theirs, ours in _AWS.items() if isinstance(given.get(theirs), str)}
-    if not values.keys() >= set(_AWS_NEEDED):
-        raise ValueError(f"{where} holds no AWS credentials: accessKeyId and secretAccessKey are wanted")
+def _aws_json(text: str, source: str) -> AwsKey:
+    document = _object(text, source)
+    values = {name: document[key] for key, name in _AWS.items() if isinstance(document.get(key), str)}
+    if not values.keys() >= set(_AWS_REQUIRED):
+        raise ValueError(f"{source} contains no AWS credentials: accessKeyId and secretAccessKey are required")
     return AwsKey(**values)
 
 
-def _google_json(text: str, where: str) -> GoogleAccount:
-    given = _object(text, where)
-    missing = [name for name in _ACCOUNT_NEEDED if not isinstance(given.get(name), str)]
+def _google_json(text: str, source: str) -> GoogleAccount:
+    document = _object(text, source)
+    missing = [name for name in _ACCOUNT_REQUIRED if not isinstance(document.get(name), str)]
     if missing:
-        raise ValueError(f"{where} holds no service account: {' and '.join(missing)} is wanted")
+        raise ValueError(f"{source} is not a service account: missing {' and '.join(missing)}")
     return GoogleAccount(text)
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
+def _object(text: str, source: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(text)
+        document: dict[str, Any] = json.loads(text)
     except ValueError:
-        raise ValueError(f"{where} begins like JSON and is none") from None
-    return found
+        raise ValueError(f"{source} begins like JSON but is not valid JSON") from None
+    return document
 
 
 _JSON: Final[Mapping[str, Callable[[str, str], Secret]]] = {

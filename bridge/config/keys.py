@@ -1,4 +1,4 @@
-"""Providers' keys that a gateway keeps, to be used for requests that bring none."""
+"""Provider keys stored for a gateway, used for requests without a key of their own."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -8,18 +8,18 @@ DEFAULT_ALIAS = "default"
 
 @dataclass(frozen=True, slots=True)
 class AwsKey:
-    """What SigV4 signs with."""
+    """Credentials for AWS Signature Version 4."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
     region: str | None = None
-    """Where the endpoint names none."""
+    """Used when the endpoint contains no region."""
 
 
 @dataclass(frozen=True, slots=True)
 class GoogleAccount:
-    """A service account, which mints access tokens; its JSON as Google issues it."""
+    """A service account that requests access tokens; the JSON as issued by Google."""
 
     json: str = field(repr=False)
 
@@ -29,22 +29,24 @@ Secret = str | AwsKey | GoogleAccount
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
+    """A key with its provider and alias."""
+
     provider: str
-    """A slug."""
+    """The provider's slug."""
     alias: str
-    """Empty for a service account that a request brought itself."""
+    """Empty for a service account supplied by the request."""
     secret: Secret = field(repr=False)
     given: str
-    """How the configuration gives it, without the secret: `env:NAME` or `file:PATH`."""
+    """The configured form without the secret: `env:NAME` or `file:PATH`."""
 
     @property
     def digest(self) -> bytes:
-        """Tells two keys apart without telling either. For cache keys."""
+        """Return a digest that distinguishes keys without revealing them. For cache keys."""
         match self.secret:
             case str():
-                told = self.secret
+                text = self.secret
             case AwsKey():
-                told = f"{self.secret.access_key_id} {self.secret.secret_access_key}"
+                text = f"{self.secret.access_key_id} {self.secret.secret_access_key}"
             case GoogleAccount():
-                told = self.secret.json
-        return hashlib.sha256(told.encode("utf-8", "surrogatepass")).digest()
+                text = self.secret.json
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,7 +1,7 @@
-"""How much a gateway, or one of its tokens, may be used. The vocabulary is Cloudflare AI Gateway's.
+"""Limits of a gateway or token. The vocabulary is Cloudflare AI Gateway's.
 
-Sources: developers.cloudflare.com/ai-gateway/features/spend-limits and /rate-limiting; the modes' names are those of
-Cloudflare's Terraform provider (resource `cloudflare_ai_gateway`), whose schema is made from the same API.
+Sources: developers.cloudflare.com/ai-gateway/features/spend-limits and /rate-limiting; the names of the modes are those
+of Cloudflare's Terraform provider (resource `cloudflare_ai_gateway`), whose schema is generated from the same API.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Mode = Literal["partition", "filter"]
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most `limit` provider calls in `interval_s` seconds: in windows of the clock, or in the last so many seconds.
+    """At most `limit` provider calls in `interval_s` seconds, in a fixed or a sliding window.
 
     An event counts as one call when it begins; each attempt after its first counts as one more.
     """
@@ -28,10 +28,10 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """What a rule looks at in an event.
+    """An attribute of events that a spend rule matches.
 
-    `partition`: each value has a budget of its own, where `values` names some only those. `filter`: the rule is for
-    the events whose value is one of `values`, which share a budget. A value is the text of what the event says.
+    `partition`: each value has its own budget; `values` restricts the rule to some of them. `filter`: the rule matches
+    the events whose value is one of `values`, which share a budget. Values are compared as text.
     """
 
     mode: Mode
@@ -40,33 +40,33 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class SpendRule:
-    """So many US dollars in so many seconds. It is for the events that fit all of its dimensions."""
+    """A limit in US dollars per window, for the events that match all of its dimensions."""
 
     id: str
-    """Told to the client; no two rules of one table have the same."""
+    """Shown to clients; unique in its table."""
     limit_usd: float
     window_s: int
     technique: Technique = "sliding"
     metadata: Mapping[str, Dimension] = field(default_factory=dict)
-    """By the key of an event's metadata."""
+    """Dimensions by metadata key."""
     provider: Dimension | None = None
-    """Its values are slugs."""
+    """Its values are provider slugs."""
     model: Dimension | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """None and 0 are no limit."""
+    """All limits of an owner. None and 0 mean no limit."""
 
     rate: RateLimit | None = None
     spend: tuple[SpendRule, ...] = ()
     max_concurrent: int = 0
-    """Events in flight at once; more of them wait their turn."""
+    """Events in flight at the same time; further events wait."""
     max_concurrent_by_provider: Mapping[str, int] = field(default_factory=dict)
     max_wait_ms: int = DEFAULT_MAX_WAIT_MS
-    """How long an event may wait for a turn, at each of the two. 0: not at all."""
+    """The longest wait for each of the two concurrency limits. 0: no waiting."""
     allow_unpriced: bool = False
-    """A call that a rule of `spend` counts may be made although its cost cannot be known."""
+    """Allow calls that a spend rule counts although their cost cannot be known."""
 
 
 NO_LIMITS = Limits()

@@ -1,7 +1,7 @@
-"""The configuration: a TOML file, the environment and the command line, read once into frozen values.
+"""Load the configuration from a TOML file, the environment and the command line into frozen values.
 
-The tables of settings live beside their values: `bridge.settings.step` for one step, `bridge.settings.server` for the
-process. Whatever is wrong is found in one pass and told with its key and line.
+The tables of settings are in `bridge.settings.step` and `bridge.settings.server`. One pass finds every problem and
+reports it with key and line.
 """
 
 import re
@@ -17,7 +17,7 @@ from typing import Any, Final
 from bridge.config import checks
 from bridge.config.gateway_toml import gateways_of
 from bridge.config.gateways import ANY, Gateway, is_gateway_name
-from bridge.config.problems import ConfigError, Location, Problem, Report, Takers
+from bridge.config.problems import ConfigError, Converters, Location, Problem, Report
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
 from bridge.config.token_toml import read_token
@@ -29,7 +29,7 @@ from bridge.settings.redis_url import RedisUrl, RedisUrlConverter
 from bridge.settings.server import ENVIRONMENT_PREFIX, SERVER, ServerSettings
 
 
-def _as_it_is(value: object) -> object:
+def _unchanged(value: object) -> object:
     return value
 
 
@@ -39,83 +39,83 @@ PROVIDER: Final[Mapping[str, Converter]] = {
     "ended_without_mark": Choice(("broken", "done")),
     "max_connections": Number(1),
 }
-"""Keys of a provider's table; `bridge.providers` says what they do."""
+"""Keys of a provider's table; described in `bridge.providers`."""
 
-_ACCEPT_PROVIDER: Final = {name: kind.convert for name, kind in PROVIDER.items()}
-_ACCEPT_SERVER: Final = {row.name: row.kind.convert for row in SERVER}
+_CONVERT_PROVIDER: Final = {name: kind.convert for name, kind in PROVIDER.items()}
+_CONVERT_SERVER: Final = {row.name: row.kind.convert for row in SERVER}
 _PARSE_SERVER: Final = {row.name: row.kind.parse for row in SERVER}
-_TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _as_it_is)
-_NO_GATEWAY: Final = "the file defines no gateway: there is one for any name, and it is open"
-_NOT_SHARED: Final = "each worker has limits, breakers and a memory of answers of its own: redis_url would share them"
+_TABLES: Final = dict.fromkeys(("server", "gateways", "providers"), _unchanged)
+_NO_GATEWAY: Final = "the file defines no gateway: an open gateway serves any name"
+_NOT_SHARED: Final = "limits, breakers and cache are per worker; set redis_url to share them"
 _NO_PRICES: Final = (
-    "no price list is installed: costs are known only by custom_cost or from providers that report them; "
-    "pip install 'universal-bridge[cost]' brings one"
+    "no price list is installed: costs are known only from custom_cost or from providers that report them; "
+    "install one with: pip install 'universal-bridge[cost]'"
 )
 _UNPRICED_CALLS: Final = (
-    '. spend_limits refuse calls without a known price (9027), unless spend_limits.unpriced is "allow"'
+    '. spend_limits refuse calls without a known price (9027) unless spend_limits.unpriced = "allow"'
 )
 _SYNTAX_ERROR_LINE: Final = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """An immutable snapshot: sessions hold the one that they began with."""
+    """An immutable snapshot. Sessions keep the snapshot with which they started."""
 
     server: ServerSettings
     gateways: Mapping[str, Gateway]
     providers: Mapping[str, Provider]
     path: Path | None = None
-    """The file it was read from."""
+    """The file that was read."""
     notes: tuple[str, ...] = ()
-    """What is no fault but may surprise."""
+    """Hints about valid but surprising settings."""
     files: tuple[Path, ...] = ()
-    """All that were read: a change of one is a change of the configuration."""
+    """All files that were read; a change of one changes the configuration."""
 
     def gateway(self, name: str) -> Gateway | None:
-        """The gateway of that name, else the one for any name, if there is one.
+        """Return the gateway of that name, else the gateway for any name, if there is one.
 
-        Any name that a gateway could have: it goes into keys, rows and labels.
+        Names that no gateway could have return None, because names become part of keys, rows and labels.
         """
         return self.gateways.get(name) or (self.gateways.get(ANY) if is_gateway_name(name) else None)
 
 
 def load(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Configuration:
-    """Read the configuration; without a file, the defaults and one open gateway for any name.
+    """Read the configuration; without a file, use the defaults and one open gateway for any name.
 
-    `overrides` are the command line's, by the names of ServerSettings; None is not given. Command line comes before
-    environment, environment before file, file before default. Relative paths in the file are relative to its folder.
-    Raises ConfigError with every problem that was found.
+    `overrides` are the command-line options by the names of ServerSettings; None means not set. Precedence: command
+    line, environment, file, default. Relative paths in the file are relative to its folder. Raises ConfigError with all
+    problems.
     """
     text = _text_of(path) if path else ""
     document = _parsed(text)
     report = Report(key_lines(text))
-    tables = {name: report.table(document.get(name, {}), report.place(name)) for name in _TABLES}
-    report.take(document, _TABLES, report.place)
+    tables = {name: report.table(document.get(name, {}), report.location(name)) for name in _TABLES}
+    report.take(document, _TABLES, report.location)
     folder = path.parent if path else Path()
-    server, places = _server(report, tables["server"], folder, environ, overrides)
+    server, locations = _server(report, tables["server"], folder, environ, overrides)
     known = _providers(report, tables["providers"])
     secrets = Secrets(folder, environ)
-    server = _with_redis(report, server, places, secrets)
-    server = _with_metrics_token(report, server, places, secrets)
+    server = _with_redis(report, server, locations, secrets)
+    server = _with_metrics_token(report, server, locations, secrets)
     gateways = gateways_of(Reader(report, ("gateways",), secrets, known), tables["gateways"])
-    checks.check_tls(report, server, places)
-    checks.check_open(report, server, places, gateways)
-    checks.check_liveness(report, server, places)
+    checks.check_tls(report, server, locations)
+    checks.check_open(report, server, locations, gateways)
+    checks.check_liveness(report, server, locations)
     files = tuple(file for file in (path, server.tls_cert, server.tls_key, *secrets.files) if file)
     if report.problems:
         raise ConfigError(report.problems, files)
-    surprises = {
+    conditions = {
         _NO_GATEWAY: path is not None and not tables["gateways"],
         _NOT_SHARED: server.workers > 1 and server.redis_url is None,
         _NO_PRICES: not _has_prices() and not _has_budgets(gateways),
         _NO_PRICES + _UNPRICED_CALLS: not _has_prices() and _has_budgets(gateways),
     }
-    notes = tuple(note for note, holds in surprises.items() if holds)
+    notes = tuple(note for note, holds in conditions.items() if holds)
     return Configuration(server, MappingProxyType(gateways), known, path, notes, files)
 
 
 def _has_prices() -> bool:
-    """True if the package of the extra `cost` is installed."""
+    """Return True if the package of the extra `cost` is installed."""
     return find_spec("genai_prices") is not None
 
 
@@ -138,7 +138,7 @@ def _parsed(text: str) -> Mapping[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        # Only Python 3.14 tells the line apart from the message; "at end of document" is the other form.
+        # Before Python 3.14 the line is only part of the message; "at end of document" is the other form.
         message = str(error)
         found = _SYNTAX_ERROR_LINE.search(message)
         line = int(found[1]) if found else text.count("\n") + 1
@@ -154,55 +154,55 @@ def _server(
     environ: Mapping[str, str],
     overrides: Mapping[str, object],
 ) -> tuple[ServerSettings, Mapping[str, Location]]:
-    """The settings, and where each that is not a default was given."""
+    """Return the settings, and the location of each value that is not a default."""
     variables = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for name, value in environ.items()
         if name.startswith(ENVIRONMENT_PREFIX) and value
     }
     flags = {name: value for name, value in overrides.items() if value is not None}
-    sources: tuple[tuple[Mapping[str, object], Takers, Callable[[str], Location], Path], ...] = (
-        (table, _ACCEPT_SERVER, partial(report.place, "server"), folder),
+    sources: tuple[tuple[Mapping[str, object], Converters, Callable[[str], Location], Path], ...] = (
+        (table, _CONVERT_SERVER, partial(report.location, "server"), folder),
         (variables, _PARSE_SERVER, _variable, Path()),
-        (flags, _ACCEPT_SERVER, _flag, Path()),
+        (flags, _CONVERT_SERVER, _flag, Path()),
     )
     values: dict[str, Any] = {}
-    places: dict[str, Location] = {}
-    for given, takers, place, base in sources:
-        for name, value in report.take(given, takers, place).items():
+    locations: dict[str, Location] = {}
+    for given, converters, location, base in sources:
+        for name, value in report.take(given, converters, location).items():
             values[name] = base / value if isinstance(value, Path) else value
-            places[name] = place(name)
-    return ServerSettings(**values), places
+            locations[name] = location(name)
+    return ServerSettings(**values), locations
 
 
 def _with_redis(
-    report: Report, server: ServerSettings, places: Mapping[str, Location], secrets: Secrets
+    report: Report, server: ServerSettings, locations: Mapping[str, Location], secrets: Secrets
 ) -> ServerSettings:
-    """With the URL read from where it is, if it was not given itself."""
+    """Replace a reference by the Redis URL that it names."""
     named = server.redis_url
     if named is None or named.url:
         return server
     try:
         found = RedisUrlConverter().parse(secrets.read(named.given))
         if not found.url:
-            raise ValueError(f"{named.given} holds a reference, not a URL")
+            raise ValueError(f"{named.given} contains a reference, not a URL")
     except ValueError as error:
-        report.add(places["redis_url"], str(error))
+        report.add(locations["redis_url"], str(error))
         return server
     return replace(server, redis_url=RedisUrl(named.given, found.url))
 
 
 def _with_metrics_token(
-    report: Report, server: ServerSettings, places: Mapping[str, Location], secrets: Secrets
+    report: Report, server: ServerSettings, locations: Mapping[str, Location], secrets: Secrets
 ) -> ServerSettings:
-    """With the digest of the token, wherever that is."""
+    """Add the digest of the metrics token."""
     named = server.metrics_token
     if named is None:
         return server
     try:
         digest, _ = read_token(named.given, secrets)
     except ValueError as error:
-        report.add(places["metrics_token"], str(error))
+        report.add(locations["metrics_token"], str(error))
         return server
     return replace(server, metrics_token=replace(named, digest=digest))
 
@@ -217,21 +217,21 @@ def _flag(name: str) -> Location:
 
 def _providers(report: Report, tables: Mapping[str, object]) -> Mapping[str, Provider]:
     changes = {slug: _changes(report, slug, given) for slug, given in tables.items()}
-    return providers.with_overrides({slug: taken for slug, taken in changes.items() if taken is not None})
+    return providers.with_overrides({slug: values for slug, values in changes.items() if values is not None})
 
 
 def _changes(report: Report, slug: str, given: object) -> dict[str, object] | None:
-    """What one provider's table changes; None if it cannot stand, which is then reported."""
-    place = partial(report.place, "providers", slug)
-    table = report.table(given, place())
-    taken = report.take(table, _ACCEPT_PROVIDER, place)
-    if "base_url" in table and "base_url" not in taken:
-        return None  # refused already; that it is missing now is no second problem
+    """Return the changes of one provider's table; None if it is invalid, which is reported."""
+    location = partial(report.location, "providers", slug)
+    table = report.table(given, location())
+    values = report.take(table, _CONVERT_PROVIDER, location)
+    if "base_url" in table and "base_url" not in values:
+        return None  # already reported
     try:
-        providers.with_overrides({slug: taken})
+        providers.with_overrides({slug: values})
     except ValueError as error:
         message = str(error)
         key = message.partition(" ")[0]
-        report.add(place(key) if key in table else place(), message)
+        report.add(location(key) if key in table else location(), message)
         return None
-    return taken
+    return values

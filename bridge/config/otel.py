@@ -1,4 +1,4 @@
-"""Where a gateway's spans go."""
+"""Exporters of OpenTelemetry spans."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ ContentType = Literal["json", "protobuf"]
 
 @dataclass(frozen=True, slots=True)
 class OtelExporter:
-    """One collector, spoken to in OTLP over HTTP. Cloudflare's names: ai-gateway/observability/otel-integration."""
+    """A collector that receives OTLP over HTTP. Cloudflare's names: ai-gateway/observability/otel-integration."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Secrets among them are there in full."""
+    """May contain secrets in plain text."""
     authorization: str | None = field(default=None, repr=False)
-    """The whole value of that header."""
+    """The complete value of that header."""
     content_type: ContentType = "json"

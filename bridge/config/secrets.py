@@ -1,4 +1,4 @@
-"""Secrets, which a configuration never holds itself: it says where they are."""
+"""Secrets of a configuration, which contains only references to them."""
 
 import re
 from collections.abc import Mapping
@@ -12,34 +12,35 @@ _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Secrets:
-    """Reads what `env:NAME` and `file:PATH` stand for; PATH is relative to `folder`."""
+    """Read the secrets named by `env:NAME` and `file:PATH`; PATH is relative to `folder`."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._folder = folder
         self._environ = environ
         self.files: list[Path] = []
-        """Those that were asked for, whether or not they could be read: what they hold is a part of what is meant."""
+        """All requested files, also unreadable ones: their content is part of the configuration."""
 
-    def read(self, given: object, what: str = "a secret") -> str:
-        """Without white space around it, and never empty. Raises ValueError, whose message never holds `given` where
-        that may be the secret itself.
+    def read(self, value: object, description: str = "a secret") -> str:
+        """Return a secret without surrounding white space; it is never empty.
+
+        Raises ValueError, whose message never contains a value that may be the secret itself.
         """
-        form, _, rest = given.partition(":") if isinstance(given, str) else ("", "", "")
-        if form == "env" and _VARIABLE.fullmatch(rest):
-            secret = self._from_environment(rest)
-        elif form == "file" and rest:
-            secret = self._from_file(self._folder / Path(rest).expanduser())
+        kind, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if kind == "env" and _VARIABLE.fullmatch(name):
+            secret = self._from_environment(name)
+        elif kind == "file" and name:
+            secret = self._from_file(self._folder / Path(name).expanduser())
         else:
-            raise ValueError(f'{what} is given as "env:NAME" or "file:PATH", never as plain text')
+            raise ValueError(f'{description} must be given as "env:NAME" or "file:PATH", never as plain text')
         if not secret:
-            raise ValueError(f"{form}:{rest} is empty")
+            raise ValueError(f"{kind}:{name} is empty")
         return secret
 
-    def text(self, given: object) -> str:
-        """What is no secret may stand there itself, or be given as one. Raises ValueError."""
-        if not isinstance(given, str) or not given:
-            raise refusal(given, "a text that is not empty")
-        return self.read(given) if given.startswith(("env:", "file:")) else given
+    def text(self, value: object) -> str:
+        """Return a plain text, or the secret that it refers to. Raises ValueError."""
+        if not isinstance(value, str) or not value:
+            raise refusal(value, "a non-empty string")
+        return self.read(value) if value.startswith(("env:", "file:")) else value
 
     def _from_environment(self, variable: str) -> str:
         if variable not in self._environ:
@@ -54,10 +55,10 @@ class Secrets:
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"{path} does not hold a secret: it is not UTF-8 text; save it as UTF-8") from None
+            raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
         return _bare(text)
 
 
 def _bare(secret: str) -> str:
-    """Without white space around it, and without the byte order mark that editors on Windows put before a text."""
+    """Remove surrounding white space, and the byte order mark that editors on Windows add."""
     return secret.removeprefix("\ufeff").strip()

@@ -1,4 +1,4 @@
-"""`[gateways.NAME.tokens]`: who may use a gateway, and for what."""
+"""Read `[gateways.NAME.tokens]`: tokens with their scopes and limits."""
 
 import hashlib
 import re
@@ -7,8 +7,8 @@ from functools import partial
 from typing import Final
 
 from bridge.config.gateways import Token, digest_of
-from bridge.config.limit_toml import limit_takers, limits_from
-from bridge.config.problems import Takers
+from bridge.config.limit_toml import limit_converters, limits_from
+from bridge.config.problems import Converters
 from bridge.config.reader import Reader
 from bridge.config.secrets import Secrets
 from bridge.settings.kinds import Choice, refusal
@@ -24,71 +24,74 @@ _SCOPES: Final = {
     ),
     "methods": (re.compile(r"[A-Z]{1,32}"), 'a list of methods such as ["POST"]'),
 }
-"""Forms of their elements, and what they are."""
-_NOBODYS: Final = (b"", "")
+"""The pattern of an element and its description, by scope."""
+_NO_TOKEN: Final = (b"", "")
 
 
-def tokens_of(reader: Reader, given: object) -> tuple[Token, ...]:
-    """One for each name, also for what cannot stand: without it the gateway could pass for an open one."""
-    return tuple(_token(reader.below(name), name, value) for name, value in reader.table(given).items())
+def tokens_of(reader: Reader, value: object) -> tuple[Token, ...]:
+    """Return one token for each name, also for invalid ones: without tokens a gateway would be open."""
+    return tuple(_token(reader.below(name), name, value) for name, value in reader.table(value).items())
 
 
-def _token(reader: Reader, name: str, given: object) -> Token:
-    if not isinstance(given, Mapping):
-        return Token(name, *_secret(reader, given))
-    own: Takers = {
+def _token(reader: Reader, name: str, value: object) -> Token:
+    if not isinstance(value, Mapping):
+        return Token(name, *_secret(reader, value))
+    own: Converters = {
         "token": partial(_secret, reader.below("token")),
         "providers": reader.slugs,
         "stored_key_access": STORED_KEY_ACCESS.convert,
         **{name: partial(_scope, *scope) for name, scope in _SCOPES.items()},
     }
-    taken = reader.take(given, {**own, **limit_takers(reader)})
-    if "token" not in given:
-        reader.problem('has no token; say which it is: token = "sha256:HEX"')
-    limits = limits_from(reader, taken)
-    digest, how = taken.get("token", _NOBODYS)
-    scopes = {scope: taken[scope] for scope in _SCOPES if scope in taken}
-    access = taken.get("stored_key_access")
-    return Token(name, digest, how, taken.get("providers"), limits, stored_key_access=access, **scopes)
+    values = reader.take(value, {**own, **limit_converters(reader)})
+    if "token" not in value:
+        reader.problem('has no token; add one: token = "sha256:HEX"')
+    limits = limits_from(reader, values)
+    digest, source = values.get("token", _NO_TOKEN)
+    scopes = {scope: values[scope] for scope in _SCOPES if scope in values}
+    access = values.get("stored_key_access")
+    return Token(name, digest, source, values.get("providers"), limits, stored_key_access=access, **scopes)
 
 
-def _scope(form: re.Pattern[str], wanted: str, given: object) -> frozenset[str]:
-    """An empty list is refused: it would allow nothing, and may be meant to allow all. Raises ValueError."""
-    if not isinstance(given, list) or not given:
-        raise refusal(given, wanted)
-    if wrong := [each for each in given if not isinstance(each, str) or not form.fullmatch(each)]:
-        raise refusal(wrong[0], f"one of {wanted}")
-    return frozenset(given)
+def _scope(kind: re.Pattern[str], expected: str, value: object) -> frozenset[str]:
+    """Convert a scope. An empty list is refused: it would allow nothing but could be meant to allow all.
+
+    Raises ValueError.
+    """
+    if not isinstance(value, list) or not value:
+        raise refusal(value, expected)
+    if invalid := [each for each in value if not isinstance(each, str) or not kind.fullmatch(each)]:
+        raise refusal(invalid[0], f"one of {expected}")
+    return frozenset(value)
 
 
-def _secret(reader: Reader, given: object) -> tuple[bytes, str]:
+def _secret(reader: Reader, value: object) -> tuple[bytes, str]:
     try:
-        return read_token(given, reader.secrets)
+        return read_token(value, reader.secrets)
     except ValueError as error:
         reader.problem(str(error))
-        return _NOBODYS
+        return _NO_TOKEN
 
 
-def read_token(given: object, secrets: Secrets) -> tuple[bytes, str]:
-    """The digest of the token that `sha256:HEX`, `env:NAME` or `file:PATH` stands for, and how it is given.
+def read_token(value: object, secrets: Secrets) -> tuple[bytes, str]:
+    """Return the digest of the token that `sha256:HEX`, `env:NAME` or `file:PATH` names, and its configured form.
 
-    Raises ValueError, whose message never holds `given` where that may be the token itself.
+    Raises ValueError, whose message never contains a value that may be the token itself.
     """
-    form, _, rest = given.partition(":") if isinstance(given, str) else ("", "", "")
-    if form == "sha256":
-        return _from_hex(rest), form
-    if form in {"env", "file"}:
-        return digest_of(secrets.read(given, "a token")), f"{form}:{rest}"
+    kind, _, reference = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if kind == "sha256":
+        return _from_hex(reference), kind
+    if kind in {"env", "file"}:
+        return digest_of(secrets.read(value, "a token")), f"{kind}:{reference}"
     raise ValueError(
-        'a token is given as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text; '
-        "what to write for one is the output of: bridge token --hash"
+        'a token must be given as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text; '
+        "print the hash of a token with: bridge token --hash"
     )
 
 
 def _from_hex(text: str) -> bytes:
     if not _HEX_DIGEST.fullmatch(text):
-        raise ValueError("sha256: is followed by 64 hexadecimal digits, the output of: bridge token --hash")
+        raise ValueError("sha256: must be followed by 64 hexadecimal digits, the output of: bridge token --hash")
     digest = bytes.fromhex(text)
     if digest == _EMPTY_DIGEST:
-        raise ValueError("sha256 is of an empty token, which anybody could present")
+        raise ValueError("this is the SHA-256 of an empty token, which anyone could present")
     return digest

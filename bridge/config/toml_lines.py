@@ -1,6 +1,6 @@
-"""Where each key of a TOML file stands, which the standard library's parser does not tell.
+"""Find the line of each key of a TOML file; the standard library's parser does not report it.
 
-Grammar: toml.io/en/v1.0.0. The text is one that `tomllib` has taken; nothing is checked again here.
+Grammar: toml.io/en/v1.0.0. The text has been accepted by `tomllib`; nothing is checked here.
 """
 
 import re
@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
 
 
 class _Token(NamedTuple):
-    """A mark's text is no other token's: a string keeps its quotes."""
+    """A token. The text of a mark is unique: a string keeps its quotes."""
 
     kind: str
     text: str
@@ -33,10 +33,10 @@ class _Token(NamedTuple):
 
 
 def key_lines(text: str) -> dict[Path, int]:
-    """The line, from 1, on which each key and each table is first named, by its full path.
+    """Return the line, from 1, where each key and table is first named, by its full path.
 
-    Tables that are only implied by a longer name count as named there. Keys of tables inside arrays are left out;
-    those of `[[array]]` tables stand under the array's own path.
+    Tables implied by a longer name count as named there. Keys of tables inside arrays are left out; those of
+    `[[array]]` tables have the array's path.
     """
     lines: dict[Path, int] = {}
     tokens = _tokens(text)
@@ -62,7 +62,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 def _named(
     prefix: Path, tokens: Iterator[_Token], lines: dict[Path, int], end: str, first: _Token | None = None
 ) -> Path:
-    """Read a dotted key up to the mark `end` and note its line for each table that it passes through."""
+    """Read a dotted key up to the mark `end` and record the line of each table on its path."""
     token = first or next(tokens)
     path = prefix
     while token.text != end:
@@ -80,7 +80,7 @@ def _plain(token: _Token) -> str:
 
 
 def _value(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> str:
-    """Pass over a value and the mark that ends it: a line's end, or in an inline table a comma or brace, returned."""
+    """Skip a value and return the mark that ends it: a line end, or in an inline table a comma or brace."""
     depth = 0
     for token in tokens:
         mark = token.text

@@ -1,4 +1,4 @@
-"""Who can be called: the registry of providers, and how an endpoint joins its provider's base URL."""
+"""Providers: the registry, the target URL of an endpoint, model endpoints, and WebSocket handshakes. Pure."""
 
 from bridge.providers.endpoints import Target, validate_base_url
 from bridge.providers.realtime import RealtimeHandshake, opening, select_subprotocol, socket_target

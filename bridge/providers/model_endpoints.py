@@ -1,7 +1,7 @@
-"""One table of model endpoints: the paths at which a POST makes a model answer. Pure.
+"""The table of model endpoints: paths at which a POST makes a model answer. Pure.
 
-Every rule of PROTOCOL.md that says "model endpoint" asks `is_model_endpoint`. Files, batches, lists, token counts and
-stored responses are no model endpoints. The forms are those of the providers' API references.
+Every rule about model endpoints (bridge/docs/protocol.md) uses `is_model_endpoint`. Files, batches, lists, token counts
+and stored responses are not model endpoints. The paths are those of the providers' API references.
 """
 
 import re
@@ -11,18 +11,18 @@ from typing import Final
 from urllib.parse import unquote
 
 MAX_PATH_CHARS: Final = 4096
-"""A longer path is looked at by its end alone: no pattern is longer."""
+"""Only the end of a longer path is checked: no pattern is longer."""
 
-_REMEMBERED_CHARS: Final = 256
+_CACHED_CHARS: Final = 256
 
 _ANY: Final = "*"
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_SUFFIXES: Final = _words("""
+_SUFFIXES: Final = _split("""
     chat/completions completions complete completion messages responses responses/compact embeddings embed embedding
     multimodalembeddings rerank moderations classifications classify ocr interactions
     images/generations images/generations:submit images/edits images/variations image_generation text_to_image
@@ -44,70 +44,72 @@ _SUFFIXES: Final = _words("""
     ideogram-v3/* tasks/runs findall/ingest findall/runs
     workflows/*/*/models/* stable-image/generate/*
 """)
-"""The last segments of a path; `*` is any one segment without a colon."""
+"""Final segments of a path; `*` is any one segment without a colon."""
 
-_WHOLE: Final = _words("edit remix reframe upscale describe replace-background read search extract infill model/*")
-"""Words too common to be a suffix: all of a path, but for its version prefix."""
+_COMPLETE_PATHS: Final = _split(
+    "edit remix reframe upscale describe replace-background read search extract infill model/*"
+)
+"""Complete paths after the version prefix; these words are too common to be a suffix."""
 
 _VERBS: Final = frozenset(
-    _words("""
+    _split("""
     generatecontent streamgeneratecontent generateanswer generatetext generatemessage
     embedcontent batchembedcontents embedtext batchembedtext
     predict predictlongrunning rawpredict streamrawpredict directpredict directrawpredict
     streamingpredict serverstreamingpredict streamingrawpredict
     """)
 )
-"""The words behind the colon in paths of Gemini and Vertex AI, in lower case."""
+"""Methods after the colon in paths of Gemini and Vertex AI, in lower case."""
 
 _NO_SUFFIXES: Final = (
-    ("threads", _ANY, "messages"),  # adds a message to a stored thread, and nobody answers
+    ("threads", _ANY, "messages"),  # adds a message to a stored thread; no model answers
 )
 
 _RUN: Final = re.compile(r"(?:.*/ai/)?(?:run/.|(?:run/)?@[a-z]+/.)")
-"""Workers AI, below its base URL or with it."""
+"""Workers AI, with or without its base URL."""
 _RUNNERS: Final = re.compile(r"fal-ai/.")
 _RUN_BY_PATH: Final = frozenset({"fal", "huggingface", "huggingface-router"})
-"""Providers at which the path is nothing but a model's name: every POST makes it answer."""
+"""Providers whose paths are only model names: every POST makes the model answer."""
 
 _SOCKETS: Final = frozenset(
-    _words("realtime websocket ws responses listen speak converse conversation stream-input multi-stream-input")
+    _split("realtime websocket ws responses listen speak converse conversation stream-input multi-stream-input")
 )
-"""How paths end at which a WebSocket talks to a model."""
+"""Final segments of paths whose WebSocket talks to a model."""
 
 _VERSION: Final = re.compile(r"v[0-9][0-9a-z.]*|api")
 
 
 def is_model_endpoint(method: str, endpoint: str, provider: str = "") -> bool:
-    """True if the request makes a model answer.
+    """Return True if the request makes a model answer.
 
-    `endpoint` is a step's endpoint or the path of a URL, with or without a version prefix, a slash before or behind,
-    and a query. The slug of its `provider` decides where a path is a model's name and nothing else. The path is
-    compared in lower case and percent-decoded, as lenient servers read it.
+    `endpoint` is a step's endpoint or the path of a URL, with or without version prefix, leading or trailing slash, and
+    query. `provider` is a slug: some providers use the path only for a model's name. The path is compared in lower case
+    and percent-decoded, as lenient servers read it.
     """
     if method.upper() != "POST":
         return False
     if provider in _RUN_BY_PATH:
         return True
     path = _path(endpoint)[-MAX_PATH_CHARS:]
-    return _answers(path) if len(path) <= _REMEMBERED_CHARS else _answers.__wrapped__(path)
+    return _is_model_path(path) if len(path) <= _CACHED_CHARS else _is_model_path.__wrapped__(path)
 
 
 @lru_cache(maxsize=1024)
-def _answers(path: str) -> bool:
+def _is_model_path(path: str) -> bool:
     segments = _segments(path)
     path = "/".join(segments)
     return bool(_RUN.match(path) or _RUNNERS.match(path)) or _is_listed(segments)
 
 
 def is_model_list(method: str, endpoint: str) -> bool:
-    """True if the request asks which models there are. `endpoint` as above."""
+    """Return True if the request lists models. `endpoint` is as in `is_model_endpoint`."""
     return method.upper() == "GET" and _segments(endpoint)[-1:] == ["models"]
 
 
 def is_model_socket(endpoint: str, provider: str = "") -> bool:
-    """True if a WebSocket at the endpoint talks to a model, and not to somebody's call that is going on.
+    """Return True if a WebSocket at the endpoint talks to a model, and not to a call in progress.
 
-    The paths of `is_model_endpoint` are none: a GET of some of them lists what is stored.
+    The paths of `is_model_endpoint` do not qualify: a GET of some of them lists stored objects.
     """
     path, _, query = endpoint.partition("?")
     if provider == "fal":
@@ -122,8 +124,8 @@ def is_model_socket(endpoint: str, provider: str = "") -> bool:
 
 
 def without_version(endpoint: str) -> str:
-    """The path of an endpoint as it was written, without slashes around it, query and version prefix."""
-    return "/".join(_without_version([each for each in _path(endpoint).split("/") if each]))
+    """Return the path of an endpoint without surrounding slashes, query and version prefix."""
+    return "/".join(_without_version([segment for segment in _path(endpoint).split("/") if segment]))
 
 
 def _path(endpoint: str) -> str:
@@ -131,7 +133,7 @@ def _path(endpoint: str) -> str:
 
 
 def _segments(endpoint: str) -> list[str]:
-    return [each for each in unquote(_path(endpoint)[-MAX_PATH_CHARS:]).lower().split("/") if each]
+    return [segment for segment in unquote(_path(endpoint)[-MAX_PATH_CHARS:]).lower().split("/") if segment]
 
 
 def _is_listed(segments: list[str]) -> bool:
@@ -143,7 +145,7 @@ def _is_listed(segments: list[str]) -> bool:
         return False
     if any(_ends_with(segments, suffix) for suffix in _by_last(segments[-1])):
         return True
-    return any(_fits(_without_version(segments), whole) for whole in _WHOLES)
+    return any(_fits(_without_version(segments), complete) for complete in _COMPLETE)
 
 
 def _table(suffixes: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
@@ -155,7 +157,7 @@ def _table(suffixes: Iterable[str]) -> dict[str, list[tuple[str, ...]]]:
 
 
 _BY_LAST: Final = _table(_SUFFIXES)
-_WHOLES: Final = tuple(tuple(whole.split("/")) for whole in _WHOLE)
+_COMPLETE: Final = tuple(tuple(complete.split("/")) for complete in _COMPLETE_PATHS)
 
 
 def _by_last(segment: str) -> list[tuple[str, ...]]:
@@ -168,11 +170,11 @@ def _ends_with(segments: list[str], suffix: tuple[str, ...]) -> bool:
 
 def _fits(segments: list[str], pattern: tuple[str, ...]) -> bool:
     return len(segments) == len(pattern) and all(
-        segment == each or (each == _ANY and ":" not in segment)
-        for segment, each in zip(segments, pattern, strict=True)
+        segment == expected or (expected == _ANY and ":" not in segment)
+        for segment, expected in zip(segments, pattern, strict=True)
     )
 
 
 def _without_version(segments: list[str]) -> list[str]:
-    begins = next((at for at, each in enumerate(segments) if not _VERSION.fullmatch(each)), len(segments))
-    return segments[begins:]
+    start = next((index for index, segment in enumerate(segments) if not _VERSION.fullmatch(segment)), len(segments))
+    return segments[start:]

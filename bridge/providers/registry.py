@@ -1,7 +1,7 @@
-"""The built-in providers, as data: base URL, header of the key, and what an endpoint says about its host.
+"""The built-in providers, as data: base URL, key header, and the host that belongs to an endpoint.
 
 Sources: developers.cloudflare.com/ai-gateway/usage/providers/SLUG, and the table of Cloudflare's own client,
-github.com/cloudflare/ai packages/gateway-core/src/gateway-providers.ts. Where a row has others, they stand with it.
+github.com/cloudflare/ai packages/gateway-core/src/gateway-providers.ts. Other sources are named at their rows.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ EndedWithoutMark = Literal["broken", "done"]
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """How a provider wants its key. For stored keys; a client brings its own header and may use another form."""
+    """The header of a provider's key. Used for stored keys; clients send their own header."""
 
     header: str
     scheme: str = ""
@@ -27,68 +27,70 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the endpoints go that begin as `begins` says: segments, of which `{name}` is any one."""
+    """Maps endpoints that begin with `begins` to a base URL; `{name}` is any one segment."""
 
     base: Base
     begins: tuple[str, ...] = ()
     whole: bool = False
-    """What `begins` took stays in the path; else it is cut off."""
+    """True if the segments of `begins` stay in the path; otherwise they are removed."""
     into: str = ""
-    """A segment that comes between the base and an endpoint that does not bring it."""
+    """A segment to insert between the base and an endpoint without it."""
     ends: str = ""
-    """The last segment of the paths that go here; any, if it is empty."""
+    """The required last segment of the path; empty for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class Realtime:
-    """What is different when a provider is called over a WebSocket; `providers.realtime` reads it."""
+    """Provider data for WebSocket handshakes; used by `providers.realtime`."""
 
     endpoint: str = ""
-    """Where a URL goes that ends with the provider's name. Empty: it has to name an endpoint."""
+    """The endpoint of a URL that ends with the provider's name. Empty: the URL must contain an endpoint."""
     routes: tuple[Route, ...] = ()
-    """In place of the provider's own, if there are any; http and https stand for ws and wss."""
+    """Replace the provider's routes if not empty; http and https stand for ws and wss."""
     key_parameters: tuple[str, ...] = ("api_key",)
-    """Parameters of the URL whose value is the key. It goes on in the provider's header."""
+    """URL parameters whose value is the key. It is sent in the provider's header."""
     key_protocols: tuple[str, ...] = ()
-    """What subprotocols begin with that are keys. They go on in the provider's header."""
+    """Prefixes of subprotocols that are keys. They are sent in the provider's header."""
     key_pair: bool = False
-    """A key may also be the subprotocol that follows `token` or `bearer`."""
+    """True if the key may be the subprotocol after `token` or `bearer`."""
     model_in_path: bool = False
-    """The parameter `model` is an endpoint."""
+    """True if the parameter `model` is the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostReport:
-    """Where the usage of an answer says what the answer cost."""
+    """The location of the cost in the usage object of an answer."""
 
     member: tuple[str, ...]
     """The path inside the usage object."""
     per_usd: float = 1.0
-    """So many of its units are one US dollar."""
+    """The number of its units per US dollar."""
 
 
 ANY_KEY: Final = Realtime(key_protocols=("openai-insecure-api-key.", "xi-api-key.", "fal-api-key."), key_pair=True)
-"""Of providers of whose sockets nothing is known."""
+"""For providers without known WebSocket data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
+    """A provider with its routes, credential and limits."""
+
     slug: str
     base_url: str
     credential: Credential
     routes: tuple[Route, ...]
-    """Tried in order; the first that fits has the endpoint. Most providers have one, which fits all."""
+    """Tried in order; the first match wins. Most providers have one route that matches all endpoints."""
     target_header: str = ""
-    """A request header whose URL stands for base URL and endpoint together, if it is below one of `target_hosts`."""
+    """A request header whose URL replaces base URL and endpoint if it is below one of `target_hosts`."""
     target_hosts: tuple[str, ...] = ()
     ended_without_mark: EndedWithoutMark = "broken"
-    """What a stream of a known dialect is whose body ended cleanly but without its mark."""
+    """The result of a stream of a known dialect whose body ends cleanly without its end mark."""
     max_connections: int = 1024
     realtime: Realtime = ANY_KEY
     cost_report: CostReport | None = None
-    """None for a provider that is not known to report costs: what a body says of them is not believed."""
+    """None for a provider that does not report costs; reported costs are then ignored."""
     compat_path: str | None = None
-    """Its endpoint that is OpenAI's chat completions, where a model's name is all it takes to call that."""
+    """The endpoint of OpenAI-style chat completions, if a model's name is enough to call it."""
 
 
 CHAT = "chat/completions"
@@ -101,7 +103,7 @@ def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = 
 
 
 def plain(slug: str, base_url: str, credential: Credential, compat_path: str | None = None) -> Provider:
-    """A provider all of whose endpoints go below one base. Raises ValueError for a bad base URL."""
+    """Create a provider with all endpoints below one base. Raises ValueError for an invalid base URL."""
     return Provider(slug, base_url, credential, (_route(base_url),), compat_path=compat_path)
 
 
@@ -141,7 +143,7 @@ _ROWS: tuple[Provider, ...] = (
             _route(_VERTEX, _VERTEX_LOCATIONS + "{location}", whole=True),
         ),
     ),
-    # Beside deployments there are the v1 API, responses, files: learn.microsoft.com/azure/ai-foundry/openai/reference
+    # The v1 API, responses and files are outside deployments: learn.microsoft.com/azure/ai-foundry/openai/reference
     Provider(
         "azure-openai",
         _AZURE_DEPLOYMENT,
@@ -155,8 +157,8 @@ _ROWS: tuple[Provider, ...] = (
         BEARER,
         (_route(_BEDROCK, "bedrock-runtime/{region}"), _route(_MANTLE, "bedrock-mantle/{region}")),
     ),
-    # v1: developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility. A user's note says that models are
-    # called as run/@cf/…, Cloudflare's pages show @cf/…: both are taken.
+    # v1: developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility. Cloudflare's pages show @cf/…, other
+    # sources run/@cf/…: both are accepted.
     Provider(
         "workers-ai",
         _WORKERS_AI,
@@ -166,21 +168,21 @@ _ROWS: tuple[Provider, ...] = (
     ),
     plain("groq", "https://api.groq.com/openai/v1", BEARER, CHAT),
     plain("mistral", "https://api.mistral.ai", BEARER, f"v1/{CHAT}"),
-    # The page counts /v1 to the base, its own examples do not, and v2 exists.
+    # The page includes /v1 in the base, its examples do not, and v2 exists.
     # OpenAI-shaped: docs.cohere.com/docs/compatibility-api
     plain("cohere", "https://api.cohere.com", BEARER, f"compatibility/v1/{CHAT}"),
     plain("deepseek", "https://api.deepseek.com", BEARER, CHAT),
     plain("perplexity-ai", "https://api.perplexity.ai", BEARER, CHAT),
     plain("replicate", "https://api.replicate.com/v1", BEARER),
-    # As Cloudflare documents it; Hugging Face's present address is the next row's.
+    # As documented by Cloudflare; the next row has Hugging Face's current address.
     plain("huggingface", "https://api-inference.huggingface.co/models", BEARER),
-    # huggingface.co/docs/inference-providers: chat below v1, other tasks below the name of a provider, as hf-inference
+    # huggingface.co/docs/inference-providers: chat is below v1, other tasks below a name such as hf-inference
     plain("huggingface-router", "https://router.huggingface.co", BEARER, f"v1/{CHAT}"),
     plain("openrouter", "https://openrouter.ai/api/v1", BEARER, CHAT),
     plain("grok", "https://api.x.ai/v1", BEARER, CHAT),
     plain("cerebras", "https://api.cerebras.ai/v1", BEARER, CHAT),
-    # Host: docs.baseten.co/quickstart; the path below model-{id} is Cloudflare's. Unverified: that Baseten, whose own
-    # form is `Api-Key`, takes Bearer there too, as Cloudflare says.
+    # Host: docs.baseten.co/quickstart; the path below model-{id} is Cloudflare's. Unverified: Cloudflare documents
+    # Bearer, Baseten documents only `Api-Key`.
     Provider(
         "baseten",
         _BASETEN,
@@ -190,11 +192,11 @@ _ROWS: tuple[Provider, ...] = (
     ),
     # docs.parallel.ai/api-reference; OpenAI-shaped: docs.parallel.ai/chat-api/chat-quickstart
     plain("parallel", "https://api.parallel.ai", _X_API_KEY, CHAT),
-    # The page counts /v1 to the base, but Cartesia's paths have none (github.com/cartesia-ai/cartesia-python).
+    # The page includes /v1 in the base, but Cartesia's paths have none (github.com/cartesia-ai/cartesia-python).
     plain("cartesia", "https://api.cartesia.ai", _X_API_KEY),
     plain("elevenlabs", "https://api.elevenlabs.io", Credential("xi-api-key")),
     plain("deepgram", "https://api.deepgram.com", Credential("authorization", "Token")),
-    # Unverified: that all the URLs in use are below these hosts. Unbound, the header would reach any host at all.
+    # Unverified: all URLs in use are below these hosts. Without this list the header could name any host.
     Provider(
         "fal",
         "https://fal.run",
@@ -205,7 +207,7 @@ _ROWS: tuple[Provider, ...] = (
     ),
     plain("ideogram", "https://api.ideogram.ai", Credential("api-key")),
     plain("together", "https://api.together.xyz/v1", BEARER, CHAT),  # docs.together.ai/docs/openai-api-compatibility
-    # In Cloudflare's client only, not among its pages.
+    # Only in Cloudflare's client, not in its documentation.
     plain("fireworks", "https://api.fireworks.ai/inference/v1", BEARER, CHAT),
 )
 
@@ -218,7 +220,7 @@ _REALTIME: Mapping[str, Realtime] = {
     ),
     "cartesia": Realtime("tts/websocket"),  # docs.cartesia.ai/api-reference/tts/websocket
     "elevenlabs": Realtime("v1/convai/conversation", key_protocols=("xi-api-key.",)),
-    # docs.fal.ai/model-apis/model-endpoints/websockets; what ends so is of fal's own client: github.com/fal-ai/fal-js
+    # docs.fal.ai/model-apis/model-endpoints/websockets; the suffix is from fal's client: github.com/fal-ai/fal-js
     "fal": Realtime(
         routes=(_route("https://fal.run", ends="realtime"), _route("https://ws.fal.run")),
         key_protocols=("fal-api-key.",),
@@ -230,7 +232,7 @@ _REALTIME: Mapping[str, Realtime] = {
         key_pair=True,
     ),
 }
-"""Source: developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api, and what stands with a row."""
+"""Source: developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api, and the comments at the rows."""
 
 _COST_REPORTS: Mapping[str, CostReport] = {
     "openrouter": CostReport(("cost",)),  # openrouter.ai/docs, "Usage accounting": credits, of one US dollar each

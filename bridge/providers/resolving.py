@@ -1,6 +1,6 @@
-"""Which provider a slug names, where an endpoint of it goes, and which model is asked for.
+"""Resolve a slug to its provider, an endpoint to its URL, and a request to its model.
 
-The built-in rows are in `registry`, what an endpoint may hold in `endpoints`; a configuration is laid over both.
+Built-in rows are in `registry`, endpoint rules in `endpoints`; the configuration overrides both.
 """
 
 import re
@@ -28,7 +28,7 @@ from bridge.providers.registry import ALIASES, BEARER, CHAT, REGISTRY, EndedWith
 
 
 def lookup(slug: str, providers: Mapping[str, Provider]) -> Provider:
-    """Raises UnknownProvider for what is neither built in, nor an alias, nor configured."""
+    """Return a provider by slug or alias. Raises UnknownProvider if it is neither built in nor configured."""
     provider = providers.get(slug) or providers.get(ALIASES.get(slug, slug))
     if provider is None:
         near = nearest(slug, [*providers, *ALIASES])
@@ -39,33 +39,33 @@ def lookup(slug: str, providers: Mapping[str, Provider]) -> Provider:
     return provider
 
 
-# Where an endpoint goes.
+# Endpoints.
 
 
 def resolve(provider: Provider, endpoint: str, *, account: str, headers: Mapping[str, str]) -> Target:
-    """The URL of one request. `account` is the account id of the URL that the client connected to.
+    """Return the URL of one request. `account` is the account id of the URL to which the client connected.
 
-    Path and query reach the provider as they were written; one leading slash does not count. Raises EndpointRefused,
-    naming what is wrong, for an endpoint that would leave the provider's base URL or cannot be sent.
+    Path and query are sent unmodified, except for one leading slash. Raises EndpointRefused, with the reason, for an
+    endpoint that would leave the provider's base URL or cannot be sent.
     """
     if provider.target_header and (url := _header(headers, provider.target_header)) is not None:
         return target_from_header(url, provider.target_hosts)
     endpoint = endpoint.removeprefix("/")
     check(endpoint)
     for route in provider.routes:
-        if (taken := _take(route, endpoint)) is not None:
+        if (taken := _match(route, endpoint)) is not None:
             values, rest = taken
             return join(substitute(route.base, {"account_id": account, **values}), rest)
     forms = " or ".join("/".join(route.begins) for route in provider.routes)
-    raise EndpointRefused(f"An endpoint of {provider.slug} begins with {forms}.")
+    raise EndpointRefused(f"An endpoint of {provider.slug} must begin with {forms}.")
 
 
 def _header(headers: Mapping[str, str], wanted: str) -> str | None:
     return next((value for name, value in headers.items() if name.lower() == wanted), None)
 
 
-def _take(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
-    """The names that the endpoint fills, and what of it is to be joined; None if it begins otherwise."""
+def _match(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
+    """Return the placeholders that the endpoint fills and the rest to join; None if the route does not match."""
     if not route.begins and not route.into and not route.ends:
         return {}, endpoint
     path, mark, query = endpoint.partition("?")
@@ -83,7 +83,7 @@ def _take(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
     return {begin[1:-1]: segment for begin, segment in pairs if begin[0] == "{"}, rest + mark + query
 
 
-# What a configuration changes.
+# Overrides by the configuration.
 
 
 class _Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +97,10 @@ _CUSTOM_SLUG = re.compile(r"custom-[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 def make_provider(slug: str, table: Mapping[str, object]) -> Provider:
-    """A built-in provider changed as `[providers.SLUG]` says, or a new one. Raises ValueError, saying what is wrong."""
+    """Return a built-in provider with the overrides of `[providers.SLUG]`, or a new one.
+
+    Raises ValueError with the reason.
+    """
     override = msgspec.convert(dict(table), _Override)
     known = REGISTRY.get(ALIASES.get(slug, slug))
     if known is None:
@@ -114,22 +117,24 @@ def make_provider(slug: str, table: Mapping[str, object]) -> Provider:
 
 
 def with_overrides(overrides: Mapping[str, Mapping[str, object]]) -> Mapping[str, Provider]:
-    """REGISTRY, changed and extended by the tables `[providers.NAME]`. Raises ValueError as make_provider does."""
+    """Return REGISTRY with the tables `[providers.NAME]` applied. Raises ValueError like make_provider."""
     made = [make_provider(slug, table) for slug, table in overrides.items()]
     return MappingProxyType({**REGISTRY, **{provider.slug: provider for provider in made}})
 
 
 def _custom(slug: str, base_url: str | None) -> Provider:
     if not _CUSTOM_SLUG.fullmatch(slug):
-        raise ValueError(f"{quoted(slug)} is no built-in provider; a new one is called custom-NAME")
+        raise ValueError(f"{quoted(slug)} is not a built-in provider; name a new one custom-NAME")
     if base_url is None:
         raise ValueError(f"{slug} needs a base_url")
     return plain(slug, base_url, BEARER, CHAT)
 
 
 def _moved(provider: Provider, base_url: str) -> Provider:
-    """The provider below another base. The routes that fill what the new base leaves open stay; if there is nothing
-    to fill, endpoints are joined as they are. The URL in a header is taken no more: it would go round the new base.
+    """Return the provider below another base.
+
+    Routes whose placeholders the new base contains are kept; without placeholders, endpoints are joined unmodified. The
+    target header is disabled, because it would bypass the new base.
     """
     known = frozenset[str]().union(*(route.base.names for route in provider.routes))
     base = validate_base_url(base_url, known | {"account_id"})
@@ -137,12 +142,12 @@ def _moved(provider: Provider, base_url: str) -> Provider:
     routes = tuple(replace(route, base=moved) for route, moved in found if moved is not None)
     if not routes and base.names - {"account_id"}:
         raise ValueError(f"base_url must hold all placeholders of {provider.base_url} or none")
-    sockets = replace(provider.realtime, routes=())  # they come along
+    sockets = replace(provider.realtime, routes=())  # sockets follow the new base
     return replace(provider, base_url=base_url, routes=routes or (Route(base),), target_hosts=(), realtime=sockets)
 
 
 def _moved_base(route: Base, provider: Provider, base: Base) -> Base | None:
-    """The base of a route once the provider's is `base`; None for a route that has no place below that.
+    """Return the base of a route after the provider moved to `base`; None if the route does not apply there.
 
     A route whose base is the beginning of the provider's (Azure's paths beside deployments) keeps that relation.
     """
@@ -157,7 +162,7 @@ def _moved_base(route: Base, provider: Provider, base: Base) -> Base | None:
 
 
 def _sockets_moved(provider: Provider, base_url: str) -> Provider:
-    """The provider with its sockets below a base of their own, which may be written with ws:// and wss://."""
+    """Return the provider with another base for its WebSockets; ws:// and wss:// are accepted."""
     try:
         moved = _moved(provider, _WS.sub("http", base_url))
     except ValueError as error:
@@ -168,7 +173,7 @@ def _sockets_moved(provider: Provider, base_url: str) -> Provider:
 _WS = re.compile(r"\Aws(?=s?://)", re.IGNORECASE)
 
 
-# Which model.
+# Models.
 
 
 _MODEL_CHARS = 256
@@ -182,32 +187,32 @@ _IN_PATH = (
     re.compile(
         r"^(?!v\d)[A-Za-z0-9-]+/(?!v\d|openai/|chat/|images/|audio/)([^/]+)/"
         r"(?:chat/|completions|embeddings|responses|images/|audio/)"
-    ),  # and short
+    ),  # Azure's short paths
     re.compile(r"^(fal-ai/.+)"),
 )
 
 
-_ENDPOINTS_WORD = re.compile(r"(?:^|/)(?:models/([^/:]+):|model/([^/]+)/(?:invoke|converse)|(@[a-z]+/.+))")
-"""Gemini and Vertex AI, Bedrock, Workers AI: what a body says there nobody reads."""
+_PATH_ONLY = re.compile(r"(?:^|/)(?:models/([^/:]+):|model/([^/]+)/(?:invoke|converse)|(@[a-z]+/.+))")
+"""Gemini and Vertex AI, Bedrock, Workers AI: these providers ignore a model in the body."""
 
 
 def model_of(endpoint: str, in_body: str | None) -> str | None:
-    """The model for the breaker, the log, prices and budgets: the one that will answer, as far as can be told.
+    """Return the model for breaker, log, prices and budgets, as far as it can be determined.
 
-    The one `in_body` (`wire.request_fields`), else the one in the endpoint; of providers that go by the endpoint
-    alone, the other way round: another name in the body would be another price. Never raises.
+    `in_body` (`formats.request_fields`) comes before the model in the endpoint. For providers that use only the
+    endpoint it is the other way round: another name in the body could mean another price. Never raises.
     """
-    model = _named_for_sure(endpoint) or in_body or _named_by(endpoint)
+    model = _model_by_path(endpoint) or in_body or _model_in_url(endpoint)
     return model[:_MODEL_CHARS] if model else None
 
 
-def _named_for_sure(endpoint: str) -> str | None:
+def _model_by_path(endpoint: str) -> str | None:
     path = endpoint.partition("?")[0].replace("%3A", ":").replace("%3a", ":")
-    found = _ENDPOINTS_WORD.search(path)
+    found = _PATH_ONLY.search(path)
     return unquote(found[found.lastindex or 0]) if found else None
 
 
-def _named_by(endpoint: str) -> str | None:
+def _model_in_url(endpoint: str) -> str | None:
     path, _, query = endpoint.removeprefix("/").partition("?")
     found = next((found for pattern in _IN_PATH if (found := pattern.search(path))), None) or _IN_QUERY.search(query)
     return unquote(found[1]) if found else None

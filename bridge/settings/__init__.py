@@ -1,1 +1,1 @@
-"""What can be set: one table for a step (`step`), one for the process (`server`); and what values may be (`kinds`)."""
+"""Settings: the table for one step (`step`), the table for the process (`server`), and value types (`kinds`)."""

@@ -1,4 +1,4 @@
-"""Settings that are small objects: what an event cost, and what its sender wants to find it by later.
+"""Settings whose value is an object: the custom cost and the metadata of an event.
 
 Both are Cloudflare's: developers.cloudflare.com/ai-gateway, custom costs and custom metadata.
 """
@@ -14,16 +14,16 @@ from bridge.settings.kinds import OutOfRangeError, refusal
 
 MAX_METADATA_ENTRIES: Final = 5
 MAX_METADATA_CHARS: Final = 1024
-"""Of a name, and of a text: Cloudflare names no bound, but an event carries them to its end."""
+"""Limit of a name and of a string value. Cloudflare documents none, but an event keeps its metadata until it ends."""
 MAX_USD: Final = 1_000_000.0
-"""Of a custom cost: sums of it stay numbers."""
+"""Limit of a custom cost, so that sums stay finite."""
 _RESERVED: Final = {"cf.user_id"}
 
 Metadata = dict[str, str | int | float | bool]
 
 
 class CustomCost(msgspec.Struct, frozen=True):
-    """US dollars per token, or for the whole. A cache rate that is not given is `per_token_in`."""
+    """US dollars per token, or for the whole request. A missing cache rate defaults to `per_token_in`."""
 
     per_token_in: float | None = None
     per_token_out: float | None = None
@@ -34,7 +34,7 @@ class CustomCost(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class CustomCosts:
-    """The kind of a `CustomCost`."""
+    """Converter of a `CustomCost`."""
 
     expected: str = (
         'an object with "per_token_in" and "per_token_out" (and "per_cache_read_token", "per_cache_write_token"), '
@@ -61,7 +61,7 @@ class CustomCosts:
 
 @dataclass(frozen=True, slots=True)
 class MetadataEntries:
-    """The kind of `Metadata`: of more than five entries the first five count, and values that are objects do not."""
+    """Converter of `Metadata`. The first five entries are kept, and object values are dropped."""
 
     expected: str = (
         f"an object of at most {MAX_METADATA_ENTRIES} entries, each a string, a number or a boolean, "
@@ -85,8 +85,8 @@ class MetadataEntries:
         return self.convert(_json(text, self.expected))
 
 
-def _json(text: str, wants: str) -> object:
+def _json(text: str, expected: str) -> object:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise refusal(text, f"JSON: {wants}") from None
+        raise refusal(text, f"JSON: {expected}") from None

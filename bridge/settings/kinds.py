@@ -1,4 +1,4 @@
-"""What a value of a setting may be: one small class per kind, the same for TOML, JSON, headers and environment."""
+"""Value types of settings: one small converter class each, the same for TOML, JSON, headers and environment. Pure."""
 
 import re
 import reprlib
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 LONGEST_MS = 2**31 - 1
-"""About 25 days: the longest wait that every loop and every selector takes."""
+"""About 25 days: the longest wait that every event loop and selector supports."""
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,40}")
 _SPELLINGS = {
@@ -18,7 +18,7 @@ _SPELLINGS = {
 
 
 class OutOfRangeError(ValueError):
-    """A value of the right type but too small or too large; `nearest` is the closest one that is allowed."""
+    """A value of the right type that is too small or too large; `nearest` is the closest allowed value."""
 
     def __init__(self, message: str, nearest: object) -> None:
         super().__init__(message)
@@ -26,20 +26,20 @@ class OutOfRangeError(ValueError):
 
 
 class Converter(Protocol):
-    """Both methods raise ValueError that says what came, in short, and what is wanted."""
+    """Convert a value. Both methods raise ValueError that names the value, shortened, and the expected type."""
 
     @property
     def expected(self) -> str: ...
 
     def convert(self, value: object) -> object:
-        """Take a value that JSON, TOML or a program gave."""
+        """Convert a value from JSON, TOML or a program."""
 
     def parse(self, text: str) -> object:
-        """Take a value that came as text, from a header or the environment."""
+        """Convert a text from a header or the environment."""
 
 
 def shown(value: object) -> str:
-    """What came, for a message: short, and in JSON's words where Python's differ."""
+    """Return a short form of a value for messages, in JSON notation where Python's differs."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -49,14 +49,17 @@ def shown(value: object) -> str:
     return "a list" if isinstance(value, list | tuple) else reprlib.repr(value)
 
 
-def refusal(value: object, wants: str) -> ValueError:
-    """What a kind raises."""
-    return ValueError(f"{shown(value)} is not {wants}")
+def refusal(value: object, expected: str) -> ValueError:
+    """Return the error that a converter raises."""
+    return ValueError(f"{shown(value)} is not {expected}")
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A whole number. A float without a fraction is one; a boolean is none. A negative amount of a unit is refused."""
+    """A whole number.
+
+    A float without a fraction is accepted, a boolean is not. A negative amount of a unit is refused.
+    """
 
     low: int = 0
     high: int | None = None
@@ -73,7 +76,7 @@ class Number:
         if not isinstance(value, int) or isinstance(value, bool):
             raise refusal(value, self.expected)
         if self.unit and value < 0:
-            raise refusal(value, self.expected)  # clamped to 0, a duration could mean the opposite: no limit
+            raise refusal(value, self.expected)  # clamped to 0, a duration would mean the opposite: no limit
         nearest = max(self.low, value if self.high is None else min(value, self.high))
         if nearest != value:
             raise OutOfRangeError(str(refusal(value, self.expected)), nearest)
@@ -87,7 +90,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class NumberOrZero:
-    """A number that is switched off by 0."""
+    """A number that 0 switches off."""
 
     number: Number
 
@@ -104,7 +107,7 @@ class NumberOrZero:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of a few words."""
+    """One of a fixed set of words."""
 
     words: tuple[str, ...]
 
@@ -124,6 +127,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
+    """A boolean value."""
+
     expected: str = "true or false"
 
     def convert(self, value: object) -> bool:
@@ -140,7 +145,9 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    expected: str = "a text that is not empty"
+    """A non-empty text."""
+
+    expected: str = "a non-empty string"
 
     def convert(self, value: object) -> str:
         if not isinstance(value, str) or not value.strip():
@@ -153,7 +160,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A text that all of `pattern` describes."""
+    """A text that matches `pattern` completely."""
 
     pattern: str
     expected: str
@@ -169,7 +176,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """The path of a file; whether it can be read is asked elsewhere, once it is known what it is relative to."""
+    """The path of a file. Access is checked later, when the base folder is known."""
 
     expected: str = "the path of a file"
 
@@ -186,7 +193,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """A list of texts that match `pattern`, kept in lower case: they are compared with what browsers send so."""
+    """A list of texts that match `pattern`, converted to lower case for comparison with browser headers."""
 
     pattern: str
     expected: str
@@ -194,12 +201,12 @@ class Texts:
     def convert(self, value: object) -> tuple[str, ...]:
         if not isinstance(value, list | tuple):
             raise refusal(value, self.expected)
-        return tuple(self._convert_one(one) for one in value)
+        return tuple(self._convert_item(item) for item in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
         return self.convert(text.replace(",", " ").split())
 
-    def _convert_one(self, value: object) -> str:
+    def _convert_item(self, value: object) -> str:
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value.lower()):
             raise refusal(value, self.expected)
         return value.lower()

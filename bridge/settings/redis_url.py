@@ -1,4 +1,4 @@
-"""Where Redis is: a URL, or where one is to be read, for it may hold a password."""
+"""The Redis URL, or a reference to it, because it may contain a password."""
 
 import re
 from dataclasses import dataclass, field
@@ -11,10 +11,12 @@ _REFERENCE: Final = re.compile(r"(env|file):.+")
 
 @dataclass(frozen=True, slots=True)
 class RedisUrl:
+    """A Redis URL or a reference that is still to be read."""
+
     given: str
-    """What may be shown: a reference, or a URL without who asks and how."""
+    """The form that may be shown: a reference, or a URL without user, password and options."""
     url: str = field(default="", repr=False)
-    """Empty while the reference has not been read."""
+    """Empty until the reference has been read."""
 
     def __str__(self) -> str:
         return self.given
@@ -22,7 +24,10 @@ class RedisUrl:
 
 @dataclass(frozen=True, slots=True)
 class RedisUrlConverter:
-    """What it refuses it does not show. The environment may hold a password, a file says where it is."""
+    """Converter of a Redis URL; its messages never show the value.
+
+    The environment may contain a password, a file only a reference.
+    """
 
     expected: str = 'a URL of Redis (redis://, rediss://, unix://); with a password in it, as "env:NAME" or "file:PATH"'
 
@@ -38,12 +43,12 @@ class RedisUrlConverter:
     def _parts(self, text: str) -> SplitResult:
         try:
             parts = urlsplit(text)
-            is_one = parts.scheme in _SCHEMES and bool(parts.port or parts.hostname or parts.path)
-            # Behind the host it is a password's that was not percent-encoded, and what is before it would be shown.
-            is_one = is_one and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
+            is_valid = parts.scheme in _SCHEMES and bool(parts.port or parts.hostname or parts.path)
+            # An "@" after the host belongs to a password that is not percent-encoded, which would be shown.
+            is_valid = is_valid and "@" not in f"{parts.path}{parts.query}{parts.fragment}"
         except ValueError:
-            is_one = False
-        if not is_one:
+            is_valid = False
+        if not is_valid:
             raise ValueError(f"this is not {self.expected}") from None
         return parts
 
@@ -53,5 +58,5 @@ def _shown(parts: SplitResult) -> str:
 
 
 def _holds_password(text: str) -> bool:
-    """Of what may yet be no URL: rather once too often."""
+    """Return True if the text, valid URL or not, may contain a password."""
     return ":" in text.partition("://")[2].rpartition("@")[0] or "password=" in text.lower()

@@ -1,4 +1,4 @@
-"""What one process of the bridge is told about itself: where it listens, what it bounds, how it logs."""
+"""Settings of the process: listening address, bounds, timeouts, storage, logging."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ ENVIRONMENT_PREFIX: Final = "BRIDGE_SERVER_"
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Times are milliseconds. `SERVER` explains each."""
+    """Values of all server settings; `SERVER` describes each. Times are milliseconds."""
 
     host: str = "127.0.0.1"
     port: int = 8787
@@ -58,6 +58,8 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSetting:
+    """One row of the table of server settings."""
+
     name: str
     default: object
     kind: Converter
@@ -65,7 +67,7 @@ class ServerSetting:
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it too."""
+        """The environment variable that sets it."""
         return ENVIRONMENT_PREFIX + self.name.upper()
 
 

@@ -1,7 +1,7 @@
-"""The settings of one step: the one table of them, and how a message's `config` and `cf-aig-*` headers change them.
+"""Settings of one step: their table, and how a message's `config` and `cf-aig-*` headers change them.
 
-The headers, and the ranges of what they set, are Cloudflare's (developers.cloudflare.com/ai-gateway: request handling,
-caching, logging, custom costs, stored keys); what has no header is ours.
+The headers and the ranges of their values are Cloudflare's (developers.cloudflare.com/ai-gateway: request handling,
+caching, logging, custom costs, stored keys); settings without a header are the bridge's own.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 
 class StepSettings(msgspec.Struct, frozen=True, gc=False):
-    """How one step is tried. Times are milliseconds; 0 is no limit for the four timeouts. `SETTINGS` explains each."""
+    """Values of the settings of one step; `SETTINGS` describes each.
+
+    Times are milliseconds; 0 means no limit for the four timeouts.
+    """
 
     connect_timeout: int = 10_000
     request_timeout: int = 600_000
@@ -46,21 +49,23 @@ class StepSettings(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
+    """One row of the table of step settings."""
+
     name: str
-    """In StepSettings and in a gateway's table of the configuration file."""
+    """The name in StepSettings and in a gateway's table of the configuration file."""
     wire: str
-    """In a message's `config`."""
+    """The name in a message's `config`."""
     header: str | None
-    """The request header that sets it too, lower case."""
+    """The request header that also sets it, lower case."""
     default: int | str | None
     kind: Converter
     help: str
     old_header: str | None = None
-    """Another name of the header, which Cloudflare still takes."""
+    """Another name of the header that Cloudflare still accepts."""
     of_event: bool = False
-    """It is the whole event's: what the first step says counts."""
+    """True if it applies to the whole event: the value of the first step counts."""
     of_gateway: bool = True
-    """A gateway may set it."""
+    """True if a gateway may set it."""
 
 
 _MONTH_S: Final = 2_592_000
@@ -264,29 +269,29 @@ _NO_SETTINGS: Final = {
     "cf-aig-run-id",
     "cf-aig-zdr",
 }
-"""Headers that are known but set nothing. Most of them have a meaning at Cloudflare alone."""
+"""Known headers that set nothing. Most of them have a meaning at Cloudflare only."""
 _KNOWN_HEADERS: Final = _BY_HEADER.keys() | _NO_SETTINGS
 
 
 def from_config_object(
     base: StepSettings, fields: Mapping[str, object], where: str, warnings: list[str]
 ) -> StepSettings:
-    """`base` changed by a message's `config`; `base` itself when nothing applies. Unknown fields are ignored.
+    """Apply a message's `config` to `base`; return `base` itself if nothing changes. Unknown fields are ignored.
 
-    A number out of range is clamped, and a sentence that says so is added to `warnings`. Raises BadField, which
-    names the field as `where.field`; also for a negative duration.
+    A number out of range is clamped, with a message in `warnings`. Raises BadField, which names the field as
+    `where.field`, for other invalid values and for a negative duration.
     """
     changed: dict[str, Any] = {}
     for wire, value in fields.items():
         if setting := _BY_WIRE.get(wire):
-            changed[setting.name] = _taken(setting.kind.convert, value, f"{where}.{wire}", warnings)
+            changed[setting.name] = _converted(setting.kind.convert, value, f"{where}.{wire}", warnings)
     return msgspec.structs.replace(base, **changed) if changed else base
 
 
 def from_headers(base: StepSettings, headers: Mapping[str, str], where: str, warnings: list[str]) -> StepSettings:
-    """`base` changed by `cf-aig-*` headers, whose names are lower case; else as `from_config_object`.
+    """Apply `cf-aig-*` headers with lower-case names to `base`, otherwise like `from_config_object`.
 
-    An unknown one is ignored, and a sentence that says so is added to `warnings`.
+    An unknown header is ignored, with a message in `warnings`.
     """
     changed: dict[str, Any] = {}
     ours = (name for name in headers if name.startswith(SETTING_PREFIX))
@@ -294,13 +299,13 @@ def from_headers(base: StepSettings, headers: Mapping[str, str], where: str, war
     for table in (_BY_OLD_HEADER, _BY_HEADER):
         for header in headers.keys() & table.keys():
             setting = table[header]
-            changed[setting.name] = _taken(setting.kind.parse, headers[header], f"{where}.{header}", warnings)
+            changed[setting.name] = _converted(setting.kind.parse, headers[header], f"{where}.{header}", warnings)
     return msgspec.structs.replace(base, **changed) if changed else base
 
 
-def _taken(take: Callable[[T], object], value: T, field: str, warnings: list[str]) -> object:
+def _converted(convert: Callable[[T], object], value: T, field: str, warnings: list[str]) -> object:
     try:
-        return take(value)
+        return convert(value)
     except OutOfRangeError as error:
         warnings.append(f"{field}: {error}; {error.nearest} is used instead.")
         return error.nearest

@@ -1,4 +1,4 @@
-"""A token that somebody has to present, as the configuration says where it is, or what its hash is."""
+"""A reference to a token that clients present, or its hash."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,9 +9,11 @@ _REFERENCE: Final = re.compile(r"(env|file|sha256):.+")
 
 @dataclass(frozen=True, slots=True)
 class TokenReference:
+    """The reference, and the digest of the token."""
+
     given: str = field(repr=False)
     digest: bytes = field(default=b"", repr=False)
-    """SHA-256 of the token; empty while it has not been read."""
+    """SHA-256 of the token; empty until it has been read."""
 
     def __str__(self) -> str:
         return "sha256" if self.given.startswith("sha256:") else self.given
@@ -19,7 +21,7 @@ class TokenReference:
 
 @dataclass(frozen=True, slots=True)
 class TokenReferenceConverter:
-    """What it refuses it does not show: it may be the token."""
+    """Converter of a token reference; its messages never show the value, which may be the token."""
 
     expected: str = 'a token as "sha256:HEX", "env:NAME" or "file:PATH", never as plain text'
 

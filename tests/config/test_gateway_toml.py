@@ -77,7 +77,7 @@ def test_settings_are_taken_by_cloudflare_s_names_too(path: Path) -> None:
 )
 def test_a_setting_is_given_by_one_of_its_names(path: Path, theirs: str, ours: str, value: str) -> None:
     [problem] = problems(path, f"[gateways.prod]\n{ours} = {value}\n{theirs} = {value}")
-    assert problem == (3, f"gateways.prod.{theirs}", f"is another name of {ours}; give one of them")
+    assert problem == (3, f"gateways.prod.{theirs}", f"is another name of {ours}; set only one of them")
 
 
 REFUSED = {
@@ -100,7 +100,7 @@ def test_what_only_cloudflare_s_service_does_is_refused_by_name_and_with_a_reaso
 ) -> None:
     [(line, key, message)] = problems(path, f"[gateways.prod]\n{name} = {value}")
     assert (line, key) == (2, f"gateways.prod.{name}")
-    assert message.startswith("is a setting of Cloudflare's service, not of this bridge: ")
+    assert message.startswith("is not supported: ")
 
 
 @pytest.mark.parametrize(("name", "value"), [("zdr", "false"), ("logpush", "false"), ("store_id", '""'), ("dlp", "{}")])
@@ -174,9 +174,9 @@ def test_spend_limits_that_are_switched_off_are_none(path: Path) -> None:
 
 RULE = 'id = "day", limitType = "cost", limit = 5, window = 60'
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "an interval alone": ("rate_limiting_interval = 60", "rate_limiting_interval", "without rate_limiting_limit"),
-    "a limit alone": ("rate_limiting_limit = 60", "rate_limiting_limit", "without rate_limiting_interval"),
-    "a technique alone": ('rate_limiting_technique = "fixed"', "rate_limiting_technique", "without rate_limiting"),
+    "an interval alone": ("rate_limiting_interval = 60", "rate_limiting_interval", "requires rate_limiting_limit"),
+    "a limit alone": ("rate_limiting_limit = 60", "rate_limiting_limit", "requires rate_limiting_interval"),
+    "a technique alone": ('rate_limiting_technique = "fixed"', "rate_limiting_technique", "requires rate_limiting"),
     "another technique": ('rate_limiting_technique = "x"', "rate_limiting_technique", '"fixed" or "sliding"'),
     "too few rows": ("log_management = 9999", "log_management", "from 10000 to 10000000"),
     "another strategy": ('log_management_strategy = "x"', "log_management_strategy", "STOP_INSERTING"),
@@ -193,7 +193,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a rule without a name": (
         'spend_limits.rules = [{ limitType = "cost", limit = 1, window = 1 }]',
         "spend_limits.rules.0",
-        "id must be given",
+        "missing id",
     ),
     "a rule of no window": (
         'spend_limits.rules = [{ id = "a", limitType = "cost", limit = 1, window = 0 }]',
@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "spend_limits.rules.0.limit",
         "an amount of US dollars, 0 or more",
     ),
-    "a rule twice": (f"spend_limits.rules = [{{ {RULE} }}, {{ {RULE} }}]", "spend_limits.rules", "called 'day'"),
+    "a rule twice": (f"spend_limits.rules = [{{ {RULE} }}, {{ {RULE} }}]", "spend_limits.rules", "the id 'day'"),
     "too many rules": (f"spend_limits.rules = [{', '.join([f'{{ {RULE}, enabled = false }}'] * 21)}]",
                        "spend_limits.rules", "21 rules; at most 20"),
     "another mode": (
@@ -371,12 +371,12 @@ def test_a_key_may_be_more_than_a_text(path: Path, slug: str, given: str, secret
         ("openai", '"env:MISSING"', "MISSING is not set"),
         ("openai", '"env:EMPTY"', "env:EMPTY is empty"),
         ("openai", '"file:missing"', "cannot be read: No such file"),
-        ("openai", '"file:two-lines"', "holds what no header can carry"),
-        ("openai", '"env:ACCOUNT"', "env:ACCOUNT holds JSON, and a key of openai is none"),
+        ("openai", '"file:two-lines"', "is not valid in a header"),
+        ("openai", '"env:ACCOUNT"', "env:ACCOUNT contains JSON, but a key of openai is plain text"),
         ("aws-bedrock", '"env:ACCOUNT"', "no AWS credentials"),
-        ("google-vertex-ai", '"env:AWS"', "no service account: client_email"),
-        ("google-vertex-ai", '"file:broken"', "begins like JSON and is none"),
-        ("aws-bedrock", '{ access_key_id = "env:ID" }', "secret_access_key must be given"),
+        ("google-vertex-ai", '"env:AWS"', "is not a service account: missing client_email"),
+        ("google-vertex-ai", '"file:broken"', "begins like JSON but is not valid JSON"),
+        ("aws-bedrock", '{ access_key_id = "env:ID" }', "missing secret_access_key"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_refused_and_never_repeated(
@@ -419,7 +419,7 @@ def test_each_part_of_an_aws_key_is_told_at_its_place(path: Path) -> None:
         (f'{TOKENS}[gateways.prod.keys.openia]\na = "env:KEY"', "gateways.prod.keys.openia", "neither built in"),
         (f'{TOKENS}[gateways.prod.keys.openai]\n"a b" = "env:KEY"', 'gateways.prod.keys.openai."a b"', "an alias of"),
         (f"{TOKENS}[gateways.prod.keys]\nopenai = 1", "gateways.prod.keys.openai", "1 is not a table"),
-        ('[gateways.prod.keys.openai]\na = "env:KEY"', "gateways.prod.keys", "a gateway without tokens has no keys"),
+        ('[gateways.prod.keys.openai]\na = "env:KEY"', "gateways.prod.keys", "cannot have keys"),
     ],
 )
 def test_keys_stand_under_a_known_provider_of_a_gateway_that_has_tokens(
@@ -461,8 +461,8 @@ def test_collectors_are_taken_in_cloudflare_s_words(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "message"),
     [
-        ("{}", "otel.0", "url must be given"),
-        ('{ url = "collector" }', "otel.0.url", "no http:// or https:// URL"),
+        ("{}", "otel.0", "missing url"),
+        ('{ url = "collector" }', "otel.0.url", "must be an http:// or https:// URL"),
         ('{ url = "https://me:pw@a.b" }', "otel.0.url", "without user and password"),
         (f'{{ url = "https://a.b", authorization = "{SECRET}" }}', "otel.0.authorization", "never as plain text"),
         (f'{{ url = "https://a.b", headers.x-api-key = "{SECRET}" }}', "otel.0.headers.x-api-key", "never as plain"),
@@ -520,7 +520,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
         "  token guest: may call openai",
         "  token guest: 5 events in 10 s, fixed",
         "  token guest: 1 events at once",
-        "  token guest: a turn is waited for 500 ms at most",
+        "  token guest: events wait at most 500 ms for a slot",
         "  key of openai: default (env:KEY)",
         "  key of aws-bedrock: default (env:ID)",
         "  traces to https://collector.example.com/v1/traces?token=[redacted] (json)",

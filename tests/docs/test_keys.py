@@ -24,7 +24,7 @@ def accepted(table: str, folder: Path) -> set[str]:
     with pytest.raises(ConfigError) as refused:
         load(path, {}, {})
     [listed] = [
-        message.partition("known are ")[2]
+        message.partition("known keys: ")[2]
         for message in (problem.message for problem in refused.value.problems)
         if message.startswith("unknown key")
     ]

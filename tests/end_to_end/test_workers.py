@@ -196,7 +196,7 @@ async def test_a_reload_reaches_every_worker(tmp_path: Path, provider: Provider)
 async def test_what_the_supervisor_says_at_the_start(tmp_path: Path, provider: Provider) -> None:
     async with serving(*config_in(tmp_path, provider)) as bridge:
         await bridge.next_log_line("supervising", pid=bridge.process.pid, workers=2)
-        await bridge.next_log_line("each worker has limits, breakers and a memory of answers of its own")
+        await bridge.next_log_line("limits, breakers and cache are per worker")
         bridge.process.terminate()
         assert await bridge.exit_code() == 0
         assert bridge.process.stdout is not None

@@ -269,7 +269,7 @@ def test_a_key_of_fals_comes_through_a_browsers_subprotocols() -> None:
 def test_a_key_that_no_header_can_hold_is_refused_without_being_told(query: str) -> None:
     with pytest.raises(BadField) as refused:
         asked("openai", "", query)
-    assert str(refused.value) == "the parameter api_key holds no key that a header could carry"
+    assert str(refused.value) == "the parameter api_key contains no key that is valid in a header"
 
 
 def test_an_empty_key_is_none() -> None:

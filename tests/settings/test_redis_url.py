@@ -59,7 +59,7 @@ def test_the_url_is_read_and_its_password_not_shown(
         ("env:ODD", "this is not a URL of Redis"),
         ("env:SLASH", "this is not a URL of Redis"),
         ("env:QUERY", "this is not a URL of Redis"),
-        ("env:AGAIN", "env:AGAIN holds a reference, not a URL"),
+        ("env:AGAIN", "env:AGAIN contains a reference, not a URL"),
     ],
 )
 def test_what_cannot_be_used_is_told_with_its_line_and_without_the_password(

@@ -216,7 +216,7 @@ def has_budgets(config: Configuration) -> bool:
     gateways = config.gateways.values()
     limits = [gateway.limits for gateway in gateways]
     limits += [token.limits for gateway in gateways for token in gateway.tokens]
-    return any(limits.spend for limits in limits)
+    return any(owned.spend for owned in limits)
 
 
 def release(held_slots: Sequence[Callable[[], None]]) -> None:
