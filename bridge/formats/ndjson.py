@@ -3,6 +3,7 @@
 from bridge.formats.buffer import BOM, PendingBuffer, is_complete, kind_of
 from bridge.formats.error_reports import ERROR_TEXT
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.long_item import LONG_ITEM_BYTES, LongItem
 
 _BLANKS = b" \t\r"
 
@@ -13,19 +14,53 @@ class NdjsonDecoder:
     def __init__(self, max_item_bytes: int) -> None:
         self._tail = PendingBuffer(max_item_bytes)
         self._at_start = True
+        self._long: LongItem | None = None
+        self._long_bytes = 0
+        self._may_be_long = True  # the line that is coming in has not been looked at for that
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._tail)
+        return len(self._tail) + self._long_bytes
 
     def feed(self, data: bytes) -> list[Item]:
+        if self._long is not None:
+            return self._feed_long(self._long, data)
         cut = data.rfind(b"\n") + 1
         items = self._items(self._tail.take(data[:cut])) if cut else []
         self._tail.add(data[cut:])
+        self._may_be_long |= cut > 0
+        if self._may_be_long and len(self._tail) > LONG_ITEM_BYTES:
+            self._begin_long()
         return items
 
+    def _begin_long(self) -> None:
+        """Check the line as it arrives if it is an object or array; any other waits for its end."""
+        self._may_be_long = False
+        raw = self._tail.take()
+        line = (raw.removeprefix(BOM) if self._at_start else raw).lstrip(_BLANKS)
+        if kind_of(line) is not ItemKind.JSON:
+            self._tail.add(raw)
+            return
+        self._at_start = False
+        self._long, self._long_bytes = LongItem(), len(raw)
+        self._long.feed(line)
+
+    def _feed_long(self, item: LongItem, data: bytes) -> list[Item]:
+        line, end, rest = data.partition(b"\n")
+        self._long_bytes += len(line)
+        self._tail.check(self._long_bytes)
+        item.feed(line)
+        if not end:
+            return []
+        self._long, self._long_bytes, self._may_be_long = None, 0, True
+        return [item.item(), *self.feed(rest)]
+
     def finish(self) -> list[Item]:
+        if self._long is not None:
+            item = self._long.item()
+            self.truncated = item.parts is None
+            return [] if self.truncated else [item]
         left = self._tail.take()
         items = self._items(left)
         if all(item.kind is not ItemKind.JSON or is_complete(item.data) for item in items):

@@ -5,13 +5,16 @@ are decoded to text, so a U+2028 inside JSON is never taken for a line end.
 """
 
 import re
+from collections.abc import Callable
 
 from bridge.formats.buffer import BOM, JSON_STARTS, PendingBuffer, is_complete, kind_of
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.long_item import LONG_ITEM_BYTES, LongItem
 
 _CR = ord("\r")
 _STATUS = re.compile(rb":?HTTP_STATUS/([45][0-9]{2})")
 _EVENT = b"event: "
+_DATA = b"data:"
 _OBJECT = b"data: {"
 _EVENT_AT = len(_EVENT)
 _DATA_AT = len(b"data: ")
@@ -30,27 +33,38 @@ class SseDecoder:
         self._before = b"\n"  # the byte before the next read; a block starts after a line end
         self._after_cr = False  # the last block ended with CR: a following LF belongs to it
         self._at_start = True
+        self._long: _LongBlock | None = None
+        self._may_be_long = True  # the block that is coming in has not been looked at for that
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._tail)
+        return len(self._tail) if self._long is None else self._long.size
 
     def feed(self, data: bytes) -> list[Item]:
+        if self._long is not None:
+            return self._feed_long(self._long, data)
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        cut = _last_block_end(self._before, data)
+        cut = _block_end(self._before, data, bytes.rfind)
         items = self._items(data[:cut]) if cut else []
         if rest := data[cut:]:
+            self._may_be_long |= cut > 0
             self._tail.add(rest)
             self._before = rest[-1:]
+            if self._may_be_long and len(self._tail) > LONG_ITEM_BYTES:
+                self._begin_long()
         elif cut:
             self._before = b"\n"
             self._after_cr = data.endswith(b"\r")
         return items
 
     def finish(self) -> list[Item]:
+        if self._long is not None:
+            long_item = self._long.item()
+            self.truncated = long_item.parts is None and long_item.kind is not ItemKind.DONE
+            return [] if self.truncated else [long_item]
         left = self._tail.take()
         block = self._with_lf(left).removesuffix(b"\n").split(b"\n")
         item = _item_of_any(block)
@@ -60,6 +74,29 @@ class SseDecoder:
             self._tail.add(left)
             self.truncated = True
         return []
+
+    def _begin_long(self) -> None:
+        """Read on line by line if the block is one long line of data so far; any other waits for its end."""
+        self._may_be_long = False
+        raw = self._tail.take()
+        block = _LongBlock(self._tail)
+        if block.begin(self._with_lf(raw), len(raw), after_cr=raw.endswith(b"\r")):
+            self._long = block
+        else:
+            self._tail.add(raw)
+
+    def _feed_long(self, block: "_LongBlock", data: bytes) -> list[Item]:
+        cut = _block_end(self._before, data, bytes.find)
+        block.add(data[:cut] if cut else data)
+        if not cut:
+            self._before = data[-1:] or self._before
+            return []
+        self._long = None
+        self._before = b"\n"
+        self._may_be_long = True
+        rest = data[cut:]
+        self._after_cr = not rest and data.endswith(b"\r")
+        return [block.item(), *(self.feed(rest) if rest else ())]
 
     def _items(self, end: bytes) -> list[Item]:
         """Return the items of all blocks up to `end`, the part of the newest read that completes the last block."""
@@ -85,16 +122,91 @@ class SseDecoder:
         return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if _CR in raw else raw
 
 
-def _last_block_end(before: bytes, data: bytes) -> int:
-    """Return the end of the last blank line in `data`, 0 if there is none. `before` is the one byte before `data`.
+class _LongBlock:
+    """A block of more than 256 KiB, of which the lines are read as they arrive. Its data are no bare JSON."""
 
-    Two consecutive line-end bytes form a blank line, unless they are CR LF. A CR counts at once: waiting for the next
-    byte would delay the event.
+    def __init__(self, limit: PendingBuffer) -> None:
+        self._limit = limit
+        self._data = LongItem()
+        self._line = bytearray()
+        self._others: list[bytes] = []
+        self._in_data = self._has_data = self._after_cr = False
+        self.size = 0
+
+    def begin(self, text: bytes, size: int, *, after_cr: bool) -> bool:
+        """Take the beginning of the block, with LF for line ends; False if its last line is none of data."""
+        *lines, last = text.split(b"\n")
+        if not last.startswith(b"data:") or any(line.lstrip().startswith(JSON_STARTS) for line in lines):
+            return False
+        self.size, self._after_cr = size, after_cr
+        self._add_lines(text)
+        return True
+
+    def add(self, raw: bytes) -> None:
+        """Take more of the block. Raises ItemTooLarge."""
+        self.size += len(raw)
+        self._limit.check(self.size)
+        if self._after_cr:
+            raw = raw.removeprefix(b"\n")
+        self._after_cr = raw.endswith(b"\r")
+        self._add_lines(raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if _CR in raw else raw)
+
+    def item(self) -> Item:
+        """Return the item of the block, which is at its end."""
+        self._end_line()
+        named = _item_of_any([b"data: {}", *self._others])
+        assert named is not None
+        if named.exception:
+            return named
+        item = self._data.item(named.event, named.id)
+        item.status = named.status
+        return item
+
+    def _add_lines(self, text: bytes) -> None:
+        if b"\n" not in text:
+            self._add_to_line(text)
+            return
+        first, *others = text.split(b"\n")
+        self._add_to_line(first)
+        for line in others:
+            self._end_line()
+            self._add_to_line(line)
+
+    def _add_to_line(self, text: bytes) -> None:
+        if self._in_data:
+            self._data.feed(text)
+            return
+        self._line += text
+        if len(self._line) > len(_DATA) and self._line.startswith(_DATA):
+            self._begin_data(bytes(self._line[len(_DATA) :]).removeprefix(b" "))
+
+    def _begin_data(self, value: bytes) -> None:
+        self._line.clear()
+        if self._has_data:
+            self._data.feed(b"\n")
+        self._in_data = self._has_data = True
+        self._data.feed(value)
+
+    def _end_line(self) -> None:
+        if not self._in_data and self._line in (b"data", _DATA):
+            self._begin_data(b"")
+        elif not self._in_data and self._line:
+            self._others.append(bytes(self._line))
+        self._line.clear()
+        self._in_data = False
+
+
+def _block_end(before: bytes, data: bytes, find: Callable[[bytes, bytes], int]) -> int:
+    """Return where a blank line in `data` ends: the first (`find`) or the last (`rfind`); 0 if there is none.
+
+    `before` is the one byte before `data`. Two bytes of line end in a row make a blank line, unless they are CR LF.
+    A CR counts at once, not when the next byte is known: waiting for it would hold the event back.
     """
     window = before + data
-    at = window.rfind(b"\n\n")
+    at = find(window, b"\n\n")
     if _CR in window:
-        at = max(at, window.rfind(b"\n\r"), window.rfind(b"\r\r"))
+        found = [end for end in (at, find(window, b"\n\r"), find(window, b"\r\r")) if end >= 0]
+        at = (min if find is bytes.find else max)(found, default=-1)
     if at < 0:
         return 0
     cut = at + 1  # the window begins one byte before `data`

@@ -4,7 +4,7 @@ JSON from a provider is never re-encoded: its bytes are placed between a prefix,
 """
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +39,25 @@ class _Typed(msgspec.Struct):
 _typed = msgspec.json.Decoder(_Typed)
 
 
+class LongFrame:
+    """One frame in parts, which are not joined: copying 64 MiB takes 30 ms."""
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self.parts)
+
+
+Frame = bytes | LongFrame
+
+
 class EventFrames:
     """Encode the frames of one event. `event_id` is raw JSON and echoed unchanged; metadata never holds it."""
 
@@ -66,17 +85,23 @@ class EventFrames:
         """Return `universal.error`, or the frame that replaces it for clients written for Cloudflare."""
         return b"".join((self._failed, self._with_id(metadata), _error_field(error), b"}"))
 
-    def items(self, items: Iterable[Item]) -> list[bytes]:
+    def items(self, items: Iterable[Item]) -> Sequence[Frame]:
         """Return a `universal.stream` frame for each item except end marks. This is the hot path: one join per item."""
         stream = self._stream
         json_kind = ItemKind.JSON
         return [
             b"".join((stream, item.data, b"}"))
-            if item.kind is json_kind and item.event is None and item.id is None
-            else b"".join((stream, _CARRIED[item.kind](item.data), _name(item), b"}"))
+            if item.kind is json_kind and item.event is None and item.id is None and item.parts is None
+            else self._named_item(item)
             for item in items
             if item.kind is not ItemKind.DONE
         ]
+
+    def _named_item(self, item: Item) -> Frame:
+        ending = _name(item) + b"}"
+        if item.parts is not None:
+            return LongFrame([self._stream, *item.parts, ending])
+        return b"".join((self._stream, _CARRIED[item.kind](item.data), ending))
 
     def run(self, body: bytes) -> bytes:
         """Return `universal.stream` with a part of the provider's unparsed body (`frames: raw`)."""
@@ -149,15 +174,16 @@ def _sdk_error(code: int, message: str) -> Json:
     return {"message": message, "type": _ERROR_NAME, "code": code}
 
 
-def response_value(body: bytes, content_type: str, *, raw: bool = False) -> bytes:
+def response_value(body: bytes, content_type: str, *, raw: bool = False, checked: bool = False) -> bytes:
     """Return the member `response` for a body in one piece: JSON as it is, text as a string, other bytes as base64.
 
     `content_type` is the bare media type in lower case. If it is empty, the body itself decides. With `raw` (`frames:
     raw`) a body that is not JSON is encoded like a part of a raw stream, with its encoding: then the exact bytes of
     strings, empty bodies and invalid UTF-8 can be restored.
+    `checked` means that the body is known to be JSON.
     """
     means_json = content_type == "application/json" or content_type.endswith("+json")
-    if body and (means_json or not content_type or content_type in _STREAMS) and is_json(body):
+    if body and (means_json or not content_type or content_type in _STREAMS) and (checked or is_json(body)):
         return body
     if raw:
         return _run(body)

@@ -12,6 +12,7 @@ import msgspec
 from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, SpendLimit, UnusableAnswer
 from bridge.formats import response
 from bridge.formats.decoders import Shape, decoder_for, sniff
+from bridge.formats.long_item import LongBody
 from bridge.formats.response import Defect, parse_response
 from bridge.policy.backoff import requested_delay_ms
 from bridge.policy.chain import Broke, Cause, Chain, Failed, Outcome, StepAnswered, Try
@@ -32,6 +33,7 @@ _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
 """What a stream of this shape is called; a mislabelled one gets the first."""
 
 _NO_CONTENT: Final = 204
+_TURN_BYTES: Final = 1 << 18
 _OFF_LOOP_BYTES: Final = 1 << 20
 """From here on a body is searched in a thread."""
 
@@ -47,6 +49,7 @@ class StepAttempt:
         self._send_request = go
         self._deadlines = event.interrupt.deadlines
         self._stream_relay: StreamRelay | None = None
+        self._long_json = LongBody()
 
     async def run(self) -> Outcome | None:
         """What became of it; None when it was a stream, passed on to its end and whole."""
@@ -149,11 +152,17 @@ class StepAttempt:
         if max_bytes is not None and answer.announced_bytes > max_bytes:
             return head, False
         reservation, body = self._event.reservation, BytesIO()  # which hands over what it holds without a copy
+        check = self._long_json = LongBody()
+        turn_ends = _TURN_BYTES
         try:
             data = head or await self._read(answer)
             while data:
                 reservation.add(len(data))
                 body.write(data)
+                check.feed(data)
+                if body.tell() >= turn_ends:
+                    turn_ends = body.tell() + _TURN_BYTES
+                    await asyncio.sleep(0)  # an inflated answer may come without waiting
                 if max_bytes is not None and body.tell() > max_bytes:
                     return body.getvalue(), False
                 data = await self._read(answer)
@@ -174,9 +183,13 @@ class StepAttempt:
     async def _judge(self, answer: UpstreamResponse, body: bytes) -> Outcome:
         """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
         event, status = self._event, answer.status
-        found = parse_response(status, body, answer.content_type, from_model=self._planned.calls_model)
+        short = self._long_json.finish()
+        read = body if short is None else short
+        found = parse_response(status, read, answer.content_type, from_model=self._planned.calls_model)
+        checked = short is not None
         if event.known and (found.fault is not None or found.defect is not None or status >= 300):
             body, found = await self._concealed(answer, body)
+            checked = False
         outcome: Outcome = StepAnswered(whole=True)
         if found.fault is not None:
             status = found.fault.status
@@ -190,7 +203,8 @@ class StepAttempt:
             event.error = UnusableAnswer(f"the provider answered HTTP {answer.status}; redirects are not followed")
             outcome = Failed(Cause.REDIRECT)
         head = replace(self._build_head(answer, answer.content_type), status=status)
-        event.keep(BufferedResponse(head, body, event.error, found.usage, found.costs, cached=answer.cached))
+        cached = answer.cached
+        event.keep(BufferedResponse(head, body, event.error, found.usage, found.costs, cached, checked))
         if event.error is None:
             answer.mark_complete()
         return outcome

@@ -51,6 +51,8 @@ class BufferedResponse:
     usage: Usage | None
     reported: Reported
     cached: bool = False
+    checked: bool = False
+    """The body is known to be JSON."""
 
 
 @dataclass(slots=True, eq=False)

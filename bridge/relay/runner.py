@@ -189,8 +189,8 @@ class EventRunner:
         if record.answered_at is None:
             record.answered_at = self._loop.time()
         raw = self._steps[whole.head.step].step.settings.frames == "raw"
-        encode = partial(event.writer.encode_body, whole.body, whole.head.content_type, raw=raw)
-        encoded = encode() if len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        encode = partial(event.writer.encode_body, whole.body, whole.head.content_type, raw=raw, checked=whole.checked)
+        encoded = encode() if whole.checked or len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
         metadata = self._last_metadata(whole.head, whole.error)
         self._last(partial(event.writer.send_response, whole.head, metadata, encoded, whole.error))
         if event.writer.is_full:

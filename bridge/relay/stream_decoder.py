@@ -1,11 +1,14 @@
 """One streamed answer of one step: the provider's bytes in, what the client gets of them out."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from bridge.formats.decoders import Decoder
 from bridge.formats.dialects import Anthropic
 from bridge.formats.item import Item
 from bridge.formats.stream_reader import Mark, StreamReader, StreamState, Verdict
+from bridge.protocol.frames import Frame
 from bridge.relay.stream_encoders import Conceal, StreamEncoder
 
 MAX_HELD_ITEMS = 64
@@ -33,7 +36,7 @@ class StreamDecoder:
         self._conceal = conceal
         self._pings = 0
         self._early_pings: list[Item] = []
-        self._held: list[bytes] | None = []
+        self._held: list[Frame] | None = []
         self._held_items = self._held_bytes = 0
         self.reader = reader
         self.answered = False
@@ -59,17 +62,17 @@ class StreamDecoder:
         """What has come of an item that is not complete yet."""
         return self._decoder.pending_bytes
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes) -> Sequence[Frame]:
         """What to send for one read. Raises ItemTooLarge, or BrokenStream where the framing says so."""
         return self._pass_on(data, self._read(self._decoder.feed(data)), self._decoder.pending_bytes)
 
-    def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[list[bytes], Verdict]:
+    def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[Sequence[Frame], Verdict]:
         """The body has ended so: what is left to send, and whether the answer is whole."""
         parts = self._pass_on(b"", self._read(self._decoder.finish()), 0)
         truncated = self._decoder.truncated
         return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
 
-    def release(self) -> list[bytes]:
+    def release(self) -> Sequence[Frame]:
         """What was held back, in order; from now on nothing is."""
         held, self._held = self._held or [], None
         self.chunks += len(held)
@@ -96,7 +99,8 @@ class StreamDecoder:
             if mark is Mark.FAILED:
                 self.failed = True
                 if self._conceal is not None:
-                    passed[-1] = msgspec.structs.replace(item, data=self._conceal(item.data))
+                    data = item.data if item.parts is None else b"".join(item.parts)
+                    passed[-1] = msgspec.structs.replace(item, data=self._conceal(data), parts=None)
                 break
             self._held_items += self._held is not None
             self.answered |= mark is not Mark.BOOKKEEPING and not reader.is_empty
@@ -118,7 +122,7 @@ class StreamDecoder:
             passed += self._early_pings
         self._early_pings = []
 
-    def _pass_on(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+    def _pass_on(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         parts = self._encoder.encode(data, items, pending_bytes)
         if self._held is None:
             self.chunks += len(parts)

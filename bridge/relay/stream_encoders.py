@@ -1,10 +1,10 @@
 """How a stream's bytes reach the client: as items, as runs of the body cut at item ends, or just as they came."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from bridge.formats.item import Item
-from bridge.protocol.frames import EventFrames
+from bridge.protocol.frames import EventFrames, Frame
 
 Conceal = Callable[[bytes], bytes]
 """Takes secrets out of bytes without changing their number."""
@@ -17,7 +17,7 @@ class StreamEncoder(Protocol):
     def passes_all(self) -> bool:
         """The body is passed on to its end, also what comes after the closing mark."""
 
-    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         """What to send for one read.
 
         `items` are those that `data` completed, up to the first that reports an error; `pending_bytes` have come of
@@ -33,7 +33,7 @@ class ItemEncoder:
     def __init__(self, frames: EventFrames) -> None:
         self._frames = frames
 
-    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         return self._frames.items(items)
 
 
@@ -67,7 +67,7 @@ class RawEncoder:
         self._frames = frames
         self._runs = RunEncoder(conceal)
 
-    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         return list(map(self._frames.run, self._runs.encode(data, items, pending_bytes)))
 
 
@@ -76,7 +76,7 @@ class ByteEncoder:
 
     passes_all = True
 
-    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
+    def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         return [data] if data else []
 
 

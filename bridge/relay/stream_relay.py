@@ -123,7 +123,7 @@ class StreamRelay:
                 self._reset_deadlines()
                 if writer.is_full:
                     await self._event.drain()
-                elif turn is not data:
+                elif turn is not data or self._counted_bytes:
                     await asyncio.sleep(0)
             data = await read()
         return StreamState.END

@@ -1,10 +1,10 @@
 """How an event speaks to its client: the one seam between what an event does and the wire it is heard on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from bridge.errors import BridgeError
-from bridge.protocol.frames import EventFrames, error_body, error_object, response_value
+from bridge.protocol.frames import EventFrames, Frame, error_body, error_object, response_value
 from bridge.relay.event_state import ResponseHead
 from bridge.relay.stream_encoders import Conceal, ItemEncoder, RawEncoder, StreamEncoder
 
@@ -34,14 +34,17 @@ class ResponseWriter(Protocol):
         `conceal` is applied to what is passed on as bytes: which of them report an error is not known there.
         """
 
-    def start_stream(self, head: ResponseHead, metadata: Metadata, held: list[bytes]) -> None:
+    def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
         """A stream begins, with what was held back of it."""
 
-    def write(self, parts: list[bytes]) -> None:
+    def write(self, parts: Sequence[Frame]) -> None:
         """The hot path: what came of one read."""
 
-    def encode_body(self, body: bytes, content_type: str, *, raw: bool) -> bytes:
-        """An answer in one piece, as `answer` takes it. Pure: it may run in a thread."""
+    def encode_body(self, body: bytes, content_type: str, *, raw: bool, checked: bool) -> bytes:
+        """An answer in one piece, as `answer` takes it. Pure: it may run in a thread.
+
+        `checked`: the body is known to be JSON.
+        """
 
     def send_response(self, head: ResponseHead, metadata: Metadata, encoded: bytes, error: BridgeError | None) -> None:
         """An answer in one piece, as a provider gave it; `error` when it is one."""
@@ -62,7 +65,7 @@ class Sink(Protocol):
     @property
     def is_full(self) -> bool: ...
 
-    def send(self, frames: list[bytes]) -> None:
+    def send(self, frames: Sequence[Frame]) -> None:
         """Never blocks, never fails: frames for a peer that is gone are dropped."""
 
     def send_one(self, parts: list[bytes]) -> None:
@@ -90,11 +93,11 @@ class FrameWriter:
     def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
         return RawEncoder(self._frames, conceal) if raw else ItemEncoder(self._frames)
 
-    def start_stream(self, head: ResponseHead, metadata: Metadata, held: list[bytes]) -> None:
+    def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
         self._sink.send([self._frames.stream_start(metadata), *held])
 
-    def encode_body(self, body: bytes, content_type: str, *, raw: bool) -> bytes:
-        return response_value(body, content_type, raw=raw)
+    def encode_body(self, body: bytes, content_type: str, *, raw: bool, checked: bool) -> bytes:
+        return response_value(body, content_type, raw=raw, checked=checked)
 
     def send_response(self, head: ResponseHead, metadata: Metadata, encoded: bytes, error: BridgeError | None) -> None:
         self._sink.send_one(self._frames.response(metadata, encoded, error_object(error) if error else None))

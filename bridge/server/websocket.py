@@ -7,13 +7,14 @@ off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from aiohttp import WSMessage, WSMsgType, web
 
 from bridge.net import unsent_bytes
+from bridge.protocol.frames import Frame
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.server.auth import PROTOCOL_HEADER
 from bridge.server.http.connection import HttpConnection
@@ -155,7 +156,7 @@ class ClientSocket(MonitoredConnection):
         self._connection = request.protocol
         self._sent_close = False
 
-    def send(self, frames: list[bytes]) -> None:
+    def send(self, frames: Sequence[Frame]) -> None:
         """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
         if self._is_closing:
             return
@@ -168,10 +169,10 @@ class ClientSocket(MonitoredConnection):
                 parts.append(_MEDIUM(_FIN | WSMsgType.TEXT, 126, size))
             else:
                 self._write(b"".join(parts))
-                self._write_long([frame], size)
+                self._write_long([frame] if isinstance(frame, bytes) else frame.parts, size)
                 parts = []
                 continue
-            parts.append(frame)
+            parts.append(bytes(frame))
         self._write(b"".join(parts))
 
     def send_one(self, parts: list[bytes]) -> None:

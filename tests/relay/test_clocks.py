@@ -297,11 +297,11 @@ async def test_a_cancellation_by_the_tasks_owner_is_not_taken_for_a_clock() -> N
 
 async def test_an_answer_that_has_come_cannot_be_overtaken_by_a_clock() -> None:
     """A long one is made a frame of in a thread, and the event's time runs out meanwhile."""
-    body, thread_is_free = b'"%s"' % (b"x" * (1 << 20)), threading.Event()
+    body, thread_is_free = b"x" * (1 << 20), threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     occupied = loop.run_in_executor(None, thread_is_free.wait)
-    stage = await run_event(step(totalTimeout=1000), answers(body))
+    stage = await run_event(step(totalTimeout=1000), Plays([body], content_type="text/plain"))
     await stage.pass_s(2)
     went_on = not stage.is_over
     thread_is_free.set()

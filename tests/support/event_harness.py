@@ -1,7 +1,7 @@
 """One event on a stage: over a scripted provider, for a client that is a list, on a clock that is advanced."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -9,6 +9,7 @@ import orjson
 from bridge.config.gateways import Gateway
 from bridge.errors import Cancelled
 from bridge.policy.breaker import Breakers
+from bridge.protocol.frames import LongFrame
 from bridge.protocol.messages import Create, MessageLimits, parse
 from bridge.providers import REGISTRY, Provider, make_provider
 from bridge.relay.context import Runtime
@@ -57,11 +58,12 @@ class Sink:
     def is_full(self) -> bool:
         return not self._taken.is_set()
 
-    def send(self, frames: list[bytes]) -> None:
+    def send(self, frames: Sequence[bytes | LongFrame]) -> None:
         if frames:
             self.writes.append(len(frames))
-        self.raw += frames
-        self.frames += map(orjson.loads, frames)
+        whole = [bytes(frame) for frame in frames]
+        self.raw += whole
+        self.frames += map(orjson.loads, whole)
 
     def send_one(self, parts: list[bytes]) -> None:
         self.send([b"".join(parts)])

@@ -7,13 +7,14 @@ that ends without its end.
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from aiohttp import HttpVersion11, web
 
 from bridge.errors import BridgeError, Cancelled, SlowClient
 from bridge.net import unsent_bytes
+from bridge.protocol.frames import Frame
 from bridge.server.http.connection import connection_of
 from bridge.server.http.framing import LAST_CHUNK, Framing, chunk, framing_of, head
 
@@ -78,18 +79,18 @@ class HttpResponse:
         """A whole answer."""
         self._begin(status, headers, len(body), body)
 
-    def begin(self, status: int, headers: Iterable[tuple[str, str]], parts: list[bytes]) -> None:
+    def begin(self, status: int, headers: Iterable[tuple[str, str]], parts: Sequence[Frame]) -> None:
         """An answer whose length nobody knows, and the first of it."""
-        self._begin(status, headers, None, b"".join(parts))
+        self._begin(status, headers, None, b"".join(map(bytes, parts)))
 
-    def write(self, parts: list[bytes]) -> None:
+    def write(self, parts: Sequence[Frame]) -> None:
         """More of it. The hot path."""
         if not parts:
             return
         if self._framing is Framing.CHUNKED:
-            self._write(chunk(parts))
+            self._write(chunk(list(map(bytes, parts))))
         elif self._framing is Framing.UNTIL_CLOSE:
-            self._write(b"".join(parts))
+            self._write(b"".join(map(bytes, parts)))
 
     def finish(self) -> None:
         """It was whole."""

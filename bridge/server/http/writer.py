@@ -1,9 +1,10 @@
 """An event as an HTTP answer: the provider's own bytes, and ours in the place of frames but in the headers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bridge.errors import BridgeError
+from bridge.protocol.frames import Frame
 from bridge.protocol.response_headers import is_forwardable
 from bridge.relay.event_state import ResponseHead
 from bridge.relay.stream_encoders import BYTES, Conceal, RunEncoder, StreamEncoder
@@ -37,10 +38,10 @@ class HttpResponseWriter:
     def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
         return BYTES if conceal is None else RunEncoder(conceal)
 
-    def start_stream(self, head: ResponseHead, metadata: Metadata, held: list[bytes]) -> None:
+    def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
         self._response.begin(head.status, self._headers(head, metadata), held)
 
-    def encode_body(self, body: bytes, content_type: str, *, raw: bool) -> bytes:
+    def encode_body(self, body: bytes, content_type: str, *, raw: bool, checked: bool) -> bytes:
         return body
 
     def send_response(self, head: ResponseHead, metadata: Metadata, encoded: bytes, error: BridgeError | None) -> None:
