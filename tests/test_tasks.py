@@ -1,4 +1,4 @@
-"""Tasks that somebody holds: none is left running, and none fails unheard."""
+"""Tasks have an owner: none is left running, and no failure is lost."""
 
 import asyncio
 import logging
@@ -6,11 +6,11 @@ import logging
 import pytest
 
 from bridge.tasks import Tasks
-from tests.support.clock import turns
+from tests.support.clock import run_until_idle
 
 
 class Work:
-    """What a task does, and whether it gave back what it took."""
+    """The work of a task, which records its start and its end."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -29,7 +29,7 @@ class Work:
 async def test_a_task_has_a_name_and_runs_on_its_own() -> None:
     tasks, work = Tasks(), Work()
     tasks.start(work(), "event 7")
-    await turns()
+    await run_until_idle()
     assert work.has_begun
     assert "event 7" in {task.get_name() for task in asyncio.all_tasks()}
     work.gate.set()
@@ -37,40 +37,40 @@ async def test_a_task_has_a_name_and_runs_on_its_own() -> None:
     assert work.has_ended
 
 
-async def test_to_end_all_is_to_cancel_them_and_to_wait_until_they_are_gone() -> None:
+async def test_cancel_all_cancels_every_task_and_waits_for_it() -> None:
     tasks, works = Tasks(), [Work() for _ in range(3)]
     for work in works:
         tasks.start(work(), "work")
-    await turns()
+    await run_until_idle()
     await tasks.cancel_all()
     assert all(work.has_ended for work in works)
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_one_that_has_not_begun_begins_so_that_it_gives_back_what_it_owns() -> None:
+async def test_a_task_is_started_before_it_is_cancelled() -> None:
     tasks, work = Tasks(), Work()
     tasks.start(work(), "work")
     await tasks.cancel_all()
     assert (work.has_begun, work.has_ended) == (True, True)
 
 
-async def test_to_wait_is_not_to_cancel() -> None:
+async def test_wait_all_does_not_cancel() -> None:
     tasks, work = Tasks(), Work()
     tasks.start(work(), "work")
     waiting = asyncio.create_task(tasks.wait_all())
-    await turns()
+    await run_until_idle()
     assert not waiting.done()
     work.gate.set()
     await waiting
     assert work.has_ended
 
 
-async def test_with_no_tasks_there_is_nothing_to_wait_for() -> None:
+async def test_waiting_without_tasks_returns_at_once() -> None:
     await Tasks().wait_all()
     await Tasks().cancel_all()
 
 
-async def test_a_failure_is_logged_with_the_task_s_name_and_harms_nobody_else(
+async def test_a_failure_is_logged_with_the_name_of_the_task_and_does_not_affect_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tasks, failing, other = Tasks(), Work(), Work()
@@ -78,7 +78,7 @@ async def test_a_failure_is_logged_with_the_task_s_name_and_harms_nobody_else(
     tasks.start(other(), "event 8")
     failing.gate.set()
     with caplog.at_level(logging.ERROR, "bridge.tasks"):
-        await turns()
+        await run_until_idle()
     [record] = caplog.records
     assert record.getMessage() == "task event 7 failed"
     assert record.exc_info is not None
@@ -87,7 +87,7 @@ async def test_a_failure_is_logged_with_the_task_s_name_and_harms_nobody_else(
     await tasks.cancel_all()
 
 
-async def test_a_task_that_was_cancelled_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancelled_task_is_not_logged_as_failed(caplog: pytest.LogCaptureFixture) -> None:
     tasks = Tasks()
     tasks.start(Work()(), "work")
     await tasks.cancel_all()

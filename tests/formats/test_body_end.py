@@ -1,4 +1,4 @@
-"""The usage of an answer that is too long to be held."""
+"""Read the usage of an answer that is too long to buffer."""
 
 import orjson
 import pytest
@@ -37,7 +37,7 @@ def test_usage_is_read_from_the_last_bytes(body: object, piece_bytes: int) -> No
     assert read(orjson.dumps(body), piece_bytes) == (USED, {})
 
 
-def test_a_cost_is_read_too_and_white_space_does_not_matter() -> None:
+def test_a_cost_is_read_and_white_space_is_ignored() -> None:
     body = {"text": LONG, "usage": {**COUNTS, "cost": 0.5}}
     assert read(orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)) == (USED, {"cost": 0.5})
 
@@ -54,5 +54,5 @@ UNTOLD = {
 
 
 @pytest.mark.parametrize("body", UNTOLD.values(), ids=UNTOLD)
-def test_what_is_not_the_answers_own_usage_is_none(body: bytes) -> None:
+def test_usage_inside_other_members_is_ignored(body: bytes) -> None:
     assert read(body) == (None, {})

@@ -1,4 +1,4 @@
-"""Content codings are undone however the body is cut, and never more than a piece at a time."""
+"""Content codings are decoded however the body is split, never more than one piece at a time."""
 
 import gzip
 import sys
@@ -31,11 +31,11 @@ CODED = {
 }
 
 
-def pieces_of(undoing: Inflating, coded: bytes, step: int) -> list[bytes]:
+def pieces_of(decoder: Inflating, coded: bytes, step: int) -> list[bytes]:
     pieces = []
     for start in range(0, len(coded), step):
-        undoing.feed(coded[start : start + step])
-        while piece := undoing.take():
+        decoder.feed(coded[start : start + step])
+        while piece := decoder.take():
             pieces.append(piece)
     return pieces
 
@@ -43,39 +43,39 @@ def pieces_of(undoing: Inflating, coded: bytes, step: int) -> list[bytes]:
 @pytest.mark.parametrize("name", CODED)
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 100, 1_000_000])
 @pytest.mark.parametrize("piece_bytes", [1, 10, 1000, 1_000_000])
-def test_any_cut_gives_the_same_body_in_bounded_pieces(name: str, step: int, piece_bytes: int) -> None:
-    undoing = Inflater(name.partition(",")[0], piece_bytes)
-    pieces = pieces_of(undoing, CODED[name], step)
+def test_any_split_gives_the_same_body_in_bounded_pieces(name: str, step: int, piece_bytes: int) -> None:
+    decoder = Inflater(name.partition(",")[0], piece_bytes)
+    pieces = pieces_of(decoder, CODED[name], step)
     assert b"".join(pieces) == PLAIN
     assert max(map(len, pieces)) <= piece_bytes
-    assert undoing.is_complete
+    assert decoder.is_complete
 
 
-def test_what_was_flushed_is_given_at_once() -> None:
+def test_flushed_data_is_returned_at_once() -> None:
     squeeze = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    undoing = Inflater("gzip")
+    decoder = Inflater("gzip")
     for event in (b"data: 1\n\n", b"data: 2\n\n"):
-        undoing.feed(squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH))
-        assert undoing.take() == event
-        assert undoing.take() == b""
-        assert not undoing.is_complete
+        decoder.feed(squeeze.compress(event) + squeeze.flush(zlib.Z_SYNC_FLUSH))
+        assert decoder.take() == event
+        assert decoder.take() == b""
+        assert not decoder.is_complete
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "deflate, raw", "deflate, stored"])
-def test_a_body_is_whole_only_at_its_end(name: str) -> None:
-    undoing = Inflater(name.partition(",")[0])
-    assert undoing.is_complete
-    pieces_of(undoing, CODED[name][:-1], 1_000_000)
-    assert not undoing.is_complete
+def test_a_body_is_complete_only_at_its_end(name: str) -> None:
+    decoder = Inflater(name.partition(",")[0])
+    assert decoder.is_complete
+    pieces_of(decoder, CODED[name][:-1], 1_000_000)
+    assert not decoder.is_complete
 
 
 def test_a_bomb_takes_no_more_memory_than_a_piece() -> None:
     bomb = gzip.compress(bytes(200_000_000), compresslevel=9)
-    undoing, size = Inflater("gzip"), 0
+    decoder, size = Inflater("gzip"), 0
     tracemalloc.start()
     try:
-        undoing.feed(bomb)
-        while piece := undoing.take():
+        decoder.feed(bomb)
+        while piece := decoder.take():
             size += len(piece)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
@@ -86,7 +86,7 @@ def test_a_bomb_takes_no_more_memory_than_a_piece() -> None:
 @pytest.mark.parametrize(
     ("coding", "coded"), [("gzip", b"plain text"), ("deflate", b"\x78\x9cplain"), ("deflate", b"?")]
 )
-def test_what_is_not_coded_as_it_says_is_an_error(coding: str, coded: bytes) -> None:
+def test_a_body_with_a_false_coding_is_an_error(coding: str, coded: bytes) -> None:
     with pytest.raises(CodingError):
         pieces_of(Inflater(coding), coded, 1_000_000)
 
@@ -104,18 +104,18 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("step", [7, 100, 1_000_000])
-def test_brotli_and_zstandard_are_inflated_however_they_are_cut(name: str, step: int) -> None:
-    undoing = inflater(name.partition(",")[0])
-    assert b"".join(pieces_of(undoing, OTHERS[name], step)) == PLAIN
-    assert undoing.is_complete
+def test_brotli_and_zstandard_are_decoded_with_any_split(name: str, step: int) -> None:
+    decoder = inflater(name.partition(",")[0])
+    assert b"".join(pieces_of(decoder, OTHERS[name], step)) == PLAIN
+    assert decoder.is_complete
 
 
 @pytest.mark.parametrize("name", ["br", "zstd"])
-def test_a_body_that_breaks_off_is_not_whole(name: str) -> None:
-    undoing = inflater(name)
-    assert undoing.is_complete
-    pieces_of(undoing, OTHERS[name][:-1], 1_000_000)
-    assert not undoing.is_complete
+def test_a_truncated_body_is_not_complete(name: str) -> None:
+    decoder = inflater(name)
+    assert decoder.is_complete
+    pieces_of(decoder, OTHERS[name][:-1], 1_000_000)
+    assert not decoder.is_complete
     with pytest.raises(CodingError, match="ends in the middle"):
         list(inflate(OTHERS[name][:-1], name))
 
@@ -133,7 +133,7 @@ def test_a_bomb_of_any_coding_comes_in_pieces_of_a_megabyte_at_most(coding: str)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
-def test_what_holds_nothing_of_its_coding_is_damaged(coding: str) -> None:
+def test_a_body_without_its_coding_is_damaged(coding: str) -> None:
     with pytest.raises(CodingError):
         list(inflate(b'{"model":"plain"}', coding))
 

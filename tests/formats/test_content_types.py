@@ -1,4 +1,4 @@
-"""Which shape a body has: told by its label, or by its first bytes when they say otherwise."""
+"""Detect the shape of a body by its content type, or by its first bytes if they contradict it."""
 
 import pytest
 
@@ -56,7 +56,7 @@ AWS = "application/vnd.amazon.eventstream"
         ("image/png", CHAT, b"\x89PNG", Shape.SINGLE),
     ],
 )
-def test_a_shape_is_told_as_soon_as_it_can_be_and_stays(
+def test_a_shape_is_detected_as_early_as_possible_and_stays(
     content_type: str, path: str, head: bytes, shape: Shape
 ) -> None:
     earlier = {sniff(content_type, path, head[:length], ended=False) for length in range(len(head) + 1)}
@@ -84,7 +84,7 @@ def test_a_shape_is_told_as_soon_as_it_can_be_and_stays(
         ("", CHAT, b"", Shape.SINGLE),
     ],
 )
-def test_what_the_first_bytes_leave_open_is_decided_by_the_label_at_the_end(
+def test_the_content_type_decides_when_the_first_bytes_do_not(
     content_type: str, path: str, head: bytes, label: Shape
 ) -> None:
     assert sniff(content_type, path, head, ended=False) is None
@@ -93,7 +93,7 @@ def test_what_the_first_bytes_leave_open_is_decided_by_the_label_at_the_end(
 
 @pytest.mark.parametrize(("content_type", "label"), [(SSE, Shape.SSE), (JSON, Shape.SINGLE)])
 @pytest.mark.parametrize("byte", [b"{", b" "])
-def test_no_more_than_64_kib_are_held_to_tell(content_type: str, label: Shape, byte: bytes) -> None:
+def test_at_most_64_kib_are_buffered_to_detect_the_shape(content_type: str, label: Shape, byte: bytes) -> None:
     head = byte * HEAD_BYTES
     assert sniff(content_type, CHAT, head[1:], ended=False) is None
     assert sniff(content_type, CHAT, head, ended=False) is label

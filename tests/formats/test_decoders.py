@@ -1,4 +1,4 @@
-"""What every decoder promises, whatever the body and wherever it is cut."""
+"""Properties of every decoder, for any body and any split into reads."""
 
 import csv
 import os
@@ -96,12 +96,12 @@ def shape_and_body(name: str) -> tuple[Shape, bytes]:
 hostile = pytest.mark.parametrize("name", HOSTILE_ITEMS)
 
 
-def test_every_hostile_body_has_its_items_written_down() -> None:
+def test_every_hostile_body_has_expected_items() -> None:
     assert {path.name for path in HOSTILE.iterdir() if path.suffix in SHAPES} == set(HOSTILE_ITEMS)
 
 
 @hostile
-def test_a_body_makes_the_same_items_in_one_read_byte_by_byte_and_cut_in_two_anywhere(name: str) -> None:
+def test_a_body_has_the_same_items_in_one_read_in_single_bytes_and_in_two_reads(name: str) -> None:
     shape, body = shape_and_body(name)
     expected = HOSTILE_ITEMS[name], name in TRUNCATED
     assert decode(shape, [body]) == expected
@@ -112,16 +112,14 @@ def test_a_body_makes_the_same_items_in_one_read_byte_by_byte_and_cut_in_two_any
 
 @hostile
 @given(data=st.data())
-def test_a_body_makes_the_same_items_however_often_it_is_cut_and_with_empty_reads(
-    name: str, data: st.DataObject
-) -> None:
+def test_a_body_has_the_same_items_with_any_split_and_empty_reads(name: str, data: st.DataObject) -> None:
     shape, body = shape_and_body(name)
     places = data.draw(st.lists(st.integers(0, len(body))))
     assert decode(shape, cut_at(body, places)) == (HOSTILE_ITEMS[name], name in TRUNCATED)
 
 
 @hostile
-def test_what_is_not_pending_ends_exactly_at_an_items_end(name: str) -> None:
+def test_the_bytes_that_are_not_pending_end_with_an_item(name: str) -> None:
     shape, body = shape_and_body(name)
     assert pending_everywhere(shape, body)
 
@@ -147,7 +145,7 @@ framed = pytest.mark.parametrize(("shape", "body"), FRAMED.items(), ids=lambda v
 
 @framed
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_an_item_longer_than_allowed_is_refused_in_one_read_and_in_many(shape: Shape, body: bytes, size: int) -> None:
+def test_an_item_over_the_limit_is_rejected_in_one_read_and_in_many(shape: Shape, body: bytes, size: int) -> None:
     assert decode(shape, in_pieces(body, size), limit=len(body))[0][0] == Item(LONG, event=event_name(shape))
     with pytest.raises(ItemTooLarge, match="longer than 100 bytes"):
         decode(shape, in_pieces(body, size), limit=100)
@@ -158,7 +156,7 @@ def event_name(shape: Shape) -> str | None:
 
 
 @framed
-def test_items_that_are_small_each_may_be_large_together(shape: Shape, body: bytes) -> None:
+def test_the_limit_applies_to_single_items(shape: Shape, body: bytes) -> None:
     small = body if shape is not Shape.JSON_ARRAY else LONG + b","
     start = b"[" if shape is Shape.JSON_ARRAY else b""
     items, _ = decode(shape, [start + small * 50], limit=len(small) + 1)
@@ -166,8 +164,10 @@ def test_items_that_are_small_each_may_be_large_together(shape: Shape, body: byt
 
 
 @framed
-def test_a_long_item_costs_its_length_in_however_many_reads_it_comes(shape: Shape, body: bytes) -> None:
-    """13 MB in reads of 64 bytes: a terabyte to copy, and minutes to wait, if each read touched what came before it."""
+def test_the_cost_of_a_long_item_is_linear_with_any_number_of_reads(shape: Shape, body: bytes) -> None:
+    """The item has 13 MB in reads of 64 bytes: copying the buffer at each read would copy a terabyte and take
+    minutes.
+    """
     long = b'{"text":"' + b'data: [{\\"\\n ' * (1 << 20) + b'"}'
     start, _, end = FRAMED[shape].partition(LONG)
     whole = event("messageStart", long) if shape is Shape.EVENT_STREAM else start + long + end
@@ -177,7 +177,7 @@ def test_a_long_item_costs_its_length_in_however_many_reads_it_comes(shape: Shap
 
 
 def recorded() -> Iterator[tuple[Path, Shape | None]]:
-    """Each stream that the folder's index names, and the shape that its content type, path and bytes tell."""
+    """Return each stream in the index of the folder, with the shape of its content type, path and bytes."""
     folder = Path(os.environ["BRIDGE_STREAMS"])
     for row in csv.DictReader((folder / "index.tsv").read_text().splitlines(), delimiter="\t"):
         path = folder / row["file"]
@@ -186,8 +186,8 @@ def recorded() -> Iterator[tuple[Path, Shape | None]]:
 
 
 @pytest.mark.needs("streams")
-def test_recorded_streams_decode_alike_whole_and_byte_by_byte() -> None:
-    """They have the shape they are named for, are whole, and what is said to be JSON is."""
+def test_recorded_streams_have_the_same_items_in_one_read_and_in_single_bytes() -> None:
+    """They have the shape in their name, are complete, and items of kind JSON are JSON."""
     for path, shape in recorded():
         assert shape is SHAPES[path.suffix], path
         body = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What reports an error: PROTOCOL.md decides, by one function for the items of a stream and for bodies alike."""
+"""Error reports (bridge/docs/protocol.md): one function decides for items of a stream and for bodies."""
 
 import json
 from typing import Any
@@ -58,13 +58,13 @@ def test_some_values_are_errors_everywhere(value: Any, alone: bool) -> None:
 
 
 @pytest.mark.parametrize("value", ALONE.values(), ids=ALONE)
-def test_some_are_errors_only_where_a_model_was_to_answer(value: Any) -> None:
+def test_some_values_are_errors_only_from_a_model_endpoint(value: Any) -> None:
     assert reported_error(value) is None
     assert reported_error(value, standalone=True) is value
 
 
 @pytest.mark.parametrize("value", NEVER.values(), ids=NEVER)
-def test_what_is_on_neither_list_is_no_error(value: Any) -> None:
+def test_other_values_are_not_errors(value: Any) -> None:
     assert reported_error(value, standalone=True) is None
 
 
@@ -92,7 +92,7 @@ def test_an_item_of_any_stream_is_an_error(value: Any, before: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", ALONE.values(), ids=ALONE)
-def test_the_first_item_of_a_models_stream_may_be_more(value: Any) -> None:
+def test_more_shapes_are_errors_in_the_first_item_of_a_models_stream(value: Any) -> None:
     assert faults(data(value)) is not None
     assert faults(b": wait\n\ndata:\n\n" + data(value)) is not None, "heartbeats are no items"
     assert faults(data(value), from_model=False) is None
@@ -101,7 +101,7 @@ def test_the_first_item_of_a_models_stream_may_be_more(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", NEVER.values(), ids=NEVER)
-def test_other_items_are_none(value: Any) -> None:
+def test_other_items_are_not_errors(value: Any) -> None:
     assert faults(data(value)) is None
     assert faults(DELTA + DELTA + data(value)) is None
 
@@ -127,7 +127,7 @@ def test_the_framing_reports_errors_too(before: bytes, body: bytes, status: int,
     assert (found.status, found.message) == (status, message)
 
 
-def test_a_good_status_as_a_comment_reports_nothing() -> None:
+def test_a_status_comment_below_400_reports_no_error() -> None:
     assert faults(b'event:result\n:HTTP_STATUS/200\ndata:{"output":{"text":"a"}}\n\n') is None
 
 
@@ -152,7 +152,7 @@ def test_a_models_body_is_an_error(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [*EVERYWHERE.values(), *ALONE.values()], ids=[*EVERYWHERE, *ALONE])
-def test_elsewhere_a_body_is_data(value: Any) -> None:
+def test_a_body_from_another_endpoint_is_data(value: Any) -> None:
     found = parse_response(200, json.dumps(value).encode(), "application/json")
     assert (found.fault, found.defect) == (None, None)
 
@@ -190,7 +190,7 @@ def test_a_long_body_is_an_error_too(pad: int) -> None:
 
 @pytest.mark.parametrize("body", [b'{"choices":[{"message":{"content":"Hel', b"Hello", b"[1,", b"<html>"])
 @pytest.mark.parametrize("from_model", [False, True])
-def test_a_body_labelled_json_has_to_parse(body: bytes, from_model: bool) -> None:
+def test_a_body_labelled_json_must_be_json(body: bytes, from_model: bool) -> None:
     for label in ("application/json", "application/problem+json"):
         assert parse_response(200, body, label, from_model=from_model).defect is Defect.NOT_JSON
     assert parse_response(206, body, "application/json", from_model=from_model).defect is None, "it is a part of one"
@@ -198,13 +198,13 @@ def test_a_body_labelled_json_has_to_parse(body: bytes, from_model: bool) -> Non
     assert parse_response(404, body, "application/json", from_model=from_model).defect is None
 
 
-def test_an_empty_body_labelled_json_is_no_models_answer() -> None:
+def test_an_empty_json_body_is_not_an_answer_of_a_model() -> None:
     assert parse_response(200, b"", "application/json", from_model=True).defect is Defect.NOT_JSON
     assert parse_response(200, b"", "application/json").defect is None
     assert parse_response(204, b"", "application/json", from_model=True).defect is None
 
 
-def test_a_page_is_no_models_answer() -> None:
+def test_an_html_page_is_not_an_answer_of_a_model() -> None:
     assert parse_response(200, b"\n<!doctype html>", "text/html", from_model=True).defect is Defect.HTML
     assert parse_response(200, b"<!doctype html>", "text/html").defect is None
     assert parse_response(200, b'{"choices":[]}', "text/html", from_model=True).defect is None, (
@@ -212,7 +212,7 @@ def test_a_page_is_no_models_answer() -> None:
     )
 
 
-# What is left of a stream without its end.
+# Streams without their end.
 
 AUDIO_IMAGE_THREAD = {
     "transcription": ("transcript.text.delta", "transcript.text.done", False),
@@ -232,7 +232,7 @@ def test_openais_other_streams_end_with_their_last_event(part: str, last: str, f
     assert verdicts(data({"type": last}))[0] is Verdict.COMPLETE
 
 
-def test_a_second_image_takes_the_finish_back() -> None:
+def test_a_second_image_revokes_the_finish_mark() -> None:
     one = data({"type": "image_generation.partial_image"}) + data({"type": "image_generation.completed"})
     assert verdicts(one + data({"type": "image_generation.partial_image"})) == (Verdict.BROKEN, Verdict.BROKEN)
     assert verdicts(one + one)[0] is Verdict.COMPLETE
@@ -256,7 +256,7 @@ def test_a_run_of_an_assistant_ends_with_its_run_and_done() -> None:
 
 
 def verdicts(body: bytes) -> tuple[Verdict, Verdict]:
-    """For a clean end, and for a cut."""
+    """Return the verdicts for a clean end and for a cut."""
     decoder, reader = decoder_for(Shape.SSE, 1 << 20), StreamReader()
     for item in decoder.feed(body):
         reader.read(item)

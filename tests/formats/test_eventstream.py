@@ -1,4 +1,4 @@
-"""AWS event streams: what the messages mean, and that damage is noticed."""
+"""AWS event streams: the meaning of messages, and detection of damage."""
 
 import base64
 import struct
@@ -26,13 +26,13 @@ ITEMS = [
 
 
 @given(places=st.lists(st.integers(0, len(BODY))))
-def test_messages_are_items_wherever_the_body_is_cut(places: list[int]) -> None:
+def test_messages_are_items_with_any_split(places: list[int]) -> None:
     assert decode(Shape.EVENT_STREAM, [BODY]) == (ITEMS, False)
     assert decode(Shape.EVENT_STREAM, cut_at(BODY, places)) == (ITEMS, False)
     assert decode(Shape.EVENT_STREAM, bytewise(BODY)) == (ITEMS, False)
 
 
-def test_what_is_not_pending_ends_exactly_at_a_messages_end() -> None:
+def test_the_bytes_that_are_not_pending_end_with_a_message() -> None:
     pending = pending_everywhere(Shape.EVENT_STREAM, BODY)
     assert [length for length, left in enumerate(pending, start=1) if not left] == [
         len(DELTA),
@@ -42,17 +42,17 @@ def test_what_is_not_pending_ends_exactly_at_a_messages_end() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 11, 12, 50, len(DELTA) - 1])
-def test_a_message_that_breaks_off_is_truncated(length: int) -> None:
+def test_an_incomplete_message_is_truncated(length: int) -> None:
     assert decode(Shape.EVENT_STREAM, [STOP, DELTA[:length]]) == ([ITEMS[2]], True)
 
 
-def test_an_exception_is_an_item_that_says_so() -> None:
+def test_an_exception_is_an_item_marked_as_one() -> None:
     headers = string_header(":message-type", "exception") + string_header(":exception-type", "throttlingException")
     items, _ = decode(Shape.EVENT_STREAM, [message(headers, b'{"message":"slow down"}')])
     assert items == [Item(b'{"message":"slow down"}', event="throttlingException", exception=True)]
 
 
-def test_an_error_without_payload_carries_its_text_as_an_exception_does() -> None:
+def test_an_error_without_payload_has_its_text_as_data() -> None:
     headers = (":message-type", "error"), (":error-code", "InternalError"), (":error-message", 'it "broke"')
     items, _ = decode(Shape.EVENT_STREAM, [message(b"".join(string_header(*pair) for pair in headers), b"")])
     assert items == [Item(b'{"message":"it \\"broke\\""}', event="InternalError", exception=True)]
@@ -72,7 +72,7 @@ OTHER_HEADERS = [
 
 
 @given(headers=st.permutations([*OTHER_HEADERS, string_header(":event-type", "größe")]))
-def test_headers_of_every_other_type_are_stepped_over(headers: list[bytes]) -> None:
+def test_headers_of_other_types_are_skipped(headers: list[bytes]) -> None:
     assert decode(Shape.EVENT_STREAM, [message(b"".join(headers), b"{}")])[0] == [Item(b"{}", event="größe")]
 
 
@@ -86,7 +86,7 @@ def test_headers_of_every_other_type_are_stepped_over(headers: list[bytes]) -> N
         (string_header(":content-type", "text/plain"), b"hello", Item(b"hello", ItemKind.TEXT)),
     ],
 )
-def test_a_payload_is_taken_as_it_is(headers: bytes, payload: bytes, item: Item) -> None:
+def test_a_payload_is_not_changed(headers: bytes, payload: bytes, item: Item) -> None:
     assert decode(Shape.EVENT_STREAM, [message(headers, payload)])[0] == [item]
 
 
@@ -110,12 +110,12 @@ def test_one_wrong_bit_anywhere_breaks_the_stream(at: int) -> None:
         message(string_header("n", "v") + b"\x01\xff\x07\x00\x00", b""),
     ],
 )
-def test_lengths_that_do_not_hold_break_the_stream(broken: bytes) -> None:
+def test_wrong_lengths_break_the_stream(broken: bytes) -> None:
     with pytest.raises(BrokenStream):
         decode(Shape.EVENT_STREAM, [broken])
 
 
-def test_a_length_over_the_limit_is_refused_before_the_message_is_there() -> None:
+def test_a_length_over_the_limit_is_rejected_before_the_message_arrives() -> None:
     decoder = EventStreamDecoder(LIMIT)
     prelude = message(b"", b"x" * LIMIT)[: struct.calcsize(">III")]
     with pytest.raises(ItemTooLarge):

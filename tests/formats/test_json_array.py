@@ -1,4 +1,4 @@
-"""Arrays that come in pieces, against the standard library's idea of them."""
+"""Arrays in pieces, compared with the standard library."""
 
 import json
 
@@ -19,7 +19,7 @@ CLOSED = Item(b"]", ItemKind.DONE)
 
 
 @given(elements=st.lists(VALUES), indent=st.sampled_from([None, 0, 2]), ascii_only=st.booleans(), data=st.data())
-def test_every_element_comes_out_byte_for_byte_wherever_the_array_is_cut(
+def test_elements_are_returned_byte_for_byte_with_any_split(
     elements: list[object], indent: int | None, ascii_only: bool, data: st.DataObject
 ) -> None:
     texts = [json.dumps(element, indent=indent, ensure_ascii=ascii_only).encode() for element in elements]
@@ -28,7 +28,7 @@ def test_every_element_comes_out_byte_for_byte_wherever_the_array_is_cut(
     assert decode(Shape.JSON_ARRAY, cut_at(body, places)) == ([Item(text) for text in texts] + [CLOSED], False)
 
 
-def test_an_object_is_there_with_its_last_brace() -> None:
+def test_an_object_is_returned_with_its_last_brace() -> None:
     decoder = JsonArrayDecoder(LIMIT)
     assert decoder.feed(b'[{"a":{"b":"}"}') == []
     assert decoder.feed(b"}") == [Item(b'{"a":{"b":"}"}}')]
@@ -46,7 +46,7 @@ def test_an_array_without_elements_has_none(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b'{"error":{"code":400}}', b' {"a":[1,{"b":2}]}\n', b'"text, [not] an array"', b"null"]
 )
-def test_a_body_that_is_no_array_is_one_item_at_its_end(body: bytes) -> None:
+def test_a_body_that_is_not_an_array_is_one_item_at_the_end(body: bytes) -> None:
     decoder = JsonArrayDecoder(LIMIT)
     assert decoder.feed(body) == []
     assert decoder.finish() == [Item(body.strip())]

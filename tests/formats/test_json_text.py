@@ -1,4 +1,4 @@
-"""Looks at JSON without taking it apart, each against a slow and plain way to the same."""
+"""Examine JSON text without decoding it, compared with slow and simple implementations."""
 
 import json
 import random
@@ -93,7 +93,7 @@ def test_json_is_what_the_grammar_allows(text: bytes) -> None:
         b"[" * 100_000 + b"]" * 100_000,
     ],
 )
-def test_anything_else_is_none(text: bytes) -> None:
+def test_other_text_is_not_json(text: bytes) -> None:
     assert not is_json(text)
 
 
@@ -102,11 +102,11 @@ def test_anything_else_is_none(text: bytes) -> None:
     | st.text(st.sampled_from('[]{}",:\\u8dDbEe0.-+ntrfalse \n'), max_size=14).map(str.encode)
 )
 @example(text=rb'"\\\ud83d"')
-def test_it_is_what_the_standard_library_takes(text: bytes) -> None:
+def test_is_json_agrees_with_the_standard_library(text: bytes) -> None:
     assert is_json(text) == is_json_by_the_library(text)
 
 
-# without_lone_surrogates
+# replace_lone_surrogates
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_it_is_what_the_standard_library_takes(text: bytes) -> None:
         (b"{}", b"{}"),
     ],
 )
-def test_lone_surrogates_alone_become_harmless(text: bytes, harmless: bytes) -> None:
+def test_only_lone_surrogates_are_replaced(text: bytes, harmless: bytes) -> None:
     assert replace_lone_surrogates(text) == harmless
 
 
 @given(value=VALUES)
 @example(value="\ud83d\ude00\ude00")
-def test_all_else_keeps_its_place(value: object) -> None:
+def test_all_other_text_keeps_its_offset(value: object) -> None:
     text = json.dumps(value)
     harmless = replace_lone_surrogates(text.encode())
     assert len(harmless) == len(text)
@@ -155,7 +155,7 @@ def replaced_in_one_go(text: bytes) -> bytes:
 
 @pytest.mark.parametrize("used", [ESCAPES, ESCAPES[:3], ESCAPES[:4], [rb"\ud83d\ude00"], [b"\\"]])
 @pytest.mark.parametrize("seed", range(3))
-def test_in_a_long_text_it_does_not_matter_where_the_parts_end(used: list[bytes], seed: int) -> None:
+def test_replacement_does_not_depend_on_the_ends_of_parts(used: list[bytes], seed: int) -> None:
     chosen = random.Random(seed).choices(used, k=30_000)
     for start in range(3):
         text = b"x" * start + b"".join(chosen)
@@ -196,16 +196,16 @@ def test_depth_is_that_of_brackets_outside_strings(limit: int, value: object, as
         (b"[]" + b" " * 2_000, 1),
     ],
 )
-def test_it_is_found_in_texts_of_many_parts(text: bytes, depth: int) -> None:
+def test_depth_is_found_in_texts_of_many_parts(text: bytes, depth: int) -> None:
     assert not deeper_than(depth, text)
     assert depth == 0 or deeper_than(depth - 1, text)
 
 
-# closed_above
+# truncated_at_depth
 
 
 @given(value=VALUES, depth=st.integers(0, 4))
-def test_what_is_cut_off_at_a_depth_is_json_again(value: object, depth: int) -> None:
+def test_a_text_truncated_at_a_depth_is_json(value: object, depth: int) -> None:
     text = json.dumps(value).encode()
     cut = truncated_at_depth(depth, text)
     if depth_of(value) <= depth:
@@ -215,31 +215,31 @@ def test_what_is_cut_off_at_a_depth_is_json_again(value: object, depth: int) -> 
         assert depth_of(json.loads(cut)) == depth
 
 
-def test_what_stands_before_the_cut_is_kept() -> None:
+def test_text_before_the_truncation_is_kept() -> None:
     text = b'{"a":"[[[","b":{"c":1,"d":[{"e":[[]]}]},"f":2}'
     assert truncated_at_depth(3, text) == b'{"a":"[[[","b":{"c":1,"d":[null]}}'
 
 
-def test_it_is_not_looked_for_without_end() -> None:
+def test_the_search_for_a_depth_is_bounded() -> None:
     assert truncated_at_depth(8, b"[" + b"[]," * 100_000 + b"[" * 100) is None
     assert truncated_at_depth(8, b'["' + b"x" * 1_000_000 + b'",' + b"[" * 100) is not None
 
 
-# Long texts, which are gone through in parts
+# Long texts, which are processed in parts
 
 
 LONG = ("é" * TURN_BYTES).encode()
 
 
 @pytest.mark.parametrize("before", [b"", b"x", b"xx"])
-def test_utf_8_is_right_wherever_a_part_ends(before: bytes) -> None:
+def test_valid_utf_8_passes_wherever_a_part_ends(before: bytes) -> None:
     check_utf8(before + LONG)
 
 
 @pytest.mark.parametrize(
     "text", [b"\xff", b"\xc3", LONG[:-1], LONG + b"\xff", b"\xff" + LONG, LONG + b"\xc3", LONG[:TURN_BYTES] + b"\x80"]
 )
-def test_utf_8_that_is_broken_anywhere_is_found(text: bytes) -> None:
+def test_invalid_utf_8_is_found_anywhere(text: bytes) -> None:
     with pytest.raises(UnicodeDecodeError):
         check_utf8(text)
 

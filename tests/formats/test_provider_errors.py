@@ -1,4 +1,4 @@
-"""What error bodies of every provider say, and what an answer in one piece cost."""
+"""Error bodies of every provider, and the usage of answers in one piece."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def test_a_message_is_found_in_every_error_body(body: str | bytes, message: str,
 @pytest.mark.parametrize(
     "body", [b"[" * 100_000, b'{"error":' * 800 + b"1" + b"}" * 800, b'{"error":"' + b"x" * 10_000]
 )
-def test_no_body_is_too_deep_or_too_long(body: bytes) -> None:
+def test_deep_and_long_bodies_are_read(body: bytes) -> None:
     assert len(fault(500, body).message) <= MAX_MESSAGE_CHARS
 
 
@@ -96,7 +96,7 @@ def test_no_body_is_too_deep_or_too_long(body: bytes) -> None:
         (403, '{"error":{"code":"content_filter"}}', False, False),
     ],
 )
-def test_exhausted_quota_and_refusals_are_told_by_status_and_code(
+def test_exhausted_quota_and_refusals_are_detected_by_status_and_code(
     status: int, body: str, exhausted: bool, refusal: bool
 ) -> None:
     found = fault(status, body)
@@ -131,7 +131,7 @@ def test_exhausted_quota_and_refusals_are_told_by_status_and_code(
         (None, 500),
     ],
 )
-def test_inside_a_stream_the_type_stands_for_a_status(error: object, status: int) -> None:
+def test_the_type_of_an_error_in_a_stream_has_a_status(error: object, status: int) -> None:
     assert fault_of({"error": error}).status == fault_of(error).status == status
 
 
@@ -147,11 +147,11 @@ def test_inside_a_stream_the_type_stands_for_a_status(error: object, status: int
         ("ThrottlingException", 429),
     ],
 )
-def test_an_exception_of_bedrock_is_known_by_its_name(name: str, status: int) -> None:
+def test_an_exception_of_bedrock_is_detected_by_its_name(name: str, status: int) -> None:
     assert fault_of({"message": "m"}, name=name) == ProviderFault(status, "m", name)
 
 
-def test_exhausted_quota_inside_a_stream_is_known_too() -> None:
+def test_exhausted_quota_is_detected_inside_a_stream() -> None:
     found = fault_of({"error": {"message": "m", "type": "insufficient_quota"}})
     assert found == ProviderFault(429, "m", "insufficient_quota", exhausted_quota=True)
 
@@ -225,11 +225,11 @@ def test_exhausted_quota_inside_a_stream_is_known_too() -> None:
         pytest.param("", None, None, id="empty"),
     ],
 )
-def test_a_good_answer_has_no_fault_and_its_counts(body: str, usage: Usage | None, cost: float | None) -> None:
+def test_a_successful_answer_has_counts_and_no_fault(body: str, usage: Usage | None, cost: float | None) -> None:
     assert parse_response(200, body.encode()) == ParsedResponse(None, usage, {} if cost is None else {"cost": cost})
 
 
-def test_an_error_longer_than_any_is_told_by_its_status_and_its_beginning() -> None:
+def test_a_very_long_error_is_read_by_its_status_and_beginning() -> None:
     body = b'{"error":{"message":"busy"},"pad":"%s"}'
     room = MAX_PARSED_BYTES - len(body % b"")
     fault = parse_response(503, body % (b"x" * room)).fault

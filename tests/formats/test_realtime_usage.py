@@ -1,4 +1,4 @@
-"""What a realtime session used: the sum of its turns, and no word of anything else."""
+"""The usage of a realtime session is the sum of its turns."""
 
 import base64
 import os
@@ -63,15 +63,17 @@ def test_a_turn_on_a_socket_of_responses_names_the_model_that_answered(kind: str
     assert turn_in(orjson.dumps(told)) == (Usage(3, 2, None, 5), "gpt-5")
 
 
-def test_each_account_that_gemini_gives_is_of_a_turn_and_not_of_the_session() -> None:
-    """As a live session gave them (github.com/pydantic/pydantic-ai/pull/7269): the context grows and is paid again."""
+def test_each_usage_of_gemini_counts_one_turn() -> None:
+    """The numbers are from a live session (github.com/pydantic/pydantic-ai/pull/7269): the context grows and is
+    billed again.
+    """
     turns = ((143, 19, 162), (181, 24, 205), (224, 24, 248))
     names = ("promptTokenCount", "responseTokenCount", "totalTokenCount")
     told = [{"usageMetadata": dict(zip(names, turn, strict=True))} for turn in turns]
     assert used(*told) == Usage(548, 67, None, 615)
 
 
-def test_what_one_turn_does_not_tell_does_not_spoil_the_sum() -> None:
+def test_unknown_counts_of_a_turn_do_not_change_the_sum() -> None:
     some = {"usageMetadata": {"promptTokenCount": 5}}
     assert used(some, GEMINI) == used(GEMINI, some) == Usage(15, 20, None, 30, None, 3, 19)
 
@@ -94,12 +96,12 @@ def test_what_one_turn_does_not_tell_does_not_spoil_the_sum() -> None:
         b"\x7b" + os.urandom(640),
     ],
 )
-def test_nothing_else_is_taken_for_usage(message: object) -> None:
+def test_other_messages_have_no_usage(message: object) -> None:
     assert used(message) is None
 
 
-def test_audio_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Almost every message is audio, and a search for one word is all it costs."""
+def test_audio_messages_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Almost every message is audio, which costs only a search for one word."""
     monkeypatch.setattr(orjson, "loads", None)
     audio = base64.b64encode(os.urandom(10_000)).decode()
     assert used(b'{"type":"response.output_audio.delta","delta":"%s"}' % audio.encode()) is None

@@ -1,4 +1,4 @@
-"""The model that a request names, read as the provider reads it."""
+"""The model of a request, read as the provider reads it."""
 
 import pytest
 from hypothesis import given
@@ -33,7 +33,7 @@ PLAIN = '{"model":"gpt-x","messages":[]}'
         pytest.param(b'\r\n {"n":' + b"9" * 5000 + b',"model":"gpt-x"}', id="a number of 5,000 digits"),
     ],
 )
-def test_the_model_is_known_whenever_a_provider_would_know_it(body: bytes) -> None:
+def test_the_model_is_read_whenever_a_provider_can_read_it(body: bytes) -> None:
     assert model_in(body, "application/json") == "gpt-x"
     assert model_in(body) == "gpt-x"
 
@@ -57,7 +57,7 @@ def test_the_model_is_known_whenever_a_provider_would_know_it(body: bytes) -> No
         b'{"a":' + b"[" * 100_000,
     ],
 )
-def test_where_nobody_can_tell_there_is_no_model(body: bytes) -> None:
+def test_an_ambiguous_body_names_no_model(body: bytes) -> None:
     assert model_in(body) is None
 
 
@@ -113,7 +113,7 @@ def test_a_form_without_one_clear_model_names_none(body: bytes, content_type: st
 
 
 @pytest.mark.parametrize("data", [b"RIFF\\ud83d", b"\x00\x01\x02", b"[1]", b'"model"'])
-def test_what_is_no_object_is_not_read_with_tolerance(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+def test_other_values_are_not_read_tolerantly(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     monkeypatch.setattr(request_fields, "read_json", None)
     assert model_in(data) is None
 

@@ -1,4 +1,4 @@
-"""The SSE decoder against the standard's own words, and what providers need beyond them."""
+"""The SSE decoder, compared with the standard and with the extensions of providers."""
 
 import re
 
@@ -46,7 +46,7 @@ BODIES = st.builds(
 
 
 def by_the_standard(body: bytes) -> list[Item]:
-    """HTML, 9.2.6, step by step, over a body that is all there. An event's id is given only if its own block set it.
+    """Return the events of a complete body by HTML, 9.2.6. An event's id is returned only if its own block sets it.
 
     Beyond the standard, an event `error` needs no data.
     """
@@ -73,9 +73,7 @@ def by_the_standard(body: bytes) -> list[Item]:
 
 @given(body=BODIES, data=st.data())
 @example(body=b"data: 1\r\n\r\n\ndata: 2\n\r\n", data=None)
-def test_ended_events_are_those_of_the_standard_wherever_the_body_is_cut(
-    body: bytes, data: st.DataObject | None
-) -> None:
+def test_complete_events_are_those_of_the_standard_with_any_split(body: bytes, data: st.DataObject | None) -> None:
     places = data.draw(st.lists(st.integers(0, len(body)))) if data else range(len(body))
     decoder = SseDecoder(LIMIT)
     items = [item for read in cut_at(body, places) for item in decoder.feed(read)]
@@ -83,12 +81,12 @@ def test_ended_events_are_those_of_the_standard_wherever_the_body_is_cut(
 
 
 @given(body=BODIES)
-def test_what_is_not_pending_ends_at_the_end_of_a_block(body: bytes) -> None:
+def test_the_bytes_that_are_not_pending_end_with_a_block(body: bytes) -> None:
     assert len(pending_everywhere(Shape.SSE, body)) == len(body)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r", b"\r\r", b"\n\r", b"\r\n\n"])
-def test_an_event_is_there_with_the_first_byte_that_can_end_it(end: bytes) -> None:
+def test_an_event_is_returned_with_the_first_byte_that_can_end_it(end: bytes) -> None:
     decoder = SseDecoder(LIMIT)
     assert decoder.feed(b"data: {}" + end[:-1]) == []
     assert decoder.feed(end[-1:]) == [Item(b"{}")]
@@ -103,7 +101,7 @@ def test_the_line_feed_of_a_split_crlf_belongs_to_the_event_before_it() -> None:
     assert decoder.feed(b"data: 2\r\n\r\n") == [Item(b"2", ItemKind.TEXT)]
 
 
-def test_only_one_byte_order_mark_is_taken_off() -> None:
+def test_only_one_byte_order_mark_is_removed() -> None:
     body = b"\xef\xbb\xbf" * 2 + b"data: lost\n\ndata: kept\n\n"
     assert decode(Shape.SSE, [body])[0] == [Item(b"kept", ItemKind.TEXT)]
 
@@ -122,7 +120,7 @@ def test_only_one_byte_order_mark_is_taken_off() -> None:
         (b'event: error\n{"error":{}}\n', Item(b'{"error":{}}', event="error")),
     ],
 )
-def test_an_event_left_without_its_blank_line_is_flushed_when_it_is_complete(left: bytes, item: Item) -> None:
+def test_a_complete_last_event_without_a_blank_line_is_an_item(left: bytes, item: Item) -> None:
     before = b"data: {}\n\n"
     assert decode(Shape.SSE, [before + left]) == ([Item(b"{}"), item], False)
 
@@ -130,7 +128,7 @@ def test_an_event_left_without_its_blank_line_is_flushed_when_it_is_complete(lef
 @pytest.mark.parametrize(
     "left", [b'data: {"n":', b"data: hello", b"data: 12", b"data: [DON", b"event: x\n", b"da", b'{"error":{', b"<html>"]
 )
-def test_an_event_that_may_be_cut_is_dropped_and_called_truncated(left: bytes) -> None:
+def test_an_event_that_may_be_incomplete_is_truncated(left: bytes) -> None:
     assert decode(Shape.SSE, [b"data: {}\n\n", left]) == ([Item(b"{}")], True)
 
 

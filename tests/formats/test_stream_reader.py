@@ -1,4 +1,4 @@
-"""What the items of a stream mean: per dialect, per trap, and over real streams where there are some."""
+"""Interpretation of stream items: by dialect, for known traps, and for recorded streams if there are any."""
 
 import os
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def text(data: str, event: str | None = None) -> Item:
 
 
 def typed(data: str) -> Item:
-    """As Anthropic, Cohere and OpenAI Responses send it: the event repeats the type."""
+    """Return an item as Anthropic, Cohere and OpenAI Responses send it: the event repeats the type."""
     return item(data, data.split('"type":"')[1].split('"')[0])
 
 
@@ -252,7 +252,7 @@ def test_a_stream_cut_in_its_first_answer_is_broken(
         pytest.param(TGI, id="tgi"),
     ],
 )
-def test_after_the_finish_mark_a_stream_is_whole_however_it_ends(rows: list[tuple[Item, Mark]]) -> None:
+def test_a_stream_is_complete_after_its_finish_mark(rows: list[tuple[Item, Mark]]) -> None:
     reader, _ = read(each for each, _ in rows)
     assert (reader.finished, reader.closed) == (True, False)
     assert verdict(reader) is verdict(reader, StreamState.SILENT) is Verdict.COMPLETE
@@ -294,7 +294,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_what_is_not_on_the_list_is_an_answer(answer: Item) -> None:
+def test_other_items_are_answers(answer: Item) -> None:
     _, marks = read([answer])
     assert marks == [ANSWER]
 
@@ -311,17 +311,17 @@ def test_what_is_not_on_the_list_is_an_answer(answer: Item) -> None:
         pytest.param(item('{"candidates":[],"modelVersion":"g"}'), id="gemini without candidate"),
     ],
 )
-def test_bookkeeping_answers_nothing(bookkeeping: Item) -> None:
+def test_bookkeeping_is_not_an_answer(bookkeeping: Item) -> None:
     _, marks = read([bookkeeping])
     assert marks == [BOOKKEEPING]
 
 
-def test_a_ping_tells_no_dialect() -> None:
+def test_a_ping_does_not_identify_the_dialect() -> None:
     reader, marks = read([item('{"type":"ping"}', "ping"), chat('{"content":"a"}'), DONE])
     assert (reader.dialect, marks) == ("openai-chat", [HEARTBEAT, ANSWER, CLOSING])
 
 
-def test_a_stream_of_no_known_dialect_is_whole_when_it_ends_cleanly() -> None:
+def test_a_stream_of_an_unknown_dialect_is_complete_after_a_clean_end() -> None:
     watsonx = item('{"results":[{"generated_text":"the","stop_reason":"not_finished"}]}', "message")
     reader, marks = read([watsonx, watsonx])
     assert (reader.dialect, reader.finished, marks) == (None, False, [ANSWER, ANSWER])
@@ -338,46 +338,46 @@ def test_a_clean_end_without_any_item_is_empty() -> None:
 # Traps
 
 
-def test_two_choices_are_finished_only_together() -> None:
+def test_a_stream_is_finished_when_all_choices_are() -> None:
     reader, _ = read([chat('{"content":"a"}'), chat('{"content":"b"}', index=1), chat("{}", '"stop"')])
     assert (reader.finished, verdict(reader)) == (False, Verdict.BROKEN)
     reader.read(chat("{}", '"stop"', index=1))
     assert (reader.finished, verdict(reader)) == (True, Verdict.COMPLETE)
 
 
-def test_a_second_choice_that_comes_late_takes_the_finish_back() -> None:
+def test_a_late_second_choice_revokes_the_finish_mark() -> None:
     reader, _ = read([chat('{"content":"a"}'), chat("{}", '"stop"')])
     assert reader.finished
     reader.read(chat('{"content":"b"}', index=1))
     assert not reader.finished
 
 
-def test_a_choice_that_goes_on_after_its_finish_reason_had_not_finished() -> None:
+def test_a_choice_that_continues_after_its_finish_reason_is_not_finished() -> None:
     reader, _ = read([chat('{"role":"assistant","content":""}', '"stop"'), chat('{"content":"a"}')])
     assert not reader.finished
     reader.read(chat('{"content":"b"}'))
     assert verdict(reader, StreamState.CUT) is Verdict.BROKEN
 
 
-def test_annotations_after_the_finish_reason_leave_it_standing() -> None:
+def test_annotations_do_not_revoke_the_finish_mark() -> None:
     late = item('{"choices":[{"index":0,"finish_reason":null,"content_filter_results":{},"delta":{}}]}')
     reader, _ = read([chat('{"content":"a"}'), chat("{}", '"stop"'), late, chat("{}", '"stop"')])
     assert (reader.finished, verdict(reader)) == (True, Verdict.COMPLETE)
 
 
-def test_gemini_stop_in_the_first_chunk_finishes_nothing_when_more_comes() -> None:
+def test_gemini_stop_in_the_first_chunk_is_revoked_by_more_chunks() -> None:
     reader, _ = read([gemini('{"text":""}', "STOP")])
     assert reader.finished
     reader.read(gemini('{"text":"more"}'))
     assert (reader.finished, verdict(reader)) == (False, Verdict.BROKEN)
 
 
-def test_gemini_counts_after_the_last_candidate_leave_the_finish_standing() -> None:
+def test_gemini_counts_do_not_revoke_the_finish_mark() -> None:
     reader, marks = read([gemini('{"text":"a"}', "STOP"), item('{"usageMetadata":{"promptTokenCount":1}}')])
     assert (reader.finished, marks) == (True, [ANSWER, BOOKKEEPING])
 
 
-def test_a_blocked_gemini_prompt_is_a_whole_answer() -> None:
+def test_a_blocked_gemini_prompt_is_a_complete_answer() -> None:
     reader, marks = read([item('{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"},"usageMetadata":{}}')])
     assert (marks, verdict(reader)) == ([ANSWER], Verdict.COMPLETE)
 
@@ -387,13 +387,13 @@ def test_the_end_of_the_array_closes_it() -> None:
     assert (marks[-1], reader.closed, verdict(reader, StreamState.CUT)) == (CLOSING, True, Verdict.COMPLETE)
 
 
-def test_done_closes_any_dialect_again_and_none() -> None:
+def test_done_closes_every_dialect_and_unknown_ones() -> None:
     _, marks = read([*(each for each, _ in ANTHROPIC), DONE])
     assert marks[-2:] == [CLOSING, CLOSING]
     assert read([text("hi"), DONE])[0].closed
 
 
-def test_anthropic_content_after_message_delta_takes_the_finish_back() -> None:
+def test_anthropic_content_after_message_delta_revokes_the_finish_mark() -> None:
     start = typed('{"type":"content_block_start","index":1,"content_block":{"type":"text","text":""}}')
     reader, _ = read([*(each for each, _ in ANTHROPIC[:-1]), start])
     assert (reader.finished, verdict(reader, StreamState.CUT)) == (False, Verdict.BROKEN)
@@ -409,7 +409,7 @@ def test_anthropic_inside_bedrock_is_anthropic() -> None:
     assert (reader.dialect, marks, reader.usage) == ("anthropic", [BOOKKEEPING, CLOSING], Usage(16, 21, None, 37))
 
 
-def test_invocation_metrics_close_whatever_dialect_the_model_speaks() -> None:
+def test_invocation_metrics_close_a_stream_of_any_dialect() -> None:
     last = chat('{"content":"b"}', rest=',"amazon-bedrock-invocationMetrics":{"inputTokenCount":1}')
     reader, marks = read([chat('{"content":"a"}'), chat('{"content":"a"}'), last])
     assert (marks[-1], reader.usage) == (CLOSING, Usage(1, None, None, None))
@@ -430,7 +430,7 @@ def test_repeated_usage_counts_once() -> None:
     assert (reader.usage, reader.costs) == (Usage(9, 3, None, 12), {"cost": 0.003})
 
 
-def test_groq_counts_stand_in_a_member_of_their_own() -> None:
+def test_groq_counts_are_in_a_separate_member() -> None:
     counts = ',"x_groq":{"id":"r","usage":{"prompt_tokens":283,"completion_tokens":43,"total_tokens":326}}'
     reader, _ = read([chat('{"content":"a"}'), chat("{}", '"tool_calls"', rest=counts)])
     assert reader.usage == Usage(283, 43, None, 326)
@@ -534,16 +534,16 @@ def test_cohere_v2_fails_by_its_last_message() -> None:
         item('{"stopReason":"guardrail_intervened"}', "messageStop"),
     ],
 )
-def test_a_refusal_in_the_stream_is_a_whole_answer(refusal: Item) -> None:
+def test_a_refusal_in_the_stream_is_a_complete_answer(refusal: Item) -> None:
     assert read([refusal])[1] == [CLOSING]
 
 
-def test_an_error_after_the_closing_mark_is_no_failure() -> None:
+def test_an_error_after_the_closing_mark_is_ignored() -> None:
     reader, marks = read([text("a"), DONE, item('{"error":"late"}')])
     assert (marks, reader.fault, verdict(reader)) == ([ANSWER, CLOSING, ANSWER], None, Verdict.COMPLETE)
 
 
-def test_the_first_error_is_the_one_that_counts() -> None:
+def test_the_first_error_is_kept() -> None:
     reader, _ = read([item('{"error":{"code":429,"message":"first"}}'), item('{"error":"second"}')])
     assert reader.fault is not None
     assert (reader.fault.status, reader.fault.message) == (429, "first")
@@ -580,7 +580,7 @@ def extended(part: bytes) -> bytes:
 
 @pytest.mark.parametrize("before", QUICK)
 @pytest.mark.parametrize("part", WELL_FORMED)
-def test_json_that_only_looks_odd_stays_json(before: Item, part: bytes) -> None:
+def test_unusual_json_stays_json(before: Item, part: bytes) -> None:
     odd = item(extended(part))
     reader, marks = read([before, odd])
     assert (marks[-1], odd.kind, reader.dialect) == (ANSWER, ItemKind.JSON, "openai-chat")
@@ -617,7 +617,7 @@ def test_text_is_checked_to_be_utf_8(data: bytes, kind: ItemKind) -> None:
     ],
 )
 @pytest.mark.parametrize("rows", [[], CHAT[:3], ANTHROPIC[:4], GEMINI[:2], COHERE_V2[:3], TITAN[:1]])
-def test_right_json_of_unexpected_types_is_taken_as_it_is(rows: list[tuple[Item, Mark]], odd: str) -> None:
+def test_json_of_unexpected_types_is_accepted(rows: list[tuple[Item, Mark]], odd: str) -> None:
     last = item(odd)
     reader, _ = read([*(each for each, _ in rows), last])
     assert (last.kind, reader.fault, reader.closed) == (ItemKind.JSON, None, False)
@@ -677,7 +677,7 @@ CONTENT_TYPES = {
 
 @pytest.fixture
 def streams() -> Path:
-    """For tests that need them, which are left out where there are none."""
+    """Return the folder of recorded streams; skip the test if there is none."""
     return Path(os.environ["BRIDGE_STREAMS"])
 
 
@@ -699,7 +699,7 @@ def test_the_table_names_every_real_stream(streams: Path) -> None:
 
 @pytest.mark.needs("streams")
 @pytest.mark.parametrize(("prefix", "dialect", "usage"), STREAMS, ids=[row[0] for row in STREAMS])
-def test_a_real_stream_is_whole_and_without_its_end_broken(
+def test_a_recorded_stream_is_complete_and_broken_without_its_end(
     streams: Path, prefix: str, dialect: str | None, usage: Usage | None
 ) -> None:
     (path,) = streams.glob(f"{prefix}*")
@@ -715,7 +715,7 @@ def test_a_real_stream_is_whole_and_without_its_end_broken(
     assert verdict(cut, StreamState.CUT) is Verdict.BROKEN
 
 
-def test_moonshot_counts_inside_the_choice_and_a_glance_does_not_miss_it() -> None:
+def test_the_fast_check_sees_moonshots_counts_inside_the_choice() -> None:
     counts = '"usage":{"prompt_tokens":23,"completion_tokens":235,"total_tokens":258,"cached_tokens":7}'
     reader, _ = read(
         [

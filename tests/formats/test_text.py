@@ -1,4 +1,4 @@
-"""Where text stands: every dialect of the tapes is read as a person would, item by item and in one piece."""
+"""Text of answers: every dialect on the tapes, item by item and in one piece."""
 
 from urllib.parse import urlsplit
 
@@ -15,8 +15,8 @@ from tests.support.paths import FIXTURES
 TAPES = FIXTURES / "tapes"
 
 
-def said_on(name: str) -> str | None:
-    """What the answer on a tape says; None when no item of it holds text."""
+def text_on(name: str) -> str | None:
+    """Return the text of the answer on a tape; None if no item holds text."""
     tape = read_tape(TAPES / f"{name}.jsonl")
     assert tape.head is not None
     content_type = dict(pairs(tape.head.headers)).get("content-type", "").partition(";")[0]
@@ -80,8 +80,8 @@ def _text_in(item: Item) -> str | None:
         ("deepgram/listen-plain", None),
     ],
 )
-def test_an_answer_says_what_a_person_would_read(tape, text):
-    assert said_on(tape) == text
+def test_the_text_of_an_answer_is_found(tape, text):
+    assert text_on(tape) == text
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,5 @@ def test_an_answer_says_what_a_person_would_read(tape, text):
         (5, None),
     ],
 )
-def test_text_is_found_where_it_stands_and_nowhere_else(response, text):
+def test_text_is_found_only_in_known_places(response, text):
     assert text_of(response) == text

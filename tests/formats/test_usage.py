@@ -1,4 +1,4 @@
-"""Token counts in the words of every provider, and the one reading of them."""
+"""Token counts of every provider, converted into one form."""
 
 from typing import Any
 
@@ -65,9 +65,7 @@ def counted(*reports: dict[str, Any]) -> Usage | None:
         pytest.param({"prompt_tokens": "7", "completion_tokens": [1]}, None, id="other types"),
     ],
 )
-def test_input_includes_what_was_cached_and_output_what_was_thought(
-    report: dict[str, Any], usage: Usage | None
-) -> None:
+def test_input_includes_cached_tokens_and_output_includes_thoughts(report: dict[str, Any], usage: Usage | None) -> None:
     assert counted(report) == usage
 
 
@@ -141,7 +139,7 @@ READ_TWICE = {"prompt_tokens_details": {"cached_tokens": 2455}, "cache_read_inpu
         pytest.param({"prompt_tokens": 25, "input_tokens": 0, "completion_tokens": 5}, Usage(25, 5, None, 30)),
     ],
 )
-def test_input_and_output_add_up_to_the_total_that_was_told(report: dict[str, Any], usage: Usage) -> None:
+def test_input_and_output_add_up_to_the_reported_total(report: dict[str, Any], usage: Usage) -> None:
     assert counted(report) == usage
 
 
@@ -207,7 +205,7 @@ def test_later_counts_replace_earlier_ones_and_null_replaces_nothing() -> None:
     assert counted(first, {"output_tokens": 9}, {"input_tokens": None, "output_tokens": 15}) == Usage(25, 15, None, 40)
 
 
-def test_of_two_places_the_one_seen_later_wins() -> None:
+def test_the_path_that_was_first_used_later_wins() -> None:
     counters = UsageCounter()
     counters.add(
         {"tokens": {"input_tokens": 69}, "billed": {"input_tokens": 7}}, [("billed",), ("tokens",), ("gone", "x")]
@@ -215,19 +213,19 @@ def test_of_two_places_the_one_seen_later_wins() -> None:
     assert counters.usage() == Usage(69)
 
 
-def test_members_that_tell_a_cost_are_kept_as_they_came_last() -> None:
+def test_the_last_cost_members_are_kept() -> None:
     counters = UsageCounter()
     for usage in ({"cost": 0.25}, {"cost": {"total_cost": 0.5}, "cost_in_usd_ticks": 7}, {"cost": None, "price": 1}):
         counters.add({"usage": usage}, [("usage",)])
     assert counters.costs() == {"cost": {"total_cost": 0.5}, "cost_in_usd_ticks": 7}
 
 
-def test_a_later_zero_replaces_no_cost() -> None:
+def test_a_later_zero_does_not_replace_a_cost() -> None:
     counters = UsageCounter()
     counters.add({"usage": {"cost_in_usd_ticks": 162_631_000}}, [("usage",)])
     counters.add({"usage": {"cost": 0, "cost_in_usd_ticks": 0}}, [("usage",)])
     assert counters.costs() == {"cost": 0, "cost_in_usd_ticks": 162_631_000}
 
 
-def test_what_is_unknown_is_left_out_on_the_wire() -> None:
+def test_unknown_counts_are_omitted_on_the_wire() -> None:
     assert msgspec.json.encode(Usage(1, None, 0)) == b'{"inputTokens":1,"cachedTokens":0}'

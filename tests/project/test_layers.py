@@ -1,4 +1,4 @@
-"""The house keeps its order: imports point down, what decides does no I/O, and no module is without a place."""
+"""Rules of the layout: imports point down, pure modules do no I/O, and every module has a layer."""
 
 import ast
 import subprocess
@@ -14,7 +14,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 
 def test_every_contract_on_imports_is_kept() -> None:
-    """In a process of its own: the linter takes the logging over."""
+    """The linter runs in its own process, because it takes over logging."""
     command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     run = subprocess.run([sys.executable, "-c", command, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -28,7 +28,7 @@ def pure_files() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", pure_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_pure_neither_waits_nor_opens_nor_prints(path: Path) -> None:
+def test_pure_modules_do_not_wait_open_or_print(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef | ast.Await)]
     called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}

@@ -1,4 +1,4 @@
-"""What is published: the wheel holds the bridge, all of it and nothing else, and says what it needs."""
+"""The wheel contains the whole package and nothing else, and declares its dependencies."""
 
 import subprocess
 import sys
@@ -38,12 +38,12 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: ZipFi
 
 
 @pytest.mark.parametrize("needed", ["bridge/py.typed", "bridge/demo/tapes/stream-anthropic.jsonl"])
-def test_the_wheel_holds_what_no_import_would_miss(wheel: ZipFile, needed: str) -> None:
-    """The mark that the package is typed, and the tapes of the demo."""
+def test_the_wheel_contains_data_files(wheel: ZipFile, needed: str) -> None:
+    """These files are the marker of a typed package, and the tapes of the demo."""
     assert needed in wheel.namelist()
 
 
-def test_the_version_is_written_twice_and_the_same(metadata: Message) -> None:
+def test_both_places_of_the_version_agree(metadata: Message) -> None:
     assert metadata["Version"] == bridge.__version__
 
 
@@ -59,7 +59,7 @@ def test_both_commands_are_the_same(wheel: ZipFile) -> None:
     assert {"bridge = bridge.cli:main", "universal-bridge = bridge.cli:main"} <= set(lines)
 
 
-def test_an_installation_pulls_in_no_tool_of_the_tests(metadata: Message) -> None:
+def test_an_installation_does_not_require_test_tools(metadata: Message) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     always = {
         need.partition(";")[0].strip() for need in metadata.get_all("Requires-Dist", []) if "extra ==" not in need

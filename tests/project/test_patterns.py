@@ -1,4 +1,4 @@
-"""No regular expression of the package takes more than linear time, whatever it is applied to."""
+"""Every regular expression of the package takes linear time, on any text."""
 
 import json
 import re
@@ -9,19 +9,19 @@ import pytest
 from tests.support.patterns import Use, hostile_texts, uses
 
 LARGEST = 65_536
-"""Characters. Patterns that are applied to whole bodies are applied window by window, or never go back."""
+"""Characters of the longest text. Patterns that are applied to whole bodies work in windows or never backtrack."""
 LARGEST_OF = {
     "bridge.providers.endpoints._ORDINARY": 8_192,
 }
-"""Of texts that are checked to be no longer before."""
+"""Longest texts of patterns whose input is bounded by an earlier check."""
 READ_BEFORE = {
     "bridge.config.toml_lines._TOKEN": lambda text: f"key = {json.dumps(text)}",
 }
-"""Patterns of texts that a parser has accepted before: no string in them is left open."""
+"""Patterns for text that a parser has accepted: every string in it is closed."""
 FLOOR_S = 0.02
-"""CPU time that is too short for a ratio. Quadratic work on the largest text takes seconds."""
+"""CPU time below which a ratio means nothing. Quadratic work on the largest text takes seconds."""
 WORST = 4
-"""Of the texts, those that take longest when they are short are made long."""
+"""Number of texts, those that are slowest when short, that are repeated at full length."""
 MOST_TIMES_AS_LONG = 3.0
 TRIES = 4
 
@@ -43,20 +43,20 @@ def test_twice_the_text_takes_a_pattern_at_most_three_times_as_long(use: Use) ->
     makers = hostile_texts(use.pattern)
     short = [(_cpu_s(use, read(make(longest // 16))), number) for number, make in enumerate(makers)]
     for _, number in sorted(short, reverse=True)[:WORST]:
-        for length in (longest // 8, longest):  # what is far from linear fails early
+        for length in (longest // 8, longest):  # clearly non-linear patterns fail early
             text, half = read(makers[number](length)), read(makers[number](length // 2))
             taken_s = _cpu_s(use, text)
             assert taken_s <= FLOOR_S or _is_linear(use, text, half), f"{taken_s:.2f} s for {length} of {text[:60]!r}…"
 
 
-def test_a_quadratic_pattern_would_be_noticed() -> None:
+def test_a_quadratic_pattern_is_detected() -> None:
     use = Use("example", re.compile(r"[a-z]+\s+"), "search")
     assert any(make(9) == "aaaaaaaa\0" for make in hostile_texts(use.pattern))
     assert not _is_linear(use, "a" * 8_192, "a" * 4_096)
 
 
 def _is_linear(use: Use, text: str, half: str) -> bool:
-    """The best of several tries: other work on the machine only ever adds to the time."""
+    """Return True if doubling the text at most triples the best of several times: other work only adds to a time."""
     whole_s = half_s = float("inf")
     for _ in range(TRIES):
         whole_s = min(whole_s, _cpu_s(use, text))

@@ -1,4 +1,4 @@
-"""Server frames: their shapes, and that whatever a provider sent, each is one JSON value in UTF-8."""
+"""Server frames: their shapes. Each is one JSON value in UTF-8, whatever a provider sent."""
 
 import base64
 import json
@@ -32,18 +32,18 @@ def read(frame: bytes) -> Any:
 
 
 def response(item: Item) -> dict[str, Any]:
-    """What the one frame of `item` says beside its type and metadata."""
+    """Return the members of an item's only frame, without type and metadata."""
     [frame] = FRAMES.items([item])
-    said: dict[str, Any] = read(frame)
-    assert said.pop("type") == "universal.stream"
-    assert said.pop("metadata") == {"eventId": "my-request"}
-    return said
+    members: dict[str, Any] = read(frame)
+    assert members.pop("type") == "universal.stream"
+    assert members.pop("metadata") == {"eventId": "my-request"}
+    return members
 
 
 def answer(body: bytes, content_type: str) -> dict[str, Any]:
-    """What an answer in one piece says in its frame."""
-    said: dict[str, Any] = read(b'{"response":' + response_value(body, content_type) + b"}")
-    return said
+    """Return the response member of an answer in one piece."""
+    members: dict[str, Any] = read(b'{"response":' + response_value(body, content_type) + b"}")
+    return members
 
 
 # The frames of an event.
@@ -65,15 +65,13 @@ def test_an_answer_in_one_piece_is_created_with_its_response() -> None:
 
 def test_a_failed_answer_has_response_and_error_side_by_side() -> None:
     error = UnknownProvider("no such provider")
-    said = read(b"".join(FRAMES.response(METADATA, error_body(error), error_object(error))))
-    assert list(said) == ["type", "metadata", "response", "error"]
-    assert said["response"]["internalCode"] == said["error"]["code"] == 2008
+    members = read(b"".join(FRAMES.response(METADATA, error_body(error), error_object(error))))
+    assert list(members) == ["type", "metadata", "response", "error"]
+    assert members["response"]["internalCode"] == members["error"]["code"] == 2008
 
 
 @pytest.mark.parametrize(("compat", "type_"), [(False, "universal.error"), (True, "universal.done")])
-def test_what_breaks_after_it_has_begun_ends_in_an_error_or_as_cloudflare_s_clients_know_it(
-    compat: bool, type_: str
-) -> None:
+def test_a_broken_stream_ends_with_an_error_or_with_done_in_compat_mode(compat: bool, type_: str) -> None:
     frames = EventFrames(b"7", compat=compat)
     assert read(frames.error({"success": False}, error_object(Cancelled("cancelled by the client")))) == {
         "type": type_,
@@ -85,7 +83,7 @@ def test_what_breaks_after_it_has_begun_ends_in_an_error_or_as_cloudflare_s_clie
 @pytest.mark.parametrize(
     "raw", [rb'"\u0061"', b"-0", b"123456789012345678901234567890", rb'"\ud83d"', '"é😀"'.encode()]
 )
-def test_every_frame_echoes_the_event_id_as_it_came(raw: bytes) -> None:
+def test_every_frame_echoes_the_event_id_unchanged(raw: bytes) -> None:
     frames = EventFrames(raw, compat=False)
     error = error_object(Cancelled("x"))
     item = Item(b"{}")
@@ -130,7 +128,7 @@ def test_a_heartbeat_lists_the_events_in_flight() -> None:
     ],
 )
 @pytest.mark.parametrize("event", [None, "other"])
-def test_json_is_spliced_in_untouched(data: bytes, event: str | None) -> None:
+def test_json_is_copied_unchanged(data: bytes, event: str | None) -> None:
     [frame] = FRAMES.items([Item(data, event=event)])
     assert frame.startswith(b'{"type":"universal.stream","metadata":{"eventId":"my-request"},"response":' + data)
     read(frame)
@@ -167,14 +165,14 @@ def test_json_is_spliced_in_untouched(data: bytes, event: str | None) -> None:
         ("\x00", ItemKind.BYTES, "audio", "audio"),
     ],
 )
-def test_the_event_is_shown_exactly_when_it_is_not_the_data_s_own_type(
+def test_the_event_is_sent_unless_it_is_the_type_of_the_data(
     data: str, kind: ItemKind, event: str | None, shown: str | None
 ) -> None:
     assert response(Item(data.encode(), kind, event)).get("event") == shown
 
 
 @pytest.mark.parametrize(
-    ("item", "said"),
+    ("item", "members"),
     [
         (Item(b"{}", id="7"), {"response": {}, "id": "7"}),
         (Item(b"{}", id=""), {"response": {}, "id": ""}),
@@ -192,11 +190,11 @@ def test_the_event_is_shown_exactly_when_it_is_not_the_data_s_own_type(
         (Item(b"\x00\xff\x10", ItemKind.BYTES), {"response": "AP8Q", "encoding": "base64"}),
     ],
 )
-def test_all_else_is_a_string_and_says_how_to_read_it(item: Item, said: dict[str, Any]) -> None:
-    assert response(item) == said
+def test_other_data_is_a_string_with_its_encoding(item: Item, members: dict[str, Any]) -> None:
+    assert response(item) == members
 
 
-def test_the_done_mark_makes_no_frame_and_all_others_keep_their_order() -> None:
+def test_the_done_mark_has_no_frame_and_all_others_keep_their_order() -> None:
     done = Item(b"[DONE]", ItemKind.DONE)
     assert FRAMES.items([done]) == FRAMES.items([done, done]) == FRAMES.items([]) == []
     frames = FRAMES.items([Item(b"[1]"), done, Item(b"2", ItemKind.TEXT), Item(b"[3]", event="x")])
@@ -204,7 +202,7 @@ def test_the_done_mark_makes_no_frame_and_all_others_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "members"),
     [
         (b"data: {}\n\n", {"response": "data: {}\n\n", "encoding": "text"}),
         ("é\r\n".encode(), {"response": "é\r\n", "encoding": "text"}),
@@ -212,16 +210,16 @@ def test_the_done_mark_makes_no_frame_and_all_others_keep_their_order() -> None:
         (b"\x00\xff", {"response": "AP8=", "encoding": "base64"}),
     ],
 )
-def test_a_raw_run_carries_the_body_as_it_came(body: bytes, said: dict[str, Any]) -> None:
+def test_a_raw_run_holds_the_unchanged_body(body: bytes, members: dict[str, Any]) -> None:
     frame = read(FRAMES.run(body))
-    assert frame == {"type": "universal.stream", "metadata": {"eventId": "my-request"}, **said}
+    assert frame == {"type": "universal.stream", "metadata": {"eventId": "my-request"}, **members}
 
 
 # Answers in one piece.
 
 
 @pytest.mark.parametrize(
-    ("content_type", "body", "said"),
+    ("content_type", "body", "members"),
     [
         ("application/json", b'{"a":1}', {"response": {"a": 1}}),
         ("application/json", b" 5\n", {"response": 5}),
@@ -264,17 +262,17 @@ def test_a_raw_run_carries_the_body_as_it_came(body: bytes, said: dict[str, Any]
     ],
 )
 def test_json_is_json_text_is_text_and_other_bytes_are_base64(
-    content_type: str, body: bytes, said: dict[str, Any]
+    content_type: str, body: bytes, members: dict[str, Any]
 ) -> None:
-    assert answer(body, content_type) == said
+    assert answer(body, content_type) == members
 
 
-def test_an_answer_s_json_is_spliced_in_untouched() -> None:
+def test_json_of_an_answer_is_copied_unchanged() -> None:
     body = b'{\n "a" : 1.0, "a": 1e400, "n": 123456789012345678901234567890 }\n'
     assert response_value(body, "application/json") is body
 
 
-# Whatever comes.
+# Arbitrary input.
 
 
 BYTES = st.binary(max_size=40) | st.lists(
@@ -310,16 +308,16 @@ def test_every_frame_of_a_stream_is_json_in_utf_8(body: bytes, shape: Shape) -> 
     frames = FRAMES.items(items)
     assert len(frames) == sum(item.kind is not ItemKind.DONE for item in items)
     for frame, item in zip(frames, (item for item in items if item.kind is not ItemKind.DONE), strict=True):
-        said = read(frame)
-        assert said["metadata"] == {"eventId": "my-request"}
-        assert said.get("malformed", False) == (item.kind is ItemKind.MALFORMED)
+        members = read(frame)
+        assert members["metadata"] == {"eventId": "my-request"}
+        assert members.get("malformed", False) == (item.kind is ItemKind.MALFORMED)
     if reader.fault is not None:
         error = ProviderErrorInStream(reader.fault.message, retryable=False)
         read(FRAMES.error(METADATA, error_object(error)))
 
 
 @given(data=st.binary())
-def test_text_and_bytes_come_out_as_they_went_in(data: bytes) -> None:
+def test_text_and_bytes_survive_a_round_trip(data: bytes) -> None:
     assert base64.b64decode(response(Item(data, ItemKind.BYTES))["response"]) == data
     run = read(FRAMES.run(data))
     whole = answer(data, "application/octet-stream")["response"] or ""
@@ -343,7 +341,7 @@ def test_every_answer_is_json_in_utf_8(body: bytes, content_type: str) -> None:
 # Errors.
 
 
-def test_the_error_body_has_all_that_cloudflare_s_has() -> None:
+def test_the_error_body_has_all_members_of_cloudflares() -> None:
     assert read(error_body(BadField("request.provider: missing"))) == {
         "success": False,
         "result": [],
@@ -357,7 +355,7 @@ def test_the_error_body_has_all_that_cloudflare_s_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "members"),
     [
         (NoAnswerInTime("late"), {"code": 9013, "message": "late", "source": "provider", "retryable": True}),
         (
@@ -370,8 +368,8 @@ def test_the_error_body_has_all_that_cloudflare_s_has() -> None:
         ),
     ],
 )
-def test_an_error_tells_whose_it_is_and_whether_to_try_again(error: BridgeError, said: dict[str, Any]) -> None:
-    assert error_object(error) == said
+def test_an_error_has_a_source_and_is_retryable_or_not(error: BridgeError, members: dict[str, Any]) -> None:
+    assert error_object(error) == members
 
 
 @pytest.mark.parametrize(

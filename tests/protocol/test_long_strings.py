@@ -1,4 +1,4 @@
-"""Long strings of a message, worked out in parts: the same as in one go."""
+"""Long strings of a message: decoding in parts gives the same result as decoding at once."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ def span_of(text: bytes) -> msgspec.Raw:
 
 @pytest.mark.parametrize("pieces", [PIECES, ["😀"], ["é"], ["\\"], ["d"], ["\\", "u", "d83d"]])
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_a_long_text_is_the_same_as_in_one_go(pieces: list[str], ascii_only: bool) -> None:
+def test_a_long_text_equals_the_result_of_one_call(pieces: list[str], ascii_only: bool) -> None:
     text = "".join(random.Random(1).choices(pieces, k=TURN_BYTES))
     for start in range(4):
         value = "x" * start + text
@@ -35,20 +35,20 @@ def _escaped(value: str) -> bytes:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 2_000_000, 2_000_001, 2_000_002])
-def test_long_base64_is_the_same_as_in_one_go(size: int) -> None:
+def test_long_base64_equals_the_result_of_one_call(size: int) -> None:
     data = random.Random(size).randbytes(size)
     assert base64_in(span_of(orjson.dumps(base64.b64encode(data).decode()))) == data
 
 
 @pytest.mark.parametrize("wrong", ["A", "AA", "AAA", "AA==A", "AA==AAAA", "A!AA", "é", "====", "AAAA\n"])
 @pytest.mark.parametrize("before", ["", "AAAA" * 500_000])
-def test_what_is_no_base64_is_refused_wherever_it_stands(wrong: str, before: str) -> None:
+def test_invalid_base64_is_rejected_at_any_position(wrong: str, before: str) -> None:
     with pytest.raises(ValueError):
         base64_in(span_of(orjson.dumps(before + wrong)))
 
 
 @pytest.mark.parametrize("padding", ["AA==", "AAA="])
-def test_there_is_nothing_behind_padding(padding: str) -> None:
+def test_characters_after_the_padding_are_rejected(padding: str) -> None:
     with pytest.raises(ValueError):
         base64_in(span_of(orjson.dumps(padding + "AAAA" * 500_000)))
 

@@ -1,4 +1,4 @@
-"""What a provider sends may hold millions of values: it is read without making an object of each."""
+"""Provider data may hold millions of values: it is read without creating an object for each."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -36,25 +36,25 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("status", [200, 400])
-def test_an_answer_takes_little_more_than_its_length(name: str, status: int) -> None:
+def test_parsing_an_answer_takes_little_more_memory_than_its_length(name: str, status: int) -> None:
     body = BODIES[name]
     assert has_many_parts(body)
     assert peak_of(lambda: parse_response(status, body, "application/json", from_model=True)) < 3 * len(body)
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_an_item_takes_little_more_than_its_length(name: str) -> None:
+def test_parsing_an_item_takes_little_more_memory_than_its_length(name: str) -> None:
     body = BODIES[name]
     assert peak_of(lambda: StreamReader().read(Item(body))) < 3 * len(body)
 
 
-def test_usage_is_read_behind_millions_of_values() -> None:
+def test_usage_is_read_after_millions_of_values() -> None:
     usage = parse_response(200, BODIES["choices"], "application/json", from_model=True).usage
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens) == (1, 2)
 
 
-def test_a_large_item_is_known_by_its_word_and_stays_json() -> None:
+def test_a_large_item_is_classified_by_its_type_and_stays_json() -> None:
     reader = StreamReader()
     reader.read(Item(b'{"type":"response.created","response":{}}', event="response.created"))
     item = Item(b'{"type":"response.completed","response":{"output":' + OBJECTS + b"}}", event="response.completed")
@@ -62,12 +62,12 @@ def test_a_large_item_is_known_by_its_word_and_stays_json() -> None:
     assert item.kind is ItemKind.JSON
 
 
-def test_a_large_item_that_is_no_json_is_malformed() -> None:
+def test_a_large_item_that_is_not_json_is_malformed() -> None:
     item = Item(OBJECTS[:-1])
     StreamReader().read(item)
     assert item.kind is ItemKind.MALFORMED
 
 
-def test_a_realtime_message_takes_little_more_than_its_length() -> None:
+def test_parsing_a_realtime_message_takes_little_more_memory_than_its_length() -> None:
     data = b'{"type":"response.done","x":' + OBJECTS + b',"response":{"usage":{"input_tokens":1}}}'
     assert peak_of(lambda: turn_in(data)) < len(data)

@@ -1,4 +1,4 @@
-"""Client messages: their types, their eventIds, whose fault is whose, and that nothing a client writes is raised."""
+"""Client messages: types, event ids, owners of errors; no input raises an exception."""
 
 import json
 import time
@@ -21,7 +21,7 @@ def of_a_query(text: str) -> bytes:
 
 
 def identified(text: str) -> str:
-    """A step that names the event."""
+    """Return a step that names the event."""
     return f'{{"provider":"openai","endpoint":"","eventId":{text}}}'
 
 
@@ -56,7 +56,7 @@ def test_a_type_may_be_written_with_escapes() -> None:
         '{"type":"\\ud83d","eventId":"a"}',
     ],
 )
-def test_any_other_type_is_the_fault_of_the_message_and_the_event_id_is_told(text: str) -> None:
+def test_an_unknown_type_is_an_error_of_the_message_with_its_event_id(text: str) -> None:
     message = refused(text.encode())
     assert isinstance(message.error, UnknownType)
     assert not message.owned
@@ -86,19 +86,19 @@ def test_any_other_type_is_the_fault_of_the_message_and_the_event_id_is_told(tex
         b'{"type":"universal.create","x":"\\ud83d","y":}',
     ],
 )
-def test_what_is_no_json_object_is_the_fault_of_the_message(data: bytes) -> None:
+def test_a_message_that_is_not_an_object_is_an_error_of_the_message(data: bytes) -> None:
     message = refused(data)
     assert isinstance(message.error, BadMessage)
     assert (message.event_id, message.owned) == (None, False)
 
 
-def test_a_cancel_without_an_event_id_is_the_fault_of_the_message() -> None:
+def test_a_cancel_without_an_event_id_is_an_error_of_the_message() -> None:
     message = refused(b'{"type":"universal.cancel"}')
     assert (type(message.error), message.owned) == (BadField, False)
     assert str(message.error).startswith("eventId: ")
 
 
-def test_of_a_member_that_is_there_twice_the_later_counts() -> None:
+def test_the_later_of_two_equal_members_is_used() -> None:
     assert created(f'{{"provider":"a","endpoint":""}},"request":{STEP}').steps[0].provider == "openai"
 
 
@@ -123,7 +123,7 @@ def test_of_a_member_that_is_there_twice_the_later_counts() -> None:
         pytest.param(identified("null"), "null", None, id="null everywhere"),
     ],
 )
-def test_it_is_looked_for_in_this_order(request_: str, beside: str | None, raw: str | None) -> None:
+def test_the_event_id_is_searched_in_this_order(request_: str, beside: str | None, raw: str | None) -> None:
     message = created(request_, **({"eventId": beside} if beside else {}))
     assert (message.event_id and message.event_id.raw.decode()) == raw
 
@@ -152,11 +152,11 @@ def test_it_is_looked_for_in_this_order(request_: str, beside: str | None, raw: 
         ('"null"', "null"),
     ],
 )
-def test_it_is_kept_as_it_came_and_compared_by_what_it_says(raw: str, key: str | int) -> None:
+def test_the_event_id_is_kept_unchanged_and_compared_by_value(raw: str, key: str | int) -> None:
     assert created(STEP, eventId=f"  {raw} ").event_id == EventId(key, raw.encode())
 
 
-def test_one_lone_surrogate_is_not_another() -> None:
+def test_different_lone_surrogates_are_different_ids() -> None:
     first, second = (created(STEP, eventId=rf'"\u{code}"').event_id for code in ("d83d", "d83e"))
     assert first is not None
     assert second is not None
@@ -185,7 +185,7 @@ def test_one_lone_surrogate_is_not_another() -> None:
     ],
 )
 @pytest.mark.parametrize("type_", ["create", "cancel"])
-def test_anything_else_cannot_own_an_event(type_: str, raw: str) -> None:
+def test_other_values_are_not_valid_event_ids(type_: str, raw: str) -> None:
     message = refused(f'{{"type":"universal.{type_}","eventId":{raw},"request":{STEP}}}'.encode())
     assert isinstance(message.error, BadField)
     assert str(message.error).startswith("eventId: expected ")
@@ -203,19 +203,19 @@ def test_anything_else_cannot_own_an_event(type_: str, raw: str) -> None:
         '"request":{"provider":"x","endpoint":"","config":[]}',
     ],
 )
-def test_a_message_from_which_one_can_be_read_owns_its_fault(rest: str) -> None:
+def test_an_error_after_a_readable_event_id_belongs_to_the_event(rest: str) -> None:
     message = refused(f'{{"type":"universal.create",{rest},"eventId":"a"}}'.encode())
     assert isinstance(message.error, BadField)
     assert (message.event_id, message.owned) == (EventId("a", b'"a"'), True)
 
 
-def test_a_fault_of_an_event_without_one_is_still_the_event_s() -> None:
+def test_an_error_of_an_event_without_an_id_belongs_to_the_event() -> None:
     message = refused(create("{}"))
     assert (message.event_id, message.owned) == (None, True)
 
 
 # Limits.
-def test_a_message_as_long_as_allowed_is_taken_and_one_byte_more_is_not() -> None:
+def test_a_message_may_be_as_long_as_the_limit() -> None:
     data = create(identified('"a"'))
     assert isinstance(read(data, limits=MessageLimits(max_message_bytes=len(data))), Create)
     message = refused(data, MessageLimits(max_message_bytes=len(data) - 1))
@@ -224,7 +224,7 @@ def test_a_message_as_long_as_allowed_is_taken_and_one_byte_more_is_not() -> Non
 
 
 @pytest.mark.parametrize(("extra", "is_taken"), [(0, True), (1, False)])
-def test_it_nests_as_deep_as_allowed(extra: int, is_taken: bool) -> None:
+def test_a_message_may_nest_as_deep_as_the_limit(extra: int, is_taken: bool) -> None:
     levels = 512 - 2 + extra  # the message and the request are two
     message = read(create(f'{{"eventId":"a","provider":"x","endpoint":"","query":{"[" * levels}{"]" * levels}}}'))
     if is_taken:
@@ -244,29 +244,29 @@ def test_it_nests_as_deep_as_allowed(extra: int, is_taken: bool) -> None:
         '"eventId":"a","steps":[{{"headers":{{"x":{0}}}}}]',
     ],
 )
-def test_one_that_nests_far_too_deep_is_its_event_s_fault_too(levels: int, members: str) -> None:
+def test_a_message_that_nests_far_too_deep_is_an_error_of_its_event(levels: int, members: str) -> None:
     message = refused(create("{" + members.format("[" * levels + "]" * levels) + "}"))
     assert isinstance(message.error, TooLarge)
     assert (message.event_id, message.owned) == (EventId("a", b'"a"'), True)
 
 
-def test_an_event_id_behind_what_nests_far_too_deep_cannot_be_read() -> None:
-    deep = "[" * 100_000 + "]" * 100_000  # how deep a decoder goes is Python's to say; this is too deep for all
+def test_an_event_id_after_a_member_that_nests_far_too_deep_is_not_read() -> None:
+    deep = "[" * 100_000 + "]" * 100_000  # too deep for every decoder, whose limit depends on Python
     message = refused(f'{{"request":{{"query":{deep}}},"eventId":"a","type":"universal.create"}}'.encode())
     assert (message.event_id, message.owned) == (None, False)
 
 
 @pytest.mark.parametrize("deep", ["[" * 5_000, '{"a":' * 5_000, "[" * 5_000 + "]" * 5_000])
-def test_what_nests_far_too_deep_without_being_a_message_is_refused(deep: str) -> None:
+def test_a_value_that_nests_far_too_deep_is_rejected(deep: str) -> None:
     assert not refused(deep.encode()).owned
 
 
-def test_brackets_in_strings_are_no_depth() -> None:
+def test_brackets_in_strings_do_not_count_as_depth() -> None:
     assert isinstance(read(create(f'{{"provider":"x","endpoint":"","query":"{"[" * 5_000}\\"{"{" * 5_000}"}}')), Create)
 
 
 @pytest.mark.parametrize("where", ["request", "request.steps"])
-def test_it_has_as_many_steps_as_allowed(where: str) -> None:
+def test_a_message_may_have_as_many_steps_as_the_limit(where: str) -> None:
     def chain(count: int) -> str:
         listed = f"[{','.join([STEP] * count)}]"
         return listed if where == "request" else f'{{"steps":{listed}}}'
@@ -274,7 +274,7 @@ def test_it_has_as_many_steps_as_allowed(where: str) -> None:
     assert len(created(chain(32)).steps) == 32
     message = refused(create(chain(33)))
     assert isinstance(message.error, TooLarge)
-    assert str(message.error) == f"{where}: more than 32 steps; at most 32 are allowed"
+    assert str(message.error).startswith(f"{where}: more than 32 steps")
     assert message.owned
 
 
@@ -302,7 +302,7 @@ LONG: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_a_long_message_takes_time_in_proportion_to_its_length(name: str) -> None:
-    """A generous bound, far above what 8 MiB take and far below what anything quadratic would."""
+    """The bound is generous: far above the time for 8 MiB, far below that of anything quadratic."""
     data = LONG[name]()
     began_at = time.process_time()
     read(data)
@@ -338,7 +338,7 @@ MESSAGES = st.fixed_dictionaries(
 
 
 def check_anything(data: bytes) -> None:
-    """What holds for every message."""
+    """Check the properties that hold for every message."""
     match read(data):
         case Create(event_id=event_id, steps=steps):
             assert steps
@@ -352,18 +352,18 @@ def check_anything(data: bytes) -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_no_bytes_make_it_raise(data: bytes) -> None:
+def test_parse_raises_for_no_bytes(data: bytes) -> None:
     check_anything(data)
 
 
 @given(message=MESSAGES)
 @example(message={"type": "universal.create", "request": {"provider": "\ud83d", "eventId": "\ud83d"}})
-def test_no_values_make_it_raise(message: dict[str, Any]) -> None:
+def test_parse_raises_for_no_values(message: dict[str, Any]) -> None:
     check_anything(json.dumps(message).encode())
 
 
 @given(message=MESSAGES, data=st.data())
-def test_no_mutation_of_a_message_makes_it_raise(message: dict[str, Any], data: st.DataObject) -> None:
+def test_parse_raises_for_no_mutation_of_a_message(message: dict[str, Any], data: st.DataObject) -> None:
     text = bytearray(json.dumps(message).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text) - 1))
@@ -373,7 +373,7 @@ def test_no_mutation_of_a_message_makes_it_raise(message: dict[str, Any], data: 
 
 
 @given(query=JSON_VALUES, event_id=TEXTS, indent=st.none() | st.integers(0, 3))
-def test_neither_query_nor_event_id_is_written_anew(query: object, event_id: str, indent: int | None) -> None:
+def test_query_and_event_id_are_never_re_encoded(query: object, event_id: str, indent: int | None) -> None:
     text, name = json.dumps(query, indent=indent), json.dumps("x" + event_id)
     message = created(f'{{"provider":"x","endpoint":"","query": {text} ,"eventId":{name}}}')
     assert message.event_id == EventId("x" + event_id, name.encode())
@@ -395,5 +395,5 @@ def test_a_byte_order_mark_before_a_message_is_ignored() -> None:
     assert message.steps[0].body == b'{"a": "\\ud800"}'
 
 
-def test_a_second_mark_is_no_json() -> None:
+def test_a_second_byte_order_mark_is_not_json() -> None:
     assert refused(b"\xef\xbb\xbf" * 2 + create("{}")).error.code == 9001

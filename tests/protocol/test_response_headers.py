@@ -1,4 +1,4 @@
-"""Headers are bytes; as text they are UTF-8 where that is valid, and else Latin-1."""
+"""Response headers are bytes: as text they are UTF-8 if valid, else Latin-1."""
 
 import pytest
 
@@ -20,5 +20,5 @@ def test_a_value_is_utf_8_where_it_is_valid_and_else_latin_1(value: bytes, text:
     assert readable({"x": value.decode("latin-1"), "y": "1"}) == {"x": text, "y": "1"}
 
 
-def test_a_value_that_is_text_already_stays() -> None:
+def test_decoded_text_stays_unchanged() -> None:
     assert readable({"x": "报告"}) == {"x": "报告"}

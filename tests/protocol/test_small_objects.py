@@ -1,4 +1,4 @@
-"""Objects of a message that are small when they are right; a wrong one costs no more to read."""
+"""Objects of a message that should be small: oversized ones cost no more to read."""
 
 import tracemalloc
 
@@ -29,13 +29,13 @@ def test_a_small_object_is_read_whole(text: bytes, value: object) -> None:
     assert small_object(span_of(text), "x") == value
 
 
-def test_of_a_large_one_the_first_members_are_read() -> None:
+def test_the_first_members_of_a_large_object_are_read() -> None:
     value = {f"k{each}": [each, {"x": each}] if each % 2 else each for each in range(2_000)}
     found = small_object(span_of(orjson.dumps(value)), "x")
     assert list(found) == list(value)[:MAX_MEMBERS]
 
 
-def test_one_whose_first_members_are_hard_to_find_is_refused() -> None:
+def test_an_object_whose_first_members_are_hard_to_find_is_rejected() -> None:
     text = b'{"a":[' + b"[]," * 100_000 + b"1]}"
     with pytest.raises(TooLarge, match=r"^request\.config\.metadata: "):
         small_object(span_of(text), "request.config.metadata")
@@ -52,7 +52,7 @@ MEMBERS = 300_000
 @pytest.mark.parametrize("levels", [1, 4])
 @pytest.mark.parametrize("wire", ["metadata", "customCost", "maxAttempts", "unknown"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_millions_of_entries_in_a_config_take_no_memory_of_their_own(wire: str, nested: bool, levels: int) -> None:
+def test_millions_of_entries_in_a_config_take_no_extra_memory(wire: str, nested: bool, levels: int) -> None:
     entries = b"{" + b",".join(b'"k%d":%d' % (each, each) for each in range(MEMBERS)) + b"}"
     value = b'{"a":' + entries + b"}" if nested else entries
     step = b'{"provider":"openai","endpoint":"x","query":{},"config":{"%b":%b}}' % (wire.encode(), value)

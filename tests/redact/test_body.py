@@ -1,4 +1,4 @@
-"""Redaction of bodies: no secret survives, no byte moves, what is JSON stays JSON, and twice is as good as once."""
+"""Masking of bodies: no secret remains, no byte moves, JSON stays JSON, and masking is idempotent."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ SECRET = "pl4nted/with\"quotes' & spaces+é"
         ("see postgres://me:pass@host/db", "see postgres://me:****@host/db"),
     ],
 )
-def test_what_is_a_secret_by_its_name_or_its_looks_gives_way_to_as_many_bytes(body: str, shown: str) -> None:
+def test_secrets_by_name_or_shape_are_replaced_by_equal_length(body: str, shown: str) -> None:
     assert mask_body(body.encode()).decode() == shown
     assert len(mask_body(body.encode())) == len(body.encode())
 
@@ -59,7 +59,7 @@ def test_what_is_a_secret_by_its_name_or_its_looks_gives_way_to_as_many_bytes(bo
         "",
     ],
 )
-def test_what_only_sounds_like_one_stays(body: str) -> None:
+def test_similar_names_are_not_masked(body: str) -> None:
     assert mask_body(body.encode()) == body.encode()
 
 
@@ -89,9 +89,7 @@ def test_a_known_secret_is_masked_in_every_form_and_place(form: bytes, around: t
 @pytest.mark.parametrize("altchars", [b"+/", b"-_"])
 @pytest.mark.parametrize("shift", range(6))
 @given(secret=st.from_regex(r"\A[a-z0-9>?~]{8,20}[A-Z]\Z"))
-def test_in_base64_a_known_secret_gives_way_to_letters_wherever_it_stands(
-    shift: int, altchars: bytes, secret: str
-) -> None:
+def test_a_known_secret_in_base64_is_masked_at_any_offset(shift: int, altchars: bytes, secret: str) -> None:
     whole = '{"a":"' + "-" * shift + secret + '"}'
     hidden = base64.b64decode(mask_body(base64.b64encode(whole.encode(), altchars), KnownSecrets([secret])), altchars)
     assert secret[1:-1] not in hidden.decode()
@@ -100,7 +98,7 @@ def test_in_base64_a_known_secret_gives_way_to_letters_wherever_it_stands(
 
 
 @pytest.mark.parametrize("word", ["ollama", "test", "EMPTY", "1234", ""])
-def test_what_may_as_well_be_a_word_is_no_known_secret(word: str) -> None:
+def test_a_value_that_may_be_a_word_is_not_masked(word: str) -> None:
     body = b'{"system_fingerprint":"fp_ollama","test":"EMPTY 1234"}'
     assert mask_body(body, KnownSecrets([word])) == body
 
@@ -113,13 +111,13 @@ def test_a_secret_of_digits_inside_a_number_leaves_a_number() -> None:
     assert mask_body(b'{"created":1712345678}', KnownSecrets(["712345"])) == b'{"created":1111111678}'
 
 
-def test_a_secret_across_the_border_of_two_windows_is_masked() -> None:
+def test_a_secret_across_two_windows_is_masked() -> None:
     for before in range(WINDOW_CHARS - 40, WINDOW_CHARS + 2):
         hidden = mask_body(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * MAX_MATCH_CHARS)
         assert (b"unheard" in hidden, b"abcdefgh" in hidden) == (False, False)
 
 
-def test_an_aws_event_stream_is_whole_after_masking() -> None:
+def test_an_aws_event_stream_is_valid_after_masking() -> None:
     secret = "planted-secret-0001"
     inner = base64.b64encode(b'{"say":"%b"}' % secret.encode())
     stream = event("chunk", b'{"bytes":"%b"}' % inner) + event("other", b'{"api_key":"x"}') + event("last", b"{}")
@@ -154,7 +152,7 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), max_size=25).map("".join))
 @example('"api_key":"\\"')
 @example("Bearer Bearer sk-abcdefgh12345678")
-def test_twice_is_as_good_as_once_and_the_length_is_kept(text: str) -> None:
+def test_masking_is_idempotent_and_keeps_the_length(text: str) -> None:
     once = mask_body(text.encode(), KnownSecrets([SECRET]))
     assert len(once) == len(text.encode())
     assert mask_body(once) == once
@@ -173,7 +171,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.booleans())
-def test_json_stays_json_of_the_same_build(value: object, nested: bool) -> None:
+def test_json_stays_json_with_the_same_structure(value: object, nested: bool) -> None:
     text = json.dumps(json.dumps(value) if nested else value, ensure_ascii=False)
     hidden = json.loads(
         mask_body(text.encode("utf-8", "surrogatepass"), KnownSecrets([SECRET])).decode("utf-8", "surrogatepass")
@@ -213,6 +211,6 @@ def _build(value: object) -> object:
     ],
 )
 def test_a_hostile_body_takes_no_more_than_linear_time(unit: str) -> None:
-    """A quadratic search would need minutes for this; the test has no clock, it merely ends."""
+    """A quadratic search would need minutes for this. The test measures no time, it only has to end."""
     hostile = unit * (300_000 // len(unit))
     assert SECRET.encode() not in mask_body((hostile + SECRET).encode(), KnownSecrets([SECRET]))

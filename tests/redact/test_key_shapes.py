@@ -1,4 +1,4 @@
-"""No secret of a known shape or name is left on a tape, in a row, in a span, in a log line or in an error."""
+"""No secret of a known shape or name remains on a tape, in a row, in a span, in a log line or in an error."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ IN_BODIES = {
 
 
 @pytest.mark.parametrize("text", (ALL | IN_BODIES).values(), ids=ALL | IN_BODIES)
-def test_no_tape_holds_it(text: str) -> None:
+def test_a_planted_secret_is_on_no_tape(text: str) -> None:
     sent = SentRequest("POST", "https://api.example.com/v1", [], text.encode())
     tape = tape_exchange(
         RecordedExchange(sent, ReceivedHead(200, [], 1), [(2, text.encode())], TapeEnding(end=StreamEnd.EOF))
@@ -63,14 +63,14 @@ def test_no_tape_holds_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", (ALL | IN_BODIES).values(), ids=ALL | IN_BODIES)
-def test_no_body_in_a_row_or_a_span_holds_it(text: str) -> None:
+def test_a_planted_secret_is_in_no_body_of_a_row_or_span(text: str) -> None:
     kept = entry(bodies=BodyPreviews(text.encode(), text.encode()), request_bytes=len(text), answer_bytes=len(text))
     assert TAIL not in str(row_of(kept))
     assert TAIL not in str(spans_of(kept, TraceContext(1, None, sampled=True)))
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_no_field_of_a_row_or_a_span_holds_it(text: str) -> None:
+def test_a_planted_secret_is_in_no_field_of_a_row_or_span(text: str) -> None:
     settings = msgspec.structs.replace(StepSettings(), metadata={"note": text, "api_key": "short"})
     told = entry(
         event_id=text,
@@ -90,14 +90,14 @@ def test_no_field_of_a_row_or_a_span_holds_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_no_log_line_holds_it(text: str) -> None:
+def test_a_planted_secret_is_in_no_log_line(text: str) -> None:
     record = logging.LogRecord("bridge", logging.INFO, "x", 1, "%s", (text,), None)
     record.fields = {"eventId": text, "model": text}
     assert TAIL.encode() not in as_json(record) + as_text(record)
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
-def test_no_error_holds_it(text: str) -> None:
+def test_a_planted_secret_is_in_no_error(text: str) -> None:
     assert TAIL not in scrub_reason(text, NO_SECRETS)
 
 
@@ -112,6 +112,6 @@ def test_no_error_holds_it(text: str) -> None:
         "task_force_of_the_day and risk-takers are no keys",
     ],
 )
-def test_what_only_sounds_like_a_secret_stays_in_a_body(text: str) -> None:
+def test_similar_text_stays_in_a_body(text: str) -> None:
     sent = SentRequest("POST", "https://api.example.com/v1", [], text.encode())
     assert tape_exchange(RecordedExchange(sent, None, [], TapeEnding(end=StreamEnd.EOF))).request.body == text.encode()

@@ -1,4 +1,4 @@
-"""Known secrets: found in linear time however many there are, bounded in number, also where only a part came back."""
+"""Known secrets are found in linear time whatever their number, and also where only a part is echoed."""
 
 import json
 import time
@@ -20,21 +20,21 @@ def secrets(count: int) -> list[str]:
     return [f"secret-{number:05d}-of-many" for number in range(count)]
 
 
-def test_every_one_of_the_most_secrets_is_found() -> None:
+def test_the_maximum_number_of_secrets_is_found() -> None:
     known = KnownSecrets(secrets(MAX_SECRETS))
     body = " ".join(secrets(MAX_SECRETS)).encode()
     assert not known.has_too_many
     assert set(known.mask(body)) == set(b"* ")
 
 
-def test_with_more_secrets_than_can_be_looked_for_the_whole_body_is_masked() -> None:
+def test_the_whole_body_is_masked_if_there_are_too_many_secrets() -> None:
     known = KnownSecrets(secrets(MAX_SECRETS + 1))
     assert known.has_too_many
     assert known.mask(b"a body without any") == b"*" * 18
     assert KnownSecrets(["a" * MAX_SECRET_CHARS + "1", "b" * 9]).mask(b"x") == b"*"
 
 
-def test_the_longest_secrets_are_looked_for_in_headers() -> None:
+def test_the_longest_secrets_are_masked_in_headers() -> None:
     known = KnownSecrets([*secrets(MAX_SECRETS), KEY])
     assert known.mask_line(f"got {KEY}".encode()) == b"got " + b"*" * len(KEY)
 
@@ -46,12 +46,12 @@ def test_the_beginning_of_a_token_is_masked_wherever_it_was_cut_off() -> None:
     assert json.loads(hidden)["code"] == 1
 
 
-def test_a_beginning_that_all_keys_of_a_provider_share_stays() -> None:
+def test_the_common_beginning_of_a_providers_keys_is_not_masked() -> None:
     told = b"an OpenAI key begins with sk-proj-, an Anthropic key with sk-ant-api03-"
     assert KnownSecrets([KEY, "sk-ant-api03-9s8d7f6g5h4j3k2l1"]).mask(told) == told
 
 
-def test_a_text_that_begins_as_a_secret_text_does_stays() -> None:
+def test_a_text_that_begins_like_a_secret_is_not_masked() -> None:
     told = b"https://example.com/this/is/public"
     assert KnownSecrets(["https://example.com/this/is/private?a=b"]).mask(told) == told
 
@@ -69,7 +69,7 @@ def test_a_secret_in_base64_is_found(shift: int) -> None:
     assert KnownSecrets([KEY]).mask(coded) != coded
 
 
-def test_of_secrets_that_begin_alike_the_longest_is_masked() -> None:
+def test_the_longest_of_several_matching_secrets_is_masked() -> None:
     nested = ["password-1", "password-123", "password-12345"]
     assert KnownSecrets(nested).mask(b"password-12345 password-123 password-1!") == b"*" * 14 + b" " + b"*" * 12 + (
         b" " + b"*" * 10 + b"!"
@@ -105,7 +105,7 @@ def _cpu_s(known: KnownSecrets, body: bytes) -> float:
     return time.thread_time() - began
 
 
-# Where secrets come from.
+# Sources of secrets.
 
 
 def exchange(
@@ -115,7 +115,7 @@ def exchange(
     return RecordedExchange(sent, ReceivedHead(200, answered, 1), [(2, answer)], TapeEnding(end=StreamEnd.EOF))
 
 
-def test_a_long_header_of_one_letter_is_taken_apart_in_linear_time() -> None:
+def test_a_long_header_of_one_letter_is_parsed_in_linear_time() -> None:
     """A quadratic pattern would need more than ten seconds for each."""
     began = time.thread_time()
     tape_exchange(exchange([("x-api-key", "a" * 60_000)], b"{}", b"{}", [("set-cookie", "a" * 60_000)]))
@@ -129,7 +129,7 @@ def test_thousands_of_secret_fields_mask_the_bodies_of_their_exchange() -> None:
     assert set(tape.request.body) == set(tape.chunks[0].data) == {ord("*")}
 
 
-def test_header_values_with_thousands_of_parts_mask_what_is_told_of_the_event() -> None:
+def test_header_values_with_thousands_of_parts_mask_the_summary_of_the_event() -> None:
     headers = {"x-api-key": ":".join(f"{number:06d}" for number in range(4_000))}
     known = known_secrets_of(tuple(Carried(headers | {"x-secret": f"{step:07d}"}, "", None) for step in range(5)))
     assert known.has_too_many

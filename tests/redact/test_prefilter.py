@@ -1,4 +1,4 @@
-"""What is looked for where its hints are is found as if it were looked for everywhere."""
+"""A search at hints finds the same matches as a search everywhere."""
 
 import re
 
@@ -25,8 +25,8 @@ bodies = st.lists(st.sampled_from(PIECES), max_size=14).map("".join)
 
 @given(bodies)
 @settings(max_examples=500)
-def test_a_body_without_a_hint_has_nothing_that_would_be_masked(text: str) -> None:
-    """Held against the same search with a hint at every character."""
+def test_a_body_without_a_hint_has_nothing_to_mask(text: str) -> None:
+    """The reference is the same search with a hint at every character."""
     with pytest.MonkeyPatch.context() as patch:
         everywhere = re.compile(r"(?s:.)")
         for module, name in (
@@ -42,7 +42,7 @@ def test_a_body_without_a_hint_has_nothing_that_would_be_masked(text: str) -> No
 
 @given(bodies)
 @settings(max_examples=300)
-def test_credentials_are_those_that_a_plain_search_finds(text: str) -> None:
+def test_a_plain_search_finds_the_same_credentials(text: str) -> None:
     shapes = [found.span() for found in finditer(_SHAPES, _KEY_HINTS, text)]
     schemes = [found.span() for found in finditer(_SCHEME_IN_TEXT, _SCHEME_HINTS, text)]
     assert shapes == [found.span() for found in _SHAPES.finditer(text)]
@@ -50,13 +50,13 @@ def test_credentials_are_those_that_a_plain_search_finds(text: str) -> None:
 
 
 @pytest.mark.parametrize("before", range(WINDOW_CHARS - 8, WINDOW_CHARS + 2))
-def test_what_lies_across_the_end_of_a_window_is_found_once(before: int) -> None:
+def test_a_match_across_two_windows_is_found_once(before: int) -> None:
     text = "." * before + "needle-1" + "." * MAX_MATCH_CHARS + "NEEDLE-2"
     pattern = re.compile(r"(?i:needle)-\d")
     assert [found[0] for found in finditer(pattern, build([("needle", "")]), text)] == ["needle-1", "NEEDLE-2"]
 
 
-def test_a_hint_may_ask_for_what_follows() -> None:
+def test_a_hint_may_require_the_text_after_it() -> None:
     wanted = build([("token", "(?!s)"), ("key", "")])
     assert [bool(wanted.search(text)) for text in ("tokens", "token", "the key", "k e y")] == [False, True, True, False]
 
@@ -71,5 +71,5 @@ def test_a_hint_may_ask_for_what_follows() -> None:
     ],
     ids=["request", "openai", "gemini", "stream"],
 )
-def test_what_most_bodies_hold_is_no_hint(text: str) -> None:
+def test_common_text_is_not_a_hint(text: str) -> None:
     assert not body._SUSPECT.search(text.lower())

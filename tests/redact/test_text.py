@@ -1,4 +1,4 @@
-"""Redaction: no secret survives, what surrounds it does, and doing it twice changes nothing."""
+"""Masking of text: no secret remains, its surroundings do, and masking is idempotent."""
 
 import pytest
 from hypothesis import example, given
@@ -64,7 +64,7 @@ def test_names_that_carry_credentials_are_secret(name: str) -> None:
         "Cartesia-Version",
     ],
 )
-def test_names_that_only_sound_like_it_are_not(name: str) -> None:
+def test_similar_names_are_not_secret(name: str) -> None:
     assert not is_secret_name(name)
 
 
@@ -92,7 +92,7 @@ def test_names_that_only_sound_like_it_are_not(name: str) -> None:
         ("sec-websocket-protocol", "realtime, openai-beta.realtime-v1", "realtime, openai-beta.realtime-v1"),
     ],
 )
-def test_of_a_secret_header_only_the_scheme_remains(name: str, value: str, shown: str) -> None:
+def test_only_the_scheme_of_a_secret_header_remains(name: str, value: str, shown: str) -> None:
     assert redact_headers([("a", "b"), (name, value)]) == [("a", "b"), (name, shown)]
 
 
@@ -151,7 +151,7 @@ def test_a_url_keeps_all_but_its_secrets(url: str, shown: str) -> None:
         ("postgres://user:hunter2@db/x", "postgres://[redacted]@db/x"),
     ],
 )
-def test_what_looks_like_a_credential_is_masked_in_free_text(text: str, shown: str) -> None:
+def test_credentials_are_masked_in_free_text(text: str, shown: str) -> None:
     assert redact_text(text) == shown
 
 
@@ -176,7 +176,7 @@ def test_what_looks_like_a_credential_is_masked_in_free_text(text: str, shown: s
         "eyJ is how a JWT begins",
     ],
 )
-def test_what_a_reader_needs_is_left_alone(text: str) -> None:
+def test_ordinary_text_is_not_masked(text: str) -> None:
     assert redact_text(text) == text
 
 
@@ -188,7 +188,7 @@ def test_what_a_reader_needs_is_left_alone(text: str) -> None:
         ("Bearer authentication", []),
     ],
 )
-def test_credentials_are_found_by_their_looks_alone(text: str, found: list[str]) -> None:
+def test_credentials_are_found_by_their_shape(text: str, found: list[str]) -> None:
     assert [text[start:end] for start, end in find_credentials(text)] == found
 
 
@@ -206,7 +206,7 @@ def test_credentials_are_found_by_their_looks_alone(text: str, found: list[str])
         ("model", SECRET, False),
     ],
 )
-def test_a_field_is_secret_by_its_name_and_where_that_is_a_word_by_its_value(
+def test_a_field_is_secret_by_its_name_or_by_its_value_if_the_name_is_a_word(
     name: str, value: str, secret: bool
 ) -> None:
     assert is_secret_field(name, value) is secret
@@ -257,7 +257,7 @@ def test_a_known_key_never_survives_wherever_it_stands(around: str) -> None:
     "unit", [*PIECES, "key=", "key='", "key: Bearer ", "://a", "?key", "Bearer  ", "a.", "sk-a", "password", "\r\n"]
 )
 def test_a_hostile_text_takes_no_more_than_linear_time(unit: str) -> None:
-    """A quadratic pattern would need minutes for this megabyte; the test has no clock, it merely ends."""
+    """A quadratic pattern would need minutes for this megabyte. The test measures no time, it only has to end."""
     hostile = unit * (1_000_000 // len(unit))
     assert REDACTED in redact_text(hostile + f" Bearer {SECRET}")
     assert REDACTED in redact_url(hostile + f"&key={SECRET}")

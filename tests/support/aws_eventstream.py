@@ -1,4 +1,4 @@
-"""Makes messages of an AWS event stream, right ones and wrong ones."""
+"""Build messages of an AWS event stream, valid and invalid ones."""
 
 import struct
 import zlib
@@ -13,7 +13,7 @@ def header(name: str, type_: int, value: bytes) -> bytes:
 
 
 def message(headers: bytes, payload: bytes, *, headers_length: int | None = None) -> bytes:
-    """`headers_length` is what the prelude claims, when that is to be a lie."""
+    """Return a message. `headers_length` replaces the true length in the prelude."""
     lengths = struct.pack(
         ">II", len(headers) + len(payload) + 16, len(headers) if headers_length is None else headers_length
     )

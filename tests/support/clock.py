@@ -1,15 +1,17 @@
-"""A loop whose clock tests can advance: deadlines of minutes pass at once, in the order in which they are due."""
+"""An event loop whose clock tests can advance: deadlines of minutes pass at once, in the order in which they are
+due.
+"""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
 PATIENCE_TURNS: Final = 200_000
-"""Of the loop; a second or two when there is nothing to do."""
+"""Bound on iterations of the loop; they take a second or two in an idle loop."""
 
 
 class ClockLoop(asyncio.SelectorEventLoop):
-    """Real sockets, and a clock that runs as usual until it is advanced."""
+    """An event loop with real sockets and a clock that tests can advance."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,28 +20,43 @@ class ClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return super().time() + self._advanced_s
 
+    def is_idle(self) -> bool:
+        """Return True if no callback is ready to run, besides the one that is running."""
+        return not self._ready  # type: ignore[attr-defined]  # asyncio has no public access to its queue
+
     def advance(self, seconds: float) -> None:
-        """Let so much time pass; what became due runs in the loop's next turn."""
+        """Advance the clock; callbacks that become due run in the next iteration of the loop."""
         self._advanced_s += seconds
 
 
 def advance(seconds: float) -> None:
-    """Let so much time pass for the running test."""
+    """Advance the clock of the running test."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, ClockLoop)
     loop.advance(seconds)
 
 
+async def run_until_idle() -> None:
+    """Run the loop until no callback is ready; timers and data still in sockets do not count."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ClockLoop)
+    for _ in range(PATIENCE_TURNS):
+        await asyncio.sleep(0)
+        if loop.is_idle():
+            return
+    raise AssertionError("the loop never became idle")
+
+
 async def turns(count: int = 10) -> None:
-    """Let everything that can run without waiting run."""
+    """Run `count` iterations of the loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(holds: Callable[[], object]) -> None:
-    """Wait for what others bring about in this loop; fails when it does not come about."""
+    """Wait until a condition holds; fail if it never does."""
     for _ in range(PATIENCE_TURNS):
         if holds():
             return
         await asyncio.sleep(0)
-    raise AssertionError("it never came about")
+    raise AssertionError("the condition never held")

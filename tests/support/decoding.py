@@ -1,4 +1,4 @@
-"""Ways to feed a decoder, and what must hold in each of them."""
+"""Feed a decoder in different ways, and check the properties that hold in each of them."""
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -12,7 +12,7 @@ HOSTILE = FIXTURES / "hostile"
 
 
 def decode(shape: Shape, reads: Iterable[bytes], limit: int = LIMIT) -> tuple[list[Item], bool]:
-    """All the items of a body that comes in `reads`, and whether it was truncated."""
+    """Return all items of a body that arrives in `reads`, and True if it was truncated."""
     decoder = decoder_for(shape, limit)
     items = [item for read in reads for item in decoder.feed(read)]
     items += decoder.finish()
@@ -33,7 +33,7 @@ def in_pieces(body: bytes, size: int) -> Iterator[bytes]:
 
 
 def pending_everywhere(shape: Shape, body: bytes) -> list[int]:
-    """`pending_bytes` after each byte of `body`, checked against a decoder that got it in one read."""
+    """Return `pending_bytes` after each byte of `body`, compared with a decoder that received it in one read."""
     decoder = decoder_for(shape, LIMIT)
     items: list[Item] = []
     pending = []
@@ -45,7 +45,7 @@ def pending_everywhere(shape: Shape, body: bytes) -> list[int]:
 
 
 def check_pending(shape: Shape, fed: bytes, decoder: Decoder, items: list[Item]) -> None:
-    """What was `fed` without the pending bytes makes the same items and leaves nothing pending."""
+    """Check that `fed` without the pending bytes results in the same items and leaves nothing pending."""
     at_once = decoder_for(shape, LIMIT)
     at_once.feed(fed)
     assert decoder.pending_bytes == at_once.pending_bytes

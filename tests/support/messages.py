@@ -1,4 +1,4 @@
-"""Ways to write a client's message, and what must become of it."""
+"""Build client messages, and check the result of parsing them."""
 
 import json
 
@@ -11,7 +11,7 @@ LIMITS = MessageLimits()
 
 
 def create(request: str | bytes, **beside: str) -> bytes:
-    """A `universal.create` whose `request`, and what stands `beside` it, are JSON texts."""
+    """Return a `universal.create` whose `request`, and the members `beside` it, are JSON texts."""
     request = request.encode() if isinstance(request, str) else request
     members = "".join(f'"{name}":{text},' for name, text in beside.items()).encode()
     return b'{"type":"universal.create",%b"request":%b}' % (members, request)
@@ -32,19 +32,20 @@ def created(
 
 
 def step(members: str, settings: StepSettings = SETTINGS) -> ProviderStep:
-    """The only step of a request of which `members` are what a test is about."""
+    """Return the only step of a request with these members."""
     [only] = created(f'{{"provider":"openai","endpoint":"",{members}}}', settings).steps
     return only
 
 
 def refused(data: bytes, limits: MessageLimits = LIMITS) -> RejectedMessage:
+    """Return the rejected message."""
     message = read(data, limits=limits)
     assert isinstance(message, RejectedMessage), message
     return message
 
 
 def fault(request: str | bytes, limits: MessageLimits = LIMITS) -> BridgeError:
-    """What is wrong with a `request`; the fault is its event's."""
+    """Return the error of a `request`, which must be sent as the last frame of its event."""
     message = refused(create(request), limits)
     assert message.owned
     return message.error

@@ -1,4 +1,4 @@
-"""Every regular expression of the package, how it is used, and texts on which a bad one takes long."""
+"""List every regular expression of the package with its uses, and generate texts on which a bad pattern is slow."""
 
 import ast
 import importlib
@@ -16,31 +16,31 @@ METHODS = ("match", "fullmatch", "search", "finditer", "findall", "split", "sub"
 METHODS_OF = {
     "bridge.providers.endpoints._BASE_FAULTS[][]": ("match",),
     "bridge.client.frames._NAME": ("match",),
-    "bridge.server.access._ORIGIN": ("match",),  # it matches at once, and one substitution is asked for
+    "bridge.server.access._ORIGIN": ("match",),  # it matches at once, for a single substitution
     "bridge.server.auth._HOST": ("fullmatch",),
     "bridge.server.auth._ORIGIN": ("fullmatch",),
 }
-"""Of those that are not called by their name."""
-MOST_TEXTS = 120
-_DEEPEST = 5
+"""Methods of the patterns that are not called by name."""
+MAX_TEXTS = 120
+_MAX_DEPTH = 5
 
 
 class Use(NamedTuple):
-    """A pattern and one way in which the package applies it."""
+    """A pattern and one method that the package calls on it."""
 
     name: str
     pattern: re.Pattern[Any]
     method: str
 
     def run(self, text: str) -> None:
-        given: Any = text.encode("latin-1", "replace") if isinstance(self.pattern.pattern, bytes) else text
+        subject: Any = text.encode("latin-1", "replace") if isinstance(self.pattern.pattern, bytes) else text
         if self.method in ("search", "finditer", "findall"):
-            for _ in self.pattern.finditer(given):
+            for _ in self.pattern.finditer(subject):
                 pass
         elif self.method == "sub":
-            self.pattern.sub(given[:0], given)
+            self.pattern.sub(subject[:0], subject)
         else:
-            getattr(self.pattern, self.method)(given)
+            getattr(self.pattern, self.method)(subject)
 
 
 def modules() -> Iterator[ModuleType]:
@@ -67,17 +67,19 @@ def uses() -> list[Use]:
 
 
 def _called_methods(module: ModuleType) -> Iterator[tuple[str, set[str]]]:
-    """By a pattern's full name: the methods called on it. Where it is handed to a function, that is a search."""
+    """Yield the full name of each pattern and the methods called on it. A pattern passed to a function counts as a
+    search.
+    """
     for node in ast.walk(_source(module)):
         if isinstance(node, ast.Attribute) and node.attr in METHODS:
             yield _full_name(module, node.value), {node.attr}
         elif isinstance(node, ast.Call):
-            for given in node.args:
-                yield _full_name(module, given), {"search"}
+            for argument in node.args:
+                yield _full_name(module, argument), {"search"}
 
 
 def _full_name(module: ModuleType, node: ast.AST) -> str:
-    """Of what a name in the module stands for: a constant of it, or of another module that it imports."""
+    """Return the full name of a constant of the module, or of another module that it imports."""
     if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
         owner = vars(module).get(node.value.id)
         return f"{owner.__name__}.{node.attr}" if isinstance(owner, ModuleType) else ""
@@ -91,7 +93,7 @@ def _source(module: ModuleType) -> ast.Module:
 
 
 def _literal_patterns(module: ModuleType) -> Iterator[tuple[str, re.Pattern[Any]]]:
-    """Those of `re.split("…", …)` and the like inside functions."""
+    """Yield the patterns of `re.split("…", …)` and similar calls inside functions."""
     for node in ast.walk(_source(module)):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr=method), args=[ast.Constant(value), *_]) if (
@@ -107,10 +109,12 @@ def _patterns_in(module: ModuleType) -> Iterator[tuple[str, re.Pattern[Any]]]:
 
 
 def _within(name: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, re.Pattern[Any]]]:
-    """The patterns in a value, in what it contains, and in the attributes of the package's own classes and objects."""
+    """Yield the patterns in a value, in its elements, and in the attributes of the package's own classes and
+    objects.
+    """
     if isinstance(value, re.Pattern):
         yield name, value
-    if depth > _DEEPEST or id(value) in seen or isinstance(value, str | bytes | int | float | ModuleType):
+    if depth > _MAX_DEPTH or id(value) in seen or isinstance(value, str | bytes | int | float | ModuleType):
         return
     seen.add(id(value))
     if isinstance(value, dict):
@@ -139,11 +143,11 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
             yield slot, getattr(value, slot)
 
 
-# Texts on which a pattern that backtracks takes long.
+# Texts on which a backtracking pattern is slow.
 
 
 def hostile_texts(pattern: re.Pattern[Any]) -> list[Callable[[int], str]]:
-    """Each makes a text of the asked length: parts of what the pattern matches, again and again, and a bad end."""
+    """Return functions that generate a text of the requested length: repeated parts of a match, and a bad end."""
     source = pattern.pattern.decode("latin-1") if isinstance(pattern.pattern, bytes) else pattern.pattern
     flags = pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
     tree = _parser.parse(source, flags & (re.VERBOSE | re.IGNORECASE | re.DOTALL | re.MULTILINE))
@@ -157,7 +161,7 @@ def hostile_texts(pattern: re.Pattern[Any]) -> list[Callable[[int], str]]:
     texts = [(start, unit) for start in starts for unit in (start[-1:], start[-2:]) if unit]
     texts += [("", unit) for unit in units]
     texts += [("", unit + other) for unit in list(units)[:12] for other in list(units)[:12] if unit != other]
-    step = max(1, len(texts) // MOST_TEXTS)
+    step = max(1, len(texts) // MAX_TEXTS)
     return [_maker(start, unit) for start, unit in texts[::step]]
 
 
@@ -166,7 +170,7 @@ def _maker(start: str, unit: str) -> Callable[[int], str]:
 
 
 def _examples(tree: Any) -> list[str]:
-    """Texts that the pattern matches or nearly matches: one for each alternative, with a repetition done twice."""
+    """Return texts that the pattern matches or nearly matches: one for each alternative, with repetitions expanded."""
     found = [""]
     for code, value in tree:
         parts = _parts(code, value)

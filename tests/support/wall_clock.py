@@ -1,14 +1,16 @@
-"""A wall clock that stands still until a test advances it; loops have a clock of their own (`tests.support.clock`)."""
+"""A wall clock that tests advance; event loops have their own clock (`tests.support.clock`)."""
 
 import time
 
 import pytest
 
 NOON_S = 1_767_268_800.0
-"""Of a first of January, UTC: every window that divides twelve hours begins."""
+"""Noon on a first of January, UTC: every window that divides twelve hours begins."""
 
 
 class Wall:
+    """A fake of `time.time()`."""
+
     def __init__(self, now_s: float) -> None:
         self.now_s = now_s
 
