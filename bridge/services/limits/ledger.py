@@ -4,22 +4,14 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from bridge.config.limits import SpendRule
 from bridge.services.limits.budgets import Budget, BudgetUsage, is_exhausted, refusal
-from bridge.services.limits.windows import number_of, weight_of
-
-MAX_WINDOWS: Final = 65_536
-"""Windows kept. The least recently used is evicted, because clients can create any number of budgets."""
-
-WindowKey: TypeAlias = tuple[str, int]
-"""A budget's key, and the number of a window."""
+from bridge.services.limits.windows import MAX_WINDOWS, WindowKey, WindowTable, weight_of, windows_at
 
 
-@dataclass(slots=True)
-class WindowTotals:
+class WindowTotals(NamedTuple):
     """US dollars spent and reserved in one window of one budget."""
 
     spent: float = 0.0
@@ -38,8 +30,7 @@ class SpendLedger:
     """Totals by window, bounded in number."""
 
     def __init__(self, max_windows: int = MAX_WINDOWS) -> None:
-        self._max_windows = max_windows
-        self._windows: dict[WindowKey, WindowTotals] = {}
+        self._windows = WindowTable(WindowTotals(), max_windows)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -63,36 +54,22 @@ class SpendLedger:
             self.add(reservation.window, spent, -reservation.usd)
 
     def totals(self, key: WindowKey) -> WindowTotals:
-        """Return the totals of a window, for reading only."""
-        return self._windows.get(key) or WindowTotals()
+        """Return the totals of a window."""
+        return self._windows.get(key)
 
     def add(self, key: WindowKey, spent: float, reserved: float) -> None:
-        window = self._windows.pop(key, None) or WindowTotals()
-        window.spent += spent
-        window.reserved = max(0.0, window.reserved + reserved)
-        self._put(key, window)
+        """Add to the totals of a window. What was reserved never falls below 0."""
+        totals = self._windows.get(key)
+        self._windows.put(key, WindowTotals(totals.spent + spent, max(0.0, totals.reserved + reserved)))
 
     def learn(self, key: WindowKey, spent: float) -> None:
         """Set the spent amount to the authoritative value, which includes other processes."""
-        window = self._windows.pop(key, None) or WindowTotals()
-        window.spent = spent
-        self._put(key, window)
-
-    def _put(self, key: WindowKey, totals: WindowTotals) -> None:
-        """Store totals as the most recently used.
-
-        Empty totals are not stored: failed calls cost nothing and could otherwise evict the totals of others.
-        """
-        if totals.spent or totals.reserved:
-            self._windows[key] = totals
-        if len(self._windows) > self._max_windows:
-            del self._windows[next(iter(self._windows))]
+        self._windows.put(key, WindowTotals(spent, self._windows.get(key).reserved))
 
 
 def windows_of(budget: Budget, now_s: float) -> tuple[WindowKey, WindowKey]:
     """Return the keys of the current and the previous window."""
-    number = number_of(now_s, budget.rule.window_s)
-    return (budget.key, number), (budget.key, number - 1)
+    return windows_at(budget.key, budget.rule.window_s, now_s)
 
 
 def reservations_of(budgets: Iterable[Budget], usd: float, now_s: float) -> list[BudgetReservation]:

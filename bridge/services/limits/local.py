@@ -2,44 +2,31 @@
 
 import time
 from collections.abc import Sequence
-
-from limits import RateLimitItemPerSecond
-from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+from math import floor
 
 from bridge.config.limits import RateLimit
 from bridge.services.limits.budgets import Budget
-from bridge.services.limits.counters import RateCounts
 from bridge.services.limits.ledger import BudgetReservation, SpendLedger
-from bridge.services.limits.windows import number_of, wait_ms
-
-
-class WindowRate(RateLimitItemPerSecond):
-    """A rate whose counts survive a change of its limit; `limits` would start from 0."""
-
-    def key_for(self, *identifiers: bytes | str | float) -> str:
-        return "/".join(map(str, (*identifiers, self.multiples)))
+from bridge.services.limits.windows import MAX_WINDOWS, WindowTable, wait_ms, weight_of, windows_at
 
 
 class LocalRates:
     """Requests per window, counted in memory."""
 
-    def __init__(self) -> None:
-        self._counts = RateCounts()
-        self._fixed = FixedWindowRateLimiter(self._counts)
-        self._sliding = SlidingWindowCounterRateLimiter(self._counts)
+    def __init__(self, max_windows: int = MAX_WINDOWS) -> None:
+        self._counts = WindowTable(0, max_windows)
 
     async def wait_ms(self, rate: RateLimit, name: str) -> int | None:
-        item = WindowRate(rate.limit, rate.interval_s)
-        if rate.technique == "fixed":
-            now_s = time.time()
-            window = window_name(rate, now_s)
-            if self._fixed.hit(item, name, window):
-                return None
-            self._fixed.hit(item, name, window, cost=-1)  # a refused call must not count: a reload may raise the limit
-            return fixed_wait_ms(rate, now_s)
-        if self._sliding.hit(item, name):
+        """Implement `RateCounter.wait_ms`. Counts continue when a reload changes the limit."""
+        now_s = time.time()
+        window, window_before = windows_at(f"{name}/{rate.technique}/{rate.interval_s}", rate.interval_s, now_s)
+        count, count_before = self._counts.get(window), self._counts.get(window_before)
+        into_s = now_s % rate.interval_s
+        weighted = count + count_before * weight_of(rate.technique, into_s, rate.interval_s)
+        if floor(weighted) < rate.limit:
+            self._counts.put(window, count + 1)
             return None
-        return sliding_wait_ms(rate, self._counts.get_sliding_window(item.key_for(name), rate.interval_s))
+        return wait_ms(rate.technique, rate.limit, rate.interval_s, rate.interval_s - into_s, count_before, count)
 
 
 class LocalBudgets:
@@ -55,27 +42,3 @@ class LocalBudgets:
 
     def settle(self, settlements: Sequence[tuple[BudgetReservation, float]]) -> None:
         self._ledger.settle(settlements)
-
-
-def window_name(rate: RateLimit, now_s: float) -> str:
-    """Return the number of the current clock window for a rate's key.
-
-    `limits` itself starts a fixed window with its first hit.
-    """
-    return str(number_of(now_s, rate.interval_s))
-
-
-def fixed_wait_ms(rate: RateLimit, now_s: float) -> int | None:
-    """Return the milliseconds until a full fixed window ends."""
-    return wait_ms("fixed", rate.limit, rate.interval_s, rate.interval_s - now_s % rate.interval_s, 0, rate.limit)
-
-
-def sliding_wait_ms(rate: RateLimit, window: tuple[int, float, int, float]) -> int | None:
-    """Return the milliseconds until a full sliding window has room.
-
-    `window` is the result of `get_sliding_window`: count and remaining seconds of the previous window, then of the
-    current one, which is kept for one more length.
-    """
-    before, _, current, kept_s = window
-    left_s = max(0.0, kept_s - rate.interval_s)
-    return wait_ms("sliding", rate.limit, rate.interval_s, left_s, before, current)

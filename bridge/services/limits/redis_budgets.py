@@ -10,13 +10,13 @@ from bridge.services.limits.budgets import Budget, refusal
 from bridge.services.limits.ledger import (
     BudgetReservation,
     SpendLedger,
-    WindowKey,
     WindowTotals,
     reservations_of,
     usage,
     windows_of,
 )
 from bridge.services.limits.redis_scripts import Batch, Settled, SpendScripts
+from bridge.services.limits.windows import WindowKey
 from bridge.services.redis import RedisDown, RedisStore
 from bridge.tasks import Tasks
 

@@ -2,13 +2,22 @@
 
 import time
 
+from limits import RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 
 from bridge.config.limits import RateLimit
-from bridge.services.limits.local import LocalRates, WindowRate, fixed_wait_ms, sliding_wait_ms, window_name
+from bridge.services.limits.local import LocalRates
+from bridge.services.limits.windows import number_of, wait_ms
 from bridge.services.redis import RedisDown, RedisStore
+
+
+class WindowRate(RateLimitItemPerSecond):
+    """A rate whose counts survive a change of its limit; `limits` would start from 0."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return "/".join(map(str, (*identifiers, self.multiples)))
 
 
 class RedisRates:
@@ -32,7 +41,7 @@ class RedisRates:
             fixed, window = FixedWindowRateLimiter(storage), window_name(rate, now_s)
             if await fixed.hit(item, name, window):
                 return None
-            await fixed.hit(item, name, window, cost=-1)  # as in LocalRates
+            await fixed.hit(item, name, window, cost=-1)  # a refused call must not count: a reload may raise the limit
             return fixed_wait_ms(rate, now_s)
         if await SlidingWindowCounterRateLimiter(storage).hit(item, name):
             return None
@@ -48,3 +57,27 @@ class RedisRates:
                 connection_pool=redis.connection_pool,  # type: ignore[arg-type]  # documented, not annotated
             )
         return self._storage
+
+
+def window_name(rate: RateLimit, now_s: float) -> str:
+    """Return the number of the current clock window for a rate's key.
+
+    `limits` itself starts a fixed window with its first hit.
+    """
+    return str(number_of(now_s, rate.interval_s))
+
+
+def fixed_wait_ms(rate: RateLimit, now_s: float) -> int | None:
+    """Return the milliseconds until a full fixed window ends."""
+    return wait_ms("fixed", rate.limit, rate.interval_s, rate.interval_s - now_s % rate.interval_s, 0, rate.limit)
+
+
+def sliding_wait_ms(rate: RateLimit, window: tuple[int, float, int, float]) -> int | None:
+    """Return the milliseconds until a full sliding window has room.
+
+    `window` is the result of `get_sliding_window`: count and remaining seconds of the previous window, then of the
+    current one, which is kept for one more length.
+    """
+    before, _, current, kept_s = window
+    left_s = max(0.0, kept_s - rate.interval_s)
+    return wait_ms("sliding", rate.limit, rate.interval_s, left_s, before, current)

@@ -12,8 +12,8 @@ from itertools import count
 from typing import Final
 
 from bridge.services.limits.budgets import Budget
-from bridge.services.limits.ledger import WindowKey, WindowTotals, windows_of
-from bridge.services.limits.windows import weight_of
+from bridge.services.limits.ledger import WindowTotals, windows_of
+from bridge.services.limits.windows import WindowKey, weight_of
 from bridge.services.redis import RedisStore
 
 _REMEMBERED_S: Final = 600

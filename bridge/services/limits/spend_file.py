@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bridge.services.limits.ledger import MAX_WINDOWS, WindowKey
+from bridge.services.limits.windows import MAX_WINDOWS, WindowKey
 
 log = logging.getLogger("bridge.budgets")
 

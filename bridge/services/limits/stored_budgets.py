@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from bridge.services.cache.sqlite import WorkThread
-from bridge.services.limits.ledger import BudgetReservation, SpendLedger, WindowKey
+from bridge.services.limits.ledger import BudgetReservation, SpendLedger
 from bridge.services.limits.local import LocalBudgets
 from bridge.services.limits.spend_file import SpendFile, Spent
+from bridge.services.limits.windows import WindowKey
 from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.budgets")
