@@ -1,4 +1,4 @@
-"""The sockets that several processes listen on, at one address."""
+"""Listening sockets that several processes share at one address."""
 
 import os
 import socket
@@ -6,59 +6,59 @@ import sys
 from typing import Final
 
 BALANCED: Final = sys.platform == "linux"
-"""Whether the kernel spreads connections over the sockets of one port. Elsewhere SO_REUSEPORT gives all to one."""
+"""True if the kernel balances connections over the sockets of one port; elsewhere, SO_REUSEPORT prefers one socket."""
 
 _Address = tuple[socket.AddressFamily, tuple[object, ...]]
 
 
 def url_of(address: tuple[object, ...], *, tls: bool) -> str:
-    """Of a socket's own name, as a WebSocket URL without a path."""
+    """Return the WebSocket URL of a socket's address, without a path."""
     host, port = address[:2]
     return f"{'wss' if tls else 'ws'}://{f'[{host}]' if ':' in str(host) else host}:{port}"
 
 
 class Listeners:
-    """Holds an address for as long as there are workers; each of them gets sockets for it."""
+    """Reserves an address for the workers and makes listening sockets for each of them."""
 
     def __init__(self, host: str, port: int, *, balanced: bool = BALANCED) -> None:
-        """Raises OSError when the address cannot be had."""
+        """Reserve the address. Raises OSError if it is unavailable."""
         self._balanced = balanced
-        self._held: list[socket.socket] = []
+        self._reserved: list[socket.socket] = []
         try:
             for family, address in _resolved(host, port):
-                self._hold(family, address)
+                self._reserve(family, address)
         except BaseException:
             self.close()
             raise
 
     @property
     def address(self) -> tuple[object, ...]:
-        """The first one's, with its real port."""
-        name: tuple[object, ...] = self._held[0].getsockname()
-        return name
+        """The address of the first socket, with its actual port."""
+        address: tuple[object, ...] = self._reserved[0].getsockname()
+        return address
 
     def for_worker(self) -> list[socket.socket]:
-        """Bound, to be given to a worker and then closed here.
+        """Return bound sockets to pass to a worker; the caller closes its copies.
 
-        Where the kernel balances, a socket of its own is each worker's: what waits in its queue dies with it, and what
-        comes after goes to the others. Elsewhere there is one queue, and who is idle takes from it.
+        Where the kernel balances connections, each worker gets sockets of its own: if it dies, the connections in its
+        queue are lost, and later ones go to the other workers. Elsewhere all workers accept from one queue.
         """
         if not self._balanced:
-            return [held.dup() for held in self._held]
-        return [_bound(held.family, held.getsockname(), shared=True) for held in self._held]
+            return [sock.dup() for sock in self._reserved]
+        return [_bind(sock.family, sock.getsockname(), shared=True) for sock in self._reserved]
 
     def close(self) -> None:
-        for held in self._held:
-            held.close()
+        for sock in self._reserved:
+            sock.close()
 
-    def _hold(self, family: socket.AddressFamily, address: tuple[object, ...]) -> None:
-        """Those of a name have one port. What is held takes no connections where each worker has its own socket."""
-        if self._held and not address[1]:
+    def _reserve(self, family: socket.AddressFamily, address: tuple[object, ...]) -> None:
+        """Bind one address without listening on it. All addresses of a host name get the same port."""
+        if self._reserved and not address[1]:
             address = (address[0], self.address[1], *address[2:])
         if self._balanced:
-            # Another bridge's workers would let us in, and we would share its clients.
-            _bound(family, address, shared=False).close()
-        self._held.append(_bound(family, address, shared=self._balanced))
+            # With SO_REUSEPORT, the bind succeeds beside another bridge's workers and would share its clients.
+            _bind(family, address, shared=False).close()
+        self._reserved.append(_bind(family, address, shared=self._balanced))
 
 
 def _resolved(host: str, port: int) -> list[_Address]:
@@ -66,17 +66,17 @@ def _resolved(host: str, port: int) -> list[_Address]:
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
-def _bound(family: socket.AddressFamily, address: tuple[object, ...], *, shared: bool) -> socket.socket:
-    made = socket.socket(family, socket.SOCK_STREAM)
+def _bind(family: socket.AddressFamily, address: tuple[object, ...], *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind(address)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
     except BaseException:
-        made.close()
+        sock.close()
         raise
-    return made
+    return sock

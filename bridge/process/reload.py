@@ -1,7 +1,7 @@
-"""The configuration, read again when a file of it changes or SIGHUP asks; one that is wrong changes nothing.
+"""Reload the configuration when one of its files changes or on SIGHUP; an invalid one changes nothing.
 
-Files are looked at rather than listened to: a look costs microseconds, and sees a rename, a changed symlink (as
-Kubernetes swaps a ConfigMap) and a network's file system alike.
+Files are polled: a poll takes microseconds, and detects renames, changed symlinks (as with a Kubernetes ConfigMap) and
+changes on network file systems alike.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.config")
 
 POLL_S: Final = 1.0
-"""How often the files are looked at. One that has changed is read once it has stayed as it is for as long."""
+"""The interval of polls. A changed file is read once it has not changed for one interval."""
 
 RELOADABLE: Final = {
     "allow_open",
@@ -44,19 +44,19 @@ RELOADABLE: Final = {
     "tls_cert",
     "tls_key",
 }
-"""The settings of the server that reach who connects from now on. The others wait for a restart."""
+"""The server's settings that a reload applies to new connections. The others require a restart."""
 
 
-State = tuple[int, int, int, int] | None
-"""What tells one state of a file from another, through all symlinks; None where it is not there."""
-Look = dict[Path, State]
+FileState = tuple[int, int, int, int] | None
+"""Device, inode, size and modification time of a file, after following symlinks; None for a missing file."""
+Snapshot = dict[Path, FileState]
 
 
 @asynccontextmanager
 async def reloading(
     config: Configuration, read: Callable[[], Configuration], apply: Callable[[Configuration], None]
 ) -> AsyncIterator[None]:
-    """As long as it is entered. `read` may block; `apply` may not, and both may raise ConfigError."""
+    """Reload while the block runs. `read` may block, `apply` must not; both may raise ConfigError."""
     reloader, tasks, loop = Reloader(config, read, apply), Tasks(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, reloader.request_reload)
     tasks.start(reloader.run(), "reload")
@@ -68,42 +68,42 @@ async def reloading(
 
 
 class Reloader:
-    """Knows the configuration that is in force."""
+    """Polls the files of the current configuration and replaces it."""
 
     def __init__(
         self, config: Configuration, read: Callable[[], Configuration], apply: Callable[[Configuration], None]
     ) -> None:
         self._config, self._read, self._apply = config, read, apply
-        self._known = self._last = _look(config.files)
-        self._asked = asyncio.Event()
+        self._known = self._last = _snapshot(config.files)
+        self._is_requested = asyncio.Event()
 
     def request_reload(self) -> None:
-        """Read it anew, whether or not anything has changed."""
-        self._asked.set()
+        """Reload even if no file has changed."""
+        self._is_requested.set()
 
     async def run(self) -> None:
         while True:
-            if await self._is_asked() or await self.poll():
+            if await self._wait_for_request() or await self.poll():
                 await self.reload()
 
-    async def _is_asked(self) -> bool:
-        """Within the time until the next look."""
+    async def _wait_for_request(self) -> bool:
+        """Wait until the next poll; return True as soon as a reload is requested."""
         try:
             async with asyncio.timeout(POLL_S):
-                await self._asked.wait()
+                await self._is_requested.wait()
         except TimeoutError:
             return False
-        self._asked.clear()
+        self._is_requested.clear()
         return True
 
     async def poll(self) -> bool:
-        """Whether a file has changed, and they all have stayed as they are since the last look."""
-        before, self._last = self._last, await asyncio.to_thread(_look, self._known)
+        """Return True if a file has changed, but none since the previous poll."""
+        before, self._last = self._last, await asyncio.to_thread(_snapshot, self._known)
         return self._last == before != self._known
 
     async def reload(self) -> None:
-        """Whatever is wrong is told in the log."""
-        before = await asyncio.to_thread(_look, self._known)
+        """Read and apply the configuration. Problems are logged, and the current configuration then stays in use."""
+        before = await asyncio.to_thread(_snapshot, self._known)
         try:
             await asyncio.to_thread(_check_files, self._known)
             found = await asyncio.to_thread(self._read)
@@ -113,7 +113,7 @@ class Reloader:
             self._watch(error.files or before, before)
             for problem in error.problems:
                 log.error(problem.render(str(self._config.path) if self._config.path else None))
-            log.error("the configuration is wrong, and stays as it was")
+            log.error("invalid configuration; the current one stays in use")
             return
         self._config = config
         self._watch(config.files, before)
@@ -121,19 +121,19 @@ class Reloader:
         for note in config.notes:
             log.warning(note)
         if waiting:
-            log.warning("changed, and waiting for a restart: %s", ", ".join(waiting))
+            log.warning("changed settings require a restart: %s", ", ".join(waiting))
 
-    def _watch(self, files: Iterable[Path], before: Look) -> None:
-        """From what they were `before` they were read: what has changed meanwhile is another change."""
-        now = _look(files)
+    def _watch(self, files: Iterable[Path], before: Snapshot) -> None:
+        """Poll these files from now on. `before` is their state before they were read, to detect later changes."""
+        now = _snapshot(files)
         self._known = self._last = now | {file: state for file, state in before.items() if file in now}
 
 
 def apply_reloadable(running: Configuration, found: Configuration) -> tuple[Configuration, list[str]]:
-    """What of `found` can be had without a restart, and the names of the server's settings that cannot.
+    """Return the part of `found` that can be applied now, and the names of the server's settings that need a restart.
 
-    Raises ConfigError for a gateway that would be open to other machines where the bridge listens now, and for one that
-    would lose all its tokens: a file that was cut short, or emptied, reads like that.
+    Raises ConfigError for a gateway that would be open to other machines at the current address, and for a gateway that
+    would lose all its tokens, as a truncated or empty file would have it.
     """
     waiting = [name for name in _changed(running.server, found.server) if name not in RELOADABLE]
     if (running.server.tls_cert is None) != (found.server.tls_cert is None):
@@ -143,14 +143,14 @@ def apply_reloadable(running: Configuration, found: Configuration) -> tuple[Conf
     report = Report({})
     check_open(report, config.server, {"host": Location("server.host")}, config.gateways)
     for name in _opened(running, found):
-        report.add(Location(f"gateways.{name}"), "wants tokens, and would be open now: it takes a restart to open it")
+        report.add(Location(f"gateways.{name}"), "requires tokens and would become open; restart the bridge to open it")
     if report.problems:
         raise ConfigError(report.problems, found.files)
     return config, waiting
 
 
 def _opened(running: Configuration, found: Configuration) -> list[str]:
-    """Names at which a token was wanted, and whoever comes would be let in."""
+    """Return the names of gateways that require a token now and would not after the reload."""
     names = dict.fromkeys((*running.gateways, *found.gateways))
     return [name for name in names if _is_open(found, name) and not _is_open(running, name) and running.gateway(name)]
 
@@ -160,13 +160,13 @@ def _is_open(config: Configuration, name: str) -> bool:
     return gateway is not None and gateway.is_open
 
 
-def _changed(one: ServerSettings, other: ServerSettings) -> list[str]:
+def _changed(before: ServerSettings, after: ServerSettings) -> list[str]:
     names = (field.name for field in fields(ServerSettings))
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+    return [name for name in names if getattr(before, name) != getattr(after, name)]
 
 
 def _check_files(files: Iterable[Path]) -> None:
-    """Raises ConfigError for a pipe: what it held is gone, and to open one may take for ever."""
+    """Refuse pipes, whose content can be read once only, and which may block for ever. Raises ConfigError."""
     pipes = [file for file in files if _is_pipe(file)]
     if pipes:
         raise ConfigError([Problem("", None, f"{file} is a pipe, which is read once") for file in pipes], files)
@@ -179,11 +179,11 @@ def _is_pipe(file: Path) -> bool:
         return False
 
 
-def _look(files: Iterable[Path]) -> Look:
+def _snapshot(files: Iterable[Path]) -> Snapshot:
     return {file: _state(file) for file in files}
 
 
-def _state(file: Path) -> State:
+def _state(file: Path) -> FileState:
     try:
         found = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""How a process is told to end."""
+"""Handle the signals that shut a process down."""
 
 import asyncio
 import signal
@@ -8,20 +8,20 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def shutdown_signal() -> "asyncio.Future[signal.Signals]":
-    """Done at the first signal that ends; a second one is the system's to act on, and ends the process at once.
+    """Return a future that is done at the first shutdown signal; a second signal ends the process at once.
 
-    Others may end it too, by the result that they set.
+    Callers may also set the future's result themselves.
     """
     loop = asyncio.get_running_loop()
-    came: asyncio.Future[signal.Signals] = loop.create_future()
+    received: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def take(number: signal.Signals) -> None:
-        if not came.done():
-            came.set_result(number)
-        for each in ENDING:
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_DFL)
+    def on_signal(number: signal.Signals) -> None:
+        if not received.done():
+            received.set_result(number)
+        for handled in ENDING:
+            loop.remove_signal_handler(handled)
+            signal.signal(handled, signal.SIG_DFL)
 
     for number in ENDING:
-        loop.add_signal_handler(number, take, number)
-    return came
+        loop.add_signal_handler(number, on_signal, number)
+    return received

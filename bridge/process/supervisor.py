@@ -1,17 +1,17 @@
-"""`bridge serve --workers N`: starts N processes that listen on one port, and one more for each that dies.
+"""`bridge serve --workers N`: start N processes that listen on one port, and replace each one that dies.
 
-A supervisor of our own, and not gunicorn's: its aiohttp worker makes an aiohttp application's server itself, while our
-server has its own (silent connections, handshakes and TLS have deadlines, a drain tells events from sockets), and it
-would be half of the command line besides. What is left to do is little: sockets, a pipe each, and to wait.
+gunicorn is not used: its aiohttp worker creates the server itself, while the bridge's server has deadlines for silent
+connections, handshakes and TLS, and drains events and sockets separately. gunicorn would also replace half of the
+command line.
 
-Each worker has a listening socket of its own (SO_REUSEPORT, Linux), for a WebSocket stays where it was accepted, and
-from one socket for all, whoever wakes first takes what waits: of 400 connections the busier of two workers got 201 to
-215 with a socket for each, and 205 to 282 with one for both, in ten runs. Where the kernel does not balance, they do
-share one (`bridge.process.listeners`).
+Each worker has a listening socket of its own (SO_REUSEPORT, Linux), because a WebSocket stays with the process that
+accepted it, and sockets of their own balance better: of 400 connections the busier of two workers got 201 to 215 with a
+socket for each, and 205 to 282 with a shared one, in ten runs. Where the kernel does not balance, workers share one
+socket (`bridge.process.listeners`).
 
-A worker is this very command, run again with its sockets in the environment. It ends when its pipe does, which is how
-it is told to drain, and what becomes of it if the supervisor is killed. Not by a signal: from a terminal and from
-systemd each process has got that already, and a second one means "at once".
+A worker runs the same command with its sockets in the environment. It drains when its pipe closes, which also happens
+if the supervisor is killed. A signal is not used for this: a terminal and systemd have sent it to each process already,
+and a second one means "end at once".
 """
 
 import asyncio
@@ -34,37 +34,37 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.supervisor")
 
 START_S: Final = 60.0
-"""How long a worker may take until it listens."""
+"""The time in which a worker has to listen."""
 STEADY_S: Final = 10.0
-"""Who has lived so long is replaced at once; of others, each next one waits for twice as long as the one before."""
+"""A worker that lived this long is replaced at once; otherwise the pause before the next one doubles."""
 FIRST_PAUSE_S: Final = 0.5
 LAST_PAUSE_S: Final = 30.0
 MARGIN_S: Final = 10.0
-"""Beyond the drain's own deadline: then a worker is killed."""
+"""The time after the deadline of a drain, after which a worker is killed."""
 
 
 class WorkerFailed(Exception):
-    """A worker ended before it listened, and has said why."""
+    """A worker ended before it listened; it has logged the reason."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(f"a worker could not start: {_shown(code)}")
+        super().__init__(f"a worker did not start: {_describe_exit(code)}")
         self.code = code if code > 0 else 1
 
 
 @dataclass(slots=True)
 class _Process:
-    """A worker as it is seen from here. Owns its pipe."""
+    """A worker's process; owns the supervisor's end of its pipe."""
 
     number: int
     process: asyncio.subprocess.Process
     pipe: socket.socket
     started_at: float
     reloads: int
-    """How many had been asked for when it began."""
+    """The number of reloads that were requested before the worker started or that it has received."""
     is_ready: bool = False
 
     async def wait_ready(self) -> bool:
-        """False if it ended, or was killed because it took too long."""
+        """Wait until the worker listens; return False if it ended, or if it was killed after `START_S`."""
         try:
             async with asyncio.timeout(START_S):
                 self.is_ready = await asyncio.get_running_loop().sock_recv(self.pipe, 1) == READY
@@ -73,13 +73,13 @@ class _Process:
         return self.is_ready
 
     async def wait_exit(self) -> int:
-        """Its exit code; of a signal, its negative number."""
+        """Wait until the worker ends; return its exit code, negative for the number of a signal."""
         code = await self.process.wait()
         self.pipe.close()
         return code
 
     def request_stop(self) -> None:
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # the worker has ended
             self.pipe.shutdown(socket.SHUT_WR)
 
     def kill(self) -> None:
@@ -87,17 +87,17 @@ class _Process:
             self.process.kill()
 
     def reload(self) -> None:
-        """Not before it listens: until then the signal would be its end."""
+        """Send SIGHUP, if the worker listens; before that, the signal would end it."""
         if self.is_ready:
             with suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGHUP)
 
 
 class Supervisor:
-    """Owns the workers. `start`, then `stop`."""
+    """Owns the workers. Call `start`, then `stop`."""
 
     def __init__(self, command: Sequence[str], workers: int, listeners: Listeners, folder: str) -> None:
-        """`command` is what each of them runs; `folder` is theirs to share."""
+        """Each worker runs `command`; all of them share `folder`."""
         self._command = command
         self._count = workers
         self._listeners = listeners
@@ -107,18 +107,21 @@ class Supervisor:
         self._reloads = 0
 
     async def start(self) -> None:
-        """Returns when all listen. Raises WorkerFailed; the first begins alone, so that what ails all is told once."""
-        began = [await self._begin(1)]
-        others = (self._begin(number) for number in range(2, self._count + 1))
+        """Return when all workers listen. Raises WorkerFailed.
+
+        The first worker starts alone, so that a fault that all workers share is logged once.
+        """
+        started = [await self._start_worker(1)]
+        others = (self._start_worker(number) for number in range(2, self._count + 1))
         for other in await asyncio.gather(*others, return_exceptions=True):
             if isinstance(other, BaseException):
                 raise other
-            began.append(other)
-        for process in began:
+            started.append(other)
+        for process in started:
             self._tasks.start(self._respawn_loop(process), f"worker {process.number}")
 
     async def stop(self, within_s: float) -> None:
-        """Dismiss all; who is there still after so long is killed."""
+        """Request all workers to stop, and kill those that still run after `within_s`."""
         await self._tasks.cancel_all()
         for process in self._workers.values():
             process.request_stop()
@@ -126,12 +129,12 @@ class Supervisor:
         try:
             await asyncio.wait_for(asyncio.shield(ends), within_s)
         except TimeoutError:
-            log.error("workers did not end in time, and are killed")
+            log.error("workers did not end in time; killing them")
             self.kill()
             await ends
 
     def reload(self) -> None:
-        """Pass SIGHUP on."""
+        """Forward SIGHUP to all workers."""
         self._reloads += 1
         for process in self._workers.values():
             self._forward_reload(process)
@@ -140,7 +143,7 @@ class Supervisor:
         for process in self._workers.values():
             process.kill()
 
-    async def _begin(self, number: int) -> _Process:
+    async def _start_worker(self, number: int) -> _Process:
         process = await self._spawn(number)
         if not await process.wait_ready():
             raise WorkerFailed(await process.wait_exit())
@@ -148,30 +151,31 @@ class Supervisor:
         return process
 
     async def _respawn_loop(self, process: _Process) -> None:
-        """One of the workers' places: whoever dies in it is replaced."""
+        """Wait until the worker ends, and start another one in its place; forever."""
         pause_s = 0.0
         while True:
             code = await process.wait_exit()
             pause_s = _pause_s(asyncio.get_running_loop().time() - process.started_at, pause_s)
-            told = {"worker": process.number, "pid": process.process.pid, "why": _shown(code), "pause_s": pause_s}
-            log.warning("a worker ended, and is replaced", extra={"fields": told})
+            why = _describe_exit(code)
+            details = {"worker": process.number, "pid": process.process.pid, "why": why, "pause_s": pause_s}
+            log.warning("a worker ended; starting another one", extra={"fields": details})
             await asyncio.sleep(pause_s)
             process = await self._replace(process.number)
             await process.wait_ready()
             self._forward_reload(process)
 
     async def _replace(self, number: int) -> _Process:
-        """For as long as it takes: the system may be out of processes or descriptors."""
+        """Start a worker; retry until the system has enough processes and descriptors."""
         while True:
             try:
                 return await self._spawn(number)
             except OSError as error:
-                told = {"worker": number, "reason": describe_os_error(error), "pause_s": LAST_PAUSE_S}
-                log.error("a worker cannot be started", extra={"fields": told})
+                details = {"worker": number, "reason": describe_os_error(error), "pause_s": LAST_PAUSE_S}
+                log.error("cannot start a worker; trying again", extra={"fields": details})
                 await asyncio.sleep(LAST_PAUSE_S)
 
     def _forward_reload(self, process: _Process) -> None:
-        """What was asked for while it began it may have missed."""
+        """Send the worker a reload that was requested while it started, which it may have missed."""
         if process.is_ready and process.reloads != self._reloads:
             process.reloads = self._reloads
             process.reload()
@@ -179,20 +183,20 @@ class Supervisor:
     async def _spawn(self, number: int) -> _Process:
         ours, theirs = socket.socketpair()
         listening = self._listeners.for_worker()
-        given = WorkerArgs(number, theirs.fileno(), tuple(each.fileno() for each in listening), self._folder)
+        args = WorkerArgs(number, theirs.fileno(), tuple(sock.fileno() for sock in listening), self._folder)
         try:
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(given.pipe, *given.listening),
-                env={**os.environ, VARIABLE: given.to_text()},
+                pass_fds=(args.pipe, *args.listening),
+                env={**os.environ, VARIABLE: args.to_text()},
             )
         except BaseException:
             ours.close()
             raise
         finally:
-            for each in (theirs, *listening):
-                each.close()
+            for sock in (theirs, *listening):
+                sock.close()
         ours.setblocking(False)
         began_at = asyncio.get_running_loop().time()
         self._workers[number] = _Process(number, process, ours, began_at, self._reloads)
@@ -202,9 +206,9 @@ class Supervisor:
 async def supervise(
     command: Sequence[str], workers: int, listeners: Listeners, drain_s: float, on_ready: Callable[[], None]
 ) -> signal.Signals | None:
-    """Until a signal ends it, and then until all workers have ended; `on_ready` is called once all listen.
+    """Run workers until a shutdown signal, and return when all have ended. `on_ready` is called once all listen.
 
-    Returns the second signal, if one came and was the workers' end. Raises WorkerFailed, and OSError where none can be
+    Returns the second signal if one ended the workers at once. Raises WorkerFailed, and OSError if no process can be
     started.
     """
     loop, stopped = asyncio.get_running_loop(), shutdown_signal()
@@ -214,10 +218,10 @@ async def supervise(
         loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
         starting = asyncio.create_task(_start(supervisor, on_ready), name="start")
         try:
-            await _either(starting, stopped)
+            await _wait_first(starting, stopped)
             number = await stopped
-            for each in ENDING:
-                loop.add_signal_handler(each, _end_at_once, supervisor, each, second)
+            for handled in ENDING:
+                loop.add_signal_handler(handled, _end_at_once, supervisor, handled, second)
             log.info("draining", extra={"fields": {"signal": number.name}})
         finally:
             starting.cancel()
@@ -231,10 +235,10 @@ async def _start(supervisor: Supervisor, on_ready: Callable[[], None]) -> None:
     on_ready()
 
 
-async def _either(starting: "asyncio.Task[None]", stopped: "asyncio.Future[signal.Signals]") -> None:
-    """Whichever is first; raises what the start does."""
-    either: list[asyncio.Future[Any]] = [starting, stopped]
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+async def _wait_first(starting: "asyncio.Task[None]", stopped: "asyncio.Future[signal.Signals]") -> None:
+    """Wait until the start or the stop is done; raise the error of a failed start."""
+    futures: list[asyncio.Future[Any]] = [starting, stopped]
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
     if starting.done():
         starting.result()
 
@@ -245,9 +249,9 @@ def _end_at_once(supervisor: Supervisor, number: signal.Signals, second: list[si
 
 
 def _pause_s(lived_s: float, last_s: float) -> float:
-    """Before the next one begins."""
+    """Return the pause before the next worker starts."""
     return 0.0 if lived_s >= STEADY_S else min(2 * last_s, LAST_PAUSE_S) or FIRST_PAUSE_S
 
 
-def _shown(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,8 +1,7 @@
-"""One of several processes that serve, as it sees itself: what its supervisor gave it, and how it hears that it is to
-end.
+"""The worker's side of `bridge serve --workers N`: its arguments, and the pipe to its supervisor.
 
-A pipe leads to the supervisor. A byte on it says that this one listens. Its end means: finish. The system brings that
-about too when the supervisor is killed, so no worker outlives it for longer than its drain.
+The worker writes one byte to the pipe when it listens, and drains when the pipe closes. The system closes the pipe if
+the supervisor is killed, so no worker outlives its supervisor for longer than a drain.
 """
 
 import asyncio
@@ -17,20 +16,21 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "BRIDGE_WORKER"
-"""In the environment of a worker, and of no other process."""
+"""The environment variable with the worker's arguments; no other process has it."""
 READY: Final = b"\n"
+"""The byte that reports a listening worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerArgs:
-    """Descriptors are numbers of this process."""
+    """Arguments of a worker. Descriptors are those of the worker's process."""
 
     number: int
-    """From 1. Who takes a dead worker's place has its number."""
+    """The number of the worker, from 1. The replacement of a dead worker has the same number."""
     pipe: int
     listening: tuple[int, ...]
     folder: str
-    """What all workers may write to, and their supervisor removes."""
+    """A folder that all workers may write to; their supervisor removes it."""
 
     def to_text(self) -> str:
         return json.dumps((self.number, self.pipe, self.listening, self.folder))
@@ -42,31 +42,36 @@ class WorkerArgs:
 
 
 class Worker:
+    """This process as a worker; owns its listening sockets and its end of the pipe."""
+
     def __init__(self, args: WorkerArgs) -> None:
         self.number = args.number
         self.folder = Path(args.folder)
-        self.listening = [_ours(number) for number in args.listening]
-        """Bound, and not listening yet."""
-        self._pipe = _ours(args.pipe)
+        self.listening = [_adopt(number) for number in args.listening]
+        """Sockets that are bound but do not listen yet."""
+        self._pipe = _adopt(args.pipe)
 
     def notify_ready(self, ended: "asyncio.Future[signal.Signals]") -> None:
-        """Tell the supervisor. From then on `ended` is done when the supervisor says so, or is no more."""
-        asyncio.get_running_loop().add_reader(self._pipe, self._hear, ended)
-        with suppress(OSError):  # then its end of the pipe is closed, and we will hear that
+        """Report that the worker listens. `ended` gets a result when the supervisor requests a stop or has ended."""
+        asyncio.get_running_loop().add_reader(self._pipe, self._on_pipe_closed, ended)
+        with suppress(OSError):  # the supervisor's end is closed, which `_on_pipe_closed` reports
             self._pipe.send(READY)
 
-    def _hear(self, ended: "asyncio.Future[signal.Signals]") -> None:
+    def _on_pipe_closed(self, ended: "asyncio.Future[signal.Signals]") -> None:
         asyncio.get_running_loop().remove_reader(self._pipe)
         if not ended.done():
             ended.set_result(signal.SIGTERM)
 
 
 def this_worker(environ: MutableMapping[str, str]) -> Worker | None:
-    """What this process was given, once: those that it starts itself are no workers. None if it is no worker."""
-    given = environ.pop(VARIABLE, None)
-    return Worker(WorkerArgs.from_text(given)) if given else None
+    """Return this process as a worker, or None if it is none.
+
+    The arguments are removed from `environ`, so that processes which this one starts are no workers.
+    """
+    args = environ.pop(VARIABLE, None)
+    return Worker(WorkerArgs.from_text(args)) if args else None
 
 
-def _ours(descriptor: int) -> socket.socket:
+def _adopt(descriptor: int) -> socket.socket:
     os.set_inheritable(descriptor, False)
     return socket.socket(fileno=descriptor)

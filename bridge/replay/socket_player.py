@@ -1,7 +1,7 @@
-"""A provider's end of a session, played from its tape: what it says, when, and what it expects to hear.
+"""Play the provider's side of a realtime session from a tape, and compare the client's messages with it.
 
-What the provider said comes once the client has said all that it had said before on the tape. Between two messages
-passes what passed on the tape; a client that takes its time has the rest come later, and not at once.
+A message of the provider is sent after the client has sent all messages that precede it on the tape. The time between
+two messages is that of the tape, so a slow client delays the rest of the session.
 """
 
 import asyncio
@@ -28,23 +28,25 @@ _FIRST_MESSAGE_LINE = 3
 
 
 class ExpectedMessages:
+    """Compares a client's messages with those of its tape."""
+
     def __init__(self, tape_session: TapeSession, sent: SentRequest) -> None:
-        """`sent` is the handshake as the client made it; what it says after that may hold its own secrets again."""
+        """`sent` is the client's handshake, whose secrets its messages may repeat."""
         self._name, self._matching = tape_session.name, tape_session.matching
         self._redactor = SessionRedactor(sent)
         lines = enumerate(tape_session.tape.messages, start=_FIRST_MESSAGE_LINE)
-        self._due = [(line, message) for line, message in lines if message.sender == "client"]
+        self._expected = [(line, message) for line, message in lines if message.sender == "client"]
         self._received = 0
 
     def receive(self, opcode: Opcode, data: bytes) -> Mismatch | None:
-        """The client's next message. None when it is what the tape has."""
-        line, taped = self._due[self._received] if self._received < len(self._due) else (0, None)
+        """Compare the client's next message; return None if it matches the tape."""
+        line, taped = self._expected[self._received] if self._received < len(self._expected) else (0, None)
         self._received += 1
         shown = self._redactor.text(data)
         if taped is not None and opcode == taped.opcode and self._is_taped(data, shown, taped.data):
             return None
-        there = None if taped is None else (taped.opcode, self._matching.message(taped.data))
-        return mismatch(self._name, self._received, (opcode, self._matching.message(shown)), there, line)
+        expected = None if taped is None else (taped.opcode, self._matching.message(taped.data))
+        return mismatch(self._name, self._received, (opcode, self._matching.message(shown)), expected, line)
 
     def _is_taped(self, data: bytes, shown: bytes, taped: bytes) -> bool:
         return self._matching.are_alike(data, taped) or self._matching.are_alike(shown, taped)
@@ -68,15 +70,15 @@ _NOT_REPLAYED: Final = {
 _OPCODES: Final = {"text": WSMsgType.TEXT, "binary": WSMsgType.BINARY}
 
 OnMismatch = Callable[[str], None]
-"""Called with what differs when a client says what its tape has not."""
+"""Called with the difference when a client's message is not that of the tape."""
 
 
 async def play(
     request: web.BaseRequest, tape_session: TapeSession, sent: SentRequest, on_mismatch: OnMismatch
 ) -> web.StreamResponse:
-    """Answer a handshake as the tape does, and have the session that follows. What it returns is over.
+    """Answer a handshake as the tape does, and run the session; return its response when the session has ended.
 
-    `sent` is the handshake as the client made it. A client that strays from the tape is told so, and left (1008).
+    `sent` is the client's handshake. A session whose client differs from the tape is closed with 1008 and the reason.
     """
     handshake = tape_session.tape.handshake
     await asyncio.sleep(handshake.ms / 1000 * tape_session.stretch)
@@ -93,16 +95,15 @@ async def play(
 
 def _response(handshake: Handshake, sent: SentRequest) -> "web.WebSocketResponse[bool]":
     picked = dict(_lowered(handshake)).get(SUBPROTOCOL)
-    one = select_subprotocol(
-        [each.strip() for each in dict(sent.headers).get(SUBPROTOCOL, "").split(",") if each.strip()], picked
-    )
+    offered = [value.strip() for value in dict(sent.headers).get(SUBPROTOCOL, "").split(",") if value.strip()]
+    subprotocol = select_subprotocol(offered, picked)
     response = web.WebSocketResponse(
         autoclose=False,
         autoping=False,
         compress=False,
         decode_text=False,
         max_msg_size=MAX_MESSAGE_BYTES + 1,
-        protocols=(one,) if one else (),
+        protocols=(subprotocol,) if subprotocol else (),
     )
     response.headers.extend(_headers(handshake))
     return response
@@ -117,7 +118,7 @@ def _headers(handshake: Handshake) -> list[tuple[str, str]]:
 
 
 class _Player:
-    """`run` once."""
+    """Plays one session. Call `run` once."""
 
     def __init__(
         self, peer: ClientPeer, tape_session: TapeSession, expected: ExpectedMessages, on_mismatch: OnMismatch
@@ -125,14 +126,14 @@ class _Player:
         self._peer, self._tape_session, self._expected, self._on_mismatch = peer, tape_session, expected, on_mismatch
         self._now = asyncio.get_running_loop().time
         self._arrived: asyncio.Queue[float] = asyncio.Queue()
-        """The instants of the client's messages; no more than the tape has."""
+        """The instants of the client's messages, at most as many as the tape has."""
         self._over: asyncio.Future[tuple[CloseFrame | None, bool]] = asyncio.get_running_loop().create_future()
-        """What the client is told, and whether that is the answer to its own goodbye."""
+        """The close frame for the client, and True if it answers the client's own."""
         self._tasks = Tasks()
 
     async def run(self) -> None:
-        self._tasks.start(self._listen(), "the client's part of a tape")
-        self._tasks.start(self._say(), "the provider's part of a tape")
+        self._tasks.start(self._read_client(), "the client's part of a tape")
+        self._tasks.start(self._play_provider(), "the provider's part of a tape")
         try:
             close, answers = await self._over
             await self._tasks.cancel_all()
@@ -143,20 +144,20 @@ class _Player:
         finally:
             await self._tasks.cancel_all()
 
-    async def _listen(self) -> None:
+    async def _read_client(self) -> None:
         try:
             while True:
                 opcode, data, _ = await self._peer.receive()
                 self._peer.message_relayed(len(data))
-                if stray := self._expected.receive(opcode_of(opcode), data):
-                    log.warning("%s", stray.told)
-                    self._on_mismatch(stray.told)
-                    return self._end(CloseFrame(POLICY, stray.reason))
+                if difference := self._expected.receive(opcode_of(opcode), data):
+                    log.warning("%s", difference.told)
+                    self._on_mismatch(difference.told)
+                    return self._end(CloseFrame(POLICY, difference.reason))
                 self._arrived.put_nowait(self._now())
-        except PeerClosed as left:
-            self._end(left.end.client, answers=left.end.has_close_frame)
+        except PeerClosed as closed:
+            self._end(closed.end.client, answers=closed.end.has_close_frame)
 
-    async def _say(self) -> None:
+    async def _play_provider(self) -> None:
         tape, due = self._tape_session.tape, self._now()
         ms = tape.handshake.ms
         for message in tape.messages:
@@ -173,7 +174,7 @@ class _Player:
     async def _send(self, opcode: WSMsgType, data: bytes) -> None:
         try:
             await self._peer.send(opcode, data)
-        except ConnectionError:  # `_listen` hears of it, too
+        except ConnectionError:  # `_read_client` ends the session
             await asyncio.get_running_loop().create_future()
         await self._peer.drain()
 

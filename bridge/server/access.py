@@ -1,4 +1,4 @@
-"""Which gateway a request is at, and what it may do there: asked at the door of every protocol."""
+"""Resolve the gateway of a request and check its token; used by every protocol that the server speaks."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,25 +16,27 @@ from bridge.relay.summary import Transport
 from bridge.server.auth import TOKEN_HEADER, check_token, revalidate_token
 
 _ORIGIN: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?]*)?")
-"""Of a target in absolute form (RFC 9112, section 3.2.2)."""
+"""Matches the origin of a request target in absolute form (RFC 9112, section 3.2.2)."""
 
 
 class GatewayAccess:
+    """Looks up gateways in the current configuration."""
+
     def __init__(self, config: Configuration) -> None:
         self.config = config
-        """As it is now: for what is looked up per request and per event."""
+        """The current configuration. A reload replaces it, so it is read again for each request and event."""
 
     def gateway(self, name: str) -> Gateway:
-        """Raises UnknownGateway."""
+        """Return the gateway of that name. Raises UnknownGateway."""
         gateway = self.config.gateway(name)
         if gateway is None:
-            raise UnknownGateway(f"there is no gateway {name[:64]!r}: define it under [gateways] in the configuration")
+            raise UnknownGateway(f"unknown gateway {name[:64]!r}: define it under [gateways] in the configuration")
         return gateway
 
     def request_context(
         self, request: web.Request, gateway: Gateway, token: str, transport: Transport
     ) -> RequestContext:
-        """`token` is the name of the one that was presented."""
+        """Return the context that the request's events run in. `token` is the name of the token that was presented."""
         name = request.match_info["gateway"]
         return RequestContext(
             account=request.match_info["account"],
@@ -53,15 +55,17 @@ class GatewayAccess:
 
 
 def below_gateway(raw_path: str) -> tuple[str, str]:
-    """Provider and endpoint of `/v1/ACCOUNT/GATEWAY/PROVIDER/ENDPOINT?QUERY`, as they are written."""
+    """Return provider and endpoint of `/v1/ACCOUNT/GATEWAY/PROVIDER/ENDPOINT?QUERY` as the client wrote them."""
     path, mark, query = _ORIGIN.sub("", raw_path, count=1).partition("?")
     _, _, _, _, provider, *endpoint = path.split("/", 5)
     return provider, "".join((*endpoint, mark, query))
 
 
 def authenticate_request(headers: Mapping[str, str], gateway: Gateway, offered: Sequence[str] = ()) -> str:
-    """The name of the token that came, be it as a provider's key or among the subprotocols that were offered; empty if
-    the gateway is open. Raises Unauthorized.
+    """Return the name of the token that was presented; empty if the gateway is open.
+
+    The token may be in its own header, in place of a provider's key, or among the subprotocols that were `offered`.
+    Raises Unauthorized.
     """
     presented = headers.get(TOKEN_HEADER)
     if presented is None and not gateway.is_open:

@@ -1,4 +1,4 @@
-"""The door: which path is whose, who may come in, and on which terms."""
+"""The aiohttp application: the table of routes, and the handshake of a gateway's WebSocket."""
 
 import logging
 
@@ -28,7 +28,7 @@ from bridge.server.http.errors import WEBSOCKET_REQUIRED, UpgradeRequired, error
 from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
 from bridge.server.realtime import RealtimeRoutes
 from bridge.server.session import HandshakeOptions, Session
-from bridge.server.websocket import ClientSocket, echo
+from bridge.server.websocket import ClientSocket, set_subprotocol
 from bridge.settings.step import from_headers
 from bridge.upstream.realtime import ConnectorProtocol
 
@@ -36,6 +36,8 @@ log = logging.getLogger("bridge.server")
 
 
 class App:
+    """Builds the application and owns the connections to realtime providers."""
+
     def __init__(
         self, config: Configuration, runtime: Runtime, connections: ConnectionRegistry, connector: ConnectorProtocol
     ) -> None:
@@ -46,62 +48,62 @@ class App:
         self._arrivals = Arrivals()
         self._realtime = RealtimeRoutes(self.access, runtime, connections, self._memory, connector)
         self._http = HttpRoutes(self.access, runtime, connections, self._memory, self._arrivals, self._realtime.relay)
-        self._probes = HealthRoutes(lambda: self.access.config, runtime, connections, self._memory)
+        self._health = HealthRoutes(lambda: self.access.config, runtime, connections, self._memory)
 
     async def aclose(self) -> None:
-        """Closes what is connected to providers."""
+        """Close the connections to realtime providers."""
         await self._realtime.aclose()
 
     def build_app(self) -> web.Application:
         app = web.Application(middlewares=[error_middleware])
         app.on_response_prepare.append(set_own_headers)
         for method, path, handler in self._routes():
-            app.router.add_route(method, path, handler, expect_handler=_refuse)
+            app.router.add_route(method, path, handler, expect_handler=_defer_continue)
         return app
 
     def _routes(self) -> tuple[Route, ...]:
-        """The one table of paths."""
+        """Return every route of the server."""
         return (
             ("GET", GATEWAY, self._socket),
             ("GET", f"{GATEWAY}/", self._socket),
             *self._http.routes(),
-            *self._probes.routes(),
+            *self._health.routes(),
         )
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        """One handshake, and then the session until its end."""
+        """Answer one handshake, then run the session until it ends."""
         gateway = self.access.gateway(request.match_info["gateway"])
         offered = offered_protocols(request.headers.getall(PROTOCOL_HEADER, ()))
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
         token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise UpgradeRequired(WEBSOCKET_REQUIRED)
-        terms = self._handshake_options(request, gateway, token)
+        options = self._handshake_options(request, gateway, token)
         self._connections.check_capacity()
-        one = select_subprotocol(offered, None)
+        subprotocol = select_subprotocol(offered, None)
         max_bytes = 2 * self.access.config.server.max_message_bytes + 1
         response = web.WebSocketResponse(
             autoping=False,
             compress=False,
             decode_text=False,
             max_msg_size=max_bytes,
-            protocols=(one,) if one else (),
+            protocols=(subprotocol,) if subprotocol else (),
         )
-        echo(response, one)
+        set_subprotocol(response, subprotocol)
         connection_of(request).upgrade_to(response, max_bytes)
         try:
             await response.prepare(request)
         except ValueError:
-            raise BadMessage("the handshake's Sec-WebSocket-Key is none") from None
+            raise BadMessage("invalid Sec-WebSocket-Key header") from None
         connection_of(request).cancel_handshake_timeout()
         socket = ClientSocket(request, response)
         server = self.access.config.server
-        session = Session(response, socket, terms, server, self._runtime, self._memory, self._arrivals)
+        session = Session(response, socket, options, server, self._runtime, self._memory, self._arrivals)
         with self._connections.track(session):
             try:
                 await session.run()
             except Exception:
-                log.exception("a session failed for a reason that nobody expected")
+                log.exception("unhandled exception in session")
         return response
 
     def _handshake_options(self, request: web.Request, gateway: Gateway, token: str) -> HandshakeOptions:
@@ -114,5 +116,5 @@ class App:
         )
 
 
-async def _refuse(_: web.Request) -> None:
-    """Whoever wants a body asks for it, once it is known that its sender may come in."""
+async def _defer_continue(_: web.Request) -> None:
+    """Send no `100 Continue` yet: the handler that reads the body sends it once the client is authorized."""

@@ -1,4 +1,4 @@
-"""Who may open a socket, and on which terms: pure decisions over a handshake's headers and query."""
+"""Authorize a handshake by its headers and its query: token, origin, heartbeat, compatibility. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,16 @@ MAX_HEARTBEAT_S: Final = 3600
 
 _AUTHORITY: Final = r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{1,5})?"
 _HOST: Final = re.compile(_AUTHORITY)  # RFC 9110, section 7.2
-_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _AUTHORITY)  # RFC 6454, section 6.2; `null` is none of ours
+_ORIGIN: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://" + _AUTHORITY)  # RFC 6454, section 6.2; `null` never matches
 
 
 def offered_protocols(headers: Iterable[str]) -> list[str]:
-    """The values of all `Sec-WebSocket-Protocol` headers (RFC 6455, section 11.3.4), in the client's order."""
+    """Return the values of all `Sec-WebSocket-Protocol` headers in the client's order (RFC 6455, section 11.3.4)."""
     return [value for header in headers for part in header.split(",") if (value := part.strip())]
 
 
 def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) -> str:
-    """The name of the token that came by header or by subprotocol; empty if the gateway is open.
+    """Return the name of the token in the header or the subprotocol; empty if the gateway is open.
 
     Raises Unauthorized.
     """
@@ -33,27 +33,30 @@ def check_token(gateway: Gateway, header: str | None, offered: Iterable[str]) ->
     presented = _token_in(header, offered)
     if presented is None:
         raise Unauthorized(
-            f"Unauthorized: gateway {gateway.name!r} wants a token, as header {TOKEN_HEADER}: Bearer TOKEN "
-            f"or as subprotocol {TOKEN_PROTOCOL}TOKEN"
+            f"Unauthorized: gateway {gateway.name!r} requires a token: send header {TOKEN_HEADER}: Bearer TOKEN "
+            f"or subprotocol {TOKEN_PROTOCOL}TOKEN"
         )
     name = authenticate(gateway, presented) or authenticate(gateway, plain_value(presented))
     if name is None:
-        raise Unauthorized(f"Unauthorized: the token is not one of gateway {gateway.name!r}")
+        raise Unauthorized(f"Unauthorized: the token is not valid for gateway {gateway.name!r}")
     return name
 
 
 def revalidate_token(gateway: Gateway, presented: Token | None) -> Gateway:
-    """The gateway as it is configured now, for whoever came in with that token, or with none while it was open.
+    """Return the gateway of the current configuration, if the token presented at connect is still valid for it.
 
-    Raises Unauthorized if the token is gone, or stands for another secret.
+    `presented` is None for a client that connected while the gateway was open. Raises Unauthorized if the token was
+    removed or its secret changed.
     """
     if gateway.is_open:
         return gateway
     if presented is None:
-        raise Unauthorized(f"Unauthorized: gateway {gateway.name!r} wants a token now; connect anew with one")
+        raise Unauthorized(f"Unauthorized: gateway {gateway.name!r} now requires a token; reconnect with one")
     known = gateway.token(presented.name)
     if known is None or known.digest != presented.digest:
-        raise Unauthorized(f"Unauthorized: the token {presented.name!r} is no longer one of gateway {gateway.name!r}")
+        raise Unauthorized(
+            f"Unauthorized: the token {presented.name!r} is no longer valid for gateway {gateway.name!r}"
+        )
     return gateway
 
 
@@ -65,10 +68,13 @@ def _token_in(header: str | None, offered: Iterable[str]) -> str | None:
 
 
 def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:
-    """Raises OriginRefused: web pages and DNS rebinding reach an open gateway on loopback too."""
+    """Refuse foreign hosts and origins at an open gateway: web pages and DNS rebinding reach loopback too.
+
+    Raises OriginRefused.
+    """
     if not gateway.is_open:
         return
-    name = _named(_HOST, host)
+    name = _host_in(_HOST, host)
     if not (is_loopback(name) or _is_listed(gateway.allowed_hosts, host, name)):
         raise OriginRefused(f"host {host[:128]!r} is neither loopback nor listed in allowed_hosts")
     if origin is None:
@@ -78,14 +84,14 @@ def check_origin(gateway: Gateway, host: str, origin: str | None) -> None:
 
 
 def is_known_origin(gateway: Gateway, origin: str) -> bool:
-    """Whether a page from there may use the gateway: one that is listed; one of this machine, where it is open."""
-    if gateway.is_open and is_loopback(_named(_ORIGIN, origin)):
+    """Return True for an origin in `allowed_origins`, and for a loopback origin if the gateway is open."""
+    if gateway.is_open and is_loopback(_host_in(_ORIGIN, origin)):
         return True
     return _is_listed(gateway.allowed_origins, origin)
 
 
-def _named(pattern: re.Pattern[str], header: str) -> str:
-    """The host without its port; empty if the header is none such."""
+def _host_in(pattern: re.Pattern[str], header: str) -> str:
+    """Return the host without its port; empty if the header does not match `pattern`."""
     found = pattern.fullmatch(header)
     return (found["address"] or found["name"]) if found else ""
 
@@ -95,7 +101,7 @@ def _is_listed(allowed: Iterable[str], *names: str) -> bool:
 
 
 def heartbeat_s(query: Mapping[str, str]) -> float | None:
-    """The `?heartbeat=SECONDS` of the URL. Raises BadField."""
+    """Return the seconds of the URL's `?heartbeat=SECONDS`, or None. Raises BadField."""
     value = query.get("heartbeat")
     if value is None:
         return None
@@ -109,7 +115,7 @@ def heartbeat_s(query: Mapping[str, str]) -> float | None:
 
 
 def is_compat(query: Mapping[str, str], gateway: Gateway) -> bool:
-    """Whether to speak as to a client written for Cloudflare. Raises BadField."""
+    """Return True if the client is to be served as Cloudflare's gateway would serve it. Raises BadField."""
     value = query.get("compat")
     if value not in {None, "cloudflare"}:
         raise BadField("compat: expected cloudflare")

@@ -1,4 +1,4 @@
-"""Who is being served: how many there may be, and how they are asked to leave."""
+"""The registry of open connections: its capacity, and the graceful drain."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,25 +9,25 @@ from bridge.errors import Draining, OutOfMemoryBudget
 
 
 class Drainable(Protocol):
-    """A socket with its events, or one HTTP request."""
+    """A session on a WebSocket, or one HTTP request."""
 
     def drain(self) -> None:
-        """No new events; leave as soon as there are none. May be called again."""
+        """Accept no new events, and close as soon as none is in flight. May be called more than once."""
 
     def end_events(self) -> None:
-        """The deadline of a drain has come."""
+        """Cancel the events in flight: the deadline of the drain has passed."""
 
     def revalidate(self) -> None:
-        """The configuration is another one: leave at once, if it does not let you stay."""
+        """Close at once if the new configuration no longer authorizes this connection."""
 
 
 class ConnectionRegistry:
-    """All of a process. Whoever serves one says so with `present`, for as long as it takes."""
+    """All connections of a process. Each connection is registered with `track` while it is served."""
 
     def __init__(self, max_connections: int) -> None:
         self.max_connections = max_connections
         self._connections: set[Drainable] = set()
-        self._one_left = asyncio.Event()
+        self._removed = asyncio.Event()
         self.is_draining = False
 
     def __iter__(self) -> Iterator[Drainable]:
@@ -41,15 +41,15 @@ class ConnectionRegistry:
         return len(self._connections) >= self.max_connections
 
     def check_capacity(self) -> None:
-        """Raises Draining, and OutOfMemoryBudget for one too many."""
+        """Raise Draining during a drain, and OutOfMemoryBudget if `max_sockets` connections are open."""
         if self.is_draining:
             raise Draining("the bridge is shutting down; connect again")
         if self.at_capacity:
-            raise OutOfMemoryBudget(f"{self.max_connections} sockets are open, and no more are taken")
+            raise OutOfMemoryBudget(f"{self.max_connections} sockets are open, the maximum; try again later")
 
     @contextmanager
     def track(self, connection: Drainable) -> Iterator[None]:
-        """Who comes while others are asked to leave is asked too."""
+        """Register `connection` while the block runs. A connection that is added during a drain is drained at once."""
         self._connections.add(connection)
         try:
             if self.is_draining:
@@ -57,26 +57,26 @@ class ConnectionRegistry:
             yield
         finally:
             self._connections.discard(connection)
-            self._one_left.set()
+            self._removed.set()
 
     def revalidate(self) -> None:
         for connection in self:
             connection.revalidate()
 
     async def drain(self, timeout_s: float) -> None:
-        """Admit nobody more, and return when all are gone: they leave when their events are over, or in so long."""
+        """Refuse new connections, and return when all are closed. Events still running after `timeout_s` are ended."""
         self.is_draining = True
         for connection in self:
             connection.drain()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._all_gone()
+                await self._wait_empty()
         except TimeoutError:
             for connection in self:
                 connection.end_events()
-            await self._all_gone()
+            await self._wait_empty()
 
-    async def _all_gone(self) -> None:
+    async def _wait_empty(self) -> None:
         while self._connections:
-            self._one_left.clear()
-            await self._one_left.wait()
+            self._removed.clear()
+            await self._removed.wait()

@@ -1,4 +1,4 @@
-"""What those ask who run the bridge: `/metrics`, `/healthz`, `/readyz`. They answer while it drains, too."""
+"""Endpoints for operators: `/metrics`, `/healthz` and `/readyz`. They also answer during a drain."""
 
 import hmac
 from collections import Counter
@@ -25,18 +25,18 @@ from bridge.server.session import Session
 from bridge.settings.token_reference import TokenReference
 
 _REFUSED: Final = (
-    "metrics tell who is called and what it costs: unless metrics_token is set they are for this machine alone, "
-    "asked directly and by a name of its own"
+    "without metrics_token, /metrics is served to this machine only, without a proxy and under a loopback name; "
+    "set metrics_token to read it from elsewhere"
 )
-_WANTED: Final = "Unauthorized: /metrics wants the token of metrics_token, as header Authorization: Bearer TOKEN"
-_NO_GATEWAY: Final = Gateway("metrics")
-"""Open, as a gateway without tokens: web pages and DNS rebinding reach this machine's services too."""
+_UNAUTHORIZED: Final = "Unauthorized: /metrics requires the metrics_token: send header Authorization: Bearer TOKEN"
+_METRICS_GATEWAY: Final = Gateway("metrics")
+"""An open gateway, so that requests are checked for origin: web pages and DNS rebinding reach loopback too."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HealthRoutes:
-    """Of one server; `config` gives its configuration as it is now, `memory` is its budget."""
+    """Routes of one server. `config` returns the current configuration; `memory` is the server's budget."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class HealthRoutes:
         return web.Response(text=f"not ready: {why}\n" if why else "ready\n", status=503 if why else 200)
 
     def _unready(self) -> str | None:
-        """Why another client would be sent away. What is lost beside that, such as Redis, the bridge does without."""
+        """Return why a new client would be refused, or None. A lost service such as Redis does not make it unready."""
         if self._connections.is_draining:
             return "shutting down"
         if self._connections.at_capacity:
@@ -80,7 +80,7 @@ class HealthRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         if self._meter is None:
-            raise NotFound("metrics are off: the setting metrics is false")
+            raise NotFound("metrics are disabled: set metrics = true")
         _check_reader(request, self._config().server.metrics_token)
         body, content_type = await self._meter.text(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -101,20 +101,20 @@ class HealthRoutes:
             yield "bridge_breakers", labels, count
 
 
-def _check_reader(request: web.Request, wanted: TokenReference | None) -> None:
-    """Raises Unauthorized, OriginRefused."""
-    if wanted is not None:
+def _check_reader(request: web.Request, required: TokenReference | None) -> None:
+    """Check that the client may read metrics. Raises Unauthorized, OriginRefused."""
+    if required is not None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(digest_of(token.strip()), wanted.digest):
-            raise Unauthorized(_WANTED)
+        if scheme.lower() != "bearer" or not hmac.compare_digest(digest_of(token.strip()), required.digest):
+            raise Unauthorized(_UNAUTHORIZED)
     elif not is_loopback(_peer(request)) or names_a_proxy(map(str.lower, request.headers)):
         raise OriginRefused(_REFUSED)
     else:
-        check_origin(_NO_GATEWAY, request.headers.get("Host", ""), request.headers.get("Origin"))
+        check_origin(_METRICS_GATEWAY, request.headers.get("Host", ""), request.headers.get("Origin"))
 
 
 def _peer(request: web.Request) -> str:
-    """Its address; one of IPv4 that reached a socket of IPv6 in its own form."""
+    """Return the client's address; an IPv4-mapped IPv6 address in its IPv4 form."""
     return (request.remote or "").removeprefix("::ffff:")
 
 

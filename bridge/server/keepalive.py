@@ -1,7 +1,7 @@
-"""Whether a peer is still there: pings, heartbeats, and one timer per socket (PROTOCOL.md, B "Liveness").
+"""Detect dead and slow peers: pings, heartbeats, and one timer per socket (bridge/docs/protocol.md, "Liveness").
 
-aiohttp's own heartbeat is not used: its pong deadline runs while our frames stand in line before the ping, and so drops
-slow readers that are well.
+aiohttp's own heartbeat is not used: its pong deadline also runs while frames are queued before the ping, so it drops
+slow but healthy readers.
 """
 
 import asyncio
@@ -10,27 +10,28 @@ from dataclasses import dataclass
 
 from aiohttp import WSMsgType
 
+from bridge.server.progress import CHECKS_PER_TIMEOUT, Progress
 from bridge.server.websocket import MonitoredConnection
 from bridge.settings.server import ServerSettings
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAliveTimeouts:
-    """Seconds."""
+    """Timeouts of one socket, in seconds."""
 
     ping_s: float
-    """Without anything from the client, before it is pinged."""
+    """A ping is sent after this time without input from the peer."""
     peer_s: float
-    """Without anything from the client and without anything taken by it, before it counts as gone."""
+    """The peer counts as dead after this time in which it neither sent nor read anything."""
     slow_s: float
-    """With frames standing in line and none taken."""
+    """The peer counts as slow after this time in which frames were queued and it read none."""
     heartbeat_s: float | None
-    """Between two heartbeats."""
+    """The time between two heartbeats; None for no heartbeats."""
 
     @property
     def check_interval_s(self) -> float:
-        """How often to look, so that no deadline is missed by more than a twelfth of it."""
-        return min(self.peer_s, self.slow_s) / 12
+        """The time between two checks: no deadline is exceeded by more than a twelfth."""
+        return min(self.peer_s, self.slow_s) / CHECKS_PER_TIMEOUT
 
 
 def timeouts_of(server: ServerSettings, heartbeat_s: float | None) -> KeepAliveTimeouts:
@@ -43,7 +44,7 @@ def timeouts_of(server: ServerSettings, heartbeat_s: float | None) -> KeepAliveT
 
 
 class KeepAlive:
-    """Calls `beat` for each heartbeat, and `on_slow` when the client takes nothing; lets go of one that is gone."""
+    """Calls `on_heartbeat` when a heartbeat is due and `on_slow` for a slow peer; aborts a dead connection."""
 
     def __init__(
         self,
@@ -58,9 +59,9 @@ class KeepAlive:
         self._send_heartbeat = on_heartbeat
         self._on_slow = on_slow
         now = self._loop.time()
-        self._progress_at = self._pinged_at = self._beat_at = self._silent_since = now
+        self._pinged_at = self._heartbeat_at = self._silent_since = now
         self._stalled_since: float | None = None
-        self._sent_bytes = 0
+        self._progress = Progress(now)
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -75,32 +76,33 @@ class KeepAlive:
         now = self._loop.time()
         self._update_progress(now)
         if not self._socket.is_reading:
-            self._silent_since = now  # whom nobody listens to cannot be called silent
+            self._silent_since = now  # reading is paused, so silence proves nothing
         if self._stalled_since is not None and now >= self._stalled_since + self._timeouts.slow_s:
             self._on_slow()
-        elif now >= max(self._socket.last_received_at, self._progress_at, self._silent_since) + self._timeouts.peer_s:
+        elif now >= self._last_sign_of_life_at + self._timeouts.peer_s:
             self._socket.abort()
         else:
             self._ping(now)
             self._timer = self._loop.call_at(self._next(now), self._check)
 
     def _update_progress(self, now: float) -> None:
-        sent_bytes, waiting_bytes = self._socket.sent_bytes, self._socket.queued_bytes
-        takes = sent_bytes > self._sent_bytes
-        if takes:
-            self._progress_at, self._sent_bytes = now, sent_bytes
-        if not waiting_bytes:
+        has_progressed = self._progress.update(now, self._socket.sent_bytes)
+        if not self._socket.queued_bytes:
             self._stalled_since = None
-        elif takes or self._stalled_since is None:
+        elif has_progressed or self._stalled_since is None:
             self._stalled_since = now
 
     def _ping(self, now: float) -> None:
         if now >= self._ping_at:
             self._pinged_at = now
             self._socket.control(WSMsgType.PING)
-        if self._timeouts.heartbeat_s is not None and now >= self._beat_at + self._timeouts.heartbeat_s:
-            self._beat_at = now
+        if self._timeouts.heartbeat_s is not None and now >= self._heartbeat_at + self._timeouts.heartbeat_s:
+            self._heartbeat_at = now
             self._send_heartbeat()
+
+    @property
+    def _last_sign_of_life_at(self) -> float:
+        return max(self._socket.last_received_at, self._progress.grew_at, self._silent_since)
 
     @property
     def _ping_at(self) -> float:
@@ -108,4 +110,4 @@ class KeepAlive:
 
     def _next(self, now: float) -> float:
         at = min(now + self._timeouts.check_interval_s, self._ping_at)
-        return at if self._timeouts.heartbeat_s is None else min(at, self._beat_at + self._timeouts.heartbeat_s)
+        return at if self._timeouts.heartbeat_s is None else min(at, self._heartbeat_at + self._timeouts.heartbeat_s)

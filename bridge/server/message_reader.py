@@ -1,7 +1,8 @@
-"""Reads long WebSocket messages as they come, in front of aiohttp's parser, which reads the short ones.
+"""Read long WebSocket messages incrementally, in front of aiohttp's parser, which reads the short ones.
 
-aiohttp joins, unmasks and copies a frame in one call once it is whole: 64 MiB stop the loop for 100 ms, and take three
-times their size while it lasts. Here each read is unmasked and appended when it comes. Frames: RFC 6455, section 5.2.
+aiohttp joins, unmasks and copies a frame in one call once it is complete: a frame of 64 MiB blocks the loop for 100 ms
+and takes three times its size in memory. Here each read is unmasked and appended on arrival. The format of frames is in
+RFC 6455, section 5.2.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ from io import BytesIO
 from typing import Final, NamedTuple, Protocol
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType
-from aiohttp._websocket.helpers import websocket_mask  # the only one in C; aiohttp has no public name for it
+from aiohttp._websocket.helpers import websocket_mask  # aiohttp's C implementation has no public name
 from aiohttp.http_websocket import WSMessage, WSMessageTextBytes
 
 SHORT_FRAME_BYTES: Final = 65_536
-"""A frame that is longer is read here; so is every message of several frames."""
+"""Longer frames, and all messages of several frames, are read here."""
 
 _RETRY_S: Final = 0.01
 
@@ -29,7 +30,7 @@ _DATA_OPCODES: Final = frozenset({WSMsgType.CONTINUATION, WSMsgType.TEXT, WSMsgT
 
 
 class Parser(Protocol):
-    """aiohttp's `WebSocketReader`."""
+    """The interface of aiohttp's `WebSocketReader`."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]: ...
 
@@ -37,7 +38,7 @@ class Parser(Protocol):
 
 
 class Queue(Protocol):
-    """aiohttp's `WebSocketDataQueue`, which both parsers fill."""
+    """The interface of aiohttp's `WebSocketDataQueue`, which both parsers fill."""
 
     _stalled_reader: object
 
@@ -47,7 +48,7 @@ class Queue(Protocol):
 
 
 class Handler(Protocol):
-    """aiohttp's protocol: the hold on reading that it has for buffers."""
+    """The part of aiohttp's protocol that pauses reading while a buffer is full."""
 
     transport: asyncio.Transport | None
 
@@ -57,46 +58,46 @@ class Handler(Protocol):
 
 
 class _Head(NamedTuple):
-    """The head of a frame."""
+    """The header of a frame."""
 
     opcode: int
     is_last: bool
     has_reserved_bits: bool
     mask: bytes
     size: int
-    """Of the head itself."""
+    """The size of the header itself, in bytes."""
     payload_bytes: int
 
 
 class MessageReader:
-    """Has the methods of aiohttp's parser, which it stands for."""
+    """Implements the interface of aiohttp's parser and wraps one."""
 
     def __init__(self, parser: Parser, queue: Queue, handler: Handler, max_bytes: int) -> None:
-        """A message of `max_bytes` or more closes the connection with 1009, as aiohttp has it."""
+        """`max_bytes`: as in aiohttp, a message of this size or more closes the connection with 1009."""
         self._parser = parser
         self._queue = queue
         self._handler = handler
         self._max_bytes = max_bytes
         self._input = b""
-        """What has come and was not read: the beginning of a frame's head, or what stands behind `_waiting`."""
+        """Unread input: an incomplete frame header, or the data that follows the `_waiting` message."""
         self._passing_bytes = 0
-        """What is still to come of a short frame, whose beginning aiohttp's parser has."""
+        """The missing bytes of a short frame whose beginning was passed to aiohttp's parser."""
         self._opcode: int | None = None
-        """Of the message that is read here; None when there is none."""
+        """The opcode of the message that is read here; None outside of a message."""
         self._message = BytesIO()
         self._message_bytes = 0
         self._is_last_frame = False
         self._missing_bytes = 0
-        """What is still to come of the frame that is read here."""
+        """The missing bytes of the frame that is read here."""
         self._mask = b""
         self._mask_at = 0
         self._is_discarding = False
         self._waiting: tuple[WSMessage | WSMessageTextBytes, int] | None = None
-        """A message that is whole, while aiohttp's parser has earlier ones that it could not hand over yet."""
+        """A complete message that waits until aiohttp's parser has delivered earlier ones, and its size."""
         self._has_failed = False
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Whether the connection is to be read no more, and nothing."""
+        """Parse `data`; return True if reading has to stop, and an empty tail."""
         if self._has_failed:
             return True, b""
         data = self._input + data
@@ -115,17 +116,17 @@ class MessageReader:
         self._parser.feed_eof()
 
     def discard(self) -> None:
-        """Keep nothing of the message that is on its way, or of later ones that are read here."""
+        """Drop the message that is being received, and all later ones that are read here."""
         self._is_discarding = True
         self._message = BytesIO()
         self._waiting = None
 
     def _read(self, data: bytes) -> bool:
-        """Whether aiohttp's parser has failed. Raises WebSocketError."""
+        """Parse `data`; return True if aiohttp's parser has failed. Raises WebSocketError."""
         at = passed_to = 0
         while at < len(data) and self._waiting is None:
             if self._missing_bytes:
-                at = passed_to = self._take(data, at)
+                at = passed_to = self._append(data, at)
                 continue
             if self._passing_bytes:
                 passing_bytes = min(self._passing_bytes, len(data) - at)
@@ -136,7 +137,7 @@ class MessageReader:
                 head = _head_at(data, at, self._max_bytes)
                 is_read_here = head is not None and self._is_read_here(head)
             except WebSocketError:
-                self._pass_on(data[passed_to:at])  # what came before it is right
+                self._pass_on(data[passed_to:at])  # the frames before it are valid
                 raise
             if head is None:
                 break
@@ -151,7 +152,7 @@ class MessageReader:
         return self._pass_on(data[passed_to:at])
 
     def _is_read_here(self, head: _Head) -> bool:
-        """Raises WebSocketError. What is wrong in any other way is for aiohttp's parser to find."""
+        """Return True if this class reads the frame. Raises WebSocketError; aiohttp's parser detects other errors."""
         if head.opcode not in _DATA_OPCODES or head.has_reserved_bits:
             return False
         if head.opcode == WSMsgType.CONTINUATION:
@@ -174,8 +175,8 @@ class MessageReader:
         if not head.payload_bytes:
             self._end_frame()
 
-    def _take(self, data: bytes, start: int) -> int:
-        """Append what `data` has of the frame; where that ends."""
+    def _append(self, data: bytes, start: int) -> int:
+        """Append the part of the frame that begins at `start`; return where it ends."""
         end = min(start + self._missing_bytes, len(data))
         if not self._is_discarding:
             self._message.write(self._unmasked(data[start:end]))
@@ -202,12 +203,15 @@ class MessageReader:
             return
         data, self._message = self._message.getvalue(), BytesIO()
         if opcode == WSMsgType.TEXT:
-            self._hand_over(WSMessageTextBytes(WSMsgType.TEXT, data, ""), size)
+            self._deliver(WSMessageTextBytes(WSMsgType.TEXT, data, ""), size)
         else:
-            self._hand_over(WSMessage(WSMsgType.BINARY, data, ""), size)
+            self._deliver(WSMessage(WSMsgType.BINARY, data, ""), size)
 
-    def _hand_over(self, message: WSMessage | WSMessageTextBytes, size: int) -> None:
-        """Behind what came before. aiohttp's parser stops while its queue is full, and tells nobody when it goes on."""
+    def _deliver(self, message: WSMessage | WSMessageTextBytes, size: int) -> None:
+        """Queue the message behind earlier ones.
+
+        aiohttp's parser stops while its queue is full and does not report when it continues, so this retries by timer.
+        """
         if self._queue._stalled_reader is None:
             self._queue.feed_data(message, size)
             return
@@ -230,9 +234,9 @@ class MessageReader:
 
 
 def _head_at(data: bytes, at: int, max_bytes: int) -> _Head | None:
-    """The head of the frame that begins at `at`; None while it is not whole.
+    """Return the header of the frame that begins at `at`; None while it is incomplete.
 
-    Raises WebSocketError for a length of `max_bytes` or more, be the mask there or not.
+    Raises WebSocketError for a length of `max_bytes` or more, even before the mask has arrived.
     """
     if len(data) - at < _MIN_HEAD_BYTES:
         return None

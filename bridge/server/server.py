@@ -1,4 +1,4 @@
-"""What listens: from the sockets of the operating system to the door, and the way down, gracefully."""
+"""The server: listening sockets, the application on them, reload, and graceful shutdown."""
 
 import asyncio
 import logging
@@ -22,16 +22,16 @@ from bridge.server.websocket import CLOSE_GRACE_S
 from bridge.upstream.http import Upstream
 from bridge.upstream.realtime import Connector, ConnectorProtocol
 
-# What it has to say of a handshake holds the subprotocols that were offered, and one may be a token.
+# Its warnings about a handshake hold the offered subprotocols, and one of them may be a token.
 logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
 logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
 
 BACKLOG: Final = 1024
-"""Connections that the kernel takes on its own while we are busy."""
+"""The number of connections that the kernel accepts while the process is busy."""
 
 
 class Server:
-    """Owns the listening sockets and all that is connected to them. `start`, then `stop`."""
+    """Owns the listening sockets and their connections. Call `start`, then `stop`."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Server:
         services: Services | None = None,
         connector: ConnectorProtocol | None = None,
     ) -> None:
-        """Owns `upstream` and `dialler`, too; without one, sockets are dialled over the network."""
+        """The server also owns `upstream` and `connector`; the default connector connects over the network."""
         self._config = config
         self._upstream = upstream
         services = services or Services()
@@ -53,13 +53,13 @@ class Server:
         self._sites: list[asyncio.Server] = []
         self._tls: ssl.SSLContext | None = None
         self.url = ""
-        """Where it listens, as a WebSocket URL without a path; the port is the real one. Empty before the start."""
+        """The WebSocket URL of the server without a path, with the actual port. Empty before `start`."""
 
     async def start(self, bound: Sequence[socket.socket] = ()) -> None:
-        """On sockets that are bound already, else on the address of the configuration.
+        """Listen on the `bound` sockets, or else on the address of the configuration.
 
-        Raises OSError when the address cannot be had, ConfigError when the certificate cannot be used; all is closed
-        then.
+        Raises OSError if the address is unavailable and ConfigError if the certificate is unusable; everything is
+        closed in either case.
         """
         try:
             await self._listen(bound)
@@ -69,10 +69,11 @@ class Server:
         self.url = url_of(self._sites[0].sockets[0].getsockname(), tls=self._config.server.tls_cert is not None)
 
     def reload(self, config: Configuration) -> None:
-        """Who comes from now on gets it whole; who is there, its tokens, keys and limits, and leaves if they say so.
+        """Replace the configuration.
 
-        Where it listens stays as it was. Raises ConfigError when the certificate cannot be used; nothing has changed
-        then.
+        New connections use all of it. Open ones use its tokens, keys and limits, and close if they are no longer
+        authorized. The address does not change. Raises ConfigError if the certificate is unusable; then nothing has
+        changed.
         """
         if self._tls is not None and config.server.tls_cert is not None:
             server_context(config.server)
@@ -82,10 +83,10 @@ class Server:
         self.connections.revalidate()
 
     async def stop(self) -> None:
-        """Drain: events in flight finish or meet the deadline, sockets close with 1001; then nothing is left open."""
+        """Drain, then close everything: events in flight finish or reach the deadline, sockets close with 1001."""
         self.connections.is_draining = True
         async with self._stopping:
-            # It listens until the end: who asks meanwhile, a probe or a client, is told why it is sent away.
+            # The server listens until the end, so that probes and clients get an answer that names the reason.
             await self.connections.drain(self._config.server.drain_timeout / 1000)
             await self._close()
 
@@ -103,14 +104,14 @@ class Server:
             ssl_handshake_timeout=timeout_s if context else None,
             ssl_shutdown_timeout=CLOSE_GRACE_S if context else None,
         )
-        for each in bound:
-            self._sites.append(await create(sock=each))
+        for sock in bound:
+            self._sites.append(await create(sock=sock))
         if not bound:
             self._sites.append(await create(server.host, server.port, reuse_address=True))
 
     async def _close(self) -> None:
-        for each in self._sites:
-            each.close()
+        for site in self._sites:
+            site.close()
         await self._runner.cleanup()
         await self._app.aclose()
         await self._upstream.aclose()

@@ -1,4 +1,4 @@
-"""One client's socket: messages in, events started and ended, and a watch on whether the client is still there."""
+"""One client's WebSocket session: read messages, start and cancel events, and close."""
 
 import asyncio
 from collections.abc import Callable
@@ -36,41 +36,41 @@ from bridge.settings.step import StepSettings
 from bridge.tasks import Tasks
 
 MESSAGES_PER_TURN: Final = 64
-"""How many messages that have come already one socket takes before its neighbours have a turn."""
+"""How many buffered messages a socket handles before it yields to other sockets."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeOptions:
-    """What was agreed on at the handshake."""
+    """Options that the handshake set for the session."""
 
     context: RequestContext
     settings: StepSettings
-    """The gateway's, with those of the handshake laid over them."""
+    """The gateway's settings, overridden by those of the handshake."""
     compat: bool
     heartbeat_s: float | None
     warnings: tuple[str, ...] = ()
-    """Of settings that were clamped; every event hears of them."""
+    """Warnings about clamped settings; they are repeated in every event."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a socket takes no more events, and closes when it has none."""
+    """The reason why a socket accepts no more events and closes when none is in flight."""
 
     code: WSCloseCode
     reason: bytes
     error: type[BridgeError]
     message: str
-    """What a new event is told."""
+    """The error message of a new event."""
 
 
 _SHUTDOWN: Final = CloseReason(
-    WSCloseCode.GOING_AWAY, b"the bridge is shutting down", Draining, "the bridge is shutting down; connect anew"
+    WSCloseCode.GOING_AWAY, b"the bridge is shutting down", Draining, "the bridge is shutting down; reconnect"
 )
 _REVOKED: Final = b"the gateway or its token is gone"
 
 
 class Session:
-    """Runs one socket from handshake to close; owns its events."""
+    """Runs one socket from handshake to close, and owns its events."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Session:
         self._budget = MemoryBudget(server.max_buffered_bytes, "this socket", memory)
         self._arrivals = arrivals
         self._arrival = MemoryReservation(self._budget)
-        """Of a long message that is not whole yet."""
+        """The memory of a long message that is still incomplete."""
         self._writable = asyncio.Event()
         self._reading_ended = asyncio.Event()
         self._events: dict[str | int, EventRunner] = {}
@@ -102,17 +102,17 @@ class Session:
         self._keepalive = KeepAlive(
             socket, timeouts_of(server, options.heartbeat_s), self._send_heartbeat, self._on_slow_client
         )
-        socket.on_disconnect, socket.on_arrival = self._on_gone, self._on_arrival
+        socket.on_disconnect, socket.on_arrival = self._on_disconnect, self._on_arrival
 
     async def run(self) -> None:
-        """Reads until the client leaves or is sent away. Then its events end, and nothing is left open."""
+        """Read until the client leaves or the session closes; then end its events and release everything."""
         self._keepalive.start()
         try:
             await self._read()
         finally:
             self._keepalive.stop()
             self._reading_ended.set()
-            self._on_gone()
+            self._on_disconnect()
             await self._closing.wait_all()
             await self._socket.disconnect()
             await self._tasks.wait_all()
@@ -120,16 +120,16 @@ class Session:
             self._arrival.release_all()
 
     def drain(self) -> None:
-        """No new events; close as soon as there are none. May be called again."""
+        """Accept no new events, and close as soon as none is in flight. May be called more than once."""
         self._close_reason = self._close_reason or _SHUTDOWN
         self._close_if_drained()
 
     def end_events(self) -> None:
-        """The deadline of a drain has come."""
+        """Cancel all events: the deadline of the drain has passed."""
         self._cancel_all(Draining("the bridge is shutting down"))
 
     def revalidate(self) -> None:
-        """Leave once the events are cancelled, if the token or the gateway is gone."""
+        """Cancel all events and close, if the token or the gateway was removed."""
         try:
             self._options.context.current_gateway()
         except ClientError as error:
@@ -149,7 +149,7 @@ class Session:
             message = await self._response.receive()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    await self._handle_message(message.data, self._arrived(len(message.data)))
+                    await self._handle_message(message.data, self._reserve_received(len(message.data)))
                 case WSMsgType.PING:
                     self._count_rest(len(message.data))
                     await self._throttle_replies()
@@ -158,16 +158,16 @@ class Session:
                     self._count_rest(len(message.data))
                 case _:
                     return
-            del message  # 64 MiB, it may be, and the next one may be long in coming
+            del message  # it may hold 64 MiB, and the next one may take long to arrive
 
     async def _throttle_replies(self) -> None:
-        """A client that takes no answers may ask for some more of them, but not for any number."""
+        """Stop reading from a client that does not read its replies, once `max_in_flight` of them are queued."""
         self._unread_replies = self._unread_replies + 1 if self._socket.is_full else 0
         if self._unread_replies > self._server.max_in_flight:
             await self._socket.drain()
 
     async def _handle_message(self, data: bytes, reservation: MemoryReservation) -> None:
-        """One message, of which `hold` counts what has been counted. Never raises for what it holds."""
+        """Handle one message; never raises for its content. `reservation` holds what is already counted of it."""
         index, self._messages = self._messages, self._messages + 1
         try:
             message = await self._parsed(data)
@@ -195,8 +195,8 @@ class Session:
             return await asyncio.to_thread(parse, data, self._options.settings, self._limits)
 
     def _cancel(self, event_id: EventId) -> None:
-        if relay := self._events.get(event_id.key):
-            relay.cancel(Cancelled("cancelled by the client"))
+        if runner := self._events.get(event_id.key):
+            runner.cancel(Cancelled("cancelled by the client"))
 
     def _create(self, create: Create, size: int, index: int, reservation: MemoryReservation) -> None:
         event_id = create.event_id or _generate_id()
@@ -207,52 +207,51 @@ class Session:
             self._refuse(RejectedMessage(error, event_id, owned=True, defaults=create.settings), index)
             return
         create.warnings[:0] = self._options.warnings
-        relay = self._relay(create, event_id, reservation, partial(self._ended, event_id))
-        self._events[event_id.key] = relay
-        self._tasks.start(self._run(relay), f"event {event_id.key}")
+        runner = self._runner(create, event_id, reservation, partial(self._on_event_end, event_id))
+        self._events[event_id.key] = runner
+        self._tasks.start(self._run(runner), f"event {event_id.key}")
 
-    async def _run(self, relay: EventRunner) -> None:
+    async def _run(self, runner: EventRunner) -> None:
         try:
-            await relay.run()
+            await runner.run()
         finally:
             self._writable.set()
 
     def _admit(self, event_id: EventId, reservation: MemoryReservation, size: int) -> None:
         if event_id.key in self._events:
-            raise _in_flight()
+            raise _id_in_use()
         if self._close_reason is not None:
             raise self._close_reason.error(self._close_reason.message)
         if len(self._events) >= self._server.max_in_flight:
             raise TooManyEvents(f"{len(self._events)} events are in flight on this socket; wait for one to end")
-        reservation.add(
-            size - reservation.size, overdraw=True
-        )  # it is here already; what would come after it is not read
+        # The message is in memory already; a full budget only stops the reading of later ones.
+        reservation.add(size - reservation.size, overdraw=True)
 
     def _refuse(self, refused: RejectedMessage, index: int) -> None:
-        """An owned fault is its event's last frame, unless that name is taken; any other belongs to the message."""
+        """Send an error: an owned one as its event's last frame, unless its id is in use; any other for the message."""
         event_id, error = refused.event_id, refused.error
         is_taken = event_id is not None and event_id.key in self._events
         if refused.owned and not is_taken:
             event_id = event_id or _generate_id()
-            self._relay(refused.create, event_id, MemoryReservation(self._budget), lambda: None).refuse(error)
+            self._runner(refused.create, event_id, MemoryReservation(self._budget), lambda: None).refuse(error)
             return
-        told = _in_flight() if refused.owned else error
-        self._socket.send([refusal(told, index, event_id.raw if event_id else None)])
+        reported = _id_in_use() if refused.owned else error
+        self._socket.send([refusal(reported, index, event_id.raw if event_id else None)])
 
-    def _relay(
+    def _runner(
         self, create: Create, event_id: EventId, reservation: MemoryReservation, on_last: Callable[[], None]
     ) -> EventRunner:
         writer = FrameWriter(event_id.raw, self._socket, compat=self._options.compat)
         return EventRunner(create, event_id.raw, self._options.context, self._runtime, writer, reservation, on_last)
 
-    def _ended(self, event_id: EventId) -> None:
-        """Its last frame is out."""
+    def _on_event_end(self, event_id: EventId) -> None:
+        """Forget the event: its last frame is written."""
         del self._events[event_id.key]
         self._close_if_drained()
 
     def _cancel_all(self, error: BridgeError) -> None:
-        for relay in list(self._events.values()):
-            relay.cancel(error)
+        for runner in list(self._events.values()):
+            runner.cancel(error)
 
     def _close_if_drained(self) -> None:
         if self._close_reason is not None and not self._events:
@@ -264,34 +263,36 @@ class Session:
             self._closing.start(self._socket.close(code, reason), "close")
 
     def _on_slow_client(self) -> None:
-        self._cancel_all(SlowClient("the client took nothing for too long while frames waited"))
+        self._cancel_all(SlowClient("the client read nothing for too long while frames were queued"))
         self._close(WSCloseCode.POLICY_VIOLATION, b"too slow")
 
-    def _arrived(self, size: int) -> MemoryReservation:
-        """A message of so many bytes is whole: what of it has been counted already."""
+    def _reserve_received(self, size: int) -> MemoryReservation:
+        """Return the memory that is already counted for a message of `size` bytes, which is now complete."""
         reservation = MemoryReservation(self._budget)
         self._arrival.move(min(self._arrival.size, size), reservation)
         self._arrivals.end(self)
         self._count_rest(size)
         return reservation
 
-    def _count_rest(self, sent_bytes: int) -> None:
-        """Of what has come, so many bytes were taken."""
+    def _count_rest(self, consumed_bytes: int) -> None:
+        """Count the received bytes that remain after a message of `consumed_bytes`."""
         self._arrival.release_all()
-        if rest := self._socket.message_consumed(sent_bytes):
+        if rest := self._socket.message_consumed(consumed_bytes):
             self._on_arrival(rest)
         else:
             self._arrivals.end(self)
 
     def _on_arrival(self, size: int) -> None:
-        """More of a long message is there."""
+        """Count `size` more bytes of a long message."""
         if not self._is_closing:
             self._arrivals.begin(self, self._refuse_arrival)
             self._arrivals.add(self, self._arrival, size)
 
     def _refuse_arrival(self, error: OutOfMemoryBudget) -> None:
-        """The message has no event yet that could be told, so the socket is. What else comes is read and dropped: a
-        connection that is closed with something unread is reset, and the client might not get to see the close frame.
+        """Refuse a long message and close the socket, because the message has no event yet that could fail instead.
+
+        Later input is read and dropped: the kernel resets a connection that is closed with unread input, and the client
+        might not receive the close frame.
         """
         self._arrival.release_all()
         self._socket.discard()
@@ -299,22 +300,21 @@ class Session:
         if not self._is_closing:
             self._is_closing = True
             code, reason = WSCloseCode.TRY_AGAIN_LATER, b"out of memory"
-            goodbye = self._socket.close_and_drain(code, reason, self._reading_ended)
-            self._closing.start(goodbye, "close")
+            self._closing.start(self._socket.close_and_drain(code, reason, self._reading_ended), "close")
 
-    def _on_gone(self) -> None:
+    def _on_disconnect(self) -> None:
         self._cancel_all(Cancelled("the socket was closed"))
 
     def _send_heartbeat(self) -> None:
-        beats = [(relay.event_id, relay.phase, str(relay.step)) for relay in self._events.values()]
-        self._socket.send([heartbeat(beats)])
+        events = [(runner.event_id, runner.phase, str(runner.step)) for runner in self._events.values()]
+        self._socket.send([heartbeat(events)])
 
 
 def _generate_id() -> EventId:
-    """The name of an event whose client gave none."""
+    """Return an id for an event whose client sent none."""
     key = new_id()
     return EventId(key, orjson.dumps(key))
 
 
-def _in_flight() -> EventIdInUse:
-    return EventIdInUse("an event with this eventId is in flight; its id may be used again after its last frame")
+def _id_in_use() -> EventIdInUse:
+    return EventIdInUse("an event with this eventId is in flight; use the id again after its last frame")

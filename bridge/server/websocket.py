@@ -1,8 +1,7 @@
-"""The connection below a WebSocket, watched for what its peer takes, says, and when it goes; and the client's socket on
-it, written to as the hot path wants it.
+"""The connection below a WebSocket, with its progress monitored, and the client's socket with a fast way to send.
 
-aiohttp's own `send_frame` is a coroutine and a write per frame. Frames of a server are unmasked, and compression is
-off, so a frame is its length and its payload (RFC 6455, section 5.2), and a run of them goes to the transport at once.
+aiohttp's own `send_frame` takes a coroutine and a write per frame. Here several frames are sent in one write: a
+server's frames are unmasked and compression is off, so a frame is its length and its payload (RFC 6455, section 5.2).
 """
 
 import asyncio
@@ -17,11 +16,11 @@ from bridge.net import unsent_bytes
 from bridge.protocol.frames import Frame
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.server.auth import PROTOCOL_HEADER
+from bridge.server.callbacks import ignore
 from bridge.server.http.connection import HttpConnection
 
 CLOSE_GRACE_S: Final = 5.0
-"""How long a client may take to read what is left for it, and to answer a close frame; then it is let go of."""
-
+"""The time in which a client has to read its remaining data and to answer a close frame; then it is disconnected."""
 
 _FIN: Final = 0x80
 _SHORT: Final = struct.Struct("!BB").pack
@@ -30,11 +29,11 @@ _LONG: Final = struct.Struct("!BBQ").pack
 
 
 class MonitoredConnection(asyncio.Protocol):
-    """Who is at the other end of a connection that has been upgraded.
+    """An upgraded connection whose input, output and end are monitored.
 
-    Stands between the transport and aiohttp's protocol: what asyncio says passes through here. aiohttp does not tell
-    that a part of a message has come, nor that the connection is gone while nobody receives; and whoever is cancelled
-    while it waits for aiohttp's `drain` takes all others with it that wait for the same.
+    It is the transport's protocol and passes asyncio's calls on to aiohttp's. aiohttp does not report the arrival of
+    parts of a message, nor a lost connection while no task receives; and a task that is cancelled while it waits in
+    aiohttp's `drain` cancels all others that wait there.
     """
 
     def __init__(self, transport: asyncio.Transport, handler: asyncio.Protocol) -> None:
@@ -46,17 +45,16 @@ class MonitoredConnection(asyncio.Protocol):
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._closed = asyncio.Event()
-        self.on_disconnect: Callable[[], None] = _nothing
+        self.on_disconnect: Callable[[], None] = ignore
         """Called when the connection is lost."""
-        self.on_arrival: Callable[[int], None] = _nothing
-        """Called with the size of each read that belongs to a long message which is not whole yet; when it turns out
-        to be long, with all that has come."""
+        self.on_arrival: Callable[[int], None] = ignore
+        """Called with the size of each read of an incomplete long message; the first call has the size of all reads."""
         self.last_received_at = self._loop.time()
-        """When something came from the client last, be it a part of a message."""
+        """The instant of the last input from the peer, also of a part of a message."""
         self._arrived_bytes = 0
         self._transport.set_protocol(self)
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def data_received(self, data: bytes) -> None:
         self.last_received_at = self._loop.time()
@@ -67,7 +65,7 @@ class MonitoredConnection(asyncio.Protocol):
         self._handler.data_received(data)
 
     def eof_received(self) -> None:
-        """No goodbye can come any more, and asyncio's way would be to wait until all that stands in line is taken."""
+        """Abort: no close frame can arrive any more, and asyncio would wait until all queued output is read."""
         self.abort()
 
     def pause_writing(self) -> None:
@@ -84,7 +82,7 @@ class MonitoredConnection(asyncio.Protocol):
         self._closed.set()
         self.on_disconnect()
 
-    # What the session and its events call.
+    # Called by the session and its events.
 
     @property
     def is_full(self) -> bool:
@@ -92,39 +90,39 @@ class MonitoredConnection(asyncio.Protocol):
 
     @property
     def is_reading(self) -> bool:
-        """Whether the client is listened to; not while more has come than can be taken."""
+        """False while reading from the peer is paused."""
         return self._transport.is_reading()
 
     @property
     def queued_bytes(self) -> int:
-        """What stands in line, here or in the kernel, and was not taken by the client's side."""
+        """The bytes that wait in the process or in the kernel and were not received by the peer's side."""
         if self._closed.is_set():
             return 0
         return self._transport.get_write_buffer_size() + unsent_bytes(self._descriptor)
 
     @property
     def sent_bytes(self) -> int:
-        """How much of all messages so far the client's side has taken. Control frames do not count: pings prove little.
+        """The bytes of messages that the peer's side has received, less the control frames that are queued.
 
-        Less by those that stand in line themselves.
+        Control frames are not counted as written, because a received ping proves little.
         """
         return self._written_bytes - self.queued_bytes
 
     def message_consumed(self, size: int) -> int:
-        """A message of so many bytes was whole, and was taken: how much else has come, when that counts.
+        """Record that a complete message of `size` bytes was consumed; return the bytes that arrived after it.
 
-        Heads of frames are not told from what they announce; so what is not much is taken for nothing.
+        Frame headers are counted with the payload, so a small rest is returned as 0.
         """
         rest = self._arrived_bytes - size
         self._arrived_bytes = rest if rest > LONG_BYTES else 0
         return self._arrived_bytes
 
     async def drain(self) -> None:
-        """Until frames no longer stand in line, or the connection is gone."""
+        """Wait until writing is no longer paused, or the connection is lost."""
         await self._flowing.wait()
 
     async def disconnect(self) -> None:
-        """Close the connection; what stands in line may still be taken, but not for long. Returns when it is gone."""
+        """Close the connection, and return when it is closed. Queued output may be read for `CLOSE_GRACE_S`."""
         self._transport.close()
         try:
             async with asyncio.timeout(CLOSE_GRACE_S):
@@ -137,17 +135,17 @@ class MonitoredConnection(asyncio.Protocol):
             raise
 
     def abort(self) -> None:
-        """Let go of the connection at once; what stands in line is lost."""
+        """Drop the connection at once; queued output is lost."""
         self._transport.abort()
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """A ping or a pong; at most 125 bytes of payload."""
+        """Send a control frame; its payload has at most 125 bytes."""
         if not self._transport.is_closing():
             self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
 
 
 class ClientSocket(MonitoredConnection):
-    """Sends frames, and knows what becomes of them. Made of a prepared `WebSocketResponse` and its request."""
+    """Sends frames to a client on a prepared `WebSocketResponse`."""
 
     def __init__(self, request: web.BaseRequest, response: "web.WebSocketResponse[bool]") -> None:
         assert request.transport is not None
@@ -157,7 +155,7 @@ class ClientSocket(MonitoredConnection):
         self._sent_close = False
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """One write for all of them. Dropped when the socket is closing: then nobody is there to read them."""
+        """Send frames in as few writes as possible. They are dropped if the socket is closing."""
         if self._is_closing:
             return
         parts: list[bytes] = []
@@ -176,7 +174,7 @@ class ClientSocket(MonitoredConnection):
         self._write(b"".join(parts))
 
     def send_one(self, parts: list[bytes]) -> None:
-        """The same for one frame, given in parts so that a long one need not be copied."""
+        """Send one frame that consists of `parts`, without copying a long one."""
         size = sum(map(len, parts))
         if size < 65_536:
             self.send([b"".join(parts)])
@@ -184,17 +182,17 @@ class ClientSocket(MonitoredConnection):
             self._write_long(parts, size)
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """Nothing after a close frame."""
+        """Send a control frame, unless a close frame was sent."""
         if not self._response.closed and not self._sent_close:
             super().control(opcode, payload)
 
     def discard(self) -> None:
-        """Keep no long message that comes from now on, nor the one that is on its way."""
+        """Drop the long message that is being received, and all later ones."""
         if isinstance(self._connection, HttpConnection) and self._connection.message_reader is not None:
             self._connection.message_reader.discard()
 
     async def close(self, code: int, reason: bytes) -> None:
-        """Say goodbye, behind all that was said before, and wait for the answer; not for long. Then let go."""
+        """Send a close frame behind all queued frames, wait `CLOSE_GRACE_S` for its answer, and disconnect."""
         try:
             async with asyncio.timeout(CLOSE_GRACE_S):
                 await self._response.close(code=code, message=reason)
@@ -203,14 +201,14 @@ class ClientSocket(MonitoredConnection):
         await self.disconnect()
 
     async def close_and_drain(self, code: int, reason: bytes, reading_ended: asyncio.Event) -> None:
-        """Send a close frame to a client that is still sending, and read on until it answers. Then let go.
+        """Send a close frame to a client that is still sending, drop its input until it answers, and disconnect.
 
-        With something unread the kernel would reset the connection, and the client might never see the close frame.
-        `close` does not read on while somebody waits for a message. Here that one is told to stop, and is waited for.
+        The kernel resets a connection that is closed with unread input, and the client might not receive the close
+        frame. aiohttp's `close` does not read while a task waits for a message, so that task is stopped first.
         """
         self.control(WSMsgType.CLOSE, struct.pack("!H", code) + reason)
         self._sent_close = True
-        with suppress(Exception):  # aiohttp has several, as the connection may be lost in several ways
+        with suppress(Exception):  # aiohttp raises several types, depending on how the connection is lost
             async with asyncio.timeout(CLOSE_GRACE_S):
                 queue = self._response._reader
                 assert queue is not None
@@ -226,7 +224,7 @@ class ClientSocket(MonitoredConnection):
         return self._sent_close or self._response.closed or self._transport.is_closing()
 
     def _write_long(self, parts: list[bytes], size: int) -> None:
-        """A long frame is not worth another copy."""
+        """Write a long frame without joining its parts, which would copy it."""
         self._write(_LONG(_FIN | WSMsgType.TEXT, 127, size))
         for part in parts:
             self._write(part)
@@ -237,10 +235,7 @@ class ClientSocket(MonitoredConnection):
             self._transport.write(data)
 
 
-def _nothing(*_: object) -> None: ...
-
-
-def echo(response: "web.WebSocketResponse[bool]", protocol: str | None) -> None:
-    """Answer with this subprotocol: aiohttp finds it only in the first of several headers."""
+def set_subprotocol(response: "web.WebSocketResponse[bool]", protocol: str | None) -> None:
+    """Answer with this subprotocol. aiohttp looks for it in the first of several headers only."""
     if protocol is not None:
         response.headers[PROTOCOL_HEADER] = protocol

@@ -210,7 +210,7 @@ def test_check_looks_into_the_certificate(tmp_path):
     path.write_text(f'[server]\ntls_cert = "{TLS}/localhost.pem"\ntls_key = "{TLS}/localhost.pem"\n')
     ended = invoke("check", "--config", str(path))
     assert ended.code == 2
-    assert "a certificate chain and its unencrypted key are wanted" in ended.err
+    assert "expected a certificate chain and its unencrypted key" in ended.err
 
 
 # call

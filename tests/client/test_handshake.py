@@ -27,7 +27,7 @@ async def test_the_token_is_shown_and_a_wrong_one_is_told_in_the_bridges_words(t
         async with connect(url, "right") as bridge:
             assert (await bridge.request(*CHAT)).response == {"ok": True}
         with pytest.raises(
-            CannotConnect, match=r"HTTP 401: Unauthorized: the token is not one of gateway 'mine'"
+            CannotConnect, match=r"HTTP 401: Unauthorized: the token is not valid for gateway 'mine'"
         ) as refused:
             await connect(url, "wrong")
     assert (refused.value.status, refused.value.code, refused.value.is_final) == (401, 2009, True)

@@ -99,7 +99,7 @@ async def test_when_a_worker_is_killed_the_others_events_go_on_and_another_takes
         pids = await bridge.workers(2)
         assert await each(clients, begin) == [None] * SOCKETS
         os.kill(pids[1], signal.SIGKILL)
-        told = await bridge.next_log_line("a worker ended, and is replaced")
+        told = await bridge.next_log_line("a worker ended; starting another one")
         assert (told["worker"], told["pid"], told["why"]) == (1, pids[1], "SIGKILL")
         again = await bridge.next_log_line("started")
         assert again["worker"] == 1
@@ -181,7 +181,7 @@ async def test_a_worker_that_is_told_to_go_finishes_and_is_replaced(
         await bridge.next_log_line("draining")
         gate.opened.set()
         assert await each(clients, finish) == ["universal.done"] * SOCKETS
-        assert (await bridge.next_log_line("a worker ended, and is replaced"))["why"] == "exit code 0"
+        assert (await bridge.next_log_line("a worker ended; starting another one"))["why"] == "exit code 0"
         assert (await bridge.next_log_line("started"))["worker"] == 2
 
 

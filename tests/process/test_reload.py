@@ -91,7 +91,7 @@ def test_a_gateway_is_not_opened_to_a_network_that_the_bridge_still_listens_on(p
 def test_no_gateway_that_wants_tokens_is_opened(path: Path, text: str) -> None:
     """A file that is being written is empty first."""
     running_now = written(path, TOKENS)
-    with pytest.raises(ConfigError, match=r"gateways\.prod: wants tokens"):
+    with pytest.raises(ConfigError, match=r"gateways\.prod: requires tokens"):
         apply_reloadable(running_now, written(path, text))
 
 
@@ -104,7 +104,7 @@ def test_another_gateway_may_be_open_or_take_its_place(path: Path, text: str) ->
 
 def test_what_only_a_gateway_for_any_name_let_in_is_not_opened_by_one_of_its_own(path: Path) -> None:
     running_now = written(path, TOKENS.replace("prod", '"*"'))
-    with pytest.raises(ConfigError, match=r"gateways\.dev: wants tokens"):
+    with pytest.raises(ConfigError, match=r"gateways\.dev: requires tokens"):
         apply_reloadable(running_now, written(path, "[gateways.dev]"))
 
 
@@ -221,7 +221,7 @@ async def test_a_wrong_one_changes_nothing_and_is_told_once_with_its_lines(
     assert told == [
         f"{path}:2: gateways.new.max_atempts: unknown key; did you mean max_attempts?",
         f"{path}:4: server.port: 'x' is not a whole number from 0 to 65535",
-        "the configuration is wrong, and stays as it was",
+        "invalid configuration; the current one stays in use",
     ]
 
 
@@ -246,7 +246,7 @@ async def test_what_waits_for_a_restart_is_told(path: Path, caplog: pytest.LogCa
     applied = Applied(path, "")
     write(path, "[server]\nmax_item_bytes = 4096\nmemory_budget_bytes = 4096")
     assert await applied.noticed()
-    assert "changed, and waiting for a restart: max_item_bytes, memory_budget_bytes" in caplog.text
+    assert "changed settings require a restart: max_item_bytes, memory_budget_bytes" in caplog.text
     assert "the file defines no gateway" in caplog.text
 
 
@@ -293,7 +293,7 @@ async def test_a_revoked_token_s_sockets_close_with_1008_once_their_events_were_
         assert await idle.close_code() == 1008
         last = busy.frames[-1]
         assert (last["type"], last["error"]["code"]) == ("universal.error", 2009)
-        assert "the token 'one' is no longer one of gateway 'prod'" in last["error"]["message"]
+        assert "the token 'one' is no longer valid for gateway 'prod'" in last["error"]["message"]
         await until(lambda: provider.open_streams == 0)
         assert await is_well(other)
 
@@ -408,7 +408,7 @@ async def test_a_bridge_that_serves_reads_its_file_anew_at_sighup_and_keeps_its_
             process.send_signal(signal.SIGHUP)
             wrong, kept = lines_of(process, 2)
             assert f"{path}:1: is not TOML" in wrong
-            assert kept == "the configuration is wrong, and stays as it was"
+            assert kept == "invalid configuration; the current one stays in use"
             write(path, WITHOUT_ONE)
             process.send_signal(signal.SIGHUP)
             assert lines_of(process, 1) == ["reloaded"]

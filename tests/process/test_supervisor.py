@@ -68,7 +68,7 @@ async def test_one_that_does_not_go_is_killed(tmp_path: Path, caplog: pytest.Log
     async with supervisor(STUBBORN, tmp_path) as made:
         await made.start()
         await made.stop(0.1)
-    assert "workers did not end in time, and are killed" in caplog.text
+    assert "workers did not end in time; killing them" in caplog.text
 
 
 async def test_a_reload_that_is_asked_for_while_one_begins_reaches_it_once_it_listens(tmp_path: Path) -> None:

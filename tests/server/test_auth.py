@@ -264,8 +264,8 @@ def test_who_came_in_stays_as_long_as_the_token_does() -> None:
 @pytest.mark.parametrize(
     ("now", "message"),
     [
-        (gateway("other"), "the token 'token-secret' is no longer one of gateway 'mine'"),
-        (Gateway("mine", (Token("token-secret", b"another"),)), "is no longer one of"),
+        (gateway("other"), "the token 'token-secret' is no longer valid for gateway 'mine'"),
+        (Gateway("mine", (Token("token-secret", b"another"),)), "is no longer valid for"),
     ],
 )
 def test_a_token_that_is_gone_or_stands_for_another_secret_lets_nobody_stay(now: Gateway, message: str) -> None:
@@ -275,7 +275,7 @@ def test_a_token_that_is_gone_or_stands_for_another_secret_lets_nobody_stay(now:
 
 def test_a_gateway_that_was_open_wants_a_token_once_it_has_one() -> None:
     assert revalidate_token(OPEN, None) is OPEN
-    with pytest.raises(Unauthorized, match="wants a token now"):
+    with pytest.raises(Unauthorized, match="now requires a token"):
         revalidate_token(CLOSED, None)
 
 

@@ -1,4 +1,4 @@
-"""A client's connection while it is HTTP: aiohttp's, and told of what that keeps to itself."""
+"""A client's HTTP connection: aiohttp's protocol, with timeouts and callbacks that aiohttp does not offer."""
 
 import asyncio
 import logging
@@ -14,28 +14,29 @@ from bridge.server.message_reader import MessageReader
 from bridge.settings.server import ServerSettings
 
 MAX_TARGET_CHARS: Final = 65_536
-"""Of a request: as long as an endpoint may be on its way out."""
+"""The maximum length of a request target; an endpoint that is sent to a provider has the same maximum."""
 
 CLOSE_GRACE_S: Final = 5.0
-"""How long an idle client whose time is over may take to read what is left for it."""
+"""The time in which a client has to read its remaining data after the connection is closed."""
 
 log = logging.getLogger("bridge.server")
 
 
 class ConnectionListener(Protocol):
-    """Whoever answers the request at hand."""
+    """The receiver of a connection's events while it answers a request."""
 
     def on_writable(self) -> None:
-        """The client has taken most of what stood in line."""
+        """Continue writing: the client has read most of the queued output."""
 
     def on_disconnect(self) -> None:
-        """The connection is lost."""
+        """Stop: the connection is lost."""
 
 
 class HttpConnection(RequestHandler):
-    """What is no HTTP is answered with the bridge's own body, and not logged with all it held.
+    """One connection of a client.
 
-    Strangers have the time of a handshake to come up with a request that somebody says `welcome` to.
+    Malformed HTTP gets the bridge's error body; its content is never logged. A new connection is aborted unless a
+    request is accepted within `handshake_timeout`.
     """
 
     __slots__ = (
@@ -61,11 +62,11 @@ class HttpConnection(RequestHandler):
         self._handshake_timer: asyncio.TimerHandle | None = None
         self.listener: ConnectionListener | None = None
         self.is_full = False
-        """What was written stands in line."""
+        """True while writing is paused, because output is queued."""
         self._websocket: web.WebSocketResponse[bool] | None = None
         self._max_message_bytes = 0
         self.message_reader: MessageReader | None = None
-        """Of a WebSocket."""
+        """The reader of messages, once the connection is a WebSocket."""
 
     def cancel_handshake_timeout(self) -> None:
         if self._handshake_timer is not None:
@@ -73,16 +74,19 @@ class HttpConnection(RequestHandler):
             self._handshake_timer = None
 
     def upgrade_to(self, websocket: "web.WebSocketResponse[bool]", max_message_bytes: int) -> None:
-        """Call it before `websocket` is prepared, with what that has as `max_msg_size`."""
+        """Prepare for the upgrade to a WebSocket.
+
+        Call this before `websocket` is prepared; `max_message_bytes` is its `max_msg_size`.
+        """
         self._websocket, self._max_message_bytes = websocket, max_message_bytes
 
     def close_after(self, grace_s: float) -> None:
-        """It is to close, once what stands in line is taken; for that it has so long."""
+        """Abort the connection after `grace_s`, if it has not closed by then."""
         self.cancel_handshake_timeout()
         if self.transport is not None:
             self._handshake_timer = self._loop.call_later(grace_s, self.transport.abort)
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._handshake_timer = self._loop.call_later(
@@ -101,7 +105,7 @@ class HttpConnection(RequestHandler):
             self.listener.on_writable()
 
     def eof_received(self) -> None:
-        """Who closes its half has left. asyncio's way would be to wait until all that stands in line is taken."""
+        """Treat a half-closed connection as lost; asyncio would wait until all queued output is read."""
         if self.listener is not None and self.transport is not None:
             self.transport.abort()
 
@@ -111,10 +115,10 @@ class HttpConnection(RequestHandler):
         if self.listener is not None:
             self.listener.on_disconnect()
 
-    # What aiohttp calls.
+    # Called by aiohttp.
 
     def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
-        """The connection is a WebSocket from now on."""
+        """Install the parser of a WebSocket's frames, behind a MessageReader."""
         if self._websocket is not None:
             queue = cast("Any", self._websocket._reader)
             self.message_reader = MessageReader(parser, queue, cast("Any", self), self._max_message_bytes)
@@ -134,10 +138,10 @@ class HttpConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if request.writer.output_size:
-            raise ConnectionError("an answer has begun, so no other can be given")
-        log.debug("a request failed in aiohttp: %s", type(exc).__name__)
-        known = BadMessage("the request cannot be read as HTTP") if status == 400 else InternalError("internal error")
-        response = error_response(known)
+            raise ConnectionError("the response has begun and cannot be replaced by an error")
+        log.debug("request failed in aiohttp: %s", type(exc).__name__)
+        error = BadMessage("the request is not valid HTTP") if status == 400 else InternalError("internal error")
+        response = error_response(error)
         response.force_close()
         return response
 

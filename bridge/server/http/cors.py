@@ -1,4 +1,4 @@
-"""What a browser has to be told before a page of another origin may read an answer (fetch.spec.whatwg.org, CORS)."""
+"""The headers that let pages of other origins read responses (CORS, fetch.spec.whatwg.org)."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,7 +11,10 @@ _MAX_AGE_S: Final = 600
 
 
 def grant(gateway: Gateway, origin: str | None) -> dict[str, str]:
-    """The headers of every answer to a page of that origin; none where it may not read them. Cookies never count."""
+    """Return the headers of every response to a page of `origin`; none if it may not read responses.
+
+    Credentials are never allowed.
+    """
     if origin is None or not is_known_origin(gateway, origin):
         return {}
     return {
@@ -22,9 +25,12 @@ def grant(gateway: Gateway, origin: str | None) -> dict[str, str]:
 
 
 def check_site(gateway: Gateway, headers: Mapping[str, str]) -> None:
-    """Raises OriginRefused: what a page makes a browser fetch without reading it, an image say, names no origin."""
+    """Refuse cross-site requests that have no Origin header, such as those for images, at an open gateway.
+
+    Raises OriginRefused.
+    """
     if gateway.is_open and "Origin" not in headers and headers.get("Sec-Fetch-Site") == "cross-site":
-        raise OriginRefused("an open gateway is not fetched from by the pages of other sites")
+        raise OriginRefused("an open gateway refuses requests from pages of other sites")
 
 
 def is_preflight(method: str, headers: Mapping[str, str]) -> bool:
@@ -32,12 +38,12 @@ def is_preflight(method: str, headers: Mapping[str, str]) -> bool:
 
 
 def preflight(granted: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, str]:
-    """The answer to a browser that asks first: whatever the page wants to send, if it may read answers at all."""
+    """Return the headers of a preflight response: every requested method and header, if the origin is `granted`."""
     if not granted:
         return {}
-    asked = {
+    requested = {
         "access-control-allow-methods": headers["Access-Control-Request-Method"],
         "access-control-allow-headers": headers.get("Access-Control-Request-Headers", ""),
         "access-control-max-age": str(_MAX_AGE_S),
     }
-    return {**granted, **{name: value for name, value in asked.items() if value}}
+    return {**granted, **{name: value for name, value in requested.items() if value}}

@@ -1,4 +1,4 @@
-"""The head of an HTTP answer as bytes, and how the end of its body is told (RFC 9112)."""
+"""The head of an HTTP response as bytes, and the framing of its body (RFC 9112). Pure."""
 
 import re
 from collections.abc import Iterable
@@ -14,18 +14,18 @@ _BODILESS: Final = {204, 304}
 
 
 class Framing(Enum):
-    """How the client knows where the body ends."""
+    """The way in which the client finds the end of the body."""
 
     LENGTH = auto()
     CHUNKED = auto()
     UNTIL_CLOSE = auto()
-    """By the connection's end: all there is for HTTP/1.0 where the length is not known."""
+    """The body ends with the connection: the only way for HTTP/1.0 without a known length."""
     NONE = auto()
     """There is no body."""
 
 
 def framing_of(method: str, status: int, *, length: int | None, is_http_1_1: bool) -> Framing:
-    """RFC 9112, section 6.3."""
+    """Return the framing of a response's body (RFC 9112, section 6.3)."""
     if method == "HEAD" or status in _BODILESS:
         return Framing.NONE
     if length is not None:
@@ -34,12 +34,14 @@ def framing_of(method: str, status: int, *, length: int | None, is_http_1_1: boo
 
 
 def head(status: int, headers: Iterable[tuple[str, str]], *, is_http_1_1: bool) -> bytes:
-    """Status line and headers: a character of a value is a byte of it. What cannot stand in a value is left out."""
+    """Return status line and headers; each character of a value is one byte. Headers with control characters are left
+    out.
+    """
     lines = [f"HTTP/1.{int(is_http_1_1)} {status} {_REASONS.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers if not _UNSENDABLE.search(value)]
     return "\r\n".join((*lines, "", "")).encode("latin-1", "replace")
 
 
 def chunk(parts: list[bytes]) -> bytes:
-    """Of a chunked body; `parts` together are not empty."""
+    """Return one chunk of a chunked body; `parts` together are not empty."""
     return b"".join((b"%x\r\n" % sum(map(len, parts)), *parts, b"\r\n"))

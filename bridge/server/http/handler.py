@@ -1,4 +1,4 @@
-"""One HTTP request as one event: its body read, its steps run, its answer given."""
+"""Handle one HTTP request as one event: read its body, run its steps, write its response."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -15,20 +15,21 @@ from bridge.relay.decoding import decoded
 from bridge.relay.memory import MemoryBudget, MemoryReservation
 from bridge.relay.plan import RequestContext
 from bridge.relay.runner import OFF_LOOP_BYTES, EventRunner
+from bridge.server.callbacks import ignore
 from bridge.server.http.errors import BodyTooSlow, error_body_for
 from bridge.server.http.response import HttpResponse
 from bridge.server.http.writer import HttpResponseWriter
 from bridge.settings.server import ServerSettings
 
-Ask = Callable[[bytes], Create | RejectedMessage]
-"""What a body asks for, with all that is known of the request but that. Pure: it may run in a thread."""
+ParseBody = Callable[[bytes], Create | RejectedMessage]
+"""Parses a body into an event; all else of the request is bound. Pure: it may run in a thread."""
 
-_LEAST_BYTES: Final = 16_384
-"""What must come of a body in the time that a silent client is waited for, if that is not all of it."""
+_MIN_BODY_BYTES: Final = 16_384
+"""The minimum of a body's bytes that must arrive within `peer_timeout`, unless the body ends."""
 
 
 class HttpHandler:
-    """`run` once, in the request's own task."""
+    """Handles one request. Call `run` once, in the request's own task."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class HttpHandler:
         arrivals: Arrivals,
         more_headers: Mapping[str, str],
     ) -> None:
-        """`more_headers` go out with the answer, whichever it is."""
+        """`more_headers` are added to every response."""
         self._request = request
         self._context = context
         self._server = server
@@ -50,20 +51,20 @@ class HttpHandler:
         self._reservation = MemoryReservation(MemoryBudget(server.max_buffered_bytes, "this request", memory))
         self._response = HttpResponse(request, server.slow_client_timeout / 1000)
         self._runner: EventRunner | None = None
-        self._patience: asyncio.Timeout | None = None
-        """While more of the body is waited for."""
+        self._body_timeout: asyncio.Timeout | None = None
+        """The timeout of the current wait for more of the body."""
         self._refused: OutOfMemoryBudget | None = None
 
-    async def run(self, ask: Ask, *, reads_body: bool = False) -> web.StreamResponse:
-        """`reads_body`: the body is for the bridge, so its content coding is undone."""
+    async def run(self, parse: ParseBody, *, reads_body: bool = False) -> web.StreamResponse:
+        """Run the event. `reads_body` is True if the bridge reads the body itself and so has to decode it."""
         try:
-            relay, asked = await self._begin(ask, reads_body=reads_body)
-            if isinstance(asked, RejectedMessage):
-                relay.refuse(asked.error)
+            runner, message = await self._begin(parse, reads_body=reads_body)
+            if isinstance(message, RejectedMessage):
+                runner.refuse(message.error)
             else:
-                await relay.run()
+                await runner.run()
         except ConnectionError:
-            pass  # the client left before it had asked for anything
+            pass  # the client left before its request was complete
         finally:
             self._reservation.release_all()
         return self._response.detach()
@@ -75,45 +76,44 @@ class HttpHandler:
         if self._runner is not None:
             self._runner.cancel(Draining("the bridge is shutting down"))
         else:
-            self._response.abort()  # while its body is still on the way
+            self._response.abort()  # its body is still being received
 
     def revalidate(self) -> None:
-        """Also while its body is on the way: then it is seen when its steps are planned."""
+        """Cancel the event if it is no longer authorized. Before the event begins, planning its steps checks this."""
         try:
             self._context.current_gateway()
         except ClientError as error:
             if self._runner is not None:
                 self._runner.cancel(error)
 
-    async def _begin(self, ask: Ask, *, reads_body: bool) -> tuple[EventRunner, Create | RejectedMessage]:
-        """Raises ConnectionError."""
+    async def _begin(self, parse: ParseBody, *, reads_body: bool) -> tuple[EventRunner, Create | RejectedMessage]:
+        """Read the body and make the event's runner. Raises ConnectionError."""
         try:
             body = await self._body()
             if reads_body:
                 body = await self._decoded(body)
-            asked = await self._asked(ask, body)
+            message = await self._parsed(parse, body)
         except BridgeError as error:
-            self._response.disable_keep_alive()  # for nobody knows where the next request would begin
-            asked = RejectedMessage(error.without_traceback(), None, owned=True)
-        create = asked if isinstance(asked, Create) else asked.create
-        name = create.event_id
-        body_of = error_body_for(self._request)
-        writer = HttpResponseWriter(self._response, str(name.key) if name else None, self._more_headers, body_of)
-        raw = name.raw if name else None
-        self._runner = EventRunner(create, raw, self._context, self._runtime, writer, self._reservation, _nothing)
+            self._response.disable_keep_alive()  # the start of the next request is unknown
+            message = RejectedMessage(error.without_traceback(), None, owned=True)
+        create = message if isinstance(message, Create) else message.create
+        event_id = create.event_id
+        key, raw = (str(event_id.key), event_id.raw) if event_id else (None, None)
+        writer = HttpResponseWriter(self._response, key, self._more_headers, error_body_for(self._request))
+        self._runner = EventRunner(create, raw, self._context, self._runtime, writer, self._reservation, ignore)
         self._response.on_cancel(self._runner.cancel)
-        return self._runner, asked
+        return self._runner, message
 
-    async def _asked(self, ask: Ask, body: bytes) -> Create | RejectedMessage:
+    async def _parsed(self, parse: ParseBody, body: bytes) -> Create | RejectedMessage:
         if len(body) < OFF_LOOP_BYTES:
-            return ask(body)
+            return parse(body)
         async with self._arrivals.reading:
-            return await asyncio.to_thread(ask, body)
+            return await asyncio.to_thread(parse, body)
 
     async def _body(self) -> bytes:
-        """All of it, counted in the event's hold.
+        """Return the whole body, counted in the request's memory.
 
-        Raises TooLarge, OutOfMemoryBudget, BodyTooSlow, BadMessage for wrong framing, ConnectionError.
+        Raises TooLarge, OutOfMemoryBudget, BodyTooSlow, BadMessage for invalid framing, ConnectionError.
         """
         content = self._request.content
         self._check_length(self._request.content_length or 0)
@@ -124,12 +124,12 @@ class HttpHandler:
                 self._response.send_continue()
             return await self._rest(BytesIO())
         except web.RequestPayloadError as error:
-            raise BadMessage(f"the body is framed wrongly: {error}") from None
+            raise BadMessage(f"invalid framing of the body: {error}") from None
         finally:
             self._arrivals.end(self)
 
     async def _decoded(self, body: bytes) -> bytes:
-        """Raises BadMessage, TooLarge, OutOfMemoryBudget."""
+        """Undo the content coding of the body. Raises BadMessage, TooLarge, OutOfMemoryBudget."""
         coding = ", ".join(self._request.headers.getall("Content-Encoding", ()))
         plain = await decoded(body, coding, self._reservation, self._server.max_message_bytes)
         return body if plain is None else plain
@@ -139,12 +139,12 @@ class HttpHandler:
         while not content.at_eof():
             before = body.tell()
             try:
-                async with asyncio.timeout(self._server.peer_timeout / 1000) as self._patience:
-                    while not content.at_eof() and body.tell() < before + _LEAST_BYTES:
+                async with asyncio.timeout(self._server.peer_timeout / 1000) as self._body_timeout:
+                    while not content.at_eof() and body.tell() < before + _MIN_BODY_BYTES:
                         body.write(self._counted(await content.readany()))
             except TimeoutError:
                 self._check_refused()
-                raise BodyTooSlow("the request's body does not come on") from None
+                raise BodyTooSlow("the body of the request arrives too slowly") from None
             self._check_length(body.tell())
         self._check_refused()
         return body.getvalue()
@@ -167,13 +167,11 @@ class HttpHandler:
     def _refuse_body(self, error: OutOfMemoryBudget) -> None:
         self._refused = error
         self._reservation.release_all()
-        if self._patience is not None and self._patience.when() is not None and not self._patience.expired():
-            self._patience.reschedule(asyncio.get_running_loop().time())
+        waiting = self._body_timeout
+        if waiting is not None and waiting.when() is not None and not waiting.expired():
+            waiting.reschedule(asyncio.get_running_loop().time())
 
     def _check_length(self, size: int) -> None:
-        most = self._server.max_message_bytes
-        if size > most:
-            raise TooLarge(f"the body has more than {most} bytes; no longer one is taken")
-
-
-def _nothing() -> None: ...
+        max_bytes = self._server.max_message_bytes
+        if size > max_bytes:
+            raise TooLarge(f"the body has more than {max_bytes} bytes (max_message_bytes)")

@@ -1,4 +1,4 @@
-"""What an HTTP request asks for: the steps in its body, or the one that it is itself (PROTOCOL.md, "HTTP too")."""
+"""Parse HTTP requests: the steps in a body, or a request that is a step itself (bridge/docs/protocol.md). Pure."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -22,12 +22,12 @@ _span = msgspec.json.Decoder(msgspec.Raw)
 def read_steps(
     body: bytes, headers: Mapping[str, str], defaults: StepSettings, limits: MessageLimits
 ) -> Create | RejectedMessage:
-    """The body is a step, a list of them, or a chain; `headers` (lower-case names) hold settings for all of them."""
+    """Parse a body that is a step, a list of steps or a chain; `headers` (lower-case names) set defaults for all."""
     event_id, settings, warnings = None, None, list[str]()
     try:
         event_id = _event_id_in(headers)
         settings = from_headers(defaults, headers, "headers", warnings)
-        text = JsonDocument(body, _span.decode, "the body is no JSON")
+        text = JsonDocument(body, _span.decode, "the body is not valid JSON")
         request = RawRequest(text.value, limits.max_steps)
         event_id = first_event_id((request.event_id, *request.step_event_ids), text.source_bytes) or event_id
         text.check_size(limits)
@@ -49,7 +49,7 @@ def read_step(
     provider: str,
     endpoint: str,
 ) -> Create | RejectedMessage:
-    """The request is the step: `endpoint` with its query as it stands in the URL, `headers` with lower-case names."""
+    """Turn the request into a step. `endpoint` has the URL's query as written; names in `headers` are lower case."""
     event_id, settings, warnings = None, None, list[str]()
     try:
         event_id = _event_id_in(headers)
@@ -71,7 +71,7 @@ def read_step(
 
 
 def _event_id_in(headers: Mapping[str, str]) -> EventId | None:
-    """Raises BadField."""
+    """Return the event's id from its header, or None. Raises BadField."""
     key = headers.get(EVENT_ID_HEADER)
     if key is None:
         return None

@@ -1,7 +1,7 @@
-"""One HTTP answer, written as the hot path wants it: a write per read, and no task in between.
+"""Write one HTTP response with one write per read of the provider, and without a task in between.
 
-aiohttp reads the requests and keeps the connections. Its own way of writing is a coroutine per chunk, and has no answer
-that ends without its end.
+aiohttp reads the requests and keeps the connections. Its own writer takes a coroutine per chunk, and cannot leave a
+response incomplete.
 """
 
 import asyncio
@@ -15,27 +15,27 @@ from aiohttp import HttpVersion11, web
 from bridge.errors import BridgeError, Cancelled, SlowClient
 from bridge.net import unsent_bytes
 from bridge.protocol.frames import Frame
+from bridge.server.callbacks import ignore
 from bridge.server.http.connection import connection_of
 from bridge.server.http.framing import LAST_CHUNK, Framing, chunk, framing_of, head
+from bridge.server.progress import CHECKS_PER_TIMEOUT, Progress
 
-_LOOKS: Final = 12
-"""How often in `slow_s` to look whether the client takes anything."""
-
-_WORTH_A_COPY: Final = 65_536
-"""Up to here a body goes out with its head, in one write."""
+_MAX_JOINED_BYTES: Final = 65_536
+"""A shorter body is sent with its head in one write."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger, socket(7)
 
 
 class HttpResponse:
-    """To one request. `begin` once, then `write`, then `finish` or `cut`; or `send` all at once. Then `release`.
+    """The response to one request.
 
-    Nothing of it blocks but `drained`, and nothing fails: what is said to a client that is gone is dropped.
+    Call `begin` once, then `write`, then `finish` or `close_incomplete`; or `send` for a complete response. Then call
+    `detach`. Only `drain` waits, and no method fails: output for a disconnected client is dropped.
     """
 
     def __init__(self, request: web.BaseRequest, slow_s: float) -> None:
-        """`slow_s` is how long the client may take nothing while something stands in line."""
+        """`slow_s`: a client that reads nothing for this time while output is queued is disconnected."""
         self._loop = asyncio.get_running_loop()
         self._connection = connection_of(request)
         self._transport = request.transport
@@ -47,7 +47,7 @@ class HttpResponse:
         self._written_bytes = 0
         self._writable = asyncio.Event()
         self.has_begun = False
-        self._cancel: Callable[[BridgeError], None] = _no_listener
+        self._cancel: Callable[[BridgeError], None] = ignore
         self._connection.listener = self
         self._connection.cancel_handshake_timeout()
 
@@ -57,34 +57,34 @@ class HttpResponse:
 
     @property
     def is_full(self) -> bool:
-        """Whether what was written stands in line."""
+        """True while writing is paused, because output is queued."""
         return self._connection.is_full and not self.is_closed
 
     def send_continue(self) -> None:
-        """To send the body, for a client that waits to be asked (RFC 9110, section 10.1.1)."""
+        """Tell a client that expects `100 Continue` to send the body (RFC 9110, section 10.1.1)."""
         if self._is_http_1_1:
             self._write(_CONTINUE)
 
     def on_cancel(self, cancel: Callable[[BridgeError], None]) -> None:
-        """To be called when the client has left, at once if it has already; or takes nothing for too long."""
+        """Set the callback for a client that disconnects or is too slow; call it now if the client has left already."""
         self._cancel = cancel
         if self.is_closed:
             self.on_disconnect()
 
     def disable_keep_alive(self) -> None:
-        """This is the connection's last answer."""
+        """Close the connection after this response."""
         self._keep_alive = False
 
     def send(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> None:
-        """A whole answer."""
+        """Send a complete response."""
         self._begin(status, headers, len(body), body)
 
     def begin(self, status: int, headers: Iterable[tuple[str, str]], parts: Sequence[Frame]) -> None:
-        """An answer whose length nobody knows, and the first of it."""
+        """Begin a response of unknown length with the first `parts` of its body."""
         self._begin(status, headers, None, b"".join(map(bytes, parts)))
 
     def write(self, parts: Sequence[Frame]) -> None:
-        """More of it. The hot path."""
+        """Write more of the body. This is on the hot path."""
         if not parts:
             return
         if self._framing is Framing.CHUNKED:
@@ -93,12 +93,12 @@ class HttpResponse:
             self._write(b"".join(map(bytes, parts)))
 
     def finish(self) -> None:
-        """It was whole."""
+        """End a complete body."""
         if self._framing is Framing.CHUNKED:
             self._write(LAST_CHUNK)
 
     def close_incomplete(self) -> None:
-        """It was not, and must not look so: what was written arrives, but no end of it."""
+        """End an incomplete body: written data still arrives, and the missing end shows that the body is incomplete."""
         self._keep_alive = False
         if self._transport is None:
             return
@@ -110,36 +110,33 @@ class HttpResponse:
             self._transport.close()
 
     def abort(self) -> None:
-        """At once; what stands in line is lost."""
+        """Drop the connection at once; queued output is lost."""
         self._keep_alive = False
         if self._transport is not None:
             self._transport.abort()
 
     async def drain(self) -> None:
-        """Until most of what stood in line is taken, or the connection is gone."""
-        stuck_at, sent_bytes = self._loop.time(), self._taken_bytes
+        """Wait until the client has read most of the queued output, or the connection is lost."""
+        progress = Progress(self._loop.time(), self._sent_bytes)
         while self.is_full:
             self._writable.clear()
             try:
-                async with asyncio.timeout(self._slow_s / _LOOKS):
+                async with asyncio.timeout(self._slow_s / CHECKS_PER_TIMEOUT):
                     await self._writable.wait()
             except TimeoutError:
-                now, before = self._loop.time(), sent_bytes
-                sent_bytes = self._taken_bytes
-                if sent_bytes > before:
-                    stuck_at = now
-                elif now >= stuck_at + self._slow_s:
-                    self._cancel(SlowClient("the client took nothing for too long while the answer waited"))
+                now = self._loop.time()
+                if not progress.update(now, self._sent_bytes) and now >= progress.grew_at + self._slow_s:
+                    self._cancel(SlowClient("the client read nothing for too long while the response was queued"))
                     self.abort()
 
     def detach(self) -> web.StreamResponse:
-        """It is over: what aiohttp goes on with."""
+        """Release the connection; return the response that aiohttp continues with."""
         self._connection.listener = None
         if not self._keep_alive:
             self._connection.close_after(self._slow_s)
         return _Written(self._keep_alive)
 
-    # What the connection calls.
+    # Called by the connection.
 
     def on_writable(self) -> None:
         self._writable.set()
@@ -149,12 +146,12 @@ class HttpResponse:
         self._cancel(Cancelled("the client closed the connection"))
 
     @property
-    def _taken_bytes(self) -> int:
-        """How much the client's side has taken."""
+    def _sent_bytes(self) -> int:
+        """The bytes that the client's side has received."""
         if self._transport is None:
             return 0
-        waiting_bytes = self._transport.get_write_buffer_size()
-        return self._written_bytes - waiting_bytes - unsent_bytes(self._transport.get_extra_info("socket").fileno())
+        queued_bytes = self._transport.get_write_buffer_size()
+        return self._written_bytes - queued_bytes - unsent_bytes(self._transport.get_extra_info("socket").fileno())
 
     def _begin(self, status: int, headers: Iterable[tuple[str, str]], length: int | None, body: bytes) -> None:
         self.has_begun = True
@@ -165,7 +162,7 @@ class HttpResponse:
             self._write(lines)
         elif framing is Framing.CHUNKED:
             self._write(lines + chunk([body]))
-        elif len(body) < _WORTH_A_COPY:
+        elif len(body) < _MAX_JOINED_BYTES:
             self._write(lines + body)
         else:
             self._write(lines)
@@ -188,21 +185,18 @@ class HttpResponse:
 
 
 class _Written(web.StreamResponse):
-    """What is written already: aiohttp has but to know whether the connection stays."""
+    """A response that is written already; it tells aiohttp only if the connection is kept."""
 
-    def __init__(self, stays: bool) -> None:
+    def __init__(self, is_kept: bool) -> None:
         super().__init__()
-        self._stays = stays
+        self._is_kept = is_kept
 
     @property
     def keep_alive(self) -> bool:
-        return self._stays
+        return self._is_kept
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
         return None
-
-
-def _no_listener(_: BridgeError) -> None: ...

@@ -1,4 +1,4 @@
-"""The paths that are plain HTTP: a gateway's steps, a provider's own API, and what browsers ask before either."""
+"""Routes of plain HTTP: steps posted to a gateway, providers' own APIs, and the preflight requests of browsers."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -29,6 +29,8 @@ Route = tuple[str, str, Handler]
 
 
 class HttpRoutes:
+    """Handles the requests of plain HTTP."""
+
     def __init__(
         self,
         access: GatewayAccess,
@@ -36,15 +38,15 @@ class HttpRoutes:
         connections: ConnectionRegistry,
         memory: MemoryBudget,
         arrivals: Arrivals,
-        upgraded: Handler,
+        realtime: Handler,
     ) -> None:
-        """`upgraded` has those requests to a provider that are to become WebSockets."""
+        """`realtime` handles requests to a provider that ask for an upgrade to a WebSocket."""
         self._access = access
         self._runtime = runtime
         self._connections = connections
         self._memory = memory
         self._arrivals = arrivals
-        self._upgraded = upgraded
+        self._realtime = realtime
 
     def routes(self) -> tuple[Route, ...]:
         gateway = ((method, path) for path in (GATEWAY, f"{GATEWAY}/") for method in ("POST", "OPTIONS"))
@@ -55,13 +57,13 @@ class HttpRoutes:
         )
 
     async def _steps(self, request: web.Request) -> web.StreamResponse:
-        """The steps are in the body."""
+        """Run the steps in the body."""
         return await self._serve(request, read_steps, reads_body=True)
 
     async def _provider(self, request: web.Request) -> web.StreamResponse:
-        """The request is the step."""
+        """Run the request as one step."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
-            return await self._upgraded(request)
+            return await self._realtime(request)
         provider, endpoint = below_gateway(request.raw_path)
         return await self._serve(
             request, partial(read_step, method=request.method, provider=provider, endpoint=endpoint)
@@ -70,7 +72,7 @@ class HttpRoutes:
     async def _serve(
         self, request: web.Request, read: Callable[..., Create | RejectedMessage], *, reads_body: bool = False
     ) -> web.StreamResponse:
-        """`read` is a function of wire.http_requests, without what is known here; `reads_body` is `HttpEvent.run`'s."""
+        """Authorize the request and run its event. `read` parses it; `reads_body` is passed to `HttpHandler.run`."""
         gateway = self._access.gateway(request.match_info["gateway"])
         granted = cors.grant(gateway, request.headers.get("Origin"))
         try:
@@ -89,5 +91,5 @@ class HttpRoutes:
         context = self._access.request_context(request, gateway, token, "http")
         event = HttpHandler(request, context, server, self._runtime, self._memory, self._arrivals, granted)
         with self._connections.track(event):
-            ask = partial(read, headers=headers, defaults=gateway.settings, limits=message_limits(server))
-            return await event.run(ask, reads_body=reads_body)
+            parse = partial(read, headers=headers, defaults=gateway.settings, limits=message_limits(server))
+            return await event.run(parse, reads_body=reads_body)

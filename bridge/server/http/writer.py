@@ -1,4 +1,4 @@
-"""An event as an HTTP answer: the provider's own bytes, and ours in the place of frames but in the headers."""
+"""Write an event as an HTTP response: the provider's own bytes, with the event's metadata in headers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -16,20 +16,20 @@ MAX_BUFFERED_BYTES: Final = 8 << 20
 
 
 class HttpResponseWriter:
-    """Speaks on one request's reply."""
+    """Writes an event to the response of its request."""
 
     max_buffered_bytes: Final = MAX_BUFFERED_BYTES
 
     def __init__(
-        self, reply: HttpResponse, event_id: str | None, more_headers: Mapping[str, str], error_body: ErrorBody
+        self, response: HttpResponse, event_id: str | None, more_headers: Mapping[str, str], error_body: ErrorBody
     ) -> None:
-        """`event_id` as the client gave it, if it did; `more_headers` go out with every answer."""
-        self._response = reply
+        """`event_id` is the client's, or None; `more_headers` are added to every response."""
+        self._response = response
         self._event_id = event_id
         self._more_headers = more_headers
         self._error_body = error_body
-        self.write = reply.write
-        self.drain = reply.drain
+        self.write = response.write
+        self.drain = response.drain
 
     @property
     def is_full(self) -> bool:
@@ -63,8 +63,8 @@ class HttpResponseWriter:
             self.send_error(metadata, error)
 
     def _headers(self, head: ResponseHead, metadata: Metadata) -> list[tuple[str, str]]:
-        theirs = (head.headers or {}).items()
-        return [*(pair for pair in theirs if is_forwardable(pair[0])), *self._own_headers(metadata)]
+        provider_headers = (head.headers or {}).items()
+        return [*(pair for pair in provider_headers if is_forwardable(pair[0])), *self._own_headers(metadata)]
 
     def _own_headers(self, metadata: Metadata) -> Iterator[tuple[str, str]]:
         log_id = str(metadata["logId"])
@@ -79,7 +79,7 @@ class HttpResponseWriter:
 
 
 def _as_header(text: str) -> str | None:
-    """Its bytes as characters; None where it has none, for JSON may hold half a character."""
+    """Return the text's UTF-8 bytes as Latin-1 characters; None for a lone surrogate, which JSON may hold."""
     try:
         return text.encode().decode("latin-1")
     except UnicodeEncodeError:

@@ -1,11 +1,11 @@
-"""WebSocket to WebSocket: one session between a client and the provider that its URL names.
+"""Realtime sessions: relay WebSocket messages between a client and the provider that the URL names.
 
-`planning` reads the handshake, `session` runs the whole: it dials (`upstream.realtime`), answers the client when the
-provider has answered, and has a `conversation`, in which two `pump`s pass messages between two `leg`s until one side
-leaves; `ends` says what the other is then told, and `ledger` what the log is. Pure are `ends` and `planning`.
+`plan` reads the handshake. `session` runs a session: it connects to the provider (`upstream.realtime`), answers the
+client after the provider, and starts the `relay`, which passes messages between two `peer`s until one side closes.
+`close` decides about close frames, and `accounting` writes the log and the usage. `close` and `plan` are pure.
 
-A provider may be played from a tape: `replaying` dials it, `playing` is its end of the session, and `score` knows what
-the client has to say. What leaves such a tape stands beside the other recorders, in `upstream.socket_recording`.
+A provider can be replayed from a tape (`replay.socket_connector`, `replay.socket_player`); sessions are recorded by
+`tapes.socket_recorder`.
 """
 
 from bridge.server.realtime.routes import RealtimeRoutes

@@ -1,4 +1,4 @@
-"""What the house asks of a realtime session and writes down of it: the gate, the stored key, the log, the observers."""
+"""Apply the bridge's services to a realtime session: limits, the stored key, usage, the log and the observers."""
 
 import asyncio
 import logging
@@ -22,8 +22,7 @@ from bridge.relay.plan import PlannedStep, RequestContext
 from bridge.relay.runner import new_id
 from bridge.relay.stored_secrets import concealed_headers, credential_in, known_key
 from bridge.relay.summarize import summarize
-from bridge.relay.summary import Cost
-from bridge.relay.summary import SessionTotals as Told
+from bridge.relay.summary import Cost, SessionTotals
 from bridge.settings.step import StepSettings
 from bridge.upstream.answer import public_headers
 from bridge.upstream.http import Call
@@ -35,7 +34,7 @@ UPGRADED = 101
 
 
 class SessionAccounting:
-    """One session's. `close` exactly once, whatever has happened before."""
+    """The accounting of one session. Call `close` exactly once, also after a failure."""
 
     def __init__(self, context: RequestContext, services: Services, event_id: str | None, warnings: list[str]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,10 +50,10 @@ class SessionAccounting:
         self._is_first = True
         self._byok_alias: str | None = None
         self.known_secrets = NO_SECRETS
-        """The secrets of the stored key that was used, if one was."""
+        """The secrets of the stored key that the session uses, if any."""
 
     async def admit(self, planned: PlannedStep, settings: StepSettings) -> None:
-        """Ask the gate, and wait for a turn at the provider. Raises what `Gate.admit` and `Admission.enter` do."""
+        """Check the limits, and wait for a slot at the provider. Raises what `admit` and `acquire` of them raise."""
         self._planned, self._record.model = planned, planned.model
         if self._services.limiter is not None:
             self._admission = await self._services.limiter.admit(self._context, settings)
@@ -62,7 +61,7 @@ class SessionAccounting:
             self._release_slot = await self._admission.acquire(planned)
 
     async def authorize(self, call: Call) -> Call:
-        """With the gateway's stored key, where the plan says so. Raises KeyUnusable."""
+        """Return the call with the gateway's stored key, if the plan requires one. Raises KeyUnusable."""
         assert self._planned is not None
         self._record.called_at = self._loop.time()
         if self._services.keys is None or self._planned.key is None:
@@ -71,35 +70,38 @@ class SessionAccounting:
         self._byok_alias = key.alias or None
         self.known_secrets = known_key(key)
         authorised = await self._services.keys.authorize(call, self._planned)
-        if isinstance(key.secret, GoogleAccount):  # the token that was minted is a secret too
+        if isinstance(key.secret, GoogleAccount):  # the access token is a secret too
             self.known_secrets = known_key(key, credential_in(dict(call.headers), authorised.headers))
         return authorised
 
     def public_headers(self, socket: ProviderSocket) -> dict[str, str]:
-        """Those of the provider's 101 that the client may see."""
+        """Return the headers of the provider's 101 response that the client may see."""
         return concealed_headers(public_headers(socket.answer_headers), self.known_secrets)
 
     def count_sent(self, data: bytes) -> None:
-        """A message of the client's."""
+        """Read the model from the client's first message, if the handshake has none."""
         if self._is_first:
             self._is_first = False
             if self._record.model is None:
-                self._name(requested_model(data))
+                self._set_model(requested_model(data))
 
     def count_received(self, data: bytes) -> None:
-        """A message of the provider's."""
+        """Count the usage that a message of the provider reports."""
         if self._record.answered_at is None:
             self._record.answered_at = self._loop.time()
         if (turn := turn_in(data)) is not None:
-            self._count(turn)
+            self._count_turn(turn)
 
-    def close(self, error: BridgeError | None, told: Told | None) -> None:
-        """The session is over: gives back what the gate gave, and tells those who watch. Cannot block."""
+    def close(self, error: BridgeError | None, totals: SessionTotals | None) -> None:
+        """End the session: release its slot, settle its cost, write the log and notify the observers. Never blocks.
+
+        `totals` is None for a session that did not begin.
+        """
         record, planned, now = self._record, self._planned, self._loop.time()
         slug = planned.provider.slug if planned else None
-        status = UPGRADED if told else error.status if error else 0
+        status = UPGRADED if totals else error.status if error else 0
         if planned is not None:
-            record.cost = self._total(planned)
+            record.cost = self._total_cost(planned)
         if planned is not None and record.called_at is not None:
             record.add_attempt(0, planned.provider.slug, status, error, record.called_at, now)
         record.last_metadata(ResponseHead(0, slug, status, "", byok_alias=self._byok_alias), now, error)
@@ -107,16 +109,16 @@ class SessionAccounting:
             self._release_slot()
         if self._admission is not None:
             self._admission.settle([(planned, record.cost)] if planned and record.cost else [])
-        shown = msgspec.structs.asdict(told) if told else {}
-        log.info("realtime session", extra={"fields": record.log_fields(self._event_id) | shown})
-        self._notify_observers(told)
+        more_fields = msgspec.structs.asdict(totals) if totals else {}
+        log.info("realtime session", extra={"fields": record.log_fields(self._event_id) | more_fields})
+        self._notify_observers(totals)
 
-    def _name(self, model: str | None) -> None:
+    def _set_model(self, model: str | None) -> None:
         assert self._planned is not None
         self._planned, self._record.model = replace(self._planned, model=model), model
 
-    def _count(self, turn: Turn) -> None:
-        """Turn by turn, for what a token costs may depend on how many the turn has, and on its model."""
+    def _count_turn(self, turn: Turn) -> None:
+        """Add a turn's usage and cost. A token's price may depend on the turn's size and on its model."""
         record, planned = self._record, self._planned
         assert planned is not None
         usage = bounded_usage(turn.usage)
@@ -127,23 +129,29 @@ class SessionAccounting:
         if self._services.pricer is not None and (cost := self._services.pricer.known(priced, usage, {})) is not None:
             record.cost = cost if record.cost is None else record.cost.plus(cost)
 
-    def _total(self, planned: PlannedStep) -> Cost | None:
-        """The turns' sum; a price of the gateway's own is the whole session's. The client's price changes neither."""
+    def _total_cost(self, planned: PlannedStep) -> Cost | None:
+        """Return the session's cost: the sum of its turns, or by the gateway's own price, which is per session.
+
+        A price that the client claims changes neither.
+        """
         record, pricer = self._record, self._services.pricer
         if pricer is None:
             return record.cost
         known = record.cost if planned.price is None else pricer.known(planned, record.usage, {})
         return pricer.claimed(planned, record.usage, known)
 
-    def _notify_observers(self, told: Told | None) -> None:
+    def _notify_observers(self, totals: SessionTotals | None) -> None:
         if not self._services.observers:
             return
         steps = [self._planned] if self._planned else []
         create = Create(None, [planned.step for planned in steps], self._record.warnings)
-        entry = summarize(self._record, self._context, self._event_id, create, steps)
-        if told is not None:
-            entry = msgspec.structs.replace(
-                entry, realtime=told, request_bytes=told.bytes_from_client, answer_bytes=told.bytes_from_provider
+        summary = summarize(self._record, self._context, self._event_id, create, steps)
+        if totals is not None:
+            summary = msgspec.structs.replace(
+                summary,
+                realtime=totals,
+                request_bytes=totals.bytes_from_client,
+                answer_bytes=totals.bytes_from_provider,
             )
         for observer in self._services.observers:
-            observer.on_event_end(entry)
+            observer.on_event_end(summary)

@@ -1,4 +1,4 @@
-"""How a session ends: what each side is told, and what that is in the log. Pure."""
+"""Decide the end of a session: the close frame for each side, and the error in the log. Pure."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -24,9 +24,9 @@ NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 NO_CODE: Final = 1005
-"""A close frame without a code. This one and the next are in no frame (RFC 6455, section 7.4.1)."""
+"""Reports a close frame without a code. No frame holds this code or the next one (RFC 6455, section 7.4.1)."""
 LOST: Final = 1006
-"""No close frame came."""
+"""Reports that no close frame was received."""
 POLICY: Final = 1008
 TOO_BIG: Final = 1009
 BROKEN: Final = 1011
@@ -34,24 +34,24 @@ RESTART: Final = 1012
 TRY_LATER: Final = 1013
 
 _SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015), *range(3000, 5000)})
-"""RFC 6455, section 7.4, and IANA's registry of close codes."""
+"""Codes that a close frame may hold (RFC 6455, section 7.4, and IANA's registry of close codes)."""
 _NORMAL_CODES: Final = frozenset({NORMAL, GOING_AWAY, NO_CODE})
-"""A provider that leaves with one of these has reported no error."""
+"""A provider that closes with one of these codes reports no error."""
 
 REASON_BYTES: Final = 123
-"""RFC 6455, section 5.5: a control frame holds 125, of which the code takes two."""
+"""The maximum of a reason: a control frame holds 125 bytes, and the code takes two (RFC 6455, section 5.5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseFrame:
-    """A close frame to be sent."""
+    """A close frame to send."""
 
     code: int
     reason: str = ""
 
     @property
     def payload(self) -> bytes:
-        """The reason is cut where it is too long, between two characters. `NO_CODE` is a frame without a code."""
+        """The bytes of the frame. A long reason is cut between two characters; `NO_CODE` gives an empty payload."""
         if self.code == NO_CODE:
             return b""
         reason = self.reason.encode(errors="replace")[:REASON_BYTES].decode(errors="ignore")
@@ -60,18 +60,20 @@ class CloseFrame:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
+    """The end of a session and its consequences."""
+
     by: Side | None
-    """Who ended it; None for the bridge."""
+    """The side that ended the session; None for the bridge."""
     code: int
-    """That this one gave, or that stands for how it went."""
+    """The close code of that side, or the code for the way in which the session ended."""
     client: CloseFrame | None
     provider: CloseFrame | None
-    """What is said to each; None to one that is gone."""
+    """The close frames to send; None for a side that is disconnected."""
     error: BridgeError | None = None
     has_close_frame: bool = False
-    """`by` said it with a close frame: what it is told is the answer."""
+    """True if `by` sent a close frame; the frame that it receives is then the answer."""
     reason: str = ""
-    """That it gave with it."""
+    """The reason in the close frame of `by`."""
 
 
 def _end(
@@ -89,18 +91,18 @@ def _end(
 
 
 def closed(by: Side, code: int, reason: str) -> SessionEnd:
-    """It said goodbye: its code and its reason are the other's, and its answer."""
+    """Return the end by a close frame: the other side gets the same code and reason, and `by` gets an answer."""
     error = None
     if by == "provider" and code not in _NORMAL_CODES:
-        told = f": {redact_text(reason)}" if reason else ""
-        error = ProviderErrorInStream(f"the provider closed the session with {code}{told}", retryable=False)
+        detail = f": {redact_text(reason)}" if reason else ""
+        error = ProviderErrorInStream(f"the provider closed the session with {code}{detail}", retryable=False)
     return _end(
         by, code, CloseFrame(_answer(code)), mirrored(by, code, reason), error, has_close_frame=True, reason=reason
     )
 
 
 def mirrored(by: Side, code: int, reason: str) -> CloseFrame:
-    """What the other side is told. Codes that no frame may hold are replaced."""
+    """Return the close frame for the other side. Codes that no frame may hold are replaced."""
     if code == NO_CODE:
         return CloseFrame(NORMAL, reason)
     return (
@@ -115,53 +117,53 @@ def _answer(code: int) -> int:
 
 
 def lost(by: Side) -> SessionEnd:
-    """Its connection ended without a close frame. Clients often leave so, which is no failure; providers do not."""
-    what = f"the connection to the {by} was lost"
-    return _end(by, LOST, None, CloseFrame(BROKEN, what), None if by == "client" else BrokenStream(what))
+    """Return the end by a lost connection. Clients often leave like this, so only a provider's loss is an error."""
+    reason = f"the connection to the {by} was lost"
+    return _end(by, LOST, None, CloseFrame(BROKEN, reason), None if by == "client" else BrokenStream(reason))
 
 
 def protocol_error(by: Side, code: int) -> SessionEnd:
-    """What it sent is no WebSocket's, or a message that is too long; `code` tells it which."""
-    fault = "sent a message that is too long" if code == TOO_BIG else "broke the WebSocket protocol"
-    what = f"the {by} {fault}"
-    error = Cancelled(what) if by == "client" else UnusableAnswer(what)
-    return _end(by, code, CloseFrame(code, what), CloseFrame(BROKEN, what), error)
+    """Return the end by an invalid frame or a message that is too long; `code` tells which."""
+    fault = "sent a message that is too long" if code == TOO_BIG else "violated the WebSocket protocol"
+    reason = f"the {by} {fault}"
+    error = Cancelled(reason) if by == "client" else UnusableAnswer(reason)
+    return _end(by, code, CloseFrame(code, reason), CloseFrame(BROKEN, reason), error)
 
 
 def slow(by: Side) -> SessionEnd:
-    """It took nothing for too long while messages waited for it."""
-    what = f"the {by} took nothing for too long"
-    error = SlowClient(what) if by == "client" else IdleTimeout(what)
-    return _end(by, POLICY, CloseFrame(POLICY, "too slow"), CloseFrame(BROKEN, what), error)
+    """Return the end by a side that read nothing for too long while messages were queued for it."""
+    reason = f"the {by} read nothing for too long"
+    error = SlowClient(reason) if by == "client" else IdleTimeout(reason)
+    return _end(by, POLICY, CloseFrame(POLICY, "too slow"), CloseFrame(BROKEN, reason), error)
 
 
-def _ours(code: int, reason: str, error: BridgeError) -> SessionEnd:
+def _end_by_bridge(code: int, reason: str, error: BridgeError) -> SessionEnd:
     return SessionEnd(None, code, CloseFrame(code, reason), CloseFrame(GOING_AWAY), error)
 
 
 def idle() -> SessionEnd:
-    reason = "no message either way for too long"
-    return _ours(GOING_AWAY, reason, IdleTimeout(reason))
+    reason = "no message was sent for too long"
+    return _end_by_bridge(GOING_AWAY, reason, IdleTimeout(reason))
 
 
 def too_long() -> SessionEnd:
-    reason = "the session has lasted as long as it may"
-    return _ours(GOING_AWAY, reason, TotalTimeout(reason))
+    reason = "the session has reached its maximum duration"
+    return _end_by_bridge(GOING_AWAY, reason, TotalTimeout(reason))
 
 
 def drained() -> SessionEnd:
-    return _ours(RESTART, "the bridge is shutting down", Draining("the bridge is shutting down"))
+    return _end_by_bridge(RESTART, "the bridge is shutting down", Draining("the bridge is shutting down"))
 
 
 def revoked(error: BridgeError) -> SessionEnd:
-    """The token or the gateway is gone."""
-    return _ours(POLICY, "the token or the gateway was revoked", error)
+    """Return the end by a token or gateway that was removed."""
+    return _end_by_bridge(POLICY, "the token or the gateway was revoked", error)
 
 
 def failed() -> SessionEnd:
-    """By a defect of the bridge."""
-    return _ours(BROKEN, "internal error", InternalError("internal error; the bridge's log tells more"))
+    """Return the end by a defect of the bridge."""
+    return _end_by_bridge(BROKEN, "internal error", InternalError("internal error; see the bridge's log"))
 
 
 def out_of_memory(error: OutOfMemoryBudget) -> SessionEnd:
-    return _ours(TRY_LATER, "out of memory", error)
+    return _end_by_bridge(TRY_LATER, "out of memory", error)

@@ -1,4 +1,4 @@
-"""One side of a realtime session: messages come from it and go to it, and it is parted from."""
+"""One side of a realtime session: receive messages from it, send messages to it, and close it."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from bridge.errors import OutOfMemoryBudget
 from bridge.redact.known_secrets import NO_SECRETS
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.relay.memory import MemoryReservation
+from bridge.server.callbacks import ignore
 from bridge.server.realtime import close as closing
 from bridge.server.realtime.close import CloseFrame, SessionEnd, Side
 from bridge.server.websocket import CLOSE_GRACE_S, MonitoredConnection
@@ -20,13 +21,13 @@ from bridge.upstream.realtime import ProviderSocket, SessionListener
 
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
-_HEAD: Final = struct.Struct("!BB").pack
+_HEADER: Final = struct.Struct("!BB").pack
 _MASK_BYTES: Final = 4
-_ERROR: Final = b"rror"
+_ERROR: Final = b"rror"  # of `error` and of `Error`
 
 
 class PeerClosed(Exception):
-    """The side has left, one way or another."""
+    """The side closed the session, or its connection is lost."""
 
     def __init__(self, end: SessionEnd) -> None:
         super().__init__(end.code)
@@ -42,7 +43,7 @@ class _Queue(Protocol):
 
 
 class _Handler(Protocol):
-    """aiohttp's protocols, server's and client's."""
+    """The part of aiohttp's protocols, of server and client, that pauses reading."""
 
     def pause_reading(self) -> None: ...
 
@@ -50,10 +51,10 @@ class _Handler(Protocol):
 
 
 class Peer(MonitoredConnection):
-    """Made of an upgraded connection. `receive` is for one reader, `send` for one writer.
+    """One side of a session on an upgraded connection. `receive` is for one reader, `send` for one writer.
 
-    aiohttp's own `receive` forgets what came before a connection was lost, and be it a goodbye: its queue is read
-    directly. Nothing waits inside aiohttp, for that writing is paused is known here alone.
+    aiohttp's queue is read directly, because its `receive` drops messages, even a close frame, that came before the
+    connection was lost. Pauses of writing are not passed to aiohttp, so that no task waits inside it.
     """
 
     side: Side
@@ -66,7 +67,7 @@ class Peer(MonitoredConnection):
         handler: asyncio.Protocol,
         reservation: MemoryReservation,
     ) -> None:
-        """Long messages count in `hold` from when they come until they are taken by the other side's connection."""
+        """`reservation` counts long messages from their arrival until the other side's connection accepts them."""
         super().__init__(transport, handler)
         self._socket = socket
         self._queue = queue
@@ -74,26 +75,26 @@ class Peer(MonitoredConnection):
         self._reservation = reservation
         self._pending_pong: bytes | None = None
         self.known_secrets = NO_SECRETS
-        """Secrets that are masked in errors that come from here."""
+        """Secrets that are masked in errors from this side."""
         self._sent_close = False
         self.on_arrival = self._count_arrival
-        self.on_out_of_memory: Callable[[OutOfMemoryBudget], None] = _nothing
-        """Called when a long message is more than there is memory for."""
+        self.on_out_of_memory: Callable[[OutOfMemoryBudget], None] = ignore
+        """Called when a long message exceeds the memory budget."""
 
     async def receive(self) -> WSMessage:
-        """The next text or binary message, as bytes either way. Pings are answered. Raises Left."""
+        """Return the next text or binary message, both with bytes. Pings are answered. Raises PeerClosed."""
         while True:
             try:
                 message: WSMessage = await self._queue.read()
             except WebSocketError as error:
                 raise PeerClosed(closing.protocol_error(self.side, error.code)) from None
-            except Exception:  # aiohttp has several, as the connection may be lost in several ways
+            except Exception:  # aiohttp raises several types, depending on how the connection is lost
                 raise PeerClosed(closing.lost(self.side)) from None
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:
-                    return self._concealed(message) if self.known_secrets else message
+                    return self._masked(message) if self.known_secrets else message
                 case WSMsgType.PING:
-                    self._answer(message.data)
+                    self._answer_ping(message.data)
                 case WSMsgType.CLOSE:
                     raise PeerClosed(
                         closing.closed(
@@ -103,26 +104,29 @@ class Peer(MonitoredConnection):
                         )
                     )
 
-    def _concealed(self, message: WSMessage) -> WSMessage:
-        """Without the known secrets, should the message report an error."""
+    def _masked(self, message: WSMessage) -> WSMessage:
+        """Return the message with known secrets masked, if it may report an error."""
         hidden = self.known_secrets.mask(message.data) if _ERROR in message.data else message.data
         return message if hidden == message.data else message._replace(data=hidden)
 
     async def send(self, opcode: WSMsgType, data: bytes) -> None:
-        """Written when it returns, taken or not: see `is_full`. Raises ConnectionResetError when the side is gone."""
+        """Write a message without waiting until it is sent; check `is_full` afterwards.
+
+        Raises ConnectionResetError if the side is disconnected.
+        """
         self._written_bytes += len(data)
         await self._socket.send_frame(data, opcode)
 
     async def pause_for(self, other: "Peer") -> None:
-        """Read nothing more from here until the other side has taken what stands in line for it."""
+        """Pause reading from this side until the other side has read its queued output."""
         self._reading.pause_reading()
         try:
             await other.drain()
         finally:
-            self._reading.resume_reading()  # a goodbye, at least, is still to be heard
+            self._reading.resume_reading()  # a close frame is still to be read
 
     def message_relayed(self, size: int) -> None:
-        """A message of so many bytes has been taken by the other side's connection."""
+        """Release the memory of a message of `size` bytes, which the other side's connection has accepted."""
         if self._arrived_bytes <= LONG_BYTES:
             self._arrived_bytes = 0
             return
@@ -131,18 +135,22 @@ class Peer(MonitoredConnection):
             self._count_arrival(rest)
 
     async def close(self, close: CloseFrame | None, *, answers: bool) -> None:
-        """Say goodbye behind all else, hear the other's unless this one `answers` it, and let go; not for long."""
+        """Send a close frame behind all queued output, wait for the answer and disconnect.
+
+        `answers` is True if the frame is itself an answer. Waiting is limited to `CLOSE_GRACE_S`. Without a frame the
+        connection is aborted.
+        """
         if close is None:
             self.abort()
         else:
             self.control(WSMsgType.CLOSE, close.payload)
             self._sent_close = True
             if not answers:
-                await self._on_close_frame()
+                await self._wait_for_close_frame()
         await self.disconnect()
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """Nothing after a goodbye."""
+        """Send a control frame, unless a close frame was sent."""
         if not self._sent_close and not self._transport.is_closing():
             self._transport.write(self._control_frame(opcode, payload))
 
@@ -151,33 +159,33 @@ class Peer(MonitoredConnection):
 
     def resume_writing(self) -> None:
         self._flowing.set()
-        owed, self._pending_pong = self._pending_pong, None
-        if owed is not None:
-            self.control(WSMsgType.PONG, owed)
+        pending, self._pending_pong = self._pending_pong, None
+        if pending is not None:
+            self.control(WSMsgType.PONG, pending)
 
-    def _answer(self, ping: bytes) -> None:
-        """One that takes nothing gets a pong for its last ping, once it does (RFC 6455, section 5.5.3)."""
+    def _answer_ping(self, ping: bytes) -> None:
+        """Send a pong; while writing is paused, remember only the last ping (RFC 6455, section 5.5.3)."""
         if self.is_full:
             self._pending_pong = ping
         else:
             self.control(WSMsgType.PONG, ping)
 
     def _control_frame(self, opcode: WSMsgType, payload: bytes) -> bytes:
-        return _HEAD(_FIN | opcode, len(payload)) + payload
+        return _HEADER(_FIN | opcode, len(payload)) + payload
 
-    async def _on_close_frame(self) -> None:
-        """What else comes before it is dropped: left unread, it would have the kernel reset the connection.
+    async def _wait_for_close_frame(self) -> None:
+        """Read and drop input until a close frame; the kernel resets a connection that is closed with unread input.
 
-        Who broke the protocol cannot be heard any more: it is let go of at once, unless the rest of a message that is
-        too long has to come first.
+        A side that violated the protocol cannot be read any more, so this returns at once; only after a message that is
+        too long it waits until the side has disconnected.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE_S):
                 try:
                     while True:
                         await self.receive()
-                except PeerClosed as left:
-                    if left.end.code == closing.TOO_BIG and not left.end.has_close_frame:
+                except PeerClosed as closed:
+                    if closed.end.code == closing.TOO_BIG and not closed.end.has_close_frame:
                         await self._closed.wait()
 
     def _count_arrival(self, size: int) -> None:
@@ -188,6 +196,8 @@ class Peer(MonitoredConnection):
 
 
 class ClientPeer(Peer):
+    """The client's side of a session."""
+
     side = "client"
 
     def __init__(
@@ -200,20 +210,22 @@ class ClientPeer(Peer):
 
 
 class ProviderPeer(Peer):
+    """The provider's side of a session."""
+
     side = "provider"
 
     def __init__(self, socket: ProviderSocket, reservation: MemoryReservation) -> None:
         super().__init__(socket, socket.queue, socket.transport, socket.handler, reservation)
 
     def _control_frame(self, opcode: WSMsgType, payload: bytes) -> bytes:
-        """A client's frames are masked (RFC 6455, section 5.3)."""
+        """Mask the frame, as a client has to (RFC 6455, section 5.3)."""
         mask = os.urandom(_MASK_BYTES)
-        masked = bytes(byte ^ mask[place % _MASK_BYTES] for place, byte in enumerate(payload))
-        return _HEAD(_FIN | opcode, _MASKED | len(payload)) + mask + masked
+        masked = bytes(byte ^ mask[index % _MASK_BYTES] for index, byte in enumerate(payload))
+        return _HEADER(_FIN | opcode, _MASKED | len(payload)) + mask + masked
 
 
 class RecordedPeer(ProviderPeer):
-    """A provider's, of which somebody takes note."""
+    """The provider's side of a session that is recorded."""
 
     def __init__(self, socket: ProviderSocket, reservation: MemoryReservation, listener: SessionListener) -> None:
         super().__init__(socket, reservation)
@@ -222,10 +234,9 @@ class RecordedPeer(ProviderPeer):
     async def receive(self) -> WSMessage:
         try:
             message = await super().receive()
-        except PeerClosed as left:
-            self._recorder.ended(
-                self.side, left.end.code if left.end.has_close_frame else closing.LOST, left.end.reason
-            )
+        except PeerClosed as closed:
+            end = closed.end
+            self._recorder.ended(self.side, end.code if end.has_close_frame else closing.LOST, end.reason)
             raise
         self._recorder.passed(self.side, opcode_of(message.type), message.data)
         return message
@@ -246,6 +257,3 @@ def provider_peer(socket: ProviderSocket, reservation: MemoryReservation) -> Pro
 
 def opcode_of(opcode: WSMsgType) -> Literal["text", "binary"]:
     return "text" if opcode is WSMsgType.TEXT else "binary"
-
-
-def _nothing(_: OutOfMemoryBudget) -> None: ...

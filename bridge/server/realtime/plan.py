@@ -1,4 +1,4 @@
-"""From a client's handshake to a socket that can be dialled. Pure."""
+"""Turn a client's handshake into the plan of a connection to a provider. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,33 @@ from bridge.settings.step import StepSettings
 
 @dataclass(frozen=True, slots=True)
 class RealtimeRequest:
-    """A client's handshake."""
+    """The handshake of a client."""
 
     provider: str
-    """The slug, as it stands in the URL."""
+    """The slug in the URL."""
     path: str
-    """What follows it, without the first slash, as it was written."""
+    """The rest of the URL's path as the client wrote it, without the leading slash."""
     query: str
     headers: Mapping[str, str]
     """Names in lower case."""
     offered: Sequence[str]
-    """Subprotocols."""
+    """The offered subprotocols."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedSession:
-    """What is to be dialled."""
+    """The plan of a connection to a provider."""
 
     step: PlannedStep
     protocols: tuple[str, ...]
-    """To be offered."""
+    """The subprotocols to offer."""
 
 
 def plan(request: RealtimeRequest, context: RequestContext, settings: StepSettings) -> PlannedSession:
-    """Raises what `Ground.live` does, UnknownProvider, NotAllowed, EndpointRefused, BadField, UnknownKey."""
+    """Return the plan of the session.
+
+    Raises UnknownProvider, NotAllowed, EndpointRefused, BadField, UnknownKey, and what `current_gateway` raises.
+    """
     gateway = context.current_gateway()
     provider = lookup(request.provider, context.providers)
     found = opening(provider, request.path, request.query, request.offered)
@@ -49,7 +52,7 @@ def plan(request: RealtimeRequest, context: RequestContext, settings: StepSettin
     step = without_tokens(ProviderStep(provider.slug, found.endpoint, "GET", headers, onward, b"", settings), gateway)
     if found.key is not None:
         name, value = found.key
-        with_key = {name: value, **step.provider_headers}  # a header comes before what stands elsewhere
+        with_key = {name: value, **step.provider_headers}  # a key in a header has precedence
         step = without_tokens(msgspec.structs.replace(step, provider_headers=with_key), gateway)
     planned = planned_step(step, provider, target, found.model, context, gateway, brings_key=found.brings_key)
     return PlannedSession(planned, protocols_without_tokens(found.protocols, gateway))

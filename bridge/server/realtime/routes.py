@@ -1,4 +1,4 @@
-"""Where a realtime session comes in: a WebSocket's handshake at a provider's address."""
+"""Handle the WebSocket handshakes at providers' addresses, which open realtime sessions."""
 
 from aiohttp import web
 
@@ -17,7 +17,7 @@ from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused
 
 
 class RealtimeRoutes:
-    """Owns `dialler`, and so the connections to providers."""
+    """Opens realtime sessions; owns `connector`, and so the connections to providers."""
 
     def __init__(
         self,
@@ -34,21 +34,21 @@ class RealtimeRoutes:
         self._connector = connector
 
     async def relay(self, request: web.Request) -> web.StreamResponse:
-        """One session, from its handshake to its end.
+        """Run one session, from its handshake to its end.
 
-        What keeps it from opening is raised, a BridgeError, but for a provider's refusal: that is the answer.
+        Raises a BridgeError if the session cannot open; a provider's refusal is returned as the response.
         """
         gateway = self._access.gateway(request.match_info["gateway"])
-        asked = _realtime_request(request)
+        realtime_request = _realtime_request(request)
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
-        token = authenticate_request(asked.headers, gateway, asked.offered)
+        token = authenticate_request(realtime_request.headers, gateway, realtime_request.offered)
         self._connections.check_capacity()
         connection_of(request).cancel_handshake_timeout()
         warnings: list[str] = []
-        settings = from_headers(gateway.settings, asked.headers, "handshake", warnings)
+        settings = from_headers(gateway.settings, realtime_request.headers, "handshake", warnings)
         context = self._access.request_context(request, gateway, token, "realtime")
         runtime = RealtimeRuntime(self._access.config.server, self._runtime, self._connector, self._memory)
-        session = RealtimeSession(request, asked, context, settings, runtime, warnings)
+        session = RealtimeSession(request, realtime_request, context, settings, runtime, warnings)
         with self._connections.track(session):
             try:
                 return await session.run()

@@ -186,8 +186,8 @@ async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: 
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [
-        (b"", 9001, "no JSON"),
-        (b"{", 9001, "no JSON"),
+        (b"", 9001, "not valid JSON"),
+        (b"{", 9001, "not valid JSON"),
         (b'"x"', 9003, "request: expected an object or a list of steps"),
         (b"[]", 9003, "the list of steps is empty"),
         (b"[{}]", 9003, "request[0].provider"),

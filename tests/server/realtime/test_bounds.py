@@ -93,10 +93,10 @@ async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Pat
             advance(5)
             await turns(5)
         if slow == "client":
-            assert await side.close_frame() == (1011, "the client took nothing for too long")
+            assert await side.close_frame() == (1011, "the client read nothing for too long")
             assert await client_close_frame(client) == (1008, "too slow")
         else:
-            assert await client_close_frame(client) == (1011, "the provider took nothing for too long")
+            assert await client_close_frame(client) == (1011, "the provider read nothing for too long")
             assert await side.close_frame() == (1008, "too slow")
 
 
@@ -125,7 +125,7 @@ async def test_a_session_in_which_nothing_is_said_is_ended(tmp_path: Path) -> No
         for _ in range(24):
             advance(1)
             await turns(2)
-        assert await client_close_frame(client) == (1001, "no message either way for too long")
+        assert await client_close_frame(client) == (1001, "no message was sent for too long")
         assert await side.close_frame() == (1001, "")
 
 
@@ -136,7 +136,7 @@ async def test_a_session_may_last_so_long(tmp_path: Path) -> None:
         await client.send(frame(b"a word"))
         assert await side.next_payload() == b"a word"
         advance(2)
-        assert await client_close_frame(client) == (1001, "the session has lasted as long as it may")
+        assert await client_close_frame(client) == (1001, "the session has reached its maximum duration")
         assert await side.close_frame() == (1001, "")
 
 

@@ -58,8 +58,8 @@ def test_a_lost_side_is_1011_with_a_reason_to_the_other(by: Side) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (1002, "broke the WebSocket protocol"),
-        (1007, "broke the WebSocket protocol"),
+        (1002, "violated the WebSocket protocol"),
+        (1007, "violated the WebSocket protocol"),
         (1009, "sent a message that is too long"),
     ],
 )
@@ -73,7 +73,7 @@ def test_who_broke_the_protocol_is_told_so_and_the_other_1011(by: Side, code: in
 def test_a_slow_side_is_1008_and_the_other_1011(by: Side) -> None:
     end = closing.slow(by)
     assert own(end, by) == CloseFrame(1008, "too slow")
-    assert others(end, by) == CloseFrame(1011, f"the {by} took nothing for too long")
+    assert others(end, by) == CloseFrame(1011, f"the {by} read nothing for too long")
 
 
 @pytest.mark.parametrize(

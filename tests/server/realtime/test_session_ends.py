@@ -90,10 +90,10 @@ async def test_who_breaks_the_protocol_is_told_and_let_go_of_and_the_other_gets_
         told = await client_close_frame(client)
         assert told is not None
         assert told[0] in {1002, 1007}
-        assert await side.close_frame() == (1011, "the client broke the WebSocket protocol")
+        assert await side.close_frame() == (1011, "the client violated the WebSocket protocol")
     async with open_session(tmp_path) as (client, side):
         await side.line.send(broken)
-        assert await client_close_frame(client) == (1011, "the provider broke the WebSocket protocol")
+        assert await client_close_frame(client) == (1011, "the provider violated the WebSocket protocol")
         told = await side.close_frame()
         assert told is not None
         assert told[0] in {1002, 1007}
