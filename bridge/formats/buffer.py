@@ -17,15 +17,15 @@ _span = msgspec.json.Decoder(msgspec.Raw)
 
 
 class PendingBuffer:
-    """Bytes fed that belong to no item yet.
+    """A buffer for bytes that belong to no complete item yet.
 
-    They are appended as they come and handed out whole: an item of n bytes costs n, in however many reads it comes.
+    Bytes are appended as they arrive and returned at once: the cost of an item is linear, with any number of reads.
     """
 
     __slots__ = ("_bytes", "_size", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
-        self._bytes = BytesIO()  # which hands over what it holds without a copy
+        self._bytes = BytesIO()  # returns its content without a copy
         self._size = 0
         self.max_bytes = max_bytes
 
@@ -42,14 +42,14 @@ class PendingBuffer:
         if not self._size:
             return last
         self._bytes.write(last)
-        taken = self._bytes.getvalue()
+        data = self._bytes.getvalue()
         self._bytes, self._size = BytesIO(), 0
-        return taken
+        return data
 
-    def check_pieces(self, whole: bytes, separator: bytes) -> None:
-        """Raises ItemTooLarge when a piece of `whole` between two separators is longer than `max_bytes`."""
-        if len(whole) > self.max_bytes:
-            self.check(max(map(len, whole.split(separator))))
+    def check_pieces(self, data: bytes, separator: bytes) -> None:
+        """Raise ItemTooLarge if a piece of `data` between two separators is longer than `max_bytes`."""
+        if len(data) > self.max_bytes:
+            self.check(max(map(len, data.split(separator))))
 
     def check(self, size: int) -> None:
         """Raise ItemTooLarge if `size` exceeds `max_bytes`."""

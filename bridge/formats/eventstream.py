@@ -35,30 +35,30 @@ class EventStreamDecoder:
     """
 
     def __init__(self, max_item_bytes: int) -> None:
-        self._tail = PendingBuffer(max_item_bytes)
+        self._pending = PendingBuffer(max_item_bytes)
         self._needed = _PRELUDE.size
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._tail)
+        return len(self._pending)
 
     def feed(self, data: bytes) -> list[Item]:
-        if len(self._tail) + len(data) < self._needed:
-            self._tail.add(data)
+        if len(self._pending) + len(data) < self._needed:
+            self._pending.add(data)
             return []
-        received = self._tail.take(data)
+        received = self._pending.take(data)
         items = []
         at = 0
         while (end := at + self._length(received, at)) <= len(received):
             items.append(_item(received[at:end]))
             at = end
         self._needed = end - at
-        self._tail.add(received[at:])
+        self._pending.add(received[at:])
         return items
 
     def finish(self) -> list[Item]:
-        self.truncated = len(self._tail) > 0
+        self.truncated = len(self._pending) > 0
         return []
 
     def _length(self, received: bytes, at: int) -> int:
@@ -69,7 +69,7 @@ class EventStreamDecoder:
         _check_crc(received[at : at + 8], crc)
         if headers_length > length - _FRAMING_BYTES:
             raise BrokenStream("a message of the AWS event stream is shorter than its parts")
-        self._tail.check(length)
+        self._pending.check(length)
         return int(length)
 
 

@@ -41,5 +41,7 @@ class Item(msgspec.Struct, gc=False):
     status: int | None = None
     """HTTP status from a comment `:HTTP_STATUS/401` in the same block."""
     parts: list[bytes] | None = None
-    """The bytes of JSON of more than 256 KiB, which has been checked. `data` is then a short version, to read the
-    meaning from: its long strings are cut short."""
+    """The checked bytes of a JSON item of more than 256 KiB, in parts.
+
+    `data` is then a short version for interpretation, in which long strings are cut.
+    """

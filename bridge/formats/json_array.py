@@ -11,8 +11,8 @@ _BLANKS = b" \t\r\n" + BOM  # no JSON value begins or ends with a byte of the BO
 _BACKSLASH = ord("\\")
 _STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
-# The signs that matter outside the array, between its elements, and within one. A whole string is one sign; a lone
-# quote begins a string that the read does not end.
+# The significant characters outside the array, between its elements, and inside one. A complete string is one match;
+# a single quotation mark begins a string that the read does not end.
 _SIGNS = (
     re.compile(rb"[^ \t\r\n\xef\xbb\xbf]"),
     re.compile(rb'"[^"]*"|["\[\]{},]'),
@@ -28,33 +28,33 @@ class JsonArrayDecoder:
     """
 
     def __init__(self, max_item_bytes: int) -> None:
-        self._tail = PendingBuffer(max_item_bytes)
+        self._pending = PendingBuffer(max_item_bytes)
         self._scanner = _Scanner()
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._tail)
+        return len(self._pending)
 
     def feed(self, data: bytes) -> list[Item]:
         items = []
         start = 0
         for end, resume, closes in self._scanner.cuts(data):
-            if element := self._tail.take(data[start:end]).strip(_BLANKS):
-                self._tail.check(len(element))
+            if element := self._pending.take(data[start:end]).strip(_BLANKS):
+                self._pending.check(len(element))
                 items.append(Item(element))
             if closes:
                 items.append(Item(b"]", ItemKind.DONE))
             start = resume
         rest = data[start:]
-        self._tail.add(rest if self._tail else rest.lstrip(_BLANKS))
+        self._pending.add(rest if self._pending else rest.lstrip(_BLANKS))
         return items
 
     def finish(self) -> list[Item]:
-        left = self._tail.take()
+        left = self._pending.take()
         if self._scanner.no_array and is_complete(left):
             return [Item(left.strip(_BLANKS))]
-        self._tail.add(left)
+        self._pending.add(left)
         self.truncated = bool(left) or self._scanner.depth > 0
         return []
 

@@ -1,4 +1,4 @@
-"""Items of more than 256 KiB: kept in parts and checked as they arrive, so that no call handles all of one."""
+"""Collect and check items of more than 256 KiB in parts as they arrive, so that no call processes a whole item."""
 
 from typing import Final
 
@@ -7,11 +7,11 @@ from bridge.formats.item import Item, ItemKind
 from bridge.formats.long_json import BLOCK_BYTES, LongJson
 
 LONG_ITEM_BYTES: Final = 1 << 18
-"""From here on an item is read in parts. What has come by then is read at once."""
+"""Size from which an item is processed in parts. The bytes received until then are processed at once."""
 
 
 class LongItem:
-    """Collects the data of one item in parts of at least 64 KiB."""
+    """Collect the data of one item in parts of at least 64 KiB."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -19,7 +19,7 @@ class LongItem:
         self._json: LongJson | None = None
 
     def feed(self, data: bytes) -> None:
-        """Add data. A call does work in proportion to `data`, which is cut into blocks."""
+        """Add data. The work of a call is proportional to `data`, which is split into blocks."""
         for start in range(0, len(data), BLOCK_BYTES):
             self._block += data[start : start + BLOCK_BYTES]
             if len(self._block) >= BLOCK_BYTES:
@@ -49,7 +49,7 @@ class LongItem:
 
 
 class LongBody:
-    """Checks a body of more than 256 KiB as JSON while it arrives. The bytes are kept elsewhere."""
+    """Check a body of more than 256 KiB as JSON while it arrives. The caller keeps the bytes."""
 
     def __init__(self) -> None:
         self._block = bytearray()
@@ -57,7 +57,7 @@ class LongBody:
         self._json = LongJson()
 
     def feed(self, data: bytes) -> None:
-        """Add data, which is checked once more than 256 KiB have come."""
+        """Add data, which is checked once more than 256 KiB have arrived."""
         if not self._json.is_valid:
             return
         self._block += data
@@ -66,7 +66,7 @@ class LongBody:
             self._flush()
 
     def finish(self) -> bytes | None:
-        """Return a short version of the body; None if it is not long, or no JSON. Call it once."""
+        """Return a short version of the body; None if it is not long or not JSON. Call it once."""
         if self._size <= LONG_ITEM_BYTES:
             return None
         self._flush()

@@ -1,10 +1,11 @@
-"""Check a long JSON text while it arrives, and keep a short version of it to read its meaning from.
+"""Check a long JSON text while it arrives, and keep a short version of it to interpret.
 
-Pure. Each call does work in proportion to the bytes it receives, so that the event loop is never held for a whole text.
+Pure. The work of each call is proportional to the bytes it receives, so that the event loop is never blocked for a
+whole text.
 
-The text is checked in segments between two commas. The containers that are open at the first comma are opened in front
-of a segment, and those that are open at its end are closed behind it, each with one more element: then the segment is
-a JSON text of its own, exactly if it is right in its place. Pieces of a long string are checked as strings.
+The text is checked in segments between two commas. The containers that are open at the first comma are opened before
+the segment, and those that are open at its end are closed after it, each with one more element. The result is a JSON
+text if and only if the segment is valid in its place. Pieces of a long string are checked as strings.
 """
 
 import codecs
@@ -18,27 +19,27 @@ from bridge.formats.json_parse import MAX_PARTS
 from bridge.formats.json_text import replace_lone_surrogates, truncated_at_depth
 
 BLOCK_BYTES: Final = 1 << 16
-"""Size of the blocks that `LongJson.feed` is made for; longer blocks hold the loop longer."""
+"""Size of the blocks for `LongJson.feed`; longer blocks block the event loop for longer."""
 _MAX_TOKEN_BYTES: Final = 1 << 20
-"""The longest number, or run of tokens without a comma that are no strings."""
+"""Bound on a number, or on a run of tokens outside strings without a comma."""
 _MAX_SHORT_BYTES: Final = 1 << 20
 _OPEN_STRING_BYTES: Final = 4096
-"""An unfinished string up to this size waits for the next block, so that the short version holds it."""
+"""An unfinished string up to this size waits for the next block, so that the short version contains it."""
 _ESCAPE_BYTES: Final = 12
-"""The longest escape: a surrogate pair."""
+"""Length of the longest escape, which is a surrogate pair."""
 _PASSES: Final = 8
 
 _skim: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _utf8: Final = codecs.getincrementaldecoder("utf-8")
 _CONTENT: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _END: Final = rb'(?:"|\\?\Z)'
-"""A string that is not ended goes to the text's end, lest it is looked for again from each quotation mark in it."""
+"""A string without an end extends to the end of the text, so that its quotation marks are not searched again."""
 _STRING: Final = re.compile(rb'"%b%b' % (_CONTENT, _END), re.DOTALL)
 _CLOSED_OR_OPEN: Final = re.compile(rb'"%b"|("%b\\?\Z)' % (_CONTENT, _CONTENT), re.DOTALL)
 _STRING_REST: Final = re.compile(rb'%b(")?' % _CONTENT, re.DOTALL)
 _TO_LAST_COMMA: Final = re.compile(rb'(?:[^",]*+(?:"%b"[^",]*+)*+,)*+' % _CONTENT, re.DOTALL)
 _PREFIX: Final = rb'(?:[^"\\\x80-\xff]{1,64}+|[\xc0-\xff][\x80-\xbf]{0,3}+|\\u[0-9a-fA-F]{4}|\\[^u]){0,16}+'
-"""The beginning of a string, which stands for a long one in the short version."""
+"""The beginning of a string, which replaces a long one in the short version."""
 _BEGINNING: Final = re.compile(_PREFIX, re.DOTALL)
 _SHORTEN: Final = re.compile(
     rb'"(?:([^"\\]{0,1024}+(?:\\.[^"\\]{0,64}+){0,64}+)"|(%b)%b%b)' % (_PREFIX, _CONTENT, _END), re.DOTALL
@@ -52,7 +53,7 @@ _COMPLETE: Final = re.compile(
     % (_HIGH, _LOW, rb"[dD][89abAB][0-9a-fA-F]{2}"),
     re.DOTALL,
 )
-"""The part of a string's content that ends in no character, no escape, nor between the two of a surrogate pair."""
+"""The part of a string's content that never splits a character, an escape or a surrogate pair at its end."""
 _BLANKS: Final = b" \t\r\n"
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _CLOSERS: Final = {ord("["): b"]", ord("{"): b"}"}
@@ -61,18 +62,18 @@ _ARRAY: Final = ord("[")
 
 
 class LongJson:
-    """Checks one JSON text, block by block."""
+    """Check one JSON text, block by block."""
 
     def __init__(self) -> None:
         self._decode = _utf8().decode
-        self._text = b""  # since the last comma that was passed; of an open long string only the beginning
+        self._text = b""  # text since the last checked comma; only the beginning of an open long string
         self._in_string = False
-        self._string = b""  # the end of the last block, which may break off inside an escape
+        self._string = b""  # the end of the last block, which may be inside an escape
         self._open: bytes | None = None  # the opening brackets around `_text`; None before the first comma
         self._short: list[bytes] = []
         self._short_bytes = self._parts = 0
         self.is_valid = True
-        """False as soon as the text is known to be no JSON in UTF-8."""
+        """False as soon as the text is known not to be JSON in UTF-8."""
 
     def feed(self, block: bytes) -> None:
         """Check the next block of the text."""
@@ -85,7 +86,7 @@ class LongJson:
             self.is_valid = False
 
     def finish(self) -> bytes | None:
-        """Return the text with long strings cut short; None if it is not one JSON value in UTF-8. Call it once.
+        """Return the text with long strings cut; None if it is not one JSON value in UTF-8. Call it once.
 
         A text of more than `MAX_PARTS` values is reduced to the members before its first nested container.
         """
@@ -110,7 +111,7 @@ class LongJson:
             block = b'"' + (self._string + block)[end:]
         text = self._text + block
         if text.endswith((b" ", b"\n")) and self._open_string(text, 0) < 0:
-            text = text.rstrip(_BLANKS) + b" "  # so that white space does not add up
+            text = text.rstrip(_BLANKS) + b" "  # white space does not accumulate
         found = _TO_LAST_COMMA.match(text)
         assert found is not None
         at = found.end()
@@ -129,9 +130,9 @@ class LongJson:
             raise ValueError("a token is too long")
 
     def _pass_string(self, text: bytes) -> int:
-        """Check the piece of the open long string that `text` begins with; return its end, behind the quotation mark.
+        """Check the piece of the open long string at the start of `text`; return its end, after the quotation mark.
 
-        What may be the beginning of an escape waits in `_string`.
+        An incomplete escape waits in `_string`.
         """
         found = _STRING_REST.match(text)
         assert found is not None
@@ -150,7 +151,7 @@ class LongJson:
 
     @staticmethod
     def _open_string(text: bytes, at: int) -> int:
-        """Return where the string begins that `text` does not end, -1 if there is none; `at` is outside a string."""
+        """Return the start of the string that `text` does not end, -1 if there is none; `at` is outside a string."""
         without_strings = _CLOSED_OR_OPEN.sub(rb"\1", text[at:])
         quote = without_strings.find(b'"')
         return quote if quote < 0 else len(text) - len(without_strings) + quote
@@ -166,7 +167,7 @@ class LongJson:
         _check(b"".join((self._prefix(), segment, closers)))
 
     def _prefix(self) -> bytes:
-        """Return what opens the containers around a segment, the innermost with a first element or member."""
+        """Return the text that opens the containers around a segment, the innermost with a first element or member."""
         if self._open is None:
             return b""
         *outer, inner = self._open
@@ -174,7 +175,7 @@ class LongJson:
         return opened + (b"[0," if inner == _ARRAY else b'{"":0,')
 
     def _opened_by(self, structure: bytes) -> bytearray:
-        """Return the brackets that are open behind a segment. Raises ValueError when they do not match."""
+        """Return the brackets that are open after a segment. Raise ValueError if they do not match."""
         signs = structure.translate(None, _NOT_BRACKETS)
         for _ in repeat(None, _PASSES):
             signs = signs.replace(b"[]", b"").replace(b"{}", b"")
@@ -199,7 +200,7 @@ class LongJson:
 
 
 def _check(text: bytes) -> None:
-    """Raises ValueError for what is no JSON, RecursionError for what nests too deep."""
+    """Raise ValueError if the text is not JSON, RecursionError if it nests too deep."""
     try:
         _skim(text)
     except msgspec.DecodeError:

@@ -29,17 +29,17 @@ class SseDecoder:
     """
 
     def __init__(self, max_item_bytes: int) -> None:
-        self._tail = PendingBuffer(max_item_bytes)
+        self._pending = PendingBuffer(max_item_bytes)
         self._before = b"\n"  # the byte before the next read; a block starts after a line end
         self._after_cr = False  # the last block ended with CR: a following LF belongs to it
         self._at_start = True
         self._long: _LongBlock | None = None
-        self._may_be_long = True  # the block that is coming in has not been looked at for that
+        self._may_be_long = True  # not yet decided for the current block
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._tail) if self._long is None else self._long.size
+        return len(self._pending) if self._long is None else self._long.size
 
     def feed(self, data: bytes) -> list[Item]:
         if self._long is not None:
@@ -51,9 +51,9 @@ class SseDecoder:
         items = self._items(data[:cut]) if cut else []
         if rest := data[cut:]:
             self._may_be_long |= cut > 0
-            self._tail.add(rest)
+            self._pending.add(rest)
             self._before = rest[-1:]
-            if self._may_be_long and len(self._tail) > LONG_ITEM_BYTES:
+            if self._may_be_long and len(self._pending) > LONG_ITEM_BYTES:
                 self._begin_long()
         elif cut:
             self._before = b"\n"
@@ -65,25 +65,25 @@ class SseDecoder:
             long_item = self._long.item()
             self.truncated = long_item.parts is None and long_item.kind is not ItemKind.DONE
             return [] if self.truncated else [long_item]
-        left = self._tail.take()
+        left = self._pending.take()
         block = self._with_lf(left).removesuffix(b"\n").split(b"\n")
         item = _item_of_any(block)
         if item and (item.kind is ItemKind.DONE or (item.kind is ItemKind.JSON and is_complete(item.data))):
             return [item]
         if any(line.strip() and not line.startswith(b":") for line in block):
-            self._tail.add(left)
+            self._pending.add(left)
             self.truncated = True
         return []
 
     def _begin_long(self) -> None:
-        """Read on line by line if the block is one long line of data so far; any other waits for its end."""
+        """Start reading line by line if the block is one long line of data; any other block waits for its end."""
         self._may_be_long = False
-        raw = self._tail.take()
-        block = _LongBlock(self._tail)
+        raw = self._pending.take()
+        block = _LongBlock(self._pending)
         if block.begin(self._with_lf(raw), len(raw), after_cr=raw.endswith(b"\r")):
             self._long = block
         else:
-            self._tail.add(raw)
+            self._pending.add(raw)
 
     def _feed_long(self, block: "_LongBlock", data: bytes) -> list[Item]:
         cut = _block_end(self._before, data, bytes.find)
@@ -100,8 +100,8 @@ class SseDecoder:
 
     def _items(self, end: bytes) -> list[Item]:
         """Return the items of all blocks up to `end`, the part of the newest read that completes the last block."""
-        blocks = self._with_lf(self._tail.take(end))
-        self._tail.check_pieces(blocks, b"\n\n")
+        blocks = self._with_lf(self._pending.take(end))
+        self._pending.check_pieces(blocks, b"\n\n")
         items = []
         lines = iter(blocks.split(b"\n"))
         for line in lines:
@@ -123,7 +123,7 @@ class SseDecoder:
 
 
 class _LongBlock:
-    """A block of more than 256 KiB, of which the lines are read as they arrive. Its data are no bare JSON."""
+    """A block of more than 256 KiB, whose lines are processed as they arrive. Its data is not bare JSON."""
 
     def __init__(self, limit: PendingBuffer) -> None:
         self._limit = limit
@@ -134,7 +134,7 @@ class _LongBlock:
         self.size = 0
 
     def begin(self, text: bytes, size: int, *, after_cr: bool) -> bool:
-        """Take the beginning of the block, with LF for line ends; False if its last line is none of data."""
+        """Add the beginning of the block, with LF for line ends; return False if its last line is not data."""
         *lines, last = text.split(b"\n")
         if not last.startswith(b"data:") or any(line.lstrip().startswith(JSON_STARTS) for line in lines):
             return False
@@ -143,7 +143,7 @@ class _LongBlock:
         return True
 
     def add(self, raw: bytes) -> None:
-        """Take more of the block. Raises ItemTooLarge."""
+        """Add more of the block. Raise ItemTooLarge if it exceeds the limit."""
         self.size += len(raw)
         self._limit.check(self.size)
         if self._after_cr:
@@ -152,7 +152,7 @@ class _LongBlock:
         self._add_lines(raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if _CR in raw else raw)
 
     def item(self) -> Item:
-        """Return the item of the block, which is at its end."""
+        """Return the item of the complete block."""
         self._end_line()
         named = _item_of_any([b"data: {}", *self._others])
         assert named is not None
@@ -197,10 +197,10 @@ class _LongBlock:
 
 
 def _block_end(before: bytes, data: bytes, find: Callable[[bytes, bytes], int]) -> int:
-    """Return where a blank line in `data` ends: the first (`find`) or the last (`rfind`); 0 if there is none.
+    """Return the end of the first (`find`) or last (`rfind`) blank line in `data`; 0 if there is none.
 
-    `before` is the one byte before `data`. Two bytes of line end in a row make a blank line, unless they are CR LF.
-    A CR counts at once, not when the next byte is known: waiting for it would hold the event back.
+    `before` is the one byte before `data`. Two consecutive line-end bytes form a blank line, unless they are CR LF. A
+    CR counts at once: waiting for the next byte would delay the event.
     """
     window = before + data
     at = find(window, b"\n\n")

@@ -42,7 +42,7 @@ class StreamState(Enum):
 
 
 class Verdict(Enum):
-    """The result of a stream that reported no error."""
+    """Completeness of a stream that reported no error."""
 
     COMPLETE = auto()
     COMPLETE_CUT = auto()
@@ -131,7 +131,7 @@ class StreamReader:
         return self._read(item)
 
     def verdict(self, ending: StreamState, *, truncated: bool, clean_end_is_complete: bool) -> Verdict:
-        """Return if the answer is complete, after the body has ended. A stream with a `fault` needs no verdict.
+        """Return the completeness of the answer, whose body has ended. A stream with a `fault` needs no verdict.
 
         `truncated` means that the last bytes form no complete item. `clean_end_is_complete` means that the provider is
         known to end its streams without a mark.
@@ -183,8 +183,8 @@ class StreamReader:
 
     def _error_in(self, item: Item, parsed: object, value: Value) -> object | None:
         framed = item.exception or item.event == "error"
-        alone = self._from_model and not self._seen and self._dialect.name is None
-        error = reported_error(parsed, item.data, framed=framed, standalone=alone)
+        standalone = self._from_model and not self._seen and self._dialect.name is None
+        error = reported_error(parsed, item.data, framed=framed, standalone=standalone)
         return self._dialect.error_in(value) if error is None else error
 
 

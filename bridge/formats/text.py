@@ -12,7 +12,7 @@ Path = tuple[str | Condition, ...]
 
 
 def text_of(response: object) -> str | None:
-    """Return the text in a frame's `response`; None if none is known, "" if it is empty."""
+    """Return the text in a frame's `response`; None if no text is found, "" if it is empty."""
     if isinstance(response, str):
         return response
     found = (list(_strings(response, path)) for path in _PATHS)

@@ -54,13 +54,13 @@ class KnownSecrets:
             is_token = _TOKEN.fullmatch(secret) is not None and "://" not in secret
             for form, filler in _forms(secret):
                 self._fillers.setdefault(form, filler)
-                least = min(len(form), MIN_TOKEN_PART if is_token else MIN_TEXT_PART)
-                self._min_lengths[form] = min(least, self._min_lengths.get(form, least))
+                min_length = min(len(form), MIN_TOKEN_PART if is_token else MIN_TEXT_PART)
+                self._min_lengths[form] = min(min_length, self._min_lengths.get(form, min_length))
         self._sorted = sorted(self._fillers)
         self._prefix_of = _prefixes(self._sorted)
         self._longest = max(map(len, self._sorted), default=0)
         self._long_heads = {form[:MIN_TEXT_PART] for form in self._sorted if len(form) > MIN_TEXT_PART}
-        self._starts = sorted({form[:least] for form, least in self._min_lengths.items()})
+        self._starts = sorted({form[:length] for form, length in self._min_lengths.items()})
         self._grams = {form[:_GRAM] for form in self._sorted}
 
     def __bool__(self) -> bool:

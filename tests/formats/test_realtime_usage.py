@@ -59,8 +59,8 @@ def test_the_turns_of_a_session_are_added_up() -> None:
 
 @pytest.mark.parametrize("kind", ["response.completed", "response.incomplete"])
 def test_a_turn_on_a_socket_of_responses_names_the_model_that_answered(kind: str) -> None:
-    told = {"type": kind, "response": {"model": "gpt-5", "usage": {"input_tokens": 3, "output_tokens": 2}}}
-    assert turn_in(orjson.dumps(told)) == (Usage(3, 2, None, 5), "gpt-5")
+    message = {"type": kind, "response": {"model": "gpt-5", "usage": {"input_tokens": 3, "output_tokens": 2}}}
+    assert turn_in(orjson.dumps(message)) == (Usage(3, 2, None, 5), "gpt-5")
 
 
 def test_each_usage_of_gemini_counts_one_turn() -> None:
@@ -69,8 +69,8 @@ def test_each_usage_of_gemini_counts_one_turn() -> None:
     """
     turns = ((143, 19, 162), (181, 24, 205), (224, 24, 248))
     names = ("promptTokenCount", "responseTokenCount", "totalTokenCount")
-    told = [{"usageMetadata": dict(zip(names, turn, strict=True))} for turn in turns]
-    assert used(*told) == Usage(548, 67, None, 615)
+    messages = [{"usageMetadata": dict(zip(names, turn, strict=True))} for turn in turns]
+    assert used(*messages) == Usage(548, 67, None, 615)
 
 
 def test_unknown_counts_of_a_turn_do_not_change_the_sum() -> None:

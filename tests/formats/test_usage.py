@@ -103,7 +103,7 @@ READ_TWICE = {"prompt_tokens_details": {"cached_tokens": 2455}, "cache_read_inpu
         pytest.param(
             {"prompt_tokens": 2459, "completion_tokens": 23, "total_tokens": 2482, **READ_TWICE},
             Usage(2459, 23, 2455, 2482),
-            id="relay: read from the cache, told in two words",
+            id="relay: read from the cache, reported under two names",
         ),
         pytest.param(
             {"prompt_tokens": 2459, "completion_tokens": 23, **READ_TWICE},

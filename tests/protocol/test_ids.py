@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bridge.protocol.ids import uuid7
 
 TIMES = st.integers(0, 2**48 - 1)
-CHANCES = st.integers(0, 2**74 - 1)
+RANDOM_BITS = st.integers(0, 2**74 - 1)
 
 
 def test_the_example_of_the_rfc_is_generated() -> None:
@@ -17,7 +17,7 @@ def test_the_example_of_the_rfc_is_generated() -> None:
     assert uuid7(0x017F22E279B0, random_bits) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
-@given(unix_ms=TIMES, random_bits=CHANCES)
+@given(unix_ms=TIMES, random_bits=RANDOM_BITS)
 def test_an_id_contains_its_time_version_and_random_bits(unix_ms: int, random_bits: int) -> None:
     made = uuid.UUID(uuid7(unix_ms, random_bits))
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
@@ -25,7 +25,7 @@ def test_an_id_contains_its_time_version_and_random_bits(unix_ms: int, random_bi
     assert ((made.int >> 64 & 0xFFF) << 62 | made.int & (1 << 62) - 1) == random_bits
 
 
-@given(earlier=TIMES, later=TIMES, random_bits=CHANCES, other=CHANCES)
+@given(earlier=TIMES, later=TIMES, random_bits=RANDOM_BITS, other=RANDOM_BITS)
 def test_later_ids_sort_after_earlier_ones(earlier: int, later: int, random_bits: int, other: int) -> None:
     if earlier < later:
         assert uuid7(earlier, random_bits) < uuid7(later, other)

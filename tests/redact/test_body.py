@@ -79,11 +79,11 @@ FORMS = {
 @pytest.mark.parametrize("around", [(b"", b""), (b"before ", b" after"), (b"a" * (WINDOW_CHARS - 9), b"b")])
 def test_a_known_secret_is_masked_in_every_form_and_place(form: bytes, around: tuple[bytes, bytes]) -> None:
     before, after = around
-    hidden = mask_body(form.join(around), KnownSecrets([SECRET]))
-    assert (len(hidden), hidden[: len(before)]) == (len(form.join(around)), before)
-    assert hidden.endswith(after)
-    assert b"pl4nted" not in hidden
-    assert b"spaces" not in hidden
+    masked = mask_body(form.join(around), KnownSecrets([SECRET]))
+    assert (len(masked), masked[: len(before)]) == (len(form.join(around)), before)
+    assert masked.endswith(after)
+    assert b"pl4nted" not in masked
+    assert b"spaces" not in masked
 
 
 @pytest.mark.parametrize("altchars", [b"+/", b"-_"])
@@ -91,10 +91,10 @@ def test_a_known_secret_is_masked_in_every_form_and_place(form: bytes, around: t
 @given(secret=st.from_regex(r"\A[a-z0-9>?~]{8,20}[A-Z]\Z"))
 def test_a_known_secret_in_base64_is_masked_at_any_offset(shift: int, altchars: bytes, secret: str) -> None:
     whole = '{"a":"' + "-" * shift + secret + '"}'
-    hidden = base64.b64decode(mask_body(base64.b64encode(whole.encode(), altchars), KnownSecrets([secret])), altchars)
-    assert secret[1:-1] not in hidden.decode()
-    assert len(json.loads(hidden)["a"]) == shift + len(secret)
-    assert hidden.decode().endswith('"}')
+    masked = base64.b64decode(mask_body(base64.b64encode(whole.encode(), altchars), KnownSecrets([secret])), altchars)
+    assert secret[1:-1] not in masked.decode()
+    assert len(json.loads(masked)["a"]) == shift + len(secret)
+    assert masked.decode().endswith('"}')
 
 
 @pytest.mark.parametrize("word", ["ollama", "test", "EMPTY", "1234", ""])
@@ -113,8 +113,8 @@ def test_a_secret_of_digits_inside_a_number_leaves_a_number() -> None:
 
 def test_a_secret_across_two_windows_is_masked() -> None:
     for before in range(WINDOW_CHARS - 40, WINDOW_CHARS + 2):
-        hidden = mask_body(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * MAX_MATCH_CHARS)
-        assert (b"unheard" in hidden, b"abcdefgh" in hidden) == (False, False)
+        masked = mask_body(b"." * before + b' {"api_key":"unheard-of"} sk-abcdefgh12345 ' + b"." * MAX_MATCH_CHARS)
+        assert (b"unheard" in masked, b"abcdefgh" in masked) == (False, False)
 
 
 def test_an_aws_event_stream_is_valid_after_masking() -> None:
@@ -123,8 +123,8 @@ def test_an_aws_event_stream_is_valid_after_masking() -> None:
     stream = event("chunk", b'{"bytes":"%b"}' % inner) + event("other", b'{"api_key":"x"}') + event("last", b"{}")
     items = EventStreamDecoder(1 << 20).feed(mask_body(stream, KnownSecrets([secret])))
     assert [item.data for item in items][1:] == [b'{"api_key":"*"}', b"{}"]
-    said = json.loads(items[0].data)["say"]
-    assert (len(said), secret[1:-1] in said) == (len(secret), False)
+    text = json.loads(items[0].data)["say"]
+    assert (len(text), secret[1:-1] in text) == (len(secret), False)
 
 
 def test_a_damaged_aws_message_stays_damaged() -> None:
@@ -173,10 +173,10 @@ VALUES = st.recursive(
 @given(VALUES, st.booleans())
 def test_json_stays_json_with_the_same_structure(value: object, nested: bool) -> None:
     text = json.dumps(json.dumps(value) if nested else value, ensure_ascii=False)
-    hidden = json.loads(
+    masked = json.loads(
         mask_body(text.encode("utf-8", "surrogatepass"), KnownSecrets([SECRET])).decode("utf-8", "surrogatepass")
     )
-    assert _build(json.loads(hidden) if nested else hidden) == _build(value)
+    assert _build(json.loads(masked) if nested else masked) == _build(value)
 
 
 def _build(value: object) -> object:

@@ -72,7 +72,7 @@ def test_a_planted_secret_is_in_no_body_of_a_row_or_span(text: str) -> None:
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
 def test_a_planted_secret_is_in_no_field_of_a_row_or_span(text: str) -> None:
     settings = msgspec.structs.replace(StepSettings(), metadata={"note": text, "api_key": "short"})
-    told = entry(
+    summary = entry(
         event_id=text,
         model=text,
         account=text,
@@ -83,10 +83,10 @@ def test_a_planted_secret_is_in_no_field_of_a_row_or_span(text: str) -> None:
         settings=settings,
         attempts=[{"step": "0", "provider": "openai", "durationMs": 1, "code": 401, "reason": text}],
     )
-    spans = spans_of(told, TraceContext(1, None, sampled=True))
-    assert TAIL not in str(row_of(told))
+    spans = spans_of(summary, TraceContext(1, None, sampled=True))
+    assert TAIL not in str(row_of(summary))
     assert TAIL not in str(spans)
-    assert "short" not in str(row_of(told)) + str(spans)
+    assert "short" not in str(row_of(summary)) + str(spans)
 
 
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)

@@ -40,20 +40,20 @@ def test_the_longest_secrets_are_masked_in_headers() -> None:
 
 
 def test_the_beginning_of_a_token_is_masked_wherever_it_was_cut_off() -> None:
-    told = f'{{"error":"Incorrect API key provided: {KEY[:20]}…","code":1}}'.encode()
-    hidden = KnownSecrets([KEY]).mask(told)
-    assert (len(hidden), KEY[:9].encode() in hidden) == (len(told), False)
-    assert json.loads(hidden)["code"] == 1
+    text = f'{{"error":"Incorrect API key provided: {KEY[:20]}…","code":1}}'.encode()
+    masked = KnownSecrets([KEY]).mask(text)
+    assert (len(masked), KEY[:9].encode() in masked) == (len(text), False)
+    assert json.loads(masked)["code"] == 1
 
 
 def test_the_common_beginning_of_a_providers_keys_is_not_masked() -> None:
-    told = b"an OpenAI key begins with sk-proj-, an Anthropic key with sk-ant-api03-"
-    assert KnownSecrets([KEY, "sk-ant-api03-9s8d7f6g5h4j3k2l1"]).mask(told) == told
+    text = b"an OpenAI key begins with sk-proj-, an Anthropic key with sk-ant-api03-"
+    assert KnownSecrets([KEY, "sk-ant-api03-9s8d7f6g5h4j3k2l1"]).mask(text) == text
 
 
 def test_a_text_that_begins_like_a_secret_is_not_masked() -> None:
-    told = b"https://example.com/this/is/public"
-    assert KnownSecrets(["https://example.com/this/is/private?a=b"]).mask(told) == told
+    text = b"https://example.com/this/is/public"
+    assert KnownSecrets(["https://example.com/this/is/private?a=b"]).mask(text) == text
 
 
 @pytest.mark.parametrize("ends", ['\\"', "\\n", "é", "\\u0026"])
