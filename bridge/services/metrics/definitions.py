@@ -1,4 +1,4 @@
-"""Every metric that the bridge has: the one table of them. Metrics of one group share their labels and one row."""
+"""The table of all metrics. The metrics of a group share their labels and one row of numbers."""
 
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,11 +15,11 @@ class Metric:
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     bounds: tuple[float, ...] = ()
-    """A histogram's, upper and inclusive, without the infinite one."""
+    """The inclusive upper bounds of a histogram's buckets, without the infinite one."""
 
     @property
     def width(self) -> int:
-        """Numbers it takes in a row: of a histogram one for each bucket, then the sum."""
+        """Return the count of numbers in a row: for a histogram one for each bucket, then the sum."""
         return len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
@@ -30,7 +30,7 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What its rows' keys begin with."""
+        """Return the first part of the keys of its rows."""
         return self.metrics[0].name
 
     @property
@@ -39,15 +39,15 @@ class Group:
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where in the row each metric begins."""
+        """Return the position of each metric in a row."""
         return tuple(accumulate((metric.width for metric in self.metrics[:-1]), initial=0))
 
 
-def _alone(kind: Literal["counter", "gauge"], name: str, text: str, *labels: str) -> Group:
+def _single(kind: Literal["counter", "gauge"], name: str, text: str, *labels: str) -> Group:
     return Group(labels, (Metric(name, kind, text),))
 
 
-EVENTS: Final = _alone(
+EVENTS: Final = _single(
     "counter",
     "bridge_events_total",
     "Events that have ended. `outcome`: answered, cached, failed or cancelled; `code`: the error's, empty without one.",
@@ -89,7 +89,7 @@ CALLS: Final = Group(
     ),
 )
 
-ATTEMPTS: Final = _alone(
+ATTEMPTS: Final = _single(
     "counter",
     "bridge_attempts_total",
     "Attempts, those that a retry or fallback followed included, and skipped steps (code 9023).",
@@ -109,56 +109,56 @@ REALTIME: Final = Group(
     ),
 )
 
-ACTIVE_EVENTS: Final = _alone(
+ACTIVE_EVENTS: Final = _single(
     "gauge",
     "bridge_events_in_flight",
     "Events and realtime sessions in flight. `provider` is empty before the first provider call.",
     "provider",
     "phase",
 )
-SOCKETS: Final = _alone("gauge", "bridge_sockets", "Open WebSockets.")
-MEMORY: Final = _alone("gauge", "bridge_memory_used_bytes", "Used part of `memory_budget_bytes`.")
-BREAKERS: Final = _alone(
+SOCKETS: Final = _single("gauge", "bridge_sockets", "Open WebSockets.")
+MEMORY: Final = _single("gauge", "bridge_memory_used_bytes", "Used part of `memory_budget_bytes`.")
+BREAKERS: Final = _single(
     "gauge",
     "bridge_breakers",
     "Breakers that are not closed, by state: failing (not yet open), open, probing.",
     "provider",
     "state",
 )
-CACHE_LOOKUPS: Final = _alone(
+CACHE_LOOKUPS: Final = _single(
     "counter",
     "bridge_cache_lookups_total",
     "Calls for which the cache was on. `result`: hit, joined (one in flight), miss.",
     "result",
 )
-CACHE_BYTES: Final = _alone("gauge", "bridge_cache_bytes", "Memory of cached answers.")
-CACHE_EVICTIONS: Final = _alone(
+CACHE_BYTES: Final = _single("gauge", "bridge_cache_bytes", "Memory of cached answers.")
+CACHE_EVICTIONS: Final = _single(
     "counter", "bridge_cache_evictions_total", "Cached answers that were removed to make room."
 )
-CACHE_FAULTS: Final = _alone("counter", "bridge_cache_faults_total", "Failures of the cache's file or of Redis.")
-LOG_DROPPED: Final = _alone(
+CACHE_FAULTS: Final = _single("counter", "bridge_cache_faults_total", "Failures of the cache's file or of Redis.")
+LOG_DROPPED: Final = _single(
     "counter",
     "bridge_log_dropped_total",
     "Events without a row in the request log because its file was full, slow, locked or damaged.",
 )
-LOG_WAITING: Final = _alone("gauge", "bridge_log_waiting", "Events whose row of the request log is not written yet.")
-LOG_FAULTS: Final = _alone(
+LOG_WAITING: Final = _single("gauge", "bridge_log_waiting", "Events whose row of the request log is not written yet.")
+LOG_FAULTS: Final = _single(
     "counter",
     "bridge_log_faults_total",
     "Failures to open or write the request log, and damaged files.",
 )
-TAPES_WAITING: Final = _alone(
+TAPES_WAITING: Final = _single(
     "gauge", "bridge_tapes_waiting", "Ended exchanges whose tape is not written yet (`--record`)."
 )
-SPANS: Final = _alone(
+SPANS: Final = _single(
     "counter", "bridge_spans_total", "Spans that were sent, refused by the collector, or dropped before.", "result"
 )
-REDIS_LOST: Final = _alone("gauge", "bridge_redis_lost", "Processes that work without the Redis of `redis_url` now.")
-REDIS_LOSSES: Final = _alone("counter", "bridge_redis_losses_total", "Losses of Redis.")
-REDIS_FAILED: Final = _alone(
+REDIS_LOST: Final = _single("gauge", "bridge_redis_lost", "Processes that work without the Redis of `redis_url` now.")
+REDIS_LOSSES: Final = _single("counter", "bridge_redis_losses_total", "Losses of Redis.")
+REDIS_FAILED: Final = _single(
     "counter",
     "bridge_redis_failed_calls_total",
     "Redis commands that failed, or were not tried because Redis was lost.",
 )
-DRAINING: Final = _alone("gauge", "bridge_draining", "Processes that are shutting down.")
-PROCESSES: Final = _alone("gauge", "bridge_processes", "Processes that serve.", "version")
+DRAINING: Final = _single("gauge", "bridge_draining", "Processes that are shutting down.")
+PROCESSES: Final = _single("gauge", "bridge_processes", "Processes that serve.", "version")

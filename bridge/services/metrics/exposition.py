@@ -1,4 +1,4 @@
-"""What Prometheus reads: the rows of all workers, added up, as text."""
+"""Render the summed rows of all workers as text for Prometheus."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 GROUPS: Final = {group.name: group for group in vars(definitions).values() if isinstance(group, Group)}
 GAUGES: Final = frozenset(name for name, group in GROUPS.items() if group.metrics[0].kind == "gauge")
 OTHER: Final = "other"
-"""What a row is labelled with that counts what there was no room for."""
+"""The label of the row that counts everything for which no row was left."""
 
 Sums = Mapping[Key, list[float]]
 
 
 def render(counters: SharedCounters, accept: str) -> tuple[bytes, str]:
-    """In the format that the Accept header prefers, and that format's content type. Reads files."""
-    # Not before somebody asks: to import it takes as long as a good part of the bridge.
+    """Return the text in the format that the Accept header prefers, and its content type. Reads files."""
+    # Imported on the first scrape: the import takes a large part of the bridge's start time.
     from prometheus_client.exposition import choose_encoder
 
     encode, content_type = choose_encoder(accept)
@@ -44,7 +44,7 @@ class _Collector:
 
 
 def _sums(counters: SharedCounters) -> Sums:
-    """Over all processes; a gauge of one that is gone has gone with it."""
+    """Return the sums over all processes. Gauges of processes that have ended are left out."""
     sums = {key: list(row) for key, row in counters.rows()}
     for key, row, is_alive in counters.others():
         if is_alive or key[0] not in GAUGES:

@@ -1,8 +1,8 @@
-"""Counts and times of events, kept in rows of doubles (`storage.tallies`) that `exposition` makes text of.
+"""Count events and their durations in rows of doubles (`shared_counters`), which `exposition` renders.
 
-Prometheus' own client counts behind locks, in one registry or one folder for the whole process, and leaves a file
-behind for each worker that ever lived; here an event costs a lookup and some additions, each server has its own, and
-what many workers counted is one sum.
+Prometheus' own client counts behind locks, has one registry or folder for the whole process, and leaves a file behind
+for each worker that ever ran. Here an event costs a lookup and some additions, each server has its own counters, and
+the counts of many workers are one sum.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from bridge.services.metrics.shared_counters import CountersFull, Row, SharedCou
 Sampler = Callable[[], Iterable[Sample]]
 
 PUBLISH_S: Final = 1.0
-"""How old at most is what siblings tell of a worker's gauges."""
+"""Interval at which a worker publishes its gauges for scrapes of other workers."""
 MAX_CACHED_ROWS: Final = 4096
-"""Of which the rows are kept at hand."""
-_MOST_STEPS: Final = 8
+"""Maximal number of label combinations whose rows are cached."""
+_MAX_STEP: Final = 8
 _STATUSES: Final = frozenset(HTTPStatus)
 _FIRST_OWN_CODE: Final = 1000
 
@@ -47,7 +47,7 @@ V = TypeVar("V")
 
 
 class _MetricKey(NamedTuple):
-    """All that labels are made of, as an entry has it."""
+    """The values of an event that its labels are made of."""
 
     gateway: str
     provider: str | None
@@ -58,14 +58,14 @@ class _MetricKey(NamedTuple):
 
 
 class Metrics:
-    """An observer of events, and a reader of everybody's gauges. One server's, in its loop's thread."""
+    """Observes events and samples gauges. Each server has its own, used in its loop's thread."""
 
     def __init__(self, counters: SharedCounters) -> None:
-        """The tally is closed with it."""
+        """Take ownership of `counters`, which `close` closes."""
         self._counters = counters
         self._gateways: Callable[[], Container[str]] = frozenset
-        self._kinds: dict[_MetricKey, tuple[Row, Row]] = {}
-        self._tries: dict[tuple[object, object], Row] = {}
+        self._event_rows: dict[_MetricKey, tuple[Row, Row]] = {}
+        self._attempts: dict[tuple[object, object], Row] = {}
         self._samples: list[Sampler] = []
         self._polled: dict[tuple[str, ...], float] = {}
         self._others = {
@@ -74,18 +74,18 @@ class Metrics:
         self._timer: asyncio.TimerHandle | None = None
 
     def set_known_gateways(self, gateways: Callable[[], Container[str]]) -> None:
-        """The names of gateways that are told apart; any other is `*`."""
+        """Set the names of the gateways with labels of their own; any other gateway is labelled `*`."""
         self._gateways = gateways
 
     def register(self, samples: Sampler) -> None:
-        """Ask it at every scrape."""
+        """Call the sampler at every scrape."""
         self._samples.append(samples)
 
     def on_event_end(self, summary: EventSummary) -> None:
         kind = _MetricKey(
             summary.gateway, summary.provider, summary.transport, summary.code, summary.cached, summary.step
         )
-        event, calls = self._kinds.get(kind) or self._rows_of(kind)
+        event, calls = self._event_rows.get(kind) or self._rows_of(kind)
         event[0] += 1
         _observe(calls, _DURATION, DURATION, summary.duration_ms)
         if summary.first_answer_ms is not None:
@@ -95,9 +95,8 @@ class Metrics:
         calls[_CHUNKS] += summary.chunks
         calls[_REQUEST] += summary.request_bytes
         calls[_ANSWER] += summary.answer_bytes
-        usage = (
-            summary.usage if summary.code is None else summary.used
-        )  # what was saved has a label of its own: `cached`
+        # Tokens saved by the cache count too: their outcome `cached` is a label.
+        usage = summary.usage if summary.code is None else summary.used
         if usage is not None:
             calls[_INPUT] += usage.input_tokens or 0
             calls[_CACHED] += usage.cached_tokens or 0
@@ -105,37 +104,37 @@ class Metrics:
         if summary.cost is not None:
             calls[_COST] += summary.cost.charged_usd
         for attempt in summary.attempts:
-            tried = (attempt["provider"], attempt.get("code"))
-            row = self._tries.get(tried) or self._tried(*tried)
+            attempt_key = (attempt["provider"], attempt.get("code"))
+            row = self._attempts.get(attempt_key) or self._attempt_row(*attempt_key)
             row[0] += 1
-        if (talk := summary.realtime) is not None:
-            self._talked(kind, "client", talk.messages_from_client, talk.bytes_from_client)
-            self._talked(kind, "provider", talk.messages_from_provider, talk.bytes_from_provider)
+        if (realtime := summary.realtime) is not None:
+            self._count_messages(kind, "client", realtime.messages_from_client, realtime.bytes_from_client)
+            self._count_messages(kind, "provider", realtime.messages_from_provider, realtime.bytes_from_provider)
 
     async def text(self, accept: str) -> tuple[bytes, str]:
-        """What a scrape gets, and its content type; `accept` is the header. The work is a thread's."""
+        """Return the text of a scrape and its content type, rendered in a thread; `accept` is the Accept header."""
         self.publish()
         return await asyncio.to_thread(render, self._counters, accept)
 
     def publish(self) -> None:
-        """Write down what the readings tell, where siblings find it."""
-        told = {(name, *labels): value for samples in self._samples for name, labels, value in samples()}
-        for key, value in told.items():
+        """Write the current samples to the rows that other workers read."""
+        samples_now = {(name, *labels): value for samples in self._samples for name, labels, value in samples()}
+        for key, value in samples_now.items():
             row = self._row(GROUPS[key[0]], key[1:])
             if key[0] not in GAUGES:
                 row[0] += value - self._polled.get(key, 0.0)
                 self._polled[key] = value
         for key, row in self._counters.rows():
             if key[0] in GAUGES:
-                row[0] = told.get(key, 0.0)
+                row[0] = samples_now.get(key, 0.0)
 
     def publish_often(self) -> None:
-        """Now and from now on, until `close`: for siblings, who cannot ask."""
+        """Publish now and every `PUBLISH_S` until `close`, for workers that cannot call this one's samplers."""
         self.publish()
         self._timer = asyncio.get_running_loop().call_later(PUBLISH_S, self.publish_often)
 
     def close(self) -> None:
-        """The last word: the counters stay, the gauges go."""
+        """Publish the final counts. Counters stay readable for other workers; gauges are left out from then on."""
         if self._timer is not None:
             self._timer.cancel()
         self.publish()
@@ -143,25 +142,25 @@ class Metrics:
 
     def _rows_of(self, kind: _MetricKey) -> tuple[Row, Row]:
         gateway, provider, outcome = self._gateway(kind), kind.provider or "", _outcome(kind)
-        code, step = _code(kind.code), str(kind.step) if kind.step < _MOST_STEPS else f"{_MOST_STEPS}+"
+        code, step = _code(kind.code), str(kind.step) if kind.step < _MAX_STEP else f"{_MAX_STEP}+"
         rows = (
             self._row(EVENTS, (gateway, provider, kind.transport, outcome, code, step)),
             self._row(CALLS, (gateway, provider, outcome)),
         )
-        _put(self._kinds, kind, rows)
+        _cache(self._event_rows, kind, rows)
         return rows
 
     def _gateway(self, kind: _MetricKey) -> str:
         return kind.gateway if kind.gateway in self._gateways() else ANY
 
-    def _talked(self, kind: _MetricKey, sender: str, messages: int, size: int) -> None:
+    def _count_messages(self, kind: _MetricKey, sender: str, messages: int, size: int) -> None:
         row = self._row(REALTIME, (self._gateway(kind), kind.provider or "", sender))
         row[0] += messages
         row[1] += size
 
-    def _tried(self, provider: object, code: object) -> Row:
+    def _attempt_row(self, provider: object, code: object) -> Row:
         row = self._row(ATTEMPTS, (str(provider), _code(code)))
-        _put(self._tries, (provider, code), row)
+        _cache(self._attempts, (provider, code), row)
         return row
 
     def _row(self, group: Group, labels: tuple[str, ...]) -> Row:
@@ -171,8 +170,8 @@ class Metrics:
             return self._others[group.name]
 
 
-def _put(known: dict[K, V], key: K, rows: V) -> None:
-    """Kept at hand, until there are too many: a gateway for any name has any number of names."""
+def _cache(known: dict[K, V], key: K, rows: V) -> None:
+    """Cache rows, and clear the cache when it is full: a wildcard gateway can have any number of names."""
     if len(known) >= MAX_CACHED_ROWS:
         known.clear()
     known[key] = rows
@@ -191,7 +190,7 @@ def _outcome(kind: _MetricKey) -> str:
 
 
 def _code(code: object) -> str:
-    """An error's code: one of the bridge's own, or a provider's HTTP status, of which the unknown count together."""
+    """Return the label of an error: the bridge's code or a provider's HTTP status. Unknown statuses share labels."""
     if not isinstance(code, int):
         return ""
     return str(code) if code >= _FIRST_OWN_CODE or code in _STATUSES else f"{code // 100}xx"

@@ -1,4 +1,4 @@
-"""What is wrong with the file of a request log: a mistake in the configuration, a fault that may pass, or damage."""
+"""Classify faults of a request log's file: a configuration error, a transient fault or damage."""
 
 import errno
 import sqlite3
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Final
 
 Identity = tuple[int, int]
-"""A file's device and inode."""
+"""The device and inode of a file."""
 
-_MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-_SQLITE_MAY_PASS: Final = frozenset(
+_TRANSIENT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_SQLITE_TRANSIENT: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
 )
-_PRIMARY: Final = 0xFF
-"""The part of SQLite's error code that all its versions agree on."""
+_PRIMARY_CODE: Final = 0xFF
+"""Mask of the primary part of SQLite's error code, which is the same in all its versions."""
 _TEXT_BYTES: Final = 4096
-"""How much of a file is looked at to see if it is text."""
+"""Bytes of a file that are read to detect text."""
 
 
 class LogUnusable(Exception):
@@ -24,15 +24,15 @@ class LogUnusable(Exception):
 
 
 class LogFaulty(LogUnusable):
-    """The file cannot be used now and may be later: the disk is full, for instance."""
+    """The file cannot be used now but may be usable later; the disk is full, for instance."""
 
 
 class LogDamaged(LogFaulty):
-    """The file is no whole database any more, and has to make way for a new one."""
+    """The database is damaged and has to be replaced by a new file."""
 
 
 def from_os_error(path: Path, error: OSError) -> LogUnusable:
-    kind = LogFaulty if error.errno in _MAY_PASS else LogUnusable
+    kind = LogFaulty if error.errno in _TRANSIENT else LogUnusable
     return kind(f"{path}: {error.strerror}")
 
 
@@ -41,7 +41,7 @@ def from_sqlite_error(path: Path, error: sqlite3.Error) -> LogUnusable:
 
 
 def is_damage(error: Exception) -> bool:
-    """True for what says that the file itself is damaged, whether it was being opened or in use."""
+    """Return True if the error reports damage of the file, on opening or in use."""
     return isinstance(error, LogDamaged) or (isinstance(error, sqlite3.Error) and _code(error) in _DAMAGE)
 
 
@@ -51,14 +51,14 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 def _kind(path: Path, error: sqlite3.Error) -> type[LogUnusable]:
     code = _code(error)
     if code in _DAMAGE:
-        # A text at log_path is a file of somebody else's, such as the configuration: it is not renamed.
+        # A text file at log_path belongs to something else, such as the configuration, and must not be renamed.
         return LogUnusable if code == sqlite3.SQLITE_NOTADB and _is_text(path) else LogDamaged
-    return LogFaulty if code in _SQLITE_MAY_PASS else LogUnusable
+    return LogFaulty if code in _SQLITE_TRANSIENT else LogUnusable
 
 
 def _code(error: sqlite3.Error) -> int:
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)  # the module's own errors have none
-    return code & _PRIMARY
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)  # errors of the Python module have none
+    return code & _PRIMARY_CODE
 
 
 def _is_text(path: Path) -> bool:
@@ -86,7 +86,7 @@ def identity(path: Path) -> Identity | None:
 def set_aside(path: Path, damaged: Identity | None, now: datetime) -> Path | None:
     """Rename the damaged file and its write-ahead log, and return the new name: `….damaged-DATE`.
 
-    None if the file is another one by now, because another process has set the damaged one aside. Raises OSError.
+    Return None if another process has already replaced the damaged file. Raises OSError.
     """
     if damaged is None or identity(path) != damaged:
         return None

@@ -1,4 +1,4 @@
-"""Opens the SQLite file of a request log, to write to it or to read it."""
+"""Open the SQLite file of a request log for writing, reading or updating rows."""
 
 import os
 import sqlite3
@@ -13,41 +13,41 @@ from bridge.services.request_log.damage import LogUnusable, from_os_error, from_
 from bridge.services.request_log.schema import APPLICATION_ID, MIGRATIONS, VERSION
 
 BUSY_S: Final = 5.0
-"""How long a writer waits for another process to have written."""
+"""SQLite's busy timeout: the wait for another process's write."""
 PAGE_BYTES: Final = 16_384
-"""A row with its bodies is some KiB: in pages of the usual size it would leave a part of its last one empty."""
+"""A row with its bodies takes some KiB; with the default page size, more of its last page would stay empty."""
 WAL_PAGES: Final = 1000
-"""After how many the log of the file is worked into the file."""
+"""Pages of the write-ahead log after which SQLite checkpoints it into the file."""
 MAX_WAL_BYTES: Final = 64 << 20
-"""To which it is cut down, when it had grown while somebody read."""
+"""Size to which the write-ahead log is truncated after a reader made it grow."""
 
 
 def open_to_write(path: Path) -> sqlite3.Connection:
-    """The file, made if it is not there, for its owner's eyes alone; its tables are today's.
+    """Open the file, created with mode 0600 if missing, and migrate its tables to the current schema.
 
-    Transactions are begun and ended by hand. Raises LogUnusable, LogFaulty and LogDamaged.
+    The caller begins and ends transactions. Raises LogUnusable, LogFaulty and LogDamaged.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise from_os_error(path, error) from None
     try:
-        return _prepared(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False), path)
+        return _prepare(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False), path)
     except sqlite3.Error as error:
         raise from_sqlite_error(path, error) from None
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """Leaves the file as it is, whoever writes to it meanwhile. Raises LogUnusable."""
-    return _opened(path, _opened_to_read)
+    """Open the file read-only; other processes may write to it at the same time. Raises LogUnusable."""
+    return _open_existing(path, _connect_to_read)
 
 
 def open_to_update(path: Path) -> sqlite3.Connection:
-    """For changes to rows that are there. Raises LogUnusable."""
-    return _opened(path, partial(_checked, how="mode=rw"))
+    """Open the file for changes to existing rows. Raises LogUnusable."""
+    return _open_existing(path, partial(_connect_checked, query="mode=rw"))
 
 
-def _prepared(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
     try:
         if _is_empty(connection):
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -70,7 +70,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _is_empty(connection):
-            _check(connection, path)  # another process may have been here while the lock was waited for
+            _check(connection, path)  # another process may have created it while this one waited for the lock
         for migration in MIGRATIONS[_pragma(connection, "user_version") :]:
             for statement in filter(str.strip, migration.split(";")):
                 connection.execute(statement)
@@ -82,31 +82,31 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _opened(path: Path, opening: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
+def _open_existing(path: Path, connect: Callable[[Path], sqlite3.Connection]) -> sqlite3.Connection:
     if not path.is_file():
         raise LogUnusable(f"{path}: no such file")
     try:
-        return opening(path)
+        return connect(path)
     except sqlite3.Error as error:
         raise LogUnusable(f"{path}: {error}") from None
 
 
-def _opened_to_read(path: Path) -> sqlite3.Connection:
+def _connect_to_read(path: Path) -> sqlite3.Connection:
     try:
-        return _checked(path, "mode=ro")
+        return _connect_checked(path, "mode=ro")
     except sqlite3.OperationalError as error:
-        if not _may_not_write(error):
+        if not _is_read_only(error):
             raise
-        # Nobody has it open, and the folder lets us make none of the files by which readers and writers meet.
-        return _checked(path, "immutable=1")
+        # No process has the file open, and the folder is not writable, so SQLite cannot create its -wal and -shm files.
+        return _connect_checked(path, "immutable=1")
 
 
-def _may_not_write(error: sqlite3.OperationalError) -> bool:
+def _is_read_only(error: sqlite3.OperationalError) -> bool:
     return "unable to open" in str(error) or "readonly" in str(error)
 
 
-def _checked(path: Path, how: str) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?{how}"
+def _connect_checked(path: Path, query: str) -> sqlite3.Connection:
+    address = f"file:{quote(str(path.absolute()))}?{query}"
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_S, isolation_level=None)
     try:
         _check(connection, path)
@@ -117,12 +117,12 @@ def _checked(path: Path, how: str) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raises LogUnusable unless it is a request log that this version knows."""
+    """Raise LogUnusable unless the file is a request log of a supported schema version."""
     if _pragma(connection, "application_id") != APPLICATION_ID:
-        raise LogUnusable(f"{path}: is a database, but no request log")
+        raise LogUnusable(f"{path}: is a database but not a request log")
     version = _pragma(connection, "user_version")
     if version > VERSION:
-        raise LogUnusable(f"{path}: was written by a newer bridge (schema {version}; this one knows {VERSION})")
+        raise LogUnusable(f"{path}: written by a newer bridge (schema {version}; this version supports {VERSION})")
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:

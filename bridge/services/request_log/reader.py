@@ -1,4 +1,4 @@
-"""The request log as its readers see it: page by page, so that no writer waits and no memory fills."""
+"""Read the request log page by page, so that no writer waits for a reader and memory stays bounded."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ from bridge.services.request_log.damage import LogUnusable
 from bridge.services.request_log.database import open_to_read, open_to_update
 
 PAGE_ROWS: Final = 200
-"""A page is read in one go. With bodies of some MiB it is as long as they are: the reader takes one row at a time."""
+"""Rows read by one query, without bodies. Bodies may be large and are read row by row."""
 
 RowDict = dict[str, Any]
-"""A row by its columns."""
+"""A row as a mapping of column names to values."""
 
 _BODIES: Final = ("request_head", "response_head")
 _HAS_METADATA: Final = (
@@ -26,7 +26,7 @@ _HAS_METADATA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LogFilter:
-    """What a row must be. None is anything."""
+    """Conditions on a row; None accepts any value."""
 
     gateway: str | None = None
     provider: str | None = None
@@ -36,7 +36,7 @@ class LogFilter:
     since_ms: int | None = None
     """Milliseconds since 1970."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """By key; a value as JSON writes it, a string without its quotation marks."""
+    """Required values by key, as JSON writes them; a string without its quotation marks."""
 
     def conditions(self) -> Iterator[tuple[str, tuple[object, ...]]]:
         for column in ("gateway", "provider", "model", "success"):
@@ -51,7 +51,7 @@ class LogFilter:
 
 
 class RequestReader:
-    """Reads one file. Raises LogUnusable for whatever goes wrong with it, from the start on."""
+    """Reads one file. Every method raises LogUnusable on any fault of the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,32 +65,34 @@ class RequestReader:
         self._connection.close()
 
     def newest(self, row_filter: LogFilter, limit: int) -> list[RowDict]:
-        """At most so many, without bodies; the newest is the last."""
+        """Return at most `limit` of the newest rows, without bodies; the newest is the last."""
         return list(self._select("id < ?", ("~",), row_filter, "id DESC", limit))[::-1]
 
     def rows_between(self, after_seq: int, to_seq: int, row_filter: LogFilter) -> Iterator[RowDict]:
-        """Without bodies, in the order in which they were written."""
+        """Yield the rows after `after_seq` up to `to_seq`, without bodies, in the order of writing."""
         while page := list(self._select("seq > ? AND seq <= ?", (after_seq, to_seq), row_filter, "seq", PAGE_ROWS)):
             yield from page
             after_seq = page[-1]["seq"]
 
     def last_seq(self) -> int:
-        """Of the row that was written last; 0 before there was one."""
+        """Return the `seq` of the row that was written last; 0 if there is none."""
         ((last,),) = self._execute("SELECT max(seq) FROM requests", ())
         return last or 0
 
     def rows(self, row_filter: LogFilter, limit: int | None) -> Iterator[RowDict]:
-        """From the oldest on, with their bodies. What is written meanwhile comes too, if it began after the last."""
-        left, at = limit, ""
-        while page := list(self._select("id > ?", (at,), row_filter, "id", min(PAGE_ROWS, left or PAGE_ROWS))):
+        """Yield rows with bodies from the oldest on. Rows written meanwhile are included if they sort after these."""
+        remaining, last_id = limit, ""
+        while page := list(
+            self._select("id > ?", (last_id,), row_filter, "id", min(PAGE_ROWS, remaining or PAGE_ROWS))
+        ):
             for row in page:
                 yield row | self._bodies(row["id"])
-            at = page[-1]["id"]
-            if left is not None and not (left := left - len(page)):
+            last_id = page[-1]["id"]
+            if remaining is not None and not (remaining := remaining - len(page)):
                 return
 
     def row(self, row_id: str) -> RowDict | None:
-        """With its bodies."""
+        """Return the row with its bodies, or None."""
         found = next(self._select("id = ?", (row_id,), LogFilter(), "id", 1), None)
         return found and found | self._bodies(row_id)
 
@@ -109,7 +111,7 @@ class RequestReader:
         return map(dict, self._execute(query, (*values, limit)))
 
     def _columns(self) -> list[str]:
-        """All that the file has, an older or a newer one's; but for the bodies, which are long."""
+        """Return the columns of the file, whose schema may be older or newer, without the large bodies."""
         names = (row["name"] for row in self._execute("PRAGMA table_xinfo(requests)", ()))
         return [name for name in names if name not in _BODIES]
 
@@ -121,17 +123,17 @@ class RequestReader:
 
 
 def first_id(since_ms: int) -> str:
-    """Sorts before the ids of all that began at that time or later, and after all others."""
+    """Return an id that sorts before those of events that began at that time or later, and after all others."""
     return uuid7(since_ms, 0)
 
 
 def rate(path: Path, row_id: str, changes: Mapping[str, object]) -> bool:
-    """Write these columns of that row; whether it is there. Raises LogUnusable."""
+    """Update columns of a row. Return True if the row exists. Raises LogUnusable."""
     connection = open_to_update(path)
     columns = ", ".join(f"{column} = ?" for column in changes)
     try:
-        done = connection.execute(f"UPDATE requests SET {columns} WHERE id = ?", (*changes.values(), row_id))  # noqa: S608 - own names
-        return done.rowcount == 1
+        cursor = connection.execute(f"UPDATE requests SET {columns} WHERE id = ?", (*changes.values(), row_id))  # noqa: S608 - own names
+        return cursor.rowcount == 1
     except sqlite3.Error as error:
         raise LogUnusable(f"{path}: {error}") from None
     finally:

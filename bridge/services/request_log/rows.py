@@ -1,4 +1,4 @@
-"""An event's row in the request log: what it is made of, and what has to be taken out of it first."""
+"""Make the request log's row of an event, with secrets removed. Pure."""
 
 import json
 from functools import lru_cache
@@ -15,20 +15,20 @@ from bridge.services.request_log.schema import LogRow
 from bridge.services.secret_scrubbing import known_secrets_of, scrub_metadata, scrub_reason, scrub_text
 
 MAX_CHARS: Final = 2048
-"""Of a text that comes from outside and has no bound of its own."""
+"""Maximal length of an untrusted text without a bound of its own."""
 MAX_KEPT: Final = 256
-"""Paths that came of late, which need not be taken apart anew. They stay in memory alone."""
+"""Recent paths whose redaction is cached, in memory only."""
 
-_UNTOLD: Final = Usage()
+_UNKNOWN_USAGE: Final = Usage()
 
 _path = lru_cache(MAX_KEPT)(redact_url)
 
 
 def row_of(summary: EventSummary) -> LogRow:
-    """Takes some microseconds, and more the longer the bodies are."""
-    cost, bodies, known, talk = summary.cost, summary.bodies, known_secrets_of(summary.sent), summary.realtime
+    """Return the redacted row. This takes some microseconds, and more with longer bodies."""
+    cost, bodies, known, realtime = summary.cost, summary.bodies, known_secrets_of(summary.sent), summary.realtime
     request_head, response_head = redacted_previews(summary)
-    usage = summary.used or _UNTOLD
+    usage = summary.used or _UNKNOWN_USAGE
     return LogRow(
         id=summary.log_id,
         created_at=summary.created_at_ns // 1_000_000,
@@ -72,20 +72,20 @@ def row_of(summary: EventSummary) -> LogRow:
         response_head=response_head,
         tokens_in_audio=usage.input_audio_tokens,
         tokens_out_audio=usage.output_audio_tokens,
-        messages_from_client=None if talk is None else talk.messages_from_client,
-        messages_from_provider=None if talk is None else talk.messages_from_provider,
-        closed_by=None if talk is None else talk.closed_by,
-        close_code=None if talk is None else talk.close_code,
+        messages_from_client=None if realtime is None else realtime.messages_from_client,
+        messages_from_provider=None if realtime is None else realtime.messages_from_provider,
+        closed_by=None if realtime is None else realtime.closed_by,
+        close_code=None if realtime is None else realtime.close_code,
         refused=summary.is_refused,
     )
 
 
 def redacted_previews(summary: EventSummary) -> tuple[str | bytes | None, str | bytes | None]:
-    """The beginnings of both bodies, redacted; None where they are not kept, bytes where one is no text."""
+    """Return the redacted beginnings of both bodies: None if they are not kept, bytes if one is not text."""
     bodies = summary.bodies
     if bodies is None:
         return None, None
-    if not bodies.are_redacted:  # two threads may do it at a time: what is masked twice is as it was
+    if not bodies.are_redacted:  # two threads may do this at the same time: redaction is idempotent
         known = known_secrets_of(summary.sent)
         bodies.request = _redacted(bodies.request, summary.request_bytes, known)
         bodies.answer = _redacted(bodies.answer, summary.answer_bytes, known)
@@ -94,18 +94,18 @@ def redacted_previews(summary: EventSummary) -> tuple[str | bytes | None, str | 
 
 
 def storable(row: LogRow) -> LogRow:
-    """The same row without what SQLite takes in no text: half a character, which a header may hold."""
+    """Return the row without lone surrogates, which a header may hold and SQLite does not accept in text."""
     return LogRow._make(value.encode(errors="replace").decode() if isinstance(value, str) else value for value in row)
 
 
 def memory_bytes(summary: EventSummary) -> int:
-    """About how many bytes of memory it holds."""
-    held = 4096 + 512 * len(summary.attempts) + len(summary.path or "")
+    """Return the estimated memory of an event in bytes."""
+    size = 4096 + 512 * len(summary.attempts) + len(summary.path or "")
     if summary.bodies is not None:
-        held += len(summary.bodies.request) + len(summary.bodies.answer)
-    for each in summary.sent:
-        held += len(each.query) + sum(map(len, each.headers.values()))
-    return held
+        size += len(summary.bodies.request) + len(summary.bodies.answer)
+    for secrets in summary.sent:
+        size += len(secrets.query) + sum(map(len, secrets.headers.values()))
+    return size
 
 
 def _rounded(ms: float | None) -> float | None:
@@ -115,17 +115,17 @@ def _rounded(ms: float | None) -> float | None:
 def _json(value: object) -> str | None:
     try:
         return orjson.dumps(value).decode() if value else None
-    except TypeError:  # half a character, or a number that is too long for it
+    except TypeError:  # a lone surrogate, or an integer of more than 64 bits
         return json.dumps(value)
 
 
 def _redacted(head: bytes, size: int, known: KnownSecrets) -> bytes:
-    """The beginning of a body of so many bytes; it stays as long as it is."""
+    """Mask secrets in the beginning of a body of `size` bytes, without changing its length."""
     return mask_body(head if len(head) == size else known.mask_cut_end(head), known)
 
 
 def _text(body: bytes) -> str | bytes:
-    """As text, where it is one; it may have been cut inside a character."""
+    """Return the body as text if it is text; a character cut at its end is dropped."""
     try:
         return body.decode()
     except UnicodeDecodeError as error:

@@ -1,28 +1,28 @@
-"""What a row of the request log is, and the tables that hold it.
+"""The rows of the request log and the tables that hold them.
 
-Names are those of Cloudflare's log records (PROVIDERS.md 3.7) where it has the field. Migrations are run in their
-order, each once, in one transaction; the number of those that a file has seen is its `user_version`. What has been
-released is never changed: a new version adds a migration, and a migration only adds.
+Names follow Cloudflare's log records where it has the field (bridge/docs/providers.md). Migrations run in order, each
+once, all in one transaction; a file's `user_version` is the number of migrations that it has seen. Released migrations
+never change: a new version adds a migration, and a migration only adds.
 """
 
 from typing import Final, NamedTuple
 
 APPLICATION_ID: Final = 0x55426C67
-"""Tells a request log from any other SQLite file; "UBlg"."""
+"""The SQLite application id that marks a file as a request log; "UBlg"."""
 
 
 class LogRow(NamedTuple):
     """One event, redacted. Times in milliseconds, sizes in bytes; the fields are the columns that are written."""
 
     id: str
-    """UUIDv7: rows sort by it as they began."""
+    """A UUIDv7, so rows sort by the time at which their events began."""
     created_at: int
     """Milliseconds since 1970."""
     account: str
     gateway: str
     token: str | None
     request_type: str
-    """websocket, http or realtime."""
+    """One of websocket, http and realtime."""
     event_id: str
     provider: str | None
     model: str | None
@@ -35,23 +35,23 @@ class LogRow(NamedTuple):
     duration: float
     first_answer: float | None
     added: float | None
-    """What the bridge itself took before it called a provider."""
+    """The time that the bridge itself took before it called a provider."""
     chunks: int
     tokens_in: int | None
     tokens_out: int | None
     tokens_cached: int | None
     tokens_cache_write: int | None
     cost: float | None
-    """US dollars."""
+    """The cost in US dollars."""
     cost_source: str | None
-    """custom, provider, prices or cache."""
+    """One of custom, provider, prices and cache."""
     cost_estimated: bool
     byok: str | None
-    """The stored key's alias."""
+    """The alias of the stored key."""
     code: int | None
     reason: str | None
     metadata: str | None
-    """These three are JSON."""
+    """A JSON text, like the next two."""
     attempts: str | None
     warnings: str | None
     request_content_type: str | None
@@ -61,18 +61,18 @@ class LogRow(NamedTuple):
     response_size: int
     response_head_complete: bool
     request_head: str | bytes | None
-    """The beginning of the body; bytes where it is no text."""
+    """The beginning of the body; bytes if it is not text."""
     response_head: str | bytes | None
     tokens_in_audio: int | None = None
-    """Those of `tokens_in` that were sound; likewise the next."""
+    """The audio tokens among `tokens_in`; the next field likewise for `tokens_out`."""
     tokens_out_audio: int | None = None
     messages_from_client: int | None = None
-    """These four are a realtime session's."""
+    """Set for realtime sessions, like the next three."""
     messages_from_provider: int | None = None
     closed_by: str | None = None
-    """client, provider or bridge."""
+    """One of client, provider and bridge."""
     close_code: int | None = None
-    """That this one gave; 1005 without one, 1006 without a goodbye."""
+    """The close code of `closed_by`; 1005 for a close frame without a code, 1006 without a close frame."""
     refused: bool = False
     """The event failed before a provider was called."""
 
@@ -149,9 +149,9 @@ MIGRATIONS: Final = (
     INSERT INTO shares SELECT gateway, refused, coalesce(token, ''), count(*) FROM requests GROUP BY 1, 2, 3;
     """,
 )
-"""`seq` is the order in which rows were written, and that in which they are deleted. `kept` counts each gateway's rows:
-it changes in the same transaction as they do, so that it is right whoever writes. `shares` counts them by token, and
-refused events apart; a process of an earlier version does not, so that it may be wrong where both write to one file.
+"""`seq` is the order in which rows are written and deleted. `kept` counts the rows of each gateway; it changes in the
+same transaction as they do, so it is right with any number of writers. `shares` counts rows by token, refused events
+separately; earlier versions do not update it, so it may be wrong if they write to the same file.
 """
 
 VERSION: Final = len(MIGRATIONS)
@@ -160,5 +160,5 @@ _ROW: Final = f"({', '.join('?' * len(LogRow._fields))})"
 
 
 def insert(rows: int) -> str:
-    """A statement that takes so many rows, their values one after the other."""
+    """Return an INSERT statement for so many rows, whose values are bound one after the other."""
     return f"INSERT INTO requests ({', '.join(LogRow._fields)}) VALUES {', '.join([_ROW] * rows)}"  # noqa: S608 - own names

@@ -1,4 +1,4 @@
-"""The request log as its writer sees it: rows go in, in batches, and old ones go out, a few at a time."""
+"""Write rows to the request log in batches, and delete old ones a few at a time."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from bridge.services.request_log.schema import LogRow, insert
 from bridge.services.request_log.shares import Counts, RowQuota, Share, cut
 
 ROWS_PER_INSERT: Final = 999 // len(LogRow._fields)
-"""In one statement: older SQLite takes 999 values. The interpreter's lock is free while it runs, and has to be won back
-from the loop after it, once for all these rows.
+"""Rows in one statement: older SQLite accepts 999 values. A statement releases the GIL and has to reacquire it from the
+event loop afterwards, so few large statements are cheaper than many small ones.
 """
 MAX_DELETED_ROWS: Final = 500
-"""Rows in one transaction: some ten milliseconds for which no other process writes."""
+"""Rows deleted in one transaction, which blocks other writers for some ten milliseconds."""
 
 _COUNT: Final = (
     "INSERT INTO kept (gateway, rows) VALUES (?, ?) ON CONFLICT (gateway) DO UPDATE SET rows = rows + excluded.rows"
@@ -38,41 +38,41 @@ _OLDEST_OF_SHARE: Final = (
 )
 _BEFORE: Final = "SELECT seq, gateway, refused, token FROM requests WHERE id < ? ORDER BY id LIMIT ?"
 
-_Found = tuple[int, str, int, str | None]
-"""A row to be deleted: its `seq`, and what it counts to."""
+_SelectedRow = tuple[int, str, int, str | None]
+"""A row to delete: its `seq`, and the gateway, `refused` and token of its share."""
 
 
 class RowBound(NamedTuple):
-    """How many rows a gateway may have; 0 is any number."""
+    """The number of rows that a gateway may have; 0 for any number."""
 
     rows: int = 0
     stops: bool = False
-    """At so many no new one is kept; else an old one goes, by `request_shares`."""
+    """If true, a full gateway keeps no new rows; otherwise old rows are deleted as `shares` decides."""
     is_shared: bool = False
-    """Several tokens write rows."""
+    """True if several tokens write rows."""
 
 
 class RequestTable:
-    """One process's hand on the file. Other processes may have theirs; a thread at a time.
+    """One process's connection to the file, for one thread at a time. Other processes may use the file as well.
 
-    Whatever raises sqlite3.Error has changed nothing.
+    A method that raises sqlite3.Error has changed nothing.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises LogUnusable, LogFaulty and LogDamaged."""
+        """Open the file. Raises LogUnusable, LogFaulty and LogDamaged."""
         self._path = path
         self._connection = open_to_write(path)
         self.identity = identity(path)
 
     def append(self, rows: Sequence[LogRow], bounds: Mapping[str, RowBound]) -> Counter[str]:
-        """All of them but those that a gateway's bound stops: how many that are, by gateway.
+        """Insert the rows except those that a gateway's bound stops. Return the number of stopped rows by gateway.
 
-        They go to the system's memory before the disk: of a process that is killed none is lost, of a machine that
-        loses power the last may be.
+        A killed process loses no inserted row. A power failure may lose the last ones, because the operating system
+        writes them to the disk later.
         """
         with self._transaction():
             stopped: Counter[str] = Counter()
-            kept = list(self._within(rows, bounds, stopped))
+            kept = list(self._within_bounds(rows, bounds, stopped))
             for start in range(0, len(kept), ROWS_PER_INSERT):
                 self._insert(kept[start : start + ROWS_PER_INSERT])
             self._connection.executemany(_COUNT, Counter(row.gateway for row in kept).items())
@@ -80,11 +80,11 @@ class RequestTable:
         return stopped
 
     def delete_oldest(self, gateway: str, max_rows: int) -> bool:
-        """Delete a few of those that the gateway has beyond `most`. Return True if there may be more."""
-        if self._kept(gateway) <= max_rows:
+        """Delete some of the gateway's rows beyond `max_rows`. Return True if there may be more."""
+        if self._row_count(gateway) <= max_rows:
             return False
         with self._transaction():
-            surplus = self._kept(gateway) - max_rows
+            surplus = self._row_count(gateway) - max_rows
             if surplus <= 0:
                 return False
             wanted = cut(self._shares(gateway), max_rows, MAX_DELETED_ROWS)
@@ -92,23 +92,23 @@ class RequestTable:
                 found = [row for share in wanted.shares for row in self._oldest_of(share, wanted.rows)]
                 self._delete(sorted(found)[: wanted.rows])
             else:  # an earlier version wrote rows that the shares do not count
-                found = self._selected(_OLDEST, gateway, min(surplus, MAX_DELETED_ROWS))
+                found = self._select(_OLDEST, gateway, min(surplus, MAX_DELETED_ROWS))
                 self._delete(found)
                 if not found:
                     return False
-            return self._kept(gateway) > max_rows
+            return self._row_count(gateway) > max_rows
 
     def delete_before(self, row_id: str) -> bool:
-        """Delete a few of the rows whose id sorts before this one. Return True if there may be more."""
+        """Delete some of the rows whose id sorts before this one. Return True if there may be more."""
         if not self._connection.execute(_BEFORE, (row_id, 1)).fetchone():
             return False
         with self._transaction():
-            found = self._selected(_BEFORE, row_id, MAX_DELETED_ROWS)
+            found = self._select(_BEFORE, row_id, MAX_DELETED_ROWS)
             self._delete(found)
             return len(found) == MAX_DELETED_ROWS
 
     def is_replaced(self) -> bool:
-        """True if the file was moved or removed: what is written now, nobody would find."""
+        """Return True if the file was moved or removed, so that rows written now would be lost."""
         return identity(self._path) != self.identity
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class RequestTable:
     def _insert(self, rows: Sequence[LogRow]) -> None:
         self._connection.execute(insert(len(rows)), tuple(chain.from_iterable(rows)))
 
-    def _within(
+    def _within_bounds(
         self, rows: Sequence[LogRow], bounds: Mapping[str, RowBound], stopped: Counter[str]
     ) -> Iterable[LogRow]:
         room = {
@@ -141,7 +141,7 @@ class RequestTable:
             else:
                 stopped[row.gateway] += 1
 
-    def _kept(self, gateway: str) -> int:
+    def _row_count(self, gateway: str) -> int:
         found = self._connection.execute("SELECT rows FROM kept WHERE gateway = ?", (gateway,)).fetchone()
         return found[0] if found else 0
 
@@ -153,17 +153,17 @@ class RequestTable:
         self._connection.executemany(_COUNT_SHARE, ((*share, rows) for share, rows in changes.items()))
         self._connection.executemany(_FORGET_SHARE, changes)
 
-    def _oldest_of(self, share: Share, most: int) -> list[_Found]:
-        found = self._selected(_OLDEST_OF_SHARE, share.gateway, share.refused, share.token or None, most)
-        if not found:  # it was counted wrong: an earlier version has deleted its rows
+    def _oldest_of(self, share: Share, limit: int) -> list[_SelectedRow]:
+        found = self._select(_OLDEST_OF_SHARE, share.gateway, share.refused, share.token or None, limit)
+        if not found:  # the count is wrong: an earlier version has deleted these rows
             self._connection.execute(_EMPTY_SHARE, share)
             self._connection.execute(_FORGET_SHARE, share)
         return found
 
-    def _selected(self, select: str, *values: object) -> list[_Found]:
+    def _select(self, select: str, *values: object) -> list[_SelectedRow]:
         return self._connection.execute(select, values).fetchall()
 
-    def _delete(self, found: Sequence[_Found]) -> None:
+    def _delete(self, found: Sequence[_SelectedRow]) -> None:
         self._connection.executemany("DELETE FROM requests WHERE seq = ?", ((row[0],) for row in found))
         gone = Counter(gateway for _, gateway, _, _ in found)
         self._connection.executemany(_UNCOUNT, ((rows, gateway) for gateway, rows in gone.items()))

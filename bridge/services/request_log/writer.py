@@ -1,4 +1,4 @@
-"""Makes rows of events and writes them, and deletes old ones. All of it may take its time: it is a thread's work."""
+"""Convert events to rows, write them and delete old rows. All of it may block and belongs to the writer thread."""
 
 import logging
 import sqlite3
@@ -28,16 +28,16 @@ log = logging.getLogger("bridge.requests")
 
 ROWS_PER_SLICE: Final = 16
 PAUSE_S: Final = 0.000_02
-"""After so many rows. To give the interpreter's lock away for an instant is not enough: the loop, which may wait for
-it, needs some microseconds to wake, and to wait for its turn it would take five milliseconds.
+"""Pause after `ROWS_PER_SLICE` rows. Releasing the GIL for an instant is not enough: the event loop needs some
+microseconds to wake up, and without a pause it would wait for the switch interval of five milliseconds.
 """
 RETRY_S: Final = 1.0
-"""After a failure."""
+"""Delay before a failed write is retried."""
 PRUNE_INTERVAL_S: Final = 60.0
-"""How often it is looked whether rows have become too old."""
+"""Interval of the search for rows that are too old."""
 
 _DAY_MS: Final = 86_400_000
-_OF_ROWS: Final = (
+_ROW_ERRORS: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
     sqlite3.InterfaceError,
@@ -45,56 +45,58 @@ _OF_ROWS: Final = (
     OverflowError,
     ValueError,
 )
-"""What is wrong with a row, and not with the file."""
+"""Errors that concern a row and not the file."""
 
 
 class RequestLogWriter:
-    """Owns the file. Its methods belong to one thread, its attributes may be read by any."""
+    """Owns the file. One thread calls its methods; any thread may read its attributes."""
 
     def __init__(self, path: Path, keep_days: int = 0) -> None:
-        """`keep_days` of 0 keeps rows for ever.
+        """Open the file; with `keep_days` of 0 rows are kept for ever.
 
-        Raises LogUnusable for a file that can be no log. One that cannot be opened now is opened for a later row.
+        Raises LogUnusable if the file can never be a request log. A file with a transient fault is opened later.
         """
         self.faults = 0
-        """How often the file could not be opened or written, or was damaged."""
+        """The number of failures to open or write the file, and of damaged files."""
         self.lost = 0
-        """Rows that could not be made, or not be written."""
+        """The number of rows that could not be made or written."""
         self.is_failing = False
-        """The file cannot be written at the moment; it has been said."""
+        """True while the file cannot be written; the failure has been logged."""
         self.closing = threading.Event()
-        """Set by another thread: what fails now is not tried again."""
+        """Set by another thread: from then on a failed write is not retried."""
         self._path = path
         self._keep_ms = keep_days * _DAY_MS
         self._file: RequestTable | None = None
-        self._surplus: dict[str, int] = {}  # how many rows the gateways may have that may have more
-        self._looks_at = 0.0
+        self._surplus: dict[str, int] = {}  # the row limits of gateways that may have too many rows
+        self._prune_old_at = 0.0
         self._stopped: set[str] = set()
-        self._sets_aside_at = 0.0
+        self._next_set_aside_at = 0.0
         try:
-            self._opened()
+            self._open_file()
         except LogFaulty as error:
             self._fail(error)
 
-    def write(self, entries: Sequence[EventSummary]) -> None:
-        """Returns when they are written, however long the file cannot be; when it is closing, after one failure."""
+    def write(self, summaries: Sequence[EventSummary]) -> None:
+        """Write rows of the events, and retry until the file accepts them; while closing, give up after a failure."""
         if self.is_failing and self.closing.is_set():
-            self.lost += len(entries)
+            self.lost += len(summaries)
             return
-        rows = list(self._rows(entries))
-        bounds = {entry.gateway: _bound(entry) for entry in entries}
+        rows = list(self._rows(summaries))
+        bounds = {summary.gateway: _bound(summary) for summary in summaries}
         while not self._append(rows, bounds):
-            if self.is_failing and self.closing.wait(RETRY_S):  # after damage a new file is there at once
+            if self.is_failing and self.closing.wait(RETRY_S):  # after damage, a new file is available at once
                 self.lost += len(rows)
                 return
         self._surplus |= {name: bound.rows for name, bound in bounds.items() if bound.rows and not bound.stops}
 
     def prune(self) -> bool:
-        """Delete a few rows that are too many or too old. Whether there may be more of them."""
+        """Delete some rows that are too many or too old. Return True if there may be more."""
         if self.is_failing or self._file is None:
             return False
         try:
-            self._surplus = {name: most for name, most in self._surplus.items() if self._file.delete_oldest(name, most)}
+            self._surplus = {
+                name: max_rows for name, max_rows in self._surplus.items() if self._file.delete_oldest(name, max_rows)
+            }
             return bool(self._surplus) or self._delete_old(self._file)
         except sqlite3.Error as error:
             self._fail(error)
@@ -104,20 +106,20 @@ class RequestLogWriter:
         if self._file is not None:
             self._file.close()
 
-    def _rows(self, entries: Iterable[EventSummary]) -> Iterator[LogRow]:
-        for number, entry in enumerate(entries):
+    def _rows(self, summaries: Iterable[EventSummary]) -> Iterator[LogRow]:
+        for number, summary in enumerate(summaries):
             if number % ROWS_PER_SLICE == 0:
                 time.sleep(PAUSE_S)
             try:
-                yield row_of(entry)
+                yield row_of(summary)
             except Exception as error:
-                self._lose(error)
+                self._drop_row(error)
 
     def _append(self, rows: Sequence[LogRow], bounds: Mapping[str, RowBound]) -> bool:
-        """Whether they need not be tried again."""
+        """Insert the rows. Return False if they have to be retried."""
         try:
-            self._log_stopped(self._opened().append(rows, bounds), bounds)
-        except _OF_ROWS:
+            self._log_stopped(self._open_file().append(rows, bounds), bounds)
+        except _ROW_ERRORS:
             return self._append_each(rows, bounds)
         except (sqlite3.Error, LogUnusable) as error:
             self._fail(error)
@@ -126,19 +128,19 @@ class RequestLogWriter:
         return True
 
     def _append_each(self, rows: Sequence[LogRow], bounds: Mapping[str, RowBound]) -> bool:
-        """One of them is in the way of all: they go in one by one, and that one changed or not at all."""
+        """Insert the rows one by one, because one of them is invalid. That one is corrected or dropped."""
         for row in rows:
             try:
-                self._opened().append([storable(row)], bounds)
-            except _OF_ROWS as error:
-                self._lose(error)
+                self._open_file().append([storable(row)], bounds)
+            except _ROW_ERRORS as error:
+                self._drop_row(error)
             except (sqlite3.Error, LogUnusable) as error:
                 self._fail(error)
-                self._lose(error)
+                self._drop_row(error)
         return True
 
-    def _opened(self) -> RequestTable:
-        """The file; opened anew after a failure, and when it was moved away: who would find what goes into it?"""
+    def _open_file(self) -> RequestTable:
+        """Return the table; reopen the file after a failure, or if it was moved away."""
         if self._file is not None and self._file.is_replaced():
             self._file.close()
             self._file = None
@@ -153,30 +155,30 @@ class RequestLogWriter:
         return self._file
 
     def _set_aside(self, damaged: Identity | None, error: Exception) -> bool:
-        """Make way for a new file, once a minute at most: on a failing disk each new one may be damaged soon. Return
-        True if a new file can be begun."""
-        if time.monotonic() < self._sets_aside_at:
+        """Rename the damaged file, at most once a minute, because a failing disk may damage each new file. Return True
+        if a new file can be created."""
+        if time.monotonic() < self._next_set_aside_at:
             return False
         self.faults += 1
         try:
             kept = set_aside(self._path, damaged, datetime.now(UTC))
         except OSError as failure:
-            log.error("the damaged request log cannot be renamed: %s", failure)
+            log.error("damaged request log cannot be renamed: %s", failure)
             return False
         if kept is not None:
-            self._sets_aside_at = time.monotonic() + PRUNE_INTERVAL_S
-            log.error("the request log is damaged (%s): it is kept as %s, and a new one is begun", error, kept)
+            self._next_set_aside_at = time.monotonic() + PRUNE_INTERVAL_S
+            log.error("request log damaged (%s); it is kept as %s, and a new one is started", error, kept)
         return True
 
     def _delete_old(self, file: RequestTable) -> bool:
-        if not self._keep_ms or time.monotonic() < self._looks_at:
+        if not self._keep_ms or time.monotonic() < self._prune_old_at:
             return False
         if file.delete_before(first_id(time.time_ns() // 1_000_000 - self._keep_ms)):
             return True
-        self._looks_at = time.monotonic() + PRUNE_INTERVAL_S
+        self._prune_old_at = time.monotonic() + PRUNE_INTERVAL_S
         return False
 
-    # What is said, each once until it changes.
+    # Each message is logged once, until the state changes.
 
     def _fail(self, error: Exception) -> None:
         damaged = None
@@ -189,21 +191,21 @@ class RequestLogWriter:
         self.faults += 1
         if not self.is_failing:
             self.is_failing = True
-            log.error("the request log cannot be written, and of events that wait too long no row is kept: %s", error)
+            log.error("request log cannot be written; events beyond the queue's bound get no row: %s", error)
 
     def _recover(self) -> None:
         if self.is_failing:
             self.is_failing = False
-            log.warning("the request log is written again")
+            log.warning("request log is written again")
 
-    def _lose(self, error: Exception) -> None:
+    def _drop_row(self, error: Exception) -> None:
         if not self.lost:
-            log.error("an event has no row in the request log", exc_info=error)
+            log.error("an event gets no row in the request log", exc_info=error)
         self.lost += 1
 
     def _log_stopped(self, stopped: Mapping[str, int], bounds: Mapping[str, RowBound]) -> None:
         for gateway in stopped.keys() - self._stopped:
-            log.warning("no more rows in the request log for gateway %s: it has %s", gateway, bounds[gateway].rows)
+            log.warning("request log of gateway %s is full (%s rows); no row is added", gateway, bounds[gateway].rows)
         self._stopped = (self._stopped - bounds.keys()) | stopped.keys()
 
 

@@ -1,4 +1,4 @@
-"""Which trace an event belongs to: what its client says comes first, then the W3C's header, else it is a new one.
+"""Determine the trace of an event: from the client's settings, else from the W3C header, else a new trace. Pure.
 
 www.w3.org/TR/trace-context, section 3.2; `cf-aig-otel-trace-id` and `-parent-span-id` are Cloudflare's.
 """
@@ -17,15 +17,15 @@ _SAMPLED: Final = 1
 class TraceContext:
     trace_id: int
     parent_id: int | None
-    """The span that is the parent; None for a trace's first."""
+    """The id of the parent span; None for the root span of a trace."""
     sampled: bool
 
 
 def context_of(settings: StepSettings, traceparent: str, new_trace_id: int) -> TraceContext:
-    """`traceparent` is the header, empty without one; one that is not well formed counts for none.
+    """Return the trace context; `traceparent` is the header, or empty. A malformed header is ignored.
 
-    Who names a trace in the settings wants it recorded, whatever the header's flag says. The settings' parent is of the
-    settings' trace, or of the header's where they name none.
+    A trace named in the settings is always recorded, regardless of the header's flag. The settings' parent belongs to
+    the settings' trace, or to the header's trace if they name none.
     """
     header = _parsed(traceparent)
     parent_id = int(settings.otel_parent_span_id, 16) if settings.otel_parent_span_id else None

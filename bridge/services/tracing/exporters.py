@@ -1,6 +1,6 @@
-"""Where an event's spans go, in OTLP over HTTP: to the collectors of its gateway, and to that of the environment.
+"""Send the spans of an event by OTLP over HTTP to the collectors of its gateway, and to that of the environment.
 
-Needs the extra `otel`. The environment's variables are those of opentelemetry.io/docs/specs/otel/protocol/exporter.
+Needs the extra `otel`. Environment variables: opentelemetry.io/docs/specs/otel/protocol/exporter.
 """
 
 import asyncio
@@ -24,49 +24,49 @@ from bridge.services.tracing.otlp_protobuf import SdkExporter
 from bridge.tasks import Tasks
 
 MAX_COLLECTORS: Final = 256
-"""Each has a thread. Past that the one made first is closed: a configuration that was read again may not name it."""
+"""Each collector has a thread. Beyond this number the oldest one is closed: after a reload no gateway may name it."""
 
 _Key = tuple[object, ...]
 
 
 class SpanExporters:
-    """An observer of events; owns the collectors, each made when the first event wants it."""
+    """Observes events and owns one batcher per collector, created with the first event for it."""
 
     def __init__(self, *, everywhere: bool) -> None:
-        """`everywhere`: spans of all gateways go to the collector that the environment names.
+        """With `everywhere`, spans of all gateways also go to the collector that the environment names.
 
-        Raises ValueError for an environment that the SDK does not take.
+        Raises ValueError if the SDK rejects the environment.
         """
         self._resource = _resource()
-        self._of_all = (
+        self._environment_batchers = (
             (SpanBatcher("of the environment", SdkExporter(OTLPSpanExporter(), self._resource)),) if everywhere else ()
         )
         self._collectors: dict[_Key, SpanBatcher] = {}
-        self._closing = Tasks()
+        self._closing_tasks = Tasks()
         self._closed: list[SpanBatcher] = []
 
     def on_event_end(self, summary: EventSummary) -> None:
-        if not summary.otel and not self._of_all:
+        if not summary.otel and not self._environment_batchers:
             return
         context = context_of(summary.settings, summary.traceparent, getrandbits(128) or 1)
         if context.sampled:
             event = EndedEvent(summary, context)
-            for collector in (*self._of_all, *map(self._batcher, summary.otel)):
+            for collector in (*self._environment_batchers, *map(self._batcher, summary.otel)):
                 collector.put(event)
 
     def samples(self) -> Iterator[Sample]:
-        """Of what became of spans so far."""
+        """Yield the numbers of sent, refused and dropped spans."""
         for result in ("sent", "refused", "dropped"):
             counts = (getattr(each, result) for each in (*self._all(), *self._closed))
             yield SPANS.name, (result,), sum(counts)
 
     async def close(self) -> None:
-        """Send what waits, as far as that takes no more than some seconds."""
+        """Send the waiting spans, for at most some seconds."""
         await asyncio.gather(*(collector.close() for collector in self._all()))
-        await self._closing.wait_all()
+        await self._closing_tasks.wait_all()
 
     def _all(self) -> tuple[SpanBatcher, ...]:
-        return (*self._of_all, *self._collectors.values())
+        return (*self._environment_batchers, *self._collectors.values())
 
     def _batcher(self, exporter: OtelExporter) -> SpanBatcher:
         key = (exporter.url, exporter.content_type, exporter.authorization, *exporter.headers.items())
@@ -81,20 +81,20 @@ class SpanExporters:
 
     def _close(self, collector: SpanBatcher) -> None:
         self._closed.append(collector)
-        self._closing.start(collector.close(), "close a collector of spans")
+        self._closing_tasks.start(collector.close(), "close a collector of spans")
 
 
-def _exporter(asked: OtelExporter, resource: Resource) -> Exporter:
-    headers = dict(asked.headers)
-    if asked.authorization is not None:
-        headers["Authorization"] = asked.authorization
-    if asked.content_type == "json":
-        return JsonExporter(asked.url, headers, TIMEOUT_S, resource)
-    return SdkExporter(OTLPSpanExporter(asked.url, headers=headers, timeout=TIMEOUT_S), resource)
+def _exporter(config: OtelExporter, resource: Resource) -> Exporter:
+    headers = dict(config.headers)
+    if config.authorization is not None:
+        headers["Authorization"] = config.authorization
+    if config.content_type == "json":
+        return JsonExporter(config.url, headers, TIMEOUT_S, resource)
+    return SdkExporter(OTLPSpanExporter(config.url, headers=headers, timeout=TIMEOUT_S), resource)
 
 
 def _resource() -> Resource:
-    """As OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES have it."""
+    """Return the resource that OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES describe."""
     found = Resource.create({SERVICE_VERSION: __version__})
     is_named = not str(found.attributes[SERVICE_NAME]).startswith("unknown_service")
     return found if is_named else found.merge(Resource({SERVICE_NAME: "universal-bridge"}))

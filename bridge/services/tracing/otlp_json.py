@@ -1,7 +1,7 @@
-"""Exports spans in OTLP's JSON form, for which the SDK has no exporter (opentelemetry.io/docs/specs/otlp, "JSON").
+"""Export spans as OTLP JSON, for which the SDK has no exporter (opentelemetry.io/docs/specs/otlp, "JSON").
 
-The form is protobuf's JSON mapping, but for ids, which are hexadecimal, and enums, which are numbers. It is written
-piece by piece: with a dictionary for each attribute it takes a quarter longer. Needs the extra `otel`.
+The format is protobuf's JSON mapping, except that ids are hexadecimal and enums are numbers. It is written piece by
+piece: with a dictionary for each attribute it takes a quarter longer. Needs the extra `otel`.
 """
 
 import threading
@@ -20,8 +20,8 @@ from bridge.services.tracing.spans import Span
 
 MAX_ATTEMPTS: Final = 3
 RETRY_DELAY_S: Final = 1.0
-"""Before the second try; before the third it is twice as long."""
-_AGAIN: Final = {
+"""Delay before the second attempt; the delay before the third is twice as long."""
+_RETRYABLE: Final = {
     HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -33,11 +33,11 @@ _SPAN: Final = (
     b'{"traceId":"%032x","spanId":"%016x",%b"flags":1,"kind":3,"name":%b,"startTimeUnixNano":"%d",'
     b'"endTimeUnixNano":"%d","attributes":[%b],"status":%b}'
 )
-"""Sampled, SPAN_KIND_CLIENT."""
+"""A sampled span of SPAN_KIND_CLIENT."""
 _PARENT: Final = b'"parentSpanId":"%016x",'
 _UNSET: Final = b'{"code":0}'
 _FAILED: Final = b'{"code":2,"message":%b}'
-_FORMS: Final[Mapping[type, tuple[bytes, Callable[[Any], bytes]]]] = {
+_VALUE_TYPES: Final[Mapping[type, tuple[bytes, Callable[[Any], bytes]]]] = {
     bool: (b"boolValue", orjson.dumps),
     int: (b"intValue", b'"%d"'.__mod__),
     float: (b"doubleValue", orjson.dumps),
@@ -46,7 +46,7 @@ _FORMS: Final[Mapping[type, tuple[bytes, Callable[[Any], bytes]]]] = {
 
 
 class JsonExporter:
-    """`services.collector.Exporter`."""
+    """Implements `batching.Exporter`."""
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float, resource: Resource) -> None:
         self._url = url
@@ -58,13 +58,13 @@ class JsonExporter:
 
     def export(self, spans: Sequence[Span]) -> SpanExportResult:
         body = encode_request(spans, self._resource)
-        for tried in range(MAX_ATTEMPTS):
-            if tried and self._ended.wait(tried * RETRY_DELAY_S):
+        for attempt in range(MAX_ATTEMPTS):
+            if attempt and self._ended.wait(attempt * RETRY_DELAY_S):
                 break
             status = self._post(body)
             if status is not None and status < HTTPStatus.MULTIPLE_CHOICES:
                 return SpanExportResult.SUCCESS
-            if status is not None and status not in _AGAIN:
+            if status is not None and status not in _RETRYABLE:
                 break
         return SpanExportResult.FAILURE
 
@@ -73,7 +73,7 @@ class JsonExporter:
         self._session.close()
 
     def _post(self, body: bytes) -> int | None:
-        """The answer's status; None if there was none."""
+        """Return the HTTP status of the response; None if there was no response."""
         try:
             return self._session.post(self._url, data=body, timeout=self._timeout_s, allow_redirects=False).status_code
         except requests.RequestException:
@@ -81,7 +81,7 @@ class JsonExporter:
 
 
 def encode_request(spans: Iterable[Span], resource: bytes) -> bytes:
-    """An ExportTraceServiceRequest; `resource` are its attributes, encoded."""
+    """Return an ExportTraceServiceRequest; `resource` holds the encoded attributes of the resource."""
     head = b'{"resourceSpans":[{"resource":{"attributes":[%b]},"scopeSpans":[{"scope":%b,"spans":[' % (resource, _SCOPE)
     return b"".join((head, b",".join(map(_span, spans)), b"]}]}]}"))
 
@@ -104,11 +104,11 @@ def _attributes(attributes: Mapping[str, Any]) -> bytes:
 
 
 def _attribute(name: str, value: Any) -> bytes:
-    form, text_of = _FORMS[type(value)]
-    return b"".join((_beginning(name, form), text_of(value), b"}}"))
+    value_type, encode = _VALUE_TYPES[type(value)]
+    return b"".join((_attribute_head(name, value_type), encode(value), b"}}"))
 
 
 @lru_cache(1024)
-def _beginning(name: str, form: bytes) -> bytes:
-    """Names are few, but for those of a client's metadata."""
-    return b'{"key":%b,"value":{"%b":' % (orjson.dumps(name), form)
+def _attribute_head(name: str, value_type: bytes) -> bytes:
+    """Return the encoded beginning of an attribute. It is cached: most names repeat."""
+    return b'{"key":%b,"value":{"%b":' % (orjson.dumps(name), value_type)

@@ -1,4 +1,4 @@
-"""Exports spans with an exporter of OpenTelemetry's SDK, in whichever form that has. Needs the extra `otel`."""
+"""Export spans with an exporter of OpenTelemetry's SDK, in the format of that exporter. Needs the extra `otel`."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -18,7 +18,7 @@ _UNSET: Final = Status(StatusCode.UNSET)
 
 
 class SdkExporter:
-    """Owns the exporter."""
+    """Implements `batching.Exporter`; owns the SDK's exporter."""
 
     def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
         self._exporter = exporter
@@ -29,8 +29,8 @@ class SdkExporter:
         return self._exporter.export([self._readable(span) for span in spans])
 
     def _readable(self, span: Span) -> ReadableSpan:
-        """The SDK's own type, which it takes from its tracer, too: to start and end a span there costs ten times as
-        much, and knows no trace that somebody else has named.
+        """Return the span as the SDK's own type. It is constructed directly: starting and ending a span with the SDK's
+        tracer takes ten times as long, and the tracer accepts no trace id from outside.
         """
         return ReadableSpan(
             name=span.name,

@@ -1,8 +1,8 @@
-"""An event as spans: one for all of it, below that one for each attempt.
+"""Convert an event to spans: one for the event, with a child for each attempt.
 
-Names are those of OpenTelemetry's conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai, 1.41; they
-are not stable yet), of Cloudflare's exporter (developers.cloudflare.com/ai-gateway/observability/otel-integration), and
-`bridge.*` for what is our own. What carries them is `exporters`' work.
+Names follow OpenTelemetry's conventions for generative AI (opentelemetry.io/docs/specs/semconv/gen-ai, 1.41, not stable
+yet) and Cloudflare's exporter (developers.cloudflare.com/ai-gateway/observability/otel-integration); the bridge's own
+attributes begin with `bridge.`. `exporters` sends the spans.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ Attributes = dict[str, Attribute]
 _NS_PER_MS: Final = 1_000_000
 
 MAX_CHARS: Final = 2048
-"""Of one text, but for bodies, which have a bound of their own."""
+"""Maximal length of a text, except for bodies, which have a bound of their own."""
 
 _OPERATIONS: Final = (
     ("chat/completions", "chat"),
@@ -39,9 +39,9 @@ _OPERATIONS: Final = (
     (":streamgeneratecontent", "generate_content"),
     (":embedcontent", "embeddings"),
 )
-"""How paths end, in lower case, and what is done there. The first that fits."""
+"""The operation by the suffix of the path in lower case. The first match counts."""
 _OTHER_OPERATION: Final = "request"
-_LONGEST_END: Final = max(len(end) for end, _ in _OPERATIONS)
+_MAX_SUFFIX_CHARS: Final = max(len(end) for end, _ in _OPERATIONS)
 
 _PROVIDERS: Final = {
     "aws-bedrock": "aws.bedrock",
@@ -52,15 +52,15 @@ _PROVIDERS: Final = {
     "mistral": "mistral_ai",
     "perplexity-ai": "perplexity",
 }
-"""Where the conventions have a name other than our slug."""
+"""Provider names of the conventions that differ from the bridge's slugs."""
 
 
-_OURS: Final = ("gen_ai.", "bridge.", "server.", "http.", "error.")
-"""How names begin that a client's metadata cannot have: what it says would pass for what we say."""
+_RESERVED_PREFIXES: Final = ("gen_ai.", "bridge.", "server.", "http.", "error.")
+"""Prefixes that names in a client's metadata may not have, so that it cannot imitate the bridge's attributes."""
 
 
 class Span(msgspec.Struct, frozen=True, gc=False):
-    """Of a client's kind (SpanKind.CLIENT), whole and sampled."""
+    """A finished, sampled span of SpanKind.CLIENT."""
 
     name: str
     trace_id: int
@@ -69,16 +69,16 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     has_remote_parent: bool
     attributes: Attributes
     failure: str | None
-    """Why; None where nothing failed."""
+    """The reason of a failure; None if nothing failed."""
     start_ns: int
-    """Since 1970, like the next."""
+    """Nanoseconds since 1970, like the next."""
     end_ns: int
 
 
 def spans_of(summary: EventSummary, context: TraceContext) -> list[Span]:
-    """The event's first. Takes some microseconds, and more the longer the bodies are."""
+    """Return the span of the event, then those of its attempts. Takes some microseconds, more with longer bodies."""
     event = Span(
-        _sendable_text(_name(summary)),
+        _otlp_text(_name(summary)),
         context.trace_id,
         _new_id(),
         context.parent_id,
@@ -118,21 +118,25 @@ def _attempt(summary: EventSummary, number: int, parent: Span) -> Span:
 
 def _attributes(summary: EventSummary) -> Attributes:
     known = known_secrets_of(summary.sent)
-    given = scrub_metadata(summary.settings.metadata, known)
-    found: Attributes = {
-        _sendable_text(name): _sendable(value) for name, value in given.items() if not name.startswith(_OURS)
+    metadata = scrub_metadata(summary.settings.metadata, known)
+    attributes: Attributes = {
+        _otlp_text(name): _otlp_value(value)
+        for name, value in metadata.items()
+        if not name.startswith(_RESERVED_PREFIXES)
     }
-    found.update((name, _sendable(value)) for name, value in _own(summary, known).items() if value is not None)
+    attributes.update(
+        (name, _otlp_value(value)) for name, value in _bridge_attributes(summary, known).items() if value is not None
+    )
     prompt, completion = redacted_previews(summary)
     if isinstance(prompt, str):
-        found["gen_ai.prompt_json"] = prompt
+        attributes["gen_ai.prompt_json"] = prompt
     if isinstance(completion, str):
-        found["gen_ai.completion_json"] = completion
-    return found
+        attributes["gen_ai.completion_json"] = completion
+    return attributes
 
 
-def _own(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | None]:
-    """None is no attribute."""
+def _bridge_attributes(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | None]:
+    """Return the bridge's attributes; None marks an attribute that is left out."""
     usage, cost = summary.used, summary.cost
     address, port = _server(summary.url or "")
     is_stream = summary.chunks > 0
@@ -165,9 +169,9 @@ def _own(summary: EventSummary, known: KnownSecrets) -> dict[str, Attribute | No
 
 
 def _conversation(summary: EventSummary) -> Attributes:
-    """A realtime session's."""
-    told = {} if summary.realtime is None else msgspec.structs.asdict(summary.realtime)
-    return {f"bridge.server.realtime.{name}": value for name, value in told.items()}
+    """Return the attributes of a realtime session; none for other events."""
+    totals = {} if summary.realtime is None else msgspec.structs.asdict(summary.realtime)
+    return {f"bridge.server.realtime.{name}": value for name, value in totals.items()}
 
 
 def _name(summary: EventSummary) -> str:
@@ -176,7 +180,7 @@ def _name(summary: EventSummary) -> str:
 
 
 def _operation_of(summary: EventSummary) -> str:
-    return _operation(f"/{summary.path or ''}"[-_LONGEST_END:])
+    return _operation(f"/{summary.path or ''}"[-_MAX_SUFFIX_CHARS:])
 
 
 @lru_cache(maxsize=256)
@@ -195,14 +199,14 @@ def _failure(summary: EventSummary, code: object, reason: object) -> str | None:
     return None if code is None else scrub_reason(str(reason), known_secrets_of(summary.sent))
 
 
-def _sendable(value: Attribute) -> Attribute:
-    """As OTLP can carry it: no endless text, no half of a character, no integer of more than 64 bits."""
+def _otlp_value(value: Attribute) -> Attribute:
+    """Return the value as OTLP supports it: bounded text without lone surrogates, integers of at most 64 bits."""
     if isinstance(value, str):
-        return _sendable_text(value)
+        return _otlp_text(value)
     return str(value)[:MAX_CHARS] if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
 
 
-def _sendable_text(text: str) -> str:
+def _otlp_text(text: str) -> str:
     if text.isascii() and len(text) <= MAX_CHARS:
         return text
     return text[:MAX_CHARS].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Traces: spans of events for the collectors that a gateway, or the environment, names. The work is `exporting`'s."""
+"""Export spans of events to the collectors that gateways or the environment name. `exporters` does the work."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -17,43 +17,43 @@ _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_E
 
 
 class Tracing:
-    """An observer of events. OpenTelemetry's SDK is not imported before somebody wants spans, which is costly."""
+    """Observes events. OpenTelemetry's SDK is imported only if spans are needed, because the import is slow."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._everywhere = _names_collector(environ)
-        self._exporting: SpanExporters | None = None
+        self._exporters: SpanExporters | None = None
         self._is_missing = False
 
     @property
     def everywhere(self) -> bool:
-        """The environment names a collector, for the spans of all gateways."""
+        """Return True if the environment names a collector, which gets the spans of all gateways."""
         return self._everywhere
 
     def start(self) -> None:
-        """Before the first event, where it is known that somebody wants spans.
+        """Create the exporters. Call it before the first event if spans are needed.
 
-        Raises ImportError without the extra, ValueError for an environment that the SDK does not take.
+        Raises ImportError without the extra `otel`, and ValueError if the SDK rejects the environment.
         """
         from bridge.services.tracing.exporters import SpanExporters
 
-        self._exporting = SpanExporters(everywhere=self._everywhere)
+        self._exporters = SpanExporters(everywhere=self._everywhere)
 
     def on_event_end(self, summary: EventSummary) -> None:
-        if self._exporting is None and summary.otel and not self._is_missing:
+        if self._exporters is None and summary.otel and not self._is_missing:
             self._start_late()
-        if self._exporting is not None:
-            self._exporting.on_event_end(summary)
+        if self._exporters is not None:
+            self._exporters.on_event_end(summary)
 
     def samples(self) -> Iterator[Sample]:
-        if self._exporting is not None:
-            yield from self._exporting.samples()
+        if self._exporters is not None:
+            yield from self._exporters.samples()
 
     async def close(self) -> None:
-        if self._exporting is not None:
-            await self._exporting.close()
+        if self._exporters is not None:
+            await self._exporters.close()
 
     def _start_late(self) -> None:
-        """A configuration that was read again is the first to want spans."""
+        """Create the exporters after a reload that configures the first collector."""
         try:
             self.start()
         except ImportError:

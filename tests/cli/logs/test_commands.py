@@ -228,7 +228,7 @@ def test_an_event_that_is_not_there_and_a_database_that_is_no_log(
     for args, why in (
         (("show", "--path", path, "nobody"), "has no event nobody"),
         (("rate", "--path", path, "nobody", "--score", "1"), "has no event nobody"),
-        (("--path", other), "is a database, but no request log"),
+        (("--path", other), "is a database but not a request log"),
     ):
         done = logs(*args)
         assert (done.returncode, done.stdout) == (1, "")

@@ -187,7 +187,7 @@ def test_what_is_kept_at_hand_is_bounded() -> None:
     metrics = Metrics(SharedCounters())
     for each in range(MAX_CACHED_ROWS + 10):
         metrics.on_event_end(entry(gateway=f"gateway-{each}"))
-    assert len(metrics._kinds) <= MAX_CACHED_ROWS
+    assert len(metrics._event_rows) <= MAX_CACHED_ROWS
     [(_, row)] = [(key, row) for key, row in metrics._counters.rows() if key[0] == EVENTS.name and key[1] == "*"]
     assert row[0] == MAX_CACHED_ROWS + 10
 

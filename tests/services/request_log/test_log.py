@@ -103,8 +103,8 @@ async def test_rows_wait_while_the_file_is_locked_and_that_is_said_once(
         locked.execute("ROLLBACK")
         await until(lambda: kept(path) == list(range(1, 10)))
     assert said(caplog) == [
-        "the request log cannot be written, and of events that wait too long no row is kept: database is locked",
-        "the request log is written again",
+        "request log cannot be written; events beyond the queue's bound get no row: database is locked",
+        "request log is written again",
     ]
     assert log.dropped == 0
 
@@ -172,8 +172,8 @@ async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogC
         log.on_event_end(event(2, bodies=BodyPreviews(body, body)))
         await until(lambda: kept(path) == [1, 2])  # it opens the file anew, and that has room
     assert said(caplog) == [
-        "the request log cannot be written, and of events that wait too long no row is kept: database or disk is full",
-        "the request log is written again",
+        "request log cannot be written; events beyond the queue's bound get no row: database or disk is full",
+        "request log is written again",
     ]
 
 
@@ -196,8 +196,8 @@ async def test_a_start_on_a_full_disk_goes_without_a_log_until_there_is_room(
     await opening.__aexit__(None, None, None)
     assert (log.dropped, log._writer.is_failing) == (0, False)
     assert [line.partition(":")[0] for line in said(caplog)] == [
-        "the request log cannot be written, and of events that wait too long no row is kept",
-        "the request log is written again",
+        "request log cannot be written; events beyond the queue's bound get no row",
+        "request log is written again",
     ]
     assert next(record for record in caplog.records if record.name == "bridge.requests").levelno == logging.ERROR
     assert {name: value for name, _, value in log.samples()}["bridge_log_faults_total"] > 2
@@ -293,7 +293,7 @@ async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.L
         log.on_event_end(event(5))
     assert kept(path) == [1, 2, 5]
     assert log.dropped == 2
-    assert said(caplog) == ["an event has no row in the request log", "2 events have no row in the request log"]
+    assert said(caplog) == ["an event gets no row in the request log", "2 events have no row in the request log"]
 
 
 async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(path: Path) -> None:
@@ -312,7 +312,7 @@ async def test_a_gateway_that_stops_keeps_its_first_rows_and_says_so_once(
         for number in range(1000):
             log.on_event_end(event(number, log_rows=10, log_strategy="STOP_INSERTING"))
     assert kept(path) == list(range(10))
-    assert said(caplog) == ["no more rows in the request log for gateway gateway: it has 10"]
+    assert said(caplog) == ["request log of gateway gateway is full (10 rows); no row is added"]
     assert log.dropped == 0  # it is as was asked for
 
 

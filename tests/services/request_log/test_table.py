@@ -135,8 +135,8 @@ def _of_another_program(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (_newer, f"was written by a newer bridge (schema 99; this one knows {VERSION})"),
-        (_of_another_program, "is a database, but no request log"),
+        (_newer, f"written by a newer bridge (schema 99; this version supports {VERSION})"),
+        (_of_another_program, "is a database but not a request log"),
         (lambda path: path.write_bytes(b"no database, " * 100), "file is not a database"),
         (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: path.parent.joinpath("gone").symlink_to(path) or path.symlink_to(path.parent / "gone"), "symb"),

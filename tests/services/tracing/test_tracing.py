@@ -457,8 +457,8 @@ def test_without_the_extra_a_configuration_that_wants_spans_is_refused(
 
 def traces_of(server: Any) -> SpanExporters:
     [found] = [each for each in server._app._runtime.services.observers if isinstance(each, tracing.Tracing)]
-    assert found._exporting is not None
-    return found._exporting
+    assert found._exporters is not None
+    return found._exporters
 
 
 def ended() -> EndedEvent:
