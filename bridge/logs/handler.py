@@ -2,18 +2,18 @@
 
 import logging
 import os
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO, UnsupportedOperation
 from typing import Final, Protocol, TextIO
 
+from bridge.logs.background_writer import BackgroundWriter
+
 CAPACITY: Final = 10_000
 LINGER_S: Final = 0.05
-"""How long a line may wait for others to be written with."""
+"""Maximal wait of a line for others to be written with."""
 CLOSING_S: Final = 1.0
-"""How long the end of the process waits for lines that are not written yet."""
+"""Maximal time that the end of the process waits for unwritten lines."""
 
 _LINES_PER_WRITE: Final = 1000
 
@@ -21,9 +21,9 @@ Renderer = Callable[[logging.LogRecord], bytes]
 
 
 class LineHandler(logging.Handler):
-    """Renders in the caller's thread and writes in its own, at most `linger_s` later.
+    """Renders a line in the caller's thread and writes it in its own thread, at most `linger_s` later.
 
-    At most `capacity` lines wait; then the oldest give way, and how many did is logged once lines go out again.
+    At most `capacity` lines wait. Beyond that the oldest are dropped, and their number is logged with the next write.
     """
 
     def __init__(
@@ -37,64 +37,37 @@ class LineHandler(logging.Handler):
     ) -> None:
         super().__init__()
         self._render = render
-        self._capacity = capacity
-        self._linger_s = linger_s
         self._closing_s = closing_s
         self._sink = _sink_for(stream)
-        # Not a deque under a lock: a finaliser that logs may run inside any of our own calls, and put() is safe there.
-        self._waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._lost = 0
-        self._lost_told = 0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="bridge-log", daemon=True)
-        self._thread.start()
+        self._lost = self._reported_lost = 0
+        self._writer = BackgroundWriter(
+            "bridge-log", self._write, self._sink.close, bound=capacity, batch=_LINES_PER_WRITE, linger_s=linger_s
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._closing.is_set():
+        if self._writer.is_closed:
             return
         try:
             line = self._render(record)
-        except Exception as error:  # a wrong log call must not end the event that made it
-            line = self._render(_record(logging.ERROR, "a log call failed", {"call": repr(record.msg)}, error))
-        if self._waiting.qsize() >= self._capacity:
-            self._drop_oldest()
-        self._waiting.put(line)
+        except Exception as error:  # an invalid log call must not end the event that made it
+            line = self._render(_record(logging.ERROR, "invalid log call", {"call": repr(record.msg)}, error))
+        if not self._writer.put_latest(line):
+            self._lost += 1
 
     def close(self) -> None:
-        """Write what waits, for at most `closing_s`; later calls to the log are lost."""
-        self._closing.set()
-        self._waiting.put(b"")
-        self._thread.join(self._closing_s)
+        """Write the waiting lines, for at most `closing_s`; later log calls are dropped."""
+        self._writer.close(self._closing_s)
         super().close()
 
-    def _drop_oldest(self) -> None:
-        try:
-            self._waiting.get_nowait()
-        except queue.Empty:  # the writer was quicker
-            return
-        self._lost += 1
-
-    def _run(self) -> None:
-        while not (self._closing.is_set() and self._waiting.empty()):
-            lines = [self._waiting.get()]
-            self._closing.wait(self._linger_s)
-            lines += self._more()
-            self._sink.write(self._notice() + b"".join(lines))
-        self._sink.close()
-
-    def _more(self) -> Iterator[bytes]:
-        for _ in range(_LINES_PER_WRITE):
-            try:
-                yield self._waiting.get_nowait()
-            except queue.Empty:
-                return
+    def _write(self, lines: list[bytes]) -> None:
+        self._sink.write(self._notice() + b"".join(lines))
 
     def _notice(self) -> bytes:
-        lost = self._lost - self._lost_told
+        lost = self._lost - self._reported_lost
         if not lost:
             return b""
-        self._lost_told += lost
-        return self._render(_record(logging.WARNING, "log lines were lost: their reader is too slow", {"lost": lost}))
+        self._reported_lost += lost
+        return self._render(_record(logging.WARNING, "log lines dropped; their reader is too slow", {"lost": lost}))
 
 
 def _record(
@@ -108,7 +81,7 @@ def _record(
 
 class _Sink(Protocol):
     def write(self, data: bytes) -> None:
-        """Write all of it, however long that takes. Never raises: if the reader is gone, nobody is left to tell."""
+        """Write all data, however long that takes. Never raises: without a reader there is nowhere to report it."""
 
     def close(self) -> None: ...
 
@@ -121,8 +94,8 @@ def _sink_for(stream: TextIO) -> _Sink:
 
 
 class _Descriptor:
-    """A descriptor of our own. Python's stream keeps its lock while a write hangs, and the interpreter aborts at exit
-    when it finds that lock taken."""
+    """A duplicated descriptor. A Python stream keeps its lock while a write hangs, and the interpreter aborts at exit
+    if that lock is taken."""
 
     def __init__(self, shared: int) -> None:
         self._file = FileIO(os.dup(shared), "w")
@@ -137,7 +110,7 @@ class _Descriptor:
 
     def _write_some(self, data: memoryview) -> int:
         written = self._file.write(data)
-        if written is None:  # full, and somebody who shares the descriptor made it non-blocking
+        if written is None:  # full, and another process made the shared descriptor non-blocking
             time.sleep(LINGER_S)
         return written or 0
 
@@ -146,7 +119,7 @@ class _Descriptor:
 
 
 class _Stream:
-    """A stream without a descriptor, such as one in memory. It stays its owner's."""
+    """A stream without a descriptor, such as one in memory. Its owner closes it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -159,4 +132,4 @@ class _Stream:
             return
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: the owner closes the stream."""

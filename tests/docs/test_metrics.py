@@ -9,7 +9,7 @@ import yaml
 from bridge.docs import pages
 from bridge.server.app import App
 from bridge.server.health import HealthRoutes
-from bridge.services.metrics.metrics import _MOST_STEPS
+from bridge.services.metrics.metrics import _MAX_STEP
 from bridge.services.metrics.shared_counters import MAX_ROWS
 from bridge.services.tracing import spans
 from bridge.services.tracing.tracing import _ENDPOINTS
@@ -29,7 +29,7 @@ def test_every_path_of_the_health_routes_is_described() -> None:
 
 
 def test_the_bounds_of_labels_are_those_of_the_code() -> None:
-    assert f"from {_MOST_STEPS} on `{_MOST_STEPS}+`" in " ".join(METRICS.split())
+    assert f"from {_MAX_STEP} on `{_MAX_STEP}+`" in " ".join(METRICS.split())
     assert f"{MAX_ROWS:,}" in METRICS
 
 

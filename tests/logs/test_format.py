@@ -212,7 +212,7 @@ def test_a_wrong_log_call_is_logged_and_raises_nothing(start: Setup) -> None:
     logging.getLogger("bridge").info("%d events", "many")
     handler.close()
     line = orjson.loads(out.getvalue())
-    assert (line["message"], line["level"], line["call"]) == ("a log call failed", "error", "'%d events'")
+    assert (line["message"], line["level"], line["call"]) == ("invalid log call", "error", "'%d events'")
     assert "TypeError" in line["exception"]
 
 

@@ -1,19 +1,18 @@
-"""Keeps the request log: an observer whose events wait in memory for one thread, which makes rows of them and writes.
+"""Observe events and queue them for the request log's thread, which converts and writes them.
 
-JSON, redaction and SQLite are all that thread's work (`journal_writer`), batch by batch. Whatever the disk does, an
-event does not feel it: past a bound of what may wait, rows are dropped and counted.
+JSON, redaction and SQLite are the work of that thread (`writer`), batch by batch. A slow disk never delays an event:
+beyond a bound of waiting events, rows are dropped and counted.
 """
 
 import asyncio
 import logging
-import queue
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bridge.logs.background_writer import BackgroundWriter
 from bridge.relay.interfaces import Sample
 from bridge.relay.summary import EventSummary
 from bridge.services.metrics.definitions import LOG_DROPPED, LOG_FAULTS, LOG_WAITING
@@ -26,21 +25,21 @@ log = logging.getLogger("bridge.requests")
 MAX_ROWS: Final = 20_000
 MAX_BYTES: Final = 128 << 20
 BATCH_ROWS: Final = 256
-"""In one transaction. So many need not wait for others."""
+"""Rows in one transaction. A full batch is written at once."""
 LINGER_S: Final = 0.5
-"""How long an event may wait for others to be written with: with the writing, less than a second."""
+"""Maximal wait of an event for others to be written with. Including the write it takes less than a second."""
 IDLE_S: Final = 60.0
-"""How often old rows are looked for while no event comes."""
+"""Interval of the search for old rows while there are no events."""
 CLOSING_S: Final = 10.0
-"""How long the end waits for what is not written."""
+"""Maximal time that the end of the process waits for unwritten rows."""
 
-Waiting = tuple[EventSummary, int]
-"""With about how many bytes it holds."""
+QueuedEvent = tuple[EventSummary, int]
+"""An event and its estimated memory in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """Of the events that wait for the thread."""
+    """Limits of the events that wait for the thread."""
 
     rows: int = MAX_ROWS
     bytes: int = MAX_BYTES
@@ -50,7 +49,10 @@ class QueueBounds:
 async def open_request_log(
     path: Path, keep_days: int, bounds: QueueBounds | None = None
 ) -> AsyncIterator["RequestLog"]:
-    """Raises LogUnusable for a file that can be no log. At the end all that waits is written."""
+    """Open the request log, and write all waiting events at the end.
+
+    Raises LogUnusable if the file can never be a request log.
+    """
     request_log = RequestLog(await asyncio.to_thread(RequestLogWriter, path, keep_days), bounds or QueueBounds())
     try:
         yield request_log
@@ -59,28 +61,36 @@ async def open_request_log(
 
 
 class RequestLog:
+    """Observes events. One thread writes their rows; the event loop only queues them."""
+
     def __init__(self, writer: RequestLogWriter, bounds: QueueBounds) -> None:
-        """`writer` is the thread's from here on."""
+        """The thread owns `writer` from now on."""
         self._writer = writer
         self._bounds = bounds
-        self._waiting: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
-        # Each number is changed by one thread alone: what waits is what came in less what went out.
-        self._bytes_in = self._bytes_out = self._refused = 0
-        self._free_in = self._free_out = 0
-        """Events that were refused before a provider was called: they have a share of their own, as in the file."""
-        self._is_full = self._is_closed = False
-        self._hurry = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
-        self._thread.start()
+        # Only one thread changes each number: what waits is the difference of what came in and what went out.
+        self._bytes_in = self._bytes_out = self._rejected = 0
+        self._refused_in = self._refused_out = 0
+        """Events refused before a provider call. They have a share of their own, as they have in the file."""
+        self._is_full = False
+        self._queue: BackgroundWriter[QueuedEvent] = BackgroundWriter(
+            "requests",
+            self._write,
+            writer.close,
+            bound=bounds.rows,
+            batch=BATCH_ROWS,
+            linger_s=LINGER_S,
+            idle_s=IDLE_S,
+        )
 
     @property
     def dropped(self) -> int:
-        """How many events that were to have a row have none, since the process began."""
-        return self._refused + self._writer.lost
+        """Return the number of events since the start of the process that should have a row and have none."""
+        return self._rejected + self._writer.lost
 
     @property
     def waiting(self) -> int:
-        return self._waiting.qsize()
+        """Return the number of events that wait for the thread."""
+        return self._queue.waiting
 
     def samples(self) -> Iterable[Sample]:
         yield LOG_DROPPED.name, (), self.dropped
@@ -88,73 +98,49 @@ class RequestLog:
         yield LOG_FAULTS.name, (), self._writer.faults
 
     def on_event_end(self, summary: EventSummary) -> None:
-        if not summary.settings.collect_log or self._is_closed:
+        if not summary.settings.collect_log or self._queue.is_closed:
             return
-        waiting, size = self._waiting.qsize(), memory_bytes(summary)
-        if waiting >= self._bounds.rows or self._bytes_in - self._bytes_out + size > self._bounds.bytes:
-            self._refuse()
+        size = memory_bytes(summary)
+        if not self._has_room(summary, size):
+            self._reject()
             return
-        if summary.is_refused:
-            if self._free_in - self._free_out >= self._bounds.rows // REFUSED_PART:
-                self._refuse()
-                return
-            self._free_in += 1
         self._bytes_in += size
-        self._waiting.put((summary, size))
-        if waiting == BATCH_ROWS:
-            self._hurry.set()
+        self._refused_in += summary.is_refused
+        self._queue.put((summary, size))
+        if self._queue.waiting == BATCH_ROWS + 1:
+            self._queue.flush()
 
     async def aclose(self) -> None:
-        """Write all that waits; what is not written within `CLOSING_S` is dropped, and said to be."""
-        self._is_closed = True
+        """Write all waiting events; those that are not written within `CLOSING_S` are dropped, which is logged."""
         self._writer.closing.set()
-        self._hurry.set()
-        self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join, CLOSING_S)
-        if self._thread.is_alive():
-            log.warning("the request log was not written in time: %s events wait", self.waiting)
+        if not await asyncio.to_thread(self._queue.close, CLOSING_S):
+            log.warning("request log not written in time; %s waiting events are lost", self.waiting)
         if self.dropped:
             log.warning("%s events have no row in the request log", self.dropped)
 
-    def _refuse(self) -> None:
-        self._refused += 1
+    def _has_room(self, summary: EventSummary, size: int) -> bool:
+        if self.waiting >= self._bounds.rows or self._bytes_in - self._bytes_out + size > self._bounds.bytes:
+            return False
+        return not summary.is_refused or self._refused_in - self._refused_out < self._bounds.rows // REFUSED_PART
+
+    def _reject(self) -> None:
+        self._rejected += 1
         if not self._is_full:
             self._is_full = True
-            if not self._writer.is_failing:  # which it has said itself
-                log.warning("events have no row in the request log: it is written too slowly")
+            if not self._writer.is_failing:  # otherwise the writer has logged the reason
+                log.warning("request log is written too slowly; events get no row")
 
-    # The thread's.
+    def _write(self, batch: list[QueuedEvent]) -> None:
+        """Write a batch, then prune until the next event waits. Runs in the thread."""
+        if batch:
+            self._writer.write([summary for summary, _ in batch])
+            self._bytes_out += sum(size for _, size in batch)
+            self._refused_out += sum(summary.is_refused for summary, _ in batch)
+            self._log_recovery()
+        while self._writer.prune() and not self.waiting:
+            pass
 
-    def _run(self) -> None:
-        while not (self._is_closed and self._waiting.empty()):
-            if batch := self._batch():
-                self._write(batch)
-            while self._writer.prune() and self._waiting.empty():
-                pass
-        self._writer.close()
-
-    def _batch(self) -> list[Waiting]:
-        """What has come, and what comes within a moment. Empty when nothing came for long, or nothing will."""
-        try:
-            first = self._waiting.get(timeout=IDLE_S)
-        except queue.Empty:
-            return []
-        if self._waiting.qsize() < BATCH_ROWS and not self._is_closed:
-            self._hurry.wait(LINGER_S)
-            self._hurry.clear()
-        return [one for one in (first, *self._more()) if one is not None]
-
-    def _more(self) -> Iterator[Waiting | None]:
-        for _ in range(BATCH_ROWS - 1):
-            try:
-                yield self._waiting.get_nowait()
-            except queue.Empty:
-                return
-
-    def _write(self, batch: list[Waiting]) -> None:
-        self._writer.write([entry for entry, _ in batch])
-        self._bytes_out += sum(size for _, size in batch)
-        self._free_out += sum(entry.is_refused for entry, _ in batch)
-        if self._is_full and self._waiting.qsize() < BATCH_ROWS:
+    def _log_recovery(self) -> None:
+        if self._is_full and self.waiting < BATCH_ROWS:
             self._is_full = False
-            log.warning("every event has its row in the request log again", extra={"fields": {"dropped": self.dropped}})
+            log.warning("every event gets a row in the request log again", extra={"fields": {"dropped": self.dropped}})

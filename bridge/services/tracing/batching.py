@@ -1,8 +1,6 @@
-"""One collector of spans: a bounded queue before it, the SDK's thread that empties it, and what became of all.
+"""Queue ended events for one collector, and count the spans that are sent, refused and dropped.
 
-What waits are events: their spans are made by that thread.
-
-Needs the extra `otel`.
+The SDK's batch processor owns the thread, which also converts the events to spans. Needs the extra `otel`.
 """
 
 import asyncio
@@ -22,66 +20,66 @@ from bridge.services.tracing.spans import Span, spans_of
 
 log = logging.getLogger("bridge.traces")
 
-# What they have to say of a collector that does not answer they say of every batch; we say it once.
+# The SDK logs a failing collector with every batch; `_MonitoredExporter` logs it once.
 logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
 logging.getLogger("opentelemetry.sdk._shared_internal").setLevel(logging.CRITICAL)
 
 MAX_SPANS: Final = 4096
 MAX_BODY_BYTES: Final = 32 << 20
-"""What their bodies may take besides."""
+"""Maximal size of the bodies of waiting events."""
 BATCH_EVENTS: Final = 256
 LINGER_MS: Final = 1000
-"""How long a span waits for others to be sent with."""
+"""Maximal wait of a span for others to be sent with."""
 TIMEOUT_S: Final = 5.0
-"""How long the collector may take for a batch."""
+"""Timeout of the collector for a batch."""
 CLOSING_S: Final = 3.0
-"""How long the end of the process waits for what has not been sent."""
+"""Maximal time that the end of the process waits for unsent spans."""
 
 
-_ON_ITS_WAY: Final = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
-"""Of no trace; but the SDK's queue takes only what is sampled."""
+_PLACEHOLDER_CONTEXT: Final = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+"""A context that belongs to no trace: the SDK's queue accepts only sampled spans."""
 
 
 class EndedEvent(ReadableSpan):
-    """An event on its way to an exporter's thread, which makes its spans: that takes longer than all else that is done
-    for an event when it ends. A span itself only for the SDK's queue, which takes nothing else.
+    """An event queued for the exporter's thread, which makes its spans: that takes longer than all other work at the
+    end of an event. It is a ReadableSpan only because the SDK's queue accepts nothing else.
     """
 
     def __init__(self, summary: EventSummary, trace: TraceContext) -> None:
-        self._context = _ON_ITS_WAY
-        self._entry = summary
+        self._context = _PLACEHOLDER_CONTEXT
+        self._summary = summary
         self._trace = trace
         self.span_count = 1 + len(summary.attempts)
-        """How many spans it becomes."""
+        """The number of spans of the event."""
         bodies = summary.bodies
         self.body_bytes = len(bodies.request) + len(bodies.answer) if bodies else 0
-        """Of the bodies that it holds, in bytes."""
+        """The size of the bodies that it holds."""
 
     def spans(self) -> list[Span]:
-        return spans_of(self._entry, self._trace)
+        return spans_of(self._summary, self._trace)
 
 
 class Exporter(Protocol):
-    """Sends spans to a collector. Called by one thread, but for `shutdown`."""
+    """Sends spans to a collector. One thread calls `export`; any thread may call `shutdown`."""
 
     def export(self, spans: Sequence[Span]) -> SpanExportResult: ...
 
     def shutdown(self) -> None:
-        """By any thread: what is being sent is not tried again."""
+        """Stop retrying the batch that is being sent. Any thread may call it."""
 
 
 class SpanBatcher:
-    """Counts spans: `sent`, `refused` by the collector, `dropped` because too many waited."""
+    """Queues events and counts their spans: `sent`, `refused` by the collector, `dropped` because too many waited."""
 
     def __init__(self, name: str, exporter: Exporter, *, max_spans: int = MAX_SPANS) -> None:
-        """`name` is for the log. Owns the exporter."""
+        """Take ownership of the exporter; `name` identifies the collector in the log."""
         self._exporter = _MonitoredExporter(name, exporter)
         self._max_spans = max_spans
-        self._put_spans = self._put_bytes = 0
+        self._accepted_spans = self._accepted_bytes = 0
         self.dropped = 0
         self._processor = BatchSpanProcessor(
             self._exporter,
-            max_queue_size=2 * max_spans,  # never full: `put` looks before
+            max_queue_size=2 * max_spans,  # never full, because `put` checks the bound
             schedule_delay_millis=LINGER_MS,
             max_export_batch_size=min(BATCH_EVENTS, max_spans),
             export_timeout_millis=TIMEOUT_S * 1000,
@@ -96,28 +94,28 @@ class SpanBatcher:
         return self._exporter.refused
 
     def put(self, event: EndedEvent) -> None:
-        """Does not block."""
-        watched = self._exporter
-        has_room = self._put_spans + event.span_count - watched.taken_spans <= self._max_spans
-        if not has_room or self._put_bytes + event.body_bytes - watched.sent_bytes > MAX_BODY_BYTES:
+        """Queue an event, or drop it if too many wait. Does not block."""
+        exporter = self._exporter
+        has_room = self._accepted_spans + event.span_count - exporter.processed_spans <= self._max_spans
+        if not has_room or self._accepted_bytes + event.body_bytes - exporter.processed_bytes > MAX_BODY_BYTES:
             self.dropped += event.span_count
             return
-        self._put_spans += event.span_count
-        self._put_bytes += event.body_bytes
+        self._accepted_spans += event.span_count
+        self._accepted_bytes += event.body_bytes
         self._processor.on_end(event)
 
     async def close(self) -> None:
-        """Send what waits, for at most `CLOSING_S`; what is left then is given up."""
+        """Send the waiting spans for at most `CLOSING_S`, then drop the rest."""
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
-        if self._exporter.is_lost:
+        if self._exporter.is_failing:
             self._exporter.give_up()
 
         def shut_down() -> None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]  # the SDK has no types there
-            with suppress(RuntimeError):  # the loop did not wait for us
+            with suppress(RuntimeError):  # the loop has been closed
                 loop.call_soon_threadsafe(ended.set)
 
-        # A daemon, and not the loop's own pool: nobody is to wait for a collector that hangs, not even at exit.
+        # A daemon thread, because threads of the loop's pool would delay the exit if the collector hangs.
         threading.Thread(target=shut_down, name="bridge-traces-end", daemon=True).start()
         try:
             async with asyncio.timeout(CLOSING_S):
@@ -127,23 +125,23 @@ class SpanBatcher:
 
 
 class _MonitoredExporter(SpanExporter):
-    """The exporter as its thread calls it: what it says is counted, and logged when it changes."""
+    """Wraps the exporter: counts its results, and logs when the collector begins or stops to fail."""
 
     def __init__(self, name: str, exporter: Exporter) -> None:
         self._name = name
         self._exporter = exporter
         self._has_ended = False
-        self.is_lost = False
-        """The last batch was not taken."""
-        self.sent = self.refused = self.taken_spans = self.sent_bytes = 0
+        self.is_failing = False
+        """True if the collector has refused the last batch."""
+        self.sent = self.refused = self.processed_spans = self.processed_bytes = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """What it is given are events."""
-        events = [each for each in spans if isinstance(each, EndedEvent)]
+        """Export the spans of the queued events."""
+        events = [event for event in spans if isinstance(event, EndedEvent)]
         count = sum(event.span_count for event in events)
-        result = SpanExportResult.FAILURE if self._has_ended else self._exported(events)
-        self.taken_spans += count
-        self.sent_bytes += sum(event.body_bytes for event in events)
+        result = SpanExportResult.FAILURE if self._has_ended else self._export(events)
+        self.processed_spans += count
+        self.processed_bytes += sum(event.body_bytes for event in events)
         if result is SpanExportResult.SUCCESS:
             self.sent += count
         else:
@@ -155,22 +153,20 @@ class _MonitoredExporter(SpanExporter):
             self.give_up()
 
     def give_up(self) -> None:
-        """Called from any thread: what is being sent is not tried again, and the rest not at all."""
+        """Stop retrying the current batch, and refuse all further ones. Any thread may call it."""
         self._has_ended = True
         self._exporter.shutdown()
 
-    def _exported(self, events: Sequence[EndedEvent]) -> SpanExportResult:
+    def _export(self, events: Sequence[EndedEvent]) -> SpanExportResult:
         try:
             result = self._exporter.export([span for event in events for span in event.spans()])
         except Exception:
-            log.exception("spans could not be exported for a reason that nobody expected")
+            log.exception("unhandled exception while exporting spans")
             result = SpanExportResult.FAILURE
-        was_lost, self.is_lost = self.is_lost, result is not SpanExportResult.SUCCESS
-        if self.is_lost and not was_lost:
-            log.warning(
-                "spans are lost: their collector does not take them", extra={"fields": {"collector": self._name}}
-            )
-        elif was_lost and not self.is_lost:
+        was_failing, self.is_failing = self.is_failing, result is not SpanExportResult.SUCCESS
+        if self.is_failing and not was_failing:
+            log.warning("collector refuses spans; they are lost", extra={"fields": {"collector": self._name}})
+        elif was_failing and not self.is_failing:
             fields = {"collector": self._name, "lost": self.refused}
-            log.info("the collector of spans takes them again", extra={"fields": fields})
+            log.info("collector accepts spans again", extra={"fields": fields})
         return result

@@ -46,7 +46,7 @@ _VALUE_TYPES: Final[Mapping[type, tuple[bytes, Callable[[Any], bytes]]]] = {
 
 
 class JsonExporter:
-    """Implements `batching.Exporter`."""
+    """Implements `batching.Exporter` for OTLP JSON."""
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float, resource: Resource) -> None:
         self._url = url

@@ -141,7 +141,7 @@ async def test_of_what_waits_refused_events_are_a_tenth(path: Path, locked: sqli
             log.on_event_end(event(number, token="hostile", success=False, added_ms=None))
         log.on_event_end(event(20, token="quiet"))
         locked.execute("ROLLBACK")
-        await until(lambda: log._free_in == log._free_out)
+        await until(lambda: log._refused_in == log._refused_out)
         log.on_event_end(event(21, success=False, added_ms=None))
     assert kept(path) == [0, 1, 2, 3, 20, 21]
     assert log.dropped == 16
@@ -155,10 +155,10 @@ async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
         locked.execute("BEGIN IMMEDIATE")
         for number in range(20):
             log.on_event_end(event(number))
-        assert said(caplog) == ["events have no row in the request log: it is written too slowly"]
+        assert said(caplog) == ["request log is written too slowly; events get no row"]
         locked.execute("ROLLBACK")
         await until(lambda: len(said(caplog)) == 2)
-    assert said(caplog)[1] == "every event has its row in the request log again"
+    assert said(caplog)[1] == "every event gets a row in the request log again"
     assert said(caplog)[2:] == [f"{log.dropped} events have no row in the request log"]
     assert log.dropped == 20 - len(kept(path)) > 0
 
@@ -343,7 +343,7 @@ async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -
     async with request_log.open_request_log(path, 0) as log:
         pass
     log.on_event_end(event(1))
-    assert not log._thread.is_alive()
+    assert not log._queue._thread.is_alive()
     assert kept(path) == []
 
 

@@ -371,7 +371,7 @@ async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
         samples = await scraped(server)
     assert of(samples, "bridge_spans_total") == {"bridge_spans_total[result=refused]": 4}
     said = [record.getMessage() for record in caplog.records if record.name == "bridge.traces"]
-    assert said == ["spans are lost: their collector does not take them"]
+    assert said == ["collector refuses spans; they are lost"]
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
@@ -385,8 +385,8 @@ async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplo
         assert (collector.refused, collector.sent, collector.dropped) == (2, 2, 0)
         await collector.close()
     assert [record.getMessage() for record in caplog.records if record.name == "bridge.traces"] == [
-        "spans are lost: their collector does not take them",
-        "the collector of spans takes them again",
+        "collector refuses spans; they are lost",
+        "collector accepts spans again",
     ]
 
 
