@@ -56,7 +56,7 @@ def reported_error(value: Any, text: bytes = b"", *, framed: bool = False, stand
 def is_empty(value: object) -> bool:
     """Return True for null, false, 0, "", {}, [] and an object of nulls."""
     if isinstance(value, dict):
-        return all(each is None for each in value.values())
+        return all(member is None for member in value.values())
     return not value
 
 

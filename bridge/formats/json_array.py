@@ -9,11 +9,11 @@ from bridge.formats.item import Item, ItemKind
 
 _BLANKS = b" \t\r\n" + BOM  # no JSON value begins or ends with a byte of the BOM
 _BACKSLASH = ord("\\")
-_STEPS = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_DEPTH_CHANGE = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 # The significant characters outside the array, between its elements, and inside one. A complete string is one match;
 # a single quotation mark begins a string that the read does not end.
-_SIGNS = (
+_SIGNIFICANT = (
     re.compile(rb"[^ \t\r\n\xef\xbb\xbf]"),
     re.compile(rb'"[^"]*"|["\[\]{},]'),
     re.compile(rb'"[^"]*"|["\[\]{}]'),
@@ -52,7 +52,7 @@ class JsonArrayDecoder:
 
     def finish(self) -> list[Item]:
         left = self._pending.take()
-        if self._scanner.no_array and is_complete(left):
+        if self._scanner.is_no_array and is_complete(left):
             return [Item(left.strip(_BLANKS))]
         self._pending.add(left)
         self.truncated = bool(left) or self._scanner.depth > 0
@@ -76,20 +76,20 @@ class _Scanner:
 
     def __init__(self) -> None:
         self.depth = 0
-        self.no_array = False
+        self.is_no_array = False
         self._in_string = False
         self._after_backslash = False
 
     def cuts(self, data: bytes) -> Iterator[_Cut]:
-        if self.no_array or not data:
+        if self.is_no_array or not data:
             return
         masked = self._without_escapes(data)
         at = self._string_end(masked)
-        while not self._in_string and (found := _SIGNS[min(self.depth, 2)].search(masked, at)):
+        while not self._in_string and (found := _SIGNIFICANT[min(self.depth, 2)].search(masked, at)):
             start, at = found.span()
             sign = masked[start : start + 1]
             if self.depth == 0 and sign != b"[":
-                self.no_array = True
+                self.is_no_array = True
                 return
             if sign == b'"':
                 self._in_string = at == start + 1
@@ -99,7 +99,7 @@ class _Scanner:
     def _cut(self, sign: bytes, start: int, end: int) -> _Cut | None:
         """Process `sign`. Brackets and commas of the array itself are left out of the elements."""
         is_own = self.depth == 0 or (self.depth == 1 and sign in (b",", b"]"))
-        self.depth += _STEPS.get(sign, 0)
+        self.depth += _DEPTH_CHANGE.get(sign, 0)
         if self.depth > 1:
             return None
         return _Cut(start if is_own else end, end, closes=self.depth == 0 and sign == b"]")

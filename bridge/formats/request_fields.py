@@ -124,7 +124,7 @@ _OBJECT: Final = re.compile(rb"[ \t\r\n\x00\xfe\xff\xef\xbb\xbf]*+\{")
 _LOOKED_AT_BYTES: Final = 1 << 16
 
 _EXACT: Final = "model"
-_SPELLINGS: Final = tuple("".join(letters) for letters in product(*((one, one.upper()) for one in _EXACT)))
+_SPELLINGS: Final = tuple("".join(letters) for letters in product(*((letter, letter.upper()) for letter in _EXACT)))
 """The name in every case, because servers in Go ignore the case of names. The first is the exact one."""
 _OTHER_NAME: Final = "model_id"
 """The name that ElevenLabs and Cartesia use."""

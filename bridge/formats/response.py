@@ -79,7 +79,7 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
     """
     body = body.removeprefix(BOM)
     if status >= 400:
-        return ParsedResponse(fault=fault_of(_reported(body), status=status))
+        return ParsedResponse(fault=fault_of(_error_body(body), status=status))
     members = _members_in(body)
     counters = UsageCounter()
     usage_members = _usage_members(members)
@@ -134,7 +134,7 @@ def _defect_in(status: int, body: bytes, content_type: str, from_model: bool) ->
 def _error_in(members: Members, body: bytes) -> object | None:
     """Return the error that a model endpoint's body reports. Only the members that decide are parsed."""
     if not members:
-        wrapped = _reported(body) if _WRAPPED.match(body) else None
+        wrapped = _error_body(body) if _WRAPPED.match(body) else None
         return reported_error(wrapped if isinstance(wrapped, list) else None, body[:4096].lstrip())
     try:
         value = {name: _deciding_value(name, bytes(raw)) for name, raw in members.items()}
@@ -149,7 +149,7 @@ def _deciding_value(name: str, raw: bytes) -> object:
     if has_many_parts(raw):
         return ...
     if name == "choices" and raw.startswith(b"["):
-        return [{"finish_reason": each.finish_reason, "error": each.error} for each in _choices_in(raw)]
+        return [{"finish_reason": choice.finish_reason, "error": choice.error} for choice in _choices_in(raw)]
     if name in DECIDING_MEMBERS:
         return parse(raw) if len(raw) <= MAX_PARSED_BYTES else _text_of(raw)
     return None if raw in _EMPTY else ...
@@ -162,7 +162,7 @@ def _choices_in(raw: bytes) -> list[_Choice]:
         return [_Choice()]
 
 
-def _reported(body: bytes) -> object:
+def _error_body(body: bytes) -> object:
     try:
         if len(body) <= MAX_PARSED_BYTES:
             return parse(body)

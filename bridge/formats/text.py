@@ -29,9 +29,9 @@ def _strings(value: object, path: Path) -> Iterator[str]:
         if isinstance(value, dict) and here in value:
             yield from _strings(value[here], rest)
         return
-    for each in value if isinstance(value, list) else [value]:
-        if isinstance(each, dict) and here(each):
-            yield from _strings(each, rest)
+    for element in value if isinstance(value, list) else [value]:
+        if isinstance(element, dict) and here(element):
+            yield from _strings(element, rest)
 
 
 def _each(value: dict[str, Any]) -> bool:

@@ -1,8 +1,7 @@
 """Convert every provider's token counts into one form.
 
 In this form input includes the tokens read from or written to a cache, and output includes the model's thoughts. OpenAI
-and most others count so. Anthropic and Bedrock count cached tokens beside the input, Gemini counts thoughts beside the
-output: those are added here (bridge/docs/providers.md, "Usage"; AWS, Bedrock user guide, "Prompt caching"). Other
+and most others count so. Anthropic and Bedrock count cached tokens separately, Gemini its thoughts: those are added here (bridge/docs/providers.md, "Usage"; AWS, Bedrock user guide, "Prompt caching"). Other
 providers mix these names. If there is a total it decides: input and output add up to it.
 """
 
@@ -43,14 +42,14 @@ class Usage(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=
 
 _INPUT, _OUTPUT, _TOTAL, _CACHED, _WRITTEN = "input", "output", "total", "cached", "written"
 _AUDIO = _AUDIO_IN, _AUDIO_OUT, _AUDIO_CACHED = "input audio", "output audio", "cached audio"
-_BESIDE_INPUT = ("cache_read", "cache_write", "tool_input")
-_BESIDE_OUTPUT = ("thoughts",)
-_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _BESIDE_INPUT
-(_THOUGHTS,) = _BESIDE_OUTPUT
+_SEPARATE_INPUT = ("cache_read", "cache_write", "tool_input")
+_SEPARATE_OUTPUT = ("thoughts",)
+_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT = _SEPARATE_INPUT
+(_THOUGHTS,) = _SEPARATE_OUTPUT
 _REASONING = "reasoning"
 _SHAPE = "shape"
 """Marks an input that includes its cached tokens, by OpenAI's names; the count has no meaning."""
-_SOMETIMES_BESIDE: Final = (_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT, _THOUGHTS, _REASONING)
+_SOMETIMES_SEPARATE: Final = (_CACHE_READ, _CACHE_WRITE, _TOOL_INPUT, _THOUGHTS, _REASONING)
 """Counts that some providers include in input or output, and others do not."""
 
 _ROLES = {
@@ -93,23 +92,23 @@ _ROLES = {
     "input_token_count": _INPUT,  # Replicate
     "output_token_count": _OUTPUT,
 }
-_OF_INPUT: tuple[tuple[Path, str], ...] = (
+_INPUT_DETAILS: tuple[tuple[Path, str], ...] = (
     (("cached_tokens",), _CACHED),
     (("cache_write_tokens",), _WRITTEN),  # OpenAI, OpenRouter
     (("audio_tokens",), _AUDIO_IN),
     (("cached_tokens_details", "audio_tokens"), _AUDIO_CACHED),  # OpenAI Realtime
 )
-_OF_OUTPUT: tuple[tuple[Path, str], ...] = (
+_OUTPUT_DETAILS: tuple[tuple[Path, str], ...] = (
     (("audio_tokens",), _AUDIO_OUT),
-    (("reasoning_tokens",), _REASONING),  # in the output at OpenAI, beside it at xAI
+    (("reasoning_tokens",), _REASONING),  # part of the output at OpenAI, separate at xAI
 )
 _DETAILS = {
-    "prompt_tokens_details": _OF_INPUT,  # OpenAI chat and its followers
-    "completion_tokens_details": _OF_OUTPUT,
-    "input_tokens_details": _OF_INPUT,  # Responses
-    "output_tokens_details": _OF_OUTPUT,
-    "input_token_details": _OF_INPUT,  # OpenAI Realtime
-    "output_token_details": _OF_OUTPUT,
+    "prompt_tokens_details": _INPUT_DETAILS,  # OpenAI chat and its followers
+    "completion_tokens_details": _OUTPUT_DETAILS,
+    "input_tokens_details": _INPUT_DETAILS,  # Responses
+    "output_tokens_details": _OUTPUT_DETAILS,
+    "input_token_details": _INPUT_DETAILS,  # OpenAI Realtime
+    "output_token_details": _OUTPUT_DETAILS,
 }
 """Members that are objects, with the counts inside."""
 _MODALITIES = {
@@ -168,11 +167,11 @@ class UsageCounter:
         includes_cached = counts.pop(_SHAPE, None) is not None
         if not counts:
             return None
-        inputs, outputs = _sides(counts, includes_cached=includes_cached)
+        inputs, outputs = _input_and_output(counts, includes_cached=includes_cached)
         total = counts.get(_TOTAL) or None
         if total is None and inputs is not None and outputs is not None:
             total = inputs + outputs
-        read, written = _either(counts, _CACHE_READ, _CACHED), _either(counts, _CACHE_WRITE, _WRITTEN)
+        read, written = _first_nonzero(counts, _CACHE_READ, _CACHED), _first_nonzero(counts, _CACHE_WRITE, _WRITTEN)
         return Usage(inputs, outputs, read, total, written or None, *(counts.get(role) or None for role in _AUDIO))
 
     def costs(self) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _counts_in(reported: dict[str, Any]) -> _Counts:
         if name in _ROLES:
             found = [(_ROLES[name], int(number))] if _is_count(number) else []
         else:
-            found = list(_inside(name, number))
+            found = list(_detail_counts(name, number))
         if found and name in _INCLUDES_CACHED:
             counts[_SHAPE] = 1
         _merge(counts, dict(found))
@@ -205,53 +204,53 @@ def _merge(counts: _Counts, later: _Counts) -> None:
             counts[role] = count
 
 
-def _either(counts: _Counts, first: str, second: str) -> int | None:
+def _first_nonzero(counts: _Counts, first: str, second: str) -> int | None:
     return counts.get(first) or counts.get(second, counts.get(first))
 
 
 # Input and output.
 
 
-def _sides(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int | None]:
+def _input_and_output(counts: _Counts, *, includes_cached: bool) -> tuple[int | None, int | None]:
     """Return input and output, which add up to the total if there is one."""
-    usual = {_TOOL_INPUT, _THOUGHTS} if includes_cached else {*_BESIDE_INPUT, *_BESIDE_OUTPUT}
-    inputs, outputs = _with(counts, usual)
+    usual = {_TOOL_INPUT, _THOUGHTS} if includes_cached else {*_SEPARATE_INPUT, *_SEPARATE_OUTPUT}
+    inputs, outputs = _sums(counts, usual)
     total = counts.get(_TOTAL)
     if not total or (inputs or 0) + (outputs or 0) == total:
         return inputs, outputs
-    for beside in _alternatives(counts):
-        sides = _with(counts, beside)
+    for separate in _alternatives(counts):
+        sides = _sums(counts, separate)
         if sum(side or 0 for side in sides) == total:
             return sides
-    return _fitted(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
+    return _fit_to_total(inputs if inputs and inputs <= total else counts.get(_INPUT), outputs, total)
 
 
 def _alternatives(counts: _Counts) -> Iterator[set[str]]:
     """Yield every set of counts that may be separate from input and output, the smallest first."""
-    separate = [role for role in _SOMETIMES_BESIDE if counts.get(role)]
+    separate = [role for role in _SOMETIMES_SEPARATE if counts.get(role)]
     return (set(chosen) for size in range(len(separate) + 1) for chosen in combinations(separate, size))
 
 
-def _with(counts: _Counts, beside: set[str]) -> tuple[int | None, int | None]:
+def _sums(counts: _Counts, separate: set[str]) -> tuple[int | None, int | None]:
     return (
-        _sum(counts, _INPUT, *(role for role in _BESIDE_INPUT if role in beside)),
-        _sum(counts, _OUTPUT, *(role for role in (*_BESIDE_OUTPUT, _REASONING) if role in beside)),
+        _sum(counts, _INPUT, *(role for role in _SEPARATE_INPUT if role in separate)),
+        _sum(counts, _OUTPUT, *(role for role in (*_SEPARATE_OUTPUT, _REASONING) if role in separate)),
     )
 
 
-def _fitted(inputs: int | None, outputs: int | None, total: int) -> tuple[int, int | None]:
+def _fit_to_total(inputs: int | None, outputs: int | None, total: int) -> tuple[int, int | None]:
     """Fit the counts to the total, which no combination explains. Input is the most reliable; the rest is output."""
     if inputs is None:
         return max(total - (outputs or 0), 0), None if outputs is None else min(outputs, total)
     return min(inputs, total), max(total - inputs, 0)
 
 
-def _inside(name: str, details: Any) -> Iterator[tuple[str, int]]:
+def _detail_counts(name: str, details: Any) -> Iterator[tuple[str, int]]:
     for path, role in _DETAILS.get(name, ()):
         if _is_count(count := at(details, path)):
             yield role, int(count)
     if name in _MODALITIES and isinstance(details, list):
-        audio = (at(each, ("tokenCount",)) for each in details if at(each, ("modality",)) == "AUDIO")
+        audio = (at(entry, ("tokenCount",)) for entry in details if at(entry, ("modality",)) == "AUDIO")
         yield _MODALITIES[name], sum(int(count) for count in audio if _is_count(count))
 
 

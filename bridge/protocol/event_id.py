@@ -27,7 +27,7 @@ def first_event_id(spans: Iterable[msgspec.Raw], source_bytes: Callable[[msgspec
 
     `source_bytes` returns the client's own bytes of a span.
     """
-    return next((_checked(span, source_bytes) for span in spans if type_of(span) is not JsonType.NULL), None)
+    return next((_validated(span, source_bytes) for span in spans if type_of(span) is not JsonType.NULL), None)
 
 
 def check_length(key: str | int) -> None:
@@ -36,7 +36,7 @@ def check_length(key: str | int) -> None:
         raise BadField(f"eventId: expected 1 to {MAX_EVENT_ID_CHARS} characters")
 
 
-def _checked(span: msgspec.Raw, source_bytes: Callable[[msgspec.Raw], bytes]) -> EventId:
+def _validated(span: msgspec.Raw, source_bytes: Callable[[msgspec.Raw], bytes]) -> EventId:
     found = type_of(span)
     if found is not JsonType.STRING and found is not JsonType.NUMBER:
         raise BadField(f"eventId: expected a string or an integer, got {found}")

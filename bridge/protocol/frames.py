@@ -98,14 +98,14 @@ class EventFrames:
         ]
 
     def _named_item(self, item: Item) -> Frame:
-        ending = _name(item) + b"}"
+        ending = _event_and_id(item) + b"}"
         if item.parts is not None:
             return LongFrame([self._stream, *item.parts, ending])
-        return b"".join((self._stream, _CARRIED[item.kind](item.data), ending))
+        return b"".join((self._stream, _ENCODERS[item.kind](item.data), ending))
 
     def run(self, body: bytes) -> bytes:
         """Return `universal.stream` with a part of the provider's unparsed body (`frames: raw`)."""
-        return b"".join((self._stream, _run(body), b"}"))
+        return b"".join((self._stream, _raw_value(body), b"}"))
 
     def _with_id(self, metadata: Json) -> bytes:
         return orjson.dumps({"eventId": self._event_id, **metadata})
@@ -186,7 +186,7 @@ def response_value(body: bytes, content_type: str, *, raw: bool = False, checked
     if body and (means_json or not content_type or content_type in _STREAMS) and (checked or is_json(body)):
         return body
     if raw:
-        return _run(body)
+        return _raw_value(body)
     if not body:
         return b"null"
     if means_json:
@@ -207,7 +207,7 @@ def _is_utf8(body: bytes) -> bool:
         return False
 
 
-def _name(item: Item) -> bytes:
+def _event_and_id(item: Item) -> bytes:
     """Return the members `event` (unless it equals the `type` of the data) and `id` of a frame."""
     out = b""
     if item.event is not None and not _is_own_type(item):
@@ -240,7 +240,7 @@ def _type_in(data: bytes) -> object:
         return value.get("type") if isinstance(value, dict) else None
 
 
-def _run(body: bytes) -> bytes:
+def _raw_value(body: bytes) -> bytes:
     try:
         return orjson.dumps(body.decode()) + b',"encoding":"text"'
     except UnicodeDecodeError:
@@ -262,7 +262,7 @@ def _base64(data: bytes) -> bytes:
     return b'"' + base64.b64encode(data) + b'","encoding":"base64"'
 
 
-_CARRIED: Final[Mapping[ItemKind, Callable[[bytes], bytes]]] = {
+_ENCODERS: Final[Mapping[ItemKind, Callable[[bytes], bytes]]] = {
     ItemKind.JSON: bytes,
     ItemKind.TEXT: _text,
     ItemKind.BYTES: _base64,

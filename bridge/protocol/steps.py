@@ -101,7 +101,7 @@ class RawRequest:
         self.step_list = self.object.steps if self.object else span
         """The span that should hold the list of steps."""
         is_list = type_of(self.step_list) is JsonType.LIST
-        self.steps = [_object_in(each) for each in elements_in(self.step_list, max_steps)] if is_list else []
+        self.steps = [_object_in(element) for element in elements_in(self.step_list, max_steps)] if is_list else []
         """The steps of the list; None for an element that is not an object. At most one more than `max_steps`."""
 
     @property

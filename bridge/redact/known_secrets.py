@@ -77,7 +77,7 @@ class KnownSecrets:
             return line
         masked: bytearray | None = None
         end = 0
-        for at in self._places(line):
+        for at in self._candidate_positions(line):
             if at < end:
                 continue
             form, length = self._longest_at(line, at)
@@ -98,7 +98,7 @@ class KnownSecrets:
         longest = max((_part_at_end(body, form) for form in self._sorted), default=0)
         return body[: len(body) - longest] + b"*" * longest
 
-    def _places(self, body: bytes) -> Iterator[int]:
+    def _candidate_positions(self, body: bytes) -> Iterator[int]:
         """Yield the positions at which a secret may begin, in ascending order."""
         for window in range(0, len(body), WINDOW_BYTES):
             if len(self._starts) <= MAX_SEPARATE_SEARCHES:
@@ -241,8 +241,10 @@ def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes
     The filler decodes to letters. The characters at both edges also depend on the neighbours: at most four bits of the
     secret remain there. Together with these bits an `o` is no quotation mark, backslash or control character.
     """
-    whole = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
-    form, plain = (b64encode(bytes(shift) + each + bytes(2), altchars)[whole] for each in (secret, b"o" * len(secret)))
+    determined = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
+    form, plain = (
+        b64encode(bytes(shift) + text + bytes(2), altchars)[determined] for text in (secret, b"o" * len(secret))
+    )
     return form, plain
 
 

@@ -74,7 +74,7 @@ def paired_secrets(text: str) -> Iterator[Span]:
         elif opened := _OBJECT.match(text, end):
             close = text.find("}", opened.end(), opened.end() + MAX_OBJECT_CHARS)
             scanned_to = close if close >= 0 else min(opened.end() + MAX_OBJECT_CHARS, len(text))
-            yield from _inside(text, opened.end(), scanned_to)
+            yield from _secrets_in_object(text, opened.end(), scanned_to)
         elif text[start - 2] in ": " and (before := _PAIR_BEFORE.search(text, max(start - MAX_HEAD_CHARS, 0), start)):
             yield from _if_secret(text, name, *before.span(1))
 
@@ -116,7 +116,7 @@ def _if_secret(text: str, name: str, start: int, end: int) -> Iterator[Span]:
         yield start, end
 
 
-def _inside(text: str, at: int, end: int) -> Iterator[Span]:
+def _secrets_in_object(text: str, at: int, end: int) -> Iterator[Span]:
     """Yield values in an object with a secret name that look like secrets; the values of a schema do not."""
     for inner in _INNER.finditer(text, at, end):
         is_value = inner[2].lower() in _VALUE_NAMES or is_secret_name(inner[2])

@@ -47,7 +47,7 @@ def is_secret_name(name: str) -> bool:
     return lowered not in _HARMLESS_NAMES and _SECRET_NAME.search(lowered) is not None
 
 
-def _mask(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[str] | None], text: str) -> str:
+def _mask_values(names: re.Pattern[str], value_of: Callable[[re.Match[str]], re.Match[str] | None], text: str) -> str:
     """Mask the values of the names found. A name inside a masked value is skipped."""
     kept: list[str] = []
     at = 0
@@ -82,11 +82,11 @@ def _header_value(name: str, value: str) -> str:
 
 def _subprotocols(value: str) -> str:
     """Mask credentials in subprotocols: browsers send `NAME.SECRET`, Deepgram's clients the pair `token, SECRET`."""
-    offered = [one.strip() for one in value.split(",")]
+    offered = [name.strip() for name in value.split(",")]
     before = ["", *offered]
     return ", ".join(
-        REDACTED if last.lower() in ("token", "bearer") else _subprotocol(one)
-        for last, one in zip(before, offered, strict=False)
+        REDACTED if last.lower() in ("token", "bearer") else _subprotocol(name)
+        for last, name in zip(before, offered, strict=False)
     )
 
 
@@ -103,7 +103,7 @@ _PARAMETER_VALUE = re.compile(r"[^&#;]++")
 
 def redact_url(text: str) -> str:
     """Return a URL or an endpoint with its query, without userinfo and without the values of secret parameters."""
-    return redact_text(_mask(_PARAMETER, _parameter_value, text))
+    return redact_text(_mask_values(_PARAMETER, _parameter_value, text))
 
 
 def _parameter_value(name: re.Match[str]) -> re.Match[str] | None:
@@ -142,15 +142,15 @@ _VALUES = {
     "'": re.compile(r"[^'\n]++"),
 }
 _LITERALS = frozenset({"None", "True", "False", "null", "true", "false"})
-_NO_NAME = re.compile(r"(?:error|exception|warning|ed)$|^(?:thought_?)?signature$", re.IGNORECASE)
+_HARMLESS_NAME = re.compile(r"(?:error|exception|warning|ed)$|^(?:thought_?)?signature$", re.IGNORECASE)
 """Names of no secret: `KeyError: …`, `Unauthorized: …`, and the signatures with which models sign their thoughts."""
 _WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key", "keys", "token"})
 
 
 def redact_text(text: str) -> str:
     """Return free text, such as an exception message or a traceback, without anything that looks like a credential."""
-    schemed = _mask(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", text))
-    named = _mask(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
+    schemed = _mask_values(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", text))
+    named = _mask_values(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
     if _PEM_WORD in named:
         named = _PEM.sub(rf"\1{REDACTED}", named)
     # Again: a masked value may have contained the slash that prevented a match.
@@ -198,7 +198,7 @@ def _named_value(name: re.Match[str]) -> re.Match[str] | None:
     if not is_secret_name(name[1]):
         return None
     is_parameter = name.string[max(name.start() - 1, 0)] in "?&"  # elsewhere the name may be an ordinary word
-    if not is_parameter and (_NO_NAME.search(name[1]) or not _is_named(name)):
+    if not is_parameter and (_HARMLESS_NAME.search(name[1]) or not _is_named(name)):
         return None
     scheme = _SCHEME.match(name.string, name.end())
     value = _VALUES[name["quote"]].match(name.string, scheme.end() if scheme else name.end())
@@ -209,7 +209,7 @@ def _named_value(name: re.Match[str]) -> re.Match[str] | None:
 
 def may_be_secret_field(name: str) -> bool:
     """Return True if a JSON field with this name may hold a secret."""
-    return is_secret_name(name) and _NO_NAME.search(name) is None
+    return is_secret_name(name) and _HARMLESS_NAME.search(name) is None
 
 
 def is_secret_field(name: str, value: str) -> bool:

@@ -49,11 +49,11 @@ class OpenAiChat(Dialect):
         if not value.get("choices", True):
             return Mark.BOOKKEEPING
         choices = objects(value.get("choices"))
-        answers = [self._note(choice) for choice in choices]
+        answers = [self._record(choice) for choice in choices]
         self.finished = bool(self._ended) and all(self._ended.values())
         return Mark.ANSWER if any(answers) or not choices else Mark.BOOKKEEPING
 
-    def _note(self, choice: Value) -> bool:
+    def _record(self, choice: Value) -> bool:
         """Record a choice and return True if it has content.
 
         A choice that continues after its finish_reason is not finished.
