@@ -1,8 +1,9 @@
 """Convert every provider's token counts into one form.
 
 In this form input includes the tokens read from or written to a cache, and output includes the model's thoughts. OpenAI
-and most others count so. Anthropic and Bedrock count cached tokens separately, Gemini its thoughts: those are added here (bridge/docs/providers.md, "Usage"; AWS, Bedrock user guide, "Prompt caching"). Other
-providers mix these names. If there is a total it decides: input and output add up to it.
+and most others count so. Anthropic and Bedrock count cached tokens separately, Gemini its thoughts: those are added
+here (bridge/docs/providers.md, "Usage"; AWS, Bedrock user guide, "Prompt caching"). Other providers mix these names. If
+there is a total it decides: input and output add up to it.
 """
 
 from collections.abc import Iterable, Iterator
