@@ -1,7 +1,7 @@
 """The command line: `bridge serve`, `check`, `token`, `call`, `demo`, `replay`, `tapes`, `logs`, `help`.
 
-What a command takes stands here. What it does stands in a module of its own, imported when it is asked for: none waits
-for another's imports.
+This module declares the arguments of the commands. Each command is implemented in its own module, which is imported
+only when the command runs.
 """
 
 import errno
@@ -16,7 +16,7 @@ import typer
 from bridge import __version__
 from bridge.cli.help import help_
 from bridge.cli.logs.commands import app as logs_commands
-from bridge.cli.replay import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, terms
+from bridge.cli.replay import Exhaustion, Faults, IgnoreJson, IgnoreQuery, MatchHeader, Pace, Tapes, replay_options
 from bridge.cli.replay import replay as replay_command
 from bridge.cli.tapes.commands import app as tapes_commands
 
@@ -34,15 +34,15 @@ LOCAL: Final = "ws://127.0.0.1:8787/v1/local/default"
 def main() -> None:
     """The console script."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed before we began: what is said goes nowhere
+        if getattr(sys, name) is None:  # closed before the start: discard the output
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
         app()
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python fails once more, at its end
-        sys.exit("bridge: the output cannot be written: no space is left where it goes")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python fails again at exit
+        sys.exit("bridge: cannot write the output: no space left on device")
 
 
 def _version(wanted: bool) -> None:
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def bridge(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """A WebSocket gateway to every AI provider."""
@@ -73,14 +73,16 @@ def serve_command(
     tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM), for wss://.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key (PEM).")] = None,
     allow_open: Annotated[
-        bool | None, typer.Option("--allow-open", help="Let a gateway without tokens be reached from other machines.")
+        bool | None,
+        typer.Option("--allow-open", help="Allow gateways without tokens on addresses other than loopback."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(metavar="N", help="How many processes serve.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Number of worker processes.")] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Leave a tape of every exchange with a provider in this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Record a tape of every exchange with a provider in this folder.")
     ] = None,
     replay: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Answer from the tapes of this folder, and from no provider.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Answer from the tapes in this folder instead of calling providers."),
     ] = None,
     pace: Pace = 1.0,
     ignore_query: IgnoreQuery = None,
@@ -89,8 +91,8 @@ def serve_command(
     exhausted: Exhaustion = "repeat",
     fault: Faults = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then let the events in flight finish. A second signal ends at once."""
-    gc.disable()  # until it serves: what importing makes stays, and looking it over costs a tenth of the start
+    """Serve until SIGTERM or SIGINT, then drain the events in flight. A second signal stops at once."""
+    gc.disable()  # until it serves: imported objects stay, and scanning them takes a tenth of the startup
     from bridge.cli.serve import serve
 
     flags = {
@@ -102,14 +104,14 @@ def serve_command(
         "workers": workers,
     }
     if replay is None and any((pace != 1.0, ignore_query, ignore_json, match_header, exhausted != "repeat", fault)):
-        raise typer.BadParameter("tapes are meant: say which, with --replay DIR")
-    how = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
+        raise typer.BadParameter("these options need --replay DIR")
+    how = replay_options(pace, ignore_query, ignore_json, match_header, exhausted, fault)
     raise typer.Exit(serve(config, flags, Tapes(record, replay, how)))
 
 
 @app.command("check")
 def check_command(config: Configuration = None) -> None:
-    """Say what a configuration means, and what is wrong with it, by key and line."""
+    """Describe a configuration, or report its errors by key and line."""
     from bridge.cli.check import check
 
     raise typer.Exit(check(config))
@@ -117,43 +119,48 @@ def check_command(config: Configuration = None) -> None:
 
 @app.command("token")
 def token_command(
-    hash_: Annotated[bool, typer.Option("--hash", help="Take the token from stdin, and print its line alone.")] = False,
+    hash_: Annotated[
+        bool, typer.Option("--hash", help="Read the token from stdin and print only its sha256: line.")
+    ] = False,
 ) -> None:
-    """Make a token for a gateway, and the sha256: line that stands for it in the configuration."""
-    from bridge.cli.token import hash_given, make
+    """Create a token for a gateway and its sha256: line for the configuration."""
+    from bridge.cli.token import hash_input, make
 
-    raise typer.Exit(hash_given() if hash_ else make())
+    raise typer.Exit(hash_input() if hash_ else make())
 
 
 @app.command("call")
 def call_command(
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Such as openai, anthropic, custom-NAME.")],
-    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The path below the provider's base URL.")],
+    provider: Annotated[
+        str, typer.Argument(metavar="PROVIDER", help="Slug of the provider, such as openai, anthropic or custom-NAME.")
+    ],
+    endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="Path below the provider's base URL.")],
     data: Annotated[
-        str | None, typer.Option("--data", metavar="JSON|@FILE|-", help="The body: JSON, a file of it, or - for stdin.")
+        str | None, typer.Option("--data", metavar="JSON|@FILE|-", help="The body: JSON, a JSON file, or - for stdin.")
     ] = None,
     url: Annotated[str, typer.Option(envvar="BRIDGE_URL", help="The gateway.")] = LOCAL,
     token: Annotated[
-        str | None, typer.Option(envvar="BRIDGE_TOKEN", help="The gateway's token; best by the environment.")
+        str | None, typer.Option(envvar="BRIDGE_TOKEN", help="The gateway's token; prefer the environment variable.")
     ] = None,
     header: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:VALUE", help="For the provider, not for fallbacks. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME:VALUE", help="Header for the provider, not for fallbacks. Repeatable."),
     ] = None,
     fallback: Annotated[
         list[str] | None,
         typer.Option(
             metavar="'PROVIDER ENDPOINT JSON|@FILE'",
-            help="What to try next; or, to give it headers, a whole step as JSON. Repeatable.",
+            help="Next step of the chain, or a complete step as JSON, which may have headers. Repeatable.",
         ),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Other than POST.")] = None,
+    method: Annotated[str | None, typer.Option(help="HTTP method; the default is POST.")] = None,
     config: Annotated[
-        str | None, typer.Option(metavar="JSON|@FILE", help='Settings, such as {"maxAttempts": 3}, for every step.')
+        str | None, typer.Option(metavar="JSON|@FILE", help='Settings for every step, such as {"maxAttempts": 3}.')
     ] = None,
-    frames: Annotated[bool, typer.Option("--frames", help="Print every frame as it came, one per line.")] = False,
-    timeout: Annotated[float | None, typer.Option(min=0.001, metavar="SECONDS", help="Then cancel.")] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="Print every frame as received, one per line.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=0.001, metavar="SECONDS", help="Cancel after this time.")] = None,
 ) -> None:
-    """Run one event and print its text as it streams; or its JSON, when it holds no text.
+    """Send one event and print its text as it streams, or its JSON if it has no text.
 
     Exit code: 0 success, 1 the event failed, 2 wrong usage, 3 no connection, 130 interrupted (the event is cancelled).
     """
@@ -166,11 +173,11 @@ def call_command(
 
 @app.command("demo")
 def demo_command(
-    stay: Annotated[bool, typer.Option("--stay", help="Keep serving afterwards, and say how to connect.")] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep serving afterwards and print how to connect.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free one.")] = 0,
     pace: Pace = 1.0,
 ) -> None:
-    """See the bridge work: no key, no network. Its providers are played from tape."""
+    """Show the bridge at work without keys or network: the providers are played from tapes."""
     from bridge.demo import stage
 
     raise typer.Exit(stage.demo(stay=stay, port=port, pace=pace))

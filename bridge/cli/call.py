@@ -1,4 +1,4 @@
-"""`bridge call`: one event, from a connection to its exit code."""
+"""`bridge call`: sends one event, prints the answer and returns the exit code."""
 
 import asyncio
 import sys
@@ -31,15 +31,17 @@ def step(provider: str, endpoint: str, data: str | None, headers: Sequence[str],
 
 
 def fallback(text: str) -> Step:
-    """`PROVIDER ENDPOINT JSON|@FILE`; or a whole step as JSON, which alone can hold headers: credentials given for one
-    provider are not for another."""
+    """Parse `PROVIDER ENDPOINT JSON|@FILE`, or a complete step as JSON.
+
+    Only the latter can have headers: the credentials of `--header` are for the first provider only.
+    """
     if text.lstrip().startswith("{"):
         return {**_object("--fallback", text)}
     match text.split(maxsplit=2):
         case [provider, endpoint, data]:
             return {"provider": provider, "endpoint": endpoint, "query": _json("--fallback", data)}
         case _:
-            raise _wrong("--fallback", "expected 'PROVIDER ENDPOINT JSON|@FILE' or a step as JSON")
+            raise _usage_error("--fallback", "expected 'PROVIDER ENDPOINT JSON|@FILE' or a step as JSON")
 
 
 def request(first: Step, fallbacks: Sequence[Step], config: str | None) -> dict[str, Any]:
@@ -47,14 +49,14 @@ def request(first: Step, fallbacks: Sequence[Step], config: str | None) -> dict[
     return {**settings, "steps": [first, *fallbacks]} if fallbacks else {**first, **settings}
 
 
-def _headers(given: Sequence[str]) -> dict[str, str]:
+def _headers(options: Sequence[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
-    for each in given:
+    for each in options:
         name, colon, value = each.partition(":")
         if not colon or not name.strip():
-            raise _wrong("--header", "expected NAME:VALUE")  # what came may be a key: it is not shown
+            raise _usage_error("--header", "expected NAME:VALUE")  # the value may be a key, so it is not shown
         if name.strip().lower() in headers:
-            raise _wrong("--header", f"{name.strip()} is given twice")
+            raise _usage_error("--header", f"{name.strip()} is given twice")
         headers[name.strip().lower()] = value.strip()
     return headers
 
@@ -62,12 +64,12 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
 def _object(option: str, source: str) -> dict[str, Any]:
     value = _parsed(option, _read(option, source))
     if not isinstance(value, dict):
-        raise _wrong(option, "expected a JSON object")
+        raise _usage_error(option, "expected a JSON object")
     return value
 
 
 def _json(option: str, source: str) -> orjson.Fragment:
-    """The very bytes, once they are known to be JSON."""
+    """Return the bytes unchanged after a check that they are JSON."""
     raw = _read(option, source)
     _parsed(option, raw)
     return orjson.Fragment(raw)
@@ -77,7 +79,7 @@ def _parsed(option: str, raw: bytes) -> Any:
     try:
         return parse(raw)
     except (ValueError, RecursionError) as error:
-        raise _wrong(option, f"is not JSON: {error}") from None
+        raise _usage_error(option, f"is not JSON: {error}") from None
 
 
 def _read(option: str, source: str) -> bytes:
@@ -88,13 +90,13 @@ def _read(option: str, source: str) -> bytes:
     path = Path(source[1:])
     try:
         return path.expanduser().read_bytes().removeprefix(BOM_UTF8)
-    except RuntimeError:  # pathlib's, for the ~ of nobody
-        raise _wrong(option, f"{path} cannot be read: there is no such home directory") from None
+    except RuntimeError:  # raised by pathlib for the ~ of an unknown user
+        raise _usage_error(option, f"{path} cannot be read: there is no such home directory") from None
     except OSError as error:
-        raise _wrong(option, f"{path} cannot be read: {error.strerror}") from None
+        raise _usage_error(option, f"{path} cannot be read: {error.strerror}") from None
 
 
-def _wrong(option: str, message: str) -> typer.BadParameter:
+def _usage_error(option: str, message: str) -> typer.BadParameter:
     return typer.BadParameter(message, param_hint=option)
 
 
@@ -102,16 +104,16 @@ SUCCESS, FAILED, NO_CONNECTION = 0, 1, 3
 
 
 def call(request: Request, url: str, token: str | None, *, frames: bool, timeout_s: float | None) -> int:
-    """The exit code. An interrupt leaves the event, which cancels it, and comes out as KeyboardInterrupt."""
+    """Send the event and return the exit code. An interrupt cancels the event and raises KeyboardInterrupt."""
     printer = Printer(sys.stdout, sys.stderr, frames=frames)
     try:
         return asyncio.run(_run(request, url, token, printer, timeout_s))
     except CannotConnect as error:
-        return _told(f"cannot connect to {redact_url(url)}: {error}", NO_CONNECTION)
+        return _report(f"cannot connect to {redact_url(url)}: {error}", NO_CONNECTION)
     except CallFailed as error:
-        return _told(str(error), FAILED)
+        return _report(str(error), FAILED)
     except TimeoutError:
-        return _told(f"not over within {timeout_s:g} s, and cancelled", FAILED)
+        return _report(f"timeout after {timeout_s:g} s; the event is cancelled", FAILED)
 
 
 async def _run(request: Request, url: str, token: str | None, printer: Printer, timeout_s: float | None) -> int:
@@ -129,6 +131,6 @@ async def _run(request: Request, url: str, token: str | None, printer: Printer, 
     return FAILED if frame.error else SUCCESS
 
 
-def _told(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     typer.echo(f"bridge: {one_line(message)}", err=True)
     return code

@@ -1,4 +1,4 @@
-"""`bridge check`: what a configuration means, or every reason why it cannot be used."""
+"""`bridge check`: describes a configuration, or reports every error in it."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from bridge.server.tls import server_context
 
 
 def check(path: Path | None) -> int:
-    """The exit code."""
+    """Check a configuration and return the exit code."""
     try:
         config = load(path, os.environ, {})
         server_context(config.server)
@@ -23,7 +23,7 @@ def check(path: Path | None) -> int:
 
 
 def refuse(error: ConfigError, path: Path | None) -> int:
-    """Every problem on a line of stderr, as `file:line: key: message`; and the exit code for it."""
+    """Print every problem to stderr as `file:line: key: message` and return the exit code."""
     for problem in error.problems:
         typer.echo(problem.render(str(path) if path else None), err=True)
     return 2

@@ -1,4 +1,4 @@
-"""How `bridge call` shows an answer: its text as it comes, else its JSON, else its bytes; or every frame as it is."""
+"""Prints the answer of `bridge call`: its text as it streams, its JSON, its bytes, or every frame."""
 
 import json
 from typing import TextIO
@@ -9,12 +9,14 @@ from bridge.logs.terminal import is_terminal, json_text, readable
 
 
 class Printer:
-    """Writes an event's answer to `out`, and what there is to say about it to `err`."""
+    """Writes the answer of an event to `out` and messages about it to `err`."""
 
     def __init__(self, out: TextIO, err: TextIO, *, frames: bool) -> None:
         for stream in (out, err):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="replace")  # an answer may hold what the terminal's encoding does not
+                stream.reconfigure(
+                    errors="replace"
+                )  # an answer may contain characters that the terminal's encoding lacks
         self._out, self._err = out, err
         self._frames = frames
         self._is_terminal = is_terminal(out)
@@ -28,23 +30,23 @@ class Printer:
             self._answer(frame)
 
     def end_line(self) -> None:
-        """Whatever comes next begins on a line of its own."""
+        """End an unfinished line on a terminal."""
         if not self._ends_line and self._is_terminal:
             self._write("\n")
 
     def conclude(self, last: Frame) -> None:
-        """What the event's last frame says, beside the answer."""
+        """Print the warnings and the error of the last frame."""
         for warning in last.metadata.warnings:
-            self._say(f"warning: {warning}")
+            self._report(f"warning: {warning}")
         if last.error is not None:
             self._fault(last.error, last.metadata)
         elif not self._printed:
-            self._say("no text came; --frames shows what did")
+            self._report("the answer has no text; --frames shows its frames")
 
     def _answer(self, frame: Frame) -> None:
         if frame.type == "created" and frame.metadata.restarted:
             self.end_line()
-            self._say(f"the stream broke; step {frame.metadata.step} begins anew")
+            self._report(f"the stream broke; step {frame.metadata.step} starts again")
         if not frame.has_response:
             return
         content = frame.content
@@ -64,14 +66,14 @@ class Printer:
             self._bytes(data)
         elif not self._printed:
             self._printed = True
-            self._say("the answer is no text: send it to a file")
+            self._report("the answer is binary: redirect it to a file")
 
     def _fault(self, error: Failure, metadata: Metadata) -> None:
         when = f" after {error.retry_after_ms} ms" if error.retry_after_ms is not None else ""
         retryable = f"retryable{when}" if error.retryable else "not retryable"
-        self._say(f"error {error.code} ({error.source}, {retryable}): {error.message}")
+        self._report(f"error {error.code} ({error.source}, {retryable}): {error.message}")
         for attempt in metadata.attempts:
-            self._say(f"  step {attempt.step}, {attempt.provider}: {attempt.code} {attempt.reason}")
+            self._report(f"  step {attempt.step}, {attempt.provider}: {attempt.code} {attempt.reason}")
 
     def _write(self, text: str) -> None:
         self._out.write(text)
@@ -85,6 +87,6 @@ class Printer:
         self._out.buffer.flush()
         self._printed = True
 
-    def _say(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self._err.write(readable(line) + "\n")
         self._err.flush()

@@ -1,6 +1,6 @@
-"""`bridge replay`: a provider made of tapes, until a signal ends it; and the options that any replay has.
+"""`bridge replay`: serves tapes as a provider until a signal ends it. Also parses the options of all replays.
 
-Everything heavy is imported once it is wanted: the command line has other commands.
+Large modules are imported on use, so that other commands do not import them.
 """
 
 import math
@@ -25,7 +25,7 @@ _EXHAUSTED: "Final[dict[str, Exhausted]]" = {"repeat": "repeat", "miss": "miss"}
 
 
 class ReplayOptions(TypedDict):
-    """How tapes are played and matched: keyword arguments of Library and of TapeTransport."""
+    """Keyword arguments of Library and of TapeTransport."""
 
     pace: float
     matching: "Matching"
@@ -35,15 +35,15 @@ class ReplayOptions(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Tapes:
-    """The folders to record to and to replay from; with both, what is replayed is recorded."""
+    """Folders for recording and for replay. With both, the replayed exchanges are recorded."""
 
     record: Path | None
     replay: Path | None
     how: ReplayOptions
-    """How to replay."""
+    """Options of the replay."""
 
 
-def terms(
+def replay_options(
     pace: float,
     ignore_query: Sequence[str] | None,
     ignore_json: Sequence[str] | None,
@@ -51,9 +51,9 @@ def terms(
     exhausted: str,
     fault: Sequence[str] | None,
 ) -> ReplayOptions:
-    """Raises typer.BadParameter for what cannot be one of them."""
-    from bridge.tapes.fault_injection import BadFault, parse_fault
-    from bridge.tapes.json_path import BadPath
+    """Parse the options of a replay. Raises typer.BadParameter."""
+    from bridge.tapes.fault_injection import InvalidFault, parse_fault
+    from bridge.tapes.json_path import InvalidPath
     from bridge.tapes.matching import Matching
 
     if exhausted not in _EXHAUSTED:
@@ -65,9 +65,9 @@ def terms(
             exhausted=_EXHAUSTED[exhausted],
             faults=[parse_fault(each) for each in fault or ()],
         )
-    except BadPath as error:
+    except InvalidPath as error:
         raise typer.BadParameter(str(error), param_hint="--ignore-json") from None
-    except BadFault as error:
+    except InvalidFault as error:
         raise typer.BadParameter(str(error), param_hint="--fault") from None
 
 
@@ -87,7 +87,7 @@ Pace = Annotated[
         parser=_pace,
         show_default="recorded",
         metavar="recorded|instant|FACTOR",
-        help="How long tapes take: as recorded, no time at all, or that many times what was recorded.",
+        help="Speed of tapes: as recorded, instant, or a factor of the recorded time.",
     ),
 ]
 IgnoreQuery = Annotated[
@@ -95,20 +95,22 @@ IgnoreQuery = Annotated[
 ]
 IgnoreJson = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATH", help="What in a JSON body may differ: $.metadata.user_id, $.a[*].id. Repeatable."),
+    typer.Option(
+        metavar="PATH", help="A path in a JSON body that may differ: $.metadata.user_id, $.a[*].id. Repeatable."
+    ),
 ]
 MatchHeader = Annotated[list[str] | None, typer.Option(metavar="NAME", help="A header that must match. Repeatable.")]
 Exhaustion = Annotated[
     str,
     typer.Option(
-        metavar="repeat|miss", help="When all tapes of a request have played: the last one again, or no answer."
+        metavar="repeat|miss", help="When all tapes of a request have played: repeat the last one, or report a miss."
     ),
 ]
 Faults = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FAULT",
-        help="What goes wrong: reset@chunk:7, stall@chunk:3:20s, status:503:first:2, slow:10x. Repeatable.",
+        help="A fault to inject: reset@chunk:7, stall@chunk:3:20s, status:503:first:2, slow:10x. Repeatable.",
     ),
 ]
 
@@ -124,7 +126,7 @@ def replay(
     exhausted: Exhaustion = "repeat",
     fault: Faults = None,
 ) -> None:
-    """Be a provider that answers from tapes, on plain HTTP, until SIGTERM or SIGINT."""
+    """Serve tapes as a provider over plain HTTP until SIGTERM or SIGINT."""
     import asyncio
 
     from bridge.logs import format as loglines
@@ -132,12 +134,12 @@ def replay(
     from bridge.tapes.file import TapeError
     from bridge.tapes.library import Library
 
-    chosen = terms(pace, ignore_query, ignore_json, match_header, exhausted, fault)
+    chosen = replay_options(pace, ignore_query, ignore_json, match_header, exhausted, fault)
     loglines.setup(sys.stderr, "auto", "info")
     try:
         library = Library(folder, **chosen)
     except TapeError as error:
-        raise _told(str(error)) from None
+        raise _failure(str(error)) from None
     asyncio.run(_serve(ReplayServer(library, host=host, port=port), f"{host}:{port}"))
 
 
@@ -148,13 +150,13 @@ async def _serve(server: "ReplayServer", address: str) -> None:
     try:
         await server.start()
     except OSError as error:
-        raise _told(f"cannot listen on {address}: {describe_os_error(error)}") from None
+        raise _failure(f"cannot listen on {address}: {describe_os_error(error)}") from None
     stopped = shutdown_signal()
     typer.echo(f"ready {server.url}")
     await stopped
     await server.stop()
 
 
-def _told(message: str) -> typer.Exit:
+def _failure(message: str) -> typer.Exit:
     typer.echo(f"bridge: {one_line(message)}", err=True)
     return typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`bridge serve`: reads the configuration, and lets one process serve, or several."""
+"""`bridge serve`: reads the configuration and serves with one or several processes."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from bridge.process.worker import this_worker
 
 
 def serve(path: Path | None, flags: Mapping[str, object], tapes: Tapes) -> int:
-    """Returns the exit code once a signal has ended it, or at once when it cannot begin."""
+    """Serve until a signal and return the exit code; return at once if it cannot start."""
     try:
         config = load(path, os.environ, flags)
         loglines.setup(sys.stderr, config.server.log_format, config.server.log_level)
@@ -26,7 +26,7 @@ def serve(path: Path | None, flags: Mapping[str, object], tapes: Tapes) -> int:
             from bridge.cli.serve_workers import serve_by_workers
 
             return serve_by_workers(config, tapes.replay)
-        # Not before: a supervisor has no need of it, and it is most of what there is to import.
+        # Imported late: a supervisor does not need it, and it is most of the imports.
         from bridge.cli.serve_process import run
 
         run(config, partial(load, path, os.environ, flags), tapes, worker)

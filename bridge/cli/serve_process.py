@@ -1,4 +1,4 @@
-"""One process that serves: a server from its services to its last socket."""
+"""Runs one serving process: builds services and providers, starts the server and drains it."""
 
 import asyncio
 import logging
@@ -31,13 +31,13 @@ log = logging.getLogger("bridge.server")
 
 
 def run(config: Configuration, read: Callable[[], Configuration], tapes: Tapes, worker: Worker | None) -> None:
-    """Until a signal ends it. `read` reads the configuration anew. Raises ConfigError, CannotServe."""
+    """Serve until a signal. `read` reads the configuration again. Raises ConfigError, CannotServe."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(config, read, tapes, worker))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's, where it installs."""
+    """Return uvloop's loop factory if uvloop is installed."""
     try:
         import uvloop
     except ImportError:
@@ -46,7 +46,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _providers(tapes: Tapes) -> tuple[Upstream, ConnectorProtocol, RecordingThread | None]:
-    """Return what calls them, what dials their sockets, and what writes tapes of both. Raises CannotServe."""
+    """Return the HTTP upstream, the socket connector and the recording thread. Raises CannotServe."""
     try:
         played = None if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
         transport, connector = (played, TapeConnector(played.library)) if played else (AiohttpTransport(), Connector())
@@ -67,7 +67,7 @@ def _providers(tapes: Tapes) -> tuple[Upstream, ConnectorProtocol, RecordingThre
 async def _serve(config: Configuration, read: Callable[[], Configuration], tapes: Tapes, worker: Worker | None) -> None:
     async with build_services(config, worker.folder if worker else None) as services:
         if tapes.replay is not None:
-            services = replace(services, keys=None)  # no tape has them, and no token is minted for one
+            services = replace(services, keys=None)  # tapes contain no keys, and no token is requested for them
         upstream, connector, recording_thread = _providers(tapes)
         if recording_thread is not None and services.meter is not None:
             services.meter.register(partial(tape_samples, recording_thread))
@@ -83,7 +83,7 @@ async def _run(config: Configuration, read: Callable[[], Configuration], server:
             announce(server.url, config)
         else:
             worker.notify_ready(stopped)
-        _tell_started(config, worker)
+        _log_started(config, worker)
         tune_gc()
         number = await stopped
     log.info("draining", extra={"fields": {"signal": number.name}})
@@ -91,8 +91,8 @@ async def _run(config: Configuration, read: Callable[[], Configuration], server:
     log.info("stopped")
 
 
-def _tell_started(config: Configuration, worker: Worker | None) -> None:
-    """A worker's supervisor tells the notes, once for all."""
+def _log_started(config: Configuration, worker: Worker | None) -> None:
+    """Log the start. With workers, the supervisor logs the notes of the configuration once."""
     number = {} if worker is None else {"worker": worker.number}
     log.info("started", extra={"fields": {"version": __version__, "pid": os.getpid(), **number}})
     for note in config.notes if worker is None else ():

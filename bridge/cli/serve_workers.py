@@ -1,4 +1,4 @@
-"""`bridge serve` with several workers: what is settled before any of them begins, and then their supervisor."""
+"""`bridge serve` with several workers: checks the configuration, binds the sockets and runs the supervisor."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger("bridge.supervisor")
 
 
 def serve_by_workers(config: Configuration, replay: Path | None) -> int:
-    """The exit code. Raises ConfigError, CannotServe."""
+    """Run the supervisor and return the exit code. Raises ConfigError, CannotServe."""
     _check(config, replay)
     server = config.server
     with listen_errors(config):
@@ -43,23 +43,23 @@ def serve_by_workers(config: Configuration, replay: Path | None) -> int:
 
 
 def _check(config: Configuration, replay: Path | None) -> None:
-    """What one process can do and several cannot."""
+    """Raise ConfigError for configurations that need a single process."""
     if sys.platform == "win32":
-        raise ConfigError([Problem("workers", None, "Windows runs one process")])
+        raise ConfigError([Problem("workers", None, "Windows supports only one process")])
     if replay is not None:
-        message = "each worker would play the tapes from their beginning: replay with one"
+        message = "each worker would play the tapes from the beginning: use one worker for a replay"
         raise ConfigError([Problem("workers", None, message)])
 
 
 def _command() -> list[str]:
-    """This very one: whichever interpreter, script or module it was, with all its arguments."""
+    """Return the command line of this process: interpreter, script or module, and arguments."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
 def _ready(url: str, config: Configuration) -> None:
     announce(url, config)
-    told = {"version": __version__, "pid": os.getpid(), "workers": config.server.workers}
-    log.info("supervising", extra={"fields": told})
+    fields = {"version": __version__, "pid": os.getpid(), "workers": config.server.workers}
+    log.info("supervising", extra={"fields": fields})
     for note in config.notes:
         log.warning(note)
     tune_gc()

@@ -1,4 +1,4 @@
-"""How `bridge serve` says that it serves, and where, or why it cannot."""
+"""Startup of `bridge serve`: prints the URLs, reports errors and tunes the garbage collector."""
 
 import gc
 import os
@@ -15,12 +15,12 @@ from bridge.net import describe_os_error
 
 
 class CannotServe(Exception):
-    """The message says why."""
+    """The server cannot start; the message says why."""
 
 
 @contextmanager
 def listen_errors(config: Configuration) -> Iterator[None]:
-    """What goes wrong within is the address's fault."""
+    """Convert an OSError to CannotServe with the address."""
     try:
         yield
     except OSError as error:
@@ -30,31 +30,31 @@ def listen_errors(config: Configuration) -> Iterator[None]:
 
 
 def urls(base: str, config: Configuration) -> list[str]:
-    """What clients connect to, one per gateway; any word will do for what stands in braces."""
+    """Return the URL of each gateway. Parts in braces stand for any name."""
     names = ("{gateway}" if name == ANY else name for name in config.gateways)
     return [f"{base}/v1/{{account}}/{name}" for name in names]
 
 
 def announce(base: str, config: Configuration) -> None:
-    """To stdout, if anybody reads it."""
+    """Print the URLs to stdout; ignore a closed stdout."""
     try:
         typer.echo(f"ready {' '.join(urls(base, config))}")
     except OSError:
-        # Else Python fails once more, when it flushes at the end.
+        # Otherwise Python fails again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-COLLECTED_AT: Final = (10_000, 2, 2)
-"""When the collector looks for circles: an event leaves none behind, but a closed socket some 80 objects of aiohttp's.
+GC_THRESHOLDS: Final = (10_000, 2, 2)
+"""Thresholds of the garbage collector. Events leave no cycles; a closed socket leaves about 80 objects of aiohttp.
 
-By default it looks at whatever lives once there are 700 more, which a few dozen events in flight are at any time: an
-eighth of all work. With these numbers it finds as early as by default what has become old, within 90,000 objects.
+The default threshold of 700 objects is reached by a few dozen events in flight and costs an eighth of the CPU time.
+These thresholds still collect old generations as early as the defaults, within 90,000 objects.
 """
 
 
 def tune_gc() -> None:
-    """What lives now lives long: the collector is to look at the rest only, and seldom."""
+    """Exclude all current objects from collection, and collect the others less often."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*COLLECTED_AT)
+    gc.set_threshold(*GC_THRESHOLDS)
     gc.enable()

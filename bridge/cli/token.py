@@ -1,4 +1,4 @@
-"""`bridge token`: a token for a gateway, and the line that stands for it in the configuration."""
+"""`bridge token`: creates a token for a gateway and its line for the configuration."""
 
 import secrets
 import sys
@@ -9,25 +9,25 @@ import typer
 from bridge.config.gateways import digest_of
 
 PREFIX: Final = "ubt_"
-"""By which one that has strayed into a log or a repository is known: `redact` masks it, and scanners can."""
+"""Prefix that identifies leaked tokens: `redact` masks them, and secret scanners find them."""
 RANDOM_BYTES: Final = 32
 
 
 def make() -> int:
-    """A new token on the first line, its line for the configuration on the second. The exit code."""
+    """Print a new token and its configuration line, and return the exit code."""
     token = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     typer.echo(token)
     typer.echo(line_for(token))
-    typer.echo("The first line is the client's; the second stands under [gateways.NAME.tokens].", err=True)
+    typer.echo("The first line is for the client; the second belongs under [gateways.NAME.tokens].", err=True)
     return 0
 
 
-def hash_given() -> int:
-    """The line for a token that is asked for on a terminal, without showing it, and else read from stdin."""
+def hash_input() -> int:
+    """Print the line of a token from stdin; on a terminal, prompt for it without echo."""
     given = typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
-    token = given.removeprefix("\ufeff").strip()  # a byte order mark, of a file from Windows
+    token = given.removeprefix("\ufeff").strip()  # byte order mark of Windows files
     if not token:
-        typer.echo("bridge: no token came on stdin", err=True)
+        typer.echo("bridge: no token on stdin", err=True)
         return 2
     typer.echo(line_for(token))
     return 0

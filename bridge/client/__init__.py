@@ -8,11 +8,11 @@
 
 `bridge.client.sync` is the same without `await`.
 
-One task per socket reads it, and hands each frame to its event, where it waits to be taken. Past 4 MiB of waiting
-frames the socket is not read, which the bridge feels, and then the provider: a slow consumer costs no memory. It holds
-up the other events of the socket too; when one of those has waited so for 10 s, the event in the way is cancelled, and
-its consumer told so (EventFailed, 9021). Thus whoever opens two streams and takes one after the other gets both, and
-nobody waits for ever for a frame that stands behind another's.
+One task per socket reads frames and puts each into the queue of its event. While a queue holds 4 MiB, the socket is not
+read; the back-pressure reaches the bridge and then the provider, so a slow consumer costs no memory. A full queue also
+blocks the other events of the socket. When one of them has waited for 10 s, the blocking event is cancelled and its
+consumer gets EventFailed with code 9021. A program can therefore open two streams and consume one after the other, and
+no event waits forever behind another one.
 """
 
 from bridge.client.bridge import Bridge, connect

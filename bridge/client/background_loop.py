@@ -1,4 +1,8 @@
-"""An event loop in a thread of its own: for callers that have none, and for those whose loop is busy waiting."""
+"""Runs an event loop in a background thread, for callers without a loop and for callers that block theirs.
+
+`anyio.from_thread.BlockingPortal` is no substitute: it does not recognise the child of a fork. Its thread does not run
+there, so every call would wait forever.
+"""
 
 import asyncio
 import threading
@@ -6,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from bridge.client.connection import LEFT
+from bridge.client.connection import CLOSED_BY_CLIENT
 from bridge.client.errors import ConnectionLost
 from bridge.client.forks import FORKED, forks
 
@@ -14,56 +18,56 @@ T = TypeVar("T")
 
 
 _RUNNING: Final[set["BlockingPortal"]] = set()
-"""Those whose thread runs. In the child of a fork the parent's stay here: what they hold must never be collected."""
+"""Running portals. The child of a fork keeps those of its parent: collecting them would close shared sockets."""
 
 
 class BlockingPortal:
-    """Any thread may call. Owns the thread until `close`. In the child of a fork it is of no use."""
+    """Runs coroutines for any thread. It owns its thread until `close` and is unusable in the child of a fork."""
 
     def __init__(self) -> None:
         began: Future[asyncio.AbstractEventLoop] = Future()
         self._forks = forks()
         self._stopped = asyncio.Event()
         self._is_closed = False
-        self._closing = threading.RLock()  # reentrant: garbage may be collected while it is held, and close a portal
+        self._closing = threading.RLock()  # reentrant: a collection while it is held may close a portal
         self._thread = threading.Thread(target=self._run, args=(began,), name="bridge client", daemon=True)
         self._thread.start()
         self._loop = began.result()
 
     @property
-    def _is_of_parent(self) -> bool:
-        """Its thread does not run here, and its lock may be held for ever."""
+    def _belongs_to_parent(self) -> bool:
+        """Return true in the child of a fork: the thread does not run here, and the lock may be held forever."""
         return self._forks != forks()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Waits for its result. What ends the wait early, such as Ctrl-C, cancels it.
+        """Run the coroutine and return its result. An exception that ends the wait, such as Ctrl-C, cancels it.
 
-        Raises ConnectionLost when it is closed, or the parent's.
+        Raises ConnectionLost if the portal is closed or belongs to the parent process.
         """
-        if self._is_of_parent:
+        if self._belongs_to_parent:
             coroutine.close()
             raise ConnectionLost(FORKED)
         with self._closing:
             if self._is_closed:
                 coroutine.close()
-                raise ConnectionLost(LEFT)
+                raise ConnectionLost(CLOSED_BY_CLIENT)
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
         finally:
-            future.cancel()  # nothing happens to one that is done
+            future.cancel()  # no effect if it is done
 
-    def tell(self, callback: Callable[[], None]) -> None:
-        """Waits for nothing; nothing happens once it is closed."""
-        if self._is_of_parent:
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Schedule the callback without waiting. A closed portal ignores it."""
+        if self._belongs_to_parent:
             return
         with self._closing:
             if not self._is_closed:
                 self._loop.call_soon_threadsafe(callback)
 
     def close(self) -> None:
-        """Cancels what still runs, and waits for the thread to end. May be called again."""
-        if self._is_of_parent:
+        """Cancel running coroutines and wait for the thread to end. It is idempotent."""
+        if self._belongs_to_parent:
             return
         with self._closing:
             if not self._is_closed:
@@ -74,10 +78,10 @@ class BlockingPortal:
     def _run(self, began: "Future[asyncio.AbstractEventLoop]") -> None:
         _RUNNING.add(self)
         try:
-            asyncio.run(self._live(began))
+            asyncio.run(self._run_until_stopped(began))
         finally:
             _RUNNING.discard(self)
 
-    async def _live(self, began: "Future[asyncio.AbstractEventLoop]") -> None:
+    async def _run_until_stopped(self, began: "Future[asyncio.AbstractEventLoop]") -> None:
         began.set_result(asyncio.get_running_loop())
         await self._stopped.wait()

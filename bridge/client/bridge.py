@@ -1,4 +1,4 @@
-"""The client: one socket to a bridge, kept open, and any number of events on it at once."""
+"""The asynchronous client: one socket to a bridge that carries any number of concurrent events."""
 
 import ssl
 from collections.abc import Generator, Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from bridge.client import steps
 from bridge.client.event import Event
-from bridge.client.exchange import Exchange, as_it_came
+from bridge.client.exchange import Exchange, raw_request
 from bridge.client.frames import EventId
 from bridge.client.handshake import Endpoint
 from bridge.client.reconnect import Reconnect, Reconnector
@@ -17,14 +17,14 @@ from bridge.client.stream import Answer, Stream
 
 
 class Bridge:
-    """Made by `connect`. For the tasks of one event loop, any number of them.
+    """Sends events. Create it with `connect`; all tasks of one event loop may share it.
 
-    Every event may be named by an `event_id`, which the bridge logs; it must not be in flight already (ValueError).
+    `event_id` names an event in the bridge's log. Raises ValueError if an event with that ID is in flight.
     """
 
-    def __init__(self, line: Reconnector) -> None:
-        self._line = line
-        self._names = count(1)
+    def __init__(self, reconnector: Reconnector) -> None:
+        self._reconnector = reconnector
+        self._event_numbers = count(1)
 
     async def request(
         self,
@@ -39,7 +39,7 @@ class Bridge:
         fallback: Iterable[AnyStep] = (),
         event_id: EventId | None = None,
     ) -> Answer:
-        """One whole answer; of one that the provider streams, its items. Arguments and errors are those of `stream`."""
+        """Return a complete answer; a streamed answer is collected. Arguments and errors are those of `stream`."""
         stream = self.stream(
             provider,
             endpoint,
@@ -67,27 +67,28 @@ class Bridge:
         fallback: Iterable[AnyStep] = (),
         event_id: EventId | None = None,
     ) -> Stream:
-        """An answer chunk by chunk, to be entered with `async with`. Leaving it before its end cancels it.
+        """Return an answer that is read chunk by chunk. Enter it with `async with`; leaving it early cancels it.
 
-        The arguments are those of a Step; `config` holds for the steps of `fallback` too, `headers` do not: they may be
-        credentials. Raises TypeError for what JSON cannot hold; opening and iterating raise CallFailed of some kind.
+        The arguments are those of a Step. `config` applies to the steps of `fallback` too; `headers` do not, because
+        they may hold credentials. Raises TypeError for values that JSON cannot hold; opening and iterating raise
+        subclasses of CallFailed.
         """
         first = Step(provider, endpoint, query, headers=headers or {}, method=method, body=body)
         return Stream(self.create(steps.chain(first, fallback, config), event_id))
 
     def exchange(self, step: AnyStep, *, fallback: Iterable[AnyStep] = (), event_id: EventId | None = None) -> Exchange:
-        """An HTTP exchange as bytes, to be entered with `async with`."""
-        return Exchange(self.create(as_it_came(step, fallback), event_id))
+        """Return an HTTP exchange as bytes. Enter it with `async with`."""
+        return Exchange(self.create(raw_request(step, fallback), event_id))
 
     def create(self, request: Request, event_id: EventId | None = None) -> Event:
-        """An event frame by frame, to be entered with `async with`; its name may be the request's own `eventId`."""
+        """Return an event, read frame by frame. Enter it with `async with`. The request may have an `eventId`."""
         if event_id is None and isinstance(request, Mapping):
             event_id = request.get("eventId")
-        return Event(self._line, f"event-{next(self._names)}" if event_id is None else event_id, request)
+        return Event(self._reconnector, f"event-{next(self._event_numbers)}" if event_id is None else event_id, request)
 
     async def close(self) -> None:
-        """Cancel what is in flight, say goodbye, and wait for the bridge to answer, but not for long."""
-        await self._line.close()
+        """Cancel the events in flight, send a close frame and wait at most 2 s for the answer."""
+        await self._reconnector.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -98,14 +99,14 @@ class Bridge:
         await self.close()
 
 
-class connect:  # noqa: N801 - to its callers it is a function
-    """A socket to the bridge at `url` (`wss://HOST/v1/ACCOUNT/GATEWAY`): `async with connect(url) as bridge`.
+class connect:  # noqa: N801 - callers use it as a function
+    """Open a socket to the bridge at `url` (`wss://HOST/v1/ACCOUNT/GATEWAY`): `async with connect(url) as bridge`.
 
-    `bridge = await connect(url)` works too, and wants a `bridge.close()`. Raises CannotConnect. `headers` go with the
-    handshake, such as `cf-aig-*` settings for all events of the socket. After `heartbeat_s` without a word from the
-    bridge it is pinged, after three times that the socket counts as lost; no single message may take longer. A socket
-    that is lost is dialled again as `reconnect` says, unless it is False; True is `Reconnect()`. Events over
-    `max_in_flight` wait for others to end: the bridge refuses what is over its own limit, 256 unless configured.
+    `bridge = await connect(url)` works too and requires `bridge.close()`. Raises CannotConnect. `headers` are sent with
+    the handshake, such as `cf-aig-*` settings for all events of the socket. The client pings after `heartbeat_s`
+    without data from the bridge and treats the socket as lost after three times that; no message may take longer.
+    `reconnect` is the policy for a lost socket; True means `Reconnect()`, False disables it. Events above
+    `max_in_flight` wait until others end: the bridge refuses events above its own limit, 256 unless configured.
     """
 
     def __init__(
@@ -120,17 +121,17 @@ class connect:  # noqa: N801 - to its callers it is a function
         timeout_s: float = 10.0,
         max_in_flight: int = 256,
     ) -> None:
-        again = Reconnect() if reconnect is True else reconnect or None
-        self._door = Endpoint(url, token, headers or {}, ssl, timeout_s)
-        self._again = again
+        policy = Reconnect() if reconnect is True else reconnect or None
+        self._endpoint = Endpoint(url, token, headers or {}, ssl, timeout_s)
+        self._reconnect = policy
         self._heartbeat_s = heartbeat_s
         self._max_in_flight = max_in_flight
         self._bridge: Bridge | None = None
 
     async def _open(self) -> Bridge:
-        line = Reconnector(self._door, self._again, self._heartbeat_s, self._max_in_flight)
-        await line.open()
-        self._bridge = Bridge(line)
+        reconnector = Reconnector(self._endpoint, self._reconnect, self._heartbeat_s, self._max_in_flight)
+        await reconnector.open()
+        self._bridge = Bridge(reconnector)
         return self._bridge
 
     def __await__(self) -> Generator[Any, None, Bridge]:

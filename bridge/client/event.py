@@ -1,4 +1,4 @@
-"""One event, frame by frame: the base of everything else that a client offers."""
+"""One event, read frame by frame. Streams and exchanges are built on it."""
 
 import asyncio
 import weakref
@@ -15,15 +15,15 @@ from bridge.client.reconnect import Reconnector
 
 
 class Event:
-    """Opened, it is sent; iterated, it gives its frames up to the last; left before that, it is cancelled.
+    """Is sent when it is opened, yields its frames when iterated, and is cancelled when closed before the last one.
 
-    For one task. An event that failed is no exception here: its last frame has the `error`. Iterating raises
-    ConnectionLost when the last frame can no longer come, and EventFailed when others could not wait for this one.
+    Only one task may use it. A failed event raises nothing here: its last frame has the `error`. Iterating raises
+    ConnectionLost if the last frame can no longer arrive, and EventFailed if the event blocked others for too long.
     """
 
     def __init__(self, line: Reconnector, event_id: EventId, request: steps.Request) -> None:
-        """Raises TypeError for what JSON cannot hold."""
-        self._line = line
+        """Raises TypeError for values that JSON cannot hold."""
+        self._reconnector = line
         self._queue = FrameQueue(event_id)
         self._message = steps.create(event_id, request)
         self._connection: ClientConnection | None = None
@@ -33,36 +33,38 @@ class Event:
         return self._queue.id
 
     async def open(self) -> Self:
-        """Waits for a connection with room. Raises CannotConnect, ConnectionLost, and ValueError when an event of that
-        name is in flight."""
-        if self._connection is not None or self._queue.is_left:
-            raise RuntimeError("an event is opened once")
+        """Wait for a connection with a free slot and send the event.
+
+        Raises CannotConnect, ConnectionLost, and ValueError if an event with that ID is in flight.
+        """
+        if self._connection is not None or self._queue.is_abandoned:
+            raise RuntimeError("an event can be opened only once")
         self._loop = asyncio.get_running_loop()
-        self._connection = await self._line.acquire(self._queue)
+        self._connection = await self._reconnector.acquire(self._queue)
         try:
-            await self._connection.begin(self._queue, self._message)
+            await self._connection.start(self._queue, self._message)
         except BaseException:
             self.close()
             raise
         self._message = b""
-        forgotten = weakref.finalize(self, _forgotten, forks(), self._loop, self._connection, self._queue)
+        forgotten = weakref.finalize(self, _cancel_collected, forks(), self._loop, self._connection, self._queue)
         forgotten.atexit = False
         return self
 
     def close(self) -> None:
-        """Nobody wants its frames any more; if it is not over, it is cancelled. Waits for nothing."""
-        self._queue.leave()
+        """Drop the remaining frames and cancel the event unless it is over. It does not wait."""
+        self._queue.abandon()
         self.cancel()
 
     def cancel(self) -> None:
-        """Ask the bridge to stop; the last frame then says 9020. Does nothing to an event that is over."""
+        """Ask the bridge to stop the event; the last frame then has code 9020. It does nothing if the event is over."""
         if self._connection is not None and not self._queue.is_over:
             self._connection.cancel(self._queue)
 
     async def take(self) -> Frame | None:
-        """The next frame, None after the last."""
+        """Return the next frame, None after the last one."""
         if self._connection is None:
-            raise RuntimeError("not open: enter it by `with` or `async with`")
+            raise RuntimeError("not open: enter it with `with` or `async with`")
         return await self._queue.take()
 
     async def __aenter__(self) -> Self:
@@ -83,18 +85,18 @@ class Event:
         return frame
 
 
-def _forgotten(
+def _cancel_collected(
     forks_then: int, loop: asyncio.AbstractEventLoop, connection: ClientConnection, queue: FrameQueue
 ) -> None:
-    """Cancels an event that was neither closed nor read to its end. Runs in the thread that collects garbage.
+    """Cancel an event that was neither closed nor read to its end. It runs in the thread that collects garbage.
 
-    In the child of a fork it does nothing: the event belongs to the parent.
+    It does nothing in the child of a fork, because the event belongs to the parent.
     """
-    if not (queue.is_over or queue.is_left) and forks() == forks_then:
-        with suppress(RuntimeError):  # the loop is closed, and the connection with it
-            loop.call_soon_threadsafe(_leave, connection, queue)
+    if not (queue.is_over or queue.is_abandoned) and forks() == forks_then:
+        with suppress(RuntimeError):  # the loop is closed, and so is the connection
+            loop.call_soon_threadsafe(_abandon, connection, queue)
 
 
-def _leave(connection: ClientConnection, queue: FrameQueue) -> None:
-    queue.leave()
+def _abandon(connection: ClientConnection, queue: FrameQueue) -> None:
+    queue.abandon()
     connection.cancel(queue)

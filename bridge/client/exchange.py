@@ -1,4 +1,4 @@
-"""One HTTP exchange by way of the bridge, as bytes: for whoever speaks a provider's own protocol over the socket."""
+"""One HTTP exchange through the bridge as bytes, for code that uses a provider's own protocol over the socket."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
@@ -9,55 +9,55 @@ from bridge.client.frames import Failure, Frame
 from bridge.client.response import ResponseReader
 from bridge.client.steps import AnyStep
 
-_AS_IT_CAME: Final = {"frames": "raw", "onBreak": "error"}
-"""Bytes that were handed on cannot be taken back, so an answer that breaks is not begun anew."""
+_RAW_CONFIG: Final = {"frames": "raw", "onBreak": "error"}
+"""Delivered bytes cannot be revoked, so a broken answer is never restarted."""
 
 
-def as_it_came(step: AnyStep, fallback: Iterable[AnyStep]) -> steps.Json:
-    """A chain whose answers come as they are, whatever its steps or the gateway say."""
-    return {"steps": [_as_it_came(steps.as_json(each)) for each in (step, *fallback)]}
+def raw_request(step: AnyStep, fallback: Iterable[AnyStep]) -> steps.Json:
+    """Return a chain with raw frames, regardless of the settings of its steps or of the gateway."""
+    return {"steps": [_raw_step(steps.as_json(each)) for each in (step, *fallback)]}
 
 
-def _as_it_came(step: steps.Json) -> steps.Json:
+def _raw_step(step: steps.Json) -> steps.Json:
     config: Mapping[str, Any] = step.get("config") or {}
-    return {**step, "config": {**config, **_AS_IT_CAME}}
+    return {**step, "config": {**config, **_RAW_CONFIG}}
 
 
 class Exchange(ResponseReader):
-    """Open, its head is there; iterated, it gives the body in runs, as the provider's bytes.
+    """Has the head of the answer once it is open, and yields the provider's body in pieces when iterated.
 
-    An HTTP error is an answer like any other. What raises EventFailed is an answer that breaks after its head, and a
-    request that could be none.
+    An HTTP error is an ordinary answer. EventFailed is raised for an answer that breaks after its head and for an
+    invalid request.
     """
 
     def __init__(self, event: Event) -> None:
         super().__init__(event)
         self._body: bytes | None = None
-        """An answer in one piece, until it is taken."""
+        """Body of an answer in one piece, until it is consumed."""
         self._error: Failure | None = None
 
     @property
     def status(self) -> int:
-        """The provider's; where the bridge itself answers, that of its error."""
+        """HTTP status of the provider, or of the error of the bridge."""
         return self._metadata.status or 0
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The provider's, names in lower case; none where the bridge itself answers, which it does in JSON."""
+        """Headers of the provider in lower case; empty for the bridge's own answers, which are JSON."""
         return self._metadata.headers or {}
 
     @property
     def is_from_provider(self) -> bool:
-        """Status, headers and body are a provider's. Else they are the bridge's own error, and `error` is that."""
+        """Return true if the answer is a provider's. Otherwise it is the bridge's error, which `error` describes."""
         return self._metadata.headers is not None
 
     @property
     def error(self) -> Failure | None:
-        """Why the event failed, known with the head: an HTTP error of the provider, or no answer at all."""
+        """Failure known with the head: an HTTP error of the provider, or no answer at all."""
         return self._error
 
     async def read(self) -> bytes:
-        """The body, or what is left of it."""
+        """Return the rest of the body."""
         return b"".join([run async for run in self])
 
     def _begin(self, first: Frame) -> None:

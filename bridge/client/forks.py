@@ -1,15 +1,14 @@
-"""What a fork leaves of threads and sockets: the child has the objects, but no thread runs in it, and the sockets are
-the parent's."""
+"""Detects forks: the child inherits objects whose threads do not run in it and whose sockets the parent still uses."""
 
 import os
 import threading
 from collections.abc import Callable
 from typing import Final, Generic, Protocol, TypeVar
 
-from bridge.client.connection import LEFT
+from bridge.client.connection import CLOSED_BY_CLIENT
 from bridge.client.errors import ConnectionLost
 
-FORKED: Final = "it was begun in the parent process, before a fork; begin it again in this one"
+FORKED: Final = "it was started in the parent process before a fork; start it again in this process"
 
 
 class _Forks:
@@ -17,7 +16,7 @@ class _Forks:
 
 
 def forks() -> int:
-    """The number of forks since this module was imported. Two processes of one line of descent differ in it."""
+    """Return the number of forks since this module was imported. It differs between a process and its descendants."""
     return _Forks.count
 
 
@@ -37,38 +36,38 @@ C = TypeVar("C", bound=Closable)
 
 
 class PerProcess(Generic[C]):
-    """A value that every process makes for itself when it first asks for it. Any thread may call.
+    """Creates one value per process on first use. It is thread-safe.
 
-    The child of a fork never touches the parent's value, and keeps it: to collect it would close what both share.
+    The child of a fork never uses the parent's value but keeps it: collecting it would close resources that both share.
     """
 
     def __init__(self, make: Callable[[], C]) -> None:
         self._make = make
         self._made: dict[int, C] = {}
         self._locks: dict[int, threading.Lock] = {}
-        """One per process: another thread may have held the parent's at the moment of the fork."""
+        """One lock per process: another thread may have held the parent's during the fork."""
         self._is_closed = False
 
     def get(self) -> C:
-        """Raises ConnectionLost once it is closed, and what `make` raises."""
+        """Return the value of this process. Raises ConnectionLost once closed, and the exceptions of `make`."""
         here = forks()
         with self._locks.setdefault(here, threading.Lock()):
             if (made := self._made.get(here)) is not None:
                 return made
             if self._is_closed:
-                raise ConnectionLost(LEFT)
+                raise ConnectionLost(CLOSED_BY_CLIENT)
             made = self._made[here] = self._make()
-        if self._is_closed:  # while it was made
+        if self._is_closed:  # during `make`
             made.close()
         return made
 
     @property
     def made(self) -> C | None:
-        """The value of this process; None before `get`."""
+        """Return the value of this process; None before `get`."""
         return self._made.get(forks())
 
     def close(self) -> None:
-        """Closes the value of this process, and makes no more. May be called again."""
+        """Close the value of this process and create no more. It is idempotent."""
         self._is_closed = True
         if (made := self.made) is not None:
             made.close()

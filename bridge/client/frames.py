@@ -1,6 +1,6 @@
-"""What the bridge says, typed: frames, what they tell of their event, and the provider's bytes in them. Pure.
+"""Typed frames of the bridge, with their metadata and the provider's bytes. Pure.
 
-The names are the wire's own, in Python's spelling: `metadata.durationMs` is `metadata.duration_ms`.
+The names are those of the protocol in snake case: `metadata.durationMs` is `metadata.duration_ms`.
 """
 
 import base64
@@ -24,23 +24,23 @@ _PREFIX: Final = "universal."
 
 
 class Failure(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """Why an event failed."""
+    """The reason why an event failed."""
 
     code: int
-    """The bridge's own (README, "Error codes"), or the HTTP status of a provider's error."""
+    """Error code of the bridge (bridge/docs/errors.md), or the HTTP status of a provider's error."""
     message: str = ""
     source: Source = "bridge"
     retryable: bool = False
-    """Whether the same request may succeed later."""
+    """True if the same request may succeed later."""
     retry_after_ms: int | None = None
     event_id: EventId | None = None
-    """Only of a message that could own no event, as is the next."""
+    """Set only for a message that belongs to no event, like the next field."""
     message_index: int | None = None
-    """Which of the socket's messages it was, counted from 0."""
+    """Index of the message on the socket, counted from 0."""
 
 
 class Attempt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One try of one step."""
+    """One attempt of one step."""
 
     step: str
     provider: str | None = None
@@ -48,34 +48,34 @@ class Attempt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     code: int | None = None
     duration_ms: int = 0
     reason: str | None = None
-    """Why it was not the answer; None for the one that was."""
+    """Reason why it was not the answer; None for the attempt that was."""
 
 
 class Metadata(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What is known of an event. A first frame tells who answers; the last frame tells all."""
+    """Metadata of an event. The first frame identifies the provider; the last frame is complete."""
 
     event_id: EventId | None = None
     cache_status: str | None = None
     log_id: str | None = None
-    """The event's name in the bridge's log."""
+    """ID of the event in the bridge's log."""
     step: str | None = None
-    """The index of the step that answered."""
+    """Index of the step that answered."""
     provider: str | None = None
     content_type: str | None = None
     status: int | None = None
-    """The HTTP status of the provider's answer, or of the bridge's own error."""
+    """HTTP status of the provider's answer, or of the bridge's error."""
     success: bool | None = None
     headers: Mapping[str, str] | None = None
-    """The provider's response headers, lower case; None where the bridge itself answers."""
+    """Response headers of the provider in lower case; None for the bridge's own answers."""
     restarted: bool = False
     attempts: tuple[Attempt, ...] = ()
-    """When there was more than one."""
+    """All attempts, if there was more than one."""
     duration_ms: int | None = None
     chunks: int | None = None
-    """How many frames the stream had."""
+    """Number of frames of the stream."""
     usage: Usage | None = None
     cost: float | None = None
-    """US dollars, where the provider tells it."""
+    """US dollars, if the provider reports them."""
     warnings: tuple[str, ...] = ()
 
 
@@ -83,15 +83,15 @@ class _FrameMembers(msgspec.Struct, frozen=True):
     wire_type: str = msgspec.field(name="type")
     metadata: Metadata = Metadata()
     error: Failure | None = None
-    """In the last frame of an event that failed."""
+    """Set in the last frame of a failed event."""
     event: str | None = None
-    """The value of an `event:` line, where the item itself does not hold it."""
+    """Value of an `event:` line, if the item itself does not contain it."""
     id: str | None = None
-    """The value of an `id:` line."""
+    """Value of an `id:` line."""
     encoding: str | None = None
-    """`base64` or `text`: what the string in `response` stands for."""
+    """Encoding of the string in `response`: `base64` or `text`."""
     malformed: bool = False
-    """The response is the text of what should have been JSON, or UTF-8."""
+    """The response is text that should have been JSON, or UTF-8."""
     span: msgspec.Raw = msgspec.field(name="response", default=ABSENT)
 
 
@@ -102,15 +102,15 @@ _NAME: Final = re.compile(rb'[ \t\n\r]*+[{,][ \t\n\r]*+"(?:[^"\\]|\\.)*+"[ \t\n\
 
 
 class Frame(_FrameMembers, frozen=True, kw_only=True):
-    """One message of the bridge. `raw` is the message as it came: JSON in UTF-8."""
+    """One message of the bridge. `raw` is the message as received: JSON in UTF-8."""
 
     raw: bytes
     is_altered: bool = False
-    """`span` holds placeholders where `raw` has lone surrogates, which is the one thing msgspec does not take."""
+    """`span` has placeholders for the lone surrogates in `raw`, which msgspec does not accept."""
 
     @classmethod
     def of(cls, raw: bytes) -> "Frame":
-        """Raises ValueError when it is no frame of a bridge, RecursionError for what nests too deep."""
+        """Parse a frame. Raises ValueError for other messages, RecursionError for excessive nesting."""
         try:
             return cls(*msgspec.structs.astuple(_members.decode(raw)), raw=raw)
         except msgspec.ValidationError:
@@ -121,7 +121,7 @@ class Frame(_FrameMembers, frozen=True, kw_only=True):
 
     @property
     def type(self) -> str:
-        """Without `universal.`: created, stream, done, error, heartbeat."""
+        """Return the type without `universal.`: created, stream, done, error or heartbeat."""
         return self.wire_type.removeprefix(_PREFIX)
 
     @property
@@ -134,19 +134,19 @@ class Frame(_FrameMembers, frozen=True, kw_only=True):
 
     @property
     def response(self) -> Any:
-        """A JSON value, parsed anew each time; None when there is none."""
+        """Return the JSON value, parsed at each access; None without a response."""
         if not self.has_response:
             return None
         return parse(self.raw)["response"] if self.is_altered else parse(bytes(self.span))
 
     @property
     def content(self) -> Any:
-        """The response, and bytes where it holds such: audio, video, whatever is no text."""
+        """Return the response; bytes for audio, video and other binary content."""
         return base64.b64decode(self.response) if self.encoding == "base64" else self.response
 
     @property
     def body(self) -> bytes:
-        """The provider's bytes that the frame carries; exactly these with `frames: raw`."""
+        """Return the provider's bytes in the frame; they are exact with `frames: raw`."""
         match self.encoding:
             case "base64":
                 return base64.b64decode(self.response)
@@ -157,7 +157,7 @@ class Frame(_FrameMembers, frozen=True, kw_only=True):
 
 
 def _as_written(name: str, text: bytes) -> bytes:
-    """The value of a member of a JSON object with the white space around it, which the sender may have spliced in."""
+    """Return the value of a member with the white space around it, which a raw frame preserves."""
     at = 0
     for member, value in _spans.decode(replace_lone_surrogates(text)).items():
         at = _past(_NAME, text, at)
@@ -170,5 +170,5 @@ def _as_written(name: str, text: bytes) -> bytes:
 
 def _past(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     found = pattern.match(text, at)
-    assert found is not None, "a JSON object that was read once already"
+    assert found is not None, "the JSON object has been decoded before"
     return found.end()

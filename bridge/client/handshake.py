@@ -1,4 +1,4 @@
-"""How the client gets in: a WebSocket to a bridge, or a plain word about why there is none."""
+"""Opens the WebSocket to a bridge, or reports why it cannot be opened."""
 
 import asyncio
 import ssl
@@ -21,7 +21,7 @@ _REFUSAL_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a bridge is, and what it is shown."""
+    """URL, credentials and connection options of a bridge."""
 
     url: str
     token: str | None = field(repr=False)
@@ -31,12 +31,12 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def opened(endpoint: Endpoint) -> AsyncIterator["ClientWebSocketResponse[bool]"]:
-    """A socket whose messages are bytes of any length; let go of on leaving. Raises CannotConnect."""
+async def open_socket(endpoint: Endpoint) -> AsyncIterator["ClientWebSocketResponse[bool]"]:
+    """Open a socket whose messages are bytes of any length, and release it on exit. Raises CannotConnect."""
     headers = {"User-Agent": f"universal-bridge/{__version__}", **endpoint.headers}
     if endpoint.token is not None:
         headers["cf-aig-authorization"] = f"Bearer {endpoint.token}"
-    async with aiohttp.ClientSession(middlewares=(_upgraded,)) as session:
+    async with aiohttp.ClientSession(middlewares=(_require_upgrade,)) as session:
         yield await _open(session, endpoint, headers)
 
 
@@ -49,7 +49,7 @@ async def _open(
                 endpoint.url,
                 headers=headers,
                 ssl=endpoint.ssl,
-                autoping=False,  # a pong tells that the bridge is there, and aiohttp would not
+                autoping=False,  # pongs prove that the bridge lives; with autoping aiohttp hides them
                 max_msg_size=0,
                 decode_text=False,
             )
@@ -57,7 +57,7 @@ async def _open(
         raise CannotConnect(f"no answer within {endpoint.timeout_s:g} s") from None
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
         raise CannotConnect(
-            "that is no URL of a WebSocket; one looks like ws://127.0.0.1:8787/v1/local/default"
+            "invalid WebSocket URL; expected a form like ws://127.0.0.1:8787/v1/local/default"
         ) from None
     except aiohttp.ClientConnectorError as error:
         raise CannotConnect(describe_os_error(error.os_error)) from None
@@ -65,24 +65,24 @@ async def _open(
         raise CannotConnect(redact_text(str(error)) or type(error).__name__) from None
 
 
-async def _upgraded(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    """A bridge upgrades; what answers otherwise says why. A redirect is not followed: the token is not for others."""
+async def _require_upgrade(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Raise CannotConnect unless the response is an upgrade. Redirects are not followed: the token is for this host."""
     response = await handler(request)
     if response.status == 101:
         return response
     try:
-        said = _error_in(await response.content.read(_REFUSAL_BYTES))
+        error = _error_in(await response.content.read(_REFUSAL_BYTES))
     finally:
         response.close()
-    message = said.get("message") or response.reason or "no upgrade to a WebSocket"
-    code = said.get("internalCode")
+    message = error.get("message") or response.reason or "no upgrade to a WebSocket"
+    code = error.get("internalCode")
     raise CannotConnect(
         f"HTTP {response.status}: {message}", status=response.status, code=code if isinstance(code, int) else None
     )
 
 
 def _error_in(body: bytes) -> dict[str, object]:
-    """The bridge's own error body; nothing when it is somebody else's."""
+    """Return the bridge's error body; an empty object for any other body."""
     try:
         value = orjson.loads(body)
     except ValueError:

@@ -1,15 +1,15 @@
-"""Whether the bridge is still there: a ping when it says nothing, and an end when it does not answer."""
+"""Sends a ping when the bridge is silent and reports a bridge that does not answer."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
 PINGS: Final = 3
-"""Silences in a row, after which nobody is there."""
+"""Number of silent intervals after which the bridge counts as dead."""
 
 
 class ClientKeepAlive:
-    """One timer per socket; `on_dead` is told for how many seconds it was silent."""
+    """Runs one timer per socket. `on_dead` gets the seconds of silence."""
 
     def __init__(self, silence_s: float | None, ping: Callable[[], None], on_dead: Callable[[float], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -17,9 +17,9 @@ class ClientKeepAlive:
         self._ping = ping
         self._on_dead = on_dead
         self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = self._loop.time()
-        self.is_deaf = False
-        """Nobody reads the socket: what comes is not heard."""
+        self._last_received_at = self._loop.time()
+        self.is_paused = False
+        """Reading is paused, so silence proves nothing."""
 
     def start(self) -> None:
         if self._silence_s is not None:
@@ -30,12 +30,12 @@ class ClientKeepAlive:
             self._timer.cancel()
 
     def received(self) -> None:
-        self._heard_at = self._loop.time()
+        self._last_received_at = self._loop.time()
 
     def _check(self, silence_s: float) -> None:
-        if self.is_deaf:
+        if self.is_paused:
             self.received()
-        silent_s = self._loop.time() - self._heard_at
+        silent_s = self._loop.time() - self._last_received_at
         if silent_s >= PINGS * silence_s:
             self._on_dead(silent_s)
             return

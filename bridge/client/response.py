@@ -1,4 +1,4 @@
-"""What a stream and an exchange have in common: an event whose first frame has come."""
+"""Base of streams and exchanges: an event whose first frame has arrived."""
 
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -11,7 +11,7 @@ from bridge.errors import InternalError
 
 
 class ResponseReader(ABC):
-    """Open, it knows who answers; closed before its end, it is cancelled. For one task."""
+    """Has the first frame's metadata once it is open, and is cancelled when closed early. Only one task may use it."""
 
     def __init__(self, event: Event) -> None:
         self._event = event
@@ -23,15 +23,15 @@ class ResponseReader(ABC):
 
     @property
     def metadata(self) -> Metadata:
-        """The first frame's; after the end the last frame's, which tells all."""
+        """Return the metadata of the first frame; after the end that of the last frame, which is complete."""
         return self._metadata
 
     async def open(self) -> Self:
-        """Returns when the answer begins. Raises CannotConnect, ConnectionLost and EventFailed."""
+        """Send the event and return when the answer begins. Raises CannotConnect, ConnectionLost and EventFailed."""
         await self._event.open()
         try:
             first = await self._next()
-            assert first is not None, "an event has a frame, or an error"
+            assert first is not None, "an event has a frame or raises an error"
             self._begin(first)
         except BaseException:
             self.close()
@@ -39,15 +39,15 @@ class ResponseReader(ABC):
         return self
 
     def close(self) -> None:
-        """Nobody wants the rest; if it is not over, it is cancelled. Waits for nothing."""
+        """Drop the rest and cancel the event unless it is over. It does not wait."""
         self._event.close()
 
     @abstractmethod
     def _begin(self, first: Frame) -> None:
-        """The first frame has come."""
+        """Process the first frame."""
 
     async def _next(self) -> Frame | None:
-        """The next frame, None after the last. Raises EventFailed where the last says so and has no response."""
+        """Return the next frame, None after the last. Raises EventFailed for an error frame without a response."""
         frame = await self._event.take()
         if frame is not None and frame.type != "stream":
             self._metadata = frame.metadata
@@ -65,6 +65,6 @@ class ResponseReader(ABC):
 
 
 def failed(frame: Frame) -> EventFailed:
-    """What a last frame says, as an exception."""
-    failure = frame.error or Failure(InternalError.code, "the bridge did not say why")
+    """Return the error of a last frame as an exception."""
+    failure = frame.error or Failure(InternalError.code, "the bridge gave no reason")
     return EventFailed(failure, frame.metadata, frame.content)

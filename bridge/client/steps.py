@@ -1,4 +1,4 @@
-"""What is asked of the bridge: steps, their settings, and the message that holds them. Pure."""
+"""Builds requests to the bridge: steps, their settings, and the message that contains them. Pure."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ Json = dict[str, Any]
 
 
 class Config(TypedDict, total=False):
-    """The settings of a step (README, "Settings"). Times are milliseconds but for `cacheTtl`, which is seconds."""
+    """Settings of a step (bridge/docs/configuration.md). Times are in milliseconds except `cacheTtl`, in seconds."""
 
     connectTimeout: int
     requestTimeout: int
@@ -45,16 +45,16 @@ class Step:
     provider: str
     endpoint: str = ""
     query: Any = None
-    """The body: what JSON can hold. Bytes are JSON already, and reach the provider as they are."""
+    """JSON body. Bytes must be JSON and reach the provider unchanged."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, kw_only=True)
     config: Config = field(default_factory=Config, kw_only=True)
     method: str | None = field(default=None, kw_only=True)
-    """POST, if none is given."""
+    """HTTP method; None means POST."""
     body: str | bytes | None = field(default=None, kw_only=True)
-    """In place of `query`: any body; its content type is among the headers."""
+    """Body of any type in place of `query`; its content type is in the headers."""
 
     def as_json(self) -> Json:
-        """As the wire has it; what was not given is left out."""
+        """Return the step in the form of the protocol, without unset members."""
         query = orjson.Fragment(self.query) if isinstance(self.query, bytes) else self.query
         given = {
             "method": self.method,
@@ -68,10 +68,10 @@ class Step:
 
 
 AnyStep = Step | Mapping[str, Any]
-"""A step, or one as the wire has it."""
+"""A Step, or a step in the form of the protocol."""
 
 Request = AnyStep | Sequence[AnyStep]
-"""A step, a list of them, or an object with `steps` (README, "A chain"). An `orjson.Fragment` goes out as it is."""
+"""A step, a list of steps, or an object with `steps`. An `orjson.Fragment` is sent unchanged."""
 
 
 def as_json(request: Request) -> Any:
@@ -83,18 +83,20 @@ def as_json(request: Request) -> Any:
 
 
 def chain(first: AnyStep, fallback: Iterable[AnyStep], config: Mapping[str, Any] | None) -> Json:
-    """A request whose `config` holds for every step that has none of its own."""
+    """Return a request whose `config` applies to every step without its own."""
     steps = [as_json(step) for step in (first, *fallback)]
     settings = {"config": dict(config)} if config else {}
     return settings | {"steps": steps}
 
 
 def create(event_id: EventId, request: Request) -> bytes:
-    """The message that starts an event, whatever name the request itself has. Raises TypeError for what JSON cannot
-    hold."""
+    """Return the message that starts an event. `event_id` replaces an ID in the request.
+
+    Raises TypeError for values that JSON cannot hold.
+    """
     written = as_json(request)
     if isinstance(written, Mapping) and "eventId" in written:
-        written = {**written, "eventId": event_id}  # which would win over the one beside it
+        written = {**written, "eventId": event_id}  # it would take precedence over the one beside it
     return orjson.dumps({"type": "universal.create", "eventId": event_id, "request": written})
 
 

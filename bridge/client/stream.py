@@ -1,4 +1,4 @@
-"""An answer as its chunks come, and an answer as a whole."""
+"""Answers of providers: chunk by chunk, or complete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,79 +15,79 @@ class Chunk:
     """One item of a stream, or an answer in one piece."""
 
     response: Any
-    """A JSON value; a string where the item was none; bytes for audio and the like."""
+    """A JSON value; a string if the item is not JSON; bytes for binary content such as audio."""
     event: str | None = None
-    """Of an `event:` line, where the item does not say itself what it is."""
+    """Value of an `event:` line, if the item itself does not contain it."""
     id: str | None = None
-    """Of an `id:` line."""
+    """Value of an `id:` line."""
     malformed: bool = False
-    """The response is the text of what should have been JSON."""
+    """The response is text that should have been JSON."""
     restarted: bool = False
-    """The answer broke, and another step gives one from scratch: drop what came before this chunk.
+    """The answer broke and another step starts again: discard all earlier chunks.
 
-    Only with `onBreak` set to `restart`. Such a chunk may bring nothing but this news.
+    It occurs only with `onBreak` set to `restart`. Such a chunk may have no response.
     """
 
     @property
     def text(self) -> str:
-        """What a person would read of it, whichever provider it is from; empty where there is none."""
+        """Return the human-readable text of any provider's format; empty without text."""
         return text_of(self.response) or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     response: Any
-    """The provider's body, as a chunk has it; None where the provider streamed it."""
+    """Body of the provider in the form of a chunk's response; None for a streamed answer."""
     items: Sequence[Chunk]
-    """What the provider streamed; empty for an answer in one piece."""
+    """Items of a streamed answer; empty for an answer in one piece."""
     metadata: Metadata
 
     @property
     def text(self) -> str:
-        """What a person would read of it, whichever provider it is from."""
+        """Return the human-readable text of any provider's format."""
         return "".join(chunk.text for chunk in self.items) if self.items else text_of(self.response) or ""
 
     @property
     def usage(self) -> Usage | None:
-        """Token counts, the same for every provider; None where they are not known."""
+        """Return token counts in one form for all providers; None if unknown."""
         return self.metadata.usage
 
     @property
     def cost(self) -> float | None:
-        """US dollars, where the provider tells it."""
+        """Return US dollars, if the provider reports them."""
         return self.metadata.cost
 
 
 class Stream(ResponseReader):
-    """Open, the answer has begun; iterated, it gives its chunks up to its end, which is a promise that it is whole.
+    """Yields the chunks of an answer. The end of the iteration guarantees that the answer is complete.
 
-    An answer in one piece is one chunk. Opening and iterating raise EventFailed where the event fails: behind all
-    chunks that came.
+    An answer in one piece is one chunk. Opening and iterating raise EventFailed if the event fails, after all chunks
+    that arrived.
     """
 
     def __init__(self, event: Event) -> None:
         super().__init__(event)
-        self._whole: Frame | None = None
-        """An answer in one piece, until it is taken."""
+        self._single_frame: Frame | None = None
+        """Frame of an answer in one piece, until it is consumed."""
         self._is_streamed = True
 
     @property
     def is_streamed(self) -> bool:
-        """Whether the provider streams its answer; the one after a restart may be in one piece."""
+        """Return true if the provider streams its answer; after a restart it may be in one piece."""
         return self._is_streamed
 
     @property
     def usage(self) -> Usage | None:
-        """Known after the end."""
+        """Return token counts; they are known after the end."""
         return self._metadata.usage
 
     @property
     def cost(self) -> float | None:
-        """Known after the end."""
+        """Return US dollars; they are known after the end."""
         return self._metadata.cost
 
     async def collect(self) -> Answer:
-        """Take what is left of it."""
+        """Return the rest of the stream as one answer."""
         chunks: list[Chunk] = []
         async for chunk in self:
             if chunk.restarted:
@@ -102,14 +102,14 @@ class Stream(ResponseReader):
         if first.error is not None:
             raise failed(first)
         if first.has_response:
-            self._whole, self._is_streamed = first, False
+            self._single_frame, self._is_streamed = first, False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Chunk:
-        whole, self._whole = self._whole, None
-        frame = whole or await self._next()
+        single, self._single_frame = self._single_frame, None
+        frame = single or await self._next()
         if frame is None or frame.type == "done":
             raise StopAsyncIteration
         if frame.type == "created":

@@ -1,4 +1,4 @@
-"""The client for scripts, notebooks and threads: the same names, without `await`.
+"""The blocking client for scripts, notebooks and threads, with the API of the asynchronous one.
 
     from bridge.client.sync import connect
 
@@ -8,9 +8,8 @@
             for chunk in stream:
                 print(chunk.text, end="")
 
-It is the asynchronous client, run on a loop of its own in one background thread. So it works where a loop runs already,
-and any number of threads may share a bridge; each stream is for one of them. Ctrl-C cancels the event that is waited
-for.
+It runs the asynchronous client on a loop in one background thread. It therefore works where a loop runs already. Any
+number of threads may share a bridge; each stream belongs to one thread. Ctrl-C cancels the event that a call waits for.
 """
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -44,8 +43,8 @@ class _Openable(Protocol):
 E = TypeVar("E", bound=_Openable)
 
 
-class _Held(Generic[E]):
-    """Something that lives on the portal's loop."""
+class _PortalProxy(Generic[E]):
+    """Blocking proxy of an object on the portal's loop."""
 
     def __init__(self, portal: BlockingPortal, inner: E) -> None:
         self._portal = portal
@@ -60,8 +59,8 @@ class _Held(Generic[E]):
         return self
 
     def close(self) -> None:
-        """If it is not over, it is cancelled. Waits for nothing."""
-        self._portal.tell(self._inner.close)
+        """Cancel it unless it is over. It does not wait."""
+        self._portal.call_soon(self._inner.close)
 
     def __enter__(self) -> Self:
         return self.open()
@@ -85,15 +84,15 @@ async def _next(items: AsyncIterator[T]) -> T | None:
     return await anext(items, None)
 
 
-class SyncEvent(_Held[events.Event]):
+class SyncEvent(_PortalProxy[events.Event]):
     def cancel(self) -> None:
-        self._portal.tell(self._inner.cancel)
+        self._portal.call_soon(self._inner.cancel)
 
     def __next__(self) -> Frame:
         return self._next(self._inner)
 
 
-class SyncStream(_Held[streams.Stream]):
+class SyncStream(_PortalProxy[streams.Stream]):
     @property
     def metadata(self) -> Metadata:
         return self._inner.metadata
@@ -117,7 +116,7 @@ class SyncStream(_Held[streams.Stream]):
         return self._next(self._inner)
 
 
-class SyncExchange(_Held[exchanges.Exchange]):
+class SyncExchange(_PortalProxy[exchanges.Exchange]):
     @property
     def metadata(self) -> Metadata:
         return self._inner.metadata
@@ -145,11 +144,11 @@ class SyncExchange(_Held[exchanges.Exchange]):
         return self._next(self._inner)
 
 
-class _Dialled:
-    """A bridge, and the portal that it lives behind."""
+class _PortalConnection:
+    """A bridge and the portal on which it runs."""
 
     def __init__(self, connecting: asynchronous.connect) -> None:
-        """Raises CannotConnect."""
+        """Start the portal and connect. Raises CannotConnect."""
         self.portal = BlockingPortal()
         try:
             self.inner = self.portal.call(_opened(connecting))
@@ -161,55 +160,55 @@ class _Dialled:
         try:
             self.portal.call(self.inner.close())
         except ConnectionLost:
-            pass  # closed before
+            pass  # already closed
         finally:
             self.portal.close()
 
 
-def _waiting(
+def _blocking(
     method: Callable[Concatenate[asynchronous.Bridge, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["SyncBridge", P], T]:
-    """The method, for callers that wait for its result."""
+    """Return a blocking version of the coroutine method."""
 
     @wraps(method)
     def call(self: "SyncBridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        here = self._here.get()
-        return here.portal.call(method(here.inner, *args, **kwargs))
+        connection = self._connections.get()
+        return connection.portal.call(method(connection.inner, *args, **kwargs))
 
     return call
 
 
-def _holding(
-    method: Callable[Concatenate[asynchronous.Bridge, P], E], held: Callable[[BlockingPortal, E], T]
+def _proxied(
+    method: Callable[Concatenate[asynchronous.Bridge, P], E], proxy: Callable[[BlockingPortal, E], T]
 ) -> Callable[Concatenate["SyncBridge", P], T]:
-    """The method, for callers that hold what it gives."""
+    """Return a version of the method whose result is a blocking proxy."""
 
     @wraps(method)
     def call(self: "SyncBridge", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        here = self._here.get()
-        return held(here.portal, method(here.inner, *args, **kwargs))
+        connection = self._connections.get()
+        return proxy(connection.portal, method(connection.inner, *args, **kwargs))
 
     return call
 
 
 class SyncBridge:
-    """Made by `connect`. For any number of threads.
+    """Sends events. Create it with `connect`; any number of threads may share it.
 
-    The child of a fork dials a socket of its own with its first call, which may then raise CannotConnect. What was
-    begun before the fork belongs to the parent, and raises ConnectionLost in the child.
+    The child of a fork opens its own socket with its first call, which may raise CannotConnect. Events started before
+    the fork belong to the parent and raise ConnectionLost in the child.
     """
 
-    def __init__(self, here: PerProcess[_Dialled]) -> None:
-        self._here = here
+    def __init__(self, connections: PerProcess[_PortalConnection]) -> None:
+        self._connections = connections
 
-    request = _waiting(asynchronous.Bridge.request)
-    stream = _holding(asynchronous.Bridge.stream, SyncStream)
-    exchange = _holding(asynchronous.Bridge.exchange, SyncExchange)
-    create = _holding(asynchronous.Bridge.create, SyncEvent)
+    request = _blocking(asynchronous.Bridge.request)
+    stream = _proxied(asynchronous.Bridge.stream, SyncStream)
+    exchange = _proxied(asynchronous.Bridge.exchange, SyncExchange)
+    create = _proxied(asynchronous.Bridge.create, SyncEvent)
 
     def close(self) -> None:
-        """Cancel what is in flight, say goodbye, and wait for the thread to end, but not for long."""
-        self._here.close()
+        """Cancel the events in flight, close the socket as `Bridge.close` does, and wait for the thread to end."""
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -223,10 +222,10 @@ class SyncBridge:
 def _connecting(connect: Callable[P, asynchronous.connect]) -> Callable[P, SyncBridge]:
     @wraps(connect, assigned=("__module__", "__name__", "__qualname__"))
     def connected(*args: P.args, **kwargs: P.kwargs) -> SyncBridge:
-        """A bridge, to be closed: `with connect(url) as bridge`. All else is as `bridge.client.connect` has it."""
-        here = PerProcess(lambda: _Dialled(connect(*args, **kwargs)))
-        here.get()
-        return SyncBridge(here)
+        """Open a socket: `with connect(url) as bridge`. The arguments are those of `bridge.client.connect`."""
+        connections = PerProcess(lambda: _PortalConnection(connect(*args, **kwargs)))
+        connections.get()
+        return SyncBridge(connections)
 
     return connected
 

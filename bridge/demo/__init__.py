@@ -1,1 +1,1 @@
-"""`bridge demo`: a bridge, providers played from tape and a client, all in one process and without a network."""
+"""`bridge demo`: runs a bridge, providers played from tapes and a client in one process, without a network."""

@@ -1,4 +1,4 @@
-"""The four scenes of the demo: what is asked, what it shows, and what must come of it. Pure."""
+"""Defines the four scenes of the demo: their requests, descriptions and checks. Pure."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of a scene."""
+    """Result of a scene."""
 
     frames: Sequence[Frame]
-    said: str
-    """The text of the answer, as it came."""
+    received: str
+    """Text of the answer as received."""
     taped: str
-    """The text on the tape that answers."""
+    """Text on the tape that answers."""
     still_playing: int
-    """Provider streams that were open when the last frame came."""
+    """Number of provider streams that were open at the last frame."""
 
     @property
     def last(self) -> Frame:
@@ -27,13 +27,13 @@ class Played:
 
     @property
     def types(self) -> list[str]:
-        """In their order; runs of one type count once."""
+        """Return the types of the frames in order; consecutive equal types count once."""
         types = [frame.type for frame in self.frames]
         return [each for each, before in zip(types, [None, *types], strict=False) if each != before]
 
 
 Check = Callable[[Played], Iterator[str]]
-"""Yields what is not as it should be."""
+"""Yields a message for each deviation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Scene:
     words: str
     request: Request
     tape: str
-    """The name of the one that answers."""
+    """Name of the tape that answers."""
     check: Check
     outcome: str
-    """What a played scene has shown."""
+    """Text for a successful scene."""
     cancel_after: int | None = None
-    """Frames, after which the client has enough."""
+    """Number of frames after which the client cancels."""
 
 
 def _chat(model: str, question: str, **more: object) -> Json:
@@ -68,37 +68,37 @@ _BREAKFAST: Final = "Which bridge should one see before breakfast?"
 
 
 def _plain(played: Played) -> Iterator[str]:
-    yield from _must(played.types == ["created"] and played.last.is_last, "one frame was to come")
-    yield from _whole(played)
+    yield from _require(played.types == ["created"] and played.last.is_last, "expected one frame")
+    yield from _complete(played)
 
 
 def _stream(played: Played) -> Iterator[str]:
-    yield from _must(played.types == ["created", "stream", "done"], "created, then a stream, then done was to come")
-    yield from _whole(played)
+    yield from _require(played.types == ["created", "stream", "done"], "expected created, a stream and done")
+    yield from _complete(played)
 
 
 def _chain(played: Played) -> Iterator[str]:
     yield from _stream(played)
     attempts = [(each.step, each.status) for each in played.last.metadata.attempts]
-    yield from _must(played.last.metadata.step == "1", "the second step was to answer")
-    yield from _must(attempts == [("0", 503), ("1", 200)], "both attempts were to be listed")
+    yield from _require(played.last.metadata.step == "1", "expected the answer of the second step")
+    yield from _require(attempts == [("0", 503), ("1", 200)], "expected a list of both attempts")
 
 
 def _cancelled(played: Played) -> Iterator[str]:
     code = played.last.error and played.last.error.code
-    yield from _must(played.types == ["created", "stream", "error"], "created, a stream and an error were to come")
-    yield from _must(code == 9020, f"the last frame was to say 9020, and says {code}")
-    yield from _must(0 < len(played.said) < len(played.taped), "a part of the answer was to come")
-    yield from _must(played.taped.startswith(played.said), "what came was to be what is on the tape")
-    yield from _must(played.still_playing == 0, "the provider's stream was to be closed")
+    yield from _require(played.types == ["created", "stream", "error"], "expected created, a stream and an error")
+    yield from _require(code == 9020, f"expected code 9020 in the last frame, got {code}")
+    yield from _require(0 < len(played.received) < len(played.taped), "expected a part of the answer")
+    yield from _require(played.taped.startswith(played.received), "expected the beginning of the text on the tape")
+    yield from _require(played.still_playing == 0, "expected the provider's stream to be closed")
 
 
-def _whole(played: Played) -> Iterator[str]:
-    yield from _must(played.last.metadata.success is True, "the event was to succeed")
-    yield from _must(played.said == played.taped != "", "the text was to be what is on the tape")
+def _complete(played: Played) -> Iterator[str]:
+    yield from _require(played.last.metadata.success is True, "expected a successful event")
+    yield from _require(played.received == played.taped != "", "expected the text on the tape")
 
 
-def _must(holds: bool, promise: str) -> Iterator[str]:
+def _require(holds: bool, promise: str) -> Iterator[str]:
     if not holds:
         yield promise
 
@@ -106,34 +106,34 @@ def _must(holds: bool, promise: str) -> Iterator[str]:
 SCENES: Final[tuple[Scene, ...]] = (
     Scene(
         title="A plain answer",
-        words="One question, one answer: one frame, which holds the provider's JSON untouched.",
+        words="One request, one answer: a single frame that contains the provider's JSON unchanged.",
         request=_step("openai", "chat/completions", _chat("gpt-4o-mini", "In one sentence: what is a bridge for?")),
         tape="plain-openai",
         check=_plain,
-        outcome="one frame, and it was the last",
+        outcome="one frame, which is also the last",
     ),
     Scene(
         title="A stream",
-        words="The answer comes as it is written: created, a frame per item, and done: the promise that it is whole.",
+        words="The answer arrives as it is generated: created, a frame per item, and done once it is complete.",
         request=STREAM,
         tape="stream-anthropic",
         check=_stream,
-        outcome="every word of it came, and then done",
+        outcome="the complete text arrived, then done",
     ),
     Scene(
         title="A chain",
-        words="The first provider is overloaded. The second answers, and the client sees nothing but that.",
+        words="The first provider is overloaded. The second one answers, and the client receives only its answer.",
         request=[
             _step("openai", "chat/completions", _chat("gpt-4o-mini", _BREAKFAST, stream=True)),
             _step("mistral", "v1/chat/completions", _chat("mistral-small-latest", _BREAKFAST, stream=True)),
         ],
         tape="chain-2-mistral",
         check=_chain,
-        outcome='step "1" answered, and the last frame tells of both attempts',
+        outcome='step "1" answered, and the last frame lists both attempts',
     ),
     Scene(
         title="A cancel",
-        words="A long story, and a client that has heard enough of it.",
+        words="A long story, and a client that cancels it.",
         request=_step(
             "groq",
             "chat/completions",
@@ -141,7 +141,7 @@ SCENES: Final[tuple[Scene, ...]] = (
         ),
         tape="long-groq",
         check=_cancelled,
-        outcome="the event ended with 9020, and the provider's stream was closed by then",
+        outcome="the event ended with 9020, and the provider's stream was closed before that",
         cancel_after=14,
     ),
 )

@@ -1,4 +1,4 @@
-"""What the demo shows: lines of styled parts, clipped to a terminal's width; plain and whole elsewhere."""
+"""Prints the demo: styled lines clipped to the width of a terminal, or plain complete lines elsewhere."""
 
 import json
 import textwrap
@@ -8,7 +8,7 @@ from bridge.client import Frame
 from bridge.formats.text import text_of
 
 Part = str | tuple[str, str]
-"""A text, or one with a style of rich's."""
+"""A text, or a text with a style of rich."""
 
 _COLUMNS: Final = 100
 _GIST_CHARS: Final = 18
@@ -20,14 +20,14 @@ class Screen(Protocol):
     def columns(self) -> int: ...
 
     def show(self, *parts: Part) -> None:
-        """One line."""
+        """Print one line."""
 
     def write(self, text: str) -> None:
-        """As it is, so that it can be copied."""
+        """Print a text unchanged, so that it can be copied."""
 
 
 class PlainScreen:
-    """Any stream: nothing is clipped, nothing coloured."""
+    """Prints to any stream, without clipping and colours."""
 
     columns = _COLUMNS
 
@@ -67,18 +67,18 @@ def screen_on(out: TextIO) -> Screen:
     return TerminalScreen(out) if out.isatty() else PlainScreen(out)
 
 
-def words(screen: Screen, text: str, style: str = "") -> None:
-    """A sentence or two, indented and wrapped."""
+def show_paragraph(screen: Screen, text: str, style: str = "") -> None:
+    """Print a paragraph, indented and wrapped."""
     for line in textwrap.wrap(text, screen.columns - 4):
         screen.show("   ", (line, style))
 
 
-def sent(screen: Screen, kind: str, message: str) -> None:
+def show_sent(screen: Screen, kind: str, message: str) -> None:
     screen.show("   ", ("→ ", "bold"), (f"{kind:<9}", "bold"), (message, "dim"))
 
 
-def came(screen: Screen, frame: Frame) -> None:
-    """One frame: what it is, what it says, and then itself."""
+def show_received(screen: Screen, frame: Frame) -> None:
+    """Print one frame: its type, a summary and its JSON."""
     kind = (f"{frame.type:<9}", _STYLES.get(frame.type, ""))
     screen.show("   ", ("← ", "bold"), kind, f"{_gist(frame):<{_GIST_CHARS}} ", (frame.raw.decode(), "dim"))
 

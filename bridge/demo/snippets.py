@@ -1,4 +1,4 @@
-"""How to connect to the bridge that stays: three snippets that work as they are printed."""
+"""Code for connecting to the demo's bridge: three snippets that work as printed."""
 
 import json
 import os
@@ -55,7 +55,7 @@ class Snippets:
 
 
 def snippets(url: str, step: dict[str, Any], bridge: str) -> Snippets:
-    """Each asks for `step` and prints its text. `bridge` is the shell's word for the command."""
+    """Return snippets that send `step` and print its text. `bridge` is the command for the shell."""
     message = json.dumps({"type": "universal.create", "request": {"eventId": "my-request", **step}}, indent=2)
     data = shlex.quote(json.dumps(step["query"], separators=(",", ":")))
     return Snippets(
@@ -66,7 +66,7 @@ def snippets(url: str, step: dict[str, Any], bridge: str) -> Snippets:
 
 
 def command() -> str:
-    """What a shell calls this program: by name only where the name leads here, for there is another `bridge`."""
+    """Return the shell command of this program: its name if PATH leads to it, since iproute2 has a `bridge` too."""
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m bridge"

@@ -1,4 +1,4 @@
-"""Plays the demo: a bridge over tapes, a client on a real socket, and one scene after the other."""
+"""Runs the demo: starts a bridge over tapes and plays the scenes with a client on a real socket."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ from bridge import __version__
 from bridge.client import Bridge, CannotConnect, ConnectionLost, Frame, connect
 from bridge.config import load
 from bridge.demo.scenes import SCENES, STREAM, Played, Scene
-from bridge.demo.screen import Screen, came, screen_on, sent, words
+from bridge.demo.screen import Screen, screen_on, show_paragraph, show_received, show_sent
 from bridge.demo.snippets import Snippets, command, snippets
 from bridge.formats.text import text_of
 from bridge.logs import format as loglines
@@ -25,21 +25,21 @@ from bridge.tapes.transport import TapeError, TapeTransport, read_tape
 from bridge.upstream.http import Upstream
 
 SCENE_S: Final = 60.0
-"""Within which a scene must end, or it has failed."""
+"""Time limit of a scene."""
 
 PAUSE: Final = parse_fault("stall@chunk:100:5s")
-"""However fast tapes are played, the long one is not over before its client has enough of it; none else is as long."""
+"""Pause in the long tape, so that it is not over before its client cancels. No other tape has as many chunks."""
 
 
 def demo(*, stay: bool, port: int, pace: float) -> int:
-    """The exit code: 0 only when every scene went as it should."""
+    """Run the demo and return the exit code: 0 only if every scene succeeds."""
     loglines.setup(sys.stderr, "auto", "error")
     with as_file(files("bridge.demo") / "tapes") as folder:
         return play(folder, screen_on(sys.stdout), stay=stay, port=port, pace=pace)
 
 
 def play(folder: Path, screen: Screen, *, stay: bool, port: int, pace: float) -> int:
-    """As `demo`, with the tapes of any folder."""
+    """Run the demo with the tapes of any folder."""
     try:
         return asyncio.run(DemoRunner(folder, screen, pace).run(stay=stay, port=port))
     except OSError as error:
@@ -50,7 +50,7 @@ def play(folder: Path, screen: Screen, *, stay: bool, port: int, pace: float) ->
 
 
 class DemoRunner:
-    """Owns the tapes and the screen; `run` once."""
+    """Owns the tapes and the screen. `run` may be called once."""
 
     def __init__(self, folder: Path, screen: Screen, pace: float) -> None:
         self._folder = folder
@@ -58,7 +58,7 @@ class DemoRunner:
         self._tapes = TapeTransport(folder, pace=pace, faults=[PAUSE])
 
     async def run(self, *, stay: bool, port: int) -> int:
-        """Raises OSError when the port cannot be had."""
+        """Play all scenes and return the exit code. Raises OSError if the port is unavailable."""
         server = Server(load(None, {}, {"port": port}), Upstream(self._tapes))
         await server.start()
         try:
@@ -68,7 +68,7 @@ class DemoRunner:
                 went_well = [await self._scene(number, scene, bridge) for number, scene in enumerate(SCENES, start=1)]
             self._close(all(went_well), stay=stay)
             if stay:
-                self._invite(snippets(url, STREAM, command()))
+                self._show_snippets(snippets(url, STREAM, command()))
                 await shutdown_signal()
         finally:
             await server.stop()
@@ -77,7 +77,7 @@ class DemoRunner:
     async def _scene(self, number: int, scene: Scene, bridge: Bridge) -> bool:
         screen = self._screen
         screen.show((f"{number}  {scene.title}", "bold"))
-        words(screen, scene.words)
+        show_paragraph(screen, scene.words)
         screen.show()
         problems = await self._problems(scene, bridge)
         if not problems:
@@ -88,44 +88,44 @@ class DemoRunner:
         return not problems
 
     async def _problems(self, scene: Scene, bridge: Bridge) -> list[str]:
-        """What did not go as it should."""
+        """Play a scene and return its deviations."""
         try:
             async with asyncio.timeout(SCENE_S):
-                return list(scene.check(await self._played(scene, bridge)))
+                return list(scene.check(await self._play(scene, bridge)))
         except TimeoutError:
-            return [f"the last frame was to come within {SCENE_S:g} s"]
+            return [f"expected the last frame within {SCENE_S:g} s"]
         except (ConnectionLost, TapeError) as error:
             return [str(error)]
 
-    async def _played(self, scene: Scene, bridge: Bridge) -> Played:
+    async def _play(self, scene: Scene, bridge: Bridge) -> Played:
         frames: list[Frame] = []
         for step in scene.request if isinstance(scene.request, list) else [scene.request]:
-            sent(self._screen, "create", orjson.dumps(step).decode())
+            show_sent(self._screen, "create", orjson.dumps(step).decode())
         async with bridge.create(scene.request) as event:
             async for frame in event:
                 frames.append(frame)
-                came(self._screen, frame)
+                show_received(self._screen, frame)
                 if len(frames) == scene.cancel_after:
-                    sent(self._screen, "cancel", f'{{"eventId":"{event.id}"}}')
+                    show_sent(self._screen, "cancel", f'{{"eventId":"{event.id}"}}')
                     event.cancel()
         still_playing = self._tapes.playing
-        return Played(frames, said_in(frames), said_on(self._folder / f"{scene.tape}.jsonl"), still_playing)
+        return Played(frames, text_of_frames(frames), text_of_tape(self._folder / f"{scene.tape}.jsonl"), still_playing)
 
     def _open(self, url: str) -> None:
         self._screen.show()
         self._screen.show((f"Universal Bridge {__version__}", "bold"), f"  {url}")
-        self._screen.show("No key, no network: the providers are played from tape. → is sent, ← comes back.")
+        self._screen.show("No key, no network: the providers are played from tapes. → is sent, ← is received.")
         self._screen.show()
 
     def _close(self, went_well: bool, *, stay: bool) -> None:
         if went_well:
-            self._screen.show(("All four went as they should.", "bold green"))
+            self._screen.show(("All four scenes succeeded.", "bold green"))
         else:
-            self._screen.show(("Not everything went as it should.", "bold red"))
+            self._screen.show(("Not all scenes succeeded.", "bold red"))
         if not stay:
-            self._screen.show(f"To connect with a client of your own: {command()} demo --stay")
+            self._screen.show(f"To connect your own client: {command()} demo --stay")
 
-    def _invite(self, how: Snippets) -> None:
+    def _show_snippets(self, how: Snippets) -> None:
         for head, code in (
             ("From a shell", how.shell),
             ("From Python (pip install websockets)", how.python),
@@ -139,13 +139,13 @@ class DemoRunner:
         self._screen.show("Serving until Ctrl-C.")
 
 
-def said_in(frames: Sequence[Frame]) -> str:
-    """The text of an answer."""
+def text_of_frames(frames: Sequence[Frame]) -> str:
+    """Return the text of an answer."""
     return "".join(text_of(frame.response) or "" for frame in frames if frame.error is None)
 
 
-def said_on(tape: Path) -> str:
-    """The text of the answer on a tape, read without the bridge's decoders. Raises TapeError."""
+def text_of_tape(tape: Path) -> str:
+    """Return the text of the answer on a tape, read without the bridge's decoders. Raises TapeError."""
     body = b"".join(chunk.data for chunk in read_tape(tape).chunks)
     lines = [body] if body.startswith(b"{") else body.split(b"\n")
     items: list[Any] = [orjson.loads(line[line.index(b"{") :]) for line in lines if line.startswith((b"data: {", b"{"))]

@@ -18,10 +18,10 @@ from aiohttp import web
 
 from bridge.replay.socket_player import play
 from bridge.tapes.exchange import SentRequest
-from bridge.tapes.fault_injection import BadFault
+from bridge.tapes.fault_injection import InvalidFault
 from bridge.tapes.file import TapeHead, pairs
 from bridge.tapes.library import Library, Miss
-from bridge.tapes.matching import HOST_HEADER, BadUrl, ReplayRequest
+from bridge.tapes.matching import HOST_HEADER, InvalidUrl, ReplayRequest
 from bridge.tapes.playback import Broken, Playback
 
 log = logging.getLogger("bridge.replay")
@@ -116,7 +116,7 @@ class ReplayServer:
         except Miss as miss:
             log.warning("%s", miss)
             return _refused(MISSED, "tape_miss", str(miss))
-        except (BadFault, BadUrl) as error:
+        except (InvalidFault, InvalidUrl) as error:
             return _refused(400, "bad_request", str(error))
 
     async def _exchange(self, request: web.Request) -> web.StreamResponse:

@@ -49,7 +49,7 @@ class ExpectedMessages:
         return mismatch(self._name, self._received, (opcode, self._matching.message(shown)), expected, line)
 
     def _is_taped(self, data: bytes, shown: bytes, taped: bytes) -> bool:
-        return self._matching.are_alike(data, taped) or self._matching.are_alike(shown, taped)
+        return self._matching.match(data, taped) or self._matching.match(shown, taped)
 
 
 log = logging.getLogger("bridge.replay")
@@ -150,8 +150,8 @@ class _Player:
                 opcode, data, _ = await self._peer.receive()
                 self._peer.message_relayed(len(data))
                 if difference := self._expected.receive(opcode_of(opcode), data):
-                    log.warning("%s", difference.told)
-                    self._on_mismatch(difference.told)
+                    log.warning("%s", difference.message)
+                    self._on_mismatch(difference.message)
                     return self._end(CloseFrame(POLICY, difference.reason))
                 self._arrived.put_nowait(self._now())
         except PeerClosed as closed:

@@ -1,1 +1,1 @@
-"""What `bridge tapes` does: looks at tapes, and makes some from what other tools recorded."""
+"""Recorded exchanges with providers: the file formats, recording, replay and imports from other tools."""

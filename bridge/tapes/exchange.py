@@ -1,6 +1,6 @@
-"""One exchange with a provider as it was, secrets and all; and the tape of it, which holds none.
+"""Converts an exchange with a provider, which may contain secrets, to a tape, which contains none. Pure.
 
-This is the only way from traffic to a tape: for what the bridge records, and for what others recorded. Pure.
+Recordings of the bridge and imports from other tools both pass through this module.
 """
 
 import base64
@@ -21,7 +21,7 @@ SUBPROTOCOL: Final = "sec-websocket-protocol"
 
 
 class SentRequest(NamedTuple):
-    """A request as it was."""
+    """A request as it was sent, with its secrets."""
 
     method: str
     url: str
@@ -30,7 +30,7 @@ class SentRequest(NamedTuple):
 
 
 class ReceivedHead(NamedTuple):
-    """An answer's head as it was, `ms` after the request."""
+    """Head of a response as it was received, `ms` after the request."""
 
     status: int
     headers: Pairs
@@ -41,12 +41,12 @@ class RecordedExchange(NamedTuple):
     sent: SentRequest
     answered: ReceivedHead | None
     reads: Sequence[tuple[int, bytes]]
-    """Each with its milliseconds since the request; content coding undone."""
+    """Reads with their milliseconds since the request, after content decoding."""
     ending: TapeEnding
 
 
 def tape_exchange(exchange: RecordedExchange) -> Tape:
-    """The same exchange with fillers in the place of its secrets: the same chunks, of the same lengths."""
+    """Return the tape of an exchange. Its secrets are replaced by fillers; the chunks keep their lengths."""
     sent, answered, reads, ending = exchange
     known = KnownSecrets(secrets_of(sent, answered))
     head = None if answered is None else _head(answered, known)
@@ -56,12 +56,12 @@ def tape_exchange(exchange: RecordedExchange) -> Tape:
 
 
 def tape_request(sent: SentRequest) -> TapeRequest:
-    """What can be told of an exchange before its end."""
+    """Return the request of a tape, as far as it is known before the exchange ends."""
     return request_of(sent, KnownSecrets(secrets_of(sent, None)))
 
 
 def request_of(sent: SentRequest, known: KnownSecrets) -> TapeRequest:
-    """As a tape has it."""
+    """Return the request without the known secrets."""
     url = masked_text(redact_url(sent.url), known)
     return TapeRequest.of(sent.method, url, mask_body(sent.body, known), masked_headers(sent.headers, known))
 
@@ -71,12 +71,12 @@ def _head(answered: ReceivedHead, known: KnownSecrets) -> TapeHead:
 
 
 def masked_headers(headers: Pairs, known: KnownSecrets) -> Pairs:
-    """Without what their names say to be secret, and without what is known."""
+    """Return headers without secrets: by their names, and those that are known."""
     return [(name, masked_text(value, known)) for name, value in redact_headers(headers)]
 
 
 def masked_text(text: str, known: KnownSecrets) -> str:
-    """Of what has been redacted by its names: what is known may stand in it under another."""
+    """Return the text without the known secrets, which may occur under other names."""
     return known.mask_line(text.encode("latin-1", "replace")).decode("latin-1")
 
 
@@ -87,11 +87,11 @@ def _split(body: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
         at += length
 
 
-# The secrets that an exchange shows by their names.
+# Secrets that are recognised by their names.
 
 
 def secrets_of(sent: SentRequest, answered: ReceivedHead | None) -> Iterator[str]:
-    """May yield words that are none; `Known` leaves out what is too short to tell."""
+    """Yield candidates for secrets. `KnownSecrets` ignores those that are too short."""
     for name, value in [*sent.headers, *(answered.headers if answered else ())]:
         yield from secrets_of_header(name.lower(), value)
     yield from secrets_of_url(sent.url)
@@ -109,7 +109,7 @@ def secrets_of_header(name: str, value: str) -> Iterator[str]:
     if name == SUBPROTOCOL:
         yield from _secrets_of_subprotocols(value)
     elif is_secret_name(name):
-        # After a cookie's value come its attributes: a domain, a date.
+        # The attributes after a cookie's value, such as a domain, are no secrets.
         shown = value.partition(";")[0] if name == SET_COOKIE else _SIGNED_NAMES.sub("", value)
         scheme = _SCHEME.match(shown)
         bare = shown[scheme.end() :] if scheme else shown
@@ -121,7 +121,7 @@ def secrets_of_header(name: str, value: str) -> Iterator[str]:
 
 
 def _secrets_of_basic(coded: str) -> Iterator[str]:
-    """The password, and `user:password`, of a Basic authorization (RFC 7617)."""
+    """Yield the password, and `user:password`, of Basic authorization (RFC 7617)."""
     try:
         pair = base64.b64decode(coded, validate=True).decode()
     except (binascii.Error, ValueError):
@@ -131,7 +131,7 @@ def _secrets_of_basic(coded: str) -> Iterator[str]:
 
 
 def _secrets_of_subprotocols(value: str) -> Iterator[str]:
-    """Those that redaction takes out: the whole of one offered, or what follows the name of a secret."""
+    """Yield the parts of subprotocols that redaction removes: all of one, or the part after the name of a secret."""
     offered = [one.strip() for one in value.split(",")]
     shown = redact_headers([(SUBPROTOCOL, value)])[0][1].split(", ")
     for one, redacted in zip(offered, shown, strict=True):
@@ -155,7 +155,7 @@ def secrets_of_url(url: str) -> Iterator[str]:
 
 
 def unescaped(text: str) -> str:
-    """A string of JSON in a character per byte, as the text that it stands for."""
+    """Return the text of the content of a JSON string, which has one character per byte."""
     spelt = text.encode("latin-1").decode(errors="replace")
     try:
         return str(json.loads(f'"{spelt}"'))

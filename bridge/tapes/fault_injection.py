@@ -1,15 +1,14 @@
-"""Faults on demand, to test a client's resilience: what goes wrong with an answer, where, and how often. Pure, and
-without chance: the same requests meet the same faults.
+"""Injects faults into answers, to test the resilience of a client. Pure and deterministic.
 
-    reset@PLACE             the connection is reset at that place
-    stall@PLACE             nothing more comes from there on
-    stall@PLACE:TIME        nothing comes for so long; then it goes on
-    status:CODE             an HTTP error in place of the answer: 400 to 599
-    slow:FACTORx            it takes so many times as long as was recorded, whatever the pace
+    reset@PLACE             reset the connection at that place
+    stall@PLACE             send nothing more from there on
+    stall@PLACE:TIME        pause for this time, then continue
+    status:CODE             replace the answer with an HTTP error, 400 to 599
+    slow:FACTORx            take this many times as long as recorded, regardless of the pace
 
 A PLACE is `head` (before the response's head), `chunk:N` (after N chunks) or `end` (after the last one); a TIME is
-`20s` or `500ms`. Each may end in `:first:N`: only the first N requests meet it. An answer that ends before a fault's
-place is not touched by it.
+`20s` or `500ms`. A fault may end in `:first:N`: it then applies only to the first N requests. A fault whose place is
+after the end of an answer does not change it.
 """
 
 import re
@@ -24,31 +23,31 @@ from msgspec.structs import replace
 from bridge.tapes.file import StreamEnd, Tape, TapeChunk, TapeEnding, TapeHead
 
 HEADER: Final = "x-bridge-fault"
-"""A request of a replay that has it asks for faults of its own, with commas between them."""
+"""Header of a replayed request that requests faults, separated by commas."""
 
 Place = int
-"""How many chunks come before it."""
+"""Number of chunks before the place."""
 AT_HEAD: Final[Place] = -1
 AT_END: Final[Place] = 2**63
 
 
-class BadFault(ValueError):
-    """What was given is no fault; the message says what would be one."""
+class InvalidFault(ValueError):
+    """The text is not a valid fault; the message gives the valid forms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InjectedFault:
-    """What a kind of fault does not touch, it hands back as it is: the same tape."""
+    """Base of the faults. A method returns the same tape object if the fault does not change it."""
 
     first: int | None = None
-    """Only so many requests meet it; None: all."""
+    """Number of requests to which the fault applies; None means all."""
 
     def cut(self, tape: Tape) -> Tape:
-        """What of the tape comes, when the rest never does."""
+        """Return the part of the tape that is played."""
         return tape
 
     def delay(self, tape: Tape) -> Tape:
-        """The tape with its later instants."""
+        """Return the tape with delayed times."""
         return tape
 
 
@@ -57,20 +56,20 @@ class Reset(InjectedFault):
     place: Place
 
     def cut(self, tape: Tape) -> Tape:
-        return _upto(tape, self.place, StreamEnd.RESET)
+        return _truncated(tape, self.place, StreamEnd.RESET)
 
 
 @dataclass(frozen=True, slots=True)
 class Stall(InjectedFault):
     place: Place
     ms: int | None
-    """None: for ever."""
+    """Duration of the pause; None means forever."""
 
     def cut(self, tape: Tape) -> Tape:
-        return tape if self.ms is not None else _upto(tape, self.place, StreamEnd.STALL)
+        return tape if self.ms is not None else _truncated(tape, self.place, StreamEnd.STALL)
 
     def delay(self, tape: Tape) -> Tape:
-        return tape if self.ms is None else _later(tape, self.place, self.ms)
+        return tape if self.ms is None else _delayed(tape, self.place, self.ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,10 @@ class Slow(InjectedFault):
 
 
 def cut(tape: Tape, faults: Sequence[InjectedFault]) -> Tape:
-    """What of the tape comes under these faults; of several statuses it is the first. The tape itself when all of it
-    does."""
+    """Return the part of the tape that is played under these faults, or the same object if all of it is.
+
+    The first of several status faults applies.
+    """
     status = next((fault for fault in faults if isinstance(fault, Status)), None)
     left = tape if status is None else status.cut(tape)
     for fault in faults:
@@ -100,7 +101,7 @@ def cut(tape: Tape, faults: Sequence[InjectedFault]) -> Tape:
 
 
 def paced(tape: Tape, stretch: float, faults: Sequence[InjectedFault]) -> Tape:
-    """The tape with the instants at which it is to be played: the recorded ones, stretched, and the faults' delays."""
+    """Return the tape with the times of the replay: the recorded ones, scaled, plus the delays of the faults."""
     slow = [fault.factor for fault in faults if isinstance(fault, Slow)]
     delayed = _stretched(tape, max(slow, default=stretch))
     for fault in faults:
@@ -109,14 +110,14 @@ def paced(tape: Tape, stretch: float, faults: Sequence[InjectedFault]) -> Tape:
 
 
 class FaultPlan:
-    """The faults that all requests of a replay may meet; it counts for those that only the first ones do."""
+    """Faults for all requests of a replay. It counts the uses of faults that are limited to the first requests."""
 
     def __init__(self, for_all: Iterable[InjectedFault]) -> None:
         self._for_all = tuple(for_all)
         self._met: Counter[Hashable] = Counter()
 
     def due(self, own: Sequence[InjectedFault], key: Hashable) -> list[InjectedFault]:
-        """What the next request meets. Its own faults are counted among those of its key."""
+        """Return the faults for the next request. Its own faults are counted per key."""
         return [fault for fault in self._for_all if self._is_due(fault, None)] + [
             fault for fault in own if self._is_due(fault, key)
         ]
@@ -158,25 +159,25 @@ _KINDS: Final[dict[str, tuple[str, str, _Maker]]] = {
         lambda found, first: Slow(float(found[1]), first=first),
     ),
 }
-"""Kind: its form as a pattern, the same in words, and what is made of it."""
+"""Pattern, description and constructor by kind."""
 
 
 def parse_faults(text: str) -> tuple[InjectedFault, ...]:
-    """Several, with commas between them. Raises BadFault."""
+    """Parse faults that are separated by commas. Raises InvalidFault."""
     return tuple(parse_fault(one.strip()) for one in text.split(",") if one.strip())
 
 
 def parse_fault(text: str) -> InjectedFault:
-    """Raises BadFault."""
+    """Parse one fault. Raises InvalidFault."""
     limited = _FIRST.fullmatch(text)
     fault, first = (limited["fault"], int(limited["count"])) if limited else (text, None)
     kind = fault.partition("@")[0].partition(":")[0]
     if kind not in _KINDS:
-        raise BadFault(f"{text!r} is no fault: there are {', '.join(_KINDS)}, as in reset@chunk:7")
+        raise InvalidFault(f"invalid fault {text!r}: expected {', '.join(_KINDS)}, as in reset@chunk:7")
     pattern, form, make = _KINDS[kind]
     found = re.fullmatch(pattern, fault, re.ASCII)
     if found is None:
-        raise BadFault(f"{text!r} is no fault: write {form}; :first:N may follow")
+        raise InvalidFault(f"invalid fault {text!r}: expected {form}; :first:N may follow")
     return make(found, first)
 
 
@@ -190,18 +191,18 @@ def _ms(number: str | None, unit: str | None) -> int | None:
     return None if number is None else round(float(number) * (1000 if unit == "s" else 1))
 
 
-# What becomes of a tape.
+# Changes to a tape.
 
 
 def _reached(tape: Tape, place: Place) -> Place | None:
-    """The place, with the end's counted; None when the tape ends before it."""
+    """Return the place as a number of chunks; None if the tape ends before it."""
     last = AT_HEAD if tape.head is None else len(tape.chunks)
     if place == AT_END:
         return last
     return place if place <= last else None
 
 
-def _upto(tape: Tape, place: Place, end: StreamEnd) -> Tape:
+def _truncated(tape: Tape, place: Place, end: StreamEnd) -> Tape:
     at = _reached(tape, place)
     if at is None:
         return tape
@@ -209,8 +210,8 @@ def _upto(tape: Tape, place: Place, end: StreamEnd) -> Tape:
     return Tape(tape.request, head, tape.chunks[: max(at, 0)], TapeEnding(end=end))
 
 
-def _later(tape: Tape, place: Place, ms: int) -> Tape:
-    """Everything after the place comes so much later."""
+def _delayed(tape: Tape, place: Place, ms: int) -> Tape:
+    """Return the tape with everything after the place delayed."""
     at = _reached(tape, place)
     if at is None:
         return tape

@@ -5,8 +5,8 @@
     {"ms", "text" | "base64"}                       one network read, after content-decoding; any number of them
     {"end": "eof" | "reset" | "stall" | "client", "ms"}
 
-Every `ms` is a whole number of milliseconds since the request's start. Tapes hold no credentials; `check` says so when
-one does. A realtime session's tape is another kind: `socket_tape`.
+Every `ms` is a whole number of milliseconds since the request's start. Tapes must not contain credentials; `check`
+reports those that do. Tapes of realtime sessions have another format: `socket_file`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,20 +58,20 @@ __all__ = [
 
 
 class StreamEnd(StrEnum):
-    """How a recording ended."""
+    """End of a recording."""
 
     EOF = "eof"
-    """The body came to its proper end."""
+    """The body ended properly."""
     RESET = "reset"
     """The connection broke."""
     STALL = "stall"
-    """Nothing more came, and the connection stayed open."""
+    """No more data arrived, and the connection stayed open."""
     CLIENT = "client"
-    """The client that was recorded left first."""
+    """The recorded client closed the connection first."""
 
 
 class TapeChunk(TapeLine):
-    """What one network read gave."""
+    """Data of one network read."""
 
     ms: Milliseconds
     text: str | msgspec.UnsetType = msgspec.UNSET
@@ -94,7 +94,7 @@ class TapeChunk(TapeLine):
 class TapeEnding(TapeLine):
     end: StreamEnd
     ms: Milliseconds | None = None
-    """None: right after what came last."""
+    """None means directly after the last line."""
 
 
 class TapedResponse(TapeLine):
@@ -109,16 +109,16 @@ class Tape(NamedTuple):
 
 
 def read_tape(path: Path) -> Tape:
-    """Raises TapeError, and nothing else, for a file that is not a whole tape of an exchange."""
+    """Read a tape of an exchange. Raises only TapeError, also for incomplete files."""
     first, *rest = lines_of(path)
     request = parsed(path, 1, first, TapeOpening).request
     if request.kind is not None:
-        raise TapeError(path, 1, "It is a tape of a realtime session, not of an exchange")
+        raise TapeError(path, 1, "This is a tape of a realtime session, not of an exchange")
     return tape_of(path, request, rest)
 
 
 def tape_of(path: Path, request: TapeRequest, rest: Sequence[bytes]) -> Tape:
-    """The tape that `path` holds, whose first line has been read. Raises TapeError."""
+    """Parse the rest of the tape in `path`, whose first line has been read. Raises TapeError."""
     if not rest:
         raise cut(path, 1)
     *middle, last = enumerate(rest, start=2)
@@ -129,25 +129,25 @@ def tape_of(path: Path, request: TapeRequest, rest: Sequence[bytes]) -> Tape:
 
 
 def write_tape(path: Path, tape: Tape) -> None:
-    """What `read_tape` gives back is equal to `tape`, chunk for chunk."""
+    """Write a tape. `read_tape` returns an equal one, chunk by chunk."""
     path.write_bytes(bytes_of_tape(tape))
 
 
 def bytes_of_tape(tape: Tape) -> bytes:
-    """Return all that the tape's file holds."""
+    """Return the content of the tape's file."""
     answer = () if tape.head is None else (TapedResponse(response=tape.head),)
     lines: tuple[TapeLine, ...] = (*answer, *tape.chunks, tape.ending)
     return opening(tape.request) + b"".join(map(written, lines))
 
 
 def check(tape: Tape) -> list[str]:
-    """What is wrong with a tape that can be read; nothing, for one that is fit to be kept."""
+    """Return the faults of a readable tape; an empty list if it is fit to be kept."""
     bodies = (tape.request.body, b"".join(chunk.data for chunk in tape.chunks))
     return [*_disorder(tape), *secrets_in(tape.request, tape.head, bodies)]
 
 
 def secrets_in(request: TapeRequest, head: TapeHead | None, bodies: Sequence[bytes]) -> Iterator[str]:
-    """Redaction is the judge: it finds nothing to take out of a tape that may be kept."""
+    """Yield a fault for each place where redaction would still remove something."""
     for line in (request, head):
         if line is not None and redact_headers(pairs(line.headers)) != pairs(line.headers):
             yield "holds a credential in its headers"

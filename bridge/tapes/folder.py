@@ -1,8 +1,8 @@
-"""A folder that tapes are written to: FOLDER/HOST/000017-POST-chat-completions.jsonl, in the order of their numbers.
+"""Writes tapes to a folder as FOLDER/HOST/000017-POST-chat-completions.jsonl, numbered in order.
 
-A tape is written under another name, which ends in `.part`, and gets its own when it is whole. So what a crash leaves
-is whole tapes, and by their names those that were cut. What redaction does not know stays in a tape: the files are
-their owner's alone (mode 600), and so are the folders that are made for them (700).
+A tape is written under a name that ends in `.part` and renamed when it is complete, so a crash leaves complete tapes
+and files that are recognisably cut. Secrets that redaction does not recognise stay in a tape; therefore only the owner
+can read the files (mode 600) and the created folders (mode 700).
 """
 
 import os
@@ -21,17 +21,17 @@ NAME_CHARS: Final = 64
 
 _TAPE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
-"""Of a new one. One that is there keeps its mode: it may be somebody's for other things too."""
+"""Mode of a new folder. An existing one keeps its mode, since it may serve other purposes too."""
 
 _NUMBER = re.compile(r"(\d+)-")
 _VERSION = re.compile(r"(?<![a-z0-9])v\d[a-z0-9]*+/")
-_UNSPEAKABLE = re.compile(r"[^A-Za-z0-9._]+")
+_UNSAFE_CHARS = re.compile(r"[^A-Za-z0-9._]+")
 
 
 class TapeFolder:
-    """Owned by one thread. Other processes may write to the same folder; numbers go on after those that it holds.
+    """Is used by one thread. Other processes may write to the same folder; numbers continue after the existing ones.
 
-    Raises OSError when the folder cannot be made.
+    Raises OSError if the folder cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,43 +41,43 @@ class TapeFolder:
         self._made: set[Path] = set()
 
     def begin(self, request: TapeRequest) -> Path:
-        """Write what is known of a tape at its beginning: where, for `finish` or `drop`. Raises OSError.
+        """Write the beginning of a tape and return its path, for `finish` or `drop`. Raises OSError.
 
-        `request` holds no secrets: its path becomes a part of the name.
+        `request` must not contain secrets: its path becomes a part of the name.
         """
         return self._create(request, opening(request))
 
     def finish(self, part: Path, tape: Tape) -> Path:
-        """Write the whole of it, and where. Raises OSError; what was begun stays then, as one that was cut."""
+        """Write the complete tape and return its path. Raises OSError and then leaves the cut file."""
         _write(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _TAPE_MODE), bytes_of_tape(tape))
         return self.seal(part)
 
     def add(self, part: Path, lines: bytes) -> None:
-        """Write on, what was begun. Raises OSError; what is there stays then, as one that was cut."""
+        """Append lines to a tape. Raises OSError and then leaves the cut file."""
         with part.open("ab") as file:
             file.write(lines)
 
     def seal(self, part: Path) -> Path:
-        """All is written: where. Raises OSError."""
+        """Give a complete tape its final name and return its path. Raises OSError."""
         return part.replace(_whole(part))
 
     def drop(self, part: Path) -> None:
         part.unlink(missing_ok=True)
 
     def keep(self, tape: Tape) -> Path:
-        """Write a tape at once. Raises OSError."""
+        """Write a complete tape and return its path. Raises OSError."""
         return self.seal(self._create(tape.request, bytes_of_tape(tape)))
 
     def _create(self, request: TapeRequest, data: bytes) -> Path:
-        """Write `data` to a new file under the next number that no other process has taken.
+        """Write `data` to a new file under the next number that no other process uses.
 
-        Few system calls: after each the thread has to win the interpreter's lock back from a loop that is busy.
+        It makes few system calls, because after each the thread has to reacquire the GIL from a busy loop.
         """
         folder = self.path / _host(request)
         if folder not in self._made:
             folder.mkdir(_FOLDER_MODE, exist_ok=True)
             self._made.add(folder)
-        name = f"{_speakable(request.what)}-{_place(request)}"
+        name = f"{_file_name(request.what)}-{_place(request)}"
         if self._numbers is None:
             self._numbers = count(1 + max(_numbers_in(self.path), default=0))
         for number in self._numbers:
@@ -87,14 +87,14 @@ class TapeFolder:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                self._made.discard(folder)  # somebody has removed it: the next tape makes it anew
+                self._made.discard(folder)  # it was removed: the next tape creates it again
                 raise
             _write(file, data)
-            # Asked only now: whoever held the same name has either given it up, or made it a tape before.
+            # Checked only now: a process with the same name has either dropped it or completed its tape.
             if not _whole(part).exists():
                 return part
             part.unlink()
-        raise AssertionError("numbers do not end")
+        raise AssertionError("itertools.count never ends")
 
 
 def _write(file: int, data: bytes) -> None:
@@ -108,7 +108,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def cut_tapes(folder: Path) -> list[Path]:
-    """The recordings that never came to their end, or have not yet."""
+    """Return the incomplete recordings, also those still being written."""
     return sorted(folder.rglob(f"*{CUT}"))
 
 
@@ -123,14 +123,14 @@ def _numbers_in(folder: Path) -> Iterator[int]:
 
 
 def _host(request: TapeRequest) -> str:
-    return _speakable(httpx.URL(request.url).netloc.decode())
+    return _file_name(httpx.URL(request.url).netloc.decode())
 
 
 def _place(request: TapeRequest) -> str:
-    """The path's words without a version before them; of a long one the end, which tells calls apart."""
+    """Return the path for the file name, without a version; of a long path the end, which distinguishes calls."""
     path = _VERSION.sub("", httpx.URL(request.url).path.lstrip("/"), count=1)
-    return _speakable(_speakable(path)[-NAME_CHARS:])
+    return _file_name(_file_name(path)[-NAME_CHARS:])
 
 
-def _speakable(text: str) -> str:
-    return _UNSPEAKABLE.sub("-", text).strip("-.") or "root"
+def _file_name(text: str) -> str:
+    return _UNSAFE_CHARS.sub("-", text).strip("-.") or "root"

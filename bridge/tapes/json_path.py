@@ -1,7 +1,7 @@
-"""Paths into a JSON value, as far as tapes need them: `$.metadata.user_id`, `$.messages[*].id`, `$.tools[0]`. Pure.
+"""Parses paths into a JSON value, such as `$.metadata.user_id`, `$.messages[*].id` or `$.tools[0]`. Pure.
 
-A small part of RFC 9535: `$`, then any number of `.name`, `[index]` (counted from 0) and `[*]` (every element of a
-list). `$` alone is the whole value.
+A subset of RFC 9535: `$`, then any number of `.name`, `[index]` (from 0) and `[*]` (every element of a list). `$` alone
+is the entire value.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 
 class Every(Enum):
-    """`[*]`: each element of a list."""
+    """Marker for `[*]`, every element of a list."""
 
     ELEMENT = "*"
 
@@ -22,20 +22,20 @@ Path = tuple[Part, ...]
 _PART: Final = re.compile(r"\.(?P<name>[^.\[\]\s*'\"]+)|\[(?:(?P<index>\d+)|\*)\]", re.ASCII)
 
 
-class BadPath(ValueError):
-    """What was given is no path; the message says where it stops to be one."""
+class InvalidPath(ValueError):
+    """The text is not a valid path; the message gives the position."""
 
 
 @lru_cache(maxsize=256)
 def parse_path(text: str) -> Path:
-    """Raises BadPath."""
+    """Parse a path. Raises InvalidPath."""
     if not text.startswith("$"):
-        raise BadPath(f"{text!r} is no JSON path: it begins with $, as in $.metadata.user_id")
+        raise InvalidPath(f"invalid JSON path {text!r}: it must begin with $, as in $.metadata.user_id")
     at, path = 1, list[Part]()
     while at < len(text):
         found = _PART.match(text, at)
         if found is None:
-            raise BadPath(f"{text!r} is no JSON path: after {text[:at]!r} comes .name, [index] or [*]")
+            raise InvalidPath(f"invalid JSON path {text!r}: expected .name, [index] or [*] after {text[:at]!r}")
         path.append(_part(found))
         at = found.end()
     return tuple(path)
@@ -48,10 +48,9 @@ def _part(found: re.Match[str]) -> Part:
 
 
 def without(value: object, path: Path) -> object:
-    """`value` without what `path` leads to; the value may be changed in place.
+    """Return `value` without the parts that `path` selects. The value may be changed in place.
 
-    A member is taken out of its object. An element of a list becomes null, so that the others keep their places and
-    their number.
+    A member is removed from its object. An element of a list becomes null, so that the others keep their indices.
     """
     if not path:
         return None

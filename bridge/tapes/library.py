@@ -1,4 +1,4 @@
-"""The tapes of a replay, on their shelves: which one answers next, and what faults befall it."""
+"""Selects the tape that answers a request of a replay, and applies faults to it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,41 +14,41 @@ from bridge.tapes.mismatch import ambiguous, exhausted, explain
 from bridge.tapes.socket_file import SocketTape, read_any
 
 Pace = Literal["recorded", "instant"] | float
-"""How long a replay takes: as recorded, no time at all, or that many times what was recorded."""
+"""Duration of a replay: as recorded, instant, or a factor of the recorded time."""
 
 Exhausted = Literal["repeat", "miss"]
-"""What becomes of a request when all its tapes have played: the last one answers again, or none does."""
+"""Behaviour when all tapes of a request have played: repeat the last one, or report a miss."""
 
 _STRETCH: Final = {"recorded": 1.0, "instant": 0.0}
 
 
 class Miss(Exception):
-    """No tape answers a request. The message says which one nearly does, and holds no secret."""
+    """No tape matches a request. The message describes the nearest tape and contains no secret."""
 
 
 @dataclass(slots=True)
 class _TapeQueue:
-    """The tapes of alike requests, in the order in which they play."""
+    """Tapes of equal requests in the order in which they play."""
 
     tapes: list[tuple[str, Tape | SocketTape]] = field(default_factory=list)
     played: int = 0
 
 
 class TapeSession(NamedTuple):
-    """A realtime session's tape that is to be played, and how."""
+    """A tape of a realtime session and the options of its replay."""
 
     name: str
     tape: SocketTape
     stretch: float
     matching: Matching
-    """What counts of the client's messages."""
+    """Rules for comparing the client's messages."""
 
 
 class Library:
-    """A folder of tapes, or several; a path may also be one tape.
+    """Tapes of one or more folders; a path may also be a single tape.
 
-    Tapes whose requests are alike play in the order of their paths. All are read at once: raises TapeError for the
-    first that cannot be, and when there is none.
+    Tapes with equal requests play in the order of their paths. All are read at once. Raises TapeError for the first
+    invalid tape, and if there is none.
     """
 
     def __init__(
@@ -64,27 +64,27 @@ class Library:
         self._matching = matching
         self._repeats = exhausted == "repeat"
         self._faults = FaultPlan(faults)
-        self._shelves: defaultdict[MatchKey, _TapeQueue] = defaultdict(_TapeQueue)
+        self._queues: defaultdict[MatchKey, _TapeQueue] = defaultdict(_TapeQueue)
         self._taped: list[tuple[str, ReplayRequest]] = []
         for path in _paths([folders] if isinstance(folders, Path) else folders):
-            self._put(path)
+            self._add(path)
         self.hosts: Sequence[str] = sorted({asked.host for _, asked in self._taped})
-        """Of all tapes, with their ports where a URL named them."""
+        """Hosts of all tapes, with the ports that their URLs contain."""
         self.hint = ""
-        """What a miss says to do where no tape is of the host and path that are asked for."""
+        """Advice in a miss when no tape has the requested host and path."""
         self.on_miss: Callable[[str], object] = _nothing
         """Called with the message of each miss."""
 
     def take(self, request: ReplayRequest) -> Tape:
-        """The tape that answers, as it is to be played now. Raises Miss; BadFault for a fault that `asked` asks for.
+        """Return the tape that answers, with its faults and times. Raises Miss; InvalidFault for a bad fault header.
 
-        A tape that a fault breaks off does not count as played: it is still there for who asks again.
+        A tape that a fault cuts off does not count as played: a retry gets it again.
         """
         own = parse_faults(request.headers.get(HEADER, ""))
         key = self._key(request)
-        queue = self._shelves[key]
+        queue = self._queues[key]
         _, tape = self._next(request, queue)
-        assert isinstance(tape, Tape)  # what is asked for in another way stands on another shelf
+        assert isinstance(tape, Tape)  # the match key separates exchanges from sessions
         faults = self._faults.due(own, key)
         left = cut(tape, faults)
         if left is tape:
@@ -92,22 +92,22 @@ class Library:
         return paced(left, self._stretch, faults)
 
     def take_socket(self, request: ReplayRequest) -> TapeSession:
-        """The tape that answers a WebSocket's handshake. Raises Miss. Faults are HTTP's alone."""
-        queue = self._shelves[self._key(request)]
+        """Return the tape that answers a WebSocket handshake. Raises Miss. Faults apply only to HTTP."""
+        queue = self._queues[self._key(request)]
         name, tape = self._next(request, queue)
         assert isinstance(tape, SocketTape)
         queue.played += 1
         return TapeSession(name, tape, self._stretch, self._matching)
 
-    def _put(self, path: Path) -> None:
+    def _add(self, path: Path) -> None:
         tape = read_any(path)
         request, name = tape.request, f"{path.parent.name}/{path.name}"
-        asked = ReplayRequest.of(request.method, request.url, request.body, pairs(request.headers))
-        self._shelves[self._matching.key(asked)].tapes.append((name, tape))
-        self._taped.append((name, asked))
+        taped = ReplayRequest.of(request.method, request.url, request.body, pairs(request.headers))
+        self._queues[self._matching.key(taped)].tapes.append((name, tape))
+        self._taped.append((name, taped))
 
     def _key(self, request: ReplayRequest) -> MatchKey:
-        """Whose shelf it is. Raises Miss."""
+        """Return the key of the queue that answers. Raises Miss."""
         found = self._keys(request) or self._keys(request.as_recorded())
         if not found:
             raise self._miss(explain(request, self._taped, self._matching, self.hint))
@@ -120,10 +120,10 @@ class Library:
         return Miss(message)
 
     def _keys(self, request: ReplayRequest) -> list[MatchKey]:
-        """Those of the shelves where it finds an answer; several, when it names no host."""
+        """Return the keys of matching queues; there may be several if the request has no host."""
         key = self._matching.key(request)
         hosts = self.hosts if request.any_host else [request.host]
-        return [each for each in (key._replace(host=host) for host in hosts) if each in self._shelves]
+        return [each for each in (key._replace(host=host) for host in hosts) if each in self._queues]
 
     def _next(self, request: ReplayRequest, queue: _TapeQueue) -> tuple[str, Tape | SocketTape]:
         if queue.played >= len(queue.tapes) and not self._repeats:
@@ -142,5 +142,5 @@ def _paths(folders: Iterable[Path]) -> Iterator[Path]:
 def _tapes_in(folder: Path) -> list[Path]:
     found = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
     if not found:
-        raise TapeError(folder, 0, "No tape here: a folder of *.jsonl, or one such file, is wanted")
+        raise TapeError(folder, 0, "No tape found: expected a folder with *.jsonl files, or one such file")
     return found

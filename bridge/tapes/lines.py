@@ -1,6 +1,6 @@
-"""What every line of a tape has in common, of whichever kind; and a tape's first line. JSON Lines, read and written.
+"""Reads and writes lines of tapes as JSON Lines: the base of all lines, and the first line of both kinds of tape.
 
-What a line is, its place tells: so a tape can be cut, but not be muddled.
+The position of a line determines its type, so a tape can be cut but not reordered unnoticed.
 """
 
 from pathlib import Path
@@ -10,18 +10,18 @@ import httpx
 import msgspec
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=0)]
-"""Since the request's start."""
+"""Milliseconds since the request's start."""
 Pairs = list[tuple[str, str]]
 Kind = Literal["realtime"]
 
 SOCKET_METHOD: Final = "WEBSOCKET"
-"""What stands for a method where a session on a WebSocket is named beside requests."""
+"""Replacement for the method of a WebSocket session in lists of requests."""
 
 _KINDS: Final[dict[str, Kind | None]] = {"http": None, "https": None, "ws": "realtime", "wss": "realtime"}
 
 
 class TapeError(Exception):
-    """A file that is no tape: which one, on which line (counted from 1; 0: the file as a whole), and why."""
+    """A file is not a valid tape. Lines are counted from 1; 0 means the entire file."""
 
     def __init__(self, path: Path, line: int, message: str) -> None:
         super().__init__(f"{path}:{line}: {message}" if line else f"{path}: {message}")
@@ -29,11 +29,11 @@ class TapeError(Exception):
 
 
 class TapeLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Strict on unknown keys: a misspelt one would otherwise change what is replayed without a word."""
+    """Base of all lines. Unknown keys are errors: a misspelt key would otherwise change a replay silently."""
 
 
 class TapeRequest(TapeLine):
-    """An exchange's, or a WebSocket's handshake: what its URL says."""
+    """Request of an exchange or of a WebSocket handshake; its URL determines which."""
 
     method: str
     url: str
@@ -48,7 +48,7 @@ class TapeRequest(TapeLine):
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ValueError(f"No URL: {error}") from None
+            raise ValueError(f"Invalid URL: {error}") from None
         if url.scheme not in _KINDS or not url.host:
             raise ValueError("A request's URL is absolute, http or https; a realtime session's ws or wss")
 
@@ -56,7 +56,7 @@ class TapeRequest(TapeLine):
     def of(
         cls, method: str, url: str, body: bytes = b"", headers: dict[str, str] | Pairs | None = None
     ) -> "TapeRequest":
-        """Writes the body in the most readable form that gives the same bytes again."""
+        """Create a request with the most readable form of the body that preserves its bytes."""
         request = cls(method=method, url=url, headers=headers or {})
         if _fits_a_line(body):
             request.json = msgspec.Raw(body)
@@ -76,7 +76,7 @@ class TapeRequest(TapeLine):
 
     @property
     def what(self) -> str:
-        """Its method, or what stands for one."""
+        """Return its method, or SOCKET_METHOD for a session."""
         return SOCKET_METHOD if self.kind else self.method
 
 
@@ -97,7 +97,7 @@ class TapeOpening(TapeLine, kw_only=True):
 
 
 class _AnyEnding(msgspec.Struct):
-    """Lenient: tells a recording that was cut from one whose last line is wrong."""
+    """Lenient form that distinguishes a cut recording from an invalid last line."""
 
     end: msgspec.Raw
 
@@ -106,7 +106,7 @@ LineT = TypeVar("LineT", bound=TapeLine)
 
 
 def opening(request: TapeRequest) -> bytes:
-    """A tape's first line, its end of line included; with nothing after it, that of a recording that was cut."""
+    """Return the first line of a tape with its line end. A file with only this line is a cut recording."""
     return written(TapeOpening(tape=1, kind=request.kind or msgspec.UNSET, request=request))
 
 
@@ -119,17 +119,17 @@ def pairs(headers: dict[str, str] | Pairs) -> Pairs:
 
 
 def lines_of(path: Path) -> list[bytes]:
-    """At least one. Raises TapeError."""
+    """Return the lines of a file, at least one. Raises TapeError."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise TapeError(path, 0, f"Cannot be read: {error.strerror}") from error
-    # Not splitlines(): a tape may hold U+2028 and its kin inside a string.
+    # Not splitlines(): a string in a tape may contain U+2028 and similar characters.
     return content.removesuffix(b"\n").split(b"\n")
 
 
 def parsed(path: Path, number: int, line: bytes, form: type[LineT]) -> LineT:
-    """Raises TapeError."""
+    """Parse a line. Raises TapeError."""
     try:
         return msgspec.json.decode(line, type=form)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -137,7 +137,7 @@ def parsed(path: Path, number: int, line: bytes, form: type[LineT]) -> LineT:
 
 
 def last_line(path: Path, number: int, line: bytes, form: type[LineT]) -> LineT:
-    """Raises TapeError, which says so if the tape was cut."""
+    """Parse the last line. Raises TapeError, which reports a cut recording as such."""
     try:
         msgspec.json.decode(line, type=_AnyEnding)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -150,7 +150,7 @@ def cut(path: Path, number: int) -> TapeError:
 
 
 def text_of(data: bytes) -> str | None:
-    """None for what is no UTF-8."""
+    """Return the text; None if it is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What a request must have in common with a tape to be answered by it. Pure."""
+"""Compares requests with tapes: a tape answers requests with the same match key. Pure."""
 
 import hashlib
 import json
@@ -17,43 +17,43 @@ from bridge.tapes.json_path import parse_path, without
 from bridge.tapes.lines import SOCKET_METHOD, pairs
 
 HOST_HEADER: Final = "x-bridge-host"
-"""Which host is meant by a client that cannot say so in its URL."""
-_OURS: Final = "x-bridge-"
-"""What headers begin with that speak to the replay, and not to the provider."""
+"""Header with the provider's host, for clients that cannot put it into the URL."""
+_REPLAY_HEADER_PREFIX: Final = "x-bridge-"
+"""Prefix of headers for the replay itself, not for the provider."""
 _BOUNDARY: Final = re.compile(r"multipart/.*;\s*boundary=\"?([^\";,]+)", re.IGNORECASE)
 
 
-class BadUrl(ValueError):
-    """What was given is no URL; the message says why."""
+class InvalidUrl(ValueError):
+    """The URL is invalid; the message says why."""
 
 
 class ReplayRequest(NamedTuple):
-    """A request, as far as tapes look at it."""
+    """The parts of a request that are compared with tapes."""
 
     method: str
     url: httpx.URL
     body: bytes
     headers: httpx.Headers = httpx.Headers()
     any_host: bool = False
-    """The URL's host is nobody's: a tape of whichever host may answer."""
+    """The request has no provider's host, so a tape of any host may answer."""
 
     @classmethod
     def of(cls, method: str, url: str, body: bytes, headers: Iterable[tuple[str, str]] = ()) -> "ReplayRequest":
-        """Raises BadUrl."""
+        """Create a request. Raises InvalidUrl."""
         try:
             return cls(method, httpx.URL(url), body, httpx.Headers(list(headers), encoding="latin-1"))
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise BadUrl(f"No URL: {error}") from None
+            raise InvalidUrl(f"Invalid URL: {error}") from None
 
     def as_recorded(self) -> "ReplayRequest":
-        """What a recorder would have written of it: with fillers in the place of its secrets."""
+        """Return the request as a recorder would have written it: fillers replace its secrets."""
         request = tape_request(SentRequest(self.method, str(self.url), self.headers.multi_items(), self.body))
         recorded = ReplayRequest.of(request.method, request.url, request.body, pairs(request.headers))
         return recorded._replace(any_host=self.any_host)
 
     @property
     def host(self) -> str:
-        """With its port, unless that is the scheme's own."""
+        """Return the host with its port, unless it is the default port."""
         return "" if self.any_host else self.url.netloc.decode()
 
     @property
@@ -62,18 +62,18 @@ class ReplayRequest(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Without secrets."""
+        """Return the method and the URL without secrets."""
         url = self.url.raw_path.decode("ascii") if self.any_host else str(self.url)
         return f"{self.what} {redact_url(url)}"
 
     @property
     def what(self) -> str:
-        """The method; of a WebSocket's handshake, what stands for one."""
+        """Return the method, or SOCKET_METHOD for a WebSocket handshake."""
         return SOCKET_METHOD if self.url.scheme in {"ws", "wss"} else self.method.upper()
 
 
 class MatchKey(NamedTuple):
-    """What must be equal for a tape to answer a request."""
+    """Parts that must be equal for a tape to answer a request."""
 
     host: str
     method: str
@@ -81,24 +81,23 @@ class MatchKey(NamedTuple):
     query: tuple[tuple[str, str], ...]
     headers: tuple[tuple[str, str], ...]
     body: str
-    """SHA-256 of the body as canonical JSON, or of its bytes when it is no JSON."""
+    """SHA-256 of the body as canonical JSON, or of its bytes if it is not JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """How alike a request and a tape have to be. Strict as it comes: method, host, path, query in any order, and body.
+    """Rules for comparing requests. By default the method, host, path, query (in any order) and body must be equal.
 
-    Two bodies are alike when their JSON is, or when they are the same bytes; the boundary of a multipart body means
-    nothing. The values of secret query parameters never count, for a tape does not hold them. Raises BadPath for a path
-    in `ignore_json` that is none.
+    Bodies are equal if their JSON or their bytes are; the boundary of a multipart body is ignored. Secret query
+    parameters are ignored, because tapes do not contain them. Raises InvalidPath for an invalid path in `ignore_json`.
     """
 
     ignore_query: tuple[str, ...] = ()
-    """Names of query parameters that may differ, or be missing."""
+    """Names of query parameters that may differ or be missing."""
     ignore_json: tuple[str, ...] = ()
-    """Paths into a JSON body to what may differ, or be missing: `$.metadata.user_id`, `$.messages[*].id`."""
+    """Paths of JSON values that may differ or be missing: `$.metadata.user_id`, `$.messages[*].id`."""
     match_headers: tuple[str, ...] = ()
-    """Names of headers that must be alike, too. Of one that holds a credential only the scheme is compared."""
+    """Names of headers that must be equal too. Only the scheme of credentials is compared."""
 
     def __post_init__(self) -> None:
         for path in self.ignore_json:
@@ -109,32 +108,32 @@ class Matching:
         return MatchKey(request.host, request.what, request.url.path, self.query(request), self.headers(request), body)
 
     def query(self, request: ReplayRequest) -> tuple[tuple[str, str], ...]:
-        """What counts of the query: sorted by name, decoded."""
+        """Return the compared query parameters, decoded and sorted by name."""
         pairs = (part.partition("=") for part in request.url.query.decode("ascii").split("&") if part)
         decoded = ((unquote_plus(name), unquote_plus(value)) for name, _, value in pairs)
         return tuple(sorted((name, value) for name, value in decoded if self._counts(name)))
 
     def headers(self, request: ReplayRequest) -> tuple[tuple[str, str], ...]:
-        """What counts of the headers: those that there are of `match_headers`, in its order."""
+        """Return the compared headers in the order of `match_headers`."""
         names = (name.lower() for name in self.match_headers)
-        there_are = ((name, request.headers.get(name)) for name in names if not name.startswith(_OURS))
+        there_are = ((name, request.headers.get(name)) for name in names if not name.startswith(_REPLAY_HEADER_PREFIX))
         return tuple(redact_headers((name, value) for name, value in there_are if value is not None))
 
     def body(self, request: ReplayRequest) -> object:
-        """What counts of the body: a JSON value; or bytes, when it is none."""
+        """Return the compared part of the body: a JSON value, or bytes if it is not JSON."""
         value = self.message(request.body)
         return _unbounded(value, request.headers.get("content-type", "")) if isinstance(value, bytes) else value
 
     def message(self, data: bytes) -> object:
-        """What counts of a body or of a message on a socket: a JSON value; or bytes, when it is none."""
+        """Return the compared part of a body or socket message: a JSON value, or bytes if it is not JSON."""
         value = _value(data)
         if not isinstance(value, bytes):
             for path in self.ignore_json:
                 value = without(value, parse_path(path))
         return value
 
-    def are_alike(self, one: bytes, other: bytes) -> bool:
-        """Of two messages."""
+    def match(self, one: bytes, other: bytes) -> bool:
+        """Return true if two messages are equal by these rules."""
         return one == other or _canonical(self.message(one)) == _canonical(self.message(other))
 
     def _counts(self, parameter: str) -> bool:
@@ -154,7 +153,7 @@ def _canonical(value: object) -> bytes:
 
 
 def _value(body: bytes) -> object:
-    """The body's JSON; or the body, when it is none."""
+    """Return the JSON value of the body, or the body if it is not JSON."""
     for loads in (orjson.loads, json.loads):
         try:
             return loads(body)
@@ -164,6 +163,6 @@ def _value(body: bytes) -> object:
 
 
 def _unbounded(body: bytes, content_type: str) -> bytes:
-    """A multipart body with a boundary that is always the same: clients roll dice for theirs (RFC 2046, 5.1.1)."""
+    """Replace the random boundary of a multipart body by a fixed one (RFC 2046, section 5.1.1)."""
     found = _BOUNDARY.match(content_type)
     return body if found is None else body.replace(found[1].encode(), b"boundary")

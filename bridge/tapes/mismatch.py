@@ -1,6 +1,6 @@
-"""When no tape answers a request: which one nearly did, and what kept it from doing so. Pure.
+"""Explains why no tape answers a request: the nearest tape and the differences. Pure.
 
-No message has more than 1,500 characters, and none holds a secret.
+A message has at most 1,500 characters and contains no secret.
 """
 
 import json
@@ -25,66 +25,68 @@ _ABSENT: Final = object()
 def explain(
     request: ReplayRequest, taped: Sequence[tuple[str, ReplayRequest]], matching: Matching = STRICT, hint: str = ""
 ) -> str:
-    """Says that no tape answers `asked`, and which of those named in `taped` nearly does.
+    """Return a message for a request without a tape that describes the nearest one of `taped`.
 
-    `hint` says what to do where no tape is of that host and path.
+    `hint` is the advice if no tape has that host and path.
     """
     near = [(name, other) for name, other in taped if _is_near(request, other)]
     explanation = (
         _nearest(request, near, matching) if near else _elsewhere(request, [other for _, other in taped], hint)
     )
-    return _told(f"No tape for {request.name}\n{explanation}")
+    return _redacted(f"No tape for {request.name}\n{explanation}")
 
 
 def ambiguous(request: ReplayRequest, hosts: Iterable[str]) -> str:
-    """Says that tapes of several hosts answer `asked`."""
+    """Return a message for a request that tapes of several hosts match."""
     how = f"in front of the path or in the header {HOST_HEADER}"
-    return _told(f"Tapes of several hosts answer {request.name}\nChoose one, {how}: {', '.join(hosts)}")
+    return _redacted(f"Tapes of several hosts answer {request.name}\nChoose one, {how}: {', '.join(hosts)}")
 
 
 def exhausted(request: ReplayRequest, last: str) -> str:
-    """Says that every tape that answers `asked` has played."""
-    return _told(f"No tape is left for {request.name}\nThe last was {last}, and exhausted tapes do not repeat")
+    """Return a message for a request whose tapes have all played."""
+    return _redacted(f"No tape is left for {request.name}\nThe last was {last}, and exhausted tapes do not repeat")
 
 
 class Mismatch(NamedTuple):
-    """A message of a client's that is not the one that its session's tape has."""
+    """A client's message that differs from the one on the session's tape."""
 
-    told: str
-    """Where, and what differs."""
+    message: str
+    """Position and differences."""
     reason: str
-    """The same in short, for a close frame."""
+    """Short form for a close frame."""
 
 
-def mismatch(name: str, number: int, said: tuple[str, object], taped: tuple[str, object] | None, line: int) -> Mismatch:
-    """Message `number` of the client's, its opcode and what counts of it; and what the tape `name` has on its `line`
-    in place of it, if it has something."""
+def mismatch(name: str, number: int, sent: tuple[str, object], taped: tuple[str, object] | None, line: int) -> Mismatch:
+    """Describe a client's message (opcode and compared part) that differs from the message on `line` of the tape.
+
+    `taped` is None if the tape has no further message.
+    """
     start = f"Message {number} of the client"
     if taped is None:
-        told = f"{start} is one more than {name} has:\n  {_clipped(_shown(said[1]), CLIPPED_CHARS)}"
-        return Mismatch(_told(told), f"message {number} is one more than the tape has")
-    between = (*differences(said[0], taped[0], ("opcode",)), *differences(said[1], taped[1], whole="message"))
+        text = f"{start} is one more than {name} has:\n  {_clipped(_shown(sent[1]), CLIPPED_CHARS)}"
+        return Mismatch(_redacted(text), f"message {number} is one more than the tape has")
+    between = (*differences(sent[0], taped[0], ("opcode",)), *differences(sent[1], taped[1], whole="message"))
     lines = _listed(list(islice(between, COUNTED_DIFFERENCES)))
-    told = "\n  ".join([f"{start} is not that of {name}, line {line}; said ≠ taped:", *lines])
-    return Mismatch(_told(told), redact_text(f"message {number} is not the tape's: {lines[0]}"))
+    text = "\n  ".join([f"{start} is not that of {name}, line {line}; sent ≠ taped:", *lines])
+    return Mismatch(_redacted(text), redact_text(f"message {number} is not the tape's: {lines[0]}"))
 
 
-def differences(asked: object, taped: object, path: tuple[str, ...] = (), *, whole: str = "body") -> Iterator[str]:
-    """Where two JSON values differ, in the order of `asked`: `messages[0].content: "Hi" ≠ "Ho"`."""
+def differences(sent: object, taped: object, path: tuple[str, ...] = (), *, whole: str = "body") -> Iterator[str]:
+    """Yield the differences of two JSON values in the order of `sent`: `messages[0].content: "Hi" ≠ "Ho"`."""
     if len(path) > DEEPEST_COMPARED:
         return
-    if isinstance(asked, dict) and isinstance(taped, dict):
-        for name in {**asked, **taped}:
-            yield from differences(asked.get(name, _ABSENT), taped.get(name, _ABSENT), (*path, f".{name}"))
-    elif isinstance(asked, list) and isinstance(taped, list):
-        for index, (one, other) in enumerate(zip_longest(asked, taped, fillvalue=_ABSENT)):
+    if isinstance(sent, dict) and isinstance(taped, dict):
+        for name in {**sent, **taped}:
+            yield from differences(sent.get(name, _ABSENT), taped.get(name, _ABSENT), (*path, f".{name}"))
+    elif isinstance(sent, list) and isinstance(taped, list):
+        for index, (one, other) in enumerate(zip_longest(sent, taped, fillvalue=_ABSENT)):
             yield from differences(one, other, (*path, f"[{index}]"))
-    # Python holds True, 1 and 1.0 to be equal; JSON does not.
-    elif type(asked) is not type(taped) or asked != taped:
-        yield f"{''.join(path).removeprefix('.') or whole}: {_pair(asked, taped)}"
+    # True, 1 and 1.0 are equal in Python but not in JSON.
+    elif type(sent) is not type(taped) or sent != taped:
+        yield f"{''.join(path).removeprefix('.') or whole}: {_pair(sent, taped)}"
 
 
-def _told(message: str) -> str:
+def _redacted(message: str) -> str:
     return _clipped(redact_text(message), MESSAGE_CHARS)
 
 
@@ -95,7 +97,7 @@ def _is_near(request: ReplayRequest, taped: ReplayRequest) -> bool:
 def _nearest(request: ReplayRequest, near: Iterable[tuple[str, ReplayRequest]], matching: Matching) -> str:
     compared = ((name, list(islice(_between(request, other, matching), COUNTED_DIFFERENCES))) for name, other in near)
     name, found = min(compared, key=lambda one: len(one[1]))
-    return "\n  ".join([f"The nearest is {name}; asked ≠ taped:", *_listed(found)])
+    return "\n  ".join([f"The nearest is {name}; sent ≠ taped:", *_listed(found)])
 
 
 def _listed(found: Sequence[str]) -> list[str]:
@@ -111,7 +113,7 @@ def _between(request: ReplayRequest, taped: ReplayRequest, matching: Matching) -
 
 
 def _elsewhere(request: ReplayRequest, taped: Iterable[ReplayRequest], hint: str) -> str:
-    """The places that there are tapes for, the most like first."""
+    """Return the places of the tapes, the most similar first."""
     places = sorted({other.place for other in taped}, key=lambda place: -_likeness(request.place, place))
     what = "path" if request.any_host else "host and path"
     listed = "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
@@ -122,14 +124,14 @@ def _likeness(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 
-def _pair(asked: object, taped: object) -> str:
-    one, other = _shown(asked), _shown(taped)
+def _pair(sent: object, taped: object) -> str:
+    one, other = _shown(sent), _shown(taped)
     start = max(0, _common(one, other) - COMMON_CHARS)
     return f"{_window(one, start)} ≠ {_window(other, start)}"
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with alike: long ones often do, and are shown from where they part."""
+    """Return the length of the common prefix: long texts are shown from where they differ."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
 

@@ -1,4 +1,4 @@
-"""One tape while it plays: its head, then chunk by chunk, then its ending, each at its instant."""
+"""Plays one tape: its head, its chunks and its ending, each at its recorded time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,14 +7,13 @@ from bridge.tapes.file import StreamEnd, Tape, TapeHead
 
 
 class Broken(Exception):
-    """The tape ends here, and not properly: with a reset, or without an answer."""
+    """The tape ends improperly: with a reset, or without an answer."""
 
 
 class Playback:
-    """Waits for instants, not for durations: what its reader does in between makes it no longer.
+    """Waits until absolute times, so the time that the reader spends in between does not prolong the replay.
 
-    It begins when it is made. `now` gives seconds, `sleep` takes them. A wait that is cancelled takes nothing away from
-    the next. Read the head first.
+    It starts when it is created. `now` and `sleep` use seconds. A cancelled wait loses no data. Read the head first.
     """
 
     def __init__(self, tape: Tape, now: Callable[[], float], sleep: Callable[[float], Awaitable[object]]) -> None:
@@ -23,7 +22,7 @@ class Playback:
         self._read = 0
 
     async def head(self) -> TapeHead:
-        """Raises Broken."""
+        """Return the head of the response. Raises Broken."""
         head = self._tape.head
         if head is None:
             await self._end()
@@ -32,7 +31,7 @@ class Playback:
         return head
 
     async def read(self) -> bytes | None:
-        """The next chunk; None at the clean end. Never returns at a silent one: cancel it. Raises Broken."""
+        """Return the next chunk; None at a proper end. It never returns at a silent end: cancel it. Raises Broken."""
         if self._read == len(self._tape.chunks):
             await self._end()
             return None

@@ -1,8 +1,8 @@
-"""An httpx transport that passes exchanges on to another, and leaves a tape of each.
+"""An httpx transport that forwards exchanges to another transport and records a tape of each.
 
-The loop keeps references to the chunks, and a clock's time beside each. Taking out secrets and writing is the work of
-one thread: one, so that tapes are numbered in the order of their exchanges; a thread, because a disk makes one wait.
-Nothing is written before its secrets are out; nothing that goes wrong with a tape is felt by its exchange.
+The loop only keeps references to the chunks with their times. One thread redacts and writes: a thread because disks
+block, a single one so that tapes are numbered in the order of their exchanges. Secrets are removed before anything is
+written, and a failure to record never affects the exchange.
 """
 
 import asyncio
@@ -23,20 +23,20 @@ log = logging.getLogger("bridge.recording")
 
 EXCHANGE_BYTES: Final = 4096
 READ_BYTES: Final = 128
-"""What an exchange and a read weigh beside their bodies."""
+"""Memory of an exchange and of a read besides their bodies."""
 
 _PLAIN_CODINGS: Final = {"", "identity"}
 
 
 def recording_transport(inner: httpx.AsyncBaseTransport, folder: Path) -> "RecordingTransport":
-    """`inner`, and in `folder` a tape of every exchange. Raises OSError when the folder cannot be made."""
+    """Return a transport that records every exchange of `inner` in `folder`. Raises OSError if it cannot be created."""
     return RecordingTransport(inner, TapeFolder(folder))
 
 
 class RecordingTransport(httpx.AsyncBaseTransport):
-    """Owns `inner`, which undoes content codings, and `folder`.
+    """Owns `inner`, which decodes content codings, and `folder`.
 
-    A connection that was never made is no exchange, and leaves no tape; nor does what is no HTTP.
+    A failed connection and an invalid HTTP response leave no tape.
     """
 
     def __init__(
@@ -49,32 +49,32 @@ class RecordingTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._inner = inner
         self.recording_thread = RecordingThread(folder, max_tape_bytes, max_held_bytes)
-        """Where others may hand in what they record, until this is closed."""
+        """Thread for other recorders; it runs until this transport is closed."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        take = _Recording(self.recording_thread, request, await request.aread())
-        request.extensions = {**request.extensions, "on_connected": take.connected}
+        recording = _Recording(self.recording_thread, request, await request.aread())
+        request.extensions = {**request.extensions, "on_connected": recording.connected}
         try:
             response = await self._inner.handle_async_request(request)
         except BaseException as exc:
-            take.fail(exc)
+            recording.fail(exc)
             raise
-        take.answer(response)
+        recording.answer(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _MonitoredBody(response.stream, take, response.extensions.get("ended", bool))
+        response.stream = _MonitoredBody(response.stream, recording, response.extensions.get("ended", bool))
         return response
 
     async def aclose(self) -> None:
-        """Returns when all that has ended is written."""
+        """Close the transport and wait until all ended exchanges are written."""
         await self._inner.aclose()
         await self.recording_thread.aclose()
 
 
 class _MonitoredBody(httpx.AsyncByteStream):
-    """A body whose reads go to a tape as well. Ends the take, whichever way it ends itself."""
+    """Body whose reads are recorded. It ends the recording in every case."""
 
     def __init__(self, stream: httpx.AsyncByteStream, take: "_Recording", is_read: Callable[[], bool]) -> None:
-        self._stream, self._take, self._is_read = stream, take, is_read
+        self._stream, self._recording, self._is_read = stream, take, is_read
         self._reads = aiter(stream)
 
     def __aiter__(self) -> "_MonitoredBody":
@@ -84,22 +84,22 @@ class _MonitoredBody(httpx.AsyncByteStream):
         try:
             data = await anext(self._reads)
         except StopAsyncIteration:
-            self._take.end(StreamEnd.EOF)
+            self._recording.end(StreamEnd.EOF)
             raise
         except httpx.RequestError as exc:
-            self._take.end(_ending(exc) or StreamEnd.RESET)
+            self._recording.end(_ending(exc) or StreamEnd.RESET)
             raise
-        self._take.read(data)
+        self._recording.read(data)
         return data
 
     async def aclose(self) -> None:
-        # Who knows that the body is whole closes it without asking for its end.
-        self._take.end(StreamEnd.EOF if self._is_read() else StreamEnd.CLIENT)
+        # A reader that knows that the body is complete closes it without reading the end.
+        self._recording.end(StreamEnd.EOF if self._is_read() else StreamEnd.CLIENT)
         await self._stream.aclose()
 
 
 class _Recording:
-    """One exchange that is being recorded. It begins when there is a connection; after its end it hears nothing."""
+    """Records one exchange, from the connection to the end. Later calls do nothing."""
 
     def __init__(self, recording_thread: RecordingThread, request: httpx.Request, body: bytes) -> None:
         self._recording_thread = recording_thread
@@ -113,7 +113,7 @@ class _Recording:
         self._is_begun = self._is_over = False
         self._ended: RecordedExchange | None = None
         self._part: Path | None = None
-        """The thread's own."""
+        """Used only by the recording thread."""
 
     def connected(self) -> None:
         self._begin()
@@ -131,15 +131,15 @@ class _Recording:
             self._hold(READ_BYTES + len(data))
 
     def fail(self, exc: BaseException) -> None:
-        """There is no answer."""
+        """End the recording of an exchange without a response."""
         if how := _ending(exc):
             self.end(how)
         else:
-            self.drop("it ended in a way that no tape can tell")
+            self.drop("tapes cannot represent its end")
 
     def end(self, how: StreamEnd) -> None:
         if how is not StreamEnd.CLIENT:
-            self._begin()  # a transport that never told of its connection had one
+            self._begin()  # a transport that does not report connections had one
         if self._is_over:
             return
         self._is_over = True
@@ -170,16 +170,16 @@ class _Recording:
     def _ms(self) -> int:
         return round((self._now() - self._started_at) * 1000)
 
-    # In the thread, one after the other.
+    # The following methods run in the recording thread.
 
     def _write_beginning(self) -> None:
         if self._ended is None:
             self._part = self._recording_thread.folder.begin(tape_request(self._sent))
-        else:  # the thread is behind: to write both at once takes half the time
+        else:  # the thread is behind: one write takes half the time
             self._recording_thread.folder.keep(tape_exchange(self._ended))
 
     def _write(self, exchange: RecordedExchange) -> None:
-        if self._part is not None:  # else it could not be begun, and that has been said
+        if self._part is not None:  # otherwise the beginning failed, which has been logged
             self._recording_thread.folder.finish(self._part, tape_exchange(exchange))
 
     def _unwrite(self) -> None:
@@ -198,5 +198,5 @@ def _pairs(headers: httpx.Headers) -> Pairs:
 
 
 def _names_no_coding(name: str, value: str) -> bool:
-    """Said so, but there was nothing to undo. A tape that names a coding would be a faulty one."""
+    """Return true for a content-encoding without effect; a tape with this header would be faulty."""
     return name == "content-encoding" and value.strip().lower() in _PLAIN_CODINGS

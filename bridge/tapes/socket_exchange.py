@@ -1,4 +1,4 @@
-"""A realtime session as it was, secrets and all; and the lines of its tape, which hold none. Pure."""
+"""Converts a realtime session, which may contain secrets, to the lines of a tape, which contain none. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -17,15 +17,15 @@ from bridge.tapes.exchange import (
 from bridge.tapes.lines import text_of
 from bridge.tapes.socket_file import Handshake, Message, Opcode, Side, SocketEnd, SocketEnding
 
-NO_GOODBYE: Final = 1006
-"""RFC 6455, section 7.1.5."""
+ABNORMAL_CLOSURE: Final = 1006
+"""Close code for a connection that was lost without a close frame (RFC 6455, section 7.1.5)."""
 
 
 class SessionRedactor:
-    """Puts fillers in the place of one session's secrets, line by line.
+    """Replaces the secrets of one session by fillers, line by line.
 
-    Known are those that the handshake shows by their names, and those that the client's messages do. Once these are
-    too many to be looked for, messages are masked as a whole.
+    It recognises secrets by their names in the handshake and in the client's messages. If there are too many to search
+    for, it masks entire messages.
     """
 
     def __init__(self, sent: SentRequest) -> None:
@@ -34,7 +34,7 @@ class SessionRedactor:
         self.request = request_of(sent, self._known)
 
     def handshake(self, answered: ReceivedHead, body: bytes = b"") -> Handshake:
-        """`body` is a refusal's."""
+        """Return the redacted handshake; only a refusal has a body."""
         self._learn(found for name, value in answered.headers for found in secrets_of_header(name.lower(), value))
         status, headers, ms = answered
         handshake = Handshake(status=status, headers=masked_headers(headers, self._known), ms=ms)
@@ -49,20 +49,20 @@ class SessionRedactor:
         return Message.of(ms, sender, opcode, self.text(data) if sender == "client" else mask_body(data, self._known))
 
     def text(self, data: bytes) -> bytes:
-        """A message of the client's, as a tape has it."""
+        """Return the redacted message of a client."""
         text = data.decode("latin-1")
         self._learn(unescaped(text[start:end]) for start, end in secret_values(text))
         return mask_body(data, self._known)
 
     def ending(self, ms: int, by: Side, code: int, reason: str) -> SocketEnding:
-        if code == NO_GOODBYE:
+        if code == ABNORMAL_CLOSURE:
             return SocketEnding(end=SocketEnd.LOST, by=by, ms=ms)
         shown = mask_body(reason.encode(errors="replace"), self._known).decode(errors="replace")
         return SocketEnding(end=SocketEnd.CLOSED, by=by, code=code, reason=shown, ms=ms)
 
     def _learn(self, secrets: Iterable[str]) -> None:
         if self._known.has_too_many:
-            return  # all that follows is masked
+            return  # all further messages are masked
         new = set(filter(is_searchable, secrets)) - self._secrets
         if new:
             self._secrets |= new

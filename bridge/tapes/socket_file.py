@@ -1,14 +1,13 @@
-"""The tape of a realtime session: a WebSocket at a provider, as JSON Lines.
+"""The tape format of a realtime session: a WebSocket to a provider, as JSON Lines.
 
     {"tape": 1, "kind": "realtime", "request": {"method": "GET", "url": "wss://…", "headers"}}
     {"response": {"status", "headers", "ms"}}       101; else a refusal, with its body: "text" | "base64"
     {"ms", "from": "client" | "provider", "text" | "base64"}        one message; any number of them
-    {"end": "closed", "by": "client" | "provider", "code", "reason", "ms"}  or "lost", without a goodbye; or "refused"
+    {"end": "closed", "by": "client" | "provider", "code", "reason", "ms"}  "lost": no close frame; "refused"
 
-Every `ms` is a whole number of milliseconds since the handshake's start; the instants are those at which the bridge
-passed a message to the provider, or got it from there. A message of text has `text`, a binary one `base64`; where
-that does not suit, "opcode" says which it was: for binary messages of JSON, which one wants to read, and for text that
-is no UTF-8.
+Every `ms` is a whole number of milliseconds since the handshake's start, taken when the bridge sent a message to the
+provider or received it. A text message has `text`, a binary one `base64`. Otherwise "opcode" gives the type: binary
+messages with JSON are written as text for readability, and text that is not UTF-8 as base64.
 """
 
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ _JSON_BEGINS: Final = (b"{", b"[")
 
 
 class Handshake(TapeHead, kw_only=True):
-    """The provider's answer. One that agrees has no body."""
+    """Response of the provider. Only a refusal has a body."""
 
     text: str | msgspec.UnsetType = msgspec.UNSET
     base64: bytes | msgspec.UnsetType = msgspec.UNSET
@@ -60,7 +59,7 @@ class Message(TapeLine, kw_only=True):
     sender: Side = msgspec.field(name="from")
     text: str | msgspec.UnsetType = msgspec.UNSET
     base64: bytes | msgspec.UnsetType = msgspec.UNSET
-    given: Opcode | msgspec.UnsetType = msgspec.field(name="opcode", default=msgspec.UNSET)
+    explicit_opcode: Opcode | msgspec.UnsetType = msgspec.field(name="opcode", default=msgspec.UNSET)
 
     def __post_init__(self) -> None:
         if (self.text is msgspec.UNSET) == (self.base64 is msgspec.UNSET):
@@ -68,11 +67,11 @@ class Message(TapeLine, kw_only=True):
 
     @classmethod
     def of(cls, ms: int, sender: Side, opcode: Opcode, data: bytes) -> "Message":
-        """Writes it in the most readable form that gives the same message again."""
+        """Create a message in the most readable form that preserves it."""
         text = text_of(data) if opcode == "text" or data.startswith(_JSON_BEGINS) else None
         message = cls(ms=ms, sender=sender, base64=data) if text is None else cls(ms=ms, sender=sender, text=text)
         if message.opcode != opcode:
-            message.given = opcode
+            message.explicit_opcode = opcode
         return message
 
     @property
@@ -81,34 +80,34 @@ class Message(TapeLine, kw_only=True):
 
     @property
     def opcode(self) -> Opcode:
-        return self.given or ("binary" if self.text is msgspec.UNSET else "text")
+        return self.explicit_opcode or ("binary" if self.text is msgspec.UNSET else "text")
 
 
 class SocketEnd(StrEnum):
     CLOSED = "closed"
-    """With a close frame; `by` whom."""
+    """Closed with a close frame by the side in `by`."""
     LOST = "lost"
-    """The connection to the provider, without a goodbye; `by` says who went."""
+    """The connection was lost without a close frame; `by` is the side that disconnected."""
     REFUSED = "refused"
-    """There never was a session."""
+    """The handshake was refused."""
 
 
 class SocketEnding(TapeLine, kw_only=True):
     end: SocketEnd
     by: Side | msgspec.UnsetType = msgspec.UNSET
     code: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | msgspec.UnsetType = msgspec.UNSET
-    """Of the close frame; 1005 for one without (RFC 6455, section 7.1.5)."""
+    """Code of the close frame; 1005 if it has none (RFC 6455, section 7.1.5)."""
     reason: str = ""
     ms: Milliseconds
 
     def __post_init__(self) -> None:
         if (self.by is msgspec.UNSET) != (self.end is SocketEnd.REFUSED):
-            raise ValueError("A session that was closed or lost was so `by` one side; one that was refused, by none")
+            raise ValueError("A closed or lost session has `by`; a refused one has not")
         if (self.code is msgspec.UNSET) == (self.end is SocketEnd.CLOSED):
-            raise ValueError("A session that was closed has a `code`, and no other has")
+            raise ValueError("Only a closed session has a `code`")
 
 
-class Agreement(TapeLine):
+class HandshakeLine(TapeLine):
     response: Handshake
 
 
@@ -120,20 +119,20 @@ class SocketTape(NamedTuple):
 
 
 def read_any(path: Path) -> Tape | SocketTape:
-    """A tape of whichever kind. Raises TapeError, and nothing else, for a file that is no whole one."""
+    """Read a tape of either kind. Raises only TapeError, also for incomplete files."""
     first, *rest = lines_of(path)
     request = parsed(path, 1, first, TapeOpening).request
     return tape_of(path, request, rest) if request.kind is None else _socket_tape_of(path, request, rest)
 
 
 def write_socket_tape(path: Path, tape: SocketTape) -> None:
-    """What `read_any` gives back is equal to `tape`."""
-    lines: tuple[TapeLine, ...] = (Agreement(response=tape.handshake), *tape.messages, tape.ending)
+    """Write a tape. `read_any` returns an equal one."""
+    lines: tuple[TapeLine, ...] = (HandshakeLine(response=tape.handshake), *tape.messages, tape.ending)
     path.write_bytes(opening(tape.request) + b"".join(map(written, lines)))
 
 
 def check_socket_tape(tape: SocketTape) -> list[str]:
-    """What is wrong with a tape that can be read; nothing, for one that is fit to be kept."""
+    """Return the faults of a readable tape; an empty list if it is fit to be kept."""
     bodies = [tape.handshake.body, *(message.data for message in tape.messages)]
     return [*_disorder(tape), *secrets_in(tape.request, tape.handshake, bodies)]
 
@@ -143,9 +142,9 @@ def _socket_tape_of(path: Path, request: TapeRequest, rest: list[bytes]) -> Sock
         raise cut(path, 1 + len(rest))
     (_, second), *middle, last = enumerate(rest, start=2)
     ending = last_line(path, *last, SocketEnding)
-    handshake = parsed(path, 2, second, Agreement).response
+    handshake = parsed(path, 2, second, HandshakeLine).response
     if (ending.end is SocketEnd.REFUSED) == (handshake.status == UPGRADED):
-        raise TapeError(path, last[0], "A session is refused when the handshake's answer is not 101, and only then")
+        raise TapeError(path, last[0], "A session ends as refused if and only if the handshake's status is not 101")
     return SocketTape(request, handshake, tuple(parsed(path, *each, Message) for each in middle), ending)
 
 

@@ -1,7 +1,7 @@
-"""A dialler that passes sessions on to another, and leaves a tape of each.
+"""A connector that opens sessions with another connector and records a tape of each.
 
-A session may last for hours: its tape is written as it goes, and no more of it is held than waits for the thread
-(`tape_desk`). What was cut is known by its name, and still holds what had been said.
+A session may last for hours, so its tape is written continuously; memory holds only what waits for the thread
+(`writer`). A cut tape is recognisable by its name and contains all messages up to the cut.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import Final
 from bridge.tapes.exchange import SUBPROTOCOL, ReceivedHead, SentRequest
 from bridge.tapes.lines import TapeLine, written
 from bridge.tapes.socket_exchange import SessionRedactor
-from bridge.tapes.socket_file import UPGRADED, Agreement, Opcode, Side, SocketEnd, SocketEnding
+from bridge.tapes.socket_file import UPGRADED, HandshakeLine, Opcode, Side, SocketEnd, SocketEnding
 from bridge.tapes.writer import RecordingThread
 from bridge.upstream.http import Call, url_of
 from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused, ProviderSocket
@@ -22,14 +22,14 @@ from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused, Provid
 log = logging.getLogger("bridge.recording")
 
 MESSAGE_BYTES: Final = 256
-"""What a message weighs beside its payload."""
+"""Memory of a message besides its payload."""
 
 _NOT_RECORDED: Final = {"connection", "sec-websocket-accept", "upgrade"}
-"""They belong to the one connection."""
+"""Headers that belong to a single connection."""
 
 
 def sent_by(call: Call, protocols: Sequence[str]) -> SentRequest:
-    """A handshake, as tapes know it."""
+    """Return the handshake in the form of a tape's request."""
     url = url_of(call.target)
     offered = [(SUBPROTOCOL, ", ".join(protocols))] if protocols else []
     headers = [(name.lower(), value) for name, value in call.headers]
@@ -39,21 +39,21 @@ def sent_by(call: Call, protocols: Sequence[str]) -> SentRequest:
 
 
 class RecordingConnector:
-    """Owns `inner`; whoever owns `desk` closes it later. A handshake that is not answered leaves no tape."""
+    """Owns `inner`; the owner of `recording_thread` closes that later. An unanswered handshake leaves no tape."""
 
     def __init__(self, inner: ConnectorProtocol, recording_thread: RecordingThread) -> None:
         self._inner, self._recording_thread = inner, recording_thread
 
     async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket:
-        """As `Dialler.open`."""
-        take = SessionRecorder(self._recording_thread, sent_by(call, protocols))
+        """Open a session as `Connector.open` does, and record it."""
+        recorder = SessionRecorder(self._recording_thread, sent_by(call, protocols))
         try:
             socket = await self._inner.open(call, protocols, max_message_bytes)
         except HandshakeRefused as refusal:
-            take.refused(refusal)
+            recorder.refused(refusal)
             raise
-        take.agreed(socket)
-        socket.listener = take
+        recorder.accepted(socket)
+        socket.listener = recorder
         return socket
 
     async def aclose(self) -> None:
@@ -61,13 +61,13 @@ class RecordingConnector:
 
 
 Row = tuple[int, Side, Opcode, bytes]
-"""A message, and the milliseconds since the session's start."""
+"""Milliseconds since the session's start, sender, opcode and payload of a message."""
 Ended = tuple[int, Side, int, str]
-"""When, by whom, the code and the reason."""
+"""Milliseconds, closing side, code and reason of the end."""
 
 
 class SessionRecorder:
-    """One session that is being recorded; after its end it hears nothing."""
+    """Records one session. Calls after its end do nothing."""
 
     def __init__(self, recording_thread: RecordingThread, sent: SentRequest) -> None:
         self._recording_thread = recording_thread
@@ -79,18 +79,18 @@ class SessionRecorder:
         self._ended: Ended | None = None
         self._is_over = False
         self._is_writing = False
-        self._sheet = _TapeFile(recording_thread, sent)
+        self._file = _TapeFile(recording_thread, sent)
 
     def refused(self, refusal: HandshakeRefused) -> None:
         answered = ReceivedHead(refusal.status, list(refusal.headers.items()), self._ms())
         self._is_over = True
-        self._recording_thread.submit(partial(self._sheet.refuse, answered, refusal.body))
+        self._recording_thread.submit(partial(self._file.refuse, answered, refusal.body))
 
-    def agreed(self, socket: ProviderSocket) -> None:
+    def accepted(self, socket: ProviderSocket) -> None:
         headers = [pair for pair in socket.answer_headers if pair[0] not in _NOT_RECORDED]
         self._is_writing = True
         self._recording_thread.submit(
-            partial(self._sheet.begin, ReceivedHead(UPGRADED, headers, self._ms())), 0, self._written
+            partial(self._file.begin, ReceivedHead(UPGRADED, headers, self._ms())), 0, self._written
         )
 
     def passed(self, sender: Side, opcode: Opcode, data: bytes) -> None:
@@ -102,23 +102,23 @@ class SessionRecorder:
         if problem := self._recording_thread.hold(size, 0):
             self._drop(problem)
         else:
-            self._hand_in()
+            self._submit()
 
     def ended(self, by: Side, code: int, reason: str) -> None:
         if not self._is_over:
             self._is_over = True
             self._ended = (self._ms(), by, code, reason)
-            self._hand_in()
+            self._submit()
 
     def _drop(self, reason: str) -> None:
         self._is_over = True
         self._waiting = []
         log.warning("a session with %s is not recorded: %s", self._sent.url.split("/")[2], reason)
         frees, self._held_bytes = self._held_bytes, 0
-        self._recording_thread.submit(self._sheet.unwrite, frees)
+        self._recording_thread.submit(self._file.unwrite, frees)
 
-    def _hand_in(self) -> None:
-        """All that has come since the last time in one job: as many as messages would be too many."""
+    def _submit(self) -> None:
+        """Submit all messages since the last time as one job: one job per message would be too many."""
         if self._is_writing or not (self._waiting or self._ended):
             return
         rows, self._waiting = self._waiting, []
@@ -126,39 +126,39 @@ class SessionRecorder:
         ended, self._ended = self._ended, None
         self._is_writing = True
         submit = self._recording_thread.submit if ended is None else self._recording_thread.submit_last
-        submit(partial(self._sheet.write, rows, ended), frees, self._written)
+        submit(partial(self._file.write, rows, ended), frees, self._written)
 
     def _written(self) -> None:
         self._is_writing = False
-        self._hand_in()
+        self._submit()
 
     def _ms(self) -> int:
         return round((self._now() - self._started_at) * 1000)
 
 
 class _TapeFile:
-    """The tape of one session while it is written. The thread's own."""
+    """Writes the tape of one session. Only the recording thread uses it."""
 
     def __init__(self, recording_thread: RecordingThread, sent: SentRequest) -> None:
         self._folder = recording_thread.folder
         self._sent = sent
         self._part: Path | None = None
-        """None: it is not begun, or could not be written on. That has been said."""
+        """Path of the tape. None before it is begun, and after a failure, which has been logged."""
 
     def refuse(self, answered: ReceivedHead, body: bytes) -> None:
         self.begin(answered, body)
         self._add([SocketEnding(end=SocketEnd.REFUSED, ms=answered.ms)], is_last=True)
 
     def begin(self, answered: ReceivedHead, body: bytes = b"") -> None:
-        self._censor = SessionRedactor(self._sent)
-        self._part = self._folder.begin(self._censor.request)
-        self._add([Agreement(response=self._censor.handshake(answered, body))])
+        self._redactor = SessionRedactor(self._sent)
+        self._part = self._folder.begin(self._redactor.request)
+        self._add([HandshakeLine(response=self._redactor.handshake(answered, body))])
 
     def write(self, rows: Sequence[Row], ended: Ended | None) -> None:
         if self._part is not None:
-            lines: list[TapeLine] = [self._censor.message(*row) for row in rows]
+            lines: list[TapeLine] = [self._redactor.message(*row) for row in rows]
             if ended is not None:
-                lines.append(self._censor.ending(*ended))
+                lines.append(self._redactor.ending(*ended))
             self._add(lines, is_last=ended is not None)
 
     def unwrite(self) -> None:

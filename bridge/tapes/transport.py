@@ -1,6 +1,6 @@
 """An httpx transport that answers from tapes: recorded exchanges, replayed read by read.
 
-No network, no keys: what the tests, the demo and a developer on a train call instead of a provider.
+It needs no network and no keys. Tests, the demo and offline development use it in place of a provider.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from bridge.tapes.fault_injection import BadFault, InjectedFault
+from bridge.tapes.fault_injection import InjectedFault, InvalidFault
 from bridge.tapes.file import (
     StreamEnd,
     Tape,
@@ -48,19 +48,19 @@ __all__ = [
 
 
 class TapeMiss(httpx.RemoteProtocolError):
-    """No tape answers this request. The message names the nearest one and the difference; it holds no secret.
+    """No tape answers the request. The message gives the nearest tape and the difference; it contains no secret.
 
-    To its caller it is an answer that nobody can use, for asking again would not help.
+    It is a protocol error, so that callers do not retry.
     """
 
 
 class TapeTransport(httpx.AsyncBaseTransport):
-    """Replays a folder of tapes, or several; a path may also be one tape.
+    """Replays the tapes of one or more folders; a path may also be a single tape.
 
-    Tapes whose requests are alike play in the order of their paths, then the last one repeats, or none is left. All are
-    read at once: raises TapeError for the first that cannot be, and when there is none. A request's own faults come in
-    its header `x-bridge-fault`; httpx.LocalProtocolError says when they are none. `now` gives seconds, `sleep` takes
-    them; without them the running loop's clock rules.
+    Tapes with equal requests play in the order of their paths; then the last one repeats, or requests miss. All tapes
+    are read at once: raises TapeError for the first invalid one, and if there is none. A request's own faults are in
+    its header `x-bridge-fault`; invalid ones raise httpx.LocalProtocolError. `now` and `sleep` use seconds and default
+    to the running loop's clock.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class TapeTransport(httpx.AsyncBaseTransport):
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.library = Library(folders, pace=pace, matching=matching, exhausted=exhausted, faults=faults)
-        """Whose sessions on sockets others may play."""
+        """Tapes, also of realtime sessions, which other code plays."""
         self._now = now
         self._sleep = sleep
         self._open: set[_TapeBody] = set()
 
     @property
     def playing(self) -> int:
-        """How many answers were begun and not closed yet."""
+        """Return the number of responses that are open."""
         return len(self._open)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -96,26 +96,28 @@ class TapeTransport(httpx.AsyncBaseTransport):
         except Broken as broken:
             raise httpx.ReadError(str(broken), request=request) from None
         body = _TapeBody(playback, request, self._open)
-        headers = httpx.Headers(pairs(head.headers), encoding="latin-1")  # as HTTP has them; httpx takes ASCII alone
+        headers = httpx.Headers(
+            pairs(head.headers), encoding="latin-1"
+        )  # as on the wire; httpx itself accepts only ASCII
         return httpx.Response(head.status, headers=headers, stream=body, request=request)
 
-    def _take(self, asked: ReplayRequest, request: httpx.Request) -> Tape:
+    def _take(self, replayed: ReplayRequest, request: httpx.Request) -> Tape:
         try:
-            return self.library.take(asked)
+            return self.library.take(replayed)
         except Miss as miss:
             raise TapeMiss(str(miss), request=request) from None
-        except BadFault as error:
+        except InvalidFault as error:
             raise httpx.LocalProtocolError(str(error), request=request) from None
 
 
 class _TapeBody(httpx.AsyncByteStream):
-    """The chunks of one tape, one per read, then its ending.
+    """Yields the chunks of one tape, one per read, then its ending.
 
-    No generator: one that is left half read is closed by the loop, in a task of its own and some time later.
+    It is not a generator, because the loop would close an unfinished one later, in another task.
     """
 
     def __init__(self, playback: Playback, request: httpx.Request, opened: "set[_TapeBody]") -> None:
-        """Stands in `opened` until it is closed."""
+        """Register the body in `opened` until it is closed."""
         self._playback, self._request, self._opened = playback, request, opened
         self._closed = False
         opened.add(self)

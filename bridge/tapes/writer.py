@@ -1,4 +1,4 @@
-"""The one thread that writes what is recorded: it takes the secrets out, and waits for the disk, in nobody's way."""
+"""Runs the thread that redacts and writes recordings, so that neither blocks the event loop."""
 
 import asyncio
 import logging
@@ -13,31 +13,31 @@ log = logging.getLogger("bridge.recording")
 
 MAX_TAPE_BYTES: Final = 64 << 20
 MAX_HELD_BYTES: Final = 256 << 20
-"""Of all exchanges that are being recorded, or wait for the thread. One that goes past either bound is not recorded."""
+"""Memory of all exchanges in recording or in the queue. An exchange that exceeds a limit is not recorded."""
 
-MANY_UNWRITTEN: Final = 500
-"""From so many exchanges on, the log says that they wait."""
-SAID_AFTER_S: Final = 1.0
-"""At the end the log says what waits, if it takes longer."""
+BACKLOG_WARNING: Final = 500
+"""Number of waiting exchanges from which the log warns."""
+WARN_AFTER_S: Final = 1.0
+"""Time after which `aclose` logs the number of waiting exchanges."""
 
 
 class RecordingThread:
-    """Where what is recorded is handed in. Called by the loop; what it is handed runs in the thread, in that order."""
+    """Runs jobs in one thread, in order. Its methods are called on the event loop."""
 
     def __init__(self, folder: TapeFolder, max_tape_bytes: int, max_held_bytes: int) -> None:
         self.folder = folder
         self._max_tape_bytes, self._max_held_bytes = max_tape_bytes, max_held_bytes
         self.held_bytes = 0
-        """What waits for the thread now, or will."""
+        """Bytes that wait for the thread, now or later."""
         self.unwritten = 0
-        """Exchanges and sessions that have ended, and whose tapes are not whole yet: a crash would cut them."""
+        """Number of ended exchanges and sessions with incomplete tapes, which a crash would cut."""
         self._is_behind = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tapes")
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_closed = False
 
     def hold(self, size: int, of_take: int) -> str | None:
-        """Count `size` bytes in, of a take that holds `of_take` now. Says why that is too much, when it is."""
+        """Add `size` bytes of a recording that holds `of_take` in total. Return the reason if that exceeds a limit."""
         self.held_bytes += size
         if of_take > self._max_tape_bytes:
             return f"it is longer than {self._max_tape_bytes} bytes"
@@ -46,7 +46,7 @@ class RecordingThread:
         return None
 
     def submit(self, job: Callable[[], None], frees: int = 0, then: Callable[[], None] | None = None) -> None:
-        """When the job is done, `frees` is counted out and `then` is called. After the end nothing is done any more."""
+        """Run the job, subtract `frees` bytes and call `then`. After `aclose` it does nothing."""
         if self._is_closed:
             return
         waiting = asyncio.get_running_loop().run_in_executor(self._thread, job)
@@ -54,18 +54,18 @@ class RecordingThread:
         waiting.add_done_callback(partial(self._done, frees, then))
 
     def submit_last(self, job: Callable[[], None], frees: int, then: Callable[[], None] | None = None) -> None:
-        """As `submit`, for the job that makes a tape whole."""
+        """Submit the job that completes a tape."""
         if self._is_closed:
             return
         self.unwritten += 1
-        if self.unwritten >= MANY_UNWRITTEN and not self._is_behind:
+        if self.unwritten >= BACKLOG_WARNING and not self._is_behind:
             self._is_behind = True
             log.warning("%s exchanges wait to be written; a crash would lose their tapes", self.unwritten)
-        self.submit(job, frees, partial(self._is_whole, then))
+        self.submit(job, frees, partial(self._tape_written, then))
 
     async def aclose(self) -> None:
-        """Return when all is written."""
-        timeout_s: float | None = SAID_AFTER_S
+        """Wait until everything is written, then stop the thread."""
+        timeout_s: float | None = WARN_AFTER_S
         while self._waiting:
             _, late = await asyncio.wait(self._waiting, timeout=timeout_s)
             if late and timeout_s is not None:
@@ -74,11 +74,11 @@ class RecordingThread:
         self._is_closed = True
         self._thread.shutdown()
 
-    def _is_whole(self, then: Callable[[], None] | None) -> None:
+    def _tape_written(self, then: Callable[[], None] | None) -> None:
         self.unwritten -= 1
-        if self._is_behind and self.unwritten < MANY_UNWRITTEN // 2:
+        if self._is_behind and self.unwritten < BACKLOG_WARNING // 2:
             self._is_behind = False
-            log.warning("tapes are written in time again")
+            log.warning("the backlog of tapes has been written")
         if then is not None:
             then()
 
@@ -86,7 +86,7 @@ class RecordingThread:
         self._waiting.discard(waited)
         self.held_bytes -= frees
         if error := waited.exception():
-            # Not its text, which may hold what was on its way to be taken out.
+            # Not its text, which may contain secrets that were not redacted yet.
             reason = error.strerror if isinstance(error, OSError) else type(error).__name__
             log.warning("a tape could not be written: %s", reason)
         if then is not None:

@@ -1,4 +1,4 @@
-"""For tests of software that talks to a bridge: one that plays tapes, and transcripts of what it says.
+"""Support for tests of software that uses a bridge: a bridge that plays tapes, and golden transcripts of its frames.
 
-`bridge.testing.plugin` makes fixtures of it; nothing here is imported before a test asks for one.
+`bridge.testing.plugin` provides the fixtures; other modules are imported only when a test requests one.
 """

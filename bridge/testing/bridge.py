@@ -1,6 +1,6 @@
-"""A bridge that plays tapes, on a loop of its own in a background thread: any test may use it, with a loop or without.
+"""A bridge that plays tapes on a background thread's loop, for tests with and without an event loop.
 
-What was played is remembered: tapes of one request play in the order of their paths. So each test has its own stage.
+It remembers which tapes have played, because tapes of equal requests play in order. Each test has its own instance.
 """
 
 import math
@@ -20,41 +20,41 @@ from bridge.tapes.transport import Exhausted, Matching, Pace, TapeError, TapeTra
 from bridge.upstream.http import Upstream
 
 PLACE: Final = "/v1/test/test"
-"""The account and the gateway of its URL; any other will do."""
+"""Account and gateway of its URL; any others work too."""
 
 CONFIG_HINT: Final = (
     "If the provider's base URL comes from your configuration, name that file in the marker: "
     'bridge_tapes(…, config="bridge.toml")'
 )
-"""Without it a provider of the user's own is unknown, and a built-in one is asked at its own host."""
+"""Without the configuration custom providers are unknown and built-in ones have their default hosts."""
 
 _NAMED_PACES: Final = ("recorded", "instant")
 _EXHAUSTED: Final = ("repeat", "miss")
-_AT_ONCE: Final[Mapping[str, object]] = {"host": "127.0.0.1", "port": 0, "drain_timeout": 0}
-"""A test that is over waits for no event that it left behind."""
+_SERVER_SETTINGS: Final[Mapping[str, object]] = {"host": "127.0.0.1", "port": 0, "drain_timeout": 0}
+"""The drain timeout is 0, so that a finished test does not wait for abandoned events."""
 
 
 class NotPlayable(ValueError):
-    """What a stage was asked for is wrong; the message says what."""
+    """An argument of `bridge_tapes` is invalid; the message says which."""
 
 
 class TestBridge:
-    """The tapes and the terms on which they play. `running` once."""
+    """Plays tapes through a bridge. `running` may be called once."""
 
     def __init__(self, config: Configuration, transport: TapeTransport) -> None:
         self._config = config
         self.hint = transport.library.hint
-        """What may be done about a miss."""
+        """Advice for a miss."""
         self._transport = transport
         self.on_mismatch: list[str] = []
-        """What differed whenever a client said on a socket what its tape has not."""
+        """Messages about clients' socket messages that differ from the tape."""
         self.missed: list[str] = []
-        """The messages of requests that no tape answered."""
+        """Messages about requests that no tape answered."""
         transport.library.on_miss = self.missed.append
 
     @contextmanager
     def running(self) -> Iterator[str]:
-        """The URL of the bridge, which listens on a free port of loopback. On leaving, nothing of it remains."""
+        """Start the bridge on a free loopback port and yield its URL. On exit the bridge and its thread end."""
         portal = BlockingPortal()
         try:
             server = portal.call(self._started())
@@ -83,14 +83,14 @@ def bridge_tapes(
     exhausted: Exhausted = "repeat",
     fault: str | Iterable[str] = (),
 ) -> TestBridge:
-    """All but `folders` as the options of `bridge serve --replay` have it. Of `config` only the providers count.
+    """Create a bridge. The arguments are those of `bridge serve --replay`; only the providers of `config` are used.
 
-    Raises NotPlayable, and TypeError for what is not of these types.
+    Raises NotPlayable, and TypeError for arguments of other types.
     """
     _check(pace, exhausted)
     try:
-        matching = Matching(_several(ignore_query), _several(ignore_json), _several(match_header))
-        faults = [parse_fault(each) for each in _several(fault)]
+        matching = Matching(_as_tuple(ignore_query), _as_tuple(ignore_json), _as_tuple(match_header))
+        faults = [parse_fault(each) for each in _as_tuple(fault)]
         transport = TapeTransport(folders, pace=pace, matching=matching, exhausted=exhausted, faults=faults)
         transport.library.hint = "" if config else CONFIG_HINT
         return TestBridge(_config(config), transport)
@@ -99,8 +99,8 @@ def bridge_tapes(
 
 
 def _config(path: Path | None) -> Configuration:
-    """One open gateway under any name, whatever there is in the environment."""
-    config = load(None, {}, _AT_ONCE)
+    """Return a configuration with one open gateway for all names, independent of the environment."""
+    config = load(None, {}, _SERVER_SETTINGS)
     return replace(config, providers=load(path, {}, {}).providers) if path else config
 
 
@@ -111,5 +111,5 @@ def _check(pace: Pace, exhausted: Exhausted) -> None:
         raise NotPlayable(f"exhausted: {exhausted!r} is not repeat or miss")
 
 
-def _several(given: str | Iterable[str]) -> tuple[str, ...]:
+def _as_tuple(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)

@@ -1,4 +1,4 @@
-"""What a bridge answers to a test's requests, held against the transcript that lies beside the test."""
+"""Compares the frames that answer a test's requests with the transcript beside the test."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ import orjson
 from bridge.client import Request, steps
 from bridge.client.sync import SyncBridge, connect
 from bridge.redact.text import redact_headers, redact_url
-from bridge.testing.transcripts import Json, Line, NoTranscript, check, steady
+from bridge.testing.transcripts import Json, Line, NoTranscript, check, without_volatile
 
 
 class BridgeFrames:
-    """Call it with requests, any number of times in a test; each call has a transcript of its own.
+    """Sends requests when called, any number of times in one test; each call has its own transcript.
 
-    For one test. `path` is the first transcript; the second has `-2` behind its name, and so on.
+    `path` is the transcript of the first call; the name of the second ends in `-2`, and so on.
     """
 
     def __init__(self, url: str, path: Path, *, update: bool, missed: Sequence[str] = (), hint: str = "") -> None:
-        """`missed` has the message of each request that no tape answered, as they come; `hint` says what to do then."""
+        """`missed` grows by a message for each request without a tape; `hint` is the advice for it."""
         self._url = url
         self._missed = missed
         self._hint = hint
@@ -28,37 +28,36 @@ class BridgeFrames:
         self._calls = 0
 
     def __call__(self, *requests: Request) -> list[Json]:
-        """Send each as an event on a new socket, one when the other is over; all their frames, as they came.
+        """Send the requests as events in sequence on a new socket and return all their frames.
 
-        Raises TranscriptDiffers, NoTranscript when an event failed because no tape answered it, TypeError for what JSON
-        cannot hold, and CallFailed when the bridge cannot be spoken to; an event that fails otherwise is no exception,
-        but has its frames.
+        Raises TranscriptDiffers, NoTranscript if an event failed because no tape answered it, TypeError for values that
+        JSON cannot hold, and CallFailed if the bridge cannot be reached. Other failures of events are only frames.
         """
-        __tracebackhide__ = True  # the test's own line is what one wants to see
-        said = self._said(requests)
+        __tracebackhide__ = True  # show the line of the test
+        lines = self._exchange(requests)
         self._calls += 1
-        check(self._transcript(), [_comparable(line) for line in said], update=self._update)
-        return [line["bridge"] for line in said if "bridge" in line]
+        check(self._transcript(), [_comparable(line) for line in lines], update=self._update)
+        return [line["bridge"] for line in lines if "bridge" in line]
 
     def _transcript(self) -> Path:
         return self._path if self._calls == 1 else self._path.with_stem(f"{self._path.stem}-{self._calls}")
 
-    def _said(self, requests: tuple[Request, ...]) -> list[Line]:
+    def _exchange(self, requests: tuple[Request, ...]) -> list[Line]:
         with connect(self._url, reconnect=False) as bridge:
-            return [line for request in requests for line in self._checked(bridge, request)]
+            return [line for request in requests for line in self._play_checked(bridge, request)]
 
-    def _checked(self, bridge: SyncBridge, request: Request) -> list[Line]:
-        """A failed match must never become a transcript; a fallback after it may answer."""
+    def _play_checked(self, bridge: SyncBridge, request: Request) -> list[Line]:
+        """Send a request. A miss must never become a transcript, unless a fallback answered."""
         __tracebackhide__ = True
         before = len(self._missed)
-        lines = list(_played(bridge, request))
+        lines = list(_play(bridge, request))
         missed = self._missed[before:]
         if missed and "error" in lines[-1].get("bridge", {}):
             raise NoTranscript("\n\n".join([*missed, *([self._hint] if self._hint not in missed[-1] else [])]))
         return lines
 
 
-def _played(bridge: SyncBridge, request: Request) -> Iterator[Line]:
+def _play(bridge: SyncBridge, request: Request) -> Iterator[Line]:
     with bridge.create(request) as event:
         yield {"client": orjson.loads(steps.create(event.id, request))}
         for frame in event:
@@ -67,13 +66,13 @@ def _played(bridge: SyncBridge, request: Request) -> Iterator[Line]:
 
 def _comparable(line: Line) -> Line:
     if "bridge" in line:
-        return {"bridge": steady(line["bridge"])}
+        return {"bridge": without_volatile(line["bridge"])}
     message = line["client"]
     return {"client": message | {"request": without_secrets(message["request"])}}
 
 
 def without_secrets(request: Any) -> Any:
-    """A request as a file may hold it. A key is not the same on every machine, either."""
+    """Return the request without secrets, which must not be in files and differ between machines."""
     match request:
         case list():
             return [without_secrets(step) for step in request]

@@ -1,6 +1,6 @@
-"""The plugin for pytest: a bridge that plays tapes (`bridge_url`), and golden transcripts (`bridge_frames`).
+"""Plugin for pytest: a bridge that plays tapes (`bridge_url`), and golden transcripts (`bridge_frames`).
 
-Every run of pytest where the bridge is installed loads it: it imports nothing but pytest until a test asks for one.
+Every run of pytest with the bridge installed loads it, so it imports only pytest until a test requests a fixture.
 """
 
 import re
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from bridge.testing.frames import BridgeFrames
 
 TAPES: Final = "bridge_tapes"
-"""The marker and the ini option."""
+"""Name of the marker and of the ini option."""
 TRANSCRIPTS: Final = "transcripts"
-"""The folder beside a test's file."""
+"""Name of the folder beside a test's file."""
 
-_UNSPEAKABLE: Final = re.compile(r"[^\w.=-]+")
+_UNSAFE_CHARS: Final = re.compile(r"[^\w.=-]+")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("bridge", "Universal Bridge")
-    group.addoption("--bridge-update", action="store_true", help="Write the transcripts of bridge_frames anew.")
-    parser.addini(TAPES, type="paths", help="Folders of tapes for bridge_url, where a test's marker names none.")
+    group.addoption("--bridge-update", action="store_true", help="Rewrite the transcripts of bridge_frames.")
+    parser.addini(TAPES, type="paths", help="Folders of tapes for bridge_url, if a test's marker names none.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         f'{TAPES}(*folders, config=None, pace="instant", ignore_query=(), ignore_json=(), match_header=(), '
-        'exhausted="repeat", fault=()): what bridge_url plays. Paths are relative to the test\'s file, or to rootdir.',
+        'exhausted="repeat", fault=()): tapes for bridge_url. Paths are relative to the test\'s file, or to rootdir.',
     )
 
 
@@ -43,9 +43,9 @@ def _bridge_stage(request: pytest.FixtureRequest) -> "TestBridge":
 
 @pytest.fixture
 def bridge_url(_bridge_stage: "TestBridge") -> Iterator[str]:
-    """The URL of a bridge that plays the test's tapes from their beginning, on a free port, until the test is over.
+    """Return the URL of a bridge on a free port that plays the test's tapes from the beginning.
 
-    A test in which a realtime session strayed from its tape fails, whatever it made of that.
+    A test fails if a realtime session differed from its tape, even if the test itself passes.
     """
     with _bridge_stage.running() as url:
         yield url
@@ -55,7 +55,7 @@ def bridge_url(_bridge_stage: "TestBridge") -> Iterator[str]:
 
 @pytest.fixture
 def bridge_frames(request: pytest.FixtureRequest, bridge_url: str, _bridge_stage: "TestBridge") -> "BridgeFrames":
-    """`bridge_frames(request)` sends an event and holds its frames against the test's transcript."""
+    """Return a callable: `bridge_frames(request)` sends an event and compares its frames with the transcript."""
     from bridge.testing.frames import BridgeFrames
 
     path = request.path.parent / TRANSCRIPTS / request.path.stem / f"{_name(request.node)}.jsonl"
@@ -66,15 +66,15 @@ def bridge_frames(request: pytest.FixtureRequest, bridge_url: str, _bridge_stage
 def _stage(request: pytest.FixtureRequest) -> "TestBridge":
     from bridge.testing.bridge import NotPlayable, bridge_tapes
 
-    terms = _terms(request)
+    options = _marker_options(request)
     try:
-        return bridge_tapes(_folders(request), **terms)
+        return bridge_tapes(_folders(request), **options)
     except (NotPlayable, TypeError) as error:
         pytest.fail(f"{TAPES}: {error}", pytrace=False)
 
 
 def _folders(request: pytest.FixtureRequest) -> list[Path]:
-    """Those of the closest marker that names any, else those of the ini option."""
+    """Return the folders of the closest marker that names any, or those of the ini option."""
     named = next((marker.args for marker in request.node.iter_markers(TAPES) if marker.args), ())
     folders: list[Path] = [_found(request, each) for each in named or request.config.getini(TAPES)]
     if not folders:
@@ -86,14 +86,14 @@ def _folders(request: pytest.FixtureRequest) -> list[Path]:
     return folders
 
 
-def _terms(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The keywords of all its markers; of one that is given twice, the closest."""
-    terms: dict[str, Any] = {}
+def _marker_options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the keyword arguments of all markers; the closest marker takes precedence."""
+    options: dict[str, Any] = {}
     for marker in request.node.iter_markers(TAPES):
-        terms = {**marker.kwargs, **terms}
-    if terms.get("config") is not None:
-        terms["config"] = _found(request, terms["config"])
-    return terms
+        options = {**marker.kwargs, **options}
+    if options.get("config") is not None:
+        options["config"] = _found(request, options["config"])
+    return options
 
 
 def _found(request: pytest.FixtureRequest, path: str | Path) -> Path:
@@ -105,5 +105,5 @@ def _found(request: pytest.FixtureRequest, path: str | Path) -> Path:
 
 
 def _name(node: pytest.Item) -> str:
-    """The test's, with its class and its parameters, as a file may be called."""
-    return _UNSPEAKABLE.sub("-", node.nodeid.partition("::")[2]).strip("-")
+    """Return a file name for the test, with its class and parameters."""
+    return _UNSAFE_CHARS.sub("-", node.nodeid.partition("::")[2]).strip("-")

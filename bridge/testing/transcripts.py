@@ -1,6 +1,6 @@
-"""Transcripts: what was said on a socket, one JSON line per message; and golden ones, which a test holds it against.
+"""Reads, writes and compares transcripts: the messages of a socket, one JSON line each.
 
-A line is {"client": message} or {"bridge": frame}, in the order of the conversation.
+A line is {"client": message} or {"bridge": frame}, in the order of the messages.
 """
 
 import difflib
@@ -14,36 +14,36 @@ Json = dict[str, Any]
 Line = Json
 
 VOLATILE: Final[Mapping[str, object]] = {"logId": "…", "durationMs": 0}
-"""What differs from run to run in an event's metadata and in its attempts, and what stands in its place."""
+"""Members of metadata and attempts that differ between runs, with their replacements."""
 
 _SHOWN_LINES: Final = 200
-"""Of a difference. What comes behind so many is seldom news."""
+"""Limit of the lines of a shown difference."""
 
 
 class NoTranscript(AssertionError):
-    """What was said is no transcript: no tape answered a request. The message says which, and what to do."""
+    """No tape answered a request, so there is no transcript. The message gives the request and advice."""
 
 
 class TranscriptDiffers(AssertionError):
-    """What was said is not what the transcript has, or there is none. The message shows the difference."""
+    """The messages differ from the transcript, or there is none. The message shows the difference."""
 
 
-def steady(frame: Json) -> Json:
-    """A copy without what differs from run to run."""
+def without_volatile(frame: Json) -> Json:
+    """Return a copy of the frame with the volatile members replaced."""
     if "metadata" not in frame:
         return frame
-    metadata = _steady(frame["metadata"])
+    metadata = _without_volatile(frame["metadata"])
     if "attempts" in metadata:
-        metadata["attempts"] = [_steady(attempt) for attempt in metadata["attempts"]]
+        metadata["attempts"] = [_without_volatile(attempt) for attempt in metadata["attempts"]]
     return frame | {"metadata": metadata}
 
 
-def _steady(told: Json) -> Json:
-    return {name: VOLATILE.get(name, value) for name, value in told.items()}
+def _without_volatile(members: Json) -> Json:
+    return {name: VOLATILE.get(name, value) for name, value in members.items()}
 
 
 def read(path: Path) -> list[Line]:
-    """Raises TranscriptDiffers for what is not JSON, such as the marks of a merge; OSError."""
+    """Read a transcript. Raises TranscriptDiffers for lines that are not JSON, such as merge markers; OSError."""
     lines: list[Line] = []
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
@@ -58,29 +58,32 @@ def write(path: Path, lines: Sequence[Line]) -> None:
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
 
 
-def check(path: Path, said: Sequence[Line], *, update: bool) -> None:
-    """Hold what was said against a transcript, or make it the transcript. Raises TranscriptDiffers.
+def check(path: Path, actual: Sequence[Line], *, update: bool) -> None:
+    """Compare messages with a transcript, or replace the transcript. Raises TranscriptDiffers.
 
-    All that differs from run to run must be gone from it already (`steady`).
+    Volatile members must have been replaced before (`without_volatile`).
     """
-    __tracebackhide__ = True  # the test's own line is what one wants to see
+    __tracebackhide__ = True  # show the line of the test
     if update:
-        write(path, said)
+        write(path, actual)
         return
     if not path.exists():
-        raise TranscriptDiffers(f"There is no transcript {path}. Write it with `pytest --bridge-update`, and read it.")
-    written = read(path)
-    if written != said:
         raise TranscriptDiffers(
-            f"{path} has it otherwise (- the transcript, + what was said).\n"
-            "If the new one is right, write it with `pytest --bridge-update`.\n\n" + _difference(written, said)
+            f"There is no transcript {path}. Create it with `pytest --bridge-update` and review it."
+        )
+    written = read(path)
+    if written != actual:
+        raise TranscriptDiffers(
+            f"{path} differs (- transcript, + this run).\n"
+            "If this run is right, update the transcript with `pytest --bridge-update`.\n\n"
+            + _difference(written, actual)
         )
 
 
-def _difference(written: Sequence[Line], said: Sequence[Line]) -> str:
-    """By the lines of indented JSON: a chunk of which one member differs is shown by that member."""
-    lines = list(difflib.unified_diff(_shown(written), _shown(said), n=3, lineterm=""))[2:]
-    more = [f"… and {len(lines) - _SHOWN_LINES} lines more"] if len(lines) > _SHOWN_LINES else []
+def _difference(written: Sequence[Line], actual: Sequence[Line]) -> str:
+    """Return the difference in lines of indented JSON, so that a single changed member is visible."""
+    lines = list(difflib.unified_diff(_shown(written), _shown(actual), n=3, lineterm=""))[2:]
+    more = [f"… and {len(lines) - _SHOWN_LINES} more lines"] if len(lines) > _SHOWN_LINES else []
     return "\n".join(lines[:_SHOWN_LINES] + more)
 
 

@@ -1,13 +1,14 @@
-"""HTTP over the socket: transports by which an SDK's calls travel to the providers through one bridge.
+"""HTTP over the socket: transports that send the calls of an SDK to the providers through one bridge.
 
-    client = openai.AsyncOpenAI(http_client=httpx2.AsyncClient(transport=AsyncBridgeTransport("wss://…", token="…")))
+    http = httpx2.AsyncClient(transport=AsyncHttpx2BridgeTransport("wss://…", token="…"))
+    client = openai.AsyncOpenAI(http_client=http)
 
-`bridge.transports.httpx` and `bridge.transports.httpx2` hold the same two classes, each for the library it is named
-after, which is imported with it and not before: BridgeTransport and AsyncBridgeTransport.
+`bridge.transports.httpx` has BridgeTransport and AsyncBridgeTransport; `bridge.transports.httpx2` has
+Httpx2BridgeTransport and AsyncHttpx2BridgeTransport. Each module imports its library, so import only the one in use.
 
-routes     which provider and endpoint a URL is: the registry, read backwards
-asking     a request of the library, as a step of the bridge
-answers    what the bridge says, as status and headers; what goes wrong, as the library's own exceptions
-carrier    the way there and back, on an event loop, over one socket that is dialled when it is needed
-transport  what the transports for both libraries share, with an event loop and without
+routes     maps a URL to a provider and an endpoint by means of the registry
+requests   converts a request of the library to a step
+responses  converts metadata to status and headers, and failures to the library's exceptions
+socket     sends requests over one socket that is opened on first use
+base       the code that the transports of both libraries share, asynchronous and blocking
 """

@@ -1,4 +1,4 @@
-"""What the transports for both libraries have in common, which is all but the names that they inherit."""
+"""Base classes of the transports for httpx and httpx2, which differ only in their base classes and exceptions."""
 
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -17,14 +17,14 @@ from bridge.transports.socket import SocketEndpoint, SocketResponse, SocketTrans
 
 
 class Options(TypedDict, total=False):
-    """How a transport is made, beside the bridge's URL and the gateway's token."""
+    """Options of a transport besides the bridge's URL and the gateway's token."""
 
     provider: str
-    """Whose everything is that neither `routes` nor the bridge's own table knows."""
+    """Provider of all URLs that neither `routes` nor the bridge's own table contains."""
     routes: Mapping[str, str]
-    """Base URLs and the slugs that they stand for; they come before the bridge's own table."""
+    """Slugs of providers by base URL; they take precedence over the bridge's own table."""
     config: Config
-    """Settings for every request (README, "Settings")."""
+    """Settings for every request (bridge/docs/configuration.md)."""
     ssl: SSLContext | bool
 
 
@@ -32,24 +32,24 @@ class _Transport:
     library: ClassVar[ModuleType]
 
     def __init__(self, url: str, token: str | None = None, **options: Unpack[Options]) -> None:
-        """Over the bridge at `url` (`wss://HOST/v1/ACCOUNT/GATEWAY`), which is dialled with the first request.
+        """Use the bridge at `url` (`wss://HOST/v1/ACCOUNT/GATEWAY`). The first request opens the socket.
 
-        Raises ValueError for a route that is no base URL.
+        Raises ValueError if a key of `routes` is not a base URL.
         """
-        where = SocketEndpoint(url, token, options.get("ssl", True))
+        endpoint = SocketEndpoint(url, token, options.get("ssl", True))
         routes = Routes(url, options.get("routes"), options.get("provider"))
-        self._encoder = SocketTransport(where, routes, options.get("config"))
+        self._socket = SocketTransport(endpoint, routes, options.get("config"))
 
 
 class AsyncTransport(_Transport):
-    """For the tasks of one event loop; on another it dials anew."""
+    """Serves the tasks of one event loop; on another loop it opens a new socket."""
 
-    async def _ask(self, request: TransportRequest) -> SocketResponse:
+    async def _send(self, request: TransportRequest) -> SocketResponse:
         with faults_of(self.library):
-            return await self._encoder.ask(request)
+            return await self._socket.send(request)
 
     async def aclose(self) -> None:
-        await self._encoder.close()
+        await self._socket.close()
 
 
 class AsyncBody:
@@ -63,7 +63,7 @@ class AsyncBody:
             with faults_of(self.library):
                 while run := await self._answer.read():
                     yield run
-        finally:  # also for a `break`, a cancellation, an exception: the provider must not go on
+        finally:  # a `break`, cancellation or exception must stop the provider too
             self._answer.close()
 
     async def aclose(self) -> None:
@@ -71,9 +71,9 @@ class AsyncBody:
 
 
 class SyncTransport(_Transport):
-    """For any number of threads. The socket lives in a thread of its own, until the transport is closed or dropped.
+    """Serves any number of threads. A background thread owns the socket until the transport is closed or collected.
 
-    The child of a fork has a thread and a socket of its own.
+    The child of a fork uses its own thread and socket.
     """
 
     def __init__(self, url: str, token: str | None = None, **options: Unpack[Options]) -> None:
@@ -81,15 +81,15 @@ class SyncTransport(_Transport):
         self._portals = PerProcess(BlockingPortal)
         weakref.finalize(self, _end, self._portals)
 
-    def _ask(self, request: TransportRequest) -> tuple[SocketResponse, BlockingPortal]:
+    def _send(self, request: TransportRequest) -> tuple[SocketResponse, BlockingPortal]:
         with faults_of(self.library):
             portal = self._portals.get()
-            return portal.call(self._encoder.ask(request)), portal
+            return portal.call(self._socket.send(request)), portal
 
     def close(self) -> None:
         if (portal := self._portals.made) is not None:
-            with suppress(ConnectionLost):  # closed before
-                portal.call(self._encoder.close())
+            with suppress(ConnectionLost):  # already closed
+                portal.call(self._socket.close())
         self._portals.close()
 
 
@@ -105,13 +105,13 @@ class SyncBody:
             with faults_of(self.library):
                 while run := self._portal.call(self._answer.read()):
                     yield run
-        finally:  # also for a `break` or an exception: the provider must not go on
+        finally:  # a `break` or an exception must stop the provider too
             self.close()
 
     def close(self) -> None:
-        self._portal.tell(self._answer.close)
+        self._portal.call_soon(self._answer.close)
 
 
 def _end(portals: PerProcess[BlockingPortal]) -> None:
-    with suppress(RuntimeError):  # the last reference went while that very thread collected garbage: none to wait for
+    with suppress(RuntimeError):  # the portal's own thread collected the transport and cannot join itself
         portals.close()

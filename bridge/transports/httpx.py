@@ -1,4 +1,4 @@
-"""The transports for httpx: `httpx.AsyncClient(transport=AsyncBridgeTransport("wss://…"))`."""
+"""Transports for httpx: `httpx.AsyncClient(transport=AsyncBridgeTransport("wss://…"))`."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ class AsyncBridgeTransport(AsyncTransport, httpx.AsyncBaseTransport):
     library: ClassVar = httpx
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._ask(read_request(request, await request.aread()))
+        answer = await self._send(read_request(request, await request.aread()))
         return httpx.Response(answer.status, headers=answer.headers, stream=_AsyncHttpxBody(answer))
 
 
@@ -22,7 +22,7 @@ class BridgeTransport(SyncTransport, httpx.BaseTransport):
     library: ClassVar = httpx
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer, portal = self._ask(read_request(request, request.read()))
+        answer, portal = self._send(read_request(request, request.read()))
         return httpx.Response(answer.status, headers=answer.headers, stream=_HttpxBody(answer, portal))
 
 

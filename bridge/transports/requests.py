@@ -1,4 +1,4 @@
-"""A request of an HTTP library, as a step of the bridge. Pure."""
+"""Converts a request of an HTTP library to a step of the bridge. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Url(Protocol):
 
 
 class HttpRequest(Protocol):
-    """What httpx and httpx2 call a Request."""
+    """Common interface of `httpx.Request` and `httpx2.Request`."""
 
     @property
     def method(self) -> str: ...
@@ -37,7 +37,7 @@ class HttpRequest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TransportRequest:
-    """A request with its body read. Times are seconds; None is no limit."""
+    """A request with its complete body. Times are in seconds; None means no limit."""
 
     method: str
     address: Address
@@ -55,7 +55,7 @@ def read_request(request: HttpRequest, body: bytes) -> TransportRequest:
 
 
 def step_of(request: TransportRequest, place: ProviderPlace, config: Config) -> Step:
-    """JSON goes as it is, any other body as text or base64: the provider gets the very bytes either way."""
+    """Return the step of a request: JSON as `query`, any other body as text or base64. The bytes are preserved."""
     is_query = _is_query(request.headers.get("content-type", ""), request.body)
     return Step(
         place.provider,
@@ -69,7 +69,7 @@ def step_of(request: TransportRequest, place: ProviderPlace, config: Config) -> 
 
 
 def _is_query(content_type: str, body: bytes) -> bool:
-    """The bridge keeps a JSON value's bytes, but not the white space around it."""
+    """Return true if the body can be sent as `query`: the bridge drops white space around JSON, but nothing else."""
     bare = content_type.partition(";")[0].strip().lower()
     return bare == "application/json" and body == body.strip(_JSON_SPACE) and is_json(body)
 

@@ -1,4 +1,4 @@
-"""What the bridge says, as an HTTP answer or as an exception of the HTTP library. Pure."""
+"""Converts answers of the bridge to HTTP responses or to exceptions of the HTTP library. Pure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,25 +14,28 @@ from bridge.transports.routes import NoProvider
 Headers = list[tuple[str, str]]
 
 _JSON: Final = ("content-type", "application/json")
-_TOO_LATE: Final = {NoAnswerInTime.code, IdleTimeout.code, TotalTimeout.code}
+_TIMEOUT_CODES: Final = {NoAnswerInTime.code, IdleTimeout.code, TotalTimeout.code}
 
 
 def headers_of(metadata: Metadata, error: Failure | None) -> Headers:
-    """The provider's own, and beside them what the bridge's HTTP door tells too (PROTOCOL.md, B "HTTP too")."""
+    """Return the provider's headers and the `cf-aig-*` headers that the bridge's HTTP routes send too.
+
+    Source: bridge/docs/protocol.md, "HTTP too".
+    """
     headers = [_JSON, *_retry(error)] if metadata.headers is None else list(metadata.headers.items())
-    told = {
+    reported = {
         "cf-aig-step": metadata.step,
         "cf-aig-log-id": metadata.log_id,
         "cf-aig-cache-status": metadata.cache_status,
         "cf-aig-event-id": metadata.event_id,
     }
-    return headers + [(name, str(value)) for name, value in told.items() if value is not None]
+    return headers + [(name, str(value)) for name, value in reported.items() if value is not None]
 
 
 def as_bytes(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """As they were on the wire: the libraries encode text as ASCII, and raise for any other character.
+    """Encode headers as they were received: the libraries accept only ASCII text and raise for other characters.
 
-    The bridge reads a value as UTF-8 where it is valid, and as Latin-1 otherwise.
+    The bridge decodes a value as UTF-8 if it is valid, and as Latin-1 otherwise.
     """
     return [(name.encode("ascii"), _as_bytes(value)) for name, value in headers]
 
@@ -45,10 +48,10 @@ def _as_bytes(value: str) -> bytes:
 
 
 def _retry(error: Failure | None) -> Headers:
-    """Whether to try again, and when.
+    """Return headers that say if and when to retry.
 
-    The first is for SDKs made by Stainless (openai, anthropic, groq: `_should_retry` in `_base_client.py`), which would
-    retry any 5xx. They read the second too, as do mistralai and cohere.
+    `x-should-retry` is for SDKs made by Stainless (openai, anthropic, groq: `_should_retry` in `_base_client.py`),
+    which would retry any 5xx. They read the retry delays too, as do mistralai and cohere.
     """
     if error is None:
         return []
@@ -60,31 +63,28 @@ def _retry(error: Failure | None) -> Headers:
 
 
 def refusal(error: CannotConnect) -> tuple[int, Headers, bytes] | None:
-    """The bridge's HTTP error in place of the upgrade, such as 401: the SDK should say that, and not retry it."""
+    """Return the HTTP error that replaced the upgrade, such as 401, so that the SDK reports it and does not retry."""
     if error.status is None or error.status < 400:
         return None
-    known = BridgeError(f"the bridge did not let the transport in: {error}")
+    known = BridgeError(f"the bridge refused the connection of the transport: {error}")
     known.status, known.code = error.status, error.code or InternalError.code
     return error.status, [_JSON], sdk_error_body(known)
 
 
-# What goes wrong.
-
-
-class TooLate(TimeoutError):
-    """The library's own limit of time, in its own words: which one."""
+class TransportTimeout(TimeoutError):
+    """A timeout of the HTTP library; `name` is the library's exception."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
 
 
-_FAULTS: Final = (CallFailed, NoProvider, TooLate)
+_FAULTS: Final = (CallFailed, NoProvider, TransportTimeout)
 
 
 @contextmanager
 def faults_of(library: ModuleType) -> Iterator[None]:
-    """The one place where our exceptions become the library's: what it would raise, had it met this on its own way."""
+    """Convert exceptions of the bridge to those that the library raises for its own connections."""
     try:
         yield
     except _FAULTS as error:
@@ -93,13 +93,13 @@ def faults_of(library: ModuleType) -> Iterator[None]:
 
 def _name_of(error: Exception) -> str:
     match error:
-        case TooLate():
+        case TransportTimeout():
             return error.name
         case NoProvider():
             return "UnsupportedProtocol"
         case CannotConnect():
             return "ConnectError"
-        case EventFailed() if error.code in _TOO_LATE:
+        case EventFailed() if error.code in _TIMEOUT_CODES:
             return "ReadTimeout"
         case _:
             return "RemoteProtocolError"

@@ -1,4 +1,4 @@
-"""From the URL of an HTTP request to a provider's slug and an endpoint: the bridge's registry, read backwards. Pure."""
+"""Maps the URL of an HTTP request to a provider's slug and an endpoint, by means of the registry. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _GATEWAY: Final = re.compile(r"/v1/([^/]+)/[^/]+/?")
 
 
 class NoProvider(ValueError):
-    """A URL of which nobody said to which provider it belongs; the message says what to do."""
+    """The URL belongs to no known provider; the message says what to do."""
 
 
 class ProviderPlace(NamedTuple):
@@ -25,15 +25,15 @@ class ProviderPlace(NamedTuple):
 
 
 class Address(NamedTuple):
-    """A URL as an HTTP client takes it apart."""
+    """Parts of a URL as HTTP clients give them."""
 
     scheme: str
     host: str
-    """Lower case; an IPv6 address stands without its brackets."""
+    """Lower case; an IPv6 address has no brackets."""
     port: int | None
-    """None for the scheme's own."""
+    """None for the default port of the scheme."""
     raw_path: str
-    """Path and query, as they are to be sent."""
+    """Path and query, encoded for sending."""
 
     @property
     def origin(self) -> str:
@@ -42,17 +42,17 @@ class Address(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """One base URL of a provider. `begins` are the segments that an endpoint has in place of what is in the host."""
+class _UrlPattern:
+    """Pattern of one base URL. `begins` are the segments that an endpoint has in place of parts of the host."""
 
     pattern: re.Pattern[str]
     base: Base
     begins: tuple[str, ...]
     provider: Provider | str
-    """A slug alone is one of which only the bridge's configuration knows more."""
+    """A bare slug is a provider that only the bridge's configuration defines."""
 
     def place(self, address: Address, account: str) -> ProviderPlace | None:
-        """None unless the endpoint, given to the bridge, leads back to the very same URL."""
+        """Return the place of a URL; None unless the bridge would resolve the endpoint to exactly this URL."""
         found = self.pattern.fullmatch(address.origin + address.raw_path)
         if found is None:
             return None
@@ -63,27 +63,26 @@ class _Way:
             return ProviderPlace(self.provider, endpoint)
         return (
             ProviderPlace(self.provider.slug, endpoint)
-            if _leads_to(self.provider, endpoint, account, address)
+            if _resolves_to(self.provider, endpoint, account, address)
             else None
         )
 
 
 class Routes:
-    """Finds the place of a URL: in `own` first, then among the providers that the bridge knows by itself, and what is
-    in neither belongs to `provider`."""
+    """Finds the provider of a URL: in `own`, then among the built-in providers; `provider` is the fallback."""
 
     def __init__(self, bridge_url: str, own: Mapping[str, str] | None = None, provider: str | None = None) -> None:
-        """`own` maps base URLs to slugs. Raises ValueError for one that is no base URL."""
+        """`own` maps base URLs to slugs. Raises ValueError for an invalid base URL."""
         gateway = _GATEWAY.search(bridge_url)
         self._account = gateway[1] if gateway else ""
         self._provider = provider
         longest_first = sorted((own or {}).items(), key=lambda item: len(item[0]), reverse=True)
-        self._ways = [*(_own_way(url, slug) for url, slug in longest_first), *_BUILT_IN]
+        self._patterns = [*(_custom_pattern(url, slug) for url, slug in longest_first), *_BUILT_IN]
 
     def place(self, address: Address) -> ProviderPlace:
-        """Raises NoProvider."""
-        for way in self._ways:
-            if place := way.place(address, self._account):
+        """Return the provider and endpoint of a URL. Raises NoProvider."""
+        for pattern in self._patterns:
+            if place := pattern.place(address, self._account):
                 return place
         if self._provider is not None:
             return ProviderPlace(self._provider, address.raw_path.removeprefix("/"))
@@ -93,7 +92,7 @@ class Routes:
         )
 
 
-def _leads_to(provider: Provider, endpoint: str, account: str, address: Address) -> bool:
+def _resolves_to(provider: Provider, endpoint: str, account: str, address: Address) -> bool:
     try:
         target = resolve(provider, endpoint, account=account, headers={})
     except EndpointRefused:
@@ -109,19 +108,19 @@ def _port(scheme: str, port: int | None) -> int | None:
     return None if port == _PORTS[scheme] else port
 
 
-def _own_way(url: str, slug: str) -> _Way:
+def _custom_pattern(url: str, slug: str) -> _UrlPattern:
     base = validate_base_url(url, frozenset())
-    return _Way(_pattern(base), base, (), slug)
+    return _UrlPattern(_pattern(base), base, (), slug)
 
 
-def _built_in() -> Iterator[_Way]:
+def _built_in() -> Iterator[_UrlPattern]:
     for provider in REGISTRY.values():
         for route in sorted(provider.routes, key=lambda route: len(route.base.url), reverse=True):
-            yield _Way(_pattern(route.base), route.base, () if route.whole else route.begins, provider)
+            yield _UrlPattern(_pattern(route.base), route.base, () if route.whole else route.begins, provider)
 
 
 def _pattern(base: Base) -> re.Pattern[str]:
-    """Matches an origin with a path and a query below `base`, whose placeholders become groups."""
+    """Return a pattern for URLs below `base`; the placeholders of `base` become groups."""
     origin = Address(base.scheme, base.host, _port(base.scheme, base.port), "").origin
     return re.compile(_with_groups(origin, r"[^/?.:]+") + _with_groups(base.path, r"[^/?]+") + _REST)
 

@@ -1,6 +1,6 @@
-"""Carries HTTP requests over one socket to a bridge, on an event loop. Knows no HTTP library.
+"""Sends HTTP requests over one socket to a bridge, on an event loop. It is independent of the HTTP library.
 
-Nothing is sent twice: a request goes out on a new socket only if it was not on the one that was lost.
+Nothing is sent twice: a request is sent on a new socket only if it was never on the lost one.
 """
 
 import asyncio
@@ -13,30 +13,30 @@ from typing import Final
 from bridge.client import Bridge, CannotConnect, Config, ConnectionLost, Exchange, Step, connect
 from bridge.protocol.frames import as_sdk_error_body
 from bridge.transports.requests import TransportRequest, step_of
-from bridge.transports.responses import Headers, TooLate, as_bytes, headers_of, refusal
+from bridge.transports.responses import Headers, TransportTimeout, as_bytes, headers_of, refusal
 from bridge.transports.routes import Routes
 
 _ONE_ATTEMPT: Final[Config] = {"maxAttempts": 1}
-"""Whoever calls retries; the bridge would multiply that."""
+"""The SDK retries; retries of the bridge would multiply them."""
 
 _CLOSED: Final = "the answer was closed before its end"
 
 
 @dataclass(frozen=True, slots=True)
 class SocketEndpoint:
-    """The bridge, and what a socket to it is opened with."""
+    """URL, token and TLS options of the bridge."""
 
     url: str
     token: str | None = field(default=None, repr=False)
     ssl: SSLContext | bool = True
 
     def dial(self) -> connect:
-        # No dialling in the background: whoever calls retries, and wants to know at once that nobody is there.
+        # No reconnection in the background: the SDK retries and needs to know at once that the bridge is unreachable.
         return connect(self.url, self.token, ssl=self.ssl, reconnect=False)
 
 
 class SocketResponse:
-    """A head, and a body that is read run by run. Closed before its end, the event is cancelled."""
+    """A response head with a body that is read in pieces. Closing it before its end cancels the event."""
 
     def __init__(self, status: int, headers: Headers, read_s: float | None, rest: Exchange | bytes) -> None:
         self.status = status
@@ -48,9 +48,9 @@ class SocketResponse:
         """The end of the body has been read."""
 
     async def read(self) -> bytes:
-        """The next run of the body; b"" after the last. Raises CallFailed and TooLate.
+        """Return the next piece of the body; b"" after the last. Raises CallFailed and TransportTimeout.
 
-        What broke raises again and again: it never looks whole.
+        A broken body raises at each further read, so that it never looks complete.
         """
         if self._fault is not None:
             raise self._fault
@@ -65,7 +65,7 @@ class SocketResponse:
             raise
 
     def close(self) -> None:
-        """Cancels the event unless it is over. What was not read yet cannot be read any more."""
+        """Cancel the event unless it is over. The rest of the body cannot be read afterwards."""
         if isinstance(self._rest, Exchange):
             self._rest.close()
             if self._fault is None and not self._is_read:
@@ -81,16 +81,16 @@ class SocketResponse:
 
 
 class SocketTransport:
-    """Made without an event loop; used on one for ever, or on one after the other."""
+    """Sends requests on the running event loop. It is created without one, and may be used on several in sequence."""
 
-    def __init__(self, where: SocketEndpoint, routes: Routes, config: Config | None = None) -> None:
-        self._where = where
+    def __init__(self, endpoint: SocketEndpoint, routes: Routes, config: Config | None = None) -> None:
+        self._endpoint = endpoint
         self._routes = routes
         self._config: Config = {**_ONE_ATTEMPT, **(config or {})}
         self._socket: _SharedSocket | None = None
 
-    async def ask(self, request: TransportRequest) -> SocketResponse:
-        """Returns at the answer's head. Raises NoProvider, CallFailed, TooLate."""
+    async def send(self, request: TransportRequest) -> SocketResponse:
+        """Send the request and return at the head of the response. Raises NoProvider, CallFailed, TransportTimeout."""
         step = step_of(request, self._routes.place(request.address), self._config)
         try:
             exchange = await self._open(step, request)
@@ -105,7 +105,7 @@ class SocketTransport:
         return SocketResponse(exchange.status, headers, request.read_s, exchange)
 
     async def close(self) -> None:
-        """Closes the socket, and cancels what is in flight on it."""
+        """Close the socket, which cancels the requests in flight."""
         socket, self._socket = self._socket, None
         if socket is not None and socket.loop is asyncio.get_running_loop():
             await socket.close()
@@ -114,7 +114,7 @@ class SocketTransport:
         try:
             return await self._open_once(step, request)
         except _NotSent:
-            return await self._open_once(step, request)  # on a new socket; the old one was lost while nobody looked
+            return await self._open_once(step, request)  # on a new socket; the old one was lost while idle
 
     async def _open_once(self, step: Step, request: TransportRequest) -> Exchange:
         socket = self._socket_here()
@@ -125,54 +125,54 @@ class SocketTransport:
             async with _within(request.read_s, "ReadTimeout"):
                 return await exchange.open()
         except ConnectionLost as error:
-            await socket.forget(bridge)
+            await socket.discard(bridge)
             if exchange.id in error.events:
                 raise
             raise _NotSent(str(error)) from error
 
     def _socket_here(self) -> "_SharedSocket":
-        """A socket belongs to the loop that it was dialled on, which may have ended."""
+        """Return the socket of the running loop: a socket of another loop cannot be used."""
         if self._socket is None or self._socket.loop is not asyncio.get_running_loop():
-            self._socket = _SharedSocket(self._where)
+            self._socket = _SharedSocket(self._endpoint)
         return self._socket
 
 
 class _NotSent(ConnectionLost):
-    """The socket was lost before the request was on it."""
+    """The socket was lost before the request was sent."""
 
 
 class _SharedSocket:
-    """At most one socket to the bridge, for one event loop."""
+    """Holds at most one socket to the bridge, for one event loop."""
 
-    def __init__(self, where: SocketEndpoint) -> None:
+    def __init__(self, endpoint: SocketEndpoint) -> None:
         self.loop = asyncio.get_running_loop()
-        self._where = where
-        self._dialling = asyncio.Lock()
+        self._endpoint = endpoint
+        self._connect_lock = asyncio.Lock()
         self._bridge: Bridge | None = None
 
     async def bridge(self) -> Bridge:
-        """Dials if there is none. Raises CannotConnect."""
-        async with self._dialling:
+        """Return the connection, opening it if there is none. Raises CannotConnect."""
+        async with self._connect_lock:
             if self._bridge is None:
-                self._bridge = await self._where.dial()
+                self._bridge = await self._endpoint.dial()
             return self._bridge
 
-    async def forget(self, bridge: Bridge) -> None:
-        """It is lost: the next one who asks gets another."""
+    async def discard(self, bridge: Bridge) -> None:
+        """Close a lost connection, so that the next request opens another."""
         if self._bridge is bridge:
             self._bridge = None
             await bridge.close()
 
     async def close(self) -> None:
         if self._bridge is not None:
-            await self.forget(self._bridge)
+            await self.discard(self._bridge)
 
 
 @asynccontextmanager
 async def _within(seconds: float | None, name: str) -> AsyncIterator[None]:
-    """Raises TooLate, called `name`."""
+    """Raise TransportTimeout with this name after `seconds`."""
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise TooLate(name, f"nothing came for {seconds:g} s") from None
+        raise TransportTimeout(name, f"nothing came for {seconds:g} s") from None

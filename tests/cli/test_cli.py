@@ -110,7 +110,7 @@ async def test_the_log_is_json_lines_that_hold_no_secret():
     ("args", "code", "said"),
     [
         (["--port", "{taken}"], 1, "bridge: cannot listen on 127.0.0.1:{taken}: Address already in use\n"),
-        (["--replay", "{folder}/none"], 1, "bridge: {folder}/none: No tape here"),
+        (["--replay", "{folder}/none"], 1, "bridge: {folder}/none: No tape found"),
         (["--replay", "{folder}"], 1, "bridge: {folder}/bad.jsonl:1: "),
         (
             ["--tls-cert", f"{TLS}/localhost.pem", "--tls-key", f"{TLS}/localhost.pem"],
@@ -311,7 +311,7 @@ async def test_call_of_a_stream_that_breaks_prints_what_came_and_then_the_error(
 async def test_call_writes_audio_as_it_is_and_says_when_nothing_came(call):
     assert (await call("openai", "speak", "--data", "{}", "--frames")).out.count("universal.stream") == 2
     ended = await call("openai", "silent", "--data", "{}")
-    assert ended == Ended(0, "", "no text came; --frames shows what did\n")
+    assert ended == Ended(0, "", "the answer has no text; --frames shows its frames\n")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_call_that_takes_too_long_or_is_interrupted_cancels_its_event():
     with started("serve", "--port", "0", "--replay", str(TAPES)) as server:
         url = url_in(server.stdout.readline())
         late = run("call", "--url", url, *words(STORY), "--timeout", "1")
-        assert (late.returncode, late.stderr) == (1, "bridge: not over within 1 s, and cancelled\n")
+        assert (late.returncode, late.stderr) == (1, "bridge: timeout after 1 s; the event is cancelled\n")
         assert "A bridge" in late.stdout
         with started("call", "--url", url, *words(STORY)) as story:
             assert story.stdout.read(1) == "A"
@@ -421,7 +421,7 @@ def test_a_full_disk_is_told_in_a_line():
         ended = subprocess.run(
             [*BRIDGE, "check"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=TIMEOUT_S
         )
-    said = "bridge: the output cannot be written: no space is left where it goes\n"
+    said = "bridge: cannot write the output: no space left on device\n"
     assert (ended.returncode, ended.stderr) == (1, said)
 
 
@@ -481,14 +481,14 @@ def test_frames_on_a_terminal_are_the_same_json_without_what_could_harm():
 def test_bytes_go_to_a_file_as_they_are_and_to_no_terminal():
     pieces = [stream(base64.b64encode(data).decode(), encoding="base64") for data in (b"\xff\x00", b"\n")]
     assert shown(CREATED, *pieces, DONE, terminal=False) == (b"\xff\x00\n", "")
-    assert shown(CREATED, *pieces, DONE, terminal=True) == (b"", "the answer is no text: send it to a file\n")
+    assert shown(CREATED, *pieces, DONE, terminal=True) == (b"", "the answer is binary: redirect it to a file\n")
 
 
 def test_an_answer_that_begins_anew_says_so():
     again = {"type": "universal.created", "metadata": {"restarted": True, "step": "1"}}
     out, err = shown(CREATED, stream("half an"), again, stream("all of it"), DONE, terminal=True)
     assert out == b"half an\nall of it\n"
-    assert err == "the stream broke; step 1 begins anew\n"
+    assert err == "the stream broke; step 1 starts again\n"
 
 
 def test_an_error_tells_how_long_to_wait():

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import typer
 
-from bridge.cli.replay import terms
+from bridge.cli.replay import replay_options
 from bridge.tapes.fault_injection import Reset, Slow
 from bridge.tapes.file import StreamEnd, Tape, TapeChunk, TapeEnding, TapeHead, TapeRequest, write_tape
 from bridge.tapes.matching import Matching
@@ -84,8 +84,8 @@ def test_its_options_say_what_may_differ_what_follows_and_what_goes_wrong(tapes:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--fault reset@7", "write reset@head, reset@chunk:N or reset@end"),
-        ("--ignore-json user", "it begins with $, as in $.metadata.user_id"),
+        ("--fault reset@7", "expected reset@head, reset@chunk:N or reset@end"),
+        ("--ignore-json user", "it must begin with $, as in $.metadata.user_id"),
         ("--exhausted never", "is not repeat or miss"),
         ("--pace fast", "is not recorded, instant or a number"),
     ],
@@ -119,7 +119,7 @@ def test_a_folder_without_tapes_and_a_port_that_is_taken_are_told_in_a_line(tape
     refused = run("replay", str(tmp_path / "nowhere"))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == (
-        f"bridge: {tmp_path / 'nowhere'}: No tape here: a folder of *.jsonl, or one such file, is wanted\n"
+        f"bridge: {tmp_path / 'nowhere'}: No tape found: expected a folder with *.jsonl files, or one such file\n"
     )
     with replaying(str(tapes)) as url:
         port = url.rpartition(":")[2]
@@ -131,7 +131,7 @@ def test_a_folder_without_tapes_and_a_port_that_is_taken_are_told_in_a_line(tape
 
 
 def test_the_options_of_a_replay_are_the_arguments_of_whatever_plays_it() -> None:
-    how = terms(0.0, ["seed"], ["$.user"], ["x-tenant"], "miss", ["reset@chunk:7", "slow:2x"])
+    how = replay_options(0.0, ["seed"], ["$.user"], ["x-tenant"], "miss", ["reset@chunk:7", "slow:2x"])
     assert how == {
         "pace": 0.0,
         "matching": Matching(ignore_query=("seed",), ignore_json=("$.user",), match_headers=("x-tenant",)),
@@ -139,4 +139,4 @@ def test_the_options_of_a_replay_are_the_arguments_of_whatever_plays_it() -> Non
         "faults": [Reset(7), Slow(2)],
     }
     with pytest.raises(typer.BadParameter):
-        terms(1.0, None, ["user"], None, "repeat", None)
+        replay_options(1.0, None, ["user"], None, "repeat", None)

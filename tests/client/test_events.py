@@ -203,9 +203,9 @@ async def _say_bytes(socket: web.WebSocketResponse) -> None:
     [
         (_close, "the bridge closed the socket: 1001 the bridge is shutting down"),
         (crash, "the connection to the bridge was lost"),
-        (_say_nonsense, "no frame of a bridge"),
-        (_say_a_list, "no frame of a bridge"),
-        (_say_bytes, "no frame of a bridge"),
+        (_say_nonsense, "not a frame"),
+        (_say_a_list, "not a frame"),
+        (_say_bytes, "not a frame"),
     ],
 )
 async def test_when_the_socket_ends_so_does_every_event_and_says_why(script, why):

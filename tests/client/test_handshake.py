@@ -56,9 +56,9 @@ async def test_a_certificate_is_checked_and_a_context_of_ones_own_may_be_given()
     [
         (f"ws://127.0.0.1:{unused_port()}/v1/me/default", "Connection refused"),
         ("ws://no-such-host.invalid/", "[Nn]ame"),
-        ("127.0.0.1:8787", "no URL of a WebSocket"),
-        ("ftp://127.0.0.1/", "no URL of a WebSocket"),
-        ("", "no URL of a WebSocket"),
+        ("127.0.0.1:8787", "invalid WebSocket URL"),
+        ("ftp://127.0.0.1/", "invalid WebSocket URL"),
+        ("", "invalid WebSocket URL"),
     ],
 )
 async def test_where_no_bridge_is_the_reason_is_told(url, why):

@@ -52,7 +52,7 @@ async def test_what_nobody_listened_for_is_no_silence() -> None:
     seen = Seen()
     watch = ClientKeepAlive(20.0, seen.ping, seen.die)
     watch.start()
-    watch.is_deaf = True
+    watch.is_paused = True
     for _ in range(10):
         await pass_s(20)
     assert (seen.pings, seen.is_dead) == (0, False)

@@ -18,7 +18,7 @@ from tests.support.harness import running
 from tests.support.provider_script import SILENCE, ScriptedProvider, answers, streams
 
 CHAT = ("openai", "chat/completions", QUERY)
-LATER = Reconnect(first_s=1000.0, most_s=6000.0, wait_s=100_000.0, chance=lambda: 0.5)
+LATER = Reconnect(first_s=1000.0, max_s=6000.0, wait_s=100_000.0, chance=lambda: 0.5)
 """Pauses that pass only when the clock is advanced: 500 s, 1000 s, 2000 s, 3000 s, 3000 s."""
 AT_ONCE = Reconnect(chance=lambda: 0.0)
 
@@ -40,7 +40,7 @@ class Pauses(logging.Handler):
         await self._begun.wait()
         self._begun.clear()
         await turns()
-        return self.told[-1].rpartition("dialling again in ")[2]
+        return self.told[-1].rpartition("reconnecting in ")[2]
 
 
 @pytest.fixture

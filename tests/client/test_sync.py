@@ -145,7 +145,7 @@ async def test_it_works_where_a_loop_is_running_already() -> None:
 
 
 async def test_where_no_bridge_is_no_thread_is_left() -> None:
-    with pytest.raises(CannotConnect, match="no URL of a WebSocket"):
+    with pytest.raises(CannotConnect, match="invalid WebSocket URL"):
         await asyncio.to_thread(connect, "nowhere")
     assert threads() == []
 

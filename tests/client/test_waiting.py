@@ -7,15 +7,15 @@ import pytest
 from aiohttp import web
 
 from bridge.client import EventFailed, Stream
-from bridge.client.connection import PATIENCE_S
-from bridge.client.frame_queue import MAX_WAITING_BYTES
+from bridge.client.connection import MAX_BLOCKING_S
+from bridge.client.frame_queue import MAX_QUEUED_BYTES
 from tests.support.client_harness import QUERY, Script, bridged, door, frame, heard
 from tests.support.clock import advance, turns
 from tests.support.event_harness import FINISH, said
 from tests.support.provider_script import streams
 
 CHAT = ("openai", "chat/completions", QUERY)
-BIG = "x" * (MAX_WAITING_BYTES // 4)
+BIG = "x" * (MAX_QUEUED_BYTES // 4)
 
 
 def flood(frames: int, said_then: list[Any]) -> Script:
@@ -60,7 +60,7 @@ async def test_others_do_not_wait_for_ever_behind_it() -> None:
     async with door(flood(8, told), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
         await held_up(slow)
-        advance(PATIENCE_S)
+        advance(MAX_BLOCKING_S)
         assert (await waiting).response == "here"
         assert [(await anext(slow)).response for _ in range(4)] == [BIG] * 4
         with pytest.raises(EventFailed, match="9021: other events waited for 10 s behind its frames") as failed:
@@ -75,7 +75,7 @@ async def test_where_nobody_else_waits_it_may_take_its_time() -> None:
     async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
         await held_up(slow)
         for _ in range(20):
-            advance(PATIENCE_S)
+            advance(MAX_BLOCKING_S)
             await turns()
         assert [chunk.response async for chunk in slow] == [BIG] * 8
 
@@ -86,7 +86,7 @@ async def test_one_that_is_slow_but_keeps_up_is_not_given_up() -> None:
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
         for _ in range(2):
             await held_up(slow)
-            advance(PATIENCE_S - 1)
+            advance(MAX_BLOCKING_S - 1)
             assert [(await anext(slow)).response for _ in range(3)] == [BIG] * 3
         assert (await waiting).response == "here"
         assert [chunk.response async for chunk in slow] == [BIG] * 2

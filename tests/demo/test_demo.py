@@ -15,9 +15,9 @@ import pytest
 
 from bridge.client import Frame
 from bridge.demo.scenes import SCENES, Played
-from bridge.demo.screen import PlainScreen, TerminalScreen, came, words
+from bridge.demo.screen import PlainScreen, TerminalScreen, show_paragraph, show_received
 from bridge.demo.snippets import command
-from bridge.demo.stage import play, said_on
+from bridge.demo.stage import play, text_of_tape
 from tests.support.commands import TAPES, TIMEOUT_S, environment, run, started
 
 PACE = "0.2"
@@ -43,7 +43,7 @@ def test_all_four_scenes_go_as_they_should(printed):
     assert re.findall(r"^\d  (.*)$", printed, re.MULTILINE) == [scene.title for scene in SCENES]
     assert printed.count("   ✓ ") == 4
     assert "✗" not in printed
-    assert "All four went as they should.\n" in printed
+    assert "All four scenes succeeded.\n" in printed
 
 
 def test_every_frame_is_shown_whole(printed):
@@ -60,11 +60,11 @@ def snippet(printed: str, heading: str) -> str:
     return code
 
 
-STREAMED = said_on(TAPES / "stream-anthropic.jsonl")
+STREAMED = text_of_tape(TAPES / "stream-anthropic.jsonl")
 
 
 def test_the_shell_snippet_works_as_printed(printed, tmp_path):
-    said = subprocess.run(
+    finished = subprocess.run(
         ["sh", "-c", snippet(printed, "From a shell")],
         capture_output=True,
         text=True,
@@ -72,20 +72,20 @@ def test_the_shell_snippet_works_as_printed(printed, tmp_path):
         env=environment(),
         timeout=TIMEOUT_S,
     )
-    assert (said.stdout, said.stderr, said.returncode) == (STREAMED, "", 0)
+    assert (finished.stdout, finished.stderr, finished.returncode) == (STREAMED, "", 0)
 
 
 def test_the_python_snippet_works_as_printed(printed):
     code = snippet(printed, "From Python")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert (said.stdout, said.stderr, said.returncode) == (f"{STREAMED}\n", "", 0)
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (finished.stdout, finished.stderr, finished.returncode) == (f"{STREAMED}\n", "", 0)
 
 
 @pytest.mark.needs("npm-ws")
 def test_the_javascript_snippet_works_as_printed(printed):
     code = snippet(printed, "From JavaScript")
-    said = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert (said.stdout, said.stderr, said.returncode) == (f"{STREAMED}\n", "", 0)
+    finished = subprocess.run(["node", "-e", code], capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (finished.stdout, finished.stderr, finished.returncode) == (f"{STREAMED}\n", "", 0)
 
 
 def test_however_fast_it_is_played_a_part_of_the_long_answer_is_left_to_cancel():
@@ -103,7 +103,7 @@ def test_a_tape_that_is_missing_fails_its_scene_and_the_demo(tmp_path):
     assert play(tapes, PlainScreen(out), stay=False, port=0, pace=float(PACE)) == 1
     assert out.getvalue().count("   ✓ ") == 3
     assert "   ✗ " in out.getvalue()
-    assert "Not everything went as it should." in out.getvalue()
+    assert "Not all scenes succeeded." in out.getvalue()
 
 
 def test_no_tapes_or_a_port_in_use_are_told_in_a_line(tmp_path):
@@ -113,7 +113,7 @@ def test_no_tapes_or_a_port_in_use_are_told_in_a_line(tmp_path):
         port = taken.getsockname()[1]
         assert play(TAPES, PlainScreen(out), stay=False, port=port, pace=0) == 1
     assert out.getvalue().splitlines() == [
-        f"{tmp_path}: No tape here: a folder of *.jsonl, or one such file, is wanted",
+        f"{tmp_path}: No tape found: expected a folder with *.jsonl files, or one such file",
         f"cannot listen on 127.0.0.1:{port}: Address already in use",
     ]
 
@@ -158,21 +158,21 @@ def test_a_scene_that_went_well_has_no_problems(scene, played):
         (1, {"frames": [ANSWER, DONE]}),
         (1, {"frames": [CREATED]}),
         (1, {"frames": [frame("created", metadata={"success": False}, response={})]}),
-        (1, {"said": "something else"}),
-        (1, {"said": "", "taped": ""}),
+        (1, {"received": "something else"}),
+        (1, {"received": "", "taped": ""}),
         (2, {"frames": [CREATED, DONE]}),
         (2, {"frames": [CREATED, STREAM]}),
         (2, {"frames": [CREATED, STREAM, CANCELLED]}),
         (2, {"frames": [STREAM, CREATED, DONE]}),
-        (2, {"said": "all of"}),
+        (2, {"received": "all of"}),
         (3, {"frames": [CREATED, STREAM, DONE]}),
         (3, {"frames": [CREATED, STREAM, frame("done", metadata={"success": True, "step": "1"})]}),
         (3, {"frames": [CREATED, STREAM, CREATED, STREAM, CHAINED]}),
-        (4, {"frames": [CREATED, STREAM, DONE], "said": TAPED}),
+        (4, {"frames": [CREATED, STREAM, DONE], "received": TAPED}),
         (4, {"frames": [CREATED, STREAM, frame("error", metadata={}, error={"code": 9016})]}),
-        (4, {"said": ""}),
-        (4, {"said": "not"}),
-        (4, {"said": TAPED}),
+        (4, {"received": ""}),
+        (4, {"received": "not"}),
+        (4, {"received": TAPED}),
         (4, {"still_playing": 1}),
     ],
 )
@@ -187,10 +187,10 @@ def test_on_a_terminal_every_line_fits_its_width(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     out = io.StringIO()
     screen = TerminalScreen(out)
-    came(
+    show_received(
         screen, frame("stream", metadata={"eventId": "event-1"}, response={"choices": [{"delta": {"content": "A\nB"}}]})
     )
-    words(screen, "One question, one answer, and a sentence that is longer than the terminal is wide.")
+    show_paragraph(screen, "One question, one answer, and a sentence that is longer than the terminal is wide.")
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert max(map(len, lines)) <= 60

@@ -8,7 +8,7 @@ from subprocess import PIPE
 
 import pytest
 
-from bridge.demo.stage import said_on
+from bridge.demo.stage import text_of_tape
 from bridge.tapes.transport import TapeTransport
 from tests.support.commands import TAPES
 from tests.support.examples import blocks
@@ -34,5 +34,5 @@ async def test_the_examples_print_the_answer(marks: tuple[str, ...], tape: str, 
         output, errors = await process.communicate()
     assert errors == b""
     text, _, rest = output.decode().partition("Usage(")
-    assert text.strip() == said_on(TAPES / f"{tape}.jsonl").strip()
+    assert text.strip() == text_of_tape(TAPES / f"{tape}.jsonl").strip()
     assert rest.rstrip().endswith(f") {step}")

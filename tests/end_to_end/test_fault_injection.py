@@ -178,7 +178,7 @@ async def test_a_header_that_holds_no_fault_fails_its_event_and_is_not_retried(t
     async with bridge(tmp_path) as client:
         frames = await client.call({"eventId": "one", **step("reset@chunk", maxAttempts=3)})
     assert told(frames) == "0 chunks, 9007"
-    assert "'reset@chunk' is no fault: write reset@head" in frames[-1]["error"]["message"]
+    assert "invalid fault 'reset@chunk': expected reset@head" in frames[-1]["error"]["message"]
 
 
 async def test_slowness_is_seen_on_the_clock(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def test_the_stand_alone_server_says_what_is_near_and_where_a_client_stray
     assert missed.status == 404
     assert b'query.cartesia_version: \\"1\\" \xe2\x89\xa0 \\"2024-06-10\\"' in missed.body
     assert closed == (1008, 'message 1 is not the tape\'s: context_id: "another" ≠ "context-01"')
-    assert "Message 1 of the client is not that of cartesia/tts.jsonl, line 3; said ≠ taped:" in caplog.text
+    assert "Message 1 of the client is not that of cartesia/tts.jsonl, line 3; sent ≠ taped:" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["path", "header"])

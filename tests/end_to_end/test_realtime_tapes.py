@@ -460,7 +460,7 @@ HELLO = taped(
             [(TEXT, b'{"item": {"n": 1, "text": "Say hi."}, "type": "response.create"}')],
             'message 2 is not the tape\'s: item.text: "Say hi." ≠ "Say hello."',
             """\
-Message 2 of the client is not that of tapes/case-0.jsonl, line 5; said ≠ taped:
+Message 2 of the client is not that of tapes/case-0.jsonl, line 5; sent ≠ taped:
   item.text: "Say hi." ≠ "Say hello."
 """,
         ),
@@ -468,7 +468,7 @@ Message 2 of the client is not that of tapes/case-0.jsonl, line 5; said ≠ tape
             [(BINARY, b'{"type":"response.create","item":{"text":"Say hello.","n":1}}')],
             'message 2 is not the tape\'s: opcode: "binary" ≠ "text"',
             """\
-Message 2 of the client is not that of tapes/case-0.jsonl, line 5; said ≠ taped:
+Message 2 of the client is not that of tapes/case-0.jsonl, line 5; sent ≠ taped:
   opcode: "binary" ≠ "text"
 """,
         ),
@@ -476,7 +476,7 @@ Message 2 of the client is not that of tapes/case-0.jsonl, line 5; said ≠ tape
             [(TEXT, b'{"type":"response.create","item":{"text":"Say hello.","n":1}}'), (BINARY, b"\x00\x01\x03")],
             r"message 3 is not the tape's: message: b'\x00\x01\x03' ≠ b'\x00\x01\x02'",
             """\
-Message 3 of the client is not that of tapes/case-0.jsonl, line 6; said ≠ taped:
+Message 3 of the client is not that of tapes/case-0.jsonl, line 6; sent ≠ taped:
   message: b'\\x00\\x01\\x03' ≠ b'\\x00\\x01\\x02'
 """,
         ),
@@ -484,7 +484,7 @@ Message 3 of the client is not that of tapes/case-0.jsonl, line 6; said ≠ tape
             [(TEXT, b'{"type":"input","api_key":"abcdefgh12345"}')],
             'message 2 is not the tape\'s: type: "input" ≠ "response.create"',
             """\
-Message 2 of the client is not that of tapes/case-0.jsonl, line 5; said ≠ taped:
+Message 2 of the client is not that of tapes/case-0.jsonl, line 5; sent ≠ taped:
   type: "input" ≠ "response.create"
   api_key: "[redacted]" ≠ (absent)
   item: (absent) ≠ {"text": "Say hello.", "n": 1}
@@ -536,7 +536,7 @@ async def test_a_handshake_that_no_tape_answers_is_told_what_is_near(tmp_path: P
     assert (told.status, told.sdk_code) == (502, 9019)
     assert orjson.loads(told.body)["error"]["message"] == (
         "No tape for WEBSOCKET ws://provider.test/talk?model=small\n"
-        "The nearest is tapes/case-0.jsonl; asked ≠ taped:\n"
+        "The nearest is tapes/case-0.jsonl; sent ≠ taped:\n"
         '  query.model: "small" ≠ "large"'
     )
 

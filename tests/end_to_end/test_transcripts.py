@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from bridge.tapes.transport import TapeTransport
-from bridge.testing.transcripts import Line, check, read, steady
+from bridge.testing.transcripts import Line, check, read, without_volatile
 from tests.support.clock import advance, turns
 from tests.support.harness import Client, Frame, config_of, connected, running_without_services
 from tests.support.paths import FIXTURES
@@ -66,7 +66,7 @@ async def play(lines: list[Line], folder: Path) -> list[Line]:
                 await client.send(line["client"])
             else:
                 advance(line.get("passes_s", 0.0))
-            played += [{"bridge": steady(counted_anew(frame))} for frame in await heard(client)]
+            played += [{"bridge": without_volatile(counted_anew(frame))} for frame in await heard(client)]
     return played
 
 

@@ -328,7 +328,7 @@ async def test_a_miss_is_an_error_that_no_client_retries_and_names_the_nearest_t
                 "type": "tape_miss",
                 "code": "tape_miss",
                 "message": "No tape for POST /v1/chat?a=1&b=2\n"
-                f"The nearest is {tmp_path.name}/case-0.jsonl; asked ≠ taped:\n"
+                f"The nearest is {tmp_path.name}/case-0.jsonl; sent ≠ taped:\n"
                 '  model: "large" ≠ "small"\n'
                 '  messages: (absent) ≠ [{"role": "user", "content": "Say hello"}]',
             },
@@ -341,8 +341,8 @@ async def test_a_miss_is_an_error_that_no_client_retries_and_names_the_nearest_t
     [
         ("/v1/chats", {}, 404, "No tape for this path; there are tapes for:"),
         (PATH, {"x_bridge_host": "unknown.example"}, 404, "No tape for this host and path; there are tapes for:"),
-        (PATH, {"x_bridge_host": "[::1"}, 400, "No URL"),
-        (PATH, {"x_bridge_fault": "explode"}, 400, "'explode' is no fault"),
+        (PATH, {"x_bridge_host": "[::1"}, 400, "Invalid URL"),
+        (PATH, {"x_bridge_fault": "explode"}, 400, "invalid fault 'explode'"),
     ],
 )
 async def test_what_cannot_be_answered_is_told_in_json(
@@ -380,6 +380,6 @@ async def test_the_nearest_tape_is_named_as_the_readme_shows() -> None:
         )
     assert status == 404
     assert orjson.loads(text)["error"]["message"].splitlines()[1:] == [
-        "The nearest is openai/chat-plain.jsonl; asked ≠ taped:",
+        "The nearest is openai/chat-plain.jsonl; sent ≠ taped:",
         '  messages[0].content: "Say hi." ≠ "Say hello."',
     ]

@@ -31,8 +31,9 @@ class Way:
         return importlib.import_module(self.name)
 
     def transport(self, url: str, token: str | None = None, **options: Any) -> Any:
-        found = importlib.import_module(f"bridge.transports.{self.name}")
-        return (found.AsyncBridgeTransport if self.has_loop else found.BridgeTransport)(url, token, **options)
+        module = importlib.import_module(f"bridge.transports.{self.name}")
+        asynchronous, blocking = (getattr(module, name) for name in module.__all__)
+        return (asynchronous if self.has_loop else blocking)(url, token, **options)
 
     async def use(self, transport: Any, script: Callable[["Client"], Any], **options: Any) -> Any:
         """Run `script`, a coroutine function, with a client: in this loop, or in a thread where its calls may block."""

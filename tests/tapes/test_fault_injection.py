@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bridge.tapes.fault_injection import (
     AT_END,
     AT_HEAD,
-    BadFault,
     FaultPlan,
     InjectedFault,
+    InvalidFault,
     Reset,
     Slow,
     Stall,
@@ -53,15 +53,15 @@ def test_a_fault_is_read(text: str, fault: InjectedFault) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "there are reset, stall, status, slow"),
-        ("rest@chunk:7", "there are reset, stall, status, slow"),
-        ("Reset@chunk:7", "there are reset, stall, status, slow"),
-        ("reset", "write reset@head, reset@chunk:N or reset@end"),
-        ("reset@chunk", "write reset@head"),
-        ("reset@chunk:-1", "write reset@head"),
-        ("reset@chunk:7:20s", "write reset@head"),
-        ("reset@chunk:\N{ARABIC-INDIC DIGIT ONE}", "write reset@head"),
-        ("reset@chunk:9999999999", "write reset@head"),
+        ("", "expected reset, stall, status, slow"),
+        ("rest@chunk:7", "expected reset, stall, status, slow"),
+        ("Reset@chunk:7", "expected reset, stall, status, slow"),
+        ("reset", "expected reset@head, reset@chunk:N or reset@end"),
+        ("reset@chunk", "expected reset@head"),
+        ("reset@chunk:-1", "expected reset@head"),
+        ("reset@chunk:7:20s", "expected reset@head"),
+        ("reset@chunk:\N{ARABIC-INDIC DIGIT ONE}", "expected reset@head"),
+        ("reset@chunk:9999999999", "expected reset@head"),
         ("stall@chunk:3:20", "and :20s or :500ms"),
         ("stall@chunk:3:20m", "and :20s or :500ms"),
         ("status:200", "from 400 to 599"),
@@ -74,7 +74,7 @@ def test_a_fault_is_read(text: str, fault: InjectedFault) -> None:
     ],
 )
 def test_what_is_no_fault_is_refused_with_the_form_that_it_should_have(text: str, words: str) -> None:
-    with pytest.raises(BadFault, match="is no fault") as refused:
+    with pytest.raises(InvalidFault, match="invalid fault") as refused:
         parse_fault(text)
     assert words in str(refused.value)
 
@@ -83,7 +83,7 @@ def test_what_is_no_fault_is_refused_with_the_form_that_it_should_have(text: str
 def test_any_text_is_a_fault_or_is_refused(text: str) -> None:
     try:
         fault = parse_fault(text)
-    except BadFault:
+    except InvalidFault:
         return
     assert fault.cut(WHOLE).request is WHOLE.request
 

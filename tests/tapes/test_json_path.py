@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.tapes.json_path import BadPath, Every, parse_path, without
+from bridge.tapes.json_path import Every, InvalidPath, parse_path, without
 
 
 @pytest.mark.parametrize(
@@ -26,22 +26,22 @@ def test_a_path_is_read(text: str, path: object) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "begins with $"),
-        ("metadata.user_id", "begins with $"),
-        ("$metadata", "after '$' comes"),
-        ("$.", "after '$' comes"),
-        ("$..id", "after '$' comes"),
-        ("$.a.b ", "after '$.a.b' comes"),
-        ("$.a[", "after '$.a' comes"),
-        ("$.a[-1]", "after '$.a' comes"),
-        ("$.a[1:2]", "after '$.a' comes"),
-        ("$.a['b']", "after '$.a' comes"),
-        ("$.a.*", "after '$.a' comes"),
-        ("$.a[\N{ARABIC-INDIC DIGIT ONE}]", "after '$.a' comes"),
+        ("", "must begin with $"),
+        ("metadata.user_id", "must begin with $"),
+        ("$metadata", "after '$'"),
+        ("$.", "after '$'"),
+        ("$..id", "after '$'"),
+        ("$.a.b ", "after '$.a.b'"),
+        ("$.a[", "after '$.a'"),
+        ("$.a[-1]", "after '$.a'"),
+        ("$.a[1:2]", "after '$.a'"),
+        ("$.a['b']", "after '$.a'"),
+        ("$.a.*", "after '$.a'"),
+        ("$.a[\N{ARABIC-INDIC DIGIT ONE}]", "after '$.a'"),
     ],
 )
 def test_what_is_no_path_is_refused_where_it_stops_to_be_one(text: str, words: str) -> None:
-    with pytest.raises(BadPath, match="is no JSON path") as refused:
+    with pytest.raises(InvalidPath, match="invalid JSON path") as refused:
         parse_path(text)
     assert words in str(refused.value)
 
@@ -50,7 +50,7 @@ def test_what_is_no_path_is_refused_where_it_stops_to_be_one(text: str, words: s
 def test_any_text_is_a_path_or_is_refused(text: str) -> None:
     try:
         path = parse_path(text)
-    except BadPath:
+    except InvalidPath:
         return
     without({"a": [{"b": 1}]}, path)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, tape_exchange
-from bridge.tapes.fault_injection import BadFault, parse_fault
+from bridge.tapes.fault_injection import InvalidFault, parse_fault
 from bridge.tapes.file import StreamEnd, TapeEnding
 from bridge.tapes.library import Library, Miss
 from bridge.tapes.matching import Matching, ReplayRequest
@@ -82,7 +82,7 @@ def test_a_request_asks_for_faults_of_its_own_by_a_header(tmp_path: Path) -> Non
 
 def test_a_header_that_holds_no_fault_is_refused_and_takes_no_turn(tmp_path: Path) -> None:
     library = Library(folder_of(tmp_path, ONE, TWO))
-    with pytest.raises(BadFault, match="'explode' is no fault"):
+    with pytest.raises(InvalidFault, match="invalid fault 'explode'"):
         library.take(asked(x_bridge_fault="explode"))
     assert heard(library, 1) == ["one"]
 
@@ -116,7 +116,7 @@ def test_a_miss_without_a_host_compares_with_the_tapes_of_all(tmp_path: Path) ->
         library.take(asked(url="http://any/v1/chat?a=1&b=3")._replace(any_host=True))
     assert str(missed.value).splitlines() == [
         "No tape for POST /v1/chat?a=1&b=3",
-        f"The nearest is {tmp_path.name}/case-0.jsonl; asked ≠ taped:",
+        f"The nearest is {tmp_path.name}/case-0.jsonl; sent ≠ taped:",
         '  query.b: "3" ≠ "2"',
     ]
     with pytest.raises(Miss, match=r"No tape for this path; there are tapes for:\n  api\.example\.com/v1/chat"):

@@ -4,8 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from bridge.tapes.json_path import BadPath
-from bridge.tapes.matching import STRICT, BadUrl, Matching, ReplayRequest
+from bridge.tapes.json_path import InvalidPath
+from bridge.tapes.matching import STRICT, InvalidUrl, Matching, ReplayRequest
 
 URL = "https://api.example.com/v1/chat"
 JSON = {"content-type": "application/json"}
@@ -87,7 +87,7 @@ def test_a_host_is_named_with_its_port_unless_that_is_the_schemes_own() -> None:
 
 
 def test_a_rule_that_is_none_is_refused_when_it_is_made() -> None:
-    with pytest.raises(BadPath, match=r"'metadata\.user_id' is no JSON path"):
+    with pytest.raises(InvalidPath, match=r"invalid JSON path 'metadata\.user_id'"):
         Matching(ignore_json=("$.fine", "metadata.user_id"))
 
 
@@ -101,5 +101,5 @@ def test_rules_are_a_value() -> None:
 
 @pytest.mark.parametrize("url", ["http://[::1/", "http://h/\x00", "http://h/" + "x" * 70_000])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(BadUrl, match="No URL"):
+    with pytest.raises(InvalidUrl, match="Invalid URL"):
         ReplayRequest.of("GET", url, b"")

@@ -191,7 +191,7 @@ async def test_what_no_tape_can_tell_leaves_none_but_a_line(tmp_path: Path, line
     await transport.aclose()
     assert files_in(tmp_path) == []
     assert [json.loads(line)["message"] for line in lines] == [
-        "an exchange with api.example.com is not recorded: it ended in a way that no tape can tell"
+        "an exchange with api.example.com is not recorded: tapes cannot represent its end"
     ]
 
 
@@ -334,7 +334,7 @@ async def test_a_disk_that_hangs_stops_nobody(tmp_path: Path) -> None:
 async def test_the_log_says_how_many_exchanges_wait_to_be_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.tapes.writer.MANY_UNWRITTEN", 4)
+    monkeypatch.setattr("bridge.tapes.writer.BACKLOG_WARNING", 4)
     go_on = threading.Event()
 
     class Hanging(TapeFolder):
@@ -354,7 +354,7 @@ async def test_the_log_says_how_many_exchanges_wait_to_be_written(
     assert [record.getMessage() for record in caplog.records if record.name == "bridge.recording"] == [
         "4 exchanges wait to be written; a crash would lose their tapes",
         "6 exchanges wait to be written before the bridge ends",
-        "tapes are written in time again",
+        "the backlog of tapes has been written",
     ]
 
 

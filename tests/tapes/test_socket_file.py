@@ -80,7 +80,7 @@ def test_an_ending_comes_back_as_it_was(tmp_path: Path, ending: SocketEnding) ->
         ([FIRST, AGREED, '{"ms":6,"from":"client"}', CLOSED], 3, "either `text` or `base64`"),
         ([FIRST, AGREED, '{"end":"closed","by":"client","ms":9}'], 3, "has a `code`"),
         ([FIRST, AGREED, '{"end":"lost","by":"client","code":1006,"ms":9}'], 3, "has a `code`"),
-        ([FIRST, AGREED, '{"end":"lost","ms":9}'], 3, "`by` one side"),
+        ([FIRST, AGREED, '{"end":"lost","ms":9}'], 3, "lost session has `by`"),
         ([FIRST, AGREED, '{"end":"refused","ms":9}'], 3, "is not 101"),
         ([FIRST, AGREED.replace("101", "401"), CLOSED], 3, "is not 101"),
         ([FIRST.replace("wss", "https"), AGREED, CLOSED], 1, 'of the kind "realtime"'),

@@ -98,7 +98,7 @@ END = b'{"end":"eof","ms":9}\n'
         (OPENING.replace(b'"json"', b'"jsno"') + ANSWER + END, 1, "unknown field `jsno`"),
         (OPENING.replace(b'"json":{}', b'"json":{},"text":"x"') + ANSWER + END, 1, "one body"),
         (OPENING.replace(b"https://api.example.com/", b"/v1/chat") + ANSWER + END, 1, "absolute"),
-        (OPENING.replace(b"api.example.com", b"api.example.com:port") + ANSWER + END, 1, "No URL"),
+        (OPENING.replace(b"api.example.com", b"api.example.com:port") + ANSWER + END, 1, "Invalid URL"),
         (OPENING, 1, "cut"),
         (OPENING + ANSWER, 2, "cut"),
         (OPENING + ANSWER + b'{"ms":6,"text":"Hel', 3, "cut"),
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_opened_is_refused_by_name(tmp_path: Path) -> None
 
 
 def test_a_folder_without_a_tape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TapeError, match="No tape here"):
+    with pytest.raises(TapeError, match="No tape found"):
         TapeTransport(tmp_path)
 
 
@@ -214,7 +214,7 @@ async def test_a_miss_names_the_nearest_tape_and_the_first_differences(tmp_path:
         await ask(transport, asked)
     assert str(missed.value) == (
         "No tape for POST https://api.example.com/v1/chat?b=2&a=1\n"
-        f"The nearest is {tmp_path.name}/case-1.jsonl; asked ≠ taped:\n"
+        f"The nearest is {tmp_path.name}/case-1.jsonl; sent ≠ taped:\n"
         '  messages[0].content: "Say hi" ≠ "Say hello"\n'
         "  stream: true ≠ (absent)"
     )

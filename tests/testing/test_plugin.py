@@ -12,7 +12,7 @@ import pytest
 from bridge.client import connect
 from bridge.client.sync import connect as connect_sync
 from bridge.testing.frames import BridgeFrames, without_secrets
-from bridge.testing.transcripts import TranscriptDiffers, check, steady
+from bridge.testing.transcripts import TranscriptDiffers, check, without_volatile
 from tests.support.examples import blocks
 from tests.support.paths import FIXTURES, ROOT
 
@@ -86,7 +86,7 @@ def test_an_example_needs_three_lines_and_its_transcript(suite: pytest.Pytester)
     missing = suite.runpytest_subprocess(*OTHERS)
     missing.assert_outcomes(failed=1)
     missing.stdout.fnmatch_lines(
-        ["E *There is no transcript */test_example/*. Write it with `pytest --bridge-update`*"]
+        ["E *There is no transcript */test_example/*. Create it with `pytest --bridge-update`*"]
     )
     assert not transcript.exists()
 
@@ -166,11 +166,11 @@ def test_what_a_test_asks_for_wrongly_is_told_to_it(suite: pytest.Pytester) -> N
         [
             "No tapes for bridge_url: mark the test with @pytest.mark.bridge_tapes(*), or set bridge_tapes = *",
             "bridge_tapes: there is no */missing",
-            "bridge_tapes: */empty: No tape here*",
+            "bridge_tapes: */empty: No tape found*",
             "bridge_tapes: bridge_tapes() got an unexpected keyword argument 'pase'*",
             "bridge_tapes: pace: 'fast' is not recorded, instant or a number",
             "bridge_tapes: exhausted: 'wrap' is not repeat or miss",
-            "bridge_tapes: 'explode' is no fault*",
+            "bridge_tapes: invalid fault 'explode'*",
         ]
     )
 
@@ -317,7 +317,7 @@ def test_a_transcript_that_is_not_json_is_told_by_its_line(tmp_path: Path) -> No
 def test_a_long_difference_is_cut(tmp_path: Path) -> None:
     path = tmp_path / "long.jsonl"
     check(path, [{"bridge": {"chunk": number}} for number in range(1000)], update=True)
-    with pytest.raises(TranscriptDiffers, match=r"… and \d+ lines more\Z") as differs:
+    with pytest.raises(TranscriptDiffers, match=r"… and \d+ more lines\Z") as differs:
         check(path, [{"bridge": {"chunk": -number}} for number in range(1000)], update=False)
     assert str(differs.value).count("\n") < 210
 
@@ -325,8 +325,8 @@ def test_a_long_difference_is_cut(tmp_path: Path) -> None:
 def test_steady_leaves_the_frame_as_it_was() -> None:
     frame = {"type": "universal.done", "metadata": {"logId": "x", "attempts": [{"step": "0", "durationMs": 7}]}}
     before = orjson.dumps(frame)
-    assert steady(frame)["metadata"] == {"logId": "…", "attempts": [{"step": "0", "durationMs": 0}]}
-    assert steady({"type": "universal.heartbeat"}) == {"type": "universal.heartbeat"}
+    assert without_volatile(frame)["metadata"] == {"logId": "…", "attempts": [{"step": "0", "durationMs": 0}]}
+    assert without_volatile({"type": "universal.heartbeat"}) == {"type": "universal.heartbeat"}
     assert orjson.dumps(frame) == before
 
 

@@ -353,10 +353,15 @@ async def test_the_bridge_tries_once_whatever_the_gateway_says(
 
 
 def test_the_two_libraries_have_one_implementation() -> None:
-    """What is written for each differs in the library's name alone."""
+    """The modules differ only in the name of the library."""
     folder = Path(bridge.transports.__file__).parent
     written = (folder / "httpx.py").read_text()
-    assert (folder / "httpx2.py").read_text() == written.replace("httpx", "httpx2").replace("Httpx", "Httpx2")
+    assert (folder / "httpx2.py").read_text() == _for_httpx2(written)
+
+
+def _for_httpx2(module: str) -> str:
+    renamed = module.replace("httpx", "httpx2").replace("Httpx", "Httpx2")
+    return renamed.replace("BridgeTransport", "Httpx2BridgeTransport")
 
 
 # What goes wrong.
@@ -434,7 +439,7 @@ async def test_a_wrong_token_is_an_http_error_too(way: Way, tmp_path: Path) -> N
     body = response.json()
     assert (response.status_code, body["internalCode"]) == (401, 2009)
     assert body["error"] == {"message": body["message"], "type": "AiGatewayError", "code": 2009}
-    assert "the bridge did not let the transport in" in body["message"]
+    assert "the token is not one of gateway" in body["message"]
 
 
 @every_way
@@ -556,12 +561,12 @@ print(client.get("{base}").status_code)
 FORKS = """
 import asyncio, os, sys
 import {library} as library
-from bridge.transports.{library} import AsyncBridgeTransport, BridgeTransport
+from bridge.transports.{library} import Async{name} as AsyncTransport, {name} as Transport
 
 url, base = sys.argv[1:]
 routes = {{base: "custom-own"}}
-client = library.Client(transport=BridgeTransport(url, routes=routes))
-concurrent = library.AsyncClient(transport=AsyncBridgeTransport(url, routes=routes))
+client = library.Client(transport=Transport(url, routes=routes))
+concurrent = library.AsyncClient(transport=AsyncTransport(url, routes=routes))
 
 def ask(who):
     print(who, client.get(base).status_code, asyncio.run(concurrent.get(base)).status_code, flush=True)
@@ -577,12 +582,20 @@ ask("parent")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("name", ["httpx", pytest.param("httpx2", marks=pytest.mark.needs("pip-httpx2"))])
-async def test_a_transport_that_was_made_before_a_fork_works_in_the_child(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("library_name", "class_name"),
+    [
+        ("httpx", "BridgeTransport"),
+        pytest.param("httpx2", "Httpx2BridgeTransport", marks=pytest.mark.needs("pip-httpx2")),
+    ],
+)
+async def test_a_transport_that_was_made_before_a_fork_works_in_the_child(
+    library_name: str, class_name: str, tmp_path: Path
+) -> None:
     async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning"),
-            *("-c", FORKS.format(library=name), at.url, at.base),
+            *("-c", FORKS.format(library=library_name, name=class_name), at.url, at.base),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -1,1 +1,1 @@
-"""The command line's `bridge logs`: what it takes (`commands`, `asking`), and what it shows (`listing`, `telling`)."""
+"""The commands of `bridge logs`: `commands` declares them, `filters` parses options, `table` and `actions` print."""

@@ -1,4 +1,4 @@
-"""`bridge logs show`, `export` and `rate`: every function that is named so gives the command's exit code."""
+"""Implements `bridge logs show`, `export` and `rate`. Their functions return the exit code."""
 
 import base64
 import csv
@@ -21,7 +21,7 @@ from bridge.services.request_log.reader import rate as write_rating
 from bridge.settings.accounting import MAX_METADATA_ENTRIES
 
 _THUMBS: Final = {"up": 1, "down": -1, "none": 0}
-"""Cloudflare's words for it: developers.cloudflare.com/ai-gateway/evaluations/add-human-feedback-bindings."""
+"""Values of Cloudflare: developers.cloudflare.com/ai-gateway/evaluations/add-human-feedback-bindings."""
 _FLAGS: Final = (
     "success",
     "cached",
@@ -32,7 +32,7 @@ _FLAGS: Final = (
 )
 _JSON: Final = ("metadata", "attempts", "warnings")
 _RUN_BY_SPREADSHEETS: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""A cell that begins so is a formula to spreadsheets, also in full width. With an apostrophe before it, it is text."""
+"""Prefixes, also in full width, that spreadsheets treat as formulas. A preceding apostrophe makes them text."""
 _BODIES: Final = ("request_head", "response_head")
 
 
@@ -41,12 +41,12 @@ def show(path: Path, row_id: str) -> int:
         with RequestReader(path) as log:
             row = log.row(row_id)
     except LogUnusable as error:
-        return complain(str(error))
+        return report_error(str(error))
     if row is None:
-        return complain(f"{path} has no event {row_id}")
-    told = _told(row)
-    bodies = {name: told.pop(name) for name in _BODIES}
-    for name, value in told.items():
+        return report_error(f"{path} has no event {row_id}")
+    fields = _as_json(row)
+    bodies = {name: fields.pop(name) for name in _BODIES}
+    for name, value in fields.items():
         if value is not None:
             typer.echo(f"{name}: {one_line(value if isinstance(value, str) else json.dumps(value))}")
     for name, body in bodies.items():
@@ -58,9 +58,9 @@ def show(path: Path, row_id: str) -> int:
 def export(path: Path, wanted: LogFilter, most: int | None, form: str) -> int:
     try:
         with RequestReader(path) as log:
-            _WRITERS[form](map(_told, log.rows(wanted, most)))
+            _WRITERS[form](map(_as_json, log.rows(wanted, most)))
     except LogUnusable as error:
-        return complain(str(error))
+        return report_error(str(error))
     return 0
 
 
@@ -74,19 +74,19 @@ def rate(path: Path, row_id: str, score: float | None, thumbs: str | None, metad
         with RequestReader(path) as log:
             row = log.row(row_id)
         if row is None:
-            return complain(f"{path} has no event {row_id}")
+            return report_error(f"{path} has no event {row_id}")
         if metadata:
             together = {**orjson.loads(row["metadata"] or "{}"), **metadata}
             if len(together) > MAX_METADATA_ENTRIES:
-                return complain(f"an event has at most {MAX_METADATA_ENTRIES} entries of metadata")
+                return report_error(f"an event has at most {MAX_METADATA_ENTRIES} entries of metadata")
             changes["metadata"] = orjson.dumps(together).decode()
         write_rating(path, row_id, changes)
     except LogUnusable as error:
-        return complain(str(error))
+        return report_error(str(error))
     return 0
 
 
-def complain(line: str) -> int:
+def report_error(line: str) -> int:
     typer.echo(f"bridge: {one_line(line)}", err=True)
     return 1
 
@@ -95,14 +95,14 @@ def _lines(body: str) -> str:
     return "\n".join(map(one_line, body.splitlines()))
 
 
-def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it: times as text, flags as such, bytes in base64."""
-    told = {name: value for name, value in row.items() if name != "seq"}
-    told["created_at"] = datetime.fromtimestamp(row["created_at"] / 1000, UTC).isoformat(timespec="milliseconds")
-    told |= {name: bool(row[name]) for name in _FLAGS}
-    told |= {name: orjson.loads(row[name]) for name in _JSON if row[name] is not None}
-    told |= {name: base64.b64encode(row[name]).decode() for name in _BODIES if isinstance(row[name], bytes)}
-    return told
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row for JSON: times as text, flags as booleans, bytes in base64."""
+    fields = {name: value for name, value in row.items() if name != "seq"}
+    fields["created_at"] = datetime.fromtimestamp(row["created_at"] / 1000, UTC).isoformat(timespec="milliseconds")
+    fields |= {name: bool(row[name]) for name in _FLAGS}
+    fields |= {name: orjson.loads(row[name]) for name in _JSON if row[name] is not None}
+    fields |= {name: base64.b64encode(row[name]).decode() for name in _BODIES if isinstance(row[name], bytes)}
+    return fields
 
 
 def _write_jsonl(rows: Iterable[dict[str, Any]]) -> None:
@@ -114,7 +114,7 @@ def _write_jsonl(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _write_csv(rows: Iterable[dict[str, Any]]) -> None:
-    """As RFC 4180 has it, in UTF-8."""
+    """Write CSV (RFC 4180) in UTF-8."""
     rows = iter(rows)
     if (first := next(rows, None)) is None:
         return
@@ -126,11 +126,11 @@ def _write_csv(rows: Iterable[dict[str, Any]]) -> None:
         cells = {name: _cell(value) for name, value in row.items()}
         writer.writerow({name: one_line(str(cell)) for name, cell in cells.items()} if shown else cells)
     out.flush()
-    out.detach()  # else it would close what is not its own
+    out.detach()  # otherwise it would close stdout
 
 
 def _cell(value: object) -> object:
-    """JSON for what is no text, so that `true` and `{"team":"a"}` read as in the other form."""
+    """Return a CSV cell: JSON for values that are not text, as in the JSON Lines export."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_RUN_BY_SPREADSHEETS) else value
     return json.dumps(value, separators=(",", ":")) if isinstance(value, bool | dict | list) else value

@@ -1,24 +1,28 @@
-"""The command line's `bridge logs`: what its commands take. What they do is imported when one is asked for."""
+"""Declares the arguments of `bridge logs`. The implementations are imported when a command runs."""
 
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
 
-app: Final = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Look at the request log.")
+app: Final = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Read the request log.")
 
 Configuration = Annotated[
     Path | None,
-    typer.Option("--config", envvar="BRIDGE_CONFIG", metavar="FILE", help="The configuration, which names the log."),
+    typer.Option(
+        "--config", envvar="BRIDGE_CONFIG", metavar="FILE", help="The configuration with the path of the log."
+    ),
 ]
-LogPath = Annotated[Path | None, typer.Option("--path", metavar="FILE", help="The log itself.")]
+LogPath = Annotated[Path | None, typer.Option("--path", metavar="FILE", help="Path of the log.")]
 GatewayName = Annotated[str | None, typer.Option("--gateway", metavar="NAME", help="Only of this gateway.")]
 Slug = Annotated[str | None, typer.Option("--provider", metavar="SLUG", help="Only of this provider.")]
 Model = Annotated[str | None, typer.Option("--model", metavar="MODEL", help="Only of this model.")]
 Status = Annotated[str | None, typer.Option("--status", metavar="429|4xx", help="Only with this status.")]
-Success = Annotated[bool | None, typer.Option("--success/--failed", help="Only what went well, or what did not.")]
+Success = Annotated[
+    bool | None, typer.Option("--success/--failed", help="Only successful events, or only failed ones.")
+]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="2h|TIME", help="Only what began since: 30m, 2h, 7d, or ISO 8601.")
+    str | None, typer.Option("--since", metavar="2h|TIME", help="Only events since then: 30m, 2h, 7d, or ISO 8601.")
 ]
 Metadata = Annotated[
     list[str] | None, typer.Option("--metadata", metavar="KEY=VALUE", help="Only with this metadata. Repeatable.")
@@ -38,15 +42,13 @@ def logs(
     success: Success = None,
     since: Since = None,
     metadata: Metadata = None,
-    limit: Annotated[int, typer.Option(min=0, max=100_000, help="So many at most, the newest.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="And those to come, until interrupted.")] = False,
+    limit: Annotated[int, typer.Option(min=0, max=100_000, help="Print at most this many, the newest.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Also print new events until interrupted.")] = False,
 ) -> None:
-    """List events, the newest last; or what a command says."""
+    """List events, the newest last."""
     if context.invoked_subcommand is not None:
         if given := [name for name in context.params if _is_given(context, name)]:
-            raise typer.BadParameter(
-                f"--{given[0]} goes behind the command: bridge logs {context.invoked_subcommand} …"
-            )
+            raise typer.BadParameter(f"put --{given[0]} after the command: bridge logs {context.invoked_subcommand} …")
         return
     from bridge.cli.logs import filters, table
 
@@ -56,7 +58,7 @@ def logs(
 
 @app.command()
 def show(row: RowId, config: Configuration = None, path: LogPath = None) -> None:
-    """All that is kept of one event, its bodies last."""
+    """Print the complete record of one event, its bodies last."""
     from bridge.cli.logs import actions, filters
 
     raise typer.Exit(actions.show(filters.log_of(config, path), row))
@@ -73,12 +75,12 @@ def export(
     success: Success = None,
     since: Since = None,
     metadata: Metadata = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many at most, the oldest.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Write at most this many, the oldest.")] = None,
     form: Annotated[
         Literal["jsonl", "csv"], typer.Option("--format", help="JSON Lines, or CSV with a header.")
     ] = "jsonl",
 ) -> None:
-    """Write events to stdout, the oldest first, with all that is kept of them."""
+    """Write complete records of events to stdout, the oldest first."""
     from bridge.cli.logs import actions, filters
 
     wanted = filters.filter_of(gateway, provider, model, status, success, since, metadata or [])
@@ -90,21 +92,21 @@ def rate(
     row: RowId,
     config: Configuration = None,
     path: LogPath = None,
-    score: Annotated[float | None, typer.Option(min=0, max=100, help="How good the answer was.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=100, help="Score of the answer.")] = None,
     thumbs: Annotated[
         Literal["up", "down", "none"] | None, typer.Option(help="Feedback: 1, -1, or 0 for none.")
     ] = None,
     metadata: Annotated[
         list[str] | None,
-        typer.Option("--metadata", metavar="KEY=VALUE", help="To be added to the event's. Repeatable."),
+        typer.Option("--metadata", metavar="KEY=VALUE", help="Metadata to add to the event. Repeatable."),
     ] = None,
 ) -> None:
-    """Say what an event's answer was worth."""
+    """Rate the answer of an event."""
     from bridge.cli.logs import actions, filters
 
     given = filters.metadata_of(metadata or [])
     if score is None and thumbs is None and not given:
-        raise typer.BadParameter("say what it was worth: --score, --thumbs or --metadata")
+        raise typer.BadParameter("a rating needs --score, --thumbs or --metadata")
     raise typer.Exit(actions.rate(filters.log_of(config, path), row, score, thumbs, given))
 
 

@@ -1,4 +1,4 @@
-"""Which log is meant, and which of its rows. All raise typer.BadParameter for what cannot be understood."""
+"""Parses the options of `bridge logs`: the path of the log and the filters. Raises typer.BadParameter."""
 
 import os
 import re
@@ -21,16 +21,16 @@ _STATUS: Final = re.compile(r"([1-5])(?:xx|(\d\d))")
 
 
 def log_of(config: Path | None, path: Path | None) -> Path:
-    """The log itself, else the one that a server with that configuration writes.
+    """Return the path of the log: the given one, or the one in the configuration.
 
-    Nothing else of the configuration is read: whoever looks at a log need not have the secrets that it refers to.
+    It reads nothing else of the configuration, so reading a log does not require the secrets that it refers to.
     """
     if path is not None:
         return path
     if os.environ.get(_VARIABLE):
         return Path(os.environ[_VARIABLE])
     if config is None:
-        raise typer.BadParameter(f"which log? Say --path FILE or --config FILE, or set {_VARIABLE}")
+        raise typer.BadParameter(f"no log given: use --path FILE or --config FILE, or set {_VARIABLE}")
     found = _server(config).get("log_path")
     if not isinstance(found, str):
         raise typer.BadParameter(f"{config} names no log: set log_path under [server]", param_hint="--config")
@@ -72,7 +72,7 @@ def _server(config: Path) -> dict[str, object]:
         found = tomllib.loads(config.read_text("utf-8-sig")).get("server", {})
     except OSError as error:
         raise typer.BadParameter(f"{config} cannot be read: {error.strerror}", param_hint="--config") from None
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise typer.BadParameter(f"{config} is not TOML: {error}", param_hint="--config") from None
     return found if isinstance(found, dict) else {}
 
@@ -80,13 +80,13 @@ def _server(config: Path) -> dict[str, object]:
 def _statuses(text: str) -> range:
     found = _STATUS.fullmatch(text.lower())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no status such as 429, or 4xx for all of them", param_hint="--status")
+        raise typer.BadParameter(f"invalid status {text!r}: expected a form like 429 or 4xx", param_hint="--status")
     first = int(found[1]) * 100
     return range(first, first + 100) if found[2] is None else range(first + int(found[2]), first + int(found[2]) + 1)
 
 
 def _since_ms(text: str) -> int:
-    """Milliseconds since 1970. A time without a zone is this machine's."""
+    """Return milliseconds since 1970. A time without a zone is local time."""
     if ago := _AGO.fullmatch(text):
         return max(time.time_ns() // 1_000_000 - int(ago[1]) * _UNIT_MS[ago[2]], 0)
     try:

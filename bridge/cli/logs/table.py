@@ -1,4 +1,4 @@
-"""`bridge logs`: a line for each event, as a table, and the events to come."""
+"""`bridge logs`: prints events as a table, one line each, and follows new ones."""
 
 import shutil
 import sys
@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge.cli.logs.actions import complain
+from bridge.cli.logs.actions import report_error
 from bridge.logs.terminal import one_line
 from bridge.services.request_log.damage import LogUnusable
 from bridge.services.request_log.reader import LogFilter, RequestReader, RowDict
 
 POLL_S: Final = 0.5
-"""How often it is looked for new rows: no sooner are they written."""
+"""Interval of the search for new rows; the log is written no more often."""
 ROWS_AT_ONCE: Final = 200
-"""The table is made so many rows at a time, however many there are."""
+"""Number of rows that are formatted at a time."""
 
 
 class Column(NamedTuple):
@@ -44,29 +44,29 @@ _COLUMNS: Final = (
 )
 _GAP: Final = 2
 _GIVE_WAY: Final = ("gateway", "tokens", "USD", "provider", "model")
-"""In this order, where a terminal is too narrow. An id is there to be copied whole."""
+"""Columns to omit on a narrow terminal, in this order. IDs are never shortened, so that they can be copied."""
 
 
 def list_(path: Path, wanted: LogFilter, most: int, *, follow: bool) -> int:
-    """The exit code."""
+    """Print the events and return the exit code."""
     columns, console = _columns(), Console(highlight=False, width=_width(_COLUMNS))
     try:
         with RequestReader(path) as log:
             seen = log.last_seq()
-            _print(console, columns, log.newest(wanted, most), with_heading=True)
+            _print(console, columns, log.newest(wanted, most), with_header=True)
             while follow:
                 time.sleep(POLL_S)
                 before, seen = seen, log.last_seq()
-                _print(console, columns, log.rows_between(before, seen, wanted), with_heading=False)
+                _print(console, columns, log.rows_between(before, seen, wanted), with_header=False)
     except LogUnusable as error:
-        return complain(str(error))
+        return report_error(str(error))
     except KeyboardInterrupt:
         return 0
     return 0
 
 
 def _columns() -> list[Column]:
-    """All, or what a terminal has room for."""
+    """Return all columns, or those that fit the terminal."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else _width(_COLUMNS)
     columns = list(_COLUMNS)
     for name in _GIVE_WAY:
@@ -79,15 +79,15 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width + _GAP for column in columns)
 
 
-def _print(console: Console, columns: Sequence[Column], rows: Iterable[RowDict], *, with_heading: bool) -> None:
+def _print(console: Console, columns: Sequence[Column], rows: Iterable[RowDict], *, with_header: bool) -> None:
     rows = iter(rows)
-    while (some := list(islice(rows, ROWS_AT_ONCE))) or with_heading:
-        console.print(_table(columns, some, with_heading=with_heading))
-        with_heading = False
+    while (some := list(islice(rows, ROWS_AT_ONCE))) or with_header:
+        console.print(_table(columns, some, with_header=with_header))
+        with_header = False
 
 
-def _table(columns: Sequence[Column], rows: Iterable[RowDict], *, with_heading: bool) -> Table:
-    table = Table(box=None, show_header=with_heading, pad_edge=False, padding=(0, _GAP, 0, 0))
+def _table(columns: Sequence[Column], rows: Iterable[RowDict], *, with_header: bool) -> Table:
+    table = Table(box=None, show_header=with_header, pad_edge=False, padding=(0, _GAP, 0, 0))
     for column in columns:
         table.add_column(column.name, justify=column.justify, width=column.width, no_wrap=True)
     for row in rows:
@@ -97,8 +97,8 @@ def _table(columns: Sequence[Column], rows: Iterable[RowDict], *, with_heading: 
 
 
 def _tokens(count_in: int | None, count_out: int | None) -> str:
-    told = [count_in, count_out]
-    return "" if told == [None, None] else " ".join("?" if count is None else str(count) for count in told)
+    counts = [count_in, count_out]
+    return "" if counts == [None, None] else " ".join("?" if count is None else str(count) for count in counts)
 
 
 def _usd(cost: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The command line's `bridge tapes`: what its commands take. What they do is imported when one is asked for."""
+"""Declares the arguments of `bridge tapes`. The implementations are imported when a command runs."""
 
 from pathlib import Path
 from typing import Annotated, Final
@@ -6,7 +6,9 @@ from typing import Annotated, Final
 import typer
 
 app: Final = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Look at tapes: recorded exchanges with providers."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show, check and import tapes: recorded exchanges with providers.",
 )
 
 Tapes = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of tapes, or one tape.")]
@@ -14,7 +16,7 @@ Tapes = Annotated[Path, typer.Argument(metavar="DIR", help="A folder of tapes, o
 
 @app.command("list")
 def list_(tapes: Tapes) -> None:
-    """One line for each tape."""
+    """List tapes, one line each."""
     from bridge.cli.tapes import show
 
     raise typer.Exit(show.table(tapes))
@@ -23,9 +25,9 @@ def list_(tapes: Tapes) -> None:
 @app.command()
 def show(
     tape: Annotated[Path, typer.Argument(metavar="FILE", help="One tape.")],
-    body: Annotated[bool, typer.Option("--body", help="Only the answer's body, joined, as it is.")] = False,
+    body: Annotated[bool, typer.Option("--body", help="Print only the body of the answer, unchanged.")] = False,
 ) -> None:
-    """What was asked, what was answered, and every chunk with its milliseconds since the request."""
+    """Print the request, the response, and every chunk with its milliseconds since the request."""
     from bridge.cli.tapes import show
 
     raise typer.Exit(show.body(tape) if body else show.show(tape))
@@ -33,7 +35,7 @@ def show(
 
 @app.command()
 def check(tapes: Tapes) -> None:
-    """Look for faults of the format, for secrets, and for recordings that were cut. Exit code 1 when there are any."""
+    """Check tapes for format errors, secrets and cut recordings. The exit code is 1 if there are any."""
     from bridge.cli.tapes import show
 
     raise typer.Exit(show.check(tapes))
@@ -41,10 +43,10 @@ def check(tapes: Tapes) -> None:
 
 @app.command("import")
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="VCR cassettes (YAML, JSON), or HAR.")],
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Where the tapes go.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="VCR cassettes (YAML, JSON), or HAR archives.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the tapes.")],
 ) -> None:
-    """Make tapes of what other tools recorded. They are for trying, not for committing."""
+    """Convert recordings of other tools to tapes. Review these before committing them."""
     from bridge.cli.tapes import show
 
-    raise typer.Exit(show.take_in(files, to))
+    raise typer.Exit(show.import_files(files, to))

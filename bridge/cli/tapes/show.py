@@ -1,4 +1,4 @@
-"""What `bridge tapes` prints. Every function here gives the command's exit code."""
+"""Implements the commands of `bridge tapes`. Their functions return the exit code."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ from bridge.tapes.socket_file import SocketEnding, SocketTape, check_socket_tape
 
 
 def session_row(tape: SocketTape) -> tuple[str, ...]:
-    """As a list of tapes has it; messages are its chunks."""
+    """Return the row of a session in the list of tapes; its messages count as chunks."""
     request, status = tape.request, str(tape.handshake.status)
     return (
         one_line(request.what),
@@ -44,7 +44,7 @@ def session_text(tape: SocketTape) -> Iterator[str]:
 
 
 def session_body(tape: SocketTape) -> Iterator[bytes]:
-    """All that the provider said."""
+    """Yield all data of the provider."""
     yield tape.handshake.body
     yield from (message.data for message in tape.messages if message.sender == "provider")
 
@@ -59,7 +59,7 @@ def headers(pairs: Pairs) -> Iterator[str]:
 
 
 def shown(data: bytes) -> str:
-    """Text as a string of JSON, other bytes by their number."""
+    """Return text as a JSON string, or the number of bytes."""
     try:
         return one_line(json.dumps(data.decode(), ensure_ascii=False))
     except UnicodeDecodeError:
@@ -67,20 +67,20 @@ def shown(data: bytes) -> str:
 
 
 COLUMNS = ("file", "method", "URL", "status", "chunks", "ms", "ending")
-FOR_TRYING = "Imported tapes are for trying, not for committing: look through them first."
-NO_TAPE = "No tape here: a folder of *.jsonl, or one such file, is wanted"
+FOR_TRYING = "Review imported tapes before committing them: they may contain secrets."
+NO_TAPE = "No tape found: expected a folder with *.jsonl files, or one such file"
 
 
 def table(path: Path) -> int:
     rows: list[tuple[str, ...]] = [COLUMNS]
     faults = 0
     if not (tapes := _tapes(path)):
-        return _complain(f"{path}: {NO_TAPE}")
+        return _report(f"{path}: {NO_TAPE}")
     for file in tapes:
         try:
             rows.append((one_line(str(file)), *_row(read_any(file))))
         except TapeError as error:
-            faults += _complain(str(error))
+            faults += _report(str(error))
     for line in _aligned(rows):
         typer.echo(line)
     return 1 if faults else 0
@@ -90,8 +90,8 @@ def show(file: Path) -> int:
     try:
         tape = read_any(file)
     except TapeError as error:
-        return _complain(str(error))
-    for line in _told(tape):
+        return _report(str(error))
+    for line in _text_of(tape):
         typer.echo(line)
     return 0
 
@@ -100,7 +100,7 @@ def body(file: Path) -> int:
     try:
         tape = read_any(file)
     except TapeError as error:
-        return _complain(str(error))
+        return _report(str(error))
     pieces = session_body(tape) if isinstance(tape, SocketTape) else (chunk.data for chunk in tape.chunks)
     if is_terminal(sys.stdout):
         typer.echo(readable(b"".join(pieces).decode(errors="replace")))
@@ -113,52 +113,52 @@ def body(file: Path) -> int:
 
 def check(path: Path) -> int:
     if not (tapes := _tapes(path)):
-        return _complain(f"{path}: {NO_TAPE}")
+        return _report(f"{path}: {NO_TAPE}")
     faults = [f"{file}: {fault}" for file in tapes for fault in _faults(file)]
     for fault in faults:
-        _complain(fault)
+        _report(fault)
     typer.echo(f"{len(tapes)} tapes, {len(faults)} faults")
     return 1 if faults else 0
 
 
-def take_in(files: Sequence[Path], to: Path) -> int:
-    """1 when a file gave no tape, or something of it was left out."""
+def import_files(files: Sequence[Path], to: Path) -> int:
+    """Import files. Returns 1 if a file gave no tape or an entry was skipped."""
     tapes = left_out = 0
     try:
         folder = TapeFolder(to)
         for file in files:
-            for made in _take_in(file, folder):
+            for made in _import_file(file, folder):
                 tapes += made
                 left_out += not made
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}")
+        return _report(f"{error.filename}: {error.strerror}")
     if tapes:
         typer.echo(FOR_TRYING, err=True)
     return 1 if left_out else 0
 
 
-def _take_in(file: Path, folder: TapeFolder) -> Iterator[bool]:
-    """Of everything in the file: whether it became a tape."""
+def _import_file(file: Path, folder: TapeFolder) -> Iterator[bool]:
+    """Import a file. Yields true for each entry that became a tape, false for each skipped one."""
     try:
         for made in imported(file, folder):
             if isinstance(made, Skipped):
-                _complain(f"{file}: {made.what} is left out: {made.why}")
+                _report(f"{file}: {made.what} skipped: {made.why}")
                 yield False
             else:
                 typer.echo(one_line(str(made)))
                 yield True
     except Unusable as error:
-        _complain(f"{file}: {error}")
+        _report(f"{file}: {error}")
         yield False
 
 
-def _complain(line: str) -> int:
+def _report(line: str) -> int:
     typer.echo(one_line(line), err=True)
     return 1
 
 
 def _tapes(path: Path) -> list[Path]:
-    """Also those that were cut."""
+    """Return the tapes, including cut recordings."""
     if path.is_file():
         return [path]
     return sorted([*path.rglob("*.jsonl"), *cut_tapes(path)])
@@ -166,7 +166,7 @@ def _tapes(path: Path) -> list[Path]:
 
 def _faults(file: Path) -> Iterable[str]:
     if file.name.endswith(CUT):
-        return ["The recording was cut: the bridge ended before the exchange did, or still records it"]
+        return ["The recording was cut: the bridge stopped before the end of the exchange, or is still recording it"]
     try:
         tape = read_any(file)
     except TapeError as error:
@@ -193,7 +193,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _told(tape: Tape | SocketTape) -> Iterator[str]:
+def _text_of(tape: Tape | SocketTape) -> Iterator[str]:
     return session_text(tape) if isinstance(tape, SocketTape) else _exchange(tape)
 
 

@@ -1,6 +1,6 @@
-"""What another tool recorded, made an exchange of ours: bodies as they were before their content coding, cut to stream.
+"""Converts exchanges of other tools to recorded exchanges: decodes bodies and splits streams. Pure.
 
-Such recordings know no reads: a stream's events are taken for them, one each, and all come at once.
+Such recordings have no network reads. Each event of a stream becomes one read, and all reads have the same time.
 """
 
 import re
@@ -15,33 +15,33 @@ from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest
 from bridge.tapes.file import Pairs, StreamEnd, TapeEnding
 
 MAX_BODY_BYTES: Final = 64 << 20
-"""Inflated. A few bytes of gzip can hold gigabytes."""
+"""Limit of the decompressed body: a few bytes of gzip can expand to gigabytes."""
 
 _INFLATED: Final = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _PLAIN: Final = {"", "identity"}
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _NOT_KEPT: Final = {"content-encoding", "content-length", "transfer-encoding"}
-"""They tell of the body as it was on the wire."""
+"""Headers that describe the encoded body."""
 _LEAST_MESSAGE_BYTES: Final = 16
 
-# Atomic: a CRLF is one end of line, never two.
+# Atomic: a CRLF is one line end, never two.
 _SSE_EVENT = re.compile(rb"(?s).+?(?:(?>\r\n|\n|\r){2}|\Z)")
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 
 
 class Skipped(NamedTuple):
-    """An entry that becomes no tape."""
+    """An entry that cannot become a tape."""
 
     what: str
     why: str
 
 
 class Unusable(Exception):
-    """An entry, or a whole file, that no tape can be made of: why."""
+    """An entry or a file cannot be converted; the message says why."""
 
 
 class ImportedExchange(NamedTuple):
-    """An entry as another tool wrote it; `body` is the answer's, maybe still coded."""
+    """An entry of another tool. `body` is the response's, possibly still content-encoded."""
 
     sent: SentRequest
     status: int
@@ -50,7 +50,7 @@ class ImportedExchange(NamedTuple):
 
 
 def exchange_of(imported: ImportedExchange) -> RecordedExchange:
-    """Raises Unusable."""
+    """Convert an imported exchange. Raises Unusable."""
     url = _url(imported.sent.url)
     body = plain(imported.body, _value(imported.headers, "content-encoding"))
     headers = [(name.lower(), value) for name, value in imported.headers if name.lower() not in _NOT_KEPT]
@@ -61,18 +61,18 @@ def exchange_of(imported: ImportedExchange) -> RecordedExchange:
 
 
 def plain(body: bytes, content_encoding: str) -> bytes:
-    """`body` with its codings undone; as it is when it has been undone already, as many tools do. Raises Unusable."""
+    """Decode `body`; return it unchanged if the tool has decoded it already. Raises Unusable."""
     for coding in reversed(content_encoding.lower().split(",")):
         name = coding.strip()
         if name in _INFLATED:
             body = _inflated(body, _INFLATED[name])
         elif name not in _PLAIN and not _is_text(body):
-            raise Unusable(f"nothing here undoes its content coding, {name}")
+            raise Unusable(f"its content coding {name} is not supported")
     return body
 
 
 def pieces(body: bytes, content_type: str, path: str) -> Iterator[bytes]:
-    """The events, lines or messages of a stream; anything else in one piece, if there is any."""
+    """Yield the events, lines or messages of a stream; any other non-empty body in one piece."""
     match sniff(content_type, path, body, ended=True):
         case Shape.SSE:
             yield from _SSE_EVENT.findall(body)
@@ -103,7 +103,7 @@ def _inflated(body: bytes, coding: str) -> bytes:
 
 
 def _messages(body: bytes) -> Iterator[bytes]:
-    """An AWS event stream's (wire/eventstream.py); what cannot be one is left in one piece."""
+    """Yield the messages of an AWS event stream; an invalid rest is one piece."""
     at = 0
     while at < len(body):
         length = int.from_bytes(body[at : at + 4], "big")
@@ -125,11 +125,11 @@ def _value(headers: Pairs, wanted: str) -> str:
 
 
 def _url(url: str) -> httpx.URL:
-    """Raises Unusable for what no tape could have asked for."""
+    """Parse a URL. Raises Unusable unless it is an absolute http or https URL."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise Unusable(f"its URL is none: {error}") from None
+        raise Unusable(f"its URL is invalid: {error}") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise Unusable("its URL is not absolute, http or https")
     return parsed

@@ -1,4 +1,4 @@
-"""Files that other tools recorded, read and made tapes."""
+"""Reads files of other tools and writes their exchanges as tapes."""
 
 import gzip
 import importlib
@@ -19,14 +19,14 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def imported(file: Path, folder: TapeFolder) -> Iterator[Path | Skipped]:
-    """Makes a tape of each exchange in `file`, in its order. Raises Unusable when it holds none, OSError."""
+    """Write a tape of each exchange in `file`, in order. Raises Unusable for an unknown format, OSError."""
     for number, entry in enumerate(_entries(_document(file)), start=1):
         yield entry if isinstance(entry, Skipped) else _kept(entry, number, folder)
 
 
-def _kept(foreign: ImportedExchange, number: int, folder: TapeFolder) -> Path | Skipped:
+def _kept(exchange: ImportedExchange, number: int, folder: TapeFolder) -> Path | Skipped:
     try:
-        return folder.keep(tape_exchange(exchange_of(foreign)))
+        return folder.keep(tape_exchange(exchange_of(exchange)))
     except Unusable as error:
         return Skipped(f"exchange {number}", str(error))
 
@@ -36,7 +36,7 @@ def _entries(document: Any) -> Iterator[ImportedExchange | Skipped]:
         return har.entries(document)
     if vcr.is_cassette(document):
         return vcr.entries(document)
-    raise Unusable("it is neither a cassette of VCR nor a HAR")
+    raise Unusable("it is neither a VCR cassette nor a HAR archive")
 
 
 def _document(file: Path) -> object:
@@ -54,17 +54,19 @@ def _unpacked(content: bytes) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error):
-        raise Unusable("it begins like gzip, but is damaged") from None
+        raise Unusable("it is damaged gzip data") from None
 
 
 def _yaml(content: bytes) -> object:
-    """Raises Unusable; also without PyYAML, for an application that imports nothing has no need of it."""
+    """Parse YAML. Raises Unusable, also if the optional PyYAML is not installed."""
     try:
         yaml: Any = importlib.import_module("yaml")
     except ImportError:
-        raise Unusable("it is no JSON, and YAML needs an extra: pip install 'universal-bridge[import]'") from None
+        raise Unusable(
+            "it is not JSON, and YAML needs the extra `import`: pip install 'universal-bridge[import]'"
+        ) from None
     try:
-        # Written in C it is ten times as fast, but not everywhere there.
+        # The C loader is ten times as fast but not always available.
         return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise Unusable(f"it is neither JSON nor plain YAML: {' '.join(str(error).split())}") from None

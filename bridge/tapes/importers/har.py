@@ -1,4 +1,7 @@
-"""HAR 1.2, which browsers and proxies write. Source: "HTTP Archive 1.2", w3c.github.io/web-performance/specs/HAR."""
+"""Reads HAR 1.2 archives of browsers and proxies.
+
+Source: "HTTP Archive 1.2", w3c.github.io/web-performance/specs/HAR.
+"""
 
 import base64
 import binascii
@@ -59,7 +62,7 @@ def is_archive(document: object) -> bool:
 
 
 def entries(document: dict[str, Any]) -> Iterator[ImportedExchange | Skipped]:
-    """What the archive holds, in its order."""
+    """Yield the entries of the archive in order."""
     for number, each in enumerate(document["log"]["entries"], start=1):
         try:
             yield _entry(msgspec.convert(each, _Entry))
@@ -68,17 +71,17 @@ def entries(document: dict[str, Any]) -> Iterator[ImportedExchange | Skipped]:
 
 
 def _entry(entry: _Entry) -> ImportedExchange:
-    asked, answered = entry.request, entry.response
-    if entry.messages is not None or answered.status == SWITCHING_PROTOCOLS or asked.url.startswith(("ws:", "wss:")):
-        raise Unusable("it is a WebSocket, and no single exchange")
-    if answered.status < SWITCHING_PROTOCOLS:
-        raise Unusable("it has no answer")
-    sent = SentRequest(asked.method.upper(), asked.url, _pairs(asked.headers), _posted(asked.post_data))
-    return ImportedExchange(sent, answered.status, _pairs(answered.headers), _body(answered.content))
+    request, response = entry.request, entry.response
+    if entry.messages is not None or response.status == SWITCHING_PROTOCOLS or request.url.startswith(("ws:", "wss:")):
+        raise Unusable("it is a WebSocket, not a single exchange")
+    if response.status < SWITCHING_PROTOCOLS:
+        raise Unusable("it has no response")
+    sent = SentRequest(request.method.upper(), request.url, _pairs(request.headers), _posted(request.post_data))
+    return ImportedExchange(sent, response.status, _pairs(response.headers), _body(response.content))
 
 
 def _pairs(headers: list[_HarPair]) -> Pairs:
-    """Without the pseudo-headers of HTTP/2, which browsers list among them."""
+    """Return headers without the pseudo-headers of HTTP/2 that browsers list."""
     return [(header.name.lower(), header.value) for header in headers if not header.name.startswith(":")]
 
 
@@ -100,4 +103,4 @@ def _body(content: _Content) -> bytes:
     try:
         return base64.b64decode(content.text)
     except (binascii.Error, ValueError):
-        raise Unusable("its body is no base64") from None
+        raise Unusable("its body is not valid base64") from None

@@ -1,7 +1,7 @@
-"""Cassettes of VCR.py, and of those who write the like: Betamax, the VCR of Ruby, pydantic-ai.
+"""Reads cassettes of VCR.py and of tools with similar formats: Betamax, the VCR of Ruby, pydantic-ai.
 
-The same in all: a list of interactions, each a request and a response. They differ in where a body stands and what it
-is: bytes, text, base64, or JSON taken apart. Sources: `serialize.py` and `stubs/httpx_stubs.py` of vcrpy, `util.py` of
+All have a list of interactions, each with a request and a response. They differ in the place and the form of a body:
+bytes, text, base64 or parsed JSON. Sources: `serialize.py` and `stubs/httpx_stubs.py` of vcrpy, `util.py` of
 Betamax.
 """
 
@@ -52,7 +52,7 @@ def is_cassette(document: object) -> bool:
 
 
 def entries(document: dict[str, Any]) -> Iterator[ImportedExchange | Skipped]:
-    """What the cassette holds, in its order."""
+    """Yield the interactions of the cassette in order."""
     for number, each in enumerate(_interactions(document), start=1):
         try:
             yield _entry(msgspec.convert(each, _Interaction))
@@ -65,13 +65,15 @@ def _interactions(document: dict[str, Any]) -> Any:
 
 
 def _entry(interaction: _Interaction) -> ImportedExchange:
-    asked, answered = interaction.request, interaction.response
-    status = answered.status.code if answered.status else answered.status_code
+    request, response = interaction.request, interaction.response
+    status = response.status.code if response.status else response.status_code
     if status is None:
         raise Unusable("its response has no status")
-    sent = SentRequest(asked.method.upper(), asked.uri, _pairs(asked.headers), _body(asked.body, asked.parsed_body))
-    body = answered.body if answered.body is not None else answered.content
-    return ImportedExchange(sent, status, _pairs(answered.headers), _body(body, answered.parsed_body))
+    sent = SentRequest(
+        request.method.upper(), request.uri, _pairs(request.headers), _body(request.body, request.parsed_body)
+    )
+    body = response.body if response.body is not None else response.content
+    return ImportedExchange(sent, status, _pairs(response.headers), _body(body, response.parsed_body))
 
 
 def _pairs(headers: Headers) -> Pairs:
@@ -93,7 +95,7 @@ def _body(body: object, parsed: object) -> bytes:
         case bytes():
             return body
         case str():
-            return body.encode(errors="replace")  # YAML may hold half an emoji
+            return body.encode(errors="replace")  # YAML may contain lone surrogates
         case {"base64_string": str(coded)} | {"encoding": "base64", "string": str(coded)}:
             return _decoded(coded)
         case {"string": bytes() | str() | None as text}:
@@ -106,4 +108,4 @@ def _decoded(coded: str) -> bytes:
     try:
         return base64.b64decode(coded)
     except (binascii.Error, ValueError):
-        raise Unusable("its body is no base64") from None
+        raise Unusable("its body is not valid base64") from None

@@ -118,7 +118,7 @@ def test_check_finds_faults_of_the_format_and_recordings_that_were_cut(tapes: Pa
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_where_there_is_no_tape_that_is_said(tmp_path: Path, command: str, name: str) -> None:
     result = run(command, tmp_path / name)
-    said = f"{tmp_path / name}: No tape here: a folder of *.jsonl, or one such file, is wanted\n"
+    said = f"{tmp_path / name}: No tape found: expected a folder with *.jsonl files, or one such file\n"
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
 
 
@@ -127,7 +127,7 @@ def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.split() == [str(path) for path in sorted((tmp_path / "tapes").rglob("*.jsonl"))]
     assert len(result.stdout.split()) == 4
-    assert result.stderr == "Imported tapes are for trying, not for committing: look through them first.\n"
+    assert result.stderr == "Review imported tapes before committing them: they may contain secrets.\n"
     assert run("check", tmp_path / "tapes").exit_code == 0
 
 
@@ -135,15 +135,15 @@ def test_import_says_what_is_left_out_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("[]")
     result = run("import", tmp_path / "other", IMPORTS / "browser.har", "--to", tmp_path / "tapes")
     assert (result.exit_code, len(result.stdout.split())) == (1, 2)
-    assert f"{tmp_path}/other: it is neither a cassette of VCR nor a HAR" in result.stderr
-    assert "entry 3 is left out: it is a WebSocket" in result.stderr
+    assert f"{tmp_path}/other: it is neither a VCR cassette nor a HAR archive" in result.stderr
+    assert "entry 3 skipped: it is a WebSocket" in result.stderr
 
 
 def test_import_of_nothing_gives_no_advice_on_tapes(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("[]")
     result = run("import", tmp_path / "other", "--to", tmp_path / "tapes")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "for trying" not in result.stderr
+    assert "Review imported tapes" not in result.stderr
 
 
 def test_import_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_json_that_was_taken_apart_is_put_together(tmp_path: Path) -> None:
 
 def test_what_cannot_be_a_tape_is_left_out_with_a_word(tmp_path: Path) -> None:
     assert left_out(IMPORTS / "browser.har", tmp_path) == [
-        "entry 3: it is a WebSocket, and no single exchange",
-        "entry 4: it has no answer",
+        "entry 3: it is a WebSocket, not a single exchange",
+        "entry 4: it has no response",
         "entry 5: its body is not in the file",
     ]
 
@@ -113,15 +113,15 @@ def test_what_cannot_be_a_tape_is_left_out_with_a_word(tmp_path: Path) -> None:
     [
         ({"uri": "ftp://h/x"}, {}, "its URL is not absolute, http or https"),
         ({"uri": "/v1"}, {}, "its URL is not absolute, http or https"),
-        ({"uri": "https://h:port/"}, {}, "its URL is none"),
+        ({"uri": "https://h:port/"}, {}, "its URL is invalid"),
         ({"uri": 7}, {}, "Expected `str`, got `int` - at `$.request.uri`"),
         ({}, {"status": None}, "its response has no status"),
         ({}, {"status": {"code": 42}}, "Expected `int` >= 100"),
-        ({}, {"body": {"base64_string": "é"}}, "its body is no base64"),
+        ({}, {"body": {"base64_string": "é"}}, "its body is not valid base64"),
         (
             {},
             {"headers": {"Content-Encoding": ["br"]}, "body": {"base64_string": "//8="}},
-            "nothing here undoes its content coding, br",
+            "its content coding br is not supported",
         ),
         (
             {},
@@ -140,12 +140,12 @@ def test_one_bad_entry_is_left_out_for_a_reason(
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"[1, 2]", "neither a cassette of VCR nor a HAR"),
-        (b'{"log": {}}', "neither a cassette of VCR nor a HAR"),
-        (b"", "neither a cassette of VCR nor a HAR"),
+        (b"[1, 2]", "neither a VCR cassette nor a HAR archive"),
+        (b'{"log": {}}', "neither a VCR cassette nor a HAR archive"),
+        (b"", "neither a VCR cassette nor a HAR archive"),
         (b"a: [", "neither JSON nor plain YAML"),
         (b"a: !!python/object:os.x {}", "neither JSON nor plain YAML: could not determine a constructor"),
-        (b"\x1f\x8bx", "begins like gzip, but is damaged"),
+        (b"\x1f\x8bx", "damaged gzip data"),
     ],
 )
 def test_a_file_that_holds_no_recording_says_so(tmp_path: Path, content: bytes, why: str) -> None:
