@@ -58,17 +58,26 @@ class StreamDecoder:
         return self._encoder.passes_all
 
     @property
+    def _is_late(self) -> bool:
+        """True if the next bytes are read for their usage only, since the closing mark has come."""
+        return self.reader.closed and not self._encoder.passes_all
+
+    @property
     def pending_bytes(self) -> int:
         """What has come of an item that is not complete yet."""
         return self._decoder.pending_bytes
 
     def feed(self, data: bytes) -> Sequence[Frame]:
         """What to send for one read. Raises ItemTooLarge, or BrokenStream where the framing says so."""
-        return self._pass_on(data, self._read(self._decoder.feed(data)), self._decoder.pending_bytes)
+        is_late = self._is_late
+        items = self._read(self._decoder.feed(data))
+        return [] if is_late else self._pass_on(data, items, self._decoder.pending_bytes)
 
     def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[Sequence[Frame], Verdict]:
         """The body has ended so: what is left to send, and whether the answer is whole."""
-        parts = self._pass_on(b"", self._read(self._decoder.finish()), 0)
+        is_late = self._is_late
+        items = self._read(self._decoder.finish())
+        parts = [] if is_late else self._pass_on(b"", items, 0)
         truncated = self._decoder.truncated
         return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
 
