@@ -1,4 +1,4 @@
-"""What a configuration means, and how its mistakes are told."""
+"""Loading, checking and describing a configuration; every mistake is reported with its place."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ BASE = StepSettings(request_timeout=7)
 
 
 class Files:
-    """A folder with one configuration in it, and whatever stands beside."""
+    """A folder with one configuration and other files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ def test_the_tables_and_the_values_agree_on_every_name_and_default() -> None:
 
 
 def test_the_limits_are_those_of_the_protocol() -> None:
-    """PROTOCOL.md, B "Limits" and "Liveness"."""
+    """See bridge/docs/protocol.md, "Limits" and "Liveness"."""
     server = ServerSettings()
     assert (server.max_message_bytes, server.max_item_bytes) == (64 << 20, 64 << 20)
     assert server.max_buffered_bytes == 256 << 20
@@ -80,7 +80,7 @@ def test_wire_names_are_the_camel_case_of_the_names() -> None:
         assert row.wire == first + "".join(part.capitalize() for part in rest)
 
 
-def test_the_headers_are_cloudflare_s() -> None:
+def test_the_headers_are_cloudflares() -> None:
     assert [row.header for row in SETTINGS if row.header] == [
         "cf-aig-request-timeout",
         "cf-aig-max-attempts",
@@ -146,7 +146,7 @@ def test_the_base_itself_is_returned_when_no_header_applies() -> None:
         ("requestTimeout", 1e300, 2**31 - 1),
     ],
 )
-def test_a_number_out_of_range_is_clamped_and_a_sentence_says_so(wire: str, given: float, taken: int) -> None:
+def test_a_number_out_of_range_is_clamped_with_a_warning(wire: str, given: float, taken: int) -> None:
     warnings: list[str] = []
     settings = from_config_object(BASE, {wire: given}, "request[1].config", warnings)
     assert taken in msgspec.structs.astuple(settings)
@@ -178,7 +178,7 @@ def test_a_number_out_of_range_is_clamped_and_a_sentence_says_so(wire: str, give
         ("frames", {}, 'an object is not "items" or "raw"'),
     ],
 )
-def test_a_value_of_the_wrong_type_is_a_bad_field_that_says_what_came_and_what_is_wanted(
+def test_a_value_of_the_wrong_type_is_a_bad_field_with_value_and_expected_type(
     wire: str, given: object, message: str
 ) -> None:
     with pytest.raises(BadField) as caught:
@@ -225,7 +225,7 @@ def test_a_negative_duration_in_a_header_is_a_bad_field_too(header: str) -> None
         ("cf-aig-????????", "."),
     ],
 )
-def test_an_unknown_header_of_ours_is_ignored_with_a_warning(header: str, suggestion: str) -> None:
+def test_an_unknown_bridge_header_is_ignored_with_a_warning(header: str, suggestion: str) -> None:
     warnings: list[str] = []
     known = {"cf-aig-authorization": "x", "cf-aig-gateway-id": "x", "cf-aig-max-attempts": "4", "cf-other": "x"}
     assert from_headers(BASE, {header: "3", **known}, "handshake", warnings) == msgspec.structs.replace(
@@ -237,7 +237,7 @@ def test_an_unknown_header_of_ours_is_ignored_with_a_warning(header: str, sugges
 # Without a file, and where values come from.
 
 
-def test_without_a_file_there_is_one_open_gateway_for_any_name() -> None:
+def test_without_a_file_one_open_gateway_serves_any_name() -> None:
     config = load(None, {}, {})
     assert config.gateway("whatever") == Gateway("*", (), StepSettings())
     assert config.server == ServerSettings()
@@ -254,7 +254,7 @@ def test_without_a_file_there_is_one_open_gateway_for_any_name() -> None:
         (f'[gateways.prod]\nspend_limits = {{ rules = [{BUDGET}], unpriced = "allow" }}', False),
     ],
 )
-def test_a_note_says_that_no_price_list_is_installed_and_what_budgets_do_then(
+def test_a_note_reports_a_missing_price_list_and_its_effect_on_budgets(
     files: Files, monkeypatch: pytest.MonkeyPatch, text: str, told: bool
 ) -> None:
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
@@ -263,24 +263,24 @@ def test_a_note_says_that_no_price_list_is_installed_and_what_budgets_do_then(
     assert ("9027" in note) is told
 
 
-def test_a_file_without_gateways_has_the_open_one_and_a_note_says_so(files: Files) -> None:
+def test_a_file_without_gateways_has_an_open_one_and_a_note(files: Files) -> None:
     config = files.load("[server]\nport = 1")
     assert config.gateway("any") == Gateway("*")
     assert any("no gateway" in note for note in config.notes)
 
 
-def test_a_gateway_of_its_own_name_comes_before_the_one_for_any(files: Files) -> None:
+def test_a_named_gateway_comes_before_the_gateway_for_any_name(files: Files) -> None:
     config = files.load('[gateways."*"]\n[gateways.prod]')
     assert [config.gateway(name).name for name in ("prod", "dev")] == ["prod", "*"]  # type: ignore[union-attr]  # both are there
     assert config.notes == ()
 
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a\r\nb", "a\0", "caf\u00e9", "\udcff", "mine "])
-def test_any_name_is_one_that_a_gateway_could_have(name: str) -> None:
+def test_the_gateway_for_any_name_serves_only_valid_names(name: str) -> None:
     assert load(None, {}, {}).gateway(name) is None
 
 
-def test_an_unknown_name_has_no_gateway_unless_there_is_one_for_any(files: Files) -> None:
+def test_an_unknown_name_has_no_gateway_without_one_for_any_name(files: Files) -> None:
     assert files.load("[gateways.prod]").gateway("dev") is None
 
 
@@ -312,7 +312,7 @@ def test_every_server_setting_has_an_environment_variable(files: Files, tmp_path
     assert [row.name for row in SERVER if getattr(server, row.name) == row.default] == []
 
 
-def test_a_byte_order_mark_and_carriage_returns_are_taken(files: Files) -> None:
+def test_a_byte_order_mark_and_carriage_returns_are_accepted(files: Files) -> None:
     assert files.load("\ufeff[server]\r\nport = 1\r\n").server.port == 1
 
 
@@ -329,7 +329,7 @@ def test_a_loaded_configuration_cannot_be_changed(files: Files) -> None:
 # Gateways, tokens, providers.
 
 
-def test_a_gateway_has_settings_of_its_own(files: Files) -> None:
+def test_a_gateway_has_its_own_settings(files: Files) -> None:
     gateway = files.load(
         """
         [gateways.prod]
@@ -347,7 +347,7 @@ def test_a_gateway_has_settings_of_its_own(files: Files) -> None:
 
 
 @pytest.mark.parametrize("given", [f"sha256:{DIGEST}", f"sha256:{DIGEST.upper()}", "env:CI_TOKEN", "file:secrets/ci"])
-def test_a_token_is_known_however_it_is_given(files: Files, given: str) -> None:
+def test_a_token_is_known_in_every_configured_form(files: Files, given: str) -> None:
     (files.folder / "secrets").mkdir()
     (files.folder / "secrets" / "ci").write_text(TOKEN + "\n")
     gateway = files.load(f'[gateways.prod.tokens]\nci = "{given}"', {"CI_TOKEN": TOKEN}).gateways["prod"]
@@ -356,7 +356,7 @@ def test_a_token_is_known_however_it_is_given(files: Files, given: str) -> None:
 
 
 @pytest.mark.parametrize("presented", ["", "other", TOKEN + "\n", DIGEST, chr(0xD800), chr(0xDCFF), "é"])
-def test_whoever_presents_anything_else_is_nobody(presented: str) -> None:
+def test_any_other_presented_text_authenticates_no_token(presented: str) -> None:
     gateway = Gateway(
         "prod", (Token("a", hashlib.sha256(b"one").digest()), Token("b", hashlib.sha256(b"two").digest()))
     )
@@ -445,15 +445,13 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("text", "key", "line", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_with_its_key_and_its_line(
-    files: Files, text: str, key: str, line: int, message: str
-) -> None:
+def test_a_mistake_is_reported_with_key_and_line(files: Files, text: str, key: str, line: int, message: str) -> None:
     [problem] = files.problems(text)
     assert problem[:2] == (key, line)
     assert message in problem[2]
 
 
-def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(files: Files) -> None:
+def test_all_mistakes_are_reported_at_once_in_order_of_lines(files: Files) -> None:
     text = """
         [providers.openai]
         base_url = 1
@@ -482,14 +480,14 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(files: Files)
     ]
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "missing.toml", {}, {})
     [problem] = caught.value.problems
     assert problem.render("missing.toml") == "missing.toml: cannot be read: No such file or directory"
 
 
-def test_a_file_that_is_not_text_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "bridge.toml"
     path.write_bytes(b"[server]\n# caf\xe9\n")
     with pytest.raises(ConfigError) as caught:
@@ -497,7 +495,7 @@ def test_a_file_that_is_not_text_is_told_with_its_line(tmp_path: Path) -> None:
     assert [problem.render("b.toml") for problem in caught.value.problems] == ["b.toml:2: is not UTF-8 text"]
 
 
-def test_a_problem_is_rendered_with_its_file_only_where_it_is_of_the_file(files: Files) -> None:
+def test_a_problem_is_rendered_with_its_file_only_if_it_is_in_the_file(files: Files) -> None:
     with pytest.raises(ConfigError) as caught:
         files.load("[server]\nprot = 1", {"BRIDGE_SERVER_PORT": "x"})
     assert [problem.render("b.toml") for problem in caught.value.problems] == [
@@ -533,9 +531,7 @@ def test_an_open_gateway_is_not_put_on_the_network_by_accident(
         (f'[gateways.a.tokens]\nci = "sha256:{DIGEST}"', {"host": "0.0.0.0"}),
     ],
 )
-def test_a_gateway_may_listen_where_nobody_unknown_can_use_it(
-    files: Files, text: str, overrides: dict[str, Any]
-) -> None:
+def test_a_gateway_with_tokens_or_on_loopback_may_listen(files: Files, text: str, overrides: dict[str, Any]) -> None:
     assert files.load(text, **overrides).server.host == overrides["host"]
 
 
@@ -546,7 +542,7 @@ def test_a_gateway_may_listen_where_nobody_unknown_can_use_it(
         ("0.0.0.0", False), ("::", False), ("", False), ("localhost.example.com", False), ("127.0.0.1.nip.io", False),
     ],
 )  # fmt: skip
-def test_loopback_is_told_from_what_others_can_reach(host: str, loopback: bool) -> None:
+def test_loopback_addresses_are_recognized(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
@@ -560,7 +556,7 @@ def test_relative_paths_are_relative_to_the_file(files: Files) -> None:
 # What it means.
 
 
-def test_a_description_says_what_matters_and_holds_no_secret(files: Files) -> None:
+def test_a_description_contains_all_differences_and_no_secret(files: Files) -> None:
     config = files.load(
         f"""
         [server]
@@ -595,7 +591,7 @@ def test_a_description_says_what_matters_and_holds_no_secret(files: Files) -> No
     ]
 
 
-def test_a_description_tells_the_scopes_of_tokens_and_what_budgets_let_pass(files: Files) -> None:
+def test_a_description_contains_scopes_of_tokens_and_allowed_unpriced_calls(files: Files) -> None:
     text = f"""
         [gateways.prod]
         stored_key_access = "full"
@@ -619,7 +615,7 @@ def test_a_description_tells_the_scopes_of_tokens_and_what_budgets_let_pass(file
     ]
 
 
-def test_a_description_tells_an_address_that_others_can_reach(files: Files) -> None:
+def test_a_description_states_if_other_machines_can_reach_the_address(files: Files) -> None:
     first, *_, last = describe(files.load("", host="::", port=0, allow_open=True))
     assert first == "listens on ws://[::]:(any free port) (other machines too)"
     assert last.startswith("note: the file defines no gateway")
@@ -635,7 +631,7 @@ def test_a_description_tells_an_address_that_others_can_reach(files: Files) -> N
         ('base_url = "ftp://a"\nrealtime_base_url = "wss://b"', "base_url must begin with http:// or https://"),
     ],
 )
-def test_a_base_that_is_none_is_told_with_its_own_key_and_line(files: Files, table: str, problem: str) -> None:
+def test_an_invalid_base_url_is_reported_with_key_and_line(files: Files, table: str, problem: str) -> None:
     with pytest.raises(ConfigError) as refused:
         files.load(f"[providers.custom-x]\n{table}")
     [found] = refused.value.problems

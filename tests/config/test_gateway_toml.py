@@ -1,4 +1,4 @@
-"""What a gateway's table may say of tokens, keys, limits, logs and traces, and how its mistakes are told."""
+"""The table of a gateway: tokens, keys, limits, logs and traces, and the report of its mistakes."""
 
 import json
 import sys
@@ -48,7 +48,7 @@ def problems(path: Path, text: str) -> list[tuple[int | None, str, str]]:
 # Cloudflare's names.
 
 
-def test_settings_are_taken_by_cloudflare_s_names_too(path: Path) -> None:
+def test_settings_have_cloudflares_names_too(path: Path) -> None:
     found = gateway(
         path,
         """
@@ -75,7 +75,7 @@ def test_settings_are_taken_by_cloudflare_s_names_too(path: Path) -> None:
         ("collect_logs", "collect_log", "true"),
     ],
 )
-def test_a_setting_is_given_by_one_of_its_names(path: Path, theirs: str, ours: str, value: str) -> None:
+def test_a_setting_is_refused_under_both_of_its_names(path: Path, theirs: str, ours: str, value: str) -> None:
     [problem] = problems(path, f"[gateways.prod]\n{ours} = {value}\n{theirs} = {value}")
     assert problem == (3, f"gateways.prod.{theirs}", f"is another name of {ours}; set only one of them")
 
@@ -95,20 +95,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
-def test_what_only_cloudflare_s_service_does_is_refused_by_name_and_with_a_reason(
-    path: Path, name: str, value: str
-) -> None:
+def test_unsupported_cloudflare_settings_are_refused_with_a_reason(path: Path, name: str, value: str) -> None:
     [(line, key, message)] = problems(path, f"[gateways.prod]\n{name} = {value}")
     assert (line, key) == (2, f"gateways.prod.{name}")
     assert message.startswith("is not supported: ")
 
 
 @pytest.mark.parametrize(("name", "value"), [("zdr", "false"), ("logpush", "false"), ("store_id", '""'), ("dlp", "{}")])
-def test_what_is_not_done_here_may_be_switched_off(path: Path, name: str, value: str) -> None:
+def test_an_unsupported_setting_may_be_switched_off(path: Path, name: str, value: str) -> None:
     assert gateway(path, f"[gateways.prod]\n{name} = {value}") == Gateway("prod")
 
 
-def test_authentication_is_held_against_the_tokens(path: Path) -> None:
+def test_authentication_must_agree_with_the_tokens(path: Path) -> None:
     assert not gateway(path, f"[gateways.prod]\nauthentication = true\n{TOKENS}").is_open
     [(line, key, message)] = problems(path, "[gateways.prod]\nauthentication = true")
     assert (line, key) == (2, "gateways.prod.authentication")
@@ -152,7 +150,7 @@ READ = Limits(
 )
 
 
-def test_a_gateway_and_a_token_are_limited_by_the_same_keys(path: Path) -> None:
+def test_gateways_and_tokens_have_the_same_limit_keys(path: Path) -> None:
     assert gateway(path, "[gateways.prod]" + LIMITS).limits == READ
     [token] = gateway(path, f'[gateways.prod.tokens.ci]\ntoken = "env:TOKEN"{LIMITS}').tokens
     assert (token.name, token.given, token.limits) == ("ci", "env:TOKEN", READ)
@@ -162,11 +160,11 @@ def test_a_gateway_and_a_token_are_limited_by_the_same_keys(path: Path) -> None:
     "text",
     ["rate_limiting_limit = 0\nrate_limiting_interval = 0", "max_concurrent = 0", "spend_limits.enabled = false"],
 )
-def test_nought_is_no_limit(path: Path, text: str) -> None:
+def test_zero_is_no_limit(path: Path, text: str) -> None:
     assert gateway(path, f"[gateways.prod]\n{text}").limits == Limits()
 
 
-def test_spend_limits_that_are_switched_off_are_none(path: Path) -> None:
+def test_disabled_spend_limits_are_no_limits(path: Path) -> None:
     rule = '{ id = "day", limitType = "cost", limit = 5, window = 60 }'
     text = f"[gateways.prod]\nspend_limits = {{ enabled = false, rules = [{rule}] }}"
     assert gateway(path, text).limits == Limits()
@@ -226,7 +224,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize(("text", "key", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_limit_that_cannot_stand_is_told_with_its_key_and_line(path: Path, text: str, key: str, message: str) -> None:
+def test_an_invalid_limit_is_reported_with_key_and_line(path: Path, text: str, key: str, message: str) -> None:
     [(line, where, told)] = problems(path, f"[gateways.prod]\n{text}")
     assert (line, where) == (2, f"gateways.prod.{key}")
     assert message in told
@@ -242,13 +240,13 @@ def test_unpriced_calls_are_refused_unless_they_are_allowed(path: Path) -> None:
 # Tokens with scopes.
 
 
-def test_a_token_may_be_bound_to_providers_by_slug_or_alias(path: Path) -> None:
+def test_a_token_may_be_limited_to_providers_by_slug_or_alias(path: Path) -> None:
     text = '[providers.custom-mine]\nbase_url = "https://a.b"\n[gateways.prod.tokens.ci]\ntoken = "env:TOKEN"\n'
     [token] = gateway(path, text + 'providers = ["openai", "google", "custom-mine"]').tokens
     assert token.providers == {"openai", "google-ai-studio", "custom-mine"}
 
 
-def test_a_token_may_be_bound_to_models_endpoints_and_methods(path: Path) -> None:
+def test_a_token_may_be_limited_to_models_endpoints_and_methods(path: Path) -> None:
     scopes = 'models = ["GPT-4o", "claude-*"]\nendpoints = ["v1/chat"]\nmethods = ["POST"]\nstored_key_access = "full"'
     text = f'[gateways.prod]\nstored_key_access = "full"\n[gateways.prod.tokens.ci]\ntoken = "env:TOKEN"\n{scopes}'
     found = gateway(path, text)
@@ -257,7 +255,7 @@ def test_a_token_may_be_bound_to_models_endpoints_and_methods(path: Path) -> Non
     assert (token.stored_key_access, found.stored_key_access) == ("full", "full")
 
 
-def test_without_scopes_a_token_may_call_all_but_for_stored_keys(path: Path) -> None:
+def test_without_scopes_a_token_is_limited_only_for_stored_keys(path: Path) -> None:
     found = gateway(path, '[gateways.prod.tokens]\nci = "env:TOKEN"')
     [token] = found.tokens
     assert (token.models, token.endpoints, token.methods, token.stored_key_access) == (None, None, None, None)
@@ -282,7 +280,7 @@ def test_without_scopes_a_token_may_call_all_but_for_stored_keys(path: Path) -> 
         ('token = "env:TOKEN"\nmax_attempts = 1', ".max_attempts", "unknown key"),
     ],
 )
-def test_a_token_s_table_that_cannot_stand_is_told_and_leaves_the_gateway_closed(
+def test_an_invalid_token_is_reported_and_the_gateway_stays_closed(
     path: Path, text: str, key: str, message: str
 ) -> None:
     """It has no open gateway for a second problem."""
@@ -320,9 +318,7 @@ def test_keys_are_stored_by_provider_and_alias(path: Path) -> None:
     assert config.files == (path, path.parent / "secrets" / "anthropic")
 
 
-def test_a_byte_order_mark_before_a_token_or_a_key_is_no_part_of_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_byte_order_mark_before_a_secret_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path.parent / "token").write_bytes(b"\xef\xbb\xbfa-token\r\n")
     (path.parent / "key").write_bytes(b"\xef\xbb\xbfsk-ant\r\n")
     text = """
@@ -336,7 +332,7 @@ def test_a_byte_order_mark_before_a_token_or_a_key_is_no_part_of_it(
     assert gateway.keys["anthropic", "default"].secret == "sk-ant"
 
 
-def test_a_key_file_in_another_encoding_is_refused_with_the_right_one(path: Path) -> None:
+def test_a_key_file_in_another_encoding_is_refused(path: Path) -> None:
     (path.parent / "key").write_bytes("sk-ant".encode("utf-16"))
     with pytest.raises(ConfigError, match="save it as UTF-8"):
         loaded(path, TOKENS + '[gateways.prod.keys.anthropic]\ndefault = "file:key"\n')
@@ -357,7 +353,7 @@ def test_a_key_file_in_another_encoding_is_refused_with_the_right_one(path: Path
         ("google-vertex-ai", '"env:KEY"', SECRET),
     ],
 )
-def test_a_key_may_be_more_than_a_text(path: Path, slug: str, given: str, secret: object) -> None:
+def test_a_key_may_be_structured(path: Path, slug: str, given: str, secret: object) -> None:
     [key] = gateway(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {given}").keys.values()
     assert key.secret == secret
 
@@ -394,7 +390,7 @@ def test_a_key_that_cannot_be_used_is_refused_and_never_repeated(
     ("slug", "given", "module", "extra"),
     [("aws-bedrock", '"env:AWS"', "botocore", "aws"), ("google-vertex-ai", '"env:ACCOUNT"', "google.auth", "gcp")],
 )
-def test_a_key_that_nothing_here_can_sign_with_names_the_extra(
+def test_a_key_without_its_package_names_the_extra(
     path: Path, monkeypatch: pytest.MonkeyPatch, slug: str, given: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
@@ -403,7 +399,7 @@ def test_a_key_that_nothing_here_can_sign_with_names_the_extra(
     assert told.endswith(f"needs the extra {extra}: pip install 'universal-bridge[{extra}]'")
 
 
-def test_each_part_of_an_aws_key_is_told_at_its_place(path: Path) -> None:
+def test_each_invalid_part_of_an_aws_key_is_reported_at_its_place(path: Path) -> None:
     text = (
         f'{TOKENS}[gateways.prod.keys.aws-bedrock]\ndefault = {{ access_key_id = "x", secret_access_key = "{SECRET}" }}'
     )
@@ -422,14 +418,12 @@ def test_each_part_of_an_aws_key_is_told_at_its_place(path: Path) -> None:
         ('[gateways.prod.keys.openai]\na = "env:KEY"', "gateways.prod.keys", "cannot have keys"),
     ],
 )
-def test_keys_stand_under_a_known_provider_of_a_gateway_that_has_tokens(
-    path: Path, text: str, key: str, message: str
-) -> None:
+def test_keys_need_a_known_provider_and_a_gateway_with_tokens(path: Path, text: str, key: str, message: str) -> None:
     [(_, where, told)] = problems(path, text)
     assert (where, message in told) == (key, True)
 
 
-def test_nothing_of_a_key_is_shown() -> None:
+def test_a_key_is_never_shown() -> None:
     shown = repr([StoredKey("openai", "default", each, "env:KEY") for each in (SECRET, AwsKey("AKIA", SECRET, SECRET))])
     assert SECRET not in shown
     assert "private" not in repr(GoogleAccount('{"private_key": "x"}'))
@@ -438,7 +432,7 @@ def test_nothing_of_a_key_is_shown() -> None:
 # Traces.
 
 
-def test_collectors_are_taken_in_cloudflare_s_words(path: Path) -> None:
+def test_collectors_have_cloudflares_names(path: Path) -> None:
     found = gateway(
         path,
         """
@@ -469,9 +463,7 @@ def test_collectors_are_taken_in_cloudflare_s_words(path: Path) -> None:
         ('{ url = "https://a.b", content_type = "xml" }', "otel.0.content_type", '"json" or "protobuf"'),
     ],
 )
-def test_a_collector_that_cannot_stand_is_told_without_its_secrets(
-    path: Path, text: str, key: str, message: str
-) -> None:
+def test_an_invalid_collector_is_reported_without_its_secrets(path: Path, text: str, key: str, message: str) -> None:
     [(line, where, told)] = problems(path, f"[gateways.prod]\notel = [{text}]")
     assert (line, where) == (2, f"gateways.prod.{key}")
     assert message in told
@@ -481,7 +473,7 @@ def test_a_collector_that_cannot_stand_is_told_without_its_secrets(
 # What it means.
 
 
-def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) -> None:
+def test_a_description_contains_scopes_limits_and_keys_and_no_secret(path: Path) -> None:
     text = f"""
         [gateways.prod]
         cache_shared = true
@@ -528,7 +520,7 @@ def test_a_description_tells_scopes_limits_and_keys_and_no_secret(path: Path) ->
     assert not [line for line in lines if SECRET in line]
 
 
-def test_all_problems_of_a_gateway_are_told_in_one_pass(path: Path) -> None:
+def test_all_problems_of_a_gateway_are_reported_in_one_pass(path: Path) -> None:
     told: list[Any] = problems(
         path,
         """

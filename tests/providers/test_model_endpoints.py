@@ -1,4 +1,4 @@
-"""Which requests make a model answer: one table, for every rule that asks."""
+"""The table of model endpoints decides for every rule if a request makes a model answer."""
 
 import pytest
 
@@ -156,7 +156,7 @@ def test_a_post_that_makes_a_model_answer_is_to_a_model_endpoint(endpoint: str) 
 
 
 @pytest.mark.parametrize("endpoint", ["", "/", *OTHER_ENDPOINTS.split()])
-def test_files_batches_lists_and_stored_answers_are_no_model_endpoints(endpoint: str) -> None:
+def test_files_batches_lists_and_stored_answers_are_not_model_endpoints(endpoint: str) -> None:
     assert not is_model_endpoint("POST", endpoint)
 
 
@@ -173,7 +173,7 @@ def test_a_query_or_a_fragment_makes_no_model_endpoint() -> None:
 @pytest.mark.parametrize(
     ("provider", "endpoint"), [("huggingface", "bigcode/starcoder"), ("fal", "bria/expand"), ("fal", "")]
 )
-def test_where_a_path_is_a_models_name_every_post_makes_it_answer(provider: str, endpoint: str) -> None:
+def test_every_post_is_a_model_call_if_the_path_is_a_models_name(provider: str, endpoint: str) -> None:
     assert is_model_endpoint("POST", endpoint, provider)
     assert not is_model_endpoint("GET", endpoint, provider)
 
@@ -189,7 +189,7 @@ def test_a_get_of_models_lists_them(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["", "v1/files", "v1/models/ft:mine", "v1/files?x=/models", "v1/modelsx"])
-def test_other_paths_are_no_list_of_models(endpoint: str) -> None:
+def test_other_paths_are_not_lists_of_models(endpoint: str) -> None:
     assert not is_model_list("GET", endpoint)
 
 
@@ -215,11 +215,11 @@ def test_a_realtime_session_is_with_a_model(provider: str, endpoint: str) -> Non
 @pytest.mark.parametrize(
     "endpoint", ["", "v1/files", "v1/chat/completions", "predictions", "v1/realtime?a=b&call_id=c", "@cf/meta/llama"]
 )
-def test_other_handshakes_are_not(endpoint: str) -> None:
+def test_other_handshakes_are_not_with_a_model(endpoint: str) -> None:
     assert not is_model_socket(endpoint, "openai")
 
 
-def test_the_realtime_endpoint_of_every_provider_that_has_one_is_a_models() -> None:
+def test_every_default_realtime_endpoint_is_a_models() -> None:
     rows = [row for row in REGISTRY.values() if row.realtime.endpoint]
     assert all(is_model_socket(row.realtime.endpoint, row.slug) for row in rows)
 

@@ -1,4 +1,4 @@
-"""The registry: every slug goes where PROVIDERS of the documentation says, and no endpoint leaves its base."""
+"""Every slug has its documented base URL, and no endpoint leaves its base."""
 
 import re
 from urllib.parse import unquote, urlsplit
@@ -173,7 +173,7 @@ def test_every_row_has_an_example() -> None:
         ("http://h/api/v1", "v1/x", "/api/v1/x"),
     ],
 )
-def test_a_prefix_stands_once(base_url: str, endpoint: str, path: str) -> None:
+def test_a_repeated_prefix_is_used_once(base_url: str, endpoint: str, path: str) -> None:
     assert moved("custom-x", base_url, endpoint) == f"http://h{path}"
 
 
@@ -192,7 +192,7 @@ def test_a_prefix_stands_once(base_url: str, endpoint: str, path: str) -> None:
         "a/%253A",
     ],
 )
-def test_an_endpoint_arrives_as_sent(endpoint: str) -> None:
+def test_an_endpoint_is_sent_unchanged(endpoint: str) -> None:
     target = resolve(REGISTRY["anthropic"], endpoint, account="", headers={})
     assert target == Target("https", "api.anthropic.com", None, b"/" + endpoint.encode(), "https://api.anthropic.com")
 
@@ -257,7 +257,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("endpoint", "said"), HOSTILE)
 @pytest.mark.parametrize("slug", ["openai", "anthropic"])
-def test_an_escape_is_refused_by_name(slug: str, endpoint: str, said: str) -> None:
+def test_an_escape_is_refused_with_its_reason(slug: str, endpoint: str, said: str) -> None:
     with pytest.raises(EndpointRefused, match=re.escape(said)) as refused:
         goes(slug, endpoint)
     assert str(refused.value).isascii()
@@ -291,7 +291,7 @@ PIECES = [
 
 
 def lands_below(path: str, base: str) -> bool:
-    """Whether a server that normalises `path` as the most careless one does still serves something below `base`."""
+    """Return True if a server that normalises `path` carelessly still serves something below `base`."""
     kept: list[str] = []
     for segment in path.replace("\\", "/").split("/")[1:]:
         if segment.partition(";")[0] != "..":
@@ -309,7 +309,7 @@ def lands_below(path: str, base: str) -> bool:
 )
 @example("openai", "v1/%2e%2e")
 @example("openai", "x%3f/../y")
-def test_whatever_the_endpoint_it_is_refused_or_stays_below_its_base(slug: str, endpoint: str) -> None:
+def test_every_endpoint_is_refused_or_stays_below_its_base(slug: str, endpoint: str) -> None:
     try:
         target = resolve(REGISTRY[slug], BEGINS.get(slug, "") + endpoint, account=ACCOUNT, headers={})
     except EndpointRefused:
@@ -355,7 +355,7 @@ def test_an_endpoint_is_never_changed(endpoint: str) -> None:
         ("baseten", "model/" + "a" * 60, ACCOUNT, "63"),
     ],
 )
-def test_what_goes_into_a_host_must_be_a_plain_name(slug: str, endpoint: str, account: str, named: str) -> None:
+def test_a_placeholder_value_must_be_a_plain_name(slug: str, endpoint: str, account: str, named: str) -> None:
     with pytest.raises(EndpointRefused, match=named):
         goes(slug, endpoint, account)
 
@@ -369,7 +369,7 @@ def test_what_goes_into_a_host_must_be_a_plain_name(slug: str, endpoint: str, ac
         ("google-vertex-ai", "v1/models", "{version}/projects/{project}/locations/{location}"),
     ],
 )
-def test_an_endpoint_that_does_not_say_where_to_go_is_told_how(slug: str, endpoint: str, form: str) -> None:
+def test_an_endpoint_without_a_route_is_refused_with_the_known_forms(slug: str, endpoint: str, form: str) -> None:
     with pytest.raises(EndpointRefused, match=re.escape(form)):
         goes(slug, endpoint)
 
@@ -382,7 +382,7 @@ def test_an_endpoint_that_does_not_say_where_to_go_is_told_how(slug: str, endpoi
         ("https://rest.fal.ai:443/x", "https://rest.fal.ai/x"),
     ],
 )
-def test_fal_goes_where_its_header_says(given_url: str, url: str) -> None:
+def test_fals_header_selects_the_target(given_url: str, url: str) -> None:
     assert goes("fal", "", X_Fal_Target_Url=given_url) == url
 
 
@@ -404,18 +404,18 @@ def test_fal_goes_where_its_header_says(given_url: str, url: str) -> None:
         "",
     ],
 )
-def test_fal_goes_to_its_own_hosts_alone(given_url: str) -> None:
+def test_fals_header_selects_only_its_own_hosts(given_url: str) -> None:
     with pytest.raises(EndpointRefused):
         goes("fal", "", x_fal_target_url=given_url)
 
 
-def test_the_header_of_fal_does_not_go_round_a_configured_base() -> None:
+def test_fals_header_does_not_bypass_a_configured_base() -> None:
     provider = make_provider("fal", {"base_url": "http://127.0.0.1:9000"})
     with pytest.raises(EndpointRefused):
         resolve(provider, "", account="", headers={"x-fal-target-url": "https://fal.run/x"})
 
 
-def test_the_header_of_fal_means_nothing_elsewhere() -> None:
+def test_other_providers_ignore_fals_header() -> None:
     assert goes("openai", "x", x_fal_target_url="https://fal.run/x") == "https://api.openai.com/v1/x"
 
 
@@ -459,15 +459,15 @@ def test_the_header_of_fal_means_nothing_elsewhere() -> None:
         ("fal", "http://h", "fal-ai/x", "http://h/fal-ai/x"),
     ],
 )
-def test_a_configured_base_url_is_where_endpoints_go(slug: str, base_url: str, endpoint: str, url: str) -> None:
+def test_endpoints_go_to_a_configured_base_url(slug: str, base_url: str, endpoint: str, url: str) -> None:
     assert moved(slug, base_url, endpoint) == url
 
 
-def test_only_a_base_that_asks_for_the_account_needs_one() -> None:
+def test_only_a_base_with_an_account_placeholder_needs_an_account() -> None:
     assert moved("workers-ai", "http://h", "@cf/x", account="demo") == "http://h/@cf/x"
 
 
-def test_an_overlay_leaves_the_rest_of_the_registry_alone() -> None:
+def test_an_override_keeps_the_rest_of_the_registry() -> None:
     providers = with_overrides(
         {
             "google": {"base_url": "http://h"},
@@ -502,7 +502,7 @@ def test_an_overlay_leaves_the_rest_of_the_registry_alone() -> None:
         ("azure-openai", {"base_url": "https://{resource}.h"}, "all placeholders"),
     ],
 )
-def test_a_bad_table_is_refused_by_name(slug: str, table: dict[str, object], said: str) -> None:
+def test_an_invalid_table_is_refused_with_its_reason(slug: str, table: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         with_overrides({slug: table})
 
@@ -534,7 +534,7 @@ def test_a_bad_table_is_refused_by_name(slug: str, table: dict[str, object], sai
         ("https://h/{nobody}", "{nobody}"),
     ],
 )
-def test_a_bad_base_url_is_refused_by_name_and_not_repeated(url: str, said: str) -> None:
+def test_an_invalid_base_url_is_refused_and_not_repeated(url: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)) as refused:
         validate_base_url(url)
     assert "hunter2" not in str(refused.value)
@@ -552,7 +552,7 @@ def test_an_unknown_provider_is_named_safely(slug: str) -> None:
     assert len(message) < 600
 
 
-def test_a_stored_key_is_sent_as_the_provider_wants_it() -> None:
+def test_a_stored_key_is_sent_in_the_providers_header() -> None:
     assert REGISTRY["openai"].credential.value("k") == "Bearer k"
     assert REGISTRY["anthropic"].credential.value("k") == "k"
 
@@ -595,10 +595,10 @@ def test_a_stored_key_is_sent_as_the_provider_wants_it() -> None:
         ("chat/completions", b'{"model": "' + b"x" * 1000 + b'"}', "x" * 256),
     ],
 )
-def test_the_model_is_the_bodys_or_the_endpoints(endpoint: str, body: bytes, model: str | None) -> None:
+def test_the_model_is_read_from_body_or_endpoint(endpoint: str, body: bytes, model: str | None) -> None:
     assert model_of(endpoint, model_in(body)) == model
 
 
 @given(st.text(), st.binary())
-def test_asking_for_the_model_never_raises(endpoint: str, body: bytes) -> None:
+def test_reading_the_model_never_raises(endpoint: str, body: bytes) -> None:
     model_of(endpoint, model_in(body))

@@ -1,4 +1,4 @@
-"""Where a client's WebSocket goes, and its key: every form of Cloudflare's page, and the providers' own."""
+"""Targets and keys of realtime handshakes: every form of Cloudflare's page, and the providers' own."""
 
 import base64
 
@@ -191,7 +191,7 @@ def coded(key: str) -> str:
         ("grok", "realtime", "model=grok-voice", (), "api.x.ai/v1/realtime?model=grok-voice", None),
     ],
 )
-def test_a_url_goes_where_its_provider_has_its_socket_and_its_key_into_a_header(
+def test_a_realtime_url_has_the_providers_target_and_its_key_in_a_header(
     slug: str, path: str, query: str, offered: tuple[str, ...], url: str, key: object
 ) -> None:
     assert asked(slug, path, query, offered) == (url, key)
@@ -208,12 +208,12 @@ def test_a_url_goes_where_its_provider_has_its_socket_and_its_key_into_a_header(
         ("deepgram", "v1/listen", "model=nova-3", "nova-3"),
     ],
 )
-def test_the_model_is_told_where_the_url_names_one(slug: str, path: str, query: str, model: str | None) -> None:
+def test_the_model_is_read_from_the_url(slug: str, path: str, query: str, model: str | None) -> None:
     assert opening(lookup(slug, REGISTRY), path, query, ()).model == model
 
 
 @pytest.mark.parametrize("slug", ["fal", "deepgram", "workers-ai", "anthropic"])
-def test_a_url_without_an_endpoint_says_what_is_missing_where_the_provider_has_no_usual_one(slug: str) -> None:
+def test_a_url_without_an_endpoint_is_refused_if_the_provider_has_no_default(slug: str) -> None:
     with pytest.raises(EndpointRefused, match=slug):
         asked(slug)
 
@@ -249,30 +249,30 @@ def test_no_model_leaves_its_provider(model: str) -> None:
         ("YWJjOmRlZg", "YWJjOmRlZg"),  # abc:def, but short: chance would have it too often
     ],
 )
-def test_a_key_that_no_subprotocol_can_be_may_come_encoded(written: str, plain: str) -> None:
+def test_a_key_that_is_no_valid_subprotocol_may_be_encoded(written: str, plain: str) -> None:
     assert plain_value(written) == plain
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_", min_size=40, max_size=200))
-def test_a_key_that_a_subprotocol_can_be_is_taken_as_it_is(key: str) -> None:
+def test_a_key_that_is_a_valid_subprotocol_is_unchanged(key: str) -> None:
     if plain_value(key) != key:  # then it could have been meant so
         assert coded(plain_value(key)) == key.rstrip("=")
 
 
-def test_a_key_of_fals_comes_through_a_browsers_subprotocols() -> None:
+def test_a_key_of_fal_works_as_a_browsers_subprotocol() -> None:
     key = "0c6b1c3e-1111-2222-3333-444455556666:0123456789abcdef"
     for written in (coded(key), key.replace(":", "%3A")):
         assert asked("fal", "fal-ai/x", "", (f"fal-api-key.{written}",))[1] == ("authorization", f"Key {key}")
 
 
 @pytest.mark.parametrize("query", ["api_key=a%0Ab", "api_key=a%20b", "api_key=%C3%A9"])
-def test_a_key_that_no_header_can_hold_is_refused_without_being_told(query: str) -> None:
+def test_a_key_that_is_invalid_in_a_header_is_refused_and_not_repeated(query: str) -> None:
     with pytest.raises(BadField) as refused:
         asked("openai", "", query)
     assert str(refused.value) == "the parameter api_key contains no key that is valid in a header"
 
 
-def test_an_empty_key_is_none() -> None:
+def test_an_empty_key_is_no_key() -> None:
     assert asked("openai", "", "api_key=&model=m") == ("api.openai.com/v1/realtime?model=m", None)
 
 
@@ -284,7 +284,7 @@ def test_a_subprotocol_comes_before_the_url() -> None:
 
 
 @pytest.mark.parametrize("offered", [("xi-api-key.k",), ("fal-api-key.k",), ("token", "k"), (TOKEN,)])
-def test_a_key_for_another_provider_goes_nowhere(offered: tuple[str, ...]) -> None:
+def test_a_key_for_another_provider_is_dropped(offered: tuple[str, ...]) -> None:
     found = opening(REGISTRY["openai"], "", "", offered)
     assert (found.key, found.protocols) == (None, ())
 
@@ -300,7 +300,7 @@ def test_a_key_for_another_provider_goes_nowhere(offered: tuple[str, ...]) -> No
         ("keywords=x&max_tokens=3", False),
     ],
 )
-def test_a_secret_among_the_other_parameters_is_a_key_that_was_brought(query: str, brings: bool) -> None:
+def test_a_secret_parameter_counts_as_a_supplied_key(query: str, brings: bool) -> None:
     assert opening(REGISTRY["elevenlabs"], "", query, ()).brings_key == brings
 
 
@@ -320,7 +320,7 @@ def test_a_secret_among_the_other_parameters_is_a_key_that_was_brought(query: st
         (("token", "token", "chat"), ("chat",)),
     ],
 )
-def test_a_provider_is_offered_what_the_client_offered_but_no_credential(
+def test_a_provider_is_offered_the_clients_subprotocols_without_credentials(
     offered: tuple[str, ...], forwarded: tuple[str, ...]
 ) -> None:
     assert opening(REGISTRY["openai"], "", "", offered).protocols == forwarded
@@ -348,7 +348,7 @@ def test_a_provider_is_offered_what_the_client_offered_but_no_credential(
         (["bearer", "secret"], "secret", "bearer"),
     ],
 )
-def test_one_that_was_offered_is_echoed_rather_the_providers_choice_rather_no_credential(
+def test_the_accepted_subprotocol_is_the_providers_choice_or_no_credential(
     offered: list[str], picked: str | None, one: str | None
 ) -> None:
     assert select_subprotocol(offered, picked) == one
@@ -375,14 +375,14 @@ def test_a_base_url_moves_a_providers_sockets_too(slug: str) -> None:
 @pytest.mark.parametrize(
     ("slug", "path"), [("fal", "fal-ai/x/realtime"), ("fal", "fal-ai/x"), ("deepgram", "v1/agent/converse")]
 )
-def test_none_of_a_moved_providers_sockets_stays_behind(slug: str, path: str) -> None:
+def test_all_sockets_of_a_moved_provider_move(slug: str, path: str) -> None:
     assert dialled(moved(slug, base_url="http://127.0.0.1:9000"), path) == ("http", "127.0.0.1", 9000, f"/{path}")
 
 
 @pytest.mark.parametrize(
     ("written", "scheme"), [("ws", "http"), ("wss", "https"), ("http", "http"), ("https", "https"), ("WSS", "https")]
 )
-def test_sockets_may_have_a_base_of_their_own(written: str, scheme: str) -> None:
+def test_sockets_may_have_their_own_base(written: str, scheme: str) -> None:
     provider = moved("custom-x", base_url="https://api.example.com", realtime_base_url=f"{written}://s.example.com/v2")
     assert dialled(provider, "talk", "a=1") == (scheme, "s.example.com", None, "/v2/talk?a=1")
     assert provider.base_url == "https://api.example.com"
@@ -394,7 +394,7 @@ def test_a_socket_of_workers_ai_keeps_its_path_below_another_base() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "wss://user:pass@x", "wss://x?a=1", "wss://{host}/"])
-def test_a_base_of_sockets_that_is_none_is_told_by_its_name(url: str) -> None:
+def test_an_invalid_realtime_base_url_is_reported_by_name(url: str) -> None:
     with pytest.raises(ValueError, match="realtime_base_url"):
         moved("openai", realtime_base_url=url)
 
@@ -402,6 +402,6 @@ def test_a_base_of_sockets_that_is_none_is_told_by_its_name(url: str) -> None:
 @pytest.mark.parametrize(
     "offered", [("openai-insecure-api-key.k",), ("xi-api-key.k",), ("fal-api-key.k",), ("token", "k")]
 )
-def test_a_custom_provider_takes_a_key_in_any_form_that_is_known(offered: tuple[str, ...]) -> None:
+def test_a_custom_provider_accepts_a_key_in_any_known_form(offered: tuple[str, ...]) -> None:
     provider = moved("custom-x", base_url="https://api.example.com")
     assert opening(provider, "talk", "", offered).key == ("authorization", "Bearer k")

@@ -21,18 +21,18 @@ async def refused(folder: Path, redis_url: str) -> str:
     return problem.message
 
 
-async def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "bridge.services.redis", raising=False)
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     message = await refused(tmp_path, "redis://127.0.0.1")
     assert message == "install the extra redis: pip install 'universal-bridge[redis]'"
 
 
-def test_who_asks_for_no_redis_needs_no_extra() -> None:
+def test_a_bridge_without_redis_needs_no_extra() -> None:
     blocked = "import sys; sys.modules['redis'] = None; import bridge.cli.serve_process, bridge.cli.serve_workers"
     subprocess.run([sys.executable, "-c", blocked], check=True, env=environment(), timeout=TIMEOUT_S)
 
 
-async def test_a_url_that_redis_client_does_not_take_is_told_without_its_options(tmp_path: Path) -> None:
+async def test_a_rejected_redis_url_is_reported_without_its_options(tmp_path: Path) -> None:
     message = await refused(tmp_path, "redis://127.0.0.1/0?socket_timeout=secret")
     assert message == "the Redis client rejects the URL redis://127.0.0.1/0"

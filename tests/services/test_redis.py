@@ -1,4 +1,4 @@
-"""Redis may go at any moment: nobody waits for it, everybody hears of it once, and it is found again."""
+"""Redis may be lost at any time: no command waits, each change is logged once, and it is found again."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ async def test_commands_and_scripts_are_answered(redis: RedisServer) -> None:
         assert store.is_up
 
 
-async def test_after_a_loss_nobody_waits_and_each_change_is_told_once(
+async def test_after_a_loss_no_command_waits_and_each_change_is_logged_once(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -59,7 +59,7 @@ async def test_after_a_loss_nobody_waits_and_each_change_is_told_once(
     assert messages(caplog) == ["Redis unreachable", "Redis reachable again"]
 
 
-async def test_a_redis_that_does_not_answer_is_given_its_time_and_no_more(redis: RedisServer) -> None:
+async def test_a_silent_redis_is_lost_after_the_time_limit(redis: RedisServer) -> None:
     async with opened(redis.url, "bridge") as store:
         redis.freeze()
         waits = await asyncio.gather(*(fails(store) for _ in range(200)))
@@ -70,7 +70,7 @@ async def test_a_redis_that_does_not_answer_is_given_its_time_and_no_more(redis:
         await ping(store)
 
 
-async def test_a_bridge_begins_without_redis_and_finds_it_later(
+async def test_a_bridge_starts_without_redis_and_finds_it_later(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -84,7 +84,7 @@ async def test_a_bridge_begins_without_redis_and_finds_it_later(
     assert messages(caplog) == ["Redis unreachable", "Redis reachable again"]
 
 
-async def test_a_loss_is_noticed_though_nobody_asks(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_loss_is_noticed_without_commands(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.services.redis.CHECK_S", 0.01)
     async with opened(redis.url, "bridge") as store:
         redis.kill()
@@ -92,7 +92,7 @@ async def test_a_loss_is_noticed_though_nobody_asks(redis: RedisServer, monkeypa
         assert store.failed_calls == 0
 
 
-async def test_a_redis_that_takes_no_writes_is_as_good_as_lost(redis: RedisServer) -> None:
+async def test_a_redis_that_refuses_writes_counts_as_lost(redis: RedisServer) -> None:
     async with opened(redis.url, "bridge") as store:
         redis.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(RedisDown):
@@ -102,7 +102,7 @@ async def test_a_redis_that_takes_no_writes_is_as_good_as_lost(redis: RedisServe
         await store.wait_available()
 
 
-async def test_a_command_that_redis_refuses_is_told_once_and_loses_nothing(
+async def test_a_refused_command_is_logged_once_and_loses_nothing(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -116,7 +116,7 @@ async def test_a_command_that_redis_refuses_is_told_once_and_loses_nothing(
     assert messages(caplog) == ["Redis refused a command"]
 
 
-async def test_scripts_are_there_again_after_redis_forgot_them(redis: RedisServer) -> None:
+async def test_scripts_are_loaded_again_after_redis_lost_them(redis: RedisServer) -> None:
     async with opened(redis.url, "bridge") as store:
         one = store.script("return 1")
         await one([], [])
@@ -125,7 +125,7 @@ async def test_scripts_are_there_again_after_redis_forgot_them(redis: RedisServe
 
 
 @pytest.mark.parametrize("url", ["http://localhost", "redis://localhost:x", "nonsense"])
-async def test_what_is_no_url_is_told_before_anything_is_opened(url: str) -> None:
+async def test_an_invalid_url_is_reported_before_connecting(url: str) -> None:
     with pytest.raises(ValueError):
         RedisStore(url, "bridge")
 

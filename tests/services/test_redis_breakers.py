@@ -51,7 +51,7 @@ def open_for(breakers: Breakers, key: BreakerKey = KEY) -> float:
 
 
 @pytest.mark.parametrize("key", [KEY, NO_MODEL, ODD])
-async def test_what_opens_and_closes_in_one_process_does_so_in_the_others(redis: RedisServer, key: BreakerKey) -> None:
+async def test_a_breaker_opens_and_closes_in_all_processes(redis: RedisServer, key: BreakerKey) -> None:
     async with process(redis) as (one, _), process(redis) as (other, _):
         fail(one, key)
         await until(lambda: len(other))
@@ -60,7 +60,7 @@ async def test_what_opens_and_closes_in_one_process_does_so_in_the_others(redis:
         await until(lambda: not len(one))
 
 
-async def test_who_comes_later_learns_what_is_open_and_for_how_long(redis: RedisServer) -> None:
+async def test_a_later_process_learns_open_breakers_and_their_duration(redis: RedisServer) -> None:
     async with process(redis) as (one, _):
         fail(one)
         fail(one, NO_MODEL)
@@ -75,7 +75,7 @@ async def test_who_comes_later_learns_what_is_open_and_for_how_long(redis: Redis
     assert redis.ask("PTTL", "bridge:1:breakers") != b":-1\r\n", "it expires"
 
 
-async def test_one_that_is_due_but_was_not_probed_is_still_open(redis: RedisServer) -> None:
+async def test_a_due_breaker_without_a_probe_stays_open(redis: RedisServer) -> None:
     due_long_ago_ms = 1_000 * (int(redis.ask("TIME").split(b"\r\n")[2]) - 30)
     redis.ask("ZADD", "bridge:1:breakers", str(due_long_ago_ms), WRITTEN)
     async with process(redis) as (late, _):
@@ -87,7 +87,7 @@ async def test_one_that_is_due_but_was_not_probed_is_still_open(redis: RedisServ
 @pytest.mark.parametrize(
     "said", ["", "{}", "[1, 2]", '["x", "nothing", 1]', '["x", "[1]", "soon"]', '["x", "[[]]", 1]']
 )
-async def test_what_others_write_to_the_channel_is_passed_over(redis: RedisServer, said: str) -> None:
+async def test_invalid_messages_on_the_channel_are_ignored(redis: RedisServer, said: str) -> None:
     async with process(redis) as (one, _):
         redis.ask("PUBLISH", "bridge:1:breakers:changes", said)
         redis.ask("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9000]))
@@ -105,7 +105,7 @@ OF_ANOTHER_VERSION = '["gateway", "https://api.openai.com", "gpt", "openai"]'
     "member",
     ["", "no JSON", "7", "[[]]", "{}", OF_ANOTHER_VERSION, '["a", "b", "c", [], "e"]', '["a", "b", "c", 0, "e"]'],
 )
-async def test_what_others_write_to_the_set_is_passed_over(redis: RedisServer, member: str) -> None:
+async def test_invalid_members_of_the_set_are_ignored(redis: RedisServer, member: str) -> None:
     soon_ms = 1_000 * (int(redis.ask("TIME").split(b"\r\n")[2]) + 60)
     redis.ask("ZADD", "bridge:1:breakers", str(soon_ms), member)
     redis.ask("ZADD", "bridge:1:breakers", str(soon_ms + 1), WRITTEN)
@@ -115,7 +115,7 @@ async def test_what_others_write_to_the_set_is_passed_over(redis: RedisServer, m
         await until(lambda: late.due_at(NO_MODEL) > 0)
 
 
-async def test_what_is_open_for_a_token_here_and_for_another_there_is_open_for_the_gateway(redis: RedisServer) -> None:
+async def test_a_breaker_open_for_two_tokens_in_two_processes_is_open_for_the_gateway(redis: RedisServer) -> None:
     of_other, of_third = replace(KEY, token="other"), replace(KEY, token="third")
     async with process(redis) as (one, _), process(redis) as (other, _):
         fail(one)
@@ -127,14 +127,14 @@ async def test_what_is_open_for_a_token_here_and_for_another_there_is_open_for_t
         assert open_for(one, of_third) > 0
 
 
-async def test_a_key_that_is_forgotten_for_lack_of_room_leaves_redis_too(redis: RedisServer) -> None:
+async def test_an_evicted_key_is_removed_from_redis(redis: RedisServer) -> None:
     async with process(redis) as (one, _):
         for number in range(MAX_KEYS_PER_TOKEN + 20):
             fail(one, replace(KEY, model=str(number)))
         await until(lambda: redis.ask("ZCARD", "bridge:1:breakers") == b":%d\r\n" % MAX_KEYS_PER_TOKEN)
 
 
-async def test_without_redis_each_process_has_its_own_and_afterwards_they_share_again(redis: RedisServer) -> None:
+async def test_without_redis_breakers_are_local_and_are_shared_again_afterwards(redis: RedisServer) -> None:
     async with process(redis) as (one, first), process(redis) as (other, second):
         redis.kill()
         await until(lambda: not first.is_up and not second.is_up)
@@ -148,9 +148,7 @@ async def test_without_redis_each_process_has_its_own_and_afterwards_they_share_
         await until(lambda: len(other))
 
 
-async def test_an_outage_that_one_bridge_meets_is_no_longer_tried_by_the_other(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+async def test_an_outage_found_by_one_bridge_is_skipped_by_the_other(redis: RedisServer, tmp_path: Path) -> None:
     """Over real sockets, with the setting redis_url: five failures here, and the other bridge goes to the fallback."""
     failing = [answers(status=500) for _ in range(FAILURES)]
     steps = [step("openai"), step("groq")]

@@ -1,4 +1,4 @@
-"""Where Redis is may hold a password: it is read from where it is kept, and never shown."""
+"""The Redis URL may contain a password: it may be a reference, and it is never shown."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def config_text(redis_url: str) -> str:
         ("", {"BRIDGE_SERVER_REDIS_URL": "env:SHARED", "SHARED": "redis://cache"}, "redis://cache", "env:SHARED"),
     ],
 )
-def test_the_url_is_read_and_its_password_not_shown(
+def test_the_url_is_read_and_its_password_is_not_shown(
     tmp_path: Path, given: str, environ: dict[str, str], url: str, shown: str
 ) -> None:
     (tmp_path / "secret").mkdir()
@@ -62,7 +62,7 @@ def test_the_url_is_read_and_its_password_not_shown(
         ("env:AGAIN", "env:AGAIN contains a reference, not a URL"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_line_and_without_the_password(
+def test_an_invalid_url_is_reported_with_its_line_and_without_the_password(
     tmp_path: Path, given: str, said: str
 ) -> None:
     path = tmp_path / "bridge.toml"

@@ -1,4 +1,4 @@
-"""A client of a running bridge over a scripted provider, and one of something that is no bridge of ours."""
+"""A client of a running bridge over a scripted provider, and of a stand-in for a bridge."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ QUERY = {"model": "small", "messages": []}
 
 @asynccontextmanager
 async def serving(*plays: Plays) -> AsyncIterator[tuple[str, ScriptedProvider, Server]]:
-    """The URL of a bridge, the provider behind it, and its server."""
+    """Yield the URL of a bridge, its provider, and its server."""
     provider = ScriptedProvider(*plays)
     async with running(load(None, {}, {"port": 0}), provider) as server:
         yield f"{server.url}/v1/me/default", provider, server
@@ -73,7 +73,7 @@ async def door(
 
 
 def heard(script: Script) -> Script:
-    """The script, once the first message has come."""
+    """Run the script after the first message."""
 
     async def play(socket: web.WebSocketResponse) -> None:
         await socket.receive()
@@ -87,12 +87,12 @@ def frame(kind: str, event_id: str, **more: object) -> dict[str, object]:
 
 
 async def until_closed(socket: web.WebSocketResponse) -> list[Any]:
-    """What comes before the client closes the socket."""
+    """Return the messages before the client closes the socket."""
     return [message.json() async for message in socket]
 
 
 async def crash(socket: web.WebSocketResponse) -> None:
-    """As a process that is killed."""
+    """Abort the connection like a killed process."""
     transport = socket._req.transport if socket._req else None
     assert transport is not None
     transport.abort()

@@ -1,4 +1,4 @@
-"""One event on a stage: over a scripted provider, for a client that is a list, on a clock that is advanced."""
+"""Runs one event over a scripted provider, with a list as its client, on a clock that tests advance."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ TURNS = 50
 
 
 def said(text: str) -> bytes:
-    """A chunk of an OpenAI stream, as its provider sends it."""
+    """Return a chunk of an OpenAI stream, as its provider sends it."""
     return b'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]}\n\n' % text.encode()
 
 
@@ -44,7 +44,7 @@ WHOLE = (ROLE, said("Hello"), FINISH, DONE)
 
 
 class Sink:
-    """A client that takes everything, but while `is_full`."""
+    """A client that takes every frame, except while `is_full`."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -79,7 +79,7 @@ class Sink:
 
 
 class House:
-    """What events share: one scripted provider behind every slug, breakers, a budget."""
+    """The objects shared by events: one scripted provider behind every slug, breakers, a memory budget."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class House:
 
 
 class EventHarness:
-    """One event, not begun yet."""
+    """One event that has not started yet."""
 
     def __init__(self, house: House, request: object, settings: StepSettings, *, compat: bool, token: str = "") -> None:
         message = orjson.dumps({"type": "universal.create", "eventId": "event", "request": request})
@@ -219,14 +219,14 @@ def is_chunk(frame: Frame) -> bool:
 
 
 def is_last(frame: Frame) -> bool:
-    """PROTOCOL.md, B "Exactly one last frame per event"."""
+    """Return True for a last frame (bridge/docs/protocol.md, "Exactly one last frame per event")."""
     return frame["type"] in {"universal.done", "universal.error"} or (
         frame["type"] == "universal.created" and "response" in frame
     )
 
 
 def step(slug: str = "openai", **config: object) -> Frame:
-    """One step of a request, with its settings."""
+    """Return one step of a request, with its settings."""
     return {
         "provider": slug,
         "endpoint": "v1/chat/completions",
@@ -237,5 +237,5 @@ def step(slug: str = "openai", **config: object) -> Frame:
 
 
 async def run(request: object, *plays: Plays, settings: StepSettings = SETTINGS) -> EventHarness:
-    """An event whose provider never lets it wait, from its beginning to its end."""
+    """Run an event whose provider never waits, from start to end."""
     return await House(*plays).event(request, settings=settings).begin()

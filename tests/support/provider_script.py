@@ -1,4 +1,4 @@
-"""A provider that plays a script: an httpx transport whose answers come part by part, when the test lets them."""
+"""A provider that plays a script: an httpx transport whose answers continue when the test allows it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Plays:
-    """One answer: what happens before a connection is there, before its head comes, and then its body."""
+    """The script of one answer: what happens before the connection, before the head, and then the body."""
 
     body: Sequence[Part] = ()
     status: int = 200
@@ -41,7 +41,7 @@ def streams(*body: Part, content_type: str = SSE) -> Plays:
 
 
 def answers(body: bytes = b'{"ok":true}', status: int = 200, **headers: str) -> Plays:
-    """In one piece. Underscores in a header's name stand for hyphens."""
+    """Answer in one piece. Underscores in a header's name stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Plays([body], status, JSON, named)
 
@@ -51,7 +51,7 @@ def refuses() -> Plays:
 
 
 class Played:
-    """One request, and what became of its answer."""
+    """One request, and the state of its answer."""
 
     def __init__(self, request: httpx.Request) -> None:
         self.url = str(request.url)
@@ -75,7 +75,7 @@ class Played:
 
 
 class ScriptedProvider(httpx.AsyncBaseTransport):
-    """Plays one script per request, in their order; a request too many is an error of the test."""
+    """Play one script per request, in order; an additional request is an error of the test."""
 
     def __init__(self, *plays: Plays) -> None:
         self._plays = list(plays)

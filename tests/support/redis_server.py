@@ -1,4 +1,4 @@
-"""A real Redis that a test may stop, kill, freeze and start again. It keeps nothing on disk."""
+"""A real Redis that a test can stop, kill, freeze and restart. It stores nothing on disk."""
 
 import signal
 import socket
@@ -14,7 +14,7 @@ START_S = 20.0
 
 
 class RedisServer:
-    """Listens on a unix socket in its folder: no port can be taken from it, and after a restart it is where it was."""
+    """Listens on a unix socket in its folder, so that no port is needed and restarts keep the address."""
 
     def __init__(self, folder: Path) -> None:
         self._socket = folder / "redis.sock"
@@ -72,7 +72,7 @@ def _bulk(word: bytes) -> bytes:
 
 @contextmanager
 def redis_server() -> Iterator[RedisServer]:
-    """One that runs."""
+    """Provide a running server for the session."""
     # A unix socket's path has at most some hundred characters, which a test's own folder may well exceed.
     with tempfile.TemporaryDirectory(prefix="bridge-redis-") as folder:
         server = RedisServer(Path(folder))
@@ -85,6 +85,6 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    """The test itself is marked `needs("redis-server")`."""
+    """Provide the server in a clean state. The test is marked `needs("redis-server")`."""
     with redis_server() as server:
         yield server

@@ -1,4 +1,4 @@
-"""An event beside the one that a test is about: it must go on, whatever happens to its neighbour."""
+"""An event beside the tested one: it must continue, whatever happens to its neighbour."""
 
 import asyncio
 
@@ -11,12 +11,12 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 
 
 def chunk(data: bytes) -> bytes:
-    """Of a chunked body."""
+    """Encode one chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Sibling:
-    """A stream that stands still in its middle until it is told to go on. Its provider is scripted or on a socket."""
+    """A stream that pauses in its middle until it is continued. Its provider is scripted or on a socket."""
 
     def __init__(self, slug: str = "groq") -> None:
         self._slug = slug

@@ -1,4 +1,4 @@
-"""A provider on a real socket, whose every connection is played by a script: what to read, to send, and how to end."""
+"""A provider on a real socket. A script per connection reads, sends and closes."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ Script = Callable[["Line"], Awaitable[None]]
 
 
 class Line:
-    """One accepted connection. A script that returns leaves it open, until somebody closes it."""
+    """One accepted connection. A script that returns leaves it open until the peer closes it."""
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.number = number
@@ -76,7 +76,7 @@ class Line:
 
 
 class Provider:
-    """Listens as long as its context lasts; at the end, what a script raised is raised."""
+    """Listen for the duration of a context; on exit, raise what a script raised."""
 
     def __init__(self, script: Script, *, tls: bool = False) -> None:
         self._script = script
@@ -120,7 +120,7 @@ _HUNG_UP = (asyncio.IncompleteReadError, ConnectionError)
 
 
 def sends(*parts: bytes) -> Script:
-    """Answers every request with these bytes, and keeps the connection."""
+    """Answer every request with these bytes, and keep the connection."""
 
     async def script(line: Line) -> None:
         while True:
@@ -131,7 +131,7 @@ def sends(*parts: bytes) -> Script:
 
 
 def client_context() -> ssl.SSLContext:
-    """Trusts the test certificate, and no other."""
+    """Trust the test certificate, and no other."""
     return ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
 
 

@@ -22,7 +22,7 @@ def tape(
     method: str = "POST",
     asked_with: dict[str, str] | Pairs | None = None,
 ) -> Tape:
-    """One chunk every hundred milliseconds, after the head."""
+    """Build a tape with one chunk every hundred milliseconds after the head."""
     reads = tuple(TapeChunk.of(100 * at, data) for at, data in enumerate(chunks, start=2))
     request = TapeRequest.of(method, url, body, asked_with)
     return Tape(request, head, reads, TapeEnding(end=end, ms=100 * (len(chunks) + 2)))
@@ -36,7 +36,7 @@ def folder_of(folder: Path, *tapes: Tape) -> Path:
 
 @asynccontextmanager
 async def replaying(library: Library) -> AsyncIterator[ReplayServer]:
-    """A stand-alone server on a free port of loopback."""
+    """Run a stand-alone replay server on a free loopback port."""
     server = ReplayServer(library)
     await server.start()
     try:
@@ -50,6 +50,6 @@ def datas(tape: Tape) -> list[bytes]:
 
 
 def instants(tape: Tape) -> list[int | None]:
-    """Of the head, of every chunk and of the ending."""
+    """Return the times of the head, of every chunk and of the ending."""
     lines: Iterable[TapeHead | TapeChunk | TapeEnding | None] = (tape.head, *tape.chunks, tape.ending)
     return [line.ms for line in lines if line is not None]

@@ -1,4 +1,4 @@
-"""The ways on which a test sends a request: each library, with an event loop and without, direct or over a bridge."""
+"""The ways in which a test sends a request: each library, sync and async, direct or over a bridge."""
 
 import asyncio
 import importlib
@@ -21,7 +21,7 @@ GATEWAY = "/v1/account/gateway"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One of the two libraries, used in one of two manners."""
+    """One of the two libraries, sync or async."""
 
     name: str
     has_loop: bool
@@ -49,7 +49,7 @@ class Way:
 
 
 class Client:
-    """A client of either manner, as if it had an event loop."""
+    """A client of either kind with an async interface."""
 
     def __init__(self, client: Any) -> None:
         self.client = client
@@ -98,7 +98,7 @@ every_way = pytest.mark.parametrize(
 
 
 class House:
-    """A bridge whose provider `custom-own` is somebody on this machine."""
+    """A bridge whose provider `custom-own` is a server of the test."""
 
     def __init__(self, port: int, folder: Path, *, path: str = "/v1", more: str = "") -> None:
         self.base = f"http://127.0.0.1:{port}{path}"
@@ -126,7 +126,7 @@ class House:
 
 @asynccontextmanager
 async def house(script: Script, folder: Path, **how: str) -> AsyncIterator[House]:
-    """A bridge before a provider that plays a script."""
+    """Run a bridge before a provider that plays a script."""
     async with Provider(script) as provider, built(House(provider.port, folder, **how)) as at:
         yield at
 
@@ -141,7 +141,7 @@ async def built(at: House) -> AsyncIterator[House]:
 
 
 def free_port() -> int:
-    """Where nobody listens."""
+    """Return a port on which nothing listens."""
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port: int = place.getsockname()[1]
@@ -150,7 +150,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def losing(messages: list[bytes]) -> AsyncIterator[str]:
-    """The URL of something that takes one message per socket, and hangs up."""
+    """Yield the URL of a server that takes one message per socket and disconnects."""
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
         line = web.WebSocketResponse()
@@ -167,7 +167,7 @@ async def losing(messages: list[bytes]) -> AsyncIterator[str]:
 
 
 def playing(heard: list[tuple[bytes, bytes]], *parts: bytes, hang_up: bool = False) -> Script:
-    """Notes every request's head and body, answers with `parts`, and keeps the connection unless it hangs up."""
+    """Record every request's head and body, answer with `parts`, and keep the connection unless `hang_up`."""
 
     async def script(line: Line) -> None:
         while True:

@@ -82,7 +82,7 @@ async def minting() -> AsyncIterator[tuple[GoogleTokens, TokenServer]]:
             await tokens.aclose()
 
 
-async def test_a_grant_is_asked_for_that_the_account_s_key_has_signed(key: rsa.RSAPrivateKey) -> None:
+async def test_the_grant_is_signed_with_the_accounts_key(key: rsa.RSAPrivateKey) -> None:
     """As developers.google.com/identity/protocols/oauth2/service-account wants it."""
     async with minting() as (tokens, server):
         assert await tokens.token(account(key, server.url), trusted=True) == "ya29.minted-0"
@@ -96,7 +96,7 @@ async def test_a_grant_is_asked_for_that_the_account_s_key_has_signed(key: rsa.R
     assert jwt.decode_header(assertion)["kid"] == "key-1"
 
 
-async def test_a_token_is_kept_until_shortly_before_it_expires(key: rsa.RSAPrivateKey) -> None:
+async def test_a_token_is_cached_until_shortly_before_it_expires(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         own = account(key, server.url)
         assert await tokens.token(own, trusted=True) == "ya29.minted-0"
@@ -107,7 +107,7 @@ async def test_a_token_is_kept_until_shortly_before_it_expires(key: rsa.RSAPriva
     assert len(server.grants) == 2
 
 
-async def test_many_that_wait_make_one_grant(key: rsa.RSAPrivateKey) -> None:
+async def test_concurrent_callers_share_one_grant(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         server.may_answer.clear()
         own = account(key, server.url)
@@ -118,7 +118,7 @@ async def test_many_that_wait_make_one_grant(key: rsa.RSAPrivateKey) -> None:
     assert len(server.grants) == 1
 
 
-async def test_one_that_goes_leaves_the_mint_to_those_who_stay(key: rsa.RSAPrivateKey) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_grant_of_others(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         server.may_answer.clear()
         own = account(key, server.url)
@@ -130,7 +130,7 @@ async def test_one_that_goes_leaves_the_mint_to_those_who_stay(key: rsa.RSAPriva
         assert first.cancelled()
 
 
-async def test_each_account_has_a_token_of_its_own(key: rsa.RSAPrivateKey) -> None:
+async def test_each_account_has_its_own_token(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         accounts = [account(key, server.url, client_email=f"{name}@example.com") for name in "abab"]
         assert [await tokens.token(own, trusted=True) for own in accounts] == [f"ya29.minted-{n}" for n in (0, 1, 0, 1)]
@@ -146,7 +146,7 @@ async def test_each_account_has_a_token_of_its_own(key: rsa.RSAPrivateKey) -> No
         (200, TOO_LONG, "the token response is too long"),
     ],
 )
-async def test_why_there_is_no_token_is_told_and_for_a_moment_remembered(
+async def test_a_failed_token_request_is_reported_and_cached_for_a_moment(
     key: rsa.RSAPrivateKey, status: int, body: bytes, reason: str
 ) -> None:
     async with minting() as (tokens, server):
@@ -162,7 +162,7 @@ async def test_why_there_is_no_token_is_told_and_for_a_moment_remembered(
         assert await tokens.token(own, trusted=True) == "ya29.minted-0"
 
 
-async def test_a_token_that_is_still_good_outlives_a_failure_to_replace_it(key: rsa.RSAPrivateKey) -> None:
+async def test_a_valid_token_outlives_a_failed_renewal(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         own = account(key, server.url)
         server.answers = iter([(200, MINTED % 0), (500, b""), (500, b"")])
@@ -174,7 +174,7 @@ async def test_a_token_that_is_still_good_outlives_a_failure_to_replace_it(key: 
             await tokens.token(own, trusted=True)
 
 
-async def test_a_silent_token_server_is_not_waited_for_for_ever(key: rsa.RSAPrivateKey) -> None:
+async def test_a_silent_token_server_runs_into_the_timeout(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, server):
         server.may_answer.clear()
         asking = asyncio.create_task(tokens.token(account(key, server.url), trusted=True))
@@ -196,16 +196,14 @@ async def test_a_silent_token_server_is_not_waited_for_for_ever(key: rsa.RSAPriv
         "https://[oauth2.googleapis.com/",
     ],
 )
-async def test_an_account_that_a_client_brought_is_asked_for_at_google_alone(
-    key: rsa.RSAPrivateKey, token_uri: str
-) -> None:
+async def test_a_client_supplied_account_contacts_only_google(key: rsa.RSAPrivateKey, token_uri: str) -> None:
     """Else it would be a way to have the bridge call any address."""
     async with minting() as (tokens, _):
         with pytest.raises(KeyUnusable, match=r"https://\*\.googleapis\.com"):
             await tokens.token(account(key, token_uri), trusted=False)
 
 
-async def test_an_address_that_is_no_url_is_told(key: rsa.RSAPrivateKey) -> None:
+async def test_an_invalid_token_uri_is_reported(key: rsa.RSAPrivateKey) -> None:
     async with minting() as (tokens, _):
         with pytest.raises(KeyUnusable, match="token_uri is not a URL"):
             await tokens.token(account(key, "https://127.0.0.1:99999/"), trusted=True)
@@ -221,7 +219,7 @@ async def test_an_address_that_is_no_url_is_told(key: rsa.RSAPrivateKey) -> None
         ),
     ],
 )
-async def test_what_is_no_account_is_told(given: GoogleAccount, told: str) -> None:
+async def test_an_invalid_account_is_reported(given: GoogleAccount, told: str) -> None:
     async with minting() as (tokens, _):
         with pytest.raises(KeyUnusable, match=told):
             await tokens.token(given, trusted=False)
@@ -243,7 +241,7 @@ def _pem(key: PrivateKeyTypes, locked: serialization.KeySerializationEncryption)
     ("made", "told"),
     [(ec_key, "not an RSA key"), (locked_key, "not an RSA key"), (lambda: "x" * 2501, "2500 characters")],
 )
-async def test_a_clients_key_of_another_sort_is_told_and_one_that_takes_long_to_check_is_not_checked(
+async def test_a_clients_unsupported_key_is_reported_and_a_long_one_is_not_checked(
     key: rsa.RSAPrivateKey, made: Callable[[], str], told: str
 ) -> None:
     given = account(key, "https://oauth2.googleapis.com/token", private_key=made())
@@ -252,7 +250,7 @@ async def test_a_clients_key_of_another_sort_is_told_and_one_that_takes_long_to_
             await tokens.token(given, trusted=False)
 
 
-async def test_however_many_accounts_clients_bring_memory_is_bounded() -> None:
+async def test_accounts_of_clients_use_bounded_memory() -> None:
     async with minting() as (tokens, _):
         for number in range(MAX_ACCOUNTS + 10):
             with pytest.raises(KeyUnusable):

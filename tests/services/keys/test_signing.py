@@ -87,14 +87,14 @@ async def called(client: Client, slug: str, endpoint: str = "v1/x", **more: obje
         ("aws-bedrock", "authorization", f"Bearer {SECRET}"),
     ],
 )
-async def test_each_provider_gets_the_key_as_it_wants_it(tmp_path: Path, slug: str, header: str, value: str) -> None:
+async def test_each_provider_gets_the_key_in_its_own_header(tmp_path: Path, slug: str, header: str, value: str) -> None:
     async with talking(tmp_path, slug, 'default = "env:KEY"') as (client, requests):
         assert (await called(client, slug))["metadata"]["success"] is True
         assert requests.headers()[header] == value
         assert str(requests.heads).count(SECRET) == 1
 
 
-async def test_bedrock_s_mantle_gets_it_as_anthropic_does(tmp_path: Path) -> None:
+async def test_bedrock_mantle_gets_the_key_in_anthropics_header(tmp_path: Path) -> None:
     async with talking(tmp_path, "aws-bedrock", 'default = "env:KEY"', base="/{region}") as (client, requests):
         await called(client, "aws-bedrock", "bedrock-mantle/us-east-1/anthropic/v1/messages")
         assert requests.headers()["x-api-key"] == SECRET
@@ -104,14 +104,14 @@ async def test_bedrock_s_mantle_gets_it_as_anthropic_does(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "how", [{"headers": {"cf-aig-byok-alias": "spare"}}, {"config": {"byokAlias": "spare"}}], ids=["header", "config"]
 )
-async def test_the_alias_is_the_request_s_to_choose(tmp_path: Path, how: dict[str, object]) -> None:
+async def test_a_request_chooses_the_alias(tmp_path: Path, how: dict[str, object]) -> None:
     async with talking(tmp_path, "openai", 'default = "env:KEY"\nspare = "env:SPARE"') as (client, requests):
         await called(client, "openai", **how)
         assert requests.headers()["authorization"] == f"Bearer {SPARE}"
         assert "cf-aig-byok-alias" not in requests.headers()
 
 
-async def test_an_unknown_alias_is_2040_and_calls_nobody(tmp_path: Path) -> None:
+async def test_an_unknown_alias_is_2040_without_a_provider_call(tmp_path: Path) -> None:
     async with talking(tmp_path, "openai", 'default = "env:KEY"\nspare = "env:SPARE"') as (client, requests):
         last = await called(client, "openai", headers={"cf-aig-byok-alias": "nobody"})
         assert (last["error"]["code"], last["metadata"]["status"]) == (2040, 400)
@@ -121,7 +121,7 @@ async def test_an_unknown_alias_is_2040_and_calls_nobody(tmp_path: Path) -> None
         assert requests.heads == []
 
 
-async def test_a_request_with_a_credential_of_its_own_goes_out_as_it_is(tmp_path: Path) -> None:
+async def test_a_request_with_its_own_credential_is_unchanged(tmp_path: Path) -> None:
     async with talking(tmp_path, "openai", 'default = "env:KEY"') as (client, requests):
         await called(client, "openai", headers={"Authorization": "Bearer mine"})
         assert requests.headers()["authorization"] == "Bearer mine"
@@ -154,7 +154,7 @@ def botocore_s(requests: Requests, service: str, region: str, port: int) -> str:
         ("bedrock-mantle/us-west-2/anthropic/v1/messages", "bedrock-mantle", "us-west-2"),
     ],
 )
-async def test_an_aws_key_signs_the_very_path_query_and_body_that_go_out(
+async def test_an_aws_key_signs_the_sent_path_query_and_body(
     tmp_path: Path, endpoint: str, service: str, region: str
 ) -> None:
     async with talking(tmp_path, "aws-bedrock", AWS_KEY + "}", base="/{region}") as (client, requests):
@@ -173,7 +173,7 @@ async def test_an_aws_key_signs_the_very_path_query_and_body_that_go_out(
         assert requests.bodies == [b'{"model":"m"}']
 
 
-async def test_a_session_token_is_sent_and_signed_and_a_provider_moved_elsewhere_has_the_key_s_region(
+async def test_a_session_token_is_sent_and_signed_and_a_moved_provider_uses_the_keys_region(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -206,7 +206,7 @@ async def test_a_long_body_is_signed_like_any_other(tmp_path: Path) -> None:
         ("aws-bedrock", AWS_KEY + ', session_token = "env:SESSION" }'),
     ],
 )
-async def test_a_tape_a_frame_and_a_log_line_hold_nothing_of_a_stored_key(
+async def test_tapes_frames_and_log_lines_contain_nothing_of_a_stored_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, slug: str, keys: str
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -63,33 +63,33 @@ FITS = {
 
 
 @pytest.mark.parametrize(("rule", "spender", "fits"), FITS.values(), ids=FITS)
-def test_a_rule_is_for_the_events_that_fit_all_of_its_dimensions(rule: SpendRule, spender: SpendContext, fits: bool):
+def test_a_rule_matches_events_that_fit_all_of_its_dimensions(rule: SpendRule, spender: SpendContext, fits: bool):
     assert bool(whose(rule, spender)) is fits
 
 
-def test_each_value_of_a_split_has_a_purse_of_its_own():
+def test_each_value_of_a_partition_has_its_own_budget():
     by_team = rule(metadata={"team": split()})
     assert key(by_team, spender(team="red")) == key(by_team, spender(team="red", user="eve"))
     assert key(by_team, spender(team="red")) != key(by_team, spender(team="blue"))
 
 
-def test_the_values_of_a_filter_share_one():
+def test_the_values_of_a_filter_share_one_budget():
     some = rule(metadata={"team": only("red", "blue")})
     assert key(some, spender(team="red")) == key(some, spender(team="blue"))
 
 
-def test_a_gateway_and_its_tokens_have_purses_of_their_own():
+def test_a_gateway_and_its_tokens_have_separate_budgets():
     owners = [Owner("main"), Owner("main", "ci"), Owner("main", "cd"), Owner("other"), Owner("mainci")]
     assert len({key(rule(), spender(), owner) for owner in owners}) == len(owners)
 
 
-def test_a_purse_goes_on_when_its_limit_changes_and_begins_anew_with_another_window():
+def test_a_budget_continues_with_another_limit_and_restarts_with_another_window():
     dearer, longer = SpendRule("day", 99.0, DAY), SpendRule("day", 10.0, 2 * DAY)
     assert key(rule(), spender()) == key(dearer, spender())
     assert key(rule(), spender()) != key(longer, spender())
 
 
-def test_a_key_says_nothing_of_the_values_and_is_short_whatever_they_are():
+def test_a_budget_key_hides_the_values_and_has_a_fixed_length():
     by_user = rule(metadata={"user": split()})
     for value in ("eve@example.com", "x" * 30_000, "\ud800"):
         found = key(by_user, spender(user=value))
@@ -97,14 +97,14 @@ def test_a_key_says_nothing_of_the_values_and_is_short_whatever_they_are():
         assert value not in found
 
 
-def test_it_is_used_up_by_what_is_spent_and_reserved_together():
+def test_spent_and_reserved_money_together_exhaust_a_budget():
     (budget,) = matching_budgets(GATEWAY, [rule()], spender())
     assert not is_exhausted(budget, BudgetUsage(spent=6.0, reserved=3.99))
     assert is_exhausted(budget, BudgetUsage(spent=6.0, reserved=4.0))
     assert is_exhausted(budget, BudgetUsage(spent=6.0, previous=8.0, weight=0.5))
 
 
-def test_the_refusal_is_in_cloudflares_words():
+def test_the_refusal_uses_cloudflares_words():
     by_team = rule(metadata={"team": split()}, provider=only("openai"))
     (budget,) = matching_budgets(Owner("main", "ci"), [by_team], spender(team="red"))
     error = refusal(budget, BudgetUsage(spent=11.0))
@@ -114,7 +114,7 @@ def test_the_refusal_is_in_cloudflares_words():
     assert (error.code, error.status, error.retryable) == (2041, 429, False)
 
 
-def test_a_long_value_is_cut_where_it_is_shown():
+def test_a_long_value_is_cut_in_messages():
     (shown,) = whose(rule(metadata={"user": split()}), spender(user="x" * 9000))
     assert len(shown) < 120
 
@@ -127,7 +127,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize(("rule", "of_step"), STEPS.values(), ids=STEPS)
-def test_a_refusal_tells_whether_another_step_may_have_money_left(rule: SpendRule, of_step: bool):
+def test_a_refusal_states_if_another_step_may_have_money_left(rule: SpendRule, of_step: bool):
     (budget,) = matching_budgets(GATEWAY, [rule], spender(team="red"))
     assert refusal(budget, BudgetUsage(spent=10.0)).is_per_step is of_step
 
@@ -141,6 +141,6 @@ AGAIN = {
 
 
 @pytest.mark.parametrize(("rule", "drawn", "again_ms"), AGAIN.values(), ids=AGAIN)
-def test_when_to_ask_again(rule: SpendRule, drawn: BudgetUsage, again_ms: int | None):
+def test_the_refusal_suggests_a_retry_delay(rule: SpendRule, drawn: BudgetUsage, again_ms: int | None):
     (budget,) = matching_budgets(GATEWAY, [rule], spender())
     assert refusal(budget, drawn).retry_after_ms == again_ms

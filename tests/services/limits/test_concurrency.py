@@ -7,7 +7,7 @@ import pytest
 
 from bridge.errors import TooManyEvents
 from bridge.services.limits.concurrency import MAX_WAITING_PER_SLOT, ConcurrencyLimiter
-from tests.support.clock import advance, turns
+from tests.support.clock import advance, run_until_idle, turns
 
 MAX_WAIT_MS = 10_000
 
@@ -23,17 +23,17 @@ class Crowd:
 
     async def come(self, name: str, max_wait_ms: int = MAX_WAIT_MS) -> None:
         self._tasks[name] = asyncio.create_task(self._enter(name, max_wait_ms))
-        await turns()
+        await run_until_idle()
 
     async def _enter(self, name: str, max_wait_ms: int) -> Callable[[], None]:
-        give_back = await self.limiter.acquire("key", self.limit, max_wait_ms, "us")
+        release = await self.limiter.acquire("key", self.limit, max_wait_ms, "us")
         self.inside.append(name)
-        return give_back
+        return release
 
     async def go(self, name: str) -> None:
         self._tasks[name].result()()
         self.inside.remove(name)
-        await turns()
+        await run_until_idle()
 
     def cancel(self, name: str) -> None:
         self._tasks[name].cancel()
@@ -44,7 +44,7 @@ class Crowd:
         return error
 
 
-async def test_first_come_first_served():
+async def test_slots_are_granted_in_order_of_arrival():
     crowd = Crowd(2)
     for name in "abcde":
         await crowd.come(name)
@@ -56,27 +56,27 @@ async def test_first_come_first_served():
     assert crowd.inside == ["d", "e"]
 
 
-async def test_who_comes_when_a_turn_is_free_does_not_pass_those_who_wait():
+async def test_a_new_event_does_not_overtake_waiting_events():
     crowd = Crowd(1)
     for name in "ab":
         await crowd.come(name)
-    give_back = crowd._tasks["a"].result()
-    give_back()  # it is b's turn, though b has not run yet
+    release = crowd._tasks["a"].result()
+    release()  # it is b's turn, though b has not run yet
     await crowd.come("c")
     assert crowd.inside == ["a", "b"]
 
 
-async def test_who_is_cancelled_leaves_the_line_at_once():
+async def test_a_cancelled_event_leaves_the_queue_at_once():
     crowd = Crowd(1)
     for name in "abc":
         await crowd.come(name)
     crowd.cancel("b")
-    await turns()
+    await run_until_idle()
     await crowd.go("a")
     assert crowd.inside == ["c"]
 
 
-async def test_who_is_cancelled_when_its_turn_has_come_passes_it_on():
+async def test_an_event_cancelled_with_a_granted_slot_passes_the_slot_on():
     """Both in one turn of the loop, in either order."""
     for order in ("turn first", "cancel first"):
         crowd = Crowd(1)
@@ -85,19 +85,19 @@ async def test_who_is_cancelled_when_its_turn_has_come_passes_it_on():
         acts = [crowd._tasks["a"].result(), lambda crowd=crowd: crowd.cancel("b")]
         for act in acts if order == "turn first" else acts[::-1]:
             act()
-        await turns()
+        await run_until_idle()
         assert crowd.inside == ["a", "c"], order
 
 
-async def test_nobody_waits_longer_than_the_limits_owner_allows():
+async def test_no_event_waits_longer_than_max_wait():
     crowd = Crowd(1)
     for name in "ab":
         await crowd.come(name)
     advance(MAX_WAIT_MS / 1000 - 0.1)
-    await turns()
+    await run_until_idle()
     assert not crowd._tasks["b"].done()
     advance(0.2)
-    await turns()
+    await run_until_idle()
     error = crowd.refused("b")
     assert (error.code, error.status, error.retryable, error.retry_after_ms) == (9005, 429, True, 1000)
     assert "10000 ms (max_wait)" in str(error)
@@ -105,19 +105,19 @@ async def test_nobody_waits_longer_than_the_limits_owner_allows():
     assert len(crowd.limiter) == 0
 
 
-async def test_no_more_wait_than_four_for_each_turn():
+async def test_at_most_four_events_wait_per_slot():
     crowd = Crowd(2)
     for number in range(2 + 2 * MAX_WAITING_PER_SLOT):
         await crowd.come(str(number))
     await crowd.come("one more")
     assert "8 wait for a slot" in str(crowd.refused("one more"))
     crowd.cancel("5")
-    await turns()
+    await run_until_idle()
     await crowd.come("in its place")
     assert not crowd._tasks["in its place"].done()
 
 
-async def test_without_a_wait_there_is_no_line():
+async def test_without_max_wait_there_is_no_queue():
     crowd = Crowd(1)
     await crowd.come("a", max_wait_ms=0)
     await crowd.come("b", max_wait_ms=0)
@@ -125,7 +125,7 @@ async def test_without_a_wait_there_is_no_line():
     assert crowd.inside == ["a"]
 
 
-async def test_a_limit_that_is_raised_counts_for_those_in_line_as_soon_as_another_comes():
+async def test_a_raised_limit_applies_to_waiting_events_with_the_next_arrival():
     crowd = Crowd(1)
     for name in "abc":
         await crowd.come(name)
@@ -136,7 +136,7 @@ async def test_a_limit_that_is_raised_counts_for_those_in_line_as_soon_as_anothe
     assert crowd.inside == ["b", "c", "d"]
 
 
-async def test_a_limit_that_is_lowered_takes_no_turn_away_and_gives_no_more():
+async def test_a_lowered_limit_keeps_granted_slots_and_grants_no_more():
     crowd = Crowd(3)
     for name in "abc":
         await crowd.come(name)
@@ -149,7 +149,7 @@ async def test_a_limit_that_is_lowered_takes_no_turn_away_and_gives_no_more():
     assert crowd.inside == ["d"]
 
 
-async def test_a_key_that_nobody_uses_leaves_nothing_behind():
+async def test_an_unused_key_leaves_nothing_behind():
     crowd = Crowd(1)
     for name in "ab":
         await crowd.come(name)
@@ -160,18 +160,18 @@ async def test_a_key_that_nobody_uses_leaves_nothing_behind():
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_a_thousand_in_a_row_are_never_more_than_the_limit_at_once(limit: int):
+async def test_a_thousand_events_never_exceed_the_limit(limit: int):
     lines, inside, most, done = ConcurrencyLimiter(), 0, 0, 0
 
     async def event(number: int) -> None:
         nonlocal inside, most, done
-        give_back = await lines.acquire("key", limit, MAX_WAIT_MS, "us")
+        release = await lines.acquire("key", limit, MAX_WAIT_MS, "us")
         inside += 1
         most = max(most, inside)
         await turns(number % 4)
         inside -= 1
         done += 1
-        give_back()
+        release()
 
     async def client() -> None:
         for number in range(1000 // (4 * limit)):

@@ -55,7 +55,7 @@ async def test_a_refusal_is_429_with_retry_after_in_whole_seconds(tmp_path: Path
 
 
 @both
-async def test_a_budget_that_is_used_up_is_429_too(tmp_path: Path, wall: Wall, path: str):
+async def test_an_exhausted_budget_is_429(tmp_path: Path, wall: Wall, path: str):
     async with house(OPEN + budget(), tmp_path, costing(1.0)) as place:
         assert (await place.post(path))[0] == 200
         status, retry_after, body = await place.post(path)
@@ -64,7 +64,7 @@ async def test_a_budget_that_is_used_up_is_429_too(tmp_path: Path, wall: Wall, p
 
 
 @both
-async def test_who_waits_for_money_in_vain_is_told_to_come_again_after_a_second(tmp_path: Path, wall: Wall, path: str):
+async def test_an_event_that_waits_for_money_in_vain_gets_retry_after_one_second(tmp_path: Path, wall: Wall, path: str):
     async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
         assert (await place.post(path))[0] == 200
         first = place.begin(path)
@@ -79,7 +79,7 @@ async def test_who_waits_for_money_in_vain_is_told_to_come_again_after_a_second(
 
 @both
 @pytest.mark.parametrize("limit", [OPEN + "max_concurrent = 1", BY_PROVIDER], ids=["gateway", "provider"])
-async def test_requests_wait_their_turn(tmp_path: Path, path: str, limit: str):
+async def test_requests_wait_for_a_slot(tmp_path: Path, path: str, limit: str):
     gate = asyncio.Event()
     async with house(limit, tmp_path, waiting(gate), answers()) as place:
         first, second = place.begin(path), place.begin(path)
@@ -90,7 +90,7 @@ async def test_requests_wait_their_turn(tmp_path: Path, path: str, limit: str):
         assert [(await each)[0] for each in (first, second)] == [200, 200]
 
 
-async def test_and_for_no_longer_than_max_wait(tmp_path: Path):
+async def test_requests_wait_no_longer_than_max_wait(tmp_path: Path):
     async with house(OPEN + "max_concurrent = 1\nmax_wait = 2000", tmp_path, Plays(waiting=[SILENCE])) as place:
         first = place.begin(DIRECT)
         await until(lambda: place.provider.played)
@@ -102,7 +102,7 @@ async def test_and_for_no_longer_than_max_wait(tmp_path: Path):
         first.cancel()
 
 
-async def test_who_hangs_up_leaves_the_line(tmp_path: Path):
+async def test_a_client_that_disconnects_leaves_the_queue(tmp_path: Path):
     gate = asyncio.Event()
     async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
         first = place.begin(DIRECT)
@@ -117,7 +117,7 @@ async def test_who_hangs_up_leaves_the_line(tmp_path: Path):
         assert len(place.provider.played) == 2
 
 
-async def test_a_long_answer_that_passes_through_is_charged_by_the_usage_at_its_end(tmp_path: Path, wall: Wall):
+async def test_a_long_relayed_answer_is_charged_by_the_usage_at_its_end(tmp_path: Path, wall: Wall):
     body = b'{"data":"' + b"x" * MAX_BUFFERED_BYTES + b'","usage":{"prompt_tokens":1000000,"completion_tokens":2}}'
     async with house(OPEN + budget(), tmp_path, answers(body)) as place:
         status, _, told = await place.post(DIRECT)

@@ -25,7 +25,7 @@ def spend(ledger: SpendLedger, budget: Budget, usd: float, now_s: float) -> None
     ledger.settle((reservation, usd) for reservation in reservations)
 
 
-def test_what_is_reserved_is_free_again_once_the_event_is_over():
+def test_a_reservation_is_released_when_the_event_ends():
     ledger, hour = SpendLedger(), budget_of()
     first = ledger.reserve([hour], 10.0, NOON_S)
     with pytest.raises(SpendLimit):
@@ -34,24 +34,24 @@ def test_what_is_reserved_is_free_again_once_the_event_is_over():
     ledger.reserve([hour], 1.0, NOON_S)
 
 
-def test_an_estimate_alone_refuses_nobody():
+def test_an_estimate_alone_refuses_no_event():
     """A budget limits what is spent: while some is left, one more event may begin, whatever it may cost."""
     SpendLedger().reserve([budget_of(limit_usd=0.01)], 500.0, NOON_S)
 
 
-def test_a_budget_of_nothing_lets_nothing_pass():
+def test_a_budget_of_zero_refuses_every_event():
     with pytest.raises(SpendLimit):
         SpendLedger().reserve([budget_of(limit_usd=0.0)], 0.0, NOON_S)
 
 
-def test_of_several_purses_all_are_reserved_or_none():
+def test_a_reservation_covers_all_budgets_or_none():
     ledger, open_, empty = SpendLedger(), budget_of(name="open"), budget_of(limit_usd=0.0, name="empty")
     with pytest.raises(SpendLimit, match="'empty'"):
         ledger.reserve([open_, empty], 10.0, NOON_S)
     ledger.reserve([open_], 10.0, NOON_S)
 
 
-def test_a_fixed_window_begins_with_nothing():
+def test_a_fixed_window_starts_empty():
     ledger, hour = SpendLedger(), budget_of()
     spend(ledger, hour, 10.0, NOON_S + 3599.0)
     with pytest.raises(SpendLimit) as refused:
@@ -60,7 +60,7 @@ def test_a_fixed_window_begins_with_nothing():
     ledger.reserve([hour], 0.0, NOON_S + 3600.0)
 
 
-def test_a_sliding_window_takes_the_one_before_along():
+def test_a_sliding_window_includes_a_share_of_the_previous_one():
     ledger, hour = SpendLedger(), budget_of(technique="sliding")
     spend(ledger, hour, 12.0, NOON_S + 3599.0)
     with pytest.raises(SpendLimit) as refused:
@@ -69,7 +69,7 @@ def test_a_sliding_window_takes_the_one_before_along():
     ledger.reserve([hour], 0.0, NOON_S + 3600.0 + 600.001)
 
 
-def test_an_event_costs_in_the_window_in_which_it_began():
+def test_an_event_is_charged_to_the_window_in_which_it_began():
     ledger, hour = SpendLedger(), budget_of()
     late = ledger.reserve([hour], 1.0, NOON_S + 3599.0)
     ledger.settle((reservation, 10.0) for reservation in late)
@@ -78,14 +78,14 @@ def test_an_event_costs_in_the_window_in_which_it_began():
         ledger.reserve([hour], 0.0, NOON_S + 3599.0)
 
 
-def test_what_is_released_twice_is_nobodys_money():
+def test_a_reservation_released_twice_frees_no_extra_money():
     ledger = SpendLedger()
     reservation = BudgetReservation(("key", 1), 60, 5.0)
     ledger.settle([(reservation, 0.0), (reservation, 0.0)])
     assert ledger.totals(("key", 1)).reserved == 0.0
 
 
-def test_it_remembers_those_drawn_on_last():
+def test_the_most_recently_used_budgets_are_kept():
     """However many budgets clients make up, by values of their own."""
     ledger, ours = SpendLedger(max_windows=100), budget_of()
     spend(ledger, ours, 10.0, NOON_S)
@@ -97,7 +97,7 @@ def test_it_remembers_those_drawn_on_last():
         ledger.reserve([ours], 0.0, NOON_S)
 
 
-def test_what_came_to_nothing_takes_no_purses_place():
+def test_an_event_without_cost_evicts_no_budget():
     ledger, ours = SpendLedger(max_windows=100), budget_of()
     spend(ledger, ours, 10.0, NOON_S)
     for number in range(1000):

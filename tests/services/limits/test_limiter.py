@@ -110,7 +110,7 @@ def bearer(token: str) -> dict[str, dict[str, str]]:
 RATE = OPEN + "rate_limiting_limit = 2\nrate_limiting_interval = 60\n"
 
 
-async def test_in_a_fixed_window_of_the_clock_no_more_than_the_limit_pass(tmp_path: Path, wall: Wall):
+async def test_a_fixed_clock_window_passes_at_most_the_limit(tmp_path: Path, wall: Wall):
     wall.advance(50)
     async with house(RATE + 'rate_limiting_technique = "fixed"', tmp_path, *[answers()] * 3) as place:
         assert await place.codes(3) == [None, None, 2003]
@@ -118,7 +118,7 @@ async def test_in_a_fixed_window_of_the_clock_no_more_than_the_limit_pass(tmp_pa
         assert code(await place.call()) is None
 
 
-async def test_in_a_sliding_one_those_before_count_as_long_as_they_are_within_reach(tmp_path: Path, wall: Wall):
+async def test_a_sliding_window_counts_earlier_events_while_they_are_in_reach(tmp_path: Path, wall: Wall):
     async with house(RATE + 'rate_limiting_technique = "sliding"', tmp_path, *[answers()] * 4) as place:
         assert await place.codes(2) == [None, None]
         wall.advance(60)
@@ -129,7 +129,7 @@ async def test_in_a_sliding_one_those_before_count_as_long_as_they_are_within_re
         assert await place.codes(2) == [None, 2003]
 
 
-async def test_a_refusal_is_the_events_ordinary_last_frame_and_tells_when_to_come_again(tmp_path: Path, wall: Wall):
+async def test_a_refusal_is_the_events_last_frame_and_contains_retry_after(tmp_path: Path, wall: Wall):
     wall.advance(12.5)
     async with house(RATE, tmp_path, *[answers()] * 2) as place:
         await place.codes(2)
@@ -145,21 +145,21 @@ async def test_a_refusal_is_the_events_ordinary_last_frame_and_tells_when_to_com
         assert (frame["metadata"]["status"], frame["response"]["internalCode"]) == (429, 2003)
 
 
-async def test_many_at_once_do_not_pass_a_limit(tmp_path: Path, wall: Wall):
+async def test_many_concurrent_events_do_not_exceed_a_limit(tmp_path: Path, wall: Wall):
     text = OPEN + "rate_limiting_limit = 40\nrate_limiting_interval = 60\n"
     async with house(text, tmp_path, *[answers()] * 40) as place:
         codes = await place.codes(200)
         assert (codes.count(None), codes.count(2003)) == (40, 160)
 
 
-async def test_a_gateway_for_any_name_has_one_limit_for_all_of_them(tmp_path: Path, wall: Wall):
+async def test_a_gateway_for_any_name_has_one_limit_for_all_names(tmp_path: Path, wall: Wall):
     text = RATE.replace("gateways.gateway", 'gateways."*"')
     async with house(text, tmp_path, *[answers()] * 2) as place, connected(place.server, "/v1/me/made-up") as other:
         assert [code(await place.call()), code(await place.call(client=other))] == [None, None]
         assert code(await place.call(client=other)) == 2003
 
 
-async def test_a_token_over_its_limit_uses_up_nothing_of_its_gateways(tmp_path: Path, wall: Wall):
+async def test_a_token_over_its_limit_consumes_nothing_of_its_gateways_limit(tmp_path: Path, wall: Wall):
     text = RATE.replace("= 2", "= 3") + tokens("rate_limiting_limit = 1\nrate_limiting_interval = 60")
     async with (
         house(text, tmp_path, *[answers()] * 3, **bearer("ci")) as place,
@@ -169,7 +169,7 @@ async def test_a_token_over_its_limit_uses_up_nothing_of_its_gateways(tmp_path: 
         assert [code(await place.call(client=other)) for _ in range(3)] == [None, None, 2003]
 
 
-async def test_a_limit_that_a_reload_changes_counts_from_the_next_event_on(tmp_path: Path, wall: Wall):
+async def test_a_reloaded_limit_applies_from_the_next_event_on(tmp_path: Path, wall: Wall):
     async with house(RATE, tmp_path, *[answers()] * 4) as place:
         assert await place.codes(3) == [None, None, 2003]
         place.reload(RATE.replace("= 2", "= 3"))
@@ -178,7 +178,7 @@ async def test_a_limit_that_a_reload_changes_counts_from_the_next_event_on(tmp_p
         assert code(await place.call()) is None
 
 
-async def test_every_attempt_after_the_first_takes_from_the_window_too(tmp_path: Path, wall: Wall):
+async def test_every_attempt_counts_in_the_window(tmp_path: Path, wall: Wall):
     text = RATE.replace("= 2", "= 5")
     failing = [answers(status=500)] * 5
     async with house(text, tmp_path, *failing) as place:
@@ -190,7 +190,7 @@ async def test_every_attempt_after_the_first_takes_from_the_window_too(tmp_path:
         assert code(await place.call()) == 2003
 
 
-async def test_a_step_that_the_window_refuses_is_a_failed_step(tmp_path: Path, wall: Wall):
+async def test_a_step_refused_by_the_window_is_a_failed_step(tmp_path: Path, wall: Wall):
     """The chain goes on, and ends with the refusal where no provider gave an answer."""
     async with house(RATE.replace("= 2", "= 1"), tmp_path, refuses()) as place:
         frame = await place.call([step(maxAttempts=3, retryDelay=0), step("groq")])
@@ -207,7 +207,7 @@ async def test_a_token_s_window_counts_its_attempts_too(tmp_path: Path, wall: Wa
         assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [500, 500, 2003]
 
 
-async def test_an_attempt_that_got_no_turn_was_no_call_and_is_not_counted(tmp_path: Path, wall: Wall):
+async def test_an_attempt_without_a_slot_is_not_counted_as_a_call(tmp_path: Path, wall: Wall):
     text = RATE + "max_concurrent_by_provider = { openai = 1 }\nmax_wait = 0"
     async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
         await place.begin()
@@ -223,7 +223,7 @@ def waiting(gate: asyncio.Event) -> Plays:
     return Plays(waiting=[gate], body=[b"{}"], content_type=JSON)
 
 
-async def test_more_events_than_the_limit_wait_their_turn_and_get_it_in_their_order(tmp_path: Path):
+async def test_events_above_the_limit_wait_and_proceed_in_order(tmp_path: Path):
     gates = [asyncio.Event() for _ in range(4)]
     async with house(OPEN + "max_concurrent = 2", tmp_path, *map(waiting, gates)) as place:
         names = [await place.begin(step() | {"query": {"model": str(number)}}) for number in range(4)]
@@ -237,7 +237,7 @@ async def test_more_events_than_the_limit_wait_their_turn_and_get_it_in_their_or
             gate.set()
 
 
-async def test_who_waits_too_long_is_told_to_come_again(tmp_path: Path):
+async def test_an_event_that_waits_too_long_gets_a_retry_delay(tmp_path: Path):
     text = OPEN + "max_concurrent = 1\nmax_wait = 3000"
     async with house(text, tmp_path, Plays(waiting=[SILENCE])) as place:
         await place.begin()
@@ -251,14 +251,14 @@ async def test_who_waits_too_long_is_told_to_come_again(tmp_path: Path):
         assert frame["error"]["retryAfterMs"] == SOON_MS
 
 
-async def test_a_line_that_is_full_takes_nobody(tmp_path: Path):
+async def test_a_full_queue_refuses_events(tmp_path: Path):
     async with house(OPEN + "max_concurrent = 1", tmp_path, Plays(waiting=[SILENCE])) as place:
         for _ in range(5):
             await place.begin()
         assert code(await place.call()) == 9005
 
 
-async def test_a_cancelled_event_leaves_the_line_at_once(tmp_path: Path):
+async def test_a_cancelled_event_leaves_the_queue(tmp_path: Path):
     gate = asyncio.Event()
     async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
         first, second, third = [await place.begin() for _ in range(3)]
@@ -270,7 +270,7 @@ async def test_a_cancelled_event_leaves_the_line_at_once(tmp_path: Path):
 
 
 @pytest.mark.parametrize("limit", ["max_concurrent = 1", "max_concurrent_by_provider = { openai = 1 }"])
-async def test_the_time_for_the_whole_event_runs_while_it_waits(tmp_path: Path, limit: str):
+async def test_total_timeout_runs_while_an_event_waits(tmp_path: Path, limit: str):
     async with house(OPEN + limit, tmp_path, Plays(waiting=[SILENCE])) as place:
         await place.begin()
         await place.calls(1)
@@ -280,7 +280,7 @@ async def test_the_time_for_the_whole_event_runs_while_it_waits(tmp_path: Path, 
         assert code(await place.end(second)) == 9015
 
 
-async def test_a_turn_is_released_however_its_event_ends(tmp_path: Path):
+async def test_a_slot_is_released_however_its_event_ends(tmp_path: Path):
     plays = [
         answers(status=500),
         Plays(connecting=[OSError()]),
@@ -314,7 +314,7 @@ async def test_events_of_another_token_do_not_wait_behind_those_of_one(tmp_path:
 BY_PROVIDER = OPEN + "max_concurrent_by_provider = { openai = 1 }\n"
 
 
-async def test_a_providers_turn_lasts_until_its_answer_is_read(tmp_path: Path):
+async def test_a_provider_slot_is_held_until_the_answer_is_read(tmp_path: Path):
     gate = asyncio.Event()
     async with house(BY_PROVIDER, tmp_path, streams(ROLE, said("a"), gate, *WHOLE), answers()) as place:
         first, second = [await place.begin() for _ in range(2)]
@@ -323,7 +323,7 @@ async def test_a_providers_turn_lasts_until_its_answer_is_read(tmp_path: Path):
         assert [code(await place.end(name)) for name in (first, second)] == [None, None]
 
 
-async def test_who_waits_for_a_provider_is_not_connecting_yet(tmp_path: Path):
+async def test_connect_timeout_does_not_run_while_an_event_waits_for_a_slot(tmp_path: Path):
     gate = asyncio.Event()
     async with house(BY_PROVIDER, tmp_path, waiting(gate), Plays(connecting=[SILENCE])) as place:
         await place.begin()
@@ -337,7 +337,7 @@ async def test_who_waits_for_a_provider_is_not_connecting_yet(tmp_path: Path):
         assert code(await place.end(second)) == 9010
 
 
-async def test_a_provider_without_a_turn_to_give_is_passed_over_for_the_next_step(tmp_path: Path):
+async def test_a_step_without_a_free_provider_slot_falls_back_to_the_next(tmp_path: Path):
     text = BY_PROVIDER + "max_wait = 0"
     async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
         await place.begin()
@@ -357,7 +357,7 @@ def budget(limit: float = 1.0, **more: str) -> str:
     return f"spend_limits = {{ rules = [{{ {rule} }}] }}\n"
 
 
-async def test_once_the_money_is_spent_nobody_calls_a_provider_until_the_window_ends(tmp_path: Path, wall: Wall):
+async def test_an_exhausted_budget_stops_provider_calls_until_the_window_ends(tmp_path: Path, wall: Wall):
     async with house(OPEN + budget(), tmp_path, costing(0.6), costing(0.6), costing(0.1)) as place:
         assert [code(await place.call()) for _ in range(3)] == [None, None, 2041]
         frame = await place.call()
@@ -373,7 +373,7 @@ async def test_once_the_money_is_spent_nobody_calls_a_provider_until_the_window_
         assert code(await place.call()) is None
 
 
-async def test_a_sliding_budget_comes_back_bit_by_bit(tmp_path: Path, wall: Wall):
+async def test_a_sliding_budget_recovers_gradually(tmp_path: Path, wall: Wall):
     text = OPEN + budget(technique='"sliding"', window="3600")
     async with house(text, tmp_path, costing(2.0), costing(0.1)) as place:
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]
@@ -383,7 +383,7 @@ async def test_a_sliding_budget_comes_back_bit_by_bit(tmp_path: Path, wall: Wall
         assert code(await place.call()) is None
 
 
-async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path: Path, wall: Wall):
+async def test_events_in_flight_reserve_the_recent_cost_of_their_model(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
     slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
     async with house(OPEN + budget(), tmp_path, costing(0.4), slow, slow, costing(0.1)) as place:
@@ -397,7 +397,7 @@ async def test_events_in_flight_count_as_what_their_model_cost_of_late(tmp_path:
         assert code(await place.call()) is None, "they were cheaper than what was reserved for them"
 
 
-async def test_an_event_that_reservations_keep_out_waits_for_a_settlement_that_leaves_money(tmp_path: Path, wall: Wall):
+async def test_an_event_kept_out_by_reservations_waits_for_a_settlement(tmp_path: Path, wall: Wall):
     gates = [asyncio.Event() for _ in range(3)]
     plays = [costing(0.4), *(Plays(waiting=[gate], body=[used(0.1)], content_type=JSON) for gate in gates)]
     async with house(OPEN + budget(), tmp_path, *plays) as place:
@@ -413,7 +413,7 @@ async def test_an_event_that_reservations_keep_out_waits_for_a_settlement_that_l
         assert [code(await place.end(name)) for name in names[1:]] == [None, None]
 
 
-async def test_those_who_wait_are_refused_as_soon_as_the_money_is_spent(tmp_path: Path, wall: Wall):
+async def test_waiting_events_are_refused_as_soon_as_the_money_is_spent(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
     play = Plays(waiting=[gate], body=[used(2.0)], content_type=JSON)
     async with house(OPEN + budget(), tmp_path, costing(0.5), play) as place:
@@ -426,7 +426,7 @@ async def test_those_who_wait_are_refused_as_soon_as_the_money_is_spent(tmp_path
         assert {frame["error"]["retryAfterMs"] for frame in frames[1:]} == {43_200_001}
 
 
-async def test_of_many_calls_whose_price_nobody_knows_one_passes_a_budget_that_it_exceeds(tmp_path: Path, wall: Wall):
+async def test_one_of_many_calls_with_unknown_price_passes_a_budget_that_it_exceeds(tmp_path: Path, wall: Wall):
     """Only their provider will tell what they cost; until then each holds a dollar."""
     gate = asyncio.Event()
     body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
@@ -438,7 +438,7 @@ async def test_of_many_calls_whose_price_nobody_knows_one_passes_a_budget_that_i
         assert (codes.count(None), codes.count(2041)) == (1, 199)
 
 
-async def test_cheap_calls_do_not_lower_what_a_dear_one_reserves(tmp_path: Path, wall: Wall):
+async def test_cheap_calls_do_not_lower_the_reservation_of_an_expensive_one(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
     dear = step() | {"query": {"max_tokens": 1, "max_completion_tokens": 60_000}}
     plays = [*[costing(0.0)] * 3, *[Plays(waiting=[SILENCE])] * 2]
@@ -450,7 +450,7 @@ async def test_cheap_calls_do_not_lower_what_a_dear_one_reserves(tmp_path: Path,
         await place.calls(5)
 
 
-async def test_a_compressed_body_does_not_hide_how_long_an_answer_it_allows(tmp_path: Path, wall: Wall):
+async def test_a_compressed_body_does_not_hide_its_maximum_answer_length(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
     body = base64.b64encode(gzip.compress(b'{"model":"small","max_tokens":60000}')).decode()
     dear = step() | {"body": body, "encoding": "base64"}
@@ -474,7 +474,7 @@ async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing
         assert code(await place.end(waiting_)) == 9020
 
 
-async def test_the_time_for_the_whole_event_runs_while_it_waits_for_money(tmp_path: Path, wall: Wall):
+async def test_total_timeout_runs_while_an_event_waits_for_money(tmp_path: Path, wall: Wall):
     async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
         await place.call()
         await place.begin()
@@ -485,7 +485,7 @@ async def test_the_time_for_the_whole_event_runs_while_it_waits_for_money(tmp_pa
         assert code(await place.end(waiting_)) == 9015
 
 
-async def test_many_at_once_do_not_spend_more_than_one_estimate_too_much(tmp_path: Path, wall: Wall):
+async def test_many_concurrent_events_overspend_by_at_most_one_estimate(tmp_path: Path, wall: Wall):
     """The first of a model are estimated by their price and by how long an answer they allow."""
     gate = asyncio.Event()
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
@@ -511,13 +511,13 @@ async def test_a_token_has_a_budget_of_its_own(tmp_path: Path, wall: Wall):
 
 
 @pytest.mark.parametrize("said", ['{"total_cost":0}', '{"total_cost":1000000}', '{"per_token_in":0,"per_token_out":0}'])
-async def test_a_clients_own_price_neither_spares_a_budget_nor_uses_it_up(tmp_path: Path, wall: Wall, said: str):
+async def test_a_clients_custom_price_does_not_affect_a_budget(tmp_path: Path, wall: Wall, said: str):
     priced = {**step(), "headers": {"cf-aig-custom-cost": said}}
     async with house(OPEN + budget(), tmp_path, costing(0.6), costing(0.6)) as place:
         assert [code(await place.call(priced)) for _ in range(3)] == [None, None, 2041]
 
 
-async def test_a_price_of_the_gateways_own_is_what_a_budget_is_charged(tmp_path: Path, wall: Wall):
+async def test_a_gateways_custom_price_is_charged_to_budgets(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { total_cost = 0.6 }\n" + budget()
     async with house(text, tmp_path, answers(), answers()) as place:
         assert await place.codes(1) + await place.codes(1) + await place.codes(1) == [None, None, 2041]
@@ -531,7 +531,7 @@ async def test_each_value_of_metadata_may_have_a_budget(tmp_path: Path, wall: Wa
         assert [code(await place.call()) for _ in range(2)] == [None, None], "who names no team has no rule"
 
 
-async def test_an_event_without_money_ends_and_does_not_ask_at_every_step(tmp_path: Path, wall: Wall):
+async def test_an_event_without_money_ends_without_trying_every_step(tmp_path: Path, wall: Wall):
     async with house(OPEN + budget(), tmp_path, costing(1.0)) as place:
         await place.call()
         frame = await place.call([step(maxAttempts=3), step("groq"), step("mistral")])
@@ -539,7 +539,7 @@ async def test_an_event_without_money_ends_and_does_not_ask_at_every_step(tmp_pa
         assert "attempts" not in frame["metadata"]
 
 
-async def test_where_a_rule_is_for_a_provider_the_next_step_may_have_money_left(tmp_path: Path, wall: Wall):
+async def test_after_a_providers_rule_refuses_the_next_step_may_have_money_left(tmp_path: Path, wall: Wall):
     text = OPEN + budget(provider='{ mode = "filter", values = ["openai"] }')
     async with house(text, tmp_path, costing(1.0), answers()) as place:
         await place.call()
@@ -548,7 +548,7 @@ async def test_where_a_rule_is_for_a_provider_the_next_step_may_have_money_left(
         assert code(await place.call()) == 2041
 
 
-async def test_a_cheaper_model_may_stand_in_for_one_whose_budget_is_used_up(tmp_path: Path, wall: Wall):
+async def test_a_cheaper_model_may_replace_one_with_an_exhausted_budget(tmp_path: Path, wall: Wall):
     text = OPEN + budget(model='{ mode = "filter", values = ["small"] }')
     async with house(text, tmp_path, costing(1.0), answers()) as place:
         await place.call()
@@ -556,7 +556,7 @@ async def test_a_cheaper_model_may_stand_in_for_one_whose_budget_is_used_up(tmp_
         assert (code(frame), frame["metadata"]["step"]) == (None, "1")
 
 
-async def test_a_failed_step_is_reserved_for_once(tmp_path: Path, wall: Wall):
+async def test_a_failed_step_reserves_once(tmp_path: Path, wall: Wall):
     """A retry, or the next step, draws on what the event has reserved already."""
     plays = [costing(0.9), answers(status=500), answers(status=500), costing(0.05), costing(0.05)]
     async with house(OPEN + budget(), tmp_path, *plays) as place:
@@ -565,7 +565,7 @@ async def test_a_failed_step_is_reserved_for_once(tmp_path: Path, wall: Wall):
         assert code(await place.call()) is None, "0.95 is spent, and nothing reserved"
 
 
-async def test_a_dearer_step_reserves_more_than_the_cheap_one_that_failed_before_it(tmp_path: Path, wall: Wall):
+async def test_a_more_expensive_step_reserves_more_than_the_failed_one(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
     cheap, dear = (step() | {"query": {"max_tokens": tokens_}} for tokens_ in (1, 60_000))
     plays = [answers(status=500), Plays(waiting=[SILENCE]), answers(status=500), Plays(waiting=[SILENCE])]
@@ -580,14 +580,14 @@ async def test_a_dearer_step_reserves_more_than_the_cheap_one_that_failed_before
         assert len(place.provider.played) == 4, "two dear ones are in flight, and hold more than there is"
 
 
-async def test_an_event_alone_may_go_on_to_a_dearer_step(tmp_path: Path, wall: Wall):
+async def test_a_single_event_may_continue_with_a_more_expensive_step(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.0001 }\n" + budget()
     steps = [step() | {"query": {"max_tokens": tokens_}} for tokens_ in (20_000, 60_000)]
     async with house(text, tmp_path, answers(status=500), answers()) as place:
         assert code(await place.call(steps)) is None
 
 
-async def test_what_the_cache_gives_is_given_to_who_has_no_money_left(tmp_path: Path, wall: Wall):
+async def test_a_cached_answer_is_served_without_money_left(tmp_path: Path, wall: Wall):
     text = OPEN + "cache_ttl = 300\n" + budget()
     async with house(text, tmp_path, costing(1.0)) as place:
         assert code(await place.call()) is None
@@ -596,14 +596,14 @@ async def test_what_the_cache_gives_is_given_to_who_has_no_money_left(tmp_path: 
         assert code(await place.call(step() | {"query": {"model": "other"}})) == 2041
 
 
-async def test_a_rule_that_a_reload_brings_counts_from_the_next_event_on(tmp_path: Path, wall: Wall):
+async def test_a_rule_added_by_a_reload_applies_from_the_next_event_on(tmp_path: Path, wall: Wall):
     async with house(OPEN, tmp_path, costing(1.0), costing(1.0)) as place:
         await place.call()
         place.reload(OPEN + budget())
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]
 
 
-async def test_who_goes_on_reading_the_answer_to_anothers_call_pays_for_it(tmp_path: Path, wall: Wall):
+async def test_the_event_that_continues_a_shared_call_is_charged_for_it(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
     play = Plays(waiting=[gate], body=[used(1.0)], content_type=JSON)
     async with house(OPEN + "cache_ttl = 300\n" + budget(), tmp_path, play) as place:
@@ -617,7 +617,7 @@ async def test_who_goes_on_reading_the_answer_to_anothers_call_pays_for_it(tmp_p
         assert code(await place.call(step() | {"query": {"model": "other"}})) == 2041
 
 
-async def test_an_event_whose_client_leaves_settles_what_it_had_reserved(tmp_path: Path, wall: Wall):
+async def test_an_event_whose_client_leaves_settles_its_reservation(tmp_path: Path, wall: Wall):
     async with house(OPEN + budget(), tmp_path, costing(0.4), *[Plays(waiting=[SILENCE])] * 2, costing(0.1)) as place:
         await place.call()
         async with connected(place.server) as other:

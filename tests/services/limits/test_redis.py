@@ -37,14 +37,14 @@ async def bridges(text: str, folder: Path, redis: RedisServer, *plays: Sequence[
 
 @pytest.mark.parametrize("technique", ["fixed", "sliding"])
 @pytest.mark.usefixtures("wall")  # a fixed window ends with the clock's hour, be it in the middle of a test
-async def test_many_events_at_several_bridges_do_not_pass_one_limit(tmp_path: Path, redis: RedisServer, technique: str):
+async def test_events_at_several_bridges_do_not_exceed_one_limit(tmp_path: Path, redis: RedisServer, technique: str):
     text = RATE + f'rate_limiting_technique = "{technique}"'
     async with bridges(text, tmp_path, redis, [answers()] * 40, [answers()] * 40) as (one, other):
         codes = [*await one.codes(30), *await other.codes(30)]
         assert (codes.count(None), codes.count(2003)) == (40, 20)
 
 
-async def test_attempts_at_several_bridges_take_from_one_window(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_attempts_at_several_bridges_count_in_one_window(tmp_path: Path, redis: RedisServer, wall: Wall):
     text = RATE.replace("= 40", "= 4")
     failing = [answers(status=500)] * 3
     async with bridges(text, tmp_path, redis, failing, failing[:1]) as (one, other):
@@ -54,7 +54,7 @@ async def test_attempts_at_several_bridges_take_from_one_window(tmp_path: Path, 
         assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [500, 2003, 2003]
 
 
-async def test_a_refusal_tells_when_the_shared_window_has_room(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_a_refusal_contains_the_wait_of_the_shared_window(tmp_path: Path, redis: RedisServer, wall: Wall):
     text = RATE.replace("= 40", "= 1")
     wall.advance(600)
     async with bridges(text, tmp_path, redis, [answers()], []) as (one, other):
@@ -62,7 +62,7 @@ async def test_a_refusal_tells_when_the_shared_window_has_room(tmp_path: Path, r
         assert (await other.call())["error"]["retryAfterMs"] == 3_000_001
 
 
-async def test_a_shared_sliding_window_tells_so_too(tmp_path: Path, redis: RedisServer):
+async def test_a_refusal_contains_the_wait_of_a_shared_sliding_window(tmp_path: Path, redis: RedisServer):
     """It begins with its first hit, and moves by Redis's own clock."""
     text = RATE.replace("= 40", "= 1") + 'rate_limiting_technique = "sliding"'
     async with bridges(text, tmp_path, redis, [answers()], []) as (one, other):
@@ -70,7 +70,7 @@ async def test_a_shared_sliding_window_tells_so_too(tmp_path: Path, redis: Redis
         assert 3_500_000 < (await other.call())["error"]["retryAfterMs"] <= 3_600_001
 
 
-async def test_what_one_bridge_spends_another_has_not(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_money_spent_by_one_bridge_is_spent_for_the_others(tmp_path: Path, redis: RedisServer, wall: Wall):
     async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.6), costing(0.6)], [costing(0.1)]) as (one, other):
         assert [code(await one.call()) for _ in range(2)] == [None, None]
         frame = await settled(other, 2041)
@@ -88,7 +88,7 @@ async def settled(house: House, expected: int) -> Frame:
             return frame
 
 
-async def test_what_one_reserves_another_may_not_spend(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_money_reserved_by_one_bridge_is_unavailable_to_others(tmp_path: Path, redis: RedisServer, wall: Wall):
     gate = asyncio.Event()
     slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
     async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.5), slow], [costing(0.1)]) as (one, other):
@@ -104,9 +104,7 @@ async def test_what_one_reserves_another_may_not_spend(tmp_path: Path, redis: Re
         assert code(await other.end(name)) is None, "it waited for what the other bridge settled"
 
 
-async def test_many_calls_at_several_bridges_do_not_pass_a_budget_that_one_of_them_exceeds(
-    tmp_path: Path, redis: RedisServer, wall: Wall
-):
+async def test_many_calls_at_several_bridges_do_not_exceed_a_budget(tmp_path: Path, redis: RedisServer, wall: Wall):
     gate = asyncio.Event()
     body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
     slow = Plays(waiting=[gate], body=[body], content_type=JSON)
@@ -120,7 +118,7 @@ async def test_many_calls_at_several_bridges_do_not_pass_a_budget_that_one_of_th
         assert {code(await house.end(name)) for house, name in names} == {2041}
 
 
-async def test_a_budget_outlives_the_bridges_that_drew_on_it(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_a_budget_in_redis_outlives_the_bridges(tmp_path: Path, redis: RedisServer, wall: Wall):
     async with bridges(OPEN + budget(), tmp_path, redis, [costing(1.0)]) as (one,):
         await one.call()
     async with bridges(OPEN + budget(), tmp_path, redis, []) as (other,):
@@ -128,7 +126,7 @@ async def test_a_budget_outlives_the_bridges_that_drew_on_it(tmp_path: Path, red
         assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, 43_200_001)
 
 
-async def test_without_redis_each_goes_on_from_what_it_knew_and_tells_what_was_spent_when_it_is_back(
+async def test_without_redis_each_bridge_continues_and_reports_spending_when_it_returns(
     tmp_path: Path, redis: RedisServer, wall: Wall
 ):
     free = [answers()] * 10_000
@@ -145,7 +143,7 @@ async def test_without_redis_each_goes_on_from_what_it_knew_and_tells_what_was_s
         assert (await settled(other, 2041))["error"]["retryAfterMs"] == 43_200_001
 
 
-async def test_without_redis_requests_are_counted_alone(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_without_redis_each_bridge_counts_requests_on_its_own(tmp_path: Path, redis: RedisServer, wall: Wall):
     text = RATE.replace("= 40", "= 2")
     async with bridges(text, tmp_path, redis, [answers()] * 4, [answers()] * 2) as (one, other):
         assert [code(await one.call()) for _ in range(3)] == [None, None, 2003]
@@ -154,7 +152,7 @@ async def test_without_redis_requests_are_counted_alone(tmp_path: Path, redis: R
         redis.start()
 
 
-async def test_a_bridge_whose_redis_never_was_there_has_its_limits(tmp_path: Path, redis: RedisServer, wall: Wall):
+async def test_a_bridge_that_never_reached_redis_enforces_limits(tmp_path: Path, redis: RedisServer, wall: Wall):
     redis.kill()
     text = RATE.replace("= 40", "= 2") + budget()
     async with bridges(text, tmp_path, redis, [costing(1.0)]) as (one,):

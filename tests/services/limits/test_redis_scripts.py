@@ -1,4 +1,4 @@
-"""A ledger's pages in a real Redis: each script does all or nothing, and a batch is settled once."""
+"""Ledger windows in a real Redis: each script is atomic, and a batch is settled once."""
 
 from collections.abc import AsyncIterator
 
@@ -35,16 +35,16 @@ def spent(budget: Budget, usd: float, released: float = 0.0, now_s: float = NOON
 
 
 async def seen(pages: SpendScripts, budget: Budget, now_s: float = NOON_S) -> tuple[WindowTotals, WindowTotals]:
-    """Its pages; nothing is reserved by it."""
+    """Return a budget's totals without reserving anything."""
     _, [found] = await pages.reserve([budget], 0.0, now_s)
     return found
 
 
-async def test_a_page_that_nobody_drew_on_is_empty(store: RedisStore):
+async def test_an_unused_window_is_empty(store: RedisStore):
     assert await seen(SpendScripts(store), budget_of()) == (WindowTotals(), WindowTotals())
 
 
-async def test_what_is_reserved_and_spent_adds_up_to_the_last_digit(store: RedisStore):
+async def test_reserved_and_spent_amounts_are_exact(store: RedisStore):
     pages, hour = SpendScripts(store), budget_of()
     for usd in (0.1, 0.2, 1e-9):
         assert (await pages.reserve([hour], usd, NOON_S))[0] is None
@@ -54,14 +54,14 @@ async def test_what_is_reserved_and_spent_adds_up_to_the_last_digit(store: Redis
     assert before == WindowTotals()
 
 
-async def test_of_several_purses_all_are_reserved_or_none(store: RedisStore):
+async def test_a_reservation_covers_all_budgets_or_none(store: RedisStore):
     pages, open_, empty = SpendScripts(store), budget_of("open"), budget_of("empty", limit_usd=0.0)
     refused, found = await pages.reserve([open_, empty], 5.0, NOON_S)
     assert (refused, found) == (1, [(WindowTotals(), WindowTotals())] * 2)
     assert (await seen(pages, open_))[0] == WindowTotals()
 
 
-async def test_a_sliding_window_takes_its_share_of_the_one_before(store: RedisStore):
+async def test_a_sliding_window_counts_a_share_of_the_previous_one(store: RedisStore):
     pages, hour = SpendScripts(store), budget_of(technique="sliding")
     await pages.settle(spent(hour, 12.0))
     assert (await pages.reserve([hour], 0.0, NOON_S + HOUR_S + 599))[0] == 0
@@ -69,13 +69,13 @@ async def test_a_sliding_window_takes_its_share_of_the_one_before(store: RedisSt
     assert (await seen(pages, hour, NOON_S + HOUR_S + 601))[1] == WindowTotals(12.0)
 
 
-async def test_a_fixed_one_does_not(store: RedisStore):
+async def test_a_fixed_window_ignores_the_previous_one(store: RedisStore):
     pages, hour = SpendScripts(store), budget_of()
     await pages.settle(spent(hour, 12.0))
     assert (await pages.reserve([hour], 0.0, NOON_S + HOUR_S))[0] is None
 
 
-async def test_a_batch_counts_once_however_often_it_is_sent(store: RedisStore):
+async def test_a_batch_is_settled_once_however_often_it_is_sent(store: RedisStore):
     """For nobody knows whether one that was not answered was taken."""
     pages, hour = SpendScripts(store), budget_of()
     batch = spent(hour, 2.0)
@@ -85,13 +85,13 @@ async def test_a_batch_counts_once_however_often_it_is_sent(store: RedisStore):
     assert (await seen(pages, hour))[0].spent == 4.0
 
 
-async def test_what_was_never_reserved_can_be_released(store: RedisStore):
+async def test_releasing_an_unknown_reservation_leaves_zero(store: RedisStore):
     pages, hour = SpendScripts(store), budget_of()
     await pages.settle(spent(hour, 0.0, released=5.0))
     assert (await seen(pages, hour))[0] == WindowTotals()
 
 
-async def test_a_page_is_kept_through_the_window_after_it_and_no_longer(store: RedisStore, redis: RedisServer):
+async def test_a_window_expires_after_the_next_window(store: RedisStore, redis: RedisServer):
     pages, hour = SpendScripts(store), budget_of()
     await pages.reserve([hour], 1.0, NOON_S)
     key, number = windows_of(hour, NOON_S)[0]

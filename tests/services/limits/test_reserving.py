@@ -11,7 +11,7 @@ from bridge.services.limits.budgets import Budget, Owner, SpendContext, matching
 from bridge.services.limits.ledger import BudgetReservation, SpendLedger
 from bridge.services.limits.local import LocalBudgets
 from bridge.services.limits.reserving import WAIT_S, Reservations
-from tests.support.clock import advance, turns
+from tests.support.clock import advance, run_until_idle
 from tests.support.wall_clock import Wall
 
 pytestmark = pytest.mark.usefixtures("wall")
@@ -28,13 +28,13 @@ def settled(reservations: list[BudgetReservation], usd: float) -> list[tuple[Bud
     return [(reservation, usd) for reservation in reservations]
 
 
-async def test_those_who_wait_have_their_turn_in_their_order():
+async def test_waiting_events_reserve_in_order():
     place, day, served = Reservations(LocalBudgets(SpendLedger())), budget_of(), list[int]()
 
     async def one(number: int) -> None:
         reservations = await place.reserve([day], 1.0)
         served.append(number)
-        await turns(5)
+        await run_until_idle()
         place.settle(settled(reservations, 0.1))
 
     async with asyncio.TaskGroup() as group:
@@ -44,61 +44,61 @@ async def test_those_who_wait_have_their_turn_in_their_order():
     assert not len(place)
 
 
-async def test_of_two_purses_each_is_waited_for_and_neither_is_reserved_meanwhile():
+async def test_an_event_waits_for_each_of_two_budgets_and_reserves_neither_meanwhile():
     place, day, week = Reservations(LocalBudgets(SpendLedger())), budget_of("day"), budget_of("week")
     first, second = await place.reserve([day], 1.0), await place.reserve([week], 1.0)
     waiting = asyncio.create_task(place.reserve([day, week], 1.0))
-    await turns()
+    await run_until_idle()
     place.settle(settled(first, 0.0))
-    await turns()
+    await run_until_idle()
     third = await place.reserve([day], 1.0)
     place.settle([*settled(second, 0.0), *settled(third, 0.0)])
     assert {reservation.window[0] for reservation in await waiting} == {day.key, week.key}
 
 
-async def test_all_waits_of_an_event_together_take_no_longer_than_one():
+async def test_all_waits_of_an_event_share_one_time_limit():
     place, day, week = Reservations(LocalBudgets(SpendLedger())), budget_of("day"), budget_of("week")
     first = await place.reserve([day], 1.0)
     await place.reserve([week], 1.0)
     waiting = asyncio.create_task(place.reserve([day, week], 1.0))
-    await turns()
+    await run_until_idle()
     advance(WAIT_S - 1)
     place.settle(settled(first, 0.0))
-    await turns()
+    await run_until_idle()
     advance(1)
     with pytest.raises(SpendLimit, match="'week'"):
         await waiting
     assert not len(place)
 
 
-async def test_one_who_leaves_the_line_hurts_nobody_behind():
+async def test_an_event_that_leaves_the_queue_does_not_block_the_next():
     place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     first = await place.reserve([day], 1.0)
     head, behind = (asyncio.create_task(place.reserve([day], 1.0)) for _ in range(2))
-    await turns()
+    await run_until_idle()
     head.cancel()
-    await turns()
+    await run_until_idle()
     place.settle(settled(first, 0.0))
     assert await behind
     assert not len(place)
 
 
-async def test_a_line_that_is_full_takes_nobody(monkeypatch: pytest.MonkeyPatch):
+async def test_a_full_queue_refuses_events(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reserving, "MAX_WAITING", 1)
     place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     await place.reserve([day], 1.0)
     waiting = asyncio.create_task(place.reserve([day], 1.0))
-    await turns()
+    await run_until_idle()
     with pytest.raises(SpendLimit):
         await place.reserve([day], 1.0)
     waiting.cancel()
 
 
-async def test_a_settlement_in_a_new_window_lets_the_next_one_pass_whatever_it_cost(wall: Wall):
+async def test_a_settlement_in_a_new_window_wakes_the_next_event(wall: Wall):
     place, day = Reservations(LocalBudgets(SpendLedger())), budget_of()
     first = await place.reserve([day], 1.0)
     waiting = asyncio.create_task(place.reserve([day], 1.0))
-    await turns()
+    await run_until_idle()
     wall.advance(86_400)
     place.settle(settled(first, 5.0))
     assert await waiting

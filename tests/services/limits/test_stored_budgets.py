@@ -23,7 +23,7 @@ LOG = '[server]\nlog_path = "log.db"\n'
 pytestmark = pytest.mark.usefixtures("wall")
 
 
-async def test_what_was_spent_before_a_restart_is_spent(tmp_path: Path):
+async def test_spending_survives_a_restart(tmp_path: Path):
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(0.6), costing(0.6)) as place:
         assert [code(await place.call()) for _ in range(2)] == [None, None]
@@ -32,7 +32,7 @@ async def test_what_was_spent_before_a_restart_is_spent(tmp_path: Path):
         assert (code(frame), frame["error"]["retryAfterMs"]) == (2041, 43_200_001)
 
 
-async def test_in_windows_that_are_over_it_is_not(tmp_path: Path, wall: Wall):
+async def test_spending_of_past_windows_does_not_count_after_a_restart(tmp_path: Path, wall: Wall):
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(2.0)) as place:
         await place.call()
@@ -41,7 +41,7 @@ async def test_in_windows_that_are_over_it_is_not(tmp_path: Path, wall: Wall):
         assert code(await place.call()) is None
 
 
-async def test_a_sliding_window_knows_the_one_before(tmp_path: Path, wall: Wall):
+async def test_a_sliding_window_includes_the_previous_one_after_a_restart(tmp_path: Path, wall: Wall):
     text = LOG + OPEN + budget(window="3600", technique='"sliding"')
     async with house(text, tmp_path, costing(2.0)) as place:
         await place.call()
@@ -50,7 +50,7 @@ async def test_a_sliding_window_knows_the_one_before(tmp_path: Path, wall: Wall)
         assert code(await place.call()) == 2041
 
 
-async def test_each_rule_knows_its_own(tmp_path: Path):
+async def test_each_rule_keeps_its_spending(tmp_path: Path):
     """By token, by metadata and by provider."""
     text = LOG + OPEN + budget(limit=3.0, metadata='{ team = { mode = "partition" } }')
     text += tokens(budget(provider='{ mode = "filter", values = ["openai"] }'))
@@ -64,7 +64,7 @@ async def test_each_rule_knows_its_own(tmp_path: Path):
         assert code(await place.call(step("groq", metadata={"team": "blue"}))) is None
 
 
-async def test_a_gateway_for_any_name_knows_what_was_spent_under_each(tmp_path: Path):
+async def test_a_gateway_for_any_name_keeps_spending_under_all_names(tmp_path: Path):
     text = LOG + OPEN.replace("gateways.gateway", 'gateways."*"') + budget()
     async with house(text, tmp_path, costing(1.0)) as place:
         await place.call()
@@ -72,14 +72,14 @@ async def test_a_gateway_for_any_name_knows_what_was_spent_under_each(tmp_path: 
         assert code(await place.call()) == 2041
 
 
-async def test_a_gateway_that_is_gone_is_forgotten(tmp_path: Path):
+async def test_spending_of_a_removed_gateway_expires(tmp_path: Path):
     async with house(LOG + OPEN, tmp_path, costing(1.0)) as place:
         await place.call()
     async with build_services(config_of(LOG + OPEN.replace("gateways.gateway", "gateways.other") + budget(), tmp_path)):
         pass
 
 
-async def test_a_client_that_wants_no_row_in_the_log_does_not_make_a_restart_forget(tmp_path: Path):
+async def test_spending_survives_a_restart_without_a_log_row(tmp_path: Path):
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(2.0)) as place:
         assert code(await place.call(step(collectLog=False))) is None
@@ -87,7 +87,7 @@ async def test_a_client_that_wants_no_row_in_the_log_does_not_make_a_restart_for
         assert code(await place.call()) == 2041
 
 
-async def test_a_log_that_is_removed_does_not_make_a_restart_forget(tmp_path: Path):
+async def test_spending_survives_the_removal_of_the_log(tmp_path: Path):
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(2.0)) as place:
         await place.call()
@@ -96,7 +96,7 @@ async def test_a_log_that_is_removed_does_not_make_a_restart_forget(tmp_path: Pa
         assert code(await place.call()) == 2041
 
 
-async def test_a_clients_own_price_is_not_what_a_restart_remembers(tmp_path: Path):
+async def test_a_clients_custom_price_is_not_stored(tmp_path: Path):
     text = LOG + OPEN + budget()
     async with house(text, tmp_path, costing(0.1)) as place:
         await place.call(step(customCost={"total_cost": 1_000_000}))
@@ -104,7 +104,7 @@ async def test_a_clients_own_price_is_not_what_a_restart_remembers(tmp_path: Pat
         assert code(await place.call()) is None
 
 
-async def test_the_file_may_stand_anywhere_and_needs_no_log(tmp_path: Path):
+async def test_the_budget_file_may_be_anywhere_and_needs_no_log(tmp_path: Path):
     text = '[server]\nbudgets_path = "spent.db"\n' + OPEN + budget()
     async with house(text, tmp_path, costing(2.0)) as place:
         await place.call()
@@ -118,7 +118,7 @@ def loaded(path: Path) -> object:
         return file.load(0.0)
 
 
-async def test_what_was_spent_is_written_a_moment_later_not_at_the_end_alone(tmp_path: Path):
+async def test_spending_is_written_shortly_after_the_event(tmp_path: Path):
     async with house(LOG + OPEN + budget(), tmp_path, costing(2.0)) as place:
         await place.call()
         advance(LINGER_S)
@@ -145,7 +145,7 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, c
         assert code(await place.call()) == 2041
 
 
-async def test_a_file_that_cannot_be_written_costs_no_event_and_is_told_once(
+async def test_an_unwritable_file_fails_no_event_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def full(*_: object) -> None:
@@ -165,7 +165,7 @@ async def test_a_file_that_cannot_be_written_costs_no_event_and_is_told_once(
         assert code(await place.call()) == 2041
 
 
-async def test_a_path_that_can_be_no_file_is_a_fault_of_the_configuration(tmp_path: Path):
+async def test_an_impossible_path_is_a_configuration_error(tmp_path: Path):
     text = '[server]\nbudgets_path = "no/such/folder/spent.db"\n' + OPEN
     with pytest.raises(ConfigError, match="budgets_path"):
         async with build_services(config_of(text + budget(), tmp_path)):
@@ -174,7 +174,7 @@ async def test_a_path_that_can_be_no_file_is_a_fault_of_the_configuration(tmp_pa
         pass  # nobody needs it
 
 
-async def test_a_start_goes_on_without_the_file_beside_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+async def test_a_bridge_starts_without_the_file_beside_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "budgets-log.db").mkdir()
     async with house(LOG + OPEN + budget(), tmp_path, costing(2.0)) as place:
         assert [code(await place.call()) for _ in range(2)] == [None, 2041]

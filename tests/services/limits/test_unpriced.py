@@ -45,7 +45,7 @@ def code(frame: Frame) -> int | None:
     return found
 
 
-async def test_a_call_that_cannot_be_priced_is_not_made_and_told_what_to_configure(tmp_path: Path) -> None:
+async def test_an_unpriced_call_is_refused_with_the_settings_to_change(tmp_path: Path) -> None:
     [unknown, none] = await last_frames(tmp_path, BUDGET, asked("no-such-model"), asked(None))
     for frame, said in ((unknown, "no price is known for the model 'no-such-model'"), (none, "no model can be read")):
         assert frame["error"] | {"message": ""} == {
@@ -72,7 +72,7 @@ async def test_a_call_that_cannot_be_priced_is_not_made_and_told_what_to_configu
         pytest.param(BY_MODEL, asked("no-such-model"), id="a rule for another model"),
     ],
 )
-async def test_what_can_be_priced_or_counts_in_no_budget_is_called(tmp_path: Path, text: str, request_: Frame) -> None:
+async def test_a_call_with_a_price_or_without_a_budget_is_made(tmp_path: Path, text: str, request_: Frame) -> None:
     [frame] = await last_frames(tmp_path, text, request_, plays=(answers(),))
     assert code(frame) is None
 
@@ -82,25 +82,25 @@ async def test_a_rule_for_a_model_is_not_evaded_by_hiding_the_model(tmp_path: Pa
     assert code(frame) == 9027
 
 
-async def test_a_price_of_the_clients_own_prices_nothing(tmp_path: Path) -> None:
+async def test_a_clients_custom_price_is_no_price(tmp_path: Path) -> None:
     priced = asked("no-such-model", config={"customCost": {"per_token_in": 0.0, "per_token_out": 0.0}})
     [frame] = await last_frames(tmp_path, BUDGET, priced)
     assert code(frame) == 9027
 
 
-async def test_it_is_a_failed_step_that_is_not_retried(tmp_path: Path) -> None:
+async def test_an_unpriced_step_fails_and_is_not_retried(tmp_path: Path) -> None:
     chain = [asked("no-such-model", config={"maxAttempts": 3, "retryDelay": 1}), asked("gpt-4o-mini")]
     [frame] = await last_frames(tmp_path, BUDGET, chain, plays=(answers(),))
     assert [attempt.get("code") for attempt in frame["metadata"]["attempts"]] == [9027, None]
     assert frame["metadata"]["step"] == "1"
 
 
-async def test_the_breaker_does_not_count_it(tmp_path: Path) -> None:
+async def test_the_breaker_does_not_count_an_unpriced_step(tmp_path: Path) -> None:
     frames = await last_frames(tmp_path, BUDGET, *[asked("no-such-model")] * (FAILURES + 2))
     assert {code(frame) for frame in frames} == {9027}
 
 
-async def test_a_tokens_budget_counts_as_the_gateways_does(tmp_path: Path) -> None:
+async def test_a_tokens_budget_also_requires_a_price(tmp_path: Path) -> None:
     digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     text = f'[gateways.gateway]\n[gateways.gateway.tokens.ci]\ntoken = "sha256:{digest}"\n{BUDGET}'
     token = {"cf-aig-authorization": "test"}

@@ -1,4 +1,4 @@
-"""Windows of time: where they begin, and how long a full one lets nothing pass."""
+"""Alignment of time windows, and the wait until a full one has room."""
 
 import pytest
 from hypothesis import given
@@ -8,12 +8,12 @@ from bridge.config.limits import Technique
 from bridge.services.limits.windows import number_of, wait_ms, weight_of
 
 
-def test_fixed_windows_begin_with_the_clocks():
+def test_fixed_windows_are_aligned_to_the_clock():
     assert number_of(7199.999, 3600) == 1
     assert number_of(7200.0, 3600) == 2
 
 
-def test_of_the_window_before_a_sliding_one_holds_as_much_as_lies_within_reach():
+def test_the_weight_of_the_previous_window_is_its_overlap():
     assert weight_of("sliding", 0.0, 60) == 1.0
     assert weight_of("sliding", 15.0, 60) == 0.75
     assert weight_of("fixed", 15.0, 60) == 0.0
@@ -33,7 +33,7 @@ WAITS: dict[str, tuple[Technique, float, float, float, float, int | None]] = {
 
 
 @pytest.mark.parametrize(("technique", "limit", "left_s", "before", "current", "wait"), WAITS.values(), ids=WAITS)
-def test_how_long_a_full_window_stays_full(
+def test_a_full_window_has_room_after_the_wait(
     technique: Technique, limit: float, left_s: float, before: float, current: float, wait: int | None
 ):
     assert wait_ms(technique, limit, 60, left_s, before, current) == wait

@@ -66,13 +66,13 @@ def cost(planned: PlannedStep, usage: Usage | None, reported: Reported, pricer: 
         (None, None, {}, None),
     ],
 )
-def test_the_clients_word_is_shown_and_the_providers_or_else_the_lists_is_known(
+def test_the_clients_price_is_shown_and_the_providers_or_listed_price_is_charged(
     custom: CustomCost | None, usage: Usage | None, reported: Reported, expected: Cost | None
 ) -> None:
     assert cost(planned("openrouter", "openai/gpt-4o-mini", custom_cost=custom), usage, reported) == expected
 
 
-def test_the_gateways_word_is_what_it_knows_whatever_others_say() -> None:
+def test_the_gateways_price_overrides_all_others() -> None:
     ours = CustomCost(2e-6, 3e-6)
     assert cost(planned("openrouter", custom_cost=ours, gateway_s=ours), USED, REPORTED) == Cost(2.3, "custom")
     said = cost(planned("openrouter", custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, REPORTED)
@@ -80,7 +80,7 @@ def test_the_gateways_word_is_what_it_knows_whatever_others_say() -> None:
     assert said.charged_usd == 2.3
 
 
-def test_a_reported_cost_counts_up_to_ten_times_the_estimate_or_to_what_its_tokens_cost_by_the_list() -> None:
+def test_a_reported_cost_is_capped_at_ten_times_the_estimate_or_the_list_price() -> None:
     mini = planned("openrouter", "openai/gpt-4o-mini")
     estimate = PRICER.expected_usd(mini)
     assert estimate is not None
@@ -90,7 +90,7 @@ def test_a_reported_cost_counts_up_to_ten_times_the_estimate_or_to_what_its_toke
     assert cost(mini, USED, {"cost": 9e15}) == Cost(0.21, "provider", is_capped=True)
 
 
-def test_where_no_price_is_known_the_estimate_is_one_dollar() -> None:
+def test_without_a_known_price_the_estimate_is_one_dollar() -> None:
     unpriced = planned("openrouter", "no such model")
     assert cost(unpriced, USED, {"cost": 7.5}) == Cost(7.5, "provider")
     assert cost(unpriced, USED, {"cost": 9e15}) == Cost(10 * UNPRICED_USD, "provider", is_capped=True)
@@ -106,7 +106,7 @@ def test_where_no_price_is_known_the_estimate_is_one_dollar() -> None:
     ],
     ids=["not known to report costs", "a file", "no model endpoint", "no POST"],
 )
-def test_what_others_say_of_a_cost_is_not_believed(unbelieved: PlannedStep) -> None:
+def test_a_cost_reported_by_an_unknown_source_is_ignored(unbelieved: PlannedStep) -> None:
     assert cost(unbelieved, None, {"cost": 9e15, "cost_in_usd_ticks": 9e15}) is None
 
 
@@ -120,11 +120,11 @@ def test_what_others_say_of_a_cost_is_not_believed(unbelieved: PlannedStep) -> N
     ],
     ids=["model", "none named", "provider", "another address"],
 )
-def test_what_the_list_does_not_know_has_no_cost(unknown: PlannedStep) -> None:
+def test_an_unlisted_model_has_no_cost(unknown: PlannedStep) -> None:
     assert cost(unknown, USED, {}) is None
 
 
-def test_without_a_list_only_words_count() -> None:
+def test_without_a_list_only_custom_and_reported_costs_count() -> None:
     listless = EventPricer(None)
     assert cost(planned("openrouter"), USED, {}, listless) is None
     assert cost(planned("openrouter"), USED, REPORTED, listless) == Cost(0.0007, "provider")
@@ -152,7 +152,7 @@ USAGES = (
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_every_price_is_what_the_lists_own_arithmetic_makes_of_it(name: str) -> None:
+def test_every_price_equals_the_lists_own_calculation(name: str) -> None:
     """Of every model that has a price for text, with and without caches, tiers and sound."""
     provider = next(each for each in get_snapshot().providers if each.id == name)
     compared = 0
@@ -176,14 +176,14 @@ def test_every_price_is_what_the_lists_own_arithmetic_makes_of_it(name: str) -> 
     assert compared > len(USAGES)
 
 
-def test_names_that_clients_make_up_are_not_remembered_for_ever() -> None:
+def test_names_invented_by_clients_use_bounded_memory() -> None:
     prices = GenaiPrices()
     for number in range(MAX_CACHED + 10):
         prices.rates("https://no-such-host.example", f"model-{number}")
     assert prices._cached.cache_info().currsize == MAX_CACHED
 
 
-def test_without_the_extra_a_bridge_serves_and_tells_no_price() -> None:
+def test_without_the_extra_a_bridge_serves_without_prices() -> None:
     """In a process of its own, in which the package cannot be imported."""
     program = (
         "import asyncio, sys; sys.modules['genai_prices'] = None\n"

@@ -23,13 +23,13 @@ DEAR = ModelPrices(TokenPrice(3e-6), TokenPrice(15e-6), TokenPrice(0.3e-6), Toke
         (None, None),
     ],
 )
-def test_cached_tokens_come_off_the_input_and_what_was_not_counted_has_no_cost(
+def test_cached_tokens_are_subtracted_from_input_and_missing_counts_have_no_cost(
     usage: Usage | None, usd: float | None
 ) -> None:
     assert usage_usd(DEAR, usage) == pytest.approx(usd)
 
 
-def test_a_cache_without_a_rate_of_its_own_costs_what_input_does() -> None:
+def test_cached_tokens_without_a_rate_cost_the_input_rate() -> None:
     assert usage_usd(ModelPrices(TokenPrice(2.0), TokenPrice(1.0)), Usage(10, 1, 4, None, 3)) == 21
 
 
@@ -37,25 +37,25 @@ def test_a_cache_without_a_rate_of_its_own_costs_what_input_does() -> None:
     ("rates", "usage"),
     [(ModelPrices(TokenPrice(1.0), None), Usage(1, 1)), (ModelPrices(None, TokenPrice(1.0)), Usage(1, 1))],
 )
-def test_tokens_whose_rate_is_not_known_make_the_cost_unknown(rates: ModelPrices, usage: Usage) -> None:
+def test_tokens_with_an_unknown_rate_make_the_cost_unknown(rates: ModelPrices, usage: Usage) -> None:
     assert usage_usd(rates, usage) is None
 
 
-def test_a_model_without_a_price_for_output_has_a_cost_where_there_is_none() -> None:
+def test_a_model_without_an_output_price_has_a_cost_without_output() -> None:
     """An embedding."""
     assert usage_usd(ModelPrices(TokenPrice(1.0), None), Usage(3)) == 3
 
 
 @pytest.mark.parametrize(("length", "usd"), [(200, 200), (201, 402), (400, 800), (401, 1203)])
-def test_past_a_tiers_start_all_tokens_cost_what_it_says(length: int, usd: float) -> None:
+def test_above_a_tiers_start_all_tokens_have_its_price(length: int, usd: float) -> None:
     assert usage_usd(ModelPrices(TokenPrice(1.0, ((200, 2.0), (400, 3.0))), None), Usage(length)) == usd
 
 
-def test_a_request_may_cost_something_itself() -> None:
+def test_a_request_may_have_a_price() -> None:
     assert usage_usd(ModelPrices(TokenPrice(1.0), TokenPrice(1.0), request_usd=5.0), Usage(1, 1)) == 7
 
 
-def test_a_cost_has_no_floats_noise() -> None:
+def test_a_cost_has_no_floating_point_noise() -> None:
     assert usage_usd(ModelPrices(TokenPrice(0.15 / 1e6), TokenPrice(0.6 / 1e6)), Usage(1000, 100)) == 0.000_21
 
 
@@ -74,7 +74,7 @@ def test_a_cost_has_no_floats_noise() -> None:
         (CustomCost(0.001, 0.002, total_cost=0.5), Usage(10, 5), 0.5),
     ],
 )
-def test_a_custom_cost_is_per_token_where_tokens_were_told_or_for_the_whole(
+def test_a_custom_cost_is_per_token_or_for_the_whole_request(
     custom: CustomCost, usage: Usage | None, usd: float | None
 ) -> None:
     assert custom_usd(custom, usage) == pytest.approx(usd)
