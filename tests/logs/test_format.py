@@ -1,4 +1,4 @@
-"""Log lines are one event each, without secrets, and stop nobody."""
+"""Log lines hold one record each, hold no secrets and never block their caller."""
 
 import io
 import logging
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def start() -> Iterator[Setup]:
-    """setup(), whose traces in the process's loggers are gone after the test."""
+    """Return a `setup` whose changes to the loggers are undone after the test."""
     before = {name: dict(vars(logging.getLogger(name))) for name in NAMES}
     handlers: list[LineHandler] = []
 
@@ -74,14 +74,14 @@ def test_a_json_line_holds_time_level_message_and_the_fields_in_that_order() -> 
     )
 
 
-def test_a_text_line_holds_the_same_for_people() -> None:
+def test_a_text_line_holds_the_same_parts() -> None:
     line = as_text(record("event done", status=200, event_id="my-request", ok=True, why="two words"))
     assert line.decode() == (
         '2026-01-02T03:03:04.037Z INFO    event done status=200 event_id=my-request ok=true why="two words"\n'
     )
 
 
-def test_a_field_cannot_pass_for_time_level_or_message() -> None:
+def test_a_field_cannot_replace_time_level_or_message() -> None:
     made = record("true")
     made.fields = {"message": "false", "level": "error", "time": "never"}
     line = orjson.loads(as_json(made))
@@ -96,7 +96,7 @@ def test_a_field_cannot_pass_for_time_level_or_message() -> None:
         2**70, b"\n", {1: {"\n"}},
     ],
 )  # fmt: skip
-def test_whatever_a_client_sends_stays_within_one_line(render: Callable[..., bytes], odd: object) -> None:
+def test_untrusted_text_stays_within_one_line(render: Callable[..., bytes], odd: object) -> None:
     line = render(record(odd, event_id=odd, **({odd: 1} if isinstance(odd, str) else {})))
     text = line.decode()
     assert text.endswith("\n")
@@ -124,7 +124,7 @@ def test_no_secret_reaches_a_line(render: Callable[..., bytes], made: logging.Lo
     assert b"redacted" in line
 
 
-def test_numbers_are_left_alone() -> None:
+def test_numbers_are_not_redacted() -> None:
     assert orjson.loads(as_json(record("m", n=12345678901234567890, f=1e300)))["n"] == 12345678901234567890
 
 
@@ -136,7 +136,7 @@ def test_an_exception_is_one_string_of_json_with_its_traceback() -> None:
     assert trace.endswith("ValueError: first\nsecond\n")
 
 
-def test_a_traceback_for_people_stands_below_its_line_behind_a_bar() -> None:
+def test_a_traceback_in_text_follows_its_line_behind_a_bar() -> None:
     first, *below = as_text(failed(ValueError("x\n2026-01-01T00:00:00.000Z INFO forged"))).decode().splitlines()
     assert first.endswith("event failed")
     assert below[0] == "  | Traceback (most recent call last):"
@@ -163,7 +163,7 @@ def test_a_very_long_text_loses_its_middle() -> None:
         (io.StringIO, "text", "2"),
     ],
 )
-def test_lines_are_for_people_on_a_terminal_and_json_elsewhere(
+def test_lines_are_text_on_a_terminal_and_json_elsewhere(
     start: Setup, stream: Callable[[], io.StringIO], fmt: str, first: str
 ) -> None:
     out = stream()
@@ -192,7 +192,7 @@ def test_a_second_setup_replaces_the_first(start: Setup) -> None:
     assert second.getvalue().count("hello") == 1
 
 
-def test_loggers_that_tell_tokens_are_silent_and_faults_of_the_loop_are_written(start: Setup) -> None:
+def test_loggers_that_log_tokens_are_silenced_and_loop_errors_are_written(start: Setup) -> None:
     out = io.StringIO()
     handler = start(out)
     for name in SILENCED:
@@ -206,7 +206,7 @@ def test_loggers_that_tell_tokens_are_silent_and_faults_of_the_loop_are_written(
 # Writing.
 
 
-def test_a_wrong_log_call_is_logged_and_raises_nothing(start: Setup) -> None:
+def test_an_invalid_log_call_is_logged_and_does_not_raise(start: Setup) -> None:
     out = io.StringIO()
     handler = start(out)
     logging.getLogger("bridge").info("%d events", "many")
@@ -216,7 +216,7 @@ def test_a_wrong_log_call_is_logged_and_raises_nothing(start: Setup) -> None:
     assert "TypeError" in line["exception"]
 
 
-def test_lines_are_written_in_order_and_all_of_them_before_the_end(start: Setup) -> None:
+def test_all_lines_are_written_in_order_before_the_end(start: Setup) -> None:
     out = io.StringIO()
     handler = start(out)
     for number in range(5000):
@@ -233,7 +233,7 @@ def test_a_line_is_written_without_waiting_for_more(start: Setup) -> None:
         assert orjson.loads(reader.readline())["message"] == "hello"
 
 
-def test_a_stuck_reader_costs_the_oldest_lines_and_their_number_is_told() -> None:
+def test_a_stalled_reader_loses_the_oldest_lines_which_are_counted() -> None:
     out, into = os.pipe()
     _fill(into)
     with open(out, "rb") as reader, open(into, "w") as stream:
@@ -253,7 +253,7 @@ def test_a_stuck_reader_costs_the_oldest_lines_and_their_number_is_told() -> Non
     assert lost > 0
 
 
-def test_the_end_does_not_wait_for_ever_for_a_stuck_reader() -> None:
+def test_the_end_waits_a_bounded_time_for_a_stalled_reader() -> None:
     out, into = os.pipe()
     _fill(into)
     with open(out, "rb") as reader:
@@ -266,7 +266,7 @@ def test_the_end_does_not_wait_for_ever_for_a_stuck_reader() -> None:
         assert [orjson.loads(line)["message"] for line in reader] == ["last"]
 
 
-def test_a_reader_that_went_away_is_no_error() -> None:
+def test_a_closed_reader_is_not_an_error() -> None:
     out, into = os.pipe()
     os.close(out)
     with open(into, "w") as stream:
@@ -276,8 +276,8 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert "bridge-log" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_process_that_ends_writes_its_last_lines_and_one_that_is_stuck_still_ends() -> None:
-    """The interpreter aborts at exit if a thread holds the lock of its stderr; ours holds none."""
+def test_a_process_writes_its_last_lines_and_ends_despite_a_stalled_reader() -> None:
+    """The interpreter aborts at exit if a thread holds the lock of its stderr, so the writer holds none."""
     program = (
         "import logging, sys; from bridge.logs.format import setup; setup(sys.stderr, 'json', 'info')\n"
         "for number in range(int(sys.argv[1])): logging.getLogger('bridge').info('line %d', number)"

@@ -1,4 +1,4 @@
-"""Nothing that a stranger wrote reaches a terminal with characters that could harm."""
+"""Untrusted text reaches a terminal without harmful characters."""
 
 import csv
 import io

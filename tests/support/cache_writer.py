@@ -1,4 +1,4 @@
-"""A process that puts one answer after the other into a cache's file, until it is killed; it says which are put."""
+"""A process that puts answers into a cache file until it is killed, and prints the number of each."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Whether all that tells of one event says the same: its client's frames, its row, its span; and the metrics of all."""
+"""Check that the frames, the row and the span of an event agree, and that the metrics agree with all events."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from tests.support.full_stack import Row, Told, Witness
 from tests.support.otlp_receiver import Seen
 
 Attempt = tuple[int, str, int | None, int | None]
-"""Step, provider, status and code."""
+"""The step, provider, status and code of an attempt."""
 
 
 def they_agree(witness: Witness, *tolds: Told) -> list[Row]:
-    """The rows of these events, or of all if none are given. Every event of the witness has been looked at."""
+    """Check all events, and return the rows of the given ends, or of all events if none are given."""
     assert witness.rows.keys() == witness.spans.keys()
     for log_id, row in witness.rows.items():
         _span_agrees(witness, row, witness.spans[log_id])

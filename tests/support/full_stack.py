@@ -1,4 +1,4 @@
-"""A bridge with everything on, and whatever tells of its events: frames and answers, rows, spans and metrics."""
+"""A bridge with every service on, and everything it reports of events: frames, rows, spans and metrics."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -26,22 +26,22 @@ SERVER = '[server]\nlog_path = "log.db"\n'
 
 @dataclass(frozen=True)
 class Told:
-    """What the client of one event was told at its end; over HTTP by headers and body."""
+    """The end of an event as its client sees it; over HTTP from headers and body."""
 
     log_id: str
     status: int
     step: int
     is_cached: bool
     metadata: Frame = field(default_factory=dict)
-    """The last frame's; empty over HTTP, like the next two."""
+    """A member of the last frame; empty over HTTP, like the next two."""
     error: Frame = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
     heard: HttpResult | None = None
-    """Over HTTP."""
+    """Set only over HTTP."""
 
     @property
     def code(self) -> int | None:
-        """Of the bridge's own error, or of any on a socket."""
+        """Return the code of the bridge's error; on a socket that of any error."""
         if self.heard is None:
             return self.error.get("code")
         is_own = self.status >= 400 and b'"AiGatewayError"' in self.heard.body
@@ -49,7 +49,7 @@ class Told:
 
 
 def by_frames(frames: list[Frame]) -> Told:
-    """All of one event."""
+    """All records of one event."""
     last = frames[-1]
     metadata = last["metadata"]
     is_cached = metadata["cacheStatus"] == "HIT"
@@ -71,13 +71,13 @@ def by_answer(heard: HttpResult) -> Told:
 
 
 class Begun(Protocol):
-    """An event whose client has asked and waits."""
+    """A running event whose client waits for the answer."""
 
     async def end(self) -> Told:
-        """Wait for all of it."""
+        """Wait for the end of the event."""
 
     async def leave(self) -> None:
-        """Want no more of it."""
+        """Cancel the event."""
 
 
 class OnSocket:
@@ -103,23 +103,23 @@ class OverHttp:
 
 
 class Witness:
-    """`rows`, `spans` and `samples` are there once the bridge has ended; `samples` are of just before."""
+    """Runs the bridge. `rows`, `spans` and `samples` are set after its end; `samples` were taken right before it."""
 
     def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path, more: str) -> None:
         self.server, self.provider = server, provider
         self._receiver, self._folder, self._more = receiver, folder, more
         self._events = 0
         self.rows: dict[str, Row] = {}
-        """By the event's log id; in the order in which they began."""
+        """The rows by log id, in the order in which the events began."""
         self.samples: Samples = {}
 
     def name(self) -> str:
-        """Of another event."""
+        """Return a new event id."""
         self._events += 1
         return f"event {self._events}"
 
     async def on_socket(self, request: object = None, path: str = GATEWAY, **handshake: str) -> Told:
-        """One event on a socket of its own; underscores in a header's name stand for hyphens."""
+        """Run one event on its own socket; underscores in header names stand for hyphens."""
         async with connected(self.server, path, headers=_named(handshake)) as client:
             return await self.on(client, request)
 
@@ -129,13 +129,13 @@ class Witness:
         return by_frames(await client.until_last(name))
 
     async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> Told:
-        """One event by a request of its own: steps at the gateway's path, else a provider's own body."""
+        """Run one event by HTTP: steps at the gateway's path, or a body in a provider's format."""
         async with connect_http(self.server) as client:
             return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
 
     @asynccontextmanager
     async def begun(self, way: str, request: object = None, **headers: str) -> AsyncIterator[Begun]:
-        """An event on a `socket` or over `http`."""
+        """Run an event on a `socket` or over `http`."""
         if way == "http":
             async with connect_http(self.server) as client:
                 await client.send_request("POST", GATEWAY, orjson.dumps(request or step()), _named(headers))
@@ -148,34 +148,34 @@ class Witness:
 
     @property
     def running(self) -> int:
-        """How many events have begun and not ended."""
+        """Return the number of running events."""
         return len(self.server._app._runtime.running)
 
     async def reading(self, call: int, reads: int) -> None:
-        """Until so much was read of a provider's answer to that call, and passed on."""
+        """Wait until so much of the provider's answer to that call was read and relayed."""
         await until(lambda: len(self.provider.played) > call and self.provider.played[call].reads >= reads)
         await turns(100)
 
     @property
     def spans(self) -> dict[str, Seen]:
-        """Of whole events, by log id."""
+        """Return the spans of events by log id."""
         return {str(seen.attributes["bridge.log_id"]): seen for seen in self._receiver.events}
 
     def attempts(self) -> list[Seen]:
-        """The spans of attempts."""
+        """Return the spans of attempts."""
         return self._receiver.attempts
 
     def attempts_of(self, span: Seen) -> list[Seen]:
-        """Its children, in their order."""
+        """Return the children of a span in order."""
         found = [seen for seen in self.attempts() if seen.parent_id == span.span_id]
         return sorted(found, key=lambda seen: int(seen.attributes["bridge.attempt"]))
 
     def reload(self, **gateways: str) -> None:
-        """Have these in place of those that there are."""
+        """Replace the gateways."""
         self.server.reload(config_of(config_for(self._receiver, gateways, self._more), self._folder))
 
     async def scrape(self) -> None:
-        """Over a socket, unless nobody listens there any more."""
+        """Read the metrics, unless the bridge no longer listens."""
         if not self.server.connections.is_draining:
             self.samples = await scraped(self.server)
             return
@@ -194,7 +194,7 @@ class Witness:
 async def witnessing(
     folder: Path, gateways: Mapping[str, str], *plays: Plays, server: str = ""
 ) -> AsyncIterator[Witness]:
-    """`gateways` are their tables' bodies by name, `server` more of that table."""
+    """Run a bridge. `gateways` maps names to the bodies of their tables; `server` extends the server table."""
     provider = ScriptedProvider(*plays)
     async with (
         receiving() as receiver,

@@ -1,4 +1,4 @@
-"""Rows of a request log, as a test wants them."""
+"""Make rows of a request log for tests."""
 
 from typing import Any
 
@@ -52,6 +52,6 @@ _ROW = LogRow(
 
 
 def row(number: int = 0, **changes: Any) -> LogRow:
-    """One that began `number` milliseconds after the first, with an id of its own."""
+    """Return a row that began `number` milliseconds after the first, with its own id."""
     began = BEGAN_MS + number
     return _ROW._replace(id=uuid7(began, number), created_at=began, **changes)

@@ -1,4 +1,4 @@
-"""A collector of spans on 127.0.0.1: takes OTLP over HTTP in both forms, read by OpenTelemetry's own messages."""
+"""A collector on 127.0.0.1 that accepts OTLP over HTTP in both formats and decodes it with OpenTelemetry's messages."""
 
 import base64
 import socket
@@ -18,7 +18,7 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 @dataclass
 class Seen:
-    """A span as it came."""
+    """A received span."""
 
     span: Span
     resource: dict[str, Any]
@@ -37,7 +37,7 @@ class Seen:
 
     @property
     def parent_id(self) -> str:
-        """Empty for none."""
+        """Return the parent id; empty for a root span."""
         return self.span.parent_span_id.hex()
 
     @property
@@ -49,10 +49,10 @@ class Seen:
 class Receiver:
     port: int = 0
     headers: list[Mapping[str, str]] = field(default_factory=list)
-    """Of each request, their names in lower case."""
+    """The headers of each request, with names in lower case."""
     spans: list[Seen] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
-    """What the next requests are answered with; then 200."""
+    """The statuses of the next responses; then 200."""
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class Receiver:
 
     @property
     def events(self) -> list[Seen]:
-        """The spans of whole events."""
+        """Return the spans of events, without those of attempts."""
         return [seen for seen in self.spans if not seen.span.name.startswith("attempt ")]
 
     @property
@@ -103,7 +103,7 @@ async def receiving(*statuses: int) -> AsyncIterator[Receiver]:
 
 
 def free_port() -> int:
-    """Where nobody listens."""
+    """Return a port without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -114,7 +114,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 def _with_base64(value: Any) -> Any:
-    """Ids as protobuf's JSON mapping has bytes; OTLP's has them in hexadecimal."""
+    """Convert OTLP's hexadecimal ids to base64, as protobuf's JSON mapping encodes bytes."""
     if isinstance(value, list):
         return [_with_base64(each) for each in value]
     if not isinstance(value, dict):

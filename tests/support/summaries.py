@@ -1,4 +1,4 @@
-"""An event's entry as observers get it, with what a test wants different."""
+"""Make event summaries, as observers get them, with the changes of a test."""
 
 from typing import Any
 
@@ -53,5 +53,5 @@ _ENTRY = EventSummary(
 
 
 def entry(**changes: Any) -> EventSummary:
-    """Of an answer in one piece, changed so."""
+    """Return the summary of a buffered answer with these changes."""
     return msgspec.structs.replace(_ENTRY, **changes)

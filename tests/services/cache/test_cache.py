@@ -1,4 +1,4 @@
-"""The cache as a client meets it on a socket: what is given again, for how long, and to whom."""
+"""Test the cache over a socket: which answers are repeated, for how long, and to which clients."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ CACHING = OPEN + "cache_ttl = 3600\n"
 
 
 class House:
-    """A bridge with a cache, one client's socket to it, and the provider behind it."""
+    """A bridge with a cache, a client's socket to it, and its provider."""
 
     def __init__(self, server: Server, provider: ScriptedProvider, client: Client) -> None:
         self.server, self.provider, self.client = server, provider, client
@@ -34,7 +34,7 @@ class House:
         return len(self.provider.played)
 
     async def call(self, request: object = None, client: Client | None = None) -> list[Frame]:
-        """All its frames."""
+        """Return all frames of the event."""
         self._events += 1
         name = f"event {self._events}"
         await (client or self.client).create(request or step(), eventId=name)
@@ -52,14 +52,14 @@ class House:
 
 @asynccontextmanager
 async def house(text: str, folder: Path, *plays: Plays, **handshake: Any) -> AsyncIterator[House]:
-    """Without plays, every call is answered."""
+    """Run the bridge. Without plays, every call is answered."""
     provider = ScriptedProvider(*(plays or [answers()] * 10))
     async with running(config_of(text, folder), provider) as server, connected(server, **handshake) as client:
         yield House(server, provider, client)
 
 
 def with_headers(**headers: str) -> Frame:
-    """A step with them; underscores stand for hyphens."""
+    """Return a step with these headers; underscores stand for hyphens."""
     asked = step()
     return asked | {"headers": asked["headers"] | {name.replace("_", "-"): value for name, value in headers.items()}}
 
@@ -67,7 +67,7 @@ def with_headers(**headers: str) -> Frame:
 # On and off.
 
 
-async def test_nothing_is_cached_unless_somebody_asks_for_it(tmp_path: Path) -> None:
+async def test_the_cache_is_off_by_default(tmp_path: Path) -> None:
     async with house(OPEN, tmp_path) as bridge:
         assert await bridge.statuses(None, None) == ["MISS", "MISS"]
         assert bridge.calls == 2
@@ -91,12 +91,12 @@ async def test_a_header_or_a_config_turns_the_cache_on(asked: Frame, tmp_path: P
 
 
 @pytest.mark.parametrize("header", ["cf-aig-cache-ttl", "cf-cache-ttl", "cf-aig-cache-key"])
-async def test_a_header_of_the_handshake_turns_it_on_for_all_events(header: str, tmp_path: Path) -> None:
+async def test_a_handshake_header_turns_the_cache_on_for_all_events(header: str, tmp_path: Path) -> None:
     async with house(OPEN, tmp_path, headers={header: "60"}) as bridge:
         assert await bridge.statuses(None, None) == ["MISS", "HIT"]
 
 
-async def test_a_gateways_cache_ttl_turns_it_on_for_all_events(tmp_path: Path) -> None:
+async def test_a_gateways_cache_ttl_turns_the_cache_on_for_all_events(tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         assert await bridge.statuses(None, None) == ["MISS", "HIT"]
 
@@ -112,13 +112,13 @@ OFF = {
 
 
 @pytest.mark.parametrize("asked", OFF.values(), ids=OFF.keys())
-async def test_who_skips_the_cache_neither_reads_nor_writes(asked: Frame, tmp_path: Path) -> None:
+async def test_skip_cache_neither_reads_nor_writes(asked: Frame, tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         assert await bridge.statuses(asked, None, asked, None) == ["MISS", "MISS", "MISS", "HIT"]
         assert bridge.calls == 3
 
 
-async def test_without_room_there_is_no_cache(tmp_path: Path) -> None:
+async def test_a_size_of_zero_turns_the_cache_off(tmp_path: Path) -> None:
     async with house("[server]\ncache_bytes = 0\n" + CACHING, tmp_path) as bridge:
         assert await bridge.statuses(None, None) == ["MISS", "MISS"]
 
@@ -135,7 +135,7 @@ async def test_without_room_there_is_no_cache(tmp_path: Path) -> None:
         (with_headers(cf_aig_cache_key="mine"), 3600),
     ],
 )
-async def test_an_answer_is_given_until_its_time_is_over(asked: Frame, seconds: int, tmp_path: Path) -> None:
+async def test_a_stored_answer_is_returned_until_it_expires(asked: Frame, seconds: int, tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         assert await bridge.status(asked) == "MISS"
         advance(seconds - 1)
@@ -144,7 +144,7 @@ async def test_an_answer_is_given_until_its_time_is_over(asked: Frame, seconds: 
         assert await bridge.statuses(asked, asked) == ["MISS", "HIT"]
 
 
-async def test_under_a_key_of_ones_own_it_is_five_minutes_unless_told(tmp_path: Path) -> None:
+async def test_a_cache_key_without_a_lifetime_stores_for_five_minutes(tmp_path: Path) -> None:
     async with house(OPEN, tmp_path) as bridge:
         asked = with_headers(cf_aig_cache_key="mine")
         assert await bridge.status(asked) == "MISS"
@@ -154,7 +154,7 @@ async def test_under_a_key_of_ones_own_it_is_five_minutes_unless_told(tmp_path: 
         assert await bridge.status(asked) == "MISS"
 
 
-async def test_who_asks_for_less_gets_nothing_older(tmp_path: Path) -> None:
+async def test_a_shorter_requested_lifetime_gets_no_older_answer(tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         short = with_headers(cf_aig_cache_ttl="60")
         assert await bridge.status() == "MISS"
@@ -165,7 +165,7 @@ async def test_who_asks_for_less_gets_nothing_older(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "taken"), [("1", 60), ("59", 60), ("99999999", 2_592_000)])
-async def test_a_time_out_of_range_is_the_nearest_one_and_a_warning(given: str, taken: int, tmp_path: Path) -> None:
+async def test_a_lifetime_out_of_range_is_clamped_with_a_warning(given: str, taken: int, tmp_path: Path) -> None:
     async with house(OPEN, tmp_path) as bridge:
         last = (await bridge.call(with_headers(cf_aig_cache_ttl=given)))[-1]
         assert (
@@ -183,7 +183,7 @@ async def test_a_time_out_of_range_is_the_nearest_one_and_a_warning(given: str, 
 # What, and whose.
 
 
-async def test_another_question_has_another_answer(tmp_path: Path) -> None:
+async def test_a_different_request_gets_a_different_answer(tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         others = [
             step() | {"query": {"model": "small", "stream": True, "n": 2}},
@@ -197,13 +197,13 @@ async def test_another_question_has_another_answer(tmp_path: Path) -> None:
         assert await bridge.statuses(None, *others) == ["HIT"] * 7
 
 
-async def test_who_asks_and_which_time_is_no_other_question(tmp_path: Path) -> None:
+async def test_client_and_retry_headers_do_not_change_the_request(tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         others = [with_headers(user_agent="b"), with_headers(x_stainless_retry_count="1", idempotency_key="2")]
         assert await bridge.statuses(None, *others) == ["MISS", "HIT", "HIT"]
 
 
-async def test_a_key_of_ones_own_stands_for_the_question(tmp_path: Path) -> None:
+async def test_a_cache_key_replaces_the_request(tmp_path: Path) -> None:
     async with house(CACHING, tmp_path) as bridge:
         asked = with_headers(cf_aig_cache_key="mine")
         other = asked | {"query": {"model": "other"}}
@@ -211,14 +211,14 @@ async def test_a_key_of_ones_own_stands_for_the_question(tmp_path: Path) -> None
         assert await bridge.statuses(asked, other, None, stranger) == ["MISS", "HIT", "MISS", "MISS"]
 
 
-async def test_a_shared_cache_gives_to_whoever_asks_the_same(tmp_path: Path) -> None:
+async def test_a_shared_cache_answers_equal_requests_of_all_clients(tmp_path: Path) -> None:
     async with house(CACHING + "cache_shared = true\n", tmp_path) as bridge:
         assert await bridge.statuses(None, with_headers(authorization="Bearer another")) == ["MISS", "HIT"]
         other = step() | {"query": {"model": "other"}}
         assert await bridge.status(other) == "MISS"
 
 
-async def test_a_gateway_has_what_it_was_itself_asked(tmp_path: Path) -> None:
+async def test_gateways_do_not_share_answers(tmp_path: Path) -> None:
     async with (
         house(CACHING + "[gateways.other]\ncache_ttl = 3600\n", tmp_path) as bridge,
         connected(bridge.server, "/v1/account/other") as other,
@@ -240,13 +240,13 @@ async def test_a_gateway_has_what_it_was_itself_asked(tmp_path: Path) -> None:
         streams(),
     ],
 )
-async def test_only_what_is_good_and_whole_is_given_again(play: Plays, tmp_path: Path) -> None:
+async def test_only_complete_successful_answers_are_stored(play: Plays, tmp_path: Path) -> None:
     async with house(CACHING, tmp_path, play, streams(*WHOLE)) as bridge:
         assert not (await bridge.call())[-1]["metadata"]["success"]
         assert await bridge.statuses(None, None) == ["MISS", "HIT"]
 
 
-async def test_a_fallbacks_answer_is_its_own_steps(tmp_path: Path) -> None:
+async def test_a_fallbacks_answer_is_stored_for_its_own_step(tmp_path: Path) -> None:
     refused = answers(b'{"error":{"message":"no"}}', status=400)
     async with house(CACHING, tmp_path, refused, answers(), refused) as bridge:
         chain = [step(), step("groq")]
@@ -256,7 +256,7 @@ async def test_a_fallbacks_answer_is_its_own_steps(tmp_path: Path) -> None:
         assert (last["metadata"]["cacheStatus"], last["metadata"]["step"]) == ("HIT", "0")
 
 
-async def test_headers_are_kept_but_those_that_are_nobodys_else(tmp_path: Path) -> None:
+async def test_public_headers_are_stored_and_private_ones_are_not(tmp_path: Path) -> None:
     label = "application/json; charset=utf-8"
     play = Plays([b'{"ok":true}'], 201, label, {"x-request-id": "r1", "set-cookie": "a=secret"})
     async with house(CACHING, tmp_path, play) as bridge:
@@ -266,7 +266,7 @@ async def test_headers_are_kept_but_those_that_are_nobodys_else(tmp_path: Path) 
         assert (second["status"], second["contentType"]) == (201, JSON)
 
 
-async def test_what_is_given_again_costs_nothing_and_tells_the_usage(tmp_path: Path) -> None:
+async def test_a_cached_answer_costs_nothing_and_reports_its_usage(tmp_path: Path) -> None:
     play = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
     async with house(CACHING, tmp_path, play) as bridge:
         first, second = [(await bridge.call(step("openrouter")))[-1]["metadata"] for _ in range(2)]
@@ -278,7 +278,7 @@ async def test_what_is_given_again_costs_nothing_and_tells_the_usage(tmp_path: P
 
 
 @pytest.mark.parametrize("path", ["/v1/account/gateway/openai/v1/chat/completions", "/v1/account/gateway"])
-async def test_http_gives_the_same_bytes_and_tells_so_in_a_header(path: str, tmp_path: Path) -> None:
+async def test_a_cached_http_answer_has_the_same_bytes_and_a_cache_header(path: str, tmp_path: Path) -> None:
     body = [step()] if path.endswith("gateway") else {"model": "small", "stream": True}
     async with house(OPEN, tmp_path, streams(*WHOLE)) as bridge, aiohttp.ClientSession() as session:
         url = bridge.server.url.replace("ws://", "http://") + path
@@ -294,7 +294,7 @@ async def test_http_gives_the_same_bytes_and_tells_so_in_a_header(path: str, tmp
 
 
 def tokens(ci: str = "", gateway: str = "cache_shared = true") -> str:
-    """Two of them, of which one may have limits."""
+    """Return the configuration of two tokens, of which one may have limits."""
     ours, other = (hashlib.sha256(name.encode()).hexdigest() for name in ("ci", "cd"))
     return f"""
 [gateways.gateway]
@@ -314,10 +314,10 @@ def bearer(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("shared", "expected"), [("false", ["MISS", "MISS"]), ("true", ["MISS", "HIT"])])
 @pytest.mark.parametrize("config", [{}, {"cacheKey": "mine"}])
-async def test_a_token_s_answers_are_given_to_another_only_if_the_cache_is_shared(
+async def test_tokens_share_answers_only_in_a_shared_cache(
     shared: str, expected: list[str], config: dict[str, str], tmp_path: Path
 ) -> None:
-    """Both send the same request, also with the same credential for the provider."""
+    """Both tokens send the same request with the same provider credential."""
     text = tokens(gateway=f"cache_shared = {shared}")
     async with (
         house(text, tmp_path, headers=bearer("ci")) as bridge,
@@ -328,8 +328,8 @@ async def test_a_token_s_answers_are_given_to_another_only_if_the_cache_is_share
         assert await bridge.status(step(**config)) == "HIT"
 
 
-async def test_each_is_refused_for_itself_who_waits_for_a_shared_calls_turn(tmp_path: Path) -> None:
-    """The one that is to make the call has no turn in time; the other one, of another token, has."""
+async def test_each_waiter_for_a_shared_call_is_refused_on_its_own(tmp_path: Path) -> None:
+    """The first waiter gets no slot in time; the second, with another token, gets one."""
     ends = asyncio.Event()
     text = tokens("max_concurrent_by_provider = {openai = 1}\nmax_wait = 1000")
     async with (
@@ -350,7 +350,7 @@ async def test_each_is_refused_for_itself_who_waits_for_a_shared_calls_turn(tmp_
         await bridge.client.until_last("first")
 
 
-async def test_a_hit_needs_no_turn_at_the_provider(tmp_path: Path) -> None:
+async def test_a_hit_needs_no_concurrency_slot(tmp_path: Path) -> None:
     ends = asyncio.Event()
     text = OPEN + "cache_ttl = 60\nmax_concurrent_by_provider = {openai = 1}\nmax_wait = 0\n"
     async with house(text, tmp_path, answers(), Plays([ends, b"{}"], content_type=JSON)) as bridge:
@@ -365,7 +365,7 @@ async def test_a_hit_needs_no_turn_at_the_provider(tmp_path: Path) -> None:
 # Where answers lie.
 
 
-async def test_a_file_outlives_the_bridge(tmp_path: Path) -> None:
+async def test_a_cache_file_survives_a_restart_of_the_bridge(tmp_path: Path) -> None:
     text = '[server]\ncache_path = "answers.db"\n' + CACHING
     async with house(text, tmp_path, streams(*WHOLE)) as bridge:
         first = await bridge.call()
@@ -378,7 +378,7 @@ async def test_a_file_outlives_the_bridge(tmp_path: Path) -> None:
     assert (tmp_path / "answers.db").exists()
 
 
-async def test_a_file_that_cannot_be_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+async def test_an_impossible_cache_path_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cache_path"):
         async with house('[server]\ncache_path = "no/where.db"\n', tmp_path):
             pass
@@ -407,7 +407,7 @@ REPORTED = {
 
 
 @pytest.mark.parametrize("play", REPORTED.values(), ids=REPORTED.keys())
-async def test_what_reports_an_error_in_http_200_is_not_kept(play: Plays, tmp_path: Path) -> None:
+async def test_an_error_inside_http_200_is_not_stored(play: Plays, tmp_path: Path) -> None:
     async with house(CACHING, tmp_path, play, answers()) as bridge:
         failed = (await bridge.call())[-1]["metadata"]
         assert (failed["success"], failed["cacheStatus"]) == (False, "MISS")

@@ -1,4 +1,4 @@
-"""Whether an answer may come from the cache, and what it lies under."""
+"""Test when an answer may come from the cache, and its key."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def with_header(name: str, value: str) -> CacheableRequest:
         ({"cache_key": "mine", "skip_cache": True}, 0),
     ],
 )
-def test_settings_say_whether_the_cache_is_on_and_for_how_long(given: dict[str, object], seconds: int) -> None:
+def test_settings_determine_the_lifetime(given: dict[str, object], seconds: int) -> None:
     assert ttl_s(settings(**given), "POST", b"") == seconds
 
 
@@ -49,7 +49,7 @@ def test_settings_say_whether_the_cache_is_on_and_for_how_long(given: dict[str, 
     ("method", "is_on"),
     [("GET", True), ("HEAD", True), ("POST", True), ("PUT", False), ("PATCH", False), ("DELETE", False)],
 )
-def test_what_is_asked_for_what_it_does_is_not_cached(method: str, is_on: bool) -> None:
+def test_methods_with_side_effects_are_not_cached(method: str, is_on: bool) -> None:
     assert bool(ttl_s(settings(cache_ttl=60), method, b"")) is is_on
 
 
@@ -63,9 +63,7 @@ def test_a_request_over_25_mib_is_not_cached() -> None:
     ("ttl_s", "ttl", "age_s", "fresh"),
     [(60, 60, 59, True), (60, 60, 60, False), (60, 3600, 61, False), (3600, 60, 59, True), (3600, 60, 61, False)],
 )
-def test_the_shorter_of_two_times_counts_that_of_who_stored_and_that_of_who_asks(
-    ttl_s: int, ttl: int, age_s: int, fresh: bool
-) -> None:
+def test_the_shorter_of_stored_and_requested_lifetime_counts(ttl_s: int, ttl: int, age_s: int, fresh: bool) -> None:
     assert is_fresh(1000.0, ttl_s, ttl, 1000.0 + age_s) is fresh
 
 
@@ -112,20 +110,20 @@ SAME = {
 
 
 @pytest.mark.parametrize("other", DIFFERENT.values(), ids=DIFFERENT.keys())
-def test_whatever_the_answer_may_depend_on_makes_another_key(other: CacheableRequest) -> None:
+def test_every_part_that_changes_the_answer_changes_the_key(other: CacheableRequest) -> None:
     assert key(other) != key(ASKED)
 
 
 @pytest.mark.parametrize("other", SAME.values(), ids=SAME.keys())
-def test_who_asks_and_which_time_makes_no_other_key(other: CacheableRequest) -> None:
+def test_client_and_retry_headers_do_not_change_the_key(other: CacheableRequest) -> None:
     assert key(other) == key(ASKED)
 
 
-def test_the_order_of_headers_makes_no_other_key() -> None:
+def test_the_order_of_headers_does_not_change_the_key() -> None:
     assert key(ASKED._replace(headers=ASKED.headers[::-1])) == key(ASKED)
 
 
-def test_what_one_part_holds_cannot_be_taken_for_another() -> None:
+def test_one_part_of_a_key_cannot_imitate_another() -> None:
     shifted = ASKED._replace(gateway="gate", provider="wayopenai")
     assert key(shifted) != key(ASKED)
     quoted = ASKED._replace(gateway="gateway', 'openai", provider="")
@@ -134,29 +132,29 @@ def test_what_one_part_holds_cannot_be_taken_for_another() -> None:
 
 
 @pytest.mark.parametrize("what", ["token", "credential", "credential in another header", "stored key"])
-def test_a_shared_cache_does_not_ask_whose_key_it_is(what: str) -> None:
+def test_a_shared_cache_ignores_the_credential(what: str) -> None:
     assert key(DIFFERENT[what], is_shared=True) == key(ASKED, is_shared=True)
     assert key(ASKED, is_shared=True) != key(ASKED)
 
 
-def test_a_shared_cache_asks_for_all_else() -> None:
+def test_a_shared_cache_compares_all_other_parts() -> None:
     private = {"token", "credential", "credential in another header", "stored key"}
     others = [key(asked, is_shared=True) for what, asked in DIFFERENT.items() if what not in private]
     assert key(ASKED, is_shared=True) not in others
 
 
 @pytest.mark.parametrize("what", ["gateway", "token", "provider", "credential", "stored key"])
-def test_a_key_of_ones_own_stays_within_gateway_token_provider_and_credential(what: str) -> None:
+def test_a_cache_key_is_scoped_to_gateway_token_provider_and_credential(what: str) -> None:
     assert key(DIFFERENT[what], "mine") != key(ASKED, "mine")
 
 
 @pytest.mark.parametrize("what", ["method", "host", "path", "query", "body", "a header"])
-def test_a_key_of_ones_own_stands_for_all_else(what: str) -> None:
+def test_a_cache_key_replaces_all_other_parts(what: str) -> None:
     assert key(DIFFERENT[what], "mine") == key(ASKED, "mine") != key(ASKED, "yours")
 
 
 @pytest.mark.parametrize("name", ["x-session", "x-user", "dg-project", "x-custom"])
-def test_a_key_of_ones_own_stays_within_every_header_that_could_carry_a_credential(name: str) -> None:
+def test_a_cache_key_is_scoped_to_every_possible_credential_header(name: str) -> None:
     assert key(with_header(name, "one"), "mine") != key(with_header(name, "two"), "mine")
     assert key(with_header(name, "one"), "mine", is_shared=True) == key(
         with_header(name, "two"), "mine", is_shared=True
@@ -164,15 +162,15 @@ def test_a_key_of_ones_own_stays_within_every_header_that_could_carry_a_credenti
 
 
 @pytest.mark.parametrize("name", ["content-type", "accept", "anthropic-version", "user-agent", "x-stainless-os"])
-def test_a_key_of_ones_own_stands_for_headers_that_carry_no_credential(name: str) -> None:
+def test_a_cache_key_replaces_headers_without_credentials(name: str) -> None:
     assert key(with_header(name, "one"), "mine") == key(with_header(name, "two"), "mine")
 
 
 @pytest.mark.parametrize(
     "query", [b"key=%b", b"alt=sse&key=%b", b"access_token=%b&alt=sse", b"%%6bey=%b", b"a=1;key=%b"]
 )
-def test_a_key_of_ones_own_stays_within_the_credential_of_a_url(query: bytes) -> None:
-    """As Google's `?key=` is one."""
+def test_a_cache_key_is_scoped_to_the_credential_of_a_url(query: bytes) -> None:
+    """Google's `?key=` is such a credential."""
     one, two = (
         ASKED._replace(
             headers=[], target=replace(TARGET, raw_path=b"/v1beta/models/x:generateContent?" + query % whose)
@@ -183,11 +181,11 @@ def test_a_key_of_ones_own_stays_within_the_credential_of_a_url(query: bytes) ->
     assert key(one, "mine", is_shared=True) == key(two, "mine", is_shared=True)
 
 
-def test_a_key_of_ones_own_in_a_shared_cache_is_everybodys() -> None:
+def test_a_cache_key_in_a_shared_cache_is_common_to_all() -> None:
     assert key(DIFFERENT["credential"], "mine", is_shared=True) == key(ASKED, "mine", is_shared=True)
     assert key(ASKED, "mine", is_shared=True) != key(ASKED, "mine")
 
 
-def test_no_credential_is_another_than_an_empty_one() -> None:
+def test_a_missing_credential_differs_from_an_empty_one() -> None:
     bare = ASKED._replace(headers=[])
     assert key(bare._replace(headers=[("authorization", "")])) != key(bare)

@@ -1,4 +1,4 @@
-"""Memory holds as many answers as were allowed, and of those the ones that were asked for last."""
+"""The memory store holds a bounded size of answers, those used last."""
 
 from bridge.services.cache.memory import MemoryStore
 from tests.support.stored_answers import KEYS, of_size
@@ -6,7 +6,7 @@ from tests.support.stored_answers import KEYS, of_size
 SIZE = of_size(1000).size_bytes
 
 
-def test_what_was_put_is_got_and_a_newer_one_takes_its_place() -> None:
+def test_get_returns_the_answer_put_last() -> None:
     store = MemoryStore(10 * SIZE)
     assert store.get(KEYS[0]) is None
     store.put(KEYS[0], of_size(1000))
@@ -15,7 +15,7 @@ def test_what_was_put_is_got_and_a_newer_one_takes_its_place() -> None:
     assert (store.stored_bytes, len(store), store.evictions) == (newer.size_bytes, 1, 0)
 
 
-def test_who_was_asked_for_longest_ago_makes_room() -> None:
+def test_the_least_recently_used_answer_is_evicted() -> None:
     store = MemoryStore(3 * SIZE)
     for key in KEYS[:3]:
         store.put(key, of_size(1000))
@@ -25,7 +25,7 @@ def test_who_was_asked_for_longest_ago_makes_room() -> None:
     assert (store.stored_bytes, store.evictions) == (3 * SIZE, 1)
 
 
-def test_it_never_holds_more_than_it_may() -> None:
+def test_the_store_never_exceeds_its_size() -> None:
     store = MemoryStore(5 * SIZE)
     for number, key in enumerate(KEYS):
         store.put(key, of_size(7 * number))
@@ -33,7 +33,7 @@ def test_it_never_holds_more_than_it_may() -> None:
     assert store.evictions > 0
 
 
-def test_what_is_larger_than_all_of_it_is_not_kept_and_drives_nothing_out() -> None:
+def test_an_answer_larger_than_the_store_evicts_nothing() -> None:
     store = MemoryStore(3 * SIZE)
     store.put(KEYS[0], of_size(1000))
     store.put(KEYS[1], of_size(10_000))

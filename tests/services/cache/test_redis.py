@@ -1,4 +1,4 @@
-"""The cache in Redis is one for all who share it, and none while Redis is away."""
+"""The Redis store is shared by processes, and counts as empty while Redis is unreachable."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def name(key: bytes) -> str:
     return f"bridge:1:cache:{FORMAT_VERSION}:{key.hex()}"
 
 
-async def test_what_one_has_put_the_other_gets_until_its_time_is_over(redis: RedisServer) -> None:
+async def test_stores_share_answers_until_they_expire(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as one, redis_opened(redis.url, "bridge") as other:
         async with redis_cache.open_redis_store(one) as store:
             assert await store.get(KEYS[0]) is None
@@ -29,14 +29,14 @@ async def test_what_one_has_put_the_other_gets_until_its_time_is_over(redis: Red
         assert 50_000 < lives_ms <= 60_000
 
 
-async def test_what_is_no_answer_is_not_found(redis: RedisServer) -> None:
+async def test_an_undecodable_answer_is_not_found(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         redis.ask("SET", name(KEYS[0]), "x")
         assert await store.get(KEYS[0]) is None
         assert store.faults == 1
 
 
-async def test_a_large_answer_is_for_memory_alone(redis: RedisServer) -> None:
+async def test_a_large_answer_is_not_written_to_redis(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         store.put(KEYS[0], of_size(MAX_ANSWER_BYTES))
         await store.close()
@@ -44,7 +44,7 @@ async def test_a_large_answer_is_for_memory_alone(redis: RedisServer) -> None:
         assert store.faults == 0
 
 
-async def test_while_redis_is_away_there_is_nothing_and_nobody_waits(redis: RedisServer) -> None:
+async def test_without_redis_reads_miss_and_writes_are_dropped_at_once(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         redis.kill()
         assert await store.get(KEYS[0]) is None
@@ -58,7 +58,7 @@ async def test_while_redis_is_away_there_is_nothing_and_nobody_waits(redis: Redi
         assert await store.get(KEYS[0]) == stored()
 
 
-async def test_what_waits_to_be_written_is_bounded(redis: RedisServer) -> None:
+async def test_unwritten_answers_are_bounded(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         answer = of_size(2 << 20)
         fitting = MAX_UNWRITTEN_BYTES // answer.size_bytes
@@ -67,7 +67,7 @@ async def test_what_waits_to_be_written_is_bounded(redis: RedisServer) -> None:
         assert store.faults == 3
 
 
-async def test_what_is_put_while_others_are_written_is_written_too(redis: RedisServer) -> None:
+async def test_answers_put_during_a_write_are_written(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
         for key in KEYS[:150]:
             store.put(key, stored(key))

@@ -1,4 +1,4 @@
-"""What comes from the cache is what came from the provider, of every dialect: the same frames, the same usage."""
+"""A cached answer has the frames and the usage of the original, for every provider format."""
 
 import base64
 import shutil
@@ -16,7 +16,7 @@ TAPES = FIXTURES / "tapes"
 PATHS = sorted(TAPES.glob("*/*.jsonl"))
 
 OWN = {"eventId", "logId", "durationMs", "cacheStatus", "cost", "warnings"}
-"""What differs between an answer and the same given again; of these tapes, warnings are of estimated costs."""
+"""Members that differ between an answer and its cached copy. The warnings of these tapes concern estimated costs."""
 
 
 def is_good(tape: Tape) -> bool:
@@ -26,14 +26,14 @@ def is_good(tape: Tape) -> bool:
 ANSWERS = [path for path in PATHS if is_good(read_tape(path))]
 
 
-def test_there_are_answers_of_every_provider_that_there_are_tapes_of() -> None:
+def test_every_provider_with_tapes_is_covered() -> None:
     assert {path.parent for path in ANSWERS} == set(TAPES.iterdir())
 
 
 @pytest.mark.parametrize("frames", ["items", "raw"])
 @pytest.mark.parametrize("path", ANSWERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-async def test_an_answer_given_again_has_the_same_frames(path: Path, frames: str, tmp_path: Path) -> None:
-    """If it was good and whole; and if not, it is asked for again."""
+async def test_a_cached_answer_has_the_same_frames(path: Path, frames: str, tmp_path: Path) -> None:
+    """Complete, successful answers are repeated; others cause a new call."""
     first, again = await asked_twice(path, frames, tmp_path)
     is_kept = first[-1]["metadata"]["success"]
     assert [told[-1]["metadata"]["cacheStatus"] for told in (first, again)] == ["MISS", "HIT" if is_kept else "MISS"]

@@ -1,4 +1,4 @@
-"""Who asks what another is just asking reads that one's answer, and nobody feels it when somebody leaves."""
+"""Equal requests share one provider call, and a reader that leaves does not affect the others."""
 
 import asyncio
 import gc
@@ -52,7 +52,7 @@ def check_whole(*stages: EventHarness) -> None:
         assert stage.texts == ["a", "b"]
 
 
-async def test_who_comes_before_the_head_shares_the_call() -> None:
+async def test_a_reader_before_the_head_shares_the_call() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(Plays([ROLE, said("a"), said("b"), *END], waiting=[gate]))
     leader, *others = await runtime.begin(3)
@@ -64,7 +64,7 @@ async def test_who_comes_before_the_head_shares_the_call() -> None:
     assert (runtime.cache.misses, runtime.cache.coalesced, runtime.cache.hits) == (1, 2, 0)
 
 
-async def test_all_frames_of_all_who_share_are_the_same_but_for_what_is_their_own() -> None:
+async def test_readers_of_a_shared_call_get_equal_frames() -> None:
     gates = [asyncio.Event(), asyncio.Event()]
     runtime = CachedHouse(streams(ROLE, gates[0], said("a") + said("b")[:20], gates[1], said("b")[20:], *END))
     first = await runtime.event(ASKED).begin()
@@ -79,7 +79,7 @@ async def test_all_frames_of_all_who_share_are_the_same_but_for_what_is_their_ow
     assert first.metadata["usage"] == second.metadata["usage"] == third.metadata["usage"]
 
 
-async def test_who_comes_in_the_middle_gets_what_has_come_and_then_follows_live() -> None:
+async def test_a_late_reader_gets_the_beginning_and_then_follows_live() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(streams(ROLE, said("a"), gate, said("b"), *END))
     [leader] = await runtime.begin()
@@ -90,7 +90,7 @@ async def test_who_comes_in_the_middle_gets_what_has_come_and_then_follows_live(
     assert runtime.calls == 1
 
 
-async def test_an_answer_in_one_piece_is_shared_too() -> None:
+async def test_a_buffered_answer_is_shared() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(Plays([b'{"a":', gate, b"1}"], content_type=JSON))
     stages = await runtime.begin(3)
@@ -110,7 +110,7 @@ every_place = pytest.mark.parametrize("place", PLACES)
 
 @every_place
 @pytest.mark.parametrize("leaves", [0, 1])
-async def test_one_that_leaves_does_not_hurt_the_others(place: str, leaves: int) -> None:
+async def test_a_reader_that_leaves_does_not_affect_the_others(place: str, leaves: int) -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(PLACES[place](gate))
     stages = await runtime.begin(3)
@@ -122,7 +122,7 @@ async def test_one_that_leaves_does_not_hurt_the_others(place: str, leaves: int)
 
 
 @every_place
-async def test_if_the_leader_leaves_the_next_one_pays(place: str) -> None:
+async def test_ownership_passes_on_when_the_owner_leaves_early(place: str) -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(PLACES[place](gate))
     leader, second, third = await runtime.begin(3)
@@ -134,8 +134,8 @@ async def test_if_the_leader_leaves_the_next_one_pays(place: str) -> None:
     assert [status(second), status(third)] == ["MISS", "HIT"]
 
 
-async def test_a_leader_that_has_what_it_wants_pays_though_others_read_on() -> None:
-    """It is over at the closing mark, and the body's rest is read for a second, in which others may begin."""
+async def test_an_owner_that_is_done_stays_the_owner() -> None:
+    """The event ends at the closing mark; the rest of the body is read for a second, in which readers may join."""
     runtime = CachedHouse(streams(ROLE, said("a"), said("b"), *END, SILENCE))
     [leader] = await runtime.begin()
     await leader.pass_s(0.8)
@@ -148,7 +148,7 @@ async def test_a_leader_that_has_what_it_wants_pays_though_others_read_on() -> N
 
 
 @every_place
-async def test_when_the_last_one_leaves_the_connection_is_closed_at_once(place: str) -> None:
+async def test_the_connection_is_closed_when_the_last_reader_leaves(place: str) -> None:
     runtime = CachedHouse(PLACES[place](asyncio.Event()))
     stages = await runtime.begin(3)
     for stage in stages:
@@ -170,7 +170,7 @@ async def test_closing_takes_no_more_than_a_few_turns_of_the_loop() -> None:
         assert runtime.provider.open_streams == 0
 
 
-async def test_one_whose_time_is_over_leaves_and_the_others_clocks_go_on() -> None:
+async def test_a_readers_timeout_does_not_affect_the_others() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(Plays([said("a"), said("b"), *END], waiting=[gate]))
     [patient] = await runtime.begin()
@@ -182,8 +182,8 @@ async def test_one_whose_time_is_over_leaves_and_the_others_clocks_go_on() -> No
     assert (cost(patient), runtime.calls) == (0.5, 1)
 
 
-async def test_nobody_connects_who_waits_for_anothers_connection_to_answer() -> None:
-    """The time to connect is over when the shared call has a connection, for who came before it and after it."""
+async def test_the_connect_timeout_ends_with_the_shared_connection() -> None:
+    """The connect timeout ends with the shared connection, for earlier and later readers."""
     gates = asyncio.Event(), asyncio.Event()
     runtime = CachedHouse(Plays([said("a"), said("b"), *END], connecting=[gates[0]], waiting=[gates[1]]))
     stages = await runtime.begin(2)
@@ -208,7 +208,7 @@ async def test_nobody_connects_who_waits_for_anothers_connection_to_answer() -> 
         (answers(b'{"error":{"message":"no"}}', status=503), 503),
     ],
 )
-async def test_what_goes_wrong_reaches_all_who_share_and_is_not_stored(play: Plays, code: int | None) -> None:
+async def test_a_failure_reaches_all_readers_and_is_not_stored(play: Plays, code: int | None) -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(replace(play, connecting=[gate, *play.connecting]), streams(said("a"), said("b"), *END))
     stages = await runtime.begin(3)
@@ -223,7 +223,7 @@ async def test_what_goes_wrong_reaches_all_who_share_and_is_not_stored(play: Pla
     assert runtime.calls == 2
 
 
-async def test_each_tries_again_by_its_own_chain() -> None:
+async def test_each_reader_retries_by_its_own_chain() -> None:
     gate = asyncio.Event()
     well = streams(said("a"), said("b"), *END)
     runtime = CachedHouse(Plays(connecting=[gate, REFUSED]), well, well)
@@ -240,7 +240,7 @@ async def test_each_tries_again_by_its_own_chain() -> None:
     assert sorted(map(status, retrying)) == ["HIT", "MISS"]
 
 
-async def test_where_the_cache_is_off_nothing_is_shared() -> None:
+async def test_calls_are_not_shared_while_the_cache_is_off() -> None:
     gate = asyncio.Event()
     plays = [Plays([said("a"), said("b"), *END], waiting=[gate])] * 6
     runtime = CachedHouse(*plays)
@@ -253,7 +253,7 @@ async def test_where_the_cache_is_off_nothing_is_shared() -> None:
     assert (runtime.cache.misses, runtime.cache.stored_bytes) == (0, 0)
 
 
-async def test_the_provider_is_read_only_as_somebody_wants_more() -> None:
+async def test_the_provider_is_read_only_on_demand() -> None:
     runtime = CachedHouse(streams(said("a"), said("b"), *END))
     stages = [runtime.event(ASKED), runtime.event(ASKED)]
     for stage in stages:
@@ -271,13 +271,13 @@ async def test_the_provider_is_read_only_as_somebody_wants_more() -> None:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers of more than 2 KB are too large, and 1 KB is as far as one may be ahead."""
+    """Answers of more than 2 KB are too large, and the maximal lead is 1 KB."""
     monkeypatch.setattr(shared_call, "MAX_ANSWER_BYTES", 2000)
     monkeypatch.setattr(shared_call, "MAX_LEAD_BYTES", 1000)
 
 
 @pytest.mark.usefixtures("tiny")
-async def test_too_large_an_answer_is_shared_by_those_who_are_there_and_by_nobody_else() -> None:
+async def test_a_too_large_answer_is_shared_by_present_readers_only() -> None:
     head, gate = asyncio.Event(), asyncio.Event()
     large = [said("x" * 500) for _ in range(10)]
     runtime = CachedHouse(Plays([*large, gate, *END], waiting=[head]), streams(*large, *END))
@@ -292,7 +292,7 @@ async def test_too_large_an_answer_is_shared_by_those_who_are_there_and_by_nobod
 
 
 @pytest.mark.usefixtures("tiny")
-async def test_of_too_large_an_answer_the_fast_one_waits_for_the_slow_one() -> None:
+async def test_a_fast_reader_of_a_too_large_answer_waits_for_the_slow_one() -> None:
     runtime = CachedHouse(streams(*[said("x" * 500) for _ in range(40)], *END))
     slow, fast = runtime.event(ASKED), runtime.event(ASKED)
     slow.sink.stop_reading()
@@ -308,7 +308,7 @@ async def test_of_too_large_an_answer_the_fast_one_waits_for_the_slow_one() -> N
 
 
 @pytest.mark.usefixtures("tiny")
-async def test_of_too_large_an_answer_the_fast_one_goes_on_when_the_slow_one_leaves() -> None:
+async def test_a_fast_reader_continues_when_the_slow_one_leaves() -> None:
     runtime = CachedHouse(streams(*[said("x" * 500) for _ in range(40)], *END))
     slow, fast = runtime.event(ASKED), runtime.event(ASKED)
     slow.sink.stop_reading()
@@ -321,8 +321,8 @@ async def test_of_too_large_an_answer_the_fast_one_goes_on_when_the_slow_one_lea
     fast.check_nothing_is_left()
 
 
-async def test_what_flights_hold_together_is_bounded() -> None:
-    """Where there is no room any more, an answer passes through as one that is too large."""
+async def test_the_memory_of_all_shared_calls_is_bounded() -> None:
+    """Without memory left, an answer is relayed like one that is too large."""
     runtime = CachedHouse(streams(*[said("x" * 500) for _ in range(20)], *END), cache_bytes=4000)
     [stage] = await runtime.begin()
     assert len(stage.texts) == 20
@@ -330,8 +330,8 @@ async def test_what_flights_hold_together_is_bounded() -> None:
     assert (runtime.cache.stored_bytes, runtime.cache._budget.used) == (0, 0)
 
 
-async def test_what_came_already_is_given_in_turns() -> None:
-    """A thousand reads that need not be waited for would keep the neighbours waiting."""
+async def test_buffered_reads_yield_to_other_tasks() -> None:
+    """A thousand buffered reads would otherwise block other tasks."""
     gate = asyncio.Event()
     runtime = CachedHouse(streams(*[said("x") for _ in range(1000)], gate, *END))
     [leader] = await runtime.begin()
@@ -347,7 +347,7 @@ async def test_what_came_already_is_given_in_turns() -> None:
     assert [len(stage.texts) for stage in (leader, late, again)] == [1000] * 3
 
 
-async def test_a_read_that_is_interrupted_takes_nothing_away() -> None:
+async def test_a_cancelled_read_loses_no_data() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(streams(said("a"), gate, said("b"), *END))
     [first] = await runtime.begin()
@@ -359,7 +359,7 @@ async def test_a_read_that_is_interrupted_takes_nothing_away() -> None:
 
 
 @pytest.mark.parametrize("play", [streams(said("a"), said("b"), *END), streams(said("a"), RESET), answers(), refuses()])
-async def test_what_a_flight_was_made_of_goes_without_the_collector(play: Plays) -> None:
+async def test_a_shared_call_leaves_no_reference_cycles(play: Plays) -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(replace(play, connecting=[gate, *play.connecting]))
     gc.collect()

@@ -1,4 +1,4 @@
-"""The cache's file outlives processes, however they end; and whatever becomes of it, nobody waits for it."""
+"""The cache file survives its processes, and a faulty file never delays an event."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ def told(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.name == "bridge.cache" for record in caplog.records)
 
 
-async def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
+async def test_answers_survive_a_restart(tmp_path: Path) -> None:
     answer = stored(b"a", b"bc", stored_at=time.time())
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         assert await store.get(KEYS[0]) is None
@@ -44,7 +44,7 @@ async def test_what_was_put_is_there_after_a_restart(tmp_path: Path) -> None:
         assert store.faults == 0
 
 
-async def test_two_that_share_a_file_see_each_others_answers(tmp_path: Path) -> None:
+async def test_stores_on_one_file_share_answers(tmp_path: Path) -> None:
     async with (
         open_sqlite_store(tmp_path / "cache.db", MOST) as one,
         open_sqlite_store(tmp_path / "cache.db", MOST) as other,
@@ -57,7 +57,7 @@ async def test_two_that_share_a_file_see_each_others_answers(tmp_path: Path) -> 
         assert await one.get(KEYS[0]) == stored(b"second")
 
 
-async def test_a_writer_that_is_killed_leaves_all_it_wrote_and_a_sound_file(tmp_path: Path) -> None:
+async def test_a_killed_writer_leaves_its_answers_and_an_intact_file(tmp_path: Path) -> None:
     path = tmp_path / "cache.db"
     for count in (1, 150, 450):
         put = written_before_a_kill(path, count)
@@ -73,7 +73,7 @@ async def test_a_writer_that_is_killed_leaves_all_it_wrote_and_a_sound_file(tmp_
 
 
 def written_before_a_kill(path: Path, count: int) -> list[int]:
-    """The numbers of as many answers as the writer said that it had put when it was killed, in the midst of others."""
+    """Kill the writer during its writes, and return the numbers of the answers that it reported as put."""
     command = [sys.executable, "-m", "tests.support.cache_writer", str(path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -82,7 +82,9 @@ def written_before_a_kill(path: Path, count: int) -> list[int]:
     return put
 
 
-async def test_an_answer_of_another_form_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_of_another_format_version_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
     monkeypatch.setattr(sqlite_cache, "_KEY_PREFIX", bytes([FORMAT_VERSION + 1]))
@@ -91,7 +93,7 @@ async def test_an_answer_of_another_form_is_not_found(tmp_path: Path, monkeypatc
         assert store.faults == 0
 
 
-def test_the_file_does_not_outgrow_its_bound_and_what_was_stored_last_stays(tmp_path: Path) -> None:
+def test_the_file_keeps_its_bound_and_the_newest_answers(tmp_path: Path) -> None:
     table = CacheTable(tmp_path / "cache.db", 1 << 20)
     for key in KEYS:
         table.put(key, of_size(20_000))
@@ -103,14 +105,14 @@ def test_the_file_does_not_outgrow_its_bound_and_what_was_stored_last_stays(tmp_
     table.close()
 
 
-def test_one_answer_larger_than_the_bound_does_not_stay(tmp_path: Path) -> None:
+def test_an_answer_larger_than_the_bound_is_evicted(tmp_path: Path) -> None:
     table = CacheTable(tmp_path / "cache.db", 1 << 20)
     table.put(KEYS[0], of_size(2 << 20))
     assert table.get(KEYS[0]) is None
     table.close()
 
 
-async def test_what_has_expired_is_purged_every_minute(tmp_path: Path) -> None:
+async def test_expired_answers_are_purged_every_minute(tmp_path: Path) -> None:
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored(stored_at=time.time() - 30, ttl_s=60))
         store.put(KEYS[1], stored())
@@ -123,7 +125,7 @@ async def test_what_has_expired_is_purged_every_minute(tmp_path: Path) -> None:
         assert await store.get(KEYS[1]) is not None
 
 
-async def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         await store.get(KEYS[0])
@@ -138,15 +140,13 @@ def files_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def test_a_folder_that_is_not_there_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         async with open_sqlite_store(tmp_path / "nowhere" / "cache.db", MOST):
             pass
 
 
-async def test_a_file_that_is_no_database_is_a_cache_that_holds_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_file_that_is_not_a_database_counts_as_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "cache.db").write_text("Dear diary, " * 1000)
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
@@ -173,7 +173,7 @@ def has_faults(store: SqliteStore, count: int) -> bool:
     return store.faults == count
 
 
-async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once(
+async def test_writes_to_a_locked_file_are_dropped_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
@@ -194,7 +194,7 @@ async def test_while_another_process_has_locked_it_writes_are_lost_and_told_once
     assert told(caplog) == 1
 
 
-async def test_a_full_disk_is_a_cache_that_takes_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_full_disk_drops_new_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Small(CacheTable):
         def _connect(self) -> sqlite3.Connection:
             connection = super()._connect()
@@ -214,7 +214,7 @@ async def test_a_full_disk_is_a_cache_that_takes_no_more(tmp_path: Path, caplog:
 
 
 async def busy(store: SqliteStore) -> threading.Event:
-    """The thread stands still until the event is set."""
+    """Block the thread until the returned event is set."""
     go_on = threading.Event()
     is_busy = threading.Event()
     store._thread.run(lambda: is_busy.set() or go_on.wait())
@@ -222,9 +222,7 @@ async def busy(store: SqliteStore) -> threading.Event:
     return go_on
 
 
-async def test_nobody_waits_for_a_slow_file_longer_than_a_moment(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_read_from_a_slow_file_times_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())
         await store.get(KEYS[0])
@@ -239,7 +237,7 @@ async def test_nobody_waits_for_a_slow_file_longer_than_a_moment(
     assert told(caplog) == 1
 
 
-async def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unwritten_answers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = of_size(10_000)
     monkeypatch.setattr(sqlite_cache, "MAX_UNWRITTEN_BYTES", 3 * answer.size_bytes)
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
@@ -251,7 +249,7 @@ async def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: 
         assert [await store.get(key) is not None for key in KEYS[:4]] == [True, True, True, False]
 
 
-async def test_it_leaves_neither_thread_nor_file_open(tmp_path: Path) -> None:
+async def test_close_leaves_no_thread_and_no_open_file(tmp_path: Path) -> None:
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     async with open_sqlite_store(tmp_path / "cache.db", MOST) as store:
         store.put(KEYS[0], stored())

@@ -1,4 +1,4 @@
-"""A stored answer gives back what was stored, or is known to be damaged."""
+"""A stored answer is restored exactly, or rejected as damaged."""
 
 import struct
 
@@ -10,7 +10,7 @@ from tests.support.stored_answers import stored
 
 
 @pytest.mark.parametrize("reads", [[], [b"whole"], [b"a", b"bc", b"\x00\xff" * 70_000]])
-def test_the_reads_are_given_as_they_came(reads: list[bytes]) -> None:
+def test_the_reads_are_restored(reads: list[bytes]) -> None:
     answer = stored(*reads) if reads else msgspec.structs.replace(stored(), body=b"", lengths=b"")
     again = decode(encode(answer))
     assert again == answer
@@ -20,16 +20,16 @@ def test_the_reads_are_given_as_they_came(reads: list[bytes]) -> None:
 @pytest.mark.parametrize(
     "lengths", [b"", b"\x01", struct.pack("<I", 4), struct.pack("<I", 6), struct.pack("<III", 5, 0, 0)]
 )
-def test_lengths_that_are_not_the_bodys_are_damage(lengths: bytes) -> None:
+def test_lengths_that_do_not_match_the_body_are_rejected(lengths: bytes) -> None:
     with pytest.raises(ValueError):
         decode(encode(msgspec.structs.replace(stored(), lengths=lengths)))
 
 
-def test_the_headers_are_given_as_they_came() -> None:
+def test_the_headers_are_restored() -> None:
     assert decode(encode(stored())).headers == [("content-type", "text/plain"), ("x-two", "1"), ("x-two", "café")]
 
 
-def test_headers_that_cannot_be_read_are_damage() -> None:
+def test_undecodable_headers_are_rejected() -> None:
     with pytest.raises(ValueError):
         decode(encode(msgspec.structs.replace(stored(), head=b"\xc1")))
 
@@ -38,19 +38,19 @@ def test_headers_that_cannot_be_read_are_damage() -> None:
     "header",
     [("x y", "1"), ("x\r\nset-cookie", "1"), ("", "1"), ("x:", "1"), ("ü", "1"), ("x", "1\r\ny: 2"), ("x", "\0")],
 )
-def test_headers_that_no_provider_can_have_sent_are_damage(header: tuple[str, str]) -> None:
+def test_invalid_headers_are_rejected(header: tuple[str, str]) -> None:
     with pytest.raises(ValueError):
         decode(encode(msgspec.structs.replace(stored(), head=pack_headers([("content-type", "a/b"), header]))))
 
 
 @pytest.mark.parametrize("status", [-1, 0, 101, 600, 1 << 40])
-def test_a_status_that_is_no_answer_s_is_damage(status: int) -> None:
+def test_an_invalid_status_is_rejected(status: int) -> None:
     with pytest.raises(ValueError):
         decode(encode(msgspec.structs.replace(stored(), status=status)))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"\x00", encode(stored())[:-1], encode(stored()) + b"\x00", b"[1, 2]"])
-def test_what_is_no_answer_is_told_apart(damaged: bytes) -> None:
+def test_undecodable_data_is_rejected(damaged: bytes) -> None:
     with pytest.raises(ValueError):
         decode(damaged)
 
@@ -61,5 +61,5 @@ def test_the_size_counts_everything() -> None:
     assert small.size_bytes > len(encode(small))
 
 
-def test_it_expires_when_its_time_is_over() -> None:
+def test_an_answer_expires_after_its_lifetime() -> None:
     assert msgspec.structs.replace(stored(), stored_at=1000.0, ttl_s=60.0).expires_at == 1060.0

@@ -1,4 +1,4 @@
-"""What is counted of events, over real sockets and as Prometheus reads it."""
+"""Test the metrics over real sockets, as Prometheus reads them."""
 
 import asyncio
 import re
@@ -26,16 +26,16 @@ from tests.support.summaries import entry
 CONFIG = '[gateways."*"]\n[gateways.mine]\n'
 
 Samples = dict[str, float]
-"""By a metric's name and its labels, as they are written."""
+"""Values by a metric's name and labels, as written in the exposition."""
 
 
 async def scraped(server: Server, **headers: str) -> Samples:
-    """What /metrics tells."""
+    """Return the samples of /metrics."""
     return samples_in(await text_of(server, **headers))
 
 
 def samples_in(text: str) -> Samples:
-    """Without zeros and buckets."""
+    """Return the samples without zeros and buckets."""
     found = (sample for family in parse(text) for sample in family.samples if sample.value)
     return {written(s.name, s.labels): s.value for s in found if not s.name.endswith("_bucket")}
 
@@ -120,7 +120,7 @@ async def test_each_event_is_counted_by_its_outcome_and_each_attempt_by_its_code
     assert f"bridge_first_answer_seconds_count[{mine} outcome=failed]" not in counted
 
 
-async def test_times_are_in_the_buckets_that_they_belong_to(tmp_path: Path) -> None:
+async def test_durations_are_counted_in_their_buckets(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with bridge(tmp_path, streams(ROLE, gate, said("a"), FINISH, DONE)) as server, connected(server) as client:
         await client.create({"eventId": "a", **step()})
@@ -135,7 +135,7 @@ async def test_times_are_in_the_buckets_that_they_belong_to(tmp_path: Path) -> N
         assert buckets["+Inf"] == "1.0"
 
 
-async def test_what_is_there_now_is_asked_for_at_the_scrape(tmp_path: Path) -> None:
+async def test_gauges_are_sampled_at_the_scrape(tmp_path: Path) -> None:
     plays = [streams(said("a"), SILENCE), *(answers(b"{}", status=500) for _ in range(5))]
     async with bridge(tmp_path, *plays) as server:
         async with connected(server) as client:
@@ -157,8 +157,8 @@ async def test_what_is_there_now_is_asked_for_at_the_scrape(tmp_path: Path) -> N
         assert of(samples, "bridge_sockets", "bridge_events_in_flight", "bridge_memory_used_bytes") == {}
 
 
-async def test_no_client_can_make_new_labels(tmp_path: Path) -> None:
-    """Names of gateways, models, providers, steps: what is not configured counts together."""
+async def test_clients_cannot_create_labels(tmp_path: Path) -> None:
+    """Unconfigured names of gateways, models, providers and steps share labels."""
     plays = [answers(b"{}", status=status) for status in (601, 602, 603)]
     async with bridge(tmp_path, *plays) as server:
         for each in range(3):
@@ -173,7 +173,7 @@ async def test_no_client_can_make_new_labels(tmp_path: Path) -> None:
     }
 
 
-def test_what_there_is_no_room_for_counts_as_other() -> None:
+def test_rows_beyond_the_limit_count_as_other() -> None:
     metrics = Metrics(SharedCounters(max_rows=len(GROUPS) + 4))
     metrics.set_known_gateways(lambda: [f"gateway-{each}" for each in range(10)])
     for each in range(10):
@@ -183,7 +183,7 @@ def test_what_there_is_no_room_for_counts_as_other() -> None:
     assert rows[(EVENTS.name, *["other"] * 6)][0] >= 8
 
 
-def test_what_is_kept_at_hand_is_bounded() -> None:
+def test_cached_rows_are_bounded() -> None:
     metrics = Metrics(SharedCounters())
     for each in range(MAX_CACHED_ROWS + 10):
         metrics.on_event_end(entry(gateway=f"gateway-{each}"))
@@ -192,7 +192,7 @@ def test_what_is_kept_at_hand_is_bounded() -> None:
     assert row[0] == MAX_CACHED_ROWS + 10
 
 
-async def test_openmetrics_is_spoken_to_who_prefers_it(tmp_path: Path) -> None:
+async def test_the_accept_header_can_select_openmetrics(tmp_path: Path) -> None:
     async with bridge(tmp_path, streams(*WHOLE)) as server, connected(server) as client:
         await client.call({"eventId": "a", **step()})
         text = await text_of(server, Accept="application/openmetrics-text; version=1.0.0, text/plain;q=0.5")
@@ -201,15 +201,15 @@ async def test_openmetrics_is_spoken_to_who_prefers_it(tmp_path: Path) -> None:
     assert families["bridge_duration_seconds"] == "histogram"
 
 
-async def test_each_server_counts_for_itself(tmp_path: Path) -> None:
+async def test_each_server_has_its_own_counters(tmp_path: Path) -> None:
     async with bridge(tmp_path, streams(*WHOLE)) as server, bridge(tmp_path) as other, connected(server) as client:
         await client.call({"eventId": "a", **step()})
         assert of(await scraped(other), "bridge_events_total") == {}
         assert len(of(await scraped(server), "bridge_events_total")) == 1
 
 
-async def test_a_scrape_of_any_worker_tells_of_all(tmp_path: Path) -> None:
-    """Gauges of those that live, counters of those that lived, too; and no counter ever goes down."""
+async def test_a_scrape_of_any_worker_covers_all_workers(tmp_path: Path) -> None:
+    """Gauges cover live workers, counters also ended ones; no counter ever decreases."""
     folder = tmp_path / "tallies"
     folder.mkdir()
     events = "bridge_events_total[gateway=* outcome=answered provider=openai step=0 transport=websocket]"
@@ -238,8 +238,8 @@ async def test_a_scrape_of_any_worker_tells_of_all(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 2
 
 
-async def test_a_worker_tells_what_others_count_by_how_much_it_grew(tmp_path: Path) -> None:
-    """A reading that is a counter is its own process's: the sum of all does not go down when a worker is replaced."""
+async def test_a_sampled_counter_is_published_by_its_growth(tmp_path: Path) -> None:
+    """A sampled counter belongs to its process: the sum does not decrease when a worker is replaced."""
     name = next(name for name, group in GROUPS.items() if group.metrics[0].kind == "counter" and not group.labels)
     told = {"now": 3.0}
     first = Metrics(SharedCounters(tmp_path))
@@ -254,7 +254,7 @@ async def test_a_worker_tells_what_others_count_by_how_much_it_grew(tmp_path: Pa
     second.close()
 
 
-async def test_what_the_cache_counts_is_told(tmp_path: Path) -> None:
+async def test_the_metrics_include_the_cache(tmp_path: Path) -> None:
     config = '[gateways."*"]\ncache_ttl = 300\n'
     async with bridge(tmp_path, answers(b"{}"), config=config) as server, connected(server) as client:
         for event_id in "ab":
@@ -271,7 +271,7 @@ async def test_what_the_cache_counts_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("redis-server")
-async def test_whether_redis_is_there_is_told(tmp_path: Path, redis: RedisServer) -> None:
+async def test_the_metrics_include_the_state_of_redis(tmp_path: Path, redis: RedisServer) -> None:
     config = f'[server]\nredis_url = "{redis.url}"\n'
     async with bridge(tmp_path, config=config) as server:
         assert of(await scraped(server), "bridge_redis_lost", "bridge_redis_losses_total") == {}

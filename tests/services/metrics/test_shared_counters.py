@@ -1,4 +1,4 @@
-"""Rows of numbers that one process adds to and any can read."""
+"""Test counters that one process increments and all can read."""
 
 import os
 import signal
@@ -26,11 +26,11 @@ while True:
 
 
 def seen_by(tally: SharedCounters) -> list[tuple[tuple[str, ...], list[float], bool]]:
-    """The others' rows."""
+    """Return the rows of the other processes."""
     return sorted((key, list(row), is_alive) for key, row, is_alive in tally.others())
 
 
-def test_a_row_is_made_of_zeros_and_there_once() -> None:
+def test_a_new_row_is_zeros_and_exists_once() -> None:
     counters = SharedCounters()
     row = counters.row(KEY, 3)
     row[1] += 2
@@ -39,7 +39,7 @@ def test_a_row_is_made_of_zeros_and_there_once() -> None:
     assert seen_by(counters) == []
 
 
-def test_what_one_counts_the_others_see_at_once(tmp_path: Path) -> None:
+def test_counts_are_visible_to_other_processes_at_once(tmp_path: Path) -> None:
     one, other = SharedCounters(tmp_path), SharedCounters(tmp_path)
     one.row(KEY, 2)[1] += 5
     other.row(KEY, 2)[0] += 1
@@ -49,7 +49,7 @@ def test_what_one_counts_the_others_see_at_once(tmp_path: Path) -> None:
     other.close()
 
 
-def test_who_comes_next_counts_on_where_one_has_ended(tmp_path: Path) -> None:
+def test_a_new_process_continues_the_counts_of_an_ended_one(tmp_path: Path) -> None:
     one, listener = SharedCounters(tmp_path), SharedCounters(tmp_path)
     one.row(KEY, 1)[0] += 5
     one.close()
@@ -62,7 +62,7 @@ def test_who_comes_next_counts_on_where_one_has_ended(tmp_path: Path) -> None:
     listener.close()
 
 
-def test_what_was_counted_is_there_after_a_kill(tmp_path: Path) -> None:
+def test_counts_survive_a_kill(tmp_path: Path) -> None:
     listener = SharedCounters(tmp_path)
     with subprocess.Popen([sys.executable, "-c", COUNTS_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE) as counting:
         assert counting.stdout is not None
@@ -79,7 +79,7 @@ def test_what_was_counted_is_there_after_a_kill(tmp_path: Path) -> None:
     listener.close()
 
 
-def test_what_a_kill_left_of_an_unfinished_row_is_no_number(tmp_path: Path) -> None:
+def test_a_row_left_unfinished_by_a_kill_is_ignored(tmp_path: Path) -> None:
     one = SharedCounters(tmp_path)
     one.row(("first",), 1)[0] = 1
     [path] = tmp_path.iterdir()
@@ -94,7 +94,7 @@ def test_what_a_kill_left_of_an_unfinished_row_is_no_number(tmp_path: Path) -> N
     following.close()
 
 
-def test_there_are_no_more_rows_than_there_may_be() -> None:
+def test_the_number_of_rows_is_bounded() -> None:
     counters = SharedCounters(max_rows=2)
     for each in "ab":
         counters.row((each,), 1)
@@ -103,7 +103,7 @@ def test_there_are_no_more_rows_than_there_may_be() -> None:
     assert counters.row(("a",), 1)[0] == 0
 
 
-def test_all_rows_that_there_may_be_have_room() -> None:
+def test_the_maximal_number_of_rows_fits() -> None:
     counters = SharedCounters()
     for each in range(8192):
         counters.row(("bridge_duration_seconds", "g" * 64, f"custom-{each:060}", "answered"), 60)

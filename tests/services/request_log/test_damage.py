@@ -1,4 +1,4 @@
-"""A file that is damaged is told from one that cannot be used now, and from one that is no log of ours."""
+"""Damaged files, transient faults and files that are not request logs are distinguished."""
 
 import errno
 import sqlite3
@@ -48,7 +48,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("do_damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_log_is_known_as_one(do_damage, path: Path) -> None:  # type: ignore[no-untyped-def]  # a lambda
+def test_damage_is_recognised(do_damage, path: Path) -> None:  # type: ignore[no-untyped-def]  # a lambda
     write_log(path)
     do_damage(path)
     with pytest.raises(LogDamaged, match=r"log\.db") as damaged:
@@ -56,7 +56,7 @@ def test_a_damaged_log_is_known_as_one(do_damage, path: Path) -> None:  # type: 
     assert is_damage(damaged.value)
 
 
-def test_a_text_is_somebody_else_s_file_and_no_damaged_log(path: Path) -> None:
+def test_a_text_file_is_not_a_damaged_log(path: Path) -> None:
     path.write_text('[server]\nlog_path = "log.db"  # größer\n' * 500)
     with pytest.raises(LogUnusable) as refused:
         RequestTable(path)
@@ -64,7 +64,7 @@ def test_a_text_is_somebody_else_s_file_and_no_damaged_log(path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY])
-def test_what_may_pass_is_a_fault_and_no_damage(code: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transient_fault_is_not_damage(code: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = sqlite3.OperationalError("it may pass")
     error.sqlite_errorcode = code | 0x100  # type: ignore[misc]  # an extended code, as SQLite gives it
 
@@ -81,7 +81,7 @@ def test_what_may_pass_is_a_fault_and_no_damage(code: int, path: Path, monkeypat
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, LogFaulty), (errno.EDQUOT, LogFaulty), (errno.EACCES, LogUnusable)]
 )
-def test_a_full_disk_may_pass_and_a_wrong_path_does_not(number: int, kind: type, path: Path) -> None:
+def test_a_full_disk_is_transient_and_a_wrong_path_is_not(number: int, kind: type, path: Path) -> None:
     assert type(from_os_error(path, OSError(number, "why"))) is kind
 
 
@@ -96,7 +96,7 @@ def test_a_file_is_set_aside_with_its_write_ahead_log(path: Path) -> None:
     }
 
 
-def test_a_file_that_another_process_has_begun_meanwhile_is_left_where_it_is(path: Path) -> None:
+def test_a_file_replaced_by_another_process_is_not_renamed(path: Path) -> None:
     path.write_text("damaged")
     damaged = identity(path)
     path.rename(path.with_name("set aside"))

@@ -1,4 +1,4 @@
-"""The journal over a real file: rows come out as events go in, and whatever the disk does no event waits."""
+"""Test the request log with a real file: events become rows, and a faulty disk delays no event."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds takes none."""
+    """Shorten all delays."""
     monkeypatch.setattr("bridge.services.request_log.database.BUSY_S", 0.001)
     monkeypatch.setattr("bridge.services.request_log.writer.RETRY_S", 0.001)
     monkeypatch.setattr("bridge.services.request_log.log.LINGER_S", 0.001)
@@ -40,7 +40,7 @@ def _in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Somebody else writes, and does not come to an end; the test ends it."""
+    """Another connection, which can lock the file; the fixture closes it."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         yield other
 
@@ -57,7 +57,7 @@ def kept(path: Path, gateway: str = "gateway") -> list[int]:
 
 
 def kept_by_now(path: Path) -> list[int]:
-    """As `kept`, of a file that may be about to be replaced by a new one."""
+    """Return the rows like `kept`, for a file that may be replaced at the same time."""
     try:
         return kept(path)
     except sqlite3.DatabaseError:  # it is empty yet, or about to be replaced
@@ -68,7 +68,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "bridge.requests"]
 
 
-async def test_every_event_has_its_row_when_the_journal_is_closed(path: Path) -> None:
+async def test_every_event_has_a_row_after_close(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         for number in range(2000):
             log.on_event_end(event(number))
@@ -76,20 +76,20 @@ async def test_every_event_has_its_row_when_the_journal_is_closed(path: Path) ->
     assert (log.dropped, log.waiting) == (0, 0)
 
 
-async def test_an_event_is_written_without_another_one_or_an_end(path: Path) -> None:
+async def test_a_single_event_is_written_before_close(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         await until(lambda: kept(path) == [1])
 
 
-async def test_what_asks_for_no_row_gets_none(path: Path) -> None:
+async def test_an_event_with_collect_log_off_gets_no_row(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1, settings=StepSettings(collect_log=False)))
         log.on_event_end(event(2))
     assert kept(path) == [2]
 
 
-async def test_rows_wait_while_the_file_is_locked_and_that_is_said_once(
+async def test_rows_wait_for_a_locked_file_which_is_logged_once(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with request_log.open_request_log(path, 0) as log:
@@ -112,7 +112,7 @@ async def test_rows_wait_while_the_file_is_locked_and_that_is_said_once(
 @pytest.mark.parametrize(
     "bounds", [QueueBounds(rows=5), QueueBounds(bytes=5 * 24_500)], ids=["too many rows", "too many bytes"]
 )
-async def test_past_its_bounds_events_are_counted_and_not_kept(
+async def test_events_beyond_the_bounds_are_dropped_and_counted(
     path: Path, locked: sqlite3.Connection, bounds: QueueBounds
 ) -> None:
     body = b"x" * 10_000
@@ -132,7 +132,7 @@ async def test_past_its_bounds_events_are_counted_and_not_kept(
     assert log.dropped == lost
 
 
-async def test_of_what_waits_refused_events_are_a_tenth(path: Path, locked: sqlite3.Connection) -> None:
+async def test_refused_events_fill_at_most_a_tenth_of_the_queue(path: Path, locked: sqlite3.Connection) -> None:
     async with request_log.open_request_log(path, 0, QueueBounds(rows=30)) as log:
         locked.execute("BEGIN IMMEDIATE")
         log.on_event_end(event(0))
@@ -147,7 +147,7 @@ async def test_of_what_waits_refused_events_are_a_tenth(path: Path, locked: sqli
     assert log.dropped == 16
 
 
-async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
+async def test_a_slow_disk_and_its_recovery_are_logged_once(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.services.request_log.database.BUSY_S", 60)  # it is no failure to wait for the other
@@ -163,7 +163,7 @@ async def test_a_disk_that_is_too_slow_is_said_once_and_once_that_it_is_not(
     assert log.dropped == 20 - len(kept(path)) > 0
 
 
-async def test_rows_wait_for_room_on_a_full_disk(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_rows_wait_while_the_disk_is_full(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     body = b"y" * 60_000
     async with request_log.open_request_log(path, 0) as log:
         assert log._writer._file is not None
@@ -183,7 +183,7 @@ def full_disk(*_: object, **__: object) -> None:
     raise error
 
 
-async def test_a_start_on_a_full_disk_goes_without_a_log_until_there_is_room(
+async def test_a_start_on_a_full_disk_writes_rows_once_there_is_space(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
@@ -223,7 +223,7 @@ async def test_a_damaged_log_is_set_aside_at_the_start_and_a_new_one_is_begun(
 
 
 def overwrite(path: Path) -> None:
-    """All but the header."""
+    """Overwrite everything except the header."""
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xa5" * (path.stat().st_size - 100))
@@ -261,7 +261,7 @@ def test_on_a_disk_that_damages_each_new_file_only_one_a_minute_is_set_aside(pat
     assert len(list(path.parent.glob("log.db.damaged-*"))) == 1
 
 
-async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) -> None:
+async def test_a_moved_log_is_replaced_by_a_new_one(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         await until(lambda: kept(path) == [1])
@@ -272,7 +272,7 @@ async def test_a_log_that_was_moved_away_begins_anew_in_its_place(path: Path) ->
     assert kept(path.with_name("old-log.db")) == [1]
 
 
-async def test_a_journal_that_cannot_write_ends_all_the_same_and_counts(
+async def test_a_log_that_cannot_write_still_closes_and_counts_drops(
     path: Path, locked: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with request_log.open_request_log(path, 0) as log:
@@ -284,7 +284,7 @@ async def test_a_journal_that_cannot_write_ends_all_the_same_and_counts(
     assert said(caplog)[-1] == "3 events have no row in the request log"
 
 
-async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_invalid_row_does_not_affect_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with request_log.open_request_log(path, 0) as log:
         log.on_event_end(event(1))
         log.on_event_end(event(2, account="half\udcff"))
@@ -296,7 +296,7 @@ async def test_one_wrong_row_takes_no_other_with_it(path: Path, caplog: pytest.L
     assert said(caplog) == ["an event gets no row in the request log", "2 events have no row in the request log"]
 
 
-async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(path: Path) -> None:
+async def test_a_gateway_that_deletes_old_rows_keeps_its_bound(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         for number in range(1500):
             log.on_event_end(event(number, log_rows=100))
@@ -305,7 +305,7 @@ async def test_a_gateway_that_deletes_its_oldest_has_no_more_rows_than_it_may(pa
     assert len(kept(path, "other")) == 1500
 
 
-async def test_a_gateway_that_stops_keeps_its_first_rows_and_says_so_once(
+async def test_a_gateway_that_stops_keeps_its_first_rows_and_logs_it_once(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with request_log.open_request_log(path, 0) as log:
@@ -330,7 +330,7 @@ async def test_rows_are_kept_for_so_many_days(path: Path) -> None:
     assert kept(path) == [2, 3, 4]
 
 
-async def test_two_journals_may_keep_one_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_logs_can_share_one_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.services.request_log.database.BUSY_S", 60)
     async with request_log.open_request_log(path, 0) as one, request_log.open_request_log(path, 0) as other:
         for number in range(1000):
@@ -339,7 +339,7 @@ async def test_two_journals_may_keep_one_file(path: Path, monkeypatch: pytest.Mo
     assert (kept(path), kept(path, "other")) == (list(range(1000)), list(range(1000)))
 
 
-async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -> None:
+async def test_a_closed_log_takes_no_event_and_leaves_no_thread(path: Path) -> None:
     async with request_log.open_request_log(path, 0) as log:
         pass
     log.on_event_end(event(1))
@@ -347,13 +347,13 @@ async def test_after_its_end_it_takes_nothing_and_leaves_no_thread(path: Path) -
     assert kept(path) == []
 
 
-async def test_what_is_no_log_is_refused_before_anything_begins(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_log_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(LogUnusable, match="Is a directory"):
         async with request_log.open_request_log(tmp_path, 0):
             raise AssertionError("not reached")
 
 
-async def test_meters_are_told_what_was_dropped_and_what_waits(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_samples_report_dropped_and_waiting_events(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "bridge.requests")
     async with request_log.open_request_log(path, 0, QueueBounds(rows=0)) as log:
         log.on_event_end(event(1))

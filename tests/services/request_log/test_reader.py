@@ -1,4 +1,4 @@
-"""What is found in a request log, and in which order, while others write to it."""
+"""Test filters and order of rows, also while other processes write."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ def log(path: Path) -> Iterator[RequestTable]:
         yield log
 
 
-def test_the_newest_come_last_as_they_began_and_not_as_they_were_written(log: RequestTable, path: Path) -> None:
+def test_the_newest_rows_are_sorted_by_begin(log: RequestTable, path: Path) -> None:
     log.append([row(3), row(1), row(2)], {})
     with RequestReader(path) as reader:
         assert [each["id"] for each in reader.newest(ALL, 2)] == [row(2).id, row(3).id]
 
 
-def test_bodies_come_only_where_they_are_asked_for(log: RequestTable, path: Path) -> None:
+def test_bodies_are_read_only_on_request(log: RequestTable, path: Path) -> None:
     log.append([row(request_head="{}", response_head=b"\xff")], {})
     with RequestReader(path) as reader:
         (listed,) = reader.newest(ALL, 1)
@@ -42,7 +42,7 @@ def test_bodies_come_only_where_they_are_asked_for(log: RequestTable, path: Path
     assert (whole["request_head"], whole["response_head"]) == ("{}", b"\xff")
 
 
-def test_a_row_that_is_not_there_is_none(log: RequestTable, path: Path) -> None:
+def test_a_missing_row_is_none(log: RequestTable, path: Path) -> None:
     with RequestReader(path) as reader:
         assert reader.row("no such") is None
         assert reader.last_seq() == 0
@@ -69,7 +69,9 @@ def test_a_row_that_is_not_there_is_none(log: RequestTable, path: Path) -> None:
     ],
     ids=lambda given: str(given),
 )
-def test_a_filter_keeps_what_fits_all_of_it(log: RequestTable, path: Path, wanted: LogFilter, found: set[int]) -> None:
+def test_a_filter_requires_all_its_conditions(
+    log: RequestTable, path: Path, wanted: LogFilter, found: set[int]
+) -> None:
     rows = [
         row(0, metadata='{"team":"search","paid":false}'),
         row(1, gateway="b", metadata='{"team":"search","paid":true,"seat":7}'),
@@ -133,7 +135,7 @@ def test_a_column_of_a_later_version_is_read_as_well(log: RequestTable, path: Pa
         assert reader.newest(ALL, 1)[0]["more"] == "x"
 
 
-def test_what_cannot_be_read_is_told_with_its_name(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(LogUnusable, match=r"gone\.db: no such file"):
         RequestReader(tmp_path / "gone.db")
     (tmp_path / "text.db").write_text("no database, " * 100)

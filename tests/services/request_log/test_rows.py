@@ -1,4 +1,4 @@
-"""What a row of the request log is made of, and what is taken out first."""
+"""Test the content of a row and its redaction."""
 
 import base64
 from typing import Any
@@ -14,7 +14,7 @@ from bridge.settings.step import StepSettings
 from tests.support.summaries import entry
 
 KEY = "wunderbar-7391-geheim"
-"""Of no shape that keys are known by."""
+"""A key that matches no known key format."""
 
 
 def sent(headers: dict[str, str] | None = None, query: str = "", key: StoredKey | None = None) -> SentSecrets:
@@ -22,7 +22,7 @@ def sent(headers: dict[str, str] | None = None, query: str = "", key: StoredKey 
 
 
 def told(**changes: Any) -> str:
-    """All texts of a row, as one."""
+    """Return all texts of a row as one string."""
     return repr(row_of(entry(**changes)))
 
 
@@ -92,12 +92,12 @@ def test_every_field_of_an_event_has_its_column() -> None:
     }
 
 
-def test_what_came_from_the_cache_cost_nothing_and_took_no_tokens() -> None:
+def test_a_cached_answer_has_no_cost_and_no_tokens() -> None:
     made = row_of(entry(cached=True, cost=Cost(0.0, "cache")))
     assert (made.cached, made.cost, made.tokens_in, made.tokens_out) == (True, 0.0, 0, 0)
 
 
-def test_what_is_not_known_is_null_and_never_0() -> None:
+def test_unknown_values_are_null() -> None:
     made = row_of(entry(usage=None, cost=None, first_answer_ms=None, added_ms=None, token=""))
     assert {made.tokens_in, made.tokens_out, made.cost, made.first_answer, made.added, made.token} == {None}
 
@@ -117,7 +117,7 @@ def test_without_bodies_there_are_sizes_only() -> None:
         (b"", ""),
     ],
 )
-def test_a_body_is_text_where_it_is_one(body: bytes, kept: object) -> None:
+def test_a_text_body_is_stored_as_text(body: bytes, kept: object) -> None:
     assert row_of(entry(bodies=BodyPreviews(body, body))).request_head == kept
 
 
@@ -134,8 +134,8 @@ def test_a_body_is_text_where_it_is_one(body: bytes, kept: object) -> None:
     ids=["bearer", "header", "query", "stored", "aws", "aws session"],
 )
 @pytest.mark.parametrize("form", [KEY, base64.b64encode(KEY.encode()).decode()], ids=["plain", "base64"])
-def test_a_secret_that_the_provider_tells_back_reaches_no_row(carried: SentSecrets, form: str) -> None:
-    """Whatever it looks like, in bodies, in the reason, and in each attempt's."""
+def test_a_secret_repeated_by_the_provider_reaches_no_row(carried: SentSecrets, form: str) -> None:
+    """A secret of any format is masked in bodies, in the reason and in the reasons of attempts."""
     reason = f"there is no account for {form}"
     body = orjson.dumps({"error": reason})
     text = told(
@@ -149,20 +149,20 @@ def test_a_secret_that_the_provider_tells_back_reaches_no_row(carried: SentSecre
 
 
 @pytest.mark.parametrize("kept", range(4, len(KEY)))
-def test_nor_does_its_beginning_where_a_body_was_cut(kept: int) -> None:
+def test_a_secret_cut_at_the_end_of_a_body_reaches_no_row(kept: int) -> None:
     body = b'{"echo":"' + KEY[:kept].encode()
     made = row_of(entry(sent=(sent({"authorization": KEY}),), bodies=BodyPreviews(body, body)))
     assert made.request_head == made.response_head == '{"echo":"' + "*" * kept
 
 
-def test_what_looks_like_a_key_is_masked_whether_anybody_sent_it_or_not() -> None:
+def test_text_that_looks_like_a_key_is_masked() -> None:
     body = b'{"content":"try sk-abcdefghijklmnop","api_key":"short"}'
     made = row_of(entry(bodies=BodyPreviews(body, body), reason="Incorrect API key provided: sk-abcdefghijklmnop"))
     assert made.request_head == made.response_head == '{"content":"try sk-****************","api_key":"*****"}'
     assert made.reason == "Incorrect API key provided: sk-[redacted]"
 
 
-def test_a_service_accounts_key_is_never_sent_and_so_never_looked_for() -> None:
+def test_a_service_account_key_is_not_searched_for() -> None:
     account = StoredKey("google-vertex-ai", "default", GoogleAccount('{"private_key":"x"}'), "file:F")
     assert row_of(entry(sent=(sent(key=account),))).success
 
@@ -174,12 +174,12 @@ def test_texts_from_outside_are_cut() -> None:
     assert {len(text or "") for text in texts} == {MAX_CHARS}
 
 
-def test_half_a_character_is_replaced_for_sqlite_takes_none() -> None:
+def test_a_lone_surrogate_is_replaced() -> None:
     assert storable(row_of(entry(account="a\udcff"))).account == "a?"
     assert row_of(entry(warnings=["a\udcff"])).warnings == '["a\\udcff"]'
 
 
-def test_what_waits_weighs_at_least_its_bodies_and_headers() -> None:
+def test_the_estimated_memory_covers_bodies_and_headers() -> None:
     bodies = BodyPreviews(b"x" * 1000, b"y" * 2000)
     light, heavy = entry(), entry(bodies=bodies, sent=(sent({"x": "z" * 3000}, "q" * 100),), path="p" * 500)
     assert memory_bytes(heavy) - memory_bytes(light) >= 1000 + 2000 + 3000 + 100 + 400

@@ -1,4 +1,4 @@
-"""Whose rows go when a gateway's log is full, and whose still come in."""
+"""Test which rows are deleted from a full gateway, and which new rows are admitted."""
 
 import pytest
 from hypothesis import given
@@ -27,11 +27,11 @@ CUTS = {
 
 
 @pytest.mark.parametrize(("counts", "expected"), CUTS.values(), ids=CUTS)
-def test_whose_rows_go(counts: dict[Share, int], expected: Cut | None) -> None:
+def test_rows_are_cut_from_the_largest_share(counts: dict[Share, int], expected: Cut | None) -> None:
     assert cut(counts, 100, 500) == expected
 
 
-def test_only_a_few_rows_go_at_once() -> None:
+def test_a_cut_is_bounded() -> None:
     assert cut({ONE: 10_000}, 100, 500) == Cut((ONE,), 500)
 
 
@@ -39,9 +39,7 @@ def test_only_a_few_rows_go_at_once() -> None:
     st.dictionaries(st.sampled_from([ONE, TWO, THREE, FREE_ONE, FREE_TWO]), st.integers(1, 300), min_size=1),
     st.integers(1, 200),
 )
-def test_cut_after_cut_the_rows_fit_and_no_share_falls_below_what_is_its_own(
-    counts: dict[Share, int], most: int
-) -> None:
+def test_repeated_cuts_reach_the_bound_and_keep_each_share(counts: dict[Share, int], most: int) -> None:
     before = dict(counts)
     while (wanted := cut(counts, most, 7)) is not None:
         assert 0 < wanted.rows <= 7
@@ -61,11 +59,11 @@ def taken(room: RowQuota, *shares: Share) -> int:
     return sum(room.add(share) for share in shares)
 
 
-def test_a_token_that_is_alone_may_fill_a_log_that_stops() -> None:
+def test_a_single_token_can_fill_a_log_that_stops() -> None:
     assert taken(RowQuota({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
 
 
-def test_of_several_tokens_none_fills_more_than_half_of_a_log_that_stops() -> None:
+def test_no_token_fills_more_than_half_of_a_shared_log_that_stops() -> None:
     room = RowQuota({ONE: 40}, 100, is_shared=True)
     assert taken(room, *[ONE] * 100) == 10
     assert taken(room, *[TWO] * 100) == 50

@@ -1,4 +1,4 @@
-"""The request log in a real file: what goes in, what goes out, and whoever else has a hand on it."""
+"""Test the table in a real file: inserts, deletions and other processes."""
 
 import sqlite3
 import stat
@@ -48,19 +48,17 @@ def test_a_row_is_read_as_it_was_written(log: RequestTable, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("source", "custom"), [("custom", 1), ("prices", 0), (None, 0)])
-def test_whether_a_cost_was_the_clients_is_a_column(
-    log: RequestTable, path: Path, source: str | None, custom: int
-) -> None:
+def test_a_custom_cost_is_a_column(log: RequestTable, path: Path, source: str | None, custom: int) -> None:
     log.append([row(cost_source=source)], {})
     assert asked(path, "SELECT custom_cost FROM requests") == [(custom,)]
 
 
-def test_a_new_file_is_its_owners_alone(log: RequestTable, path: Path) -> None:
+def test_only_the_owner_can_read_a_new_file(log: RequestTable, path: Path) -> None:
     log.append([row()], {})
     assert {stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()} == {0o600}
 
 
-def test_a_batch_of_which_a_row_is_wrong_changes_nothing(log: RequestTable, path: Path) -> None:
+def test_a_batch_with_an_invalid_row_changes_nothing(log: RequestTable, path: Path) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         log.append([row(1), row(2), row(1)], {})
     assert (ids(path), counted(path)) == ([], {})
@@ -68,7 +66,7 @@ def test_a_batch_of_which_a_row_is_wrong_changes_nothing(log: RequestTable, path
     assert counted(path) == {"gateway": 1}
 
 
-def test_a_full_gateway_keeps_no_new_row_where_it_stops(log: RequestTable, path: Path) -> None:
+def test_a_full_gateway_that_stops_adds_no_row(log: RequestTable, path: Path) -> None:
     bounds = {"small": RowBound(2, stops=True), "gateway": RowBound()}
     rows = [row(n, gateway="small" if n % 2 else "gateway") for n in range(8)]
     assert log.append(rows, bounds) == {"small": 2}
@@ -76,7 +74,7 @@ def test_a_full_gateway_keeps_no_new_row_where_it_stops(log: RequestTable, path:
     assert counted(path) == {"small": 2, "gateway": 4}
 
 
-def test_of_a_full_gateway_the_oldest_go_a_few_at_a_time(log: RequestTable, path: Path) -> None:
+def test_the_oldest_rows_of_a_full_gateway_are_deleted_in_small_steps(log: RequestTable, path: Path) -> None:
     log.append([row(n) for n in range(MAX_DELETED_ROWS + 12)], {})
     log.append([row(5000, gateway="other")], {})
     assert log.delete_oldest("gateway", 10)
@@ -85,7 +83,7 @@ def test_of_a_full_gateway_the_oldest_go_a_few_at_a_time(log: RequestTable, path
     assert ids(path) == [row(n).id for n in range(MAX_DELETED_ROWS + 2, MAX_DELETED_ROWS + 12)] + [row(5000).id]
 
 
-def test_rows_that_are_too_old_go_whatever_their_gateway(log: RequestTable, path: Path) -> None:
+def test_old_rows_of_all_gateways_are_deleted(log: RequestTable, path: Path) -> None:
     log.append([row(n, gateway="ab"[n % 2]) for n in range(6)], {})
     assert not log.delete_before(row(4).id)
     assert (ids(path), counted(path)) == ([row(4).id, row(5).id], {"a": 1, "b": 1})
@@ -93,7 +91,7 @@ def test_rows_that_are_too_old_go_whatever_their_gateway(log: RequestTable, path
     assert counted(path) == {}
 
 
-def test_a_file_that_was_moved_away_is_missed(log: RequestTable, path: Path) -> None:
+def test_a_moved_file_is_detected(log: RequestTable, path: Path) -> None:
     assert not log.is_replaced()
     path.rename(path.with_name("kept.db"))
     assert log.is_replaced()
@@ -143,7 +141,7 @@ def _of_another_program(path: Path) -> None:
     ],
     ids=["newer", "another program's", "no database", "a folder", "a circle of links"],
 )
-def test_what_is_no_log_of_ours_is_refused_and_left_as_it_is(path: Path, make, why: str) -> None:  # type: ignore[no-untyped-def]  # a lambda
+def test_a_foreign_file_is_refused_and_unchanged(path: Path, make, why: str) -> None:  # type: ignore[no-untyped-def]  # a lambda
     make(path)
     before = path.read_bytes() if path.is_file() else b""
     with pytest.raises(LogUnusable, match=str(path)) as refused:
@@ -166,8 +164,8 @@ log.close()
 """
 
 
-def test_two_processes_write_one_file_and_count_its_rows_right(path: Path) -> None:
-    """They begin at once, with a file that is not there."""
+def test_two_processes_on_one_file_keep_correct_counts(path: Path) -> None:
+    """Both processes start at the same time, without an existing file."""
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, path, str(first)], env=environment(), stderr=subprocess.PIPE)
         for first in (0, 100_000)
@@ -189,7 +187,7 @@ def test_a_row_keeps_its_place_after_all_older_ones_were_deleted(log: RequestTab
 
 
 def kept_by(path: Path) -> dict[object, object]:
-    """How many rows each token has; those of refused events are told apart by an exclamation mark."""
+    """Return the number of rows of each token; an exclamation mark marks refused events."""
     by_token = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END AS whose, count(*) FROM requests GROUP BY 1"
     counted_by_hand = dict(asked(path, by_token))  # type: ignore[arg-type]  # rows of two
     shares = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END, rows FROM shares"
@@ -202,7 +200,7 @@ def tidy(log: RequestTable, most: int) -> None:
         pass
 
 
-def test_refused_events_push_out_no_other_rows(log: RequestTable, path: Path) -> None:
+def test_refused_events_displace_no_other_rows(log: RequestTable, path: Path) -> None:
     log.append([row(n, token="quiet") for n in range(50)], {})
     for start in range(1000, 14_000, 1000):
         log.append([row(start + n, token="hostile", refused=True, success=False) for n in range(1000)], {})
@@ -213,7 +211,7 @@ def test_refused_events_push_out_no_other_rows(log: RequestTable, path: Path) ->
     assert kept_by(path) == {"quiet": 40, "busy": 50, "hostile!": 10}
 
 
-def test_a_token_that_writes_most_pushes_out_its_own_rows(log: RequestTable, path: Path) -> None:
+def test_the_token_with_most_rows_displaces_its_own_rows(log: RequestTable, path: Path) -> None:
     log.append([row(n, token="quiet") for n in range(50)], {})
     log.append([row(1000 + n, token="busy") for n in range(5000)], {})
     tidy(log, 100)
@@ -221,7 +219,7 @@ def test_a_token_that_writes_most_pushes_out_its_own_rows(log: RequestTable, pat
     assert ids(path)[-1] == row(5999).id
 
 
-def test_rows_that_go_for_their_age_leave_the_shares_too(log: RequestTable, path: Path) -> None:
+def test_rows_deleted_for_their_age_leave_the_shares(log: RequestTable, path: Path) -> None:
     log.append([row(n, token="ab"[n % 2], refused=n < 2) for n in range(6)], {})
     log.delete_before(row(4).id)
     assert kept_by(path) == {"a": 1, "b": 1}
@@ -235,7 +233,7 @@ def test_a_full_log_that_stops_has_room_for_another_token(log: RequestTable, pat
     assert kept_by(path) == {"busy": 5, "quiet": 3, "quiet!": 1}
 
 
-def test_shares_that_an_earlier_version_left_wrong_do_not_keep_the_log_too_long(log: RequestTable, path: Path) -> None:
+def test_wrong_shares_of_an_earlier_version_do_not_exceed_the_bound(log: RequestTable, path: Path) -> None:
     log.append([row(n, token="a") for n in range(20)], {})
     with closing(sqlite3.connect(path)) as earlier:
         earlier.execute("UPDATE shares SET rows = 3, token = 'gone'")

@@ -1,4 +1,4 @@
-"""Which trace an event belongs to."""
+"""Test the choice of the trace of an event."""
 
 import pytest
 
@@ -27,7 +27,7 @@ HEADER = f"00-{TRACE}-{SPAN}-01"
         ({"otel_parent_span_id": OTHER_SPAN}, "", (NEW, None, True)),
     ],
 )
-def test_what_the_client_says_comes_first_then_the_header(
+def test_the_settings_take_precedence_over_the_header(
     settings: dict[str, str], traceparent: str, expected: tuple[str | int, str | None, bool]
 ) -> None:
     trace, parent, sampled = expected
@@ -52,5 +52,5 @@ def test_what_the_client_says_comes_first_then_the_header(
         "x" * 100_000,
     ],
 )
-def test_a_header_that_is_not_well_formed_counts_for_none(traceparent: str) -> None:
+def test_a_malformed_header_is_ignored(traceparent: str) -> None:
     assert context_of(StepSettings(), traceparent, NEW) == TraceContext(NEW, None, sampled=True)

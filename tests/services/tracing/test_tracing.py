@@ -1,4 +1,4 @@
-"""Spans of events, as a collector gets them from a running bridge."""
+"""Test the spans that a collector receives from a running bridge."""
 
 import asyncio
 import json  # not orjson: half a character is to be sent, too
@@ -46,7 +46,7 @@ async def traced(
     more: str = "",
     handshake: Mapping[str, str] | None = None,
 ) -> Receiver:
-    """What the collector got of one event."""
+    """Return the spans that the collector received for one event."""
     provider = ScriptedProvider(*plays)
     async with receiving() as receiver:
         async with (
@@ -58,7 +58,7 @@ async def traced(
         return receiver
 
 
-def test_a_realtime_sessions_span_tells_what_passed_and_how_it_ended() -> None:
+def test_a_realtime_span_holds_the_session_totals_and_its_end() -> None:
     talk = SessionTotals(1, 2, 30, 40, "provider", 1011)
     [span, _] = spans.spans_of(entry(transport="realtime", realtime=talk), TraceContext(1, None, True))
     assert span.attributes is not None
@@ -125,7 +125,7 @@ async def test_an_event_is_a_span_and_each_attempt_a_child_of_it(tmp_path: Path,
     assert (instants[-1] - instants[0]) / 1e6 == pytest.approx(last["durationMs"], abs=1)
 
 
-async def test_a_failed_event_says_why(tmp_path: Path) -> None:
+async def test_the_span_of_a_failed_event_holds_the_reason(tmp_path: Path) -> None:
     refused = answers(b'{"error":{"message":"Incorrect API key provided: sk-abcdefghijklmnopqrstuvwx"}}', status=401)
     receiver = await traced(tmp_path, step(), refused)
     [event] = receiver.events
@@ -201,7 +201,7 @@ async def test_an_event_belongs_to_the_trace_that_its_client_names(
     ],
 )
 @pytest.mark.parametrize("path", ["", "/openai/chat/completions"])
-async def test_so_does_an_event_over_http(
+async def test_an_http_event_belongs_to_the_trace_that_its_client_names(
     tmp_path: Path, path: str, headers: Mapping[str, str], expected: tuple[str, str]
 ) -> None:
     asked = step()["query"] if path else [step()]
@@ -236,17 +236,17 @@ async def test_so_does_an_event_over_http(
         (None, "request"),
     ],
 )
-def test_what_is_done_is_told_by_how_the_path_ends(path: str | None, operation: str) -> None:
+def test_the_end_of_the_path_determines_the_operation(path: str | None, operation: str) -> None:
     [event, *_] = spans.spans_of(entry(path=path, model=None), TraceContext(1, None, sampled=True))
     assert event.name == operation
 
 
-async def test_a_trace_that_is_not_sampled_is_left_alone(tmp_path: Path) -> None:
+async def test_an_unsampled_trace_gets_no_spans(tmp_path: Path) -> None:
     request = step() | {"headers": {"traceparent": f"00-{TRACE}-{SPAN}-00"}}
     assert (await traced(tmp_path, request, streams(*WHOLE))).spans == []
 
 
-async def test_the_provider_gets_the_traceparent_that_a_step_brings_and_no_other(tmp_path: Path) -> None:
+async def test_only_the_traceparent_of_a_step_reaches_the_provider(tmp_path: Path) -> None:
     for headers, expected in (({"traceparent": TRACEPARENT}, TRACEPARENT), ({}, None)):
         provider = ScriptedProvider(streams(*WHOLE))
         handshake = {"traceparent": f"00-{OTHER_TRACE}-{OTHER_SPAN}-01"}
@@ -259,7 +259,7 @@ async def test_the_provider_gets_the_traceparent_that_a_step_brings_and_no_other
         assert request.headers.get("traceparent") == expected
 
 
-async def test_metadata_are_attributes_but_cannot_pass_for_ours(tmp_path: Path) -> None:
+async def test_metadata_cannot_imitate_the_bridges_attributes(tmp_path: Path) -> None:
     metadata = {"team": "bridges", "paid": True, "seats": 3, "gen_ai.usage.cost": 0, "error.type": "forged"}
     receiver = await traced(tmp_path, step(metadata=metadata), streams(*WHOLE))
     [event] = receiver.events
@@ -268,8 +268,8 @@ async def test_metadata_are_attributes_but_cannot_pass_for_ours(tmp_path: Path) 
     assert not found.keys() & {"gen_ai.usage.cost", "error.type"}
 
 
-async def test_what_cannot_be_sent_costs_no_other_span(tmp_path: Path) -> None:
-    """Half a character, and an integer of more than 64 bits, are more than OTLP can carry."""
+async def test_an_unencodable_value_affects_no_other_span(tmp_path: Path) -> None:
+    """OTLP supports neither lone surrogates nor integers of more than 64 bits."""
     for content_type in ("json", "protobuf"):
         request = step(metadata={"big": 2**80, "small": -1}) | {"query": {"model": "x" * 5000 + "\ud800"}}
         receiver = await traced(tmp_path, request, streams(*WHOLE), more=f'content_type = "{content_type}"')
@@ -278,7 +278,7 @@ async def test_what_cannot_be_sent_costs_no_other_span(tmp_path: Path) -> None:
         assert len(event.attributes["gen_ai.request.model"]) <= spans.MAX_CHARS
 
 
-def test_half_a_character_becomes_a_question_mark() -> None:
+def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     settings = StepSettings(metadata={"half \ud800": "half \udfff"})
     halves = entry(settings=settings, model="half \ud800", event_id="half \ud800")
     [event, *_] = spans.spans_of(halves, TraceContext(1, None, sampled=True))
@@ -298,7 +298,7 @@ async def test_the_collectors_headers_are_sent(tmp_path: Path) -> None:
         assert (headers["x-team"], headers["x-api-key"]) == ("bridges", "let-me-in")
 
 
-async def test_payloads_are_attributes_where_they_are_collected_and_redacted(tmp_path: Path) -> None:
+async def test_collected_payloads_are_redacted_attributes(tmp_path: Path) -> None:
     key = "sk-abcdefghijklmnopqrstuvwx"
     request = step() | {"query": {"model": "small", "messages": [{"content": f"my key is {key}"}]}}
     server = f'[server]\nlog_path = "{tmp_path}/log.sqlite"\n'
@@ -320,7 +320,7 @@ async def test_payloads_are_attributes_where_they_are_collected_and_redacted(tmp
 
 
 @pytest.mark.parametrize("content_type", ["json", "protobuf"])
-async def test_a_body_that_is_no_text_is_no_attribute(tmp_path: Path, content_type: str) -> None:
+async def test_a_binary_body_is_no_attribute(tmp_path: Path, content_type: str) -> None:
     async with receiving() as receiver:
         server = f'[server]\nlog_path = "{tmp_path}/log.sqlite"\n'
         config = config_of(server + config_for(receiver, f'content_type = "{content_type}"'), tmp_path)
@@ -349,13 +349,13 @@ async def test_the_environments_collector_gets_the_spans_of_every_gateway(
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
-def test_the_environment_can_turn_them_off(off: Mapping[str, str]) -> None:
+def test_the_environment_can_turn_spans_off(off: Mapping[str, str]) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     assert tracing.Tracing(environ).everywhere
     assert not tracing.Tracing(environ | off).everywhere
 
 
-async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
+async def test_an_unreachable_collector_is_counted_and_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -375,7 +375,7 @@ async def test_a_dead_collector_costs_a_count_and_one_line_in_the_log(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
-async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_recovered_collector_is_logged_and_gets_spans(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with receiving(400) as receiver:
         collector = SpanBatcher("a collector", JsonExporter(receiver.url, {}, 1.0, Resource({})))
@@ -393,7 +393,7 @@ async def test_a_collector_that_comes_back_is_told_of_and_gets_spans_again(caplo
 @pytest.mark.parametrize(
     ("statuses", "requests", "sent"), [([503, 429], 3, 2), ([503] * 9, 3, 0), ([400], 1, 0), ([301], 1, 0)]
 )
-async def test_what_may_pass_later_is_tried_again(
+async def test_transient_statuses_are_retried(
     monkeypatch: pytest.MonkeyPatch, statuses: list[int], requests: int, sent: int
 ) -> None:
     monkeypatch.setattr("bridge.services.tracing.otlp_json.RETRY_DELAY_S", 0.001)
@@ -404,7 +404,7 @@ async def test_what_may_pass_later_is_tried_again(
         assert (len(receiver.headers), collector.sent) == (requests, sent)
 
 
-async def test_only_so_many_spans_wait() -> None:
+async def test_waiting_spans_are_bounded() -> None:
     async with receiving() as receiver:
         collector = SpanBatcher("a collector", JsonExporter(receiver.url, {}, 1.0, Resource({})), max_spans=4)
         for _ in range(5):
@@ -414,7 +414,7 @@ async def test_only_so_many_spans_wait() -> None:
         assert (collector.sent, len(receiver.spans)) == (4, 4)
 
 
-async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_collector_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.services.tracing.batching.CLOSING_S", 0.05)
     gate = asyncio.Event()
 
@@ -431,7 +431,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
         gate.set()
 
 
-async def test_collectors_that_are_not_named_any_more_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_surplus_collectors_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.services.tracing.exporters.MAX_COLLECTORS", 2)
     async with receiving() as receiver:
         exporting = SpanExporters(everywhere=False)
@@ -442,9 +442,7 @@ async def test_collectors_that_are_not_named_any_more_are_closed(monkeypatch: py
         assert {labels[0]: value for _, labels, value in exporting.samples()}["sent"] == 8
 
 
-def test_without_the_extra_a_configuration_that_wants_spans_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_configuration_with_spans_needs_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bridge.services.tracing.exporters", None)
 
     async def start() -> None:
@@ -462,5 +460,5 @@ def traces_of(server: Any) -> SpanExporters:
 
 
 def ended() -> EndedEvent:
-    """It becomes two spans."""
+    """Return an event with two spans."""
     return EndedEvent(entry(), TraceContext(1, None, sampled=True))
