@@ -12,9 +12,9 @@ import pytest
 
 from tests.end_to_end.test_request_log import bytes_of_log
 from tests.support.clock import advance, turns, until
-from tests.support.consistency import attempts_of, they_agree
+from tests.support.consistency import assert_consistent, attempts_of
 from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, said, step
-from tests.support.full_stack import GATEWAY, Told, Witness, by_frames, witnessing
+from tests.support.full_stack import GATEWAY, ClientEnd, FullStack, by_frames, witnessing
 from tests.support.harness import Frame, connected
 from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
 from tests.support.wall_clock import Wall
@@ -35,7 +35,7 @@ def digest(token: str) -> str:
     return f'"sha256:{hashlib.sha256(token.encode()).hexdigest()}"'
 
 
-async def ask(witness: Witness, way: str, request: object = None, path: str = GATEWAY, **headers: str) -> Told:
+async def ask(witness: FullStack, way: str, request: object = None, path: str = GATEWAY, **headers: str) -> ClientEnd:
     """One event from its beginning to its end."""
     return await (witness.on_socket if way == "socket" else witness.over_http)(request, path, **headers)
 
@@ -48,7 +48,7 @@ async def ask(witness: Witness, way: str, request: object = None, path: str = GA
 async def test_what_was_asked_again_is_the_same_answer_and_costs_nothing(way: str, play: Plays, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, play) as listener:
         tolds = [await ask(listener, way) for _ in range(2)]
-    miss, hit = they_agree(listener, *tolds)
+    miss, hit = assert_consistent(listener, *tolds)
     assert (miss["cached"], miss["cost"], miss["cost_source"], miss["tokens_in"]) == (
         0,
         pytest.approx(USD),
@@ -66,7 +66,7 @@ async def test_a_fallback_may_be_answered_by_the_cache(way: str, tmp_path: Path)
     plays = [answers(ANSWER), answers(status=500)]
     async with witnessing(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, *plays) as listener:
         tolds = [await ask(listener, way, asked) for asked in ([TWO], [ONE, TWO])]
-    _, row = they_agree(listener, *tolds)
+    _, row = assert_consistent(listener, *tolds)
     assert attempts_of(row) == [(0, "openai", 500, 500), (1, "groq", 200, None)]
     assert (row["step"], row["cached"], row["cost"], row["success"]) == (1, 1, 0, 1)
 
@@ -76,7 +76,7 @@ async def test_a_retry_is_another_attempt_of_one_event(way: str, tmp_path: Path)
     asked = step(maxAttempts=2, retryDelay=0)
     async with witnessing(tmp_path, {"gateway": PRICED}, answers(status=503), streams(*STREAM)) as listener:
         told = await ask(listener, way, asked)
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert attempts_of(row) == [(0, "openai", 503, 503), (0, "openai", 200, None)]
     assert (row["success"], row["cost"], row["tokens_out"]) == (1, pytest.approx(USD), 2)
 
@@ -86,7 +86,7 @@ async def test_when_all_fail_the_last_answer_of_a_provider_is_told_with_its_step
     busy = answers(b'{"error":{"message":"busy"}}', status=503)
     async with witnessing(tmp_path, {"gateway": PRICED}, busy, refuses()) as listener:
         told = await ask(listener, way, [ONE, TWO])
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert attempts_of(row) == [(0, "openai", 503, 503), (1, "groq", None, 9010)]
     assert (row["step"], row["provider"], row["status_code"], row["code"], row["cost"]) == (0, "openai", 503, 503, None)
 
@@ -96,7 +96,7 @@ async def test_a_step_that_is_skipped_is_told_like_an_attempt(way: str, tmp_path
     plays = [*[answers(status=500)] * 5, answers(ANSWER)]
     async with witnessing(tmp_path, {"gateway": PRICED}, *plays) as listener:
         tolds = [await ask(listener, way, asked) for asked in (*[ONE] * 5, [ONE, TWO])]
-    row = they_agree(listener, *tolds)[-1]
+    row = assert_consistent(listener, *tolds)[-1]
     assert attempts_of(row) == [(0, "openai", None, 9023), (1, "groq", 200, None)]
     assert (row["step"], row["success"]) == (1, 1)
 
@@ -112,7 +112,7 @@ async def test_what_is_too_long_to_be_held_costs_what_is_told_and_no_guess(
     """Over HTTP it is passed on as it comes, and that makes no model's words of it."""
     async with witnessing(tmp_path, {"gateway": PRICED}, Plays([body], content_type=content_type)) as listener:
         told = await listener.over_http([ONE])
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["success"], row["response_size"]) == (1, len(body))
     assert (row["cost"], row["cost_estimated"], row["warnings"]) == (None, 0, None)
 
@@ -156,7 +156,7 @@ async def test_a_row_has_every_field_that_cloudflares_has(way: str, path: str, r
     async with witnessing(tmp_path, {"gateway": PRICED}, answers(ANSWER)) as listener:
         before_ms = time.time() * 1000
         told = await ask(listener, way, request_, GATEWAY + path, **headers)
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert [name for name in CLOUDFLARES if row.get(name) is None] == []
     assert before_ms - 1 <= row["created_at"] <= time.time() * 1000
     assert row["request_type"] == {"socket": "websocket"}.get(way, way)
@@ -171,7 +171,7 @@ async def test_a_row_has_every_field_that_cloudflares_has(way: str, path: str, r
 async def test_a_stream_that_breaks_is_a_failure_with_the_status_that_it_began_with(way: str, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": PRICED}, streams(ROLE, said("a"), RESET)) as listener:
         told = await ask(listener, way, [ONE, TWO])
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["status_code"], row["code"], row["success"], row["chunks"]) == (200, 9016, 0, 2)
     assert (row["cost_estimated"], row["tokens_out"]) == (1, None)
     assert row["cost"] > 0
@@ -182,7 +182,7 @@ async def test_an_answer_that_is_given_again_is_no_more_broken_than_it_was(way: 
     plays = [streams(ROLE, said("a"), RESET), streams(*STREAM)]
     async with witnessing(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, *plays) as listener:
         tolds = [await ask(listener, way) for _ in range(3)]
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     assert [(row["code"], row["cached"]) for row in rows] == [(9016, 0), (None, 0), (None, 1)]
 
 
@@ -191,7 +191,7 @@ async def test_a_restart_is_one_event_whose_last_stream_counts_and_all_are_charg
     plays = [streams(ROLE, said("x"), RESET), streams(*STREAM)]
     async with witnessing(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, *plays) as listener:
         tolds = [await listener.on_socket(each) for each in (asked, TWO)]
-    first, again = they_agree(listener, *tolds)
+    first, again = assert_consistent(listener, *tolds)
     assert attempts_of(first) == [(0, "openai", 200, 9016), (1, "groq", 200, None)]
     lost_usd = len(orjson.dumps(ONE["query"])) // 4 * 0.001 + 2 * 0.01
     assert (first["step"], first["success"], first["chunks"]) == (1, 1, 7)
@@ -211,7 +211,7 @@ async def test_who_leaves_in_the_middle_is_told_of_as_cancelled(way: str, tmp_pa
         await event.leave()
         tolds = [await event.end()] if way == "socket" else []
         await until(lambda: listener.provider.open_streams == 0)
-    they_agree(listener, *tolds)
+    assert_consistent(listener, *tolds)
     [row] = listener.rows.values()
     assert (row["status_code"], row["code"], row["success"], row["chunks"]) == (200, 9020, 0, 2)
     assert (row["cached"], row["cost_estimated"]) == (0, 1)
@@ -227,7 +227,7 @@ async def test_who_leaves_before_there_is_an_answer_is_told_of_too(way: str, tmp
         await event.leave()
         tolds = [await event.end()] if way == "socket" else []
         await until(lambda: listener.provider.open_streams == 0)
-    they_agree(listener, *tolds)
+    assert_consistent(listener, *tolds)
     [row] = listener.rows.values()
     assert (row["status_code"], row["code"], row["cost"], row["first_answer"]) == (499, 9020, None, None)
     assert attempts_of(row) == [(0, "openai", None, 9020)]
@@ -236,7 +236,7 @@ async def test_who_leaves_before_there_is_an_answer_is_told_of_too(way: str, tmp
 async def test_a_client_written_for_cloudflare_is_told_the_same_in_words_that_it_knows(tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": PRICED}, streams(ROLE, said("a"), RESET)) as listener:
         told = await listener.on_socket(ONE, f"{GATEWAY}?compat=cloudflare")
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (told.frames[-1]["type"], row["code"]) == ("universal.done", 9016)
 
 
@@ -263,7 +263,7 @@ async def test_when_the_one_whose_call_it_is_leaves_another_has_the_answer_and_t
             told = await follower.end()
         again = await ask(listener, follows)
         assert len(listener.provider.played) == 1
-    follower_s, again_s = they_agree(listener, told, again)
+    follower_s, again_s = assert_consistent(listener, told, again)
     [leader_s] = [row for row in listener.rows.values() if row["code"] == 9020]
     assert (leader_s["success"], leader_s["cost"]) == (0, 0)
     assert (follower_s["success"], follower_s["cost"], follower_s["tokens_out"]) == (1, pytest.approx(USD), 2)
@@ -283,7 +283,7 @@ async def test_of_those_who_share_a_call_one_pays_and_all_are_told_when_it_break
         await listener.reading(0, 3)
         gate.set()
         tolds = [await one.end(), await other.end()]
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     assert [row["code"] for row in rows] == [9016, 9016]
     assert sorted(row["cached"] for row in rows) == [0, 1]
     assert sorted(row["cost"] > 0 for row in rows) == [False, True]
@@ -302,7 +302,7 @@ async def test_who_gets_no_turn_at_a_provider_has_failed_there(way: str, tmp_pat
         tolds = [await ask(listener, way, asked) for asked in (ONE, [ONE, TWO])]
         gate.set()
         tolds.append(await first.end())
-    refused, passed_over, answered = they_agree(listener, *tolds)
+    refused, passed_over, answered = assert_consistent(listener, *tolds)
     assert (refused["code"], attempts_of(refused)) == (9005, [(0, "openai", None, 9005)])
     assert attempts_of(passed_over) == [(0, "openai", None, 9005), (1, "groq", 200, None)]
     assert (answered["success"], answered["cost"]) == (1, pytest.approx(USD))
@@ -334,7 +334,7 @@ async def test_an_answer_belongs_to_the_stored_key_that_was_used(way: str, tmp_p
         tolds = [await ask(listener, way, WITHOUT_KEY, **headers) for headers in (CI, CI, spare, spare)]
         listener.reload(gateway=gateway + keys(tmp_path, default="stored-three"))
         tolds.append(await ask(listener, way, WITHOUT_KEY, **CI))
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     told = [(row["cached"], row["byok"], row["token"]) for row in rows]
     assert told == [(0, "default", "ci"), (1, None, "ci"), (0, "spare", "ci"), (1, None, "ci"), (0, "default", "ci")]
     sent = [played.headers["authorization"] for played in listener.provider.played]
@@ -357,7 +357,7 @@ async def test_the_stored_key_in_the_row_is_that_of_the_step_that_answered(
     gateway = KEYED + keys(tmp_path, default="stored-one")
     async with witnessing(tmp_path, {"gateway": gateway}, *plays) as listener:
         told = await ask(listener, way, [WITHOUT_KEY, TWO], **CI)
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["step"], row["byok"]) == (step_s, byok)
 
 
@@ -366,7 +366,7 @@ async def test_of_a_restart_that_comes_to_nothing_the_broken_stream_is_told_with
     plays = [streams(ROLE, said("a"), RESET), answers(status=500)]
     async with witnessing(tmp_path, {"gateway": gateway}, *plays) as listener:
         told = await listener.on_socket([{**WITHOUT_KEY, "config": {"onBreak": "restart"}}, TWO], **CI)
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["step"], row["status_code"], row["code"], row["byok"]) == (0, 200, 500, "default")
 
 
@@ -385,7 +385,7 @@ async def test_what_a_provider_tells_back_of_a_key_is_nowhere_kept_whichever_ste
     refusals = [answers(b'{"error":{"message":"%s?"}}' % key.encode(), status=401) for key in SECRETS]
     async with witnessing(tmp_path, {"gateway": ""}, *refusals, refusals[0], answers(ANSWER)) as listener:
         tolds = [await ask(listener, way, [first, second]) for _ in range(2)]
-    refused, answered = they_agree(listener, *tolds)
+    refused, answered = assert_consistent(listener, *tolds)
     assert (refused["code"], answered["code"]) == (401, None)
     kept = bytes_of_log(tmp_path).decode(errors="replace") + caplog.text + str([vars(each) for each in caplog.records])
     kept += "".join(str(seen.span) for seen in (*listener.spans.values(), *listener.attempts()))
@@ -400,7 +400,7 @@ async def test_who_has_no_money_left_gets_what_the_cache_has_and_nothing_else(
     rule = "spend_limits.rules = [{ id = 'day', limitType = 'cost', limit = 0.02, window = 86400 }]"
     async with witnessing(tmp_path, {"gateway": PRICED + "cache_ttl = 60\n" + rule}, answers(ANSWER)) as listener:
         tolds = [await ask(listener, way, asked) for asked in (ONE, ONE, TWO, [TWO, ONE])]
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     assert [(row["code"], row["cached"], row["cost"]) for row in rows] == [
         (None, 0, pytest.approx(USD)),
         (None, 1, 0),
@@ -419,7 +419,7 @@ async def test_a_limit_that_a_reload_brings_refuses_an_event_that_is_logged_and_
         tolds = [await ask(listener, way)]
         listener.reload(gateway=gateway + "rate_limiting_limit = 1\nrate_limiting_interval = 60")
         tolds += [await ask(listener, way) for _ in range(2)]
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     assert [(row["code"], row["status_code"], row["cached"]) for row in rows] == [
         (None, 200, 0),
         (None, 200, 1),
@@ -440,7 +440,7 @@ async def test_an_event_whose_token_is_revoked_has_its_row_and_its_span_like_any
         await listener.reading(0, 2)
         listener.reload(gateway=PRICED + tokens.replace("ci =", "ce ="))
         told = await event.end()
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["status_code"], row["code"], row["token"], row["chunks"]) == (200, 2009, "ci", 2)
     assert row["cost_estimated"] == 1
 
@@ -459,7 +459,7 @@ async def test_of_an_event_that_is_refused_what_was_said_outside_of_it_holds(
     said_outside = {"cf_aig_metadata": '{"team":"red"}', "cf_aig_otel_trace_id": "a" * 32}
     async with witnessing(tmp_path, {"gateway": ""}) as listener:
         told = await ask(listener, way, FAULTS[fault], **said_outside)
-    [row] = they_agree(listener, told)
+    [row] = assert_consistent(listener, told)
     assert (row["status_code"], row["metadata"], row["attempts"]) == (400, '{"team":"red"}', None)
     assert listener.spans[told.log_id].trace_id == "a" * 32
     async with witnessing(tmp_path, {"gateway": ""}) as listener:
@@ -506,7 +506,7 @@ async def test_a_bridge_that_drains_tells_of_all_that_it_served_and_of_what_it_d
         advance(9.1)
         tolds.append(await hangs.end())
         await stopping
-    rows = they_agree(listener, *tolds)
+    rows = assert_consistent(listener, *tolds)
     assert [(row["code"], row["status_code"]) for row in rows] == [(None, 200), (9022, 200)]
 
 
@@ -525,7 +525,7 @@ async def test_an_event_that_comes_while_the_bridge_drains_is_declined_and_has_i
         gate.set()
         first = by_frames(await client.until_last("first"))
         await stopping
-    told, served = they_agree(listener, late, first)
+    told, served = assert_consistent(listener, late, first)
     assert (told["code"], told["status_code"], told["attempts"], told["metadata"]) == (
         9022,
         503,

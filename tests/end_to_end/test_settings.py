@@ -20,7 +20,7 @@ from bridge.docs import pages
 from bridge.settings.step import SETTINGS, Setting
 from tests.support.clock import advance, turns
 from tests.support.event_harness import ROLE, WHOLE, said
-from tests.support.full_stack import GATEWAY, Row, Told, Witness, by_answer, by_frames, witnessing
+from tests.support.full_stack import GATEWAY, ClientEnd, FullStack, Row, by_answer, by_frames, witnessing
 from tests.support.harness import config_of, connected, running
 from tests.support.otlp_receiver import Seen
 from tests.support.provider_script import RESET, SILENCE, Played, Plays, answers, streams
@@ -42,7 +42,7 @@ BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 class Shown:
     """All that there is to see of one event."""
 
-    told: Told
+    told: ClientEnd
     calls: list[Played]
     """Those of a provider that were made for it."""
     row: Row | None
@@ -238,13 +238,13 @@ def as_toml(value: object) -> str:
 class Asker:
     """Asks at one door with a row's setting written here and there."""
 
-    witness: Witness
+    witness: FullStack
     row: Level
     door: str
     header: str | None
     """What the setting is called where it is one."""
 
-    async def ask(self, model: str, written: Written) -> Told:
+    async def ask(self, model: str, written: Written) -> ClientEnd:
         """One event, whose calls are known by their model."""
         path = f"/v1/account/{written.get(IN_GATEWAY, 'bare')}"
         outer = {
@@ -291,7 +291,7 @@ async def asking(folder: Path, row: Level, door: str, times: int, key: str = "")
         yield Asker(listener, row, door, setting.header)
 
 
-async def asked(asker: Asker, model: str, written: Written) -> Told:
+async def asked(asker: Asker, model: str, written: Written) -> ClientEnd:
     """As often as the row wants."""
     row = asker.row
     if row.primed:
@@ -313,12 +313,12 @@ async def fly(pace_s: float) -> None:
         await turns(20)
 
 
-def shown(witness: Witness, told: Told, model: str) -> Shown:
+def shown(witness: FullStack, told: ClientEnd, model: str) -> Shown:
     calls = [played for played in witness.provider.played if orjson.loads(played.content)["model"] == model]
     return Shown(told, calls, witness.rows.get(told.log_id), witness.spans[told.log_id])
 
 
-def check_nothing_of_ours_went_out(witness: Witness) -> None:
+def check_nothing_of_ours_went_out(witness: FullStack) -> None:
     for played in witness.provider.played:
         assert not [name for name in played.headers if name.startswith("cf-")]
         assert TOKEN not in str(played.headers.raw)
@@ -385,7 +385,7 @@ OUTER_AT: Final = {
 everywhere = pytest.mark.parametrize("at", OUTER_AT)
 
 
-async def asked_with(witness: Witness, at: str, headers: Mapping[str, str]) -> Told:
+async def asked_with(witness: FullStack, at: str, headers: Mapping[str, str]) -> ClientEnd:
     """One event, with these headers at that place."""
     door, place = OUTER_AT[at]
     own, step_s = (headers, {}) if place == OUTER else ({}, headers)

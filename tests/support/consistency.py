@@ -8,14 +8,14 @@ import orjson
 import pytest
 
 from tests.services.metrics.test_metrics import of, written
-from tests.support.full_stack import Row, Told, Witness
+from tests.support.full_stack import ClientEnd, FullStack, Row
 from tests.support.otlp_receiver import Seen
 
 Attempt = tuple[int, str, int | None, int | None]
 """The step, provider, status and code of an attempt."""
 
 
-def they_agree(witness: Witness, *tolds: Told) -> list[Row]:
+def assert_consistent(witness: FullStack, *tolds: ClientEnd) -> list[Row]:
     """Check all events, and return the rows of the given ends, or of all events if none are given."""
     assert witness.rows.keys() == witness.spans.keys()
     for log_id, row in witness.rows.items():
@@ -26,7 +26,7 @@ def they_agree(witness: Witness, *tolds: Told) -> list[Row]:
     return [witness.rows[told.log_id] for told in tolds] or list(witness.rows.values())
 
 
-def _span_agrees(witness: Witness, row: Row, span: Seen) -> None:
+def _span_agrees(witness: FullStack, row: Row, span: Seen) -> None:
     found = span.attributes
     assert {
         "http.response.status_code": row["status_code"],
@@ -79,7 +79,7 @@ def _of_child(attributes: dict[str, Any]) -> Attempt:
     return int(step), provider, status, None if code is None else int(code)
 
 
-def _client_agrees(told: Told, row: Row) -> None:
+def _client_agrees(told: ClientEnd, row: Row) -> None:
     assert (told.status, told.step) == (row["status_code"], row["step"])
     if told.heard is not None:
         # Its head was said at the beginning: a call of another's may have become this event's own since.
@@ -103,7 +103,7 @@ def _client_agrees(told: Told, row: Row) -> None:
     assert _listed(metadata.get("attempts", [])) in ([], attempts_of(row))
 
 
-def _metrics_agree(witness: Witness) -> None:
+def _metrics_agree(witness: FullStack) -> None:
     expected = Counter[str]()
     for row in witness.rows.values():
         for name, value in _counted(row):

@@ -25,7 +25,7 @@ SERVER = '[server]\nlog_path = "log.db"\n'
 
 
 @dataclass(frozen=True)
-class Told:
+class ClientEnd:
     """The end of an event as its client sees it; over HTTP from headers and body."""
 
     log_id: str
@@ -48,12 +48,12 @@ class Told:
         return self.heard.code if is_own else None
 
 
-def by_frames(frames: list[Frame]) -> Told:
+def by_frames(frames: list[Frame]) -> ClientEnd:
     """All records of one event."""
     last = frames[-1]
     metadata = last["metadata"]
     is_cached = metadata["cacheStatus"] == "HIT"
-    return Told(
+    return ClientEnd(
         metadata["logId"],
         metadata["status"],
         int(metadata["step"]),
@@ -64,16 +64,16 @@ def by_frames(frames: list[Frame]) -> Told:
     )
 
 
-def by_answer(heard: HttpResult) -> Told:
+def by_answer(heard: HttpResult) -> ClientEnd:
     own = {name: value for name, value in heard.headers.items() if name.startswith("cf-aig-")}
     is_cached = own["cf-aig-cache-status"] == "HIT"
-    return Told(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
+    return ClientEnd(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
 
 
 class Begun(Protocol):
     """A running event whose client waits for the answer."""
 
-    async def end(self) -> Told:
+    async def end(self) -> ClientEnd:
         """Wait for the end of the event."""
 
     async def leave(self) -> None:
@@ -84,7 +84,7 @@ class OnSocket:
     def __init__(self, client: Client, name: str) -> None:
         self._client, self._name = client, name
 
-    async def end(self) -> Told:
+    async def end(self) -> ClientEnd:
         return by_frames(await self._client.until_last(self._name))
 
     async def leave(self) -> None:
@@ -95,14 +95,14 @@ class OverHttp:
     def __init__(self, client: HttpClient) -> None:
         self._client = client
 
-    async def end(self) -> Told:
+    async def end(self) -> ClientEnd:
         return by_answer(await self._client.read_response())
 
     async def leave(self) -> None:
         self._client.raw.abort()
 
 
-class Witness:
+class FullStack:
     """Runs the bridge. `rows`, `spans` and `samples` are set after its end; `samples` were taken right before it."""
 
     def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path, more: str) -> None:
@@ -118,17 +118,17 @@ class Witness:
         self._events += 1
         return f"event {self._events}"
 
-    async def on_socket(self, request: object = None, path: str = GATEWAY, **handshake: str) -> Told:
+    async def on_socket(self, request: object = None, path: str = GATEWAY, **handshake: str) -> ClientEnd:
         """Run one event on its own socket; underscores in header names stand for hyphens."""
         async with connected(self.server, path, headers=_named(handshake)) as client:
             return await self.on(client, request)
 
-    async def on(self, client: Client, request: object = None) -> Told:
+    async def on(self, client: Client, request: object = None) -> ClientEnd:
         name = self.name()
         await client.create(request or step(), eventId=name)
         return by_frames(await client.until_last(name))
 
-    async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> Told:
+    async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> ClientEnd:
         """Run one event by HTTP: steps at the gateway's path, or a body in a provider's format."""
         async with connect_http(self.server) as client:
             return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
@@ -193,14 +193,14 @@ class Witness:
 @asynccontextmanager
 async def witnessing(
     folder: Path, gateways: Mapping[str, str], *plays: Plays, server: str = ""
-) -> AsyncIterator[Witness]:
+) -> AsyncIterator[FullStack]:
     """Run a bridge. `gateways` maps names to the bodies of their tables; `server` extends the server table."""
     provider = ScriptedProvider(*plays)
     async with (
         receiving() as receiver,
         running(config_of(config_for(receiver, gateways, server), folder), provider) as bridge,
     ):
-        listener = Witness(bridge, provider, receiver, folder, server)
+        listener = FullStack(bridge, provider, receiver, folder, server)
         yield listener
         await listener.scrape()
     listener.read_rows()
