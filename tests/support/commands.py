@@ -1,4 +1,4 @@
-"""The command line in processes of its own, as a shell would start it."""
+"""Run the command line in processes of its own, as a shell does."""
 
 import os
 import subprocess
@@ -14,13 +14,13 @@ TIMEOUT_S = 60
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Ours, without what would configure a bridge; this tree's package is found from any folder."""
+    """Return this process's environment without a bridge's variables, and with this tree's package on the path."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     return {**inherited, "PYTHONPATH": str(ROOT), **more}
 
 
 def run(*args: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    """A command to its end."""
+    """Run a command to its end."""
     return subprocess.run(
         [*BRIDGE, *args], input=stdin, capture_output=True, text=True, env=environment(**environ), timeout=TIMEOUT_S
     )
@@ -28,7 +28,7 @@ def run(*args: str, stdin: str = "", **environ: str) -> subprocess.CompletedProc
 
 @contextmanager
 def started(*args: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that goes on, and is ended with the test."""
+    """Run a command while the block runs, then kill it."""
     with subprocess.Popen(
         [*BRIDGE, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**environ)
     ) as process:
@@ -39,7 +39,7 @@ def started(*args: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def url_in(ready: str) -> str:
-    """The first URL of a ready line, with words for what stands in braces."""
+    """Return the first URL of a ready line, with its placeholders filled in."""
     word, url, *_ = ready.split()
     assert word == "ready"
     return url.format(account="me", gateway="default")

@@ -1,4 +1,4 @@
-"""A running bridge for tests, and a client that knows its frames."""
+"""Run a bridge in a test, and connect a client that parses its frames."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ Frame = dict[str, Any]
 
 
 def config_of(text: str, folder: Path, **overrides: object) -> Configuration:
-    """A configuration from TOML text, on a free port."""
+    """Return the configuration of TOML text, with a free port."""
     path = folder / "bridge.toml"
     path.write_text(text)
     return load(path, {}, {"port": 0, **overrides})
@@ -30,8 +30,9 @@ def config_of(text: str, folder: Path, **overrides: object) -> Configuration:
 async def running(
     config: Configuration, transport: httpx.AsyncBaseTransport | None = None, shared: Path | None = None
 ) -> AsyncIterator[Server]:
-    """A bridge that listens on a free port of loopback, over the real transport or the given one; `shared` is the
-    folder that it has in common with others as workers have.
+    """Run a bridge on a free port of loopback, with the real transport or `transport`.
+
+    `shared` is a folder that it shares with other bridges, as workers do.
     """
     async with (
         build_services(config, shared) as services,
@@ -44,7 +45,7 @@ async def running(
 async def running_without_services(
     config: Configuration, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
 ) -> AsyncIterator[Server]:
-    """The same without what its configuration asks for beside, such as prices, which are those of the day."""
+    """Run a bridge without the services of its configuration, such as the current prices."""
     server = Server(config, Upstream(transport or AiohttpTransport()), services)
     await server.start()
     try:
@@ -54,14 +55,14 @@ async def running_without_services(
 
 
 class Client:
-    """One WebSocket to a bridge. Frames are kept in the order in which they came."""
+    """One WebSocket to a bridge; keeps received frames in their order."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.frames: list[Frame] = []
 
-    async def create(self, request: object, **beside: object) -> None:
-        await self.send({"type": "universal.create", "request": request, **beside})
+    async def create(self, request: object, **fields: object) -> None:
+        await self.send({"type": "universal.create", "request": request, **fields})
 
     async def cancel(self, event_id: str | int) -> None:
         await self.send({"type": "universal.cancel", "eventId": event_id})
@@ -70,7 +71,7 @@ class Client:
         await self.socket.send_str(orjson.dumps(message).decode())
 
     async def receive(self) -> Frame:
-        """The next frame; fails when the socket closes instead."""
+        """Return the next frame; fail if the socket closes."""
         message = await self.socket.receive()
         assert message.type is aiohttp.WSMsgType.TEXT, f"expected a frame, got {message!r}"
         frame: Frame = orjson.loads(message.data)
@@ -78,25 +79,25 @@ class Client:
         return frame
 
     async def until_last(self, event_id: str | int) -> list[Frame]:
-        """All frames of one event up to its last, with those that have come already."""
+        """Return all frames of one event up to its last, including those received before."""
         while not any(is_last(frame) and frame["metadata"].get("eventId") == event_id for frame in self.frames):
             await self.receive()
         return [frame for frame in self.frames if frame["metadata"].get("eventId") == event_id]
 
     async def call(self, request: Mapping[str, object]) -> list[Frame]:
-        """Send one event and wait for its frames; `request` must have an eventId."""
+        """Send one event and return its frames; `request` must have an eventId."""
         await self.create(request)
         return await self.until_last(request["eventId"])  # type: ignore[arg-type]  # a str or an int
 
     async def close_code(self) -> int | None:
-        """Read until the socket closes: with which code."""
+        """Read until the socket closes, and return its close code."""
         while (message := await self.socket.receive()).type in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
             self.frames.append(orjson.loads(message.data))
         return self.socket.close_code
 
 
 def is_last(frame: Frame) -> bool:
-    """Whether it is its event's last frame."""
+    """Return True for the last frame of an event."""
     return frame["type"] in {"universal.done", "universal.error"} or (
         frame["type"] == "universal.created" and "response" in frame
     )

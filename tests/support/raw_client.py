@@ -1,4 +1,4 @@
-"""A client that writes its bytes itself: for what no WebSocket library would send, and for not reading."""
+"""A client that writes raw bytes: for input that no WebSocket library sends, and to control reading."""
 
 import asyncio
 import base64
@@ -21,18 +21,18 @@ UPGRADE: Mapping[str, str] = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": KEY,
 }
-"""The headers of a right handshake."""
+"""The headers of a valid handshake."""
 PATH = "/v1/account/gateway"
 
 
 class RawClient:
-    """One TCP connection to a bridge. What is not asked for is not read, but for a few KB."""
+    """One TCP connection to a bridge. Only requested data is read, apart from a few KB of buffer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def request(self, path: str, headers: Mapping[str, str], method: str = "GET") -> "RawResponse":
-        """One HTTP request and its answer."""
+        """Send one HTTP request and return its response."""
         lines = (f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", "")
         await self.send("\r\n".join(lines).encode("latin-1"))
         return await self.read_response()
@@ -48,11 +48,11 @@ class RawClient:
         await self._writer.drain()
 
     async def send_json(self, message: object) -> None:
-        """A text message of JSON."""
+        """Send a text message of JSON."""
         await self.send(frame(orjson.dumps(message)))
 
     async def next_frame(self) -> tuple[int, bytes]:
-        """The next WebSocket frame: its opcode and its payload. Raises IncompleteReadError at the end."""
+        """Return opcode and payload of the next WebSocket frame. Raises IncompleteReadError at the end."""
         opcode, length = await self._reader.readexactly(2)
         size = length
         if length == 126:
@@ -62,14 +62,14 @@ class RawClient:
         return opcode & 0x0F, await self._reader.readexactly(size)
 
     async def receive_json(self) -> Any:
-        """The next message, as JSON; pings are passed over."""
+        """Return the next message, parsed from JSON; skip pings."""
         while (found := await self.next_frame())[0] == WSMsgType.PING:
             pass
         assert found[0] == WSMsgType.TEXT, found
         return orjson.loads(found[1])
 
     async def close_code(self) -> int | None:
-        """Read on until the socket closes: the close frame's code, None if there was none."""
+        """Read until the socket closes; return the code of the close frame, None without one."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while (found := await self.next_frame())[0] != WSMsgType.CLOSE:
                 pass
@@ -78,14 +78,14 @@ class RawClient:
         return None
 
     async def read_to_end(self) -> bytes:
-        """What came before the connection's end."""
+        """Return all data up to the end of the connection."""
         try:
             return await self._reader.read()
         except ConnectionError:
             return b""
 
     def send_eof(self) -> None:
-        """Close our half of the connection."""
+        """Close the client's half of the connection."""
         self._writer.write_eof()
 
     def abort(self) -> None:
@@ -93,27 +93,27 @@ class RawClient:
 
 
 class HasUrl(Protocol):
-    """A server; the bridge's or another."""
+    """A server with a URL."""
 
     url: str
 
 
 class RawResponse:
-    """An HTTP answer; names of headers in lower case."""
+    """An HTTP response; names of headers in lower case."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.status, self.headers, self.body = status, headers, body
 
     @property
     def code(self) -> int:
-        """Of the bridge's own error body at a gateway's address, which is looked at as a whole."""
+        """Check the bridge's error body at a gateway's address, and return its code."""
         code, message, error = self._own_error()
         assert error == [{"code": code, "message": message}]
         return code
 
     @property
     def sdk_code(self) -> int:
-        """Of the bridge's own error body below a provider's name, where SDKs read it."""
+        """Check the bridge's error body below a provider's name, where SDKs read it, and return its code."""
         code, message, error = self._own_error()
         assert error == {"message": message, "type": "AiGatewayError", "code": code}
         return code
@@ -136,7 +136,7 @@ class RawResponse:
 
 
 def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) -> bytes:
-    """As a client sends it: masked, here with zeros (RFC 6455, section 5.2)."""
+    """Return a client's frame, masked with zeros (RFC 6455, section 5.2)."""
     first, size = opcode | (0x80 if last else 0), len(payload)
     if size < 126:
         head = struct.pack("!BB", first, 0x80 | size)
@@ -151,9 +151,9 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True) ->
 async def connect_raw(
     server: HasUrl, *, receive_bytes: int = 4096, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[RawClient]:
-    """A connection whose kernel holds little of what comes."""
+    """Connect with a small receive buffer in the kernel."""
     address = urlsplit(server.url)
-    raw = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio does not see that it may turn Nagle's delays off
+    raw = socket.socket(proto=socket.IPPROTO_TCP)  # without it, asyncio does not set TCP_NODELAY
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     raw.setblocking(False)
     try:

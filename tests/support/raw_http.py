@@ -1,4 +1,4 @@
-"""HTTP spoken byte by byte: for what no library would send, and to see how an answer's end is told."""
+"""A raw HTTP client: for requests that no library sends, and to see the framing of responses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -17,30 +17,30 @@ CHAT_BODY = b'{"model":"small","stream":true}'
 
 @dataclass(frozen=True)
 class HttpResult:
-    """An answer; names of headers in lower case."""
+    """A response; names of headers in lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     is_complete: bool
-    """Its end was told, and came."""
+    """True if the framing defines the end of the body and the end was received."""
 
     @property
     def code(self) -> int:
-        """Of the bridge's own error body."""
-        told = orjson.loads(self.body)
-        assert told["name"] == "AiGatewayError"
-        assert told["httpCode"] == self.status
-        return int(told["internalCode"])
+        """Check the bridge's error body, and return its code."""
+        error = orjson.loads(self.body)
+        assert error["name"] == "AiGatewayError"
+        assert error["httpCode"] == self.status
+        return int(error["internalCode"])
 
 
 class HttpClient:
-    """One connection. What is not asked for is not read, but for a few KB."""
+    """One connection. Only requested data is read, apart from a few KB of buffer."""
 
     def __init__(self, raw: RawClient) -> None:
         self.raw = raw
         self._reader = raw._reader
-        self._asked: list[str] = []
+        self._methods: list[str] = []
 
     async def send_request(
         self,
@@ -51,9 +51,9 @@ class HttpClient:
         *,
         version: str = "1.1",
     ) -> None:
-        """One request, `Content-Length` included unless there is no body."""
+        """Send one request, with `Content-Length` if it has a body."""
         await self.raw.send(request(method, path, body, headers or {}, version))
-        self._asked.append(method)
+        self._methods.append(method)
 
     async def read_head(self) -> tuple[int, dict[str, str]]:
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -63,20 +63,20 @@ class HttpClient:
         return int(lines[0].split()[1]), {name.lower(): value for name, _, value in headers}
 
     async def read_response(self) -> HttpResult:
-        """The next answer, read as its head says."""
+        """Read the next response as its head frames it."""
         status, headers = await self.read_head()
-        body, is_whole = await self._body(self._asked.pop(0), status, headers)
+        body, is_whole = await self._body(self._methods.pop(0), status, headers)
         return HttpResult(status, headers, body, is_whole)
 
     async def read_chunk(self) -> bytes:
-        """The next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it breaks off."""
+        """Return the next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it is cut off."""
         size = int(await self._reader.readuntil(b"\r\n"), 16)
         data = await self._reader.readexactly(size + 2)
         assert data.endswith(b"\r\n")
         return data[:-2]
 
-    async def __call__(self, *asked: object, **more: object) -> HttpResult:
-        await self.send_request(*asked, **more)  # type: ignore[arg-type]  # passed on as they are
+    async def __call__(self, *args: object, **kwargs: object) -> HttpResult:
+        await self.send_request(*args, **kwargs)  # type: ignore[arg-type]  # checked by send_request's callers
         return await self.read_response()
 
     async def _body(self, method: str, status: int, headers: Mapping[str, str]) -> tuple[bytes, bool]:
@@ -107,8 +107,8 @@ class HttpClient:
 
 
 def request(method: str, path: str, body: bytes | None, headers: Mapping[str, str], version: str = "1.1") -> bytes:
-    given = {"Host": "127.0.0.1", **({} if body is None else {"Content-Length": str(len(body))}), **headers}
-    lines = (f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in given.items()), "", "")
+    all_headers = {"Host": "127.0.0.1", **({} if body is None else {"Content-Length": str(len(body))}), **headers}
+    lines = (f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in all_headers.items()), "", "")
     return "\r\n".join(lines).encode("latin-1") + (body or b"")
 
 

@@ -1,4 +1,4 @@
-"""A bridge between a client and a provider that write their frames themselves."""
+"""Run a bridge between a client and a provider that both write raw frames."""
 
 import asyncio
 import base64
@@ -31,16 +31,16 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
 class ProviderSide:
-    """The provider's end of one session."""
+    """The provider's side of one session."""
 
     def __init__(self, line: Line, head: bytes) -> None:
         self.line = line
         request, *lines = head.decode("latin-1").split("\r\n")[:-2]
         self.target = request.split()[1]
-        self.headers = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines)}
+        self.headers = {name.lower(): value for name, _, value in (header.partition(": ") for header in lines)}
 
     async def next_frame(self) -> tuple[int, bytes]:
-        """The next frame: its opcode and its payload, unmasked. Raises IncompleteReadError at the end."""
+        """Return opcode and unmasked payload of the next frame. Raises IncompleteReadError at the end."""
         first, length = await self.line.exactly(2)
         assert first & 0xF0 == 0x80, "the bridge sends whole messages, and without extensions"
         assert length & 0x80, "a client's frames are masked"
@@ -54,7 +54,7 @@ class ProviderSide:
         return first & 0x0F, (int.from_bytes(payload, "big") ^ int.from_bytes(keys, "big")).to_bytes(size, "big")
 
     async def next_payload(self) -> bytes:
-        """The next message's payload; pings are passed over."""
+        """Return the payload of the next message; skip pings."""
         while (found := await self.next_frame())[0] == PING:
             pass
         assert found[0] in {TEXT, BINARY}, found
@@ -64,7 +64,7 @@ class ProviderSide:
         await self.line.send(server_frame(payload, opcode, last=last))
 
     async def close_frame(self) -> tuple[int, str] | None:
-        """Read on to the close frame: its code and its reason; None if the connection ends without."""
+        """Read up to the close frame; return its code and reason, or None if the connection ends without one."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while (found := await self.next_frame())[0] != CLOSE:
                 pass
@@ -73,14 +73,14 @@ class ProviderSide:
 
 
 def server_frame(payload: bytes, opcode: int = TEXT, *, last: bool = True) -> bytes:
-    """A frame as a server sends it, without a mask."""
+    """Return a server's frame, which has no mask."""
     masked = frame(payload, opcode, last=last)
     head = len(masked) - len(payload) - 4
     return masked[:1] + bytes([masked[1] & 0x7F]) + masked[2:head] + payload
 
 
 def close_payload(code: int | None, reason: bytes = b"") -> bytes:
-    """The payload."""
+    """Return the payload of a close frame."""
     return b"" if code is None else code.to_bytes(2, "big") + reason
 
 
@@ -89,7 +89,7 @@ def parse_close(payload: bytes) -> tuple[int, str]:
 
 
 def switching_protocols(head: bytes, *lines: str) -> bytes:
-    """The 101 to a handshake."""
+    """Return the 101 response to a handshake."""
     key = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key: ")).split(b": ")[1]
     accept = base64.b64encode(hashlib.sha1(key + _MAGIC).digest()).decode()
     answer = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
@@ -97,10 +97,10 @@ def switching_protocols(head: bytes, *lines: str) -> bytes:
 
 
 class AcceptingProvider:
-    """A provider that agrees to every handshake, and leaves what follows to the test."""
+    """A provider that accepts every handshake; the test then controls the session."""
 
     def __init__(self, *lines: str, first_bytes: bytes = b"") -> None:
-        """`lines` are more headers of its agreement, `at_once` what it sends with that."""
+        """`lines` are more headers of its response, `first_bytes` are sent together with it."""
         self._lines = lines
         self._at_once = first_bytes
         self._opened: asyncio.Queue[ProviderSide] = asyncio.Queue()
@@ -124,7 +124,7 @@ async def realtime_bridge(
     tls: bool = False,
     more: str = "",
 ) -> AsyncIterator[Server]:
-    """A bridge whose provider `custom-x` is played by `script`; `settings` are of its table [server], `more` tables."""
+    """Run a bridge with `script` as its provider `custom-x`; `settings` belong to [server], `more` are other tables."""
     scheme = "wss" if tls else "ws"
     async with Provider(script, tls=tls) as provider:
         url = f"{scheme}://127.0.0.1:{provider.port}"
@@ -142,7 +142,7 @@ async def realtime_bridge(
 async def open_session_with_server(
     folder: Path, settings: str = "", services: Services | None = None, *, path: str = PATH
 ) -> AsyncIterator[tuple[Server, RawClient, ProviderSide]]:
-    """Both ends of a session, and what is between. At the end the provider's is dropped first."""
+    """Open a session; give the bridge and both sides. At the end the provider's side is dropped first."""
     sockets = AcceptingProvider()
     async with AsyncExitStack() as opened:
         server = await opened.enter_async_context(realtime_bridge(sockets.script, folder, settings, services))
@@ -154,7 +154,7 @@ async def open_session_with_server(
 
 @asynccontextmanager
 async def open_session(folder: Path, settings: str = "") -> AsyncIterator[tuple[RawClient, ProviderSide]]:
-    """Both ends of a session."""
+    """Open a session; give both of its sides."""
     async with open_session_with_server(folder, settings) as (_, client, side):
         yield client, side
 
@@ -163,7 +163,7 @@ async def open_session(folder: Path, settings: str = "") -> AsyncIterator[tuple[
 async def connect_realtime(
     server: Server, path: str = PATH, headers: Mapping[str, str] = {}
 ) -> AsyncIterator[RawClient]:
-    """A client whose handshake was agreed to."""
+    """Connect a client and wait until its handshake is accepted."""
     async with connect_raw(server, receive_bytes=65_536) as client:
         answered = await client.request(path, {**UPGRADE, **headers})
         assert answered.status == 101, answered.body
@@ -171,7 +171,7 @@ async def connect_realtime(
 
 
 async def client_close_frame(client: RawClient) -> tuple[int, str] | None:
-    """Read on to the close frame that the client gets: its code and its reason; None if there is none."""
+    """Read up to the client's close frame; return its code and reason, or None without one."""
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while (found := await client.next_frame())[0] != CLOSE:
             pass

@@ -1,4 +1,4 @@
-"""A bridge that records sessions, and one that plays their tapes."""
+"""Run a bridge that records realtime sessions, and one that replays their tapes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +24,7 @@ from tests.support.socket_provider import Provider, Script
 async def recording_bridge_to(
     script: Script, scratch: Path, folder: TapeFolder, **bounds: int
 ) -> AsyncIterator[tuple[Server, RecordingThread]]:
-    """A bridge that records what its clients and `script` say, who is `custom-x`."""
+    """Run a bridge that records the sessions of its clients with `script`, which is the provider `custom-x`."""
     async with Provider(script) as provider:
         url = f"ws://127.0.0.1:{provider.port}"
         table = f'[providers.custom-x]\nbase_url = "https://unused.example"\nrealtime_base_url = "{url}"\n'
@@ -54,7 +54,7 @@ async def playing_bridge(
     exhausted: Exhausted = "repeat",
     mismatches: list[str] | None = None,
 ) -> AsyncIterator[Server]:
-    """At the addresses of the providers themselves. `custom-x` is the one at the tapes' first host."""
+    """Run a bridge that replays tapes at the providers' real addresses; `custom-x` has the tapes' first host."""
     transport = TapeTransport(tapes, pace=pace, matching=matching, exhausted=exhausted)
     config = config_of(f'[providers.custom-x]\nbase_url = "http://{transport.library.hosts[0]}"\n', folder)
     connector = TapeConnector(transport.library, [].append if mismatches is None else mismatches.append)

@@ -1,4 +1,4 @@
-"""`bridge serve` in processes of its own, from within a test's loop, and clients of it."""
+"""Run `bridge serve` in its own processes from within a test's loop, and connect clients to it."""
 
 import asyncio
 import json
@@ -14,25 +14,25 @@ from tests.support.harness import Client
 
 
 class Bridge:
-    """A command that serves. Its log is read as far as a test asks."""
+    """A running `bridge serve`. Its log is read only as far as a test requests."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.url = ""
         self.log: list[dict[str, Any]] = []
 
-    async def next_log_line(self, begins: str, **fields: object) -> dict[str, Any]:
-        """The next line of the log that begins so and has these fields; lines before it are passed over, and kept."""
+    async def next_log_line(self, prefix: str, **fields: object) -> dict[str, Any]:
+        """Return the next line of the log with that prefix and these fields; skip earlier lines, but keep them."""
         assert self.process.stderr is not None
         while written := await asyncio.wait_for(self.process.stderr.readline(), TIMEOUT_S):
             line: dict[str, Any] = json.loads(written)
             self.log.append(line)
-            if line["message"].startswith(begins) and fields.items() <= line.items():
+            if line["message"].startswith(prefix) and fields.items() <= line.items():
                 return line
-        raise AssertionError(f"no line {begins!r} came, but {self.log}")
+        raise AssertionError(f"no line {prefix!r} in {self.log}")
 
     async def remaining_messages(self) -> list[str]:
-        """The messages until nobody can write to the log any more: all its processes have ended."""
+        """Return the remaining messages of the log, which ends when all processes have ended."""
         assert self.process.stderr is not None
         written = await asyncio.wait_for(self.process.stderr.read(), TIMEOUT_S)
         return [json.loads(line)["message"] for line in written.splitlines()]
@@ -41,27 +41,27 @@ class Bridge:
         return await asyncio.wait_for(self.process.wait(), TIMEOUT_S)
 
     async def workers(self, count: int) -> dict[int, int]:
-        """Pids by number, of those that begin now."""
+        """Wait until `count` workers have started; return their pids by number."""
         lines = [await self.next_log_line("started") for _ in range(count)]
         return {line["worker"]: line["pid"] for line in lines}
 
     @asynccontextmanager
     async def clients(self, count: int) -> AsyncIterator[list[Client]]:
         async with aiohttp.ClientSession() as session, AsyncExitStack() as stack:
-            dialled = [session.ws_connect(self.url) for _ in range(count)]
-            yield [Client(await stack.enter_async_context(each)) for each in dialled]
+            sockets = [session.ws_connect(self.url) for _ in range(count)]
+            yield [Client(await stack.enter_async_context(socket)) for socket in sockets]
 
 
 @asynccontextmanager
 async def serving(*args: str, **environ: str) -> AsyncIterator[Bridge]:
-    """From its ready line on."""
+    """Run `bridge serve`; the block begins after its ready line."""
     process = await asyncio.create_subprocess_exec(
         *BRIDGE,
         *("serve", "--port", "0", *args),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment(**environ),
-        start_new_session=True,  # its process group is its own, as a terminal's foreground job's is
+        start_new_session=True,  # a process group of its own, as a terminal's foreground job has
     )
     bridge = Bridge(process)
     try:
@@ -71,4 +71,4 @@ async def serving(*args: str, **environ: str) -> AsyncIterator[Bridge]:
     finally:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGKILL)
-        await process.communicate()  # workers end with it, and let go of its pipes
+        await process.communicate()  # workers end with it and close its pipes
