@@ -1,4 +1,4 @@
-"""An address for several processes: one port, whichever way its connections are spread."""
+"""Share an address between several processes, with and without balancing by the kernel."""
 
 import socket
 
@@ -25,8 +25,8 @@ def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
                 each.close()
 
 
-def test_an_address_that_somebody_listens_on_is_not_shared() -> None:
-    """Not even with one who would share it: two bridges on one port would each get a part of the other's clients."""
+def test_an_address_in_use_is_not_shared() -> None:
+    """Sharing with SO_REUSEPORT is refused too: two bridges on one port would each get part of the clients."""
     with (
         socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
         pytest.raises(OSError, match="in use"),
@@ -38,5 +38,5 @@ def test_an_address_that_somebody_listens_on_is_not_shared() -> None:
     ("address", "tls", "url"),
     [(("127.0.0.1", 80), False, "ws://127.0.0.1:80"), (("::1", 443, 0, 0), True, "wss://[::1]:443")],
 )
-def test_where_a_socket_listens_as_a_url(address: tuple[object, ...], tls: bool, url: str) -> None:
+def test_the_address_of_a_socket_is_shown_as_a_url(address: tuple[object, ...], tls: bool, url: str) -> None:
     assert url_of(address, tls=tls) == url

@@ -1,4 +1,4 @@
-"""A new configuration while sockets are open: who notices, who stays, who leaves, and what a wrong one does."""
+"""Reload the configuration while sockets are open."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ def path(tmp_path: Path) -> Path:
 # What can be had without a restart.
 
 
-def test_what_must_wait_for_a_restart_stays_as_it_is_and_is_named(path: Path) -> None:
+def test_settings_that_require_a_restart_are_kept_and_named(path: Path) -> None:
     running_now = written(path, "[server]\nmax_sockets = 5\nmax_item_bytes = 4096")
     found = written(path, "[server]\nmax_sockets = 6\nmax_item_bytes = 8192\nhandshake_timeout = 1\n[gateways.a]")
     config, waiting = apply_reloadable(running_now, found)
@@ -67,7 +67,7 @@ def test_what_must_wait_for_a_restart_stays_as_it_is_and_is_named(path: Path) ->
     assert config.gateways.keys() == {"a"}
 
 
-def test_where_it_listens_waits_for_a_restart_and_so_does_a_first_or_last_certificate(path: Path) -> None:
+def test_changes_of_the_address_and_of_tls_itself_require_a_restart(path: Path) -> None:
     config = written(path, "")
     tls = replace(config.server, host="::1", port=1, tls_cert=path, tls_key=path)
     assert apply_reloadable(config, replace(config, server=tls))[1] == ["host", "port", "tls_cert", "tls_key"]
@@ -80,7 +80,7 @@ def test_where_it_listens_waits_for_a_restart_and_so_does_a_first_or_last_certif
 
 
 def test_a_gateway_is_not_opened_to_a_network_that_the_bridge_still_listens_on(path: Path) -> None:
-    """The new file says 127.0.0.1, which waits for a restart."""
+    """The new file has 127.0.0.1, which requires a restart."""
     write(path, TOKENS)
     exposed = load(path, ENVIRON, {"host": "0.0.0.0"})
     with pytest.raises(ConfigError, match="have no tokens"):
@@ -88,7 +88,7 @@ def test_a_gateway_is_not_opened_to_a_network_that_the_bridge_still_listens_on(p
 
 
 @pytest.mark.parametrize("text", ["", "[server]\n", "[gateways.prod]", '[gateways."*"]'])
-def test_no_gateway_that_wants_tokens_is_opened(path: Path, text: str) -> None:
+def test_a_reload_opens_no_gateway_that_requires_tokens(path: Path, text: str) -> None:
     """A file that is being written is empty first."""
     running_now = written(path, TOKENS)
     with pytest.raises(ConfigError, match=r"gateways\.prod: requires tokens"):
@@ -102,13 +102,13 @@ def test_another_gateway_may_be_open_or_take_its_place(path: Path, text: str) ->
     assert apply_reloadable(running_now, found)[0].gateways == found.gateways
 
 
-def test_what_only_a_gateway_for_any_name_let_in_is_not_opened_by_one_of_its_own(path: Path) -> None:
+def test_a_gateway_of_its_own_opens_no_name_that_the_default_gateway_protects(path: Path) -> None:
     running_now = written(path, TOKENS.replace("prod", '"*"'))
     with pytest.raises(ConfigError, match=r"gateways\.dev: requires tokens"):
         apply_reloadable(running_now, written(path, "[gateways.dev]"))
 
 
-def test_every_setting_named_is_one() -> None:
+def test_every_reloadable_setting_exists() -> None:
     assert {row.name for row in SERVER} >= RELOADABLE
 
 
@@ -125,7 +125,7 @@ class Applied:
         self.reloader = Reloader(config, partial(load, path, ENVIRON, {"port": 0}), self.configs.append)
 
     async def noticed(self) -> bool:
-        """Two looks, and what came of them."""
+        """Poll twice, and return the results."""
         before = len(self.configs)
         for _ in range(2):
             if await self.reloader.poll():
@@ -157,8 +157,8 @@ async def test_a_change_of_the_file_is_noticed_once(path: Path, change: Callable
     assert not await applied.noticed()
 
 
-async def test_a_pipe_is_read_once_and_nobody_waits_for_it(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As `--config <(…)` is one."""
+async def test_a_pipe_is_read_once_and_never_blocks_a_reload(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`--config <(…)` is a pipe."""
     applied = Applied(path, "[gateways.old]")
     remove(path)
     os.mkfifo(path)
@@ -170,7 +170,7 @@ async def test_a_pipe_is_read_once_and_nobody_waits_for_it(path: Path, caplog: p
 
 
 def config_map(folder: Path) -> Path:
-    """As Kubernetes lays it out: symlinks into `..data`, itself a symlink to the folder of one version."""
+    """Make a folder as Kubernetes does: symlinks into `..data`, itself a symlink to the folder of a version."""
     for name, text in (("..1", "[gateways.old]"), ("..2", "[gateways.new]")):
         (folder / name).mkdir()
         write(folder / name / "bridge.toml", text)
@@ -191,7 +191,7 @@ async def test_a_config_map_of_kubernetes_is_noticed(tmp_path: Path) -> None:
     assert applied.names == {"new"}
 
 
-async def test_a_secret_s_file_counts_as_the_configuration_does(path: Path) -> None:
+async def test_a_change_of_a_secret_file_is_noticed(path: Path) -> None:
     secret = path.parent / "token"
     write(secret, "one")
     applied = Applied(path, '[gateways.prod.tokens]\nci = "file:token"\n')
@@ -200,7 +200,7 @@ async def test_a_secret_s_file_counts_as_the_configuration_does(path: Path) -> N
     assert authenticate(applied.configs[-1].gateways["prod"], "another") == "ci"
 
 
-async def test_a_file_that_is_still_being_written_is_waited_for(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_is_read_once_it_no_longer_changes(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     applied = Applied(path, "[gateways.old]")
     write(path, "[gateways.")
     assert not await applied.reloader.poll()
@@ -210,7 +210,7 @@ async def test_a_file_that_is_still_being_written_is_waited_for(path: Path, capl
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_a_wrong_one_changes_nothing_and_is_told_once_with_its_lines(
+async def test_an_invalid_file_changes_nothing_and_is_reported_once_with_its_lines(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     applied = Applied(path, "[gateways.old]")
@@ -225,7 +225,7 @@ async def test_a_wrong_one_changes_nothing_and_is_told_once_with_its_lines(
     ]
 
 
-async def test_a_wrong_one_is_looked_at_again_when_what_it_lacked_is_there(path: Path) -> None:
+async def test_an_invalid_file_is_read_again_when_a_missing_file_appears(path: Path) -> None:
     applied = Applied(path, "[gateways.old]")
     write(path, '[gateways.new.tokens]\none = "file:token"\n')
     assert not await applied.noticed()
@@ -242,7 +242,7 @@ async def test_a_file_that_goes_away_changes_nothing_until_it_is_back(path: Path
     assert await applied.noticed()
 
 
-async def test_what_waits_for_a_restart_is_told(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_settings_that_require_a_restart_are_logged(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     applied = Applied(path, "")
     write(path, "[server]\nmax_item_bytes = 4096\nmemory_budget_bytes = 4096")
     assert await applied.noticed()
@@ -250,7 +250,7 @@ async def test_what_waits_for_a_restart_is_told(path: Path, caplog: pytest.LogCa
     assert "the file defines no gateway" in caplog.text
 
 
-async def test_it_looks_every_second_and_reads_at_once_at_sighup(path: Path) -> None:
+async def test_files_are_polled_every_second_and_read_at_once_on_sighup(path: Path) -> None:
     configs: list[Configuration] = []
     config = written(path, "[gateways.old]")
     async with reloading(config, partial(load, path, ENVIRON, {"port": 0}), configs.append):
@@ -302,20 +302,20 @@ async def test_a_revoked_token_s_sockets_close_with_1008_once_their_events_were_
     "now", ["[gateways.other.tokens]\ntwo = 'env:TWO'\n", TOKENS.replace('"env:ONE"', '"env:OTHER"')],
     ids=["a gateway that is gone", "a token that stands for another secret"],
 )  # fmt: skip
-async def test_so_do_those_whose_right_to_be_here_is_gone_otherwise(path: Path, now: str) -> None:
+async def test_sockets_that_lost_their_gateway_close_with_1008(path: Path, now: str) -> None:
     async with served(path, TOKENS) as (server, _), came_in(server, "ONE") as client:
         server.reload(written(path, now))
         assert await client.close_code() == 1008
 
 
-async def test_an_open_gateway_that_is_given_tokens_sends_away_who_has_none(path: Path) -> None:
+async def test_an_open_gateway_that_gets_tokens_closes_sockets_without_one(path: Path) -> None:
     async with served(path, "[gateways.prod]") as (server, _), connected(server, "/v1/account/prod") as client:
         server.reload(written(path, TOKENS))
         assert await client.close_code() == 1008
 
 
-async def test_a_revoked_token_s_http_requests_are_cancelled_and_told_why(path: Path) -> None:
-    """Before an answer has begun it is 401; a stream that has begun breaks off without its end."""
+async def test_http_requests_of_a_revoked_token_are_cancelled_with_an_error(path: Path) -> None:
+    """A request without an answer gets 401; a stream that has begun ends incomplete."""
     async with (
         served(path, TOKENS, streams(SILENCE), streams(said("a"), SILENCE)) as (server, provider),
         aiohttp.ClientSession(headers={"cf-aig-authorization": ENVIRON["ONE"]}) as session,
@@ -333,7 +333,7 @@ async def test_a_revoked_token_s_http_requests_are_cancelled_and_told_why(path: 
         await until(lambda: provider.open_streams == 0)
 
 
-async def test_nobody_else_notices_not_even_an_event_in_flight(path: Path) -> None:
+async def test_a_reload_does_not_affect_other_events(path: Path) -> None:
     gate = asyncio.Event()
     async with (
         served(path, TOKENS, streams(said("a"), gate, FINISH, DONE)) as (server, _),
@@ -347,8 +347,8 @@ async def test_nobody_else_notices_not_even_an_event_in_flight(path: Path) -> No
         assert (await client.until_last("a"))[-1]["metadata"]["success"] is True
 
 
-async def test_who_comes_next_finds_the_new_configuration(path: Path) -> None:
-    """An open socket keeps the settings that it came in with."""
+async def test_new_connections_use_the_new_configuration(path: Path) -> None:
+    """An open socket keeps the settings of its handshake."""
     async with (
         served(path, TOKENS, answers(status=500), answers(status=500), answers()) as (server, provider),
         came_in(server, "TWO") as before,
@@ -360,7 +360,7 @@ async def test_who_comes_next_finds_the_new_configuration(path: Path) -> None:
         assert len(provider.played) == 3
 
 
-async def test_keys_and_scopes_of_an_open_socket_are_those_of_now(path: Path) -> None:
+async def test_open_sockets_use_the_current_keys_and_scopes(path: Path) -> None:
     key = '[gateways.prod.keys.openai]\ndefault = "env:{}"\n'
     scope = '[gateways.prod.tokens.one]\ntoken = "env:ONE"\nproviders = ["groq"]\n'
     async with (
@@ -377,7 +377,7 @@ async def test_keys_and_scopes_of_an_open_socket_are_those_of_now(path: Path) ->
         assert (refused["error"]["code"], refused["metadata"]["status"]) == (2009, 403)
 
 
-async def test_the_number_of_sockets_is_another_at_once(path: Path) -> None:
+async def test_max_sockets_changes_at_once(path: Path) -> None:
     async with served(path, "[gateways.prod]") as (server, _), connected(server, "/v1/account/prod"):
         server.reload(written(path, "[server]\nmax_sockets = 1\n[gateways.prod]"))
         with pytest.raises(Exception, match="503"):
@@ -393,7 +393,7 @@ def lines_of(process: "subprocess.Popen[str]", count: int) -> list[str]:
     return [orjson.loads(process.stderr.readline())["message"] for _ in range(count)]
 
 
-async def test_a_bridge_that_serves_reads_its_file_anew_at_sighup_and_keeps_its_sockets(path: Path) -> None:
+async def test_a_serving_bridge_reloads_on_sighup_and_keeps_its_sockets(path: Path) -> None:
     write(path, TOKENS)
     tapes = ROOT / "bridge" / "demo" / "tapes"
     with started("serve", "--config", str(path), "--port", "0", "--replay", str(tapes), **ENVIRON) as process:
@@ -428,7 +428,7 @@ def copied(name: str, folder: Path) -> None:
     shutil.copy(TLS / name, folder)
 
 
-async def test_a_renewed_certificate_is_shown_to_whoever_connects_next(tmp_path: Path, path: Path) -> None:
+async def test_new_connections_get_a_renewed_certificate(tmp_path: Path, path: Path) -> None:
     copied("localhost.pem", tmp_path)
     copied("localhost-key.pem", tmp_path)
     text = '[server]\ntls_cert = "localhost.pem"\ntls_key = "localhost-key.pem"\n[gateways.prod]'

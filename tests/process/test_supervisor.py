@@ -1,4 +1,4 @@
-"""A supervisor waits for nobody for ever, and forgets nothing it was told; its workers are small scripts here."""
+"""Supervise workers, which are small scripts here: waits are bounded and requests are not lost."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ async def exists(path: Path) -> None:
             pass
 
 
-async def test_one_that_never_listens_is_killed_and_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_never_listens_is_killed_and_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.process.supervisor.START_S", 0.1)
     async with supervisor(MUTE, tmp_path) as made:
         with pytest.raises(WorkerFailed, match="SIGKILL") as failed:
@@ -57,21 +57,21 @@ async def test_one_that_never_listens_is_killed_and_has_failed(tmp_path: Path, m
         assert failed.value.code == 1
 
 
-async def test_one_that_ends_before_it_listens_gives_its_exit_code(tmp_path: Path) -> None:
+async def test_a_worker_that_ends_before_it_listens_gives_its_exit_code(tmp_path: Path) -> None:
     async with supervisor("raise SystemExit(7)", tmp_path) as made:
         with pytest.raises(WorkerFailed) as failed:
             await made.start()
         assert failed.value.code == 7
 
 
-async def test_one_that_does_not_go_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with supervisor(STUBBORN, tmp_path) as made:
         await made.start()
         await made.stop(0.1)
     assert "workers did not end in time; killing them" in caplog.text
 
 
-async def test_a_reload_that_is_asked_for_while_one_begins_reaches_it_once_it_listens(tmp_path: Path) -> None:
+async def test_a_reload_requested_during_a_start_reaches_the_worker_once_it_listens(tmp_path: Path) -> None:
     async with supervisor(RELOADS, tmp_path) as made:
         starting = asyncio.create_task(made.start())
         await exists(tmp_path / "begun")
@@ -81,7 +81,7 @@ async def test_a_reload_that_is_asked_for_while_one_begins_reaches_it_once_it_li
         await exists(tmp_path / "reloaded")
 
 
-async def test_a_command_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+async def test_a_command_that_cannot_run_is_reported(tmp_path: Path) -> None:
     listeners = Listeners("127.0.0.1", 0)
     made = Supervisor([str(tmp_path / "nothing")], 1, listeners, str(tmp_path))
     with pytest.raises(FileNotFoundError):
@@ -97,7 +97,7 @@ async def test_a_command_that_cannot_be_run_is_told(tmp_path: Path) -> None:
         (STEADY_S, [0.0, 0.0, 0.0]),
     ],
 )
-def test_who_dies_young_is_replaced_later_and_later(lived_s: float, pauses_s: list[float]) -> None:
+def test_workers_that_die_early_are_replaced_with_growing_pauses(lived_s: float, pauses_s: list[float]) -> None:
     pause_s, taken = 0.0, []
     for _ in pauses_s:
         pause_s = _pause_s(lived_s, pause_s)

@@ -1,4 +1,4 @@
-"""A provider made of tapes, asked over real sockets by clients that know nothing of tapes."""
+"""Replay tapes over real sockets to clients that know nothing of tapes."""
 
 import asyncio
 import gzip
@@ -43,7 +43,7 @@ async def asked(
     method: str = "POST",
     headers: Pairs | None = None,
 ) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The answer's head has come; its body is the test's to read."""
+    """Send a request and wait for the response's head; the test reads the body."""
     url = URL(server.url + path, encoded=True)
     async with (
         aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Content-Type"]) as session,
@@ -53,7 +53,7 @@ async def asked(
 
 
 async def chunks_of(response: aiohttp.ClientResponse, at_most: int = 1 << 30) -> list[bytes]:
-    """The HTTP chunks of an answer up to its end, or so many."""
+    """Return the HTTP chunks of a response up to its end, or the first `count`."""
     chunks, part = list[bytes](), b""
     if at_most == 0:
         return chunks
@@ -68,14 +68,14 @@ async def chunks_of(response: aiohttp.ClientResponse, at_most: int = 1 << 30) ->
 
 
 async def said_by(server: ReplayServer, path: str, body: bytes = BODY, **headers: str) -> tuple[int, str]:
-    """Status and text. Underscores in a header's name stand for hyphens."""
+    """Return status and text. Underscores in names of headers stand for hyphens."""
     named = [(name.replace("_", "-"), value) for name, value in headers.items()]
     async with asked(server, path, body, headers=named) as response:
         return response.status, await response.text()
 
 
 class Line:
-    """One TCP connection, and what comes on it byte by byte."""
+    """One TCP connection that is read byte by byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -103,7 +103,7 @@ async def line_to(server: ReplayServer) -> AsyncIterator[Line]:
 
 @pytest.mark.parametrize("provider", sorted(TAPES))
 async def test_the_tapes_of_a_provider_are_replayed_to_the_byte(provider: str) -> None:
-    """Status, headers, every chunk with its boundaries, and how it ended; asked for by the path alone."""
+    """Status, headers, chunks with their boundaries and the end are compared; the request has only the path."""
     async with replaying(Library(FIXTURES / provider, pace="instant")) as server:
         for path in TAPES[provider]:
             await check_replayed(server, read_tape(path))
@@ -126,13 +126,13 @@ async def check_replayed(server: ReplayServer, taped: Tape) -> None:
 
 
 def plain(response: aiohttp.ClientResponse) -> Pairs:
-    """All headers but those of the framing, in their order."""
+    """Return all headers except those of the framing, in order."""
     named = [(name.lower(), value) for name, value in response.headers.items()]
     return [(name, value) for name, value in named if name not in FRAMING]
 
 
 async def check_end(rest: Coroutine[object, object, object], end: StreamEnd) -> None:
-    """`rest` is what waits for what comes after the last chunk."""
+    """Check the end of a response. `rest` waits for data after the last chunk."""
     waiting = asyncio.create_task(rest)
     if end is StreamEnd.EOF:
         assert await waiting == b""
@@ -185,12 +185,12 @@ async def test_each_chunk_leaves_at_its_instant_in_a_write_of_its_own(tmp_path: 
             assert await early == written
 
 
-async def test_an_empty_chunk_does_not_end_the_answer(tmp_path: Path) -> None:
+async def test_an_empty_chunk_does_not_end_the_response(tmp_path: Path) -> None:
     async with server_of(tmp_path, tape(b"one", b"", b"two")) as server, asked(server) as response:
         assert await chunks_of(response) == [b"one", b"two"]
 
 
-async def test_a_reset_is_one_on_the_wire_after_all_that_came_before(tmp_path: Path) -> None:
+async def test_a_recorded_reset_is_replayed_after_all_data_before_it(tmp_path: Path) -> None:
     large = b"x" * 1_000_000
     async with server_of(tmp_path, tape(b"one", large, end=StreamEnd.RESET)) as server, line_to(server) as line:
         line.ask()
@@ -201,7 +201,7 @@ async def test_a_reset_is_one_on_the_wire_after_all_that_came_before(tmp_path: P
             await line.reader.read()
 
 
-async def test_a_reset_before_the_head_gives_not_one_byte(tmp_path: Path) -> None:
+async def test_a_reset_before_the_head_sends_no_byte(tmp_path: Path) -> None:
     async with server_of(tmp_path, tape(head=None, end=StreamEnd.RESET)) as server, line_to(server) as line:
         line.ask()
         with pytest.raises(ConnectionResetError):
@@ -247,7 +247,7 @@ async def test_a_client_of_http_1_0_gets_the_plain_body(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204), ("GET", 304)])
-async def test_an_answer_that_may_have_no_body_has_none(tmp_path: Path, method: str, status: int) -> None:
+async def test_a_response_that_must_not_have_a_body_has_none(tmp_path: Path, method: str, status: int) -> None:
     bodyless = tape(b"body", method=method, head=TapeHead(status=status, headers={"x-kept": "yes"}, ms=0))
     async with server_of(tmp_path, bodyless) as server, asked(server, method=method) as response:
         assert (response.status, response.headers["x-kept"]) == (status, "yes")
@@ -263,7 +263,7 @@ async def test_a_body_arrives_as_it_was_sent_however_large(tmp_path: Path, body:
         assert await said_by(server, PATH, body, content_encoding="gzip") == (200, "one")
 
 
-async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(tmp_path: Path) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> None:
     async with server_of(tmp_path, tape(b"one")) as server, line_to(server) as line:
         line.ask("Expect: 100-continue", body=b"", size=len(BODY))
         assert await line.head() == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -271,7 +271,7 @@ async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(tmp_path: 
         assert (await line.head()).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
-async def test_any_method_and_any_path_may_be_asked_for(tmp_path: Path) -> None:
+async def test_any_method_and_path_is_replayed(tmp_path: Path) -> None:
     odd = "https://api.example.com/v1/models/@cf/meta%2Fllama%0A:run?q=a%20b"
     async with (
         server_of(tmp_path, tape(b"one", url=odd, method="PATCH")) as server,
@@ -307,7 +307,7 @@ async def test_the_host_is_chosen_by_path_or_header(
         assert await said_by(server, path, **headers) == (200, text)
 
 
-async def test_hosts_that_answer_alike_are_named_to_who_chose_none(tmp_path: Path) -> None:
+async def test_ambiguous_hosts_are_named_to_a_client_that_chose_none(tmp_path: Path) -> None:
     async with server_of(tmp_path, tape(b"one"), tape(b"two", url=OTHER)) as server:
         status, text = await said_by(server, PATH)
     assert status == 404
@@ -345,7 +345,7 @@ async def test_a_miss_is_an_error_that_no_client_retries_and_names_the_nearest_t
         (PATH, {"x_bridge_fault": "explode"}, 400, "invalid fault 'explode'"),
     ],
 )
-async def test_what_cannot_be_answered_is_told_in_json(
+async def test_an_invalid_request_gets_a_json_error(
     tmp_path: Path, path: str, headers: dict[str, str], status: int, words: str
 ) -> None:
     async with server_of(tmp_path, tape(b"one")) as server:
@@ -354,14 +354,14 @@ async def test_what_cannot_be_answered_is_told_in_json(
     assert words in text
 
 
-async def test_a_taken_port_is_refused_and_nothing_is_left_open(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_refused_and_nothing_stays_open(tmp_path: Path) -> None:
     library = Library(folder_of(tmp_path, tape(b"one")))
     async with replaying(library) as server:
         with pytest.raises(OSError, match="address already in use"):
             await ReplayServer(library, port=URL(server.url).port or 0).start()
 
 
-async def test_tapes_of_an_address_of_ipv6_and_its_url(tmp_path: Path) -> None:
+async def test_tapes_of_an_ipv6_address_are_replayed(tmp_path: Path) -> None:
     server = ReplayServer(Library(folder_of(tmp_path, tape(b"one")), pace="instant"), host="::1")
     try:
         await server.start()

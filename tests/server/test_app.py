@@ -1,4 +1,4 @@
-"""The door: who is let in on which terms, and what the others are told before there is a socket."""
+"""Accept or refuse handshakes, and report errors before a socket is open."""
 
 import asyncio
 import hashlib
@@ -45,7 +45,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 @pytest.mark.parametrize("path", ["/v1/account/open", "/v1/account/open/", "/v1/any%20account/open?x=y"])
-async def test_the_path_is_taken_with_and_without_a_slash(server: Server, path: str) -> None:
+async def test_the_path_is_accepted_with_and_without_a_slash(server: Server, path: str) -> None:
     async with connected(server, path) as client:
         await client.send(UNKNOWN_CREATE)
         assert (await client.receive())["metadata"]["eventId"] == "a"
@@ -63,7 +63,7 @@ async def test_the_path_is_taken_with_and_without_a_slash(server: Server, path: 
         {"cf-aig-authorization": TOKEN, "Host": "anything.example", "Origin": "https://anything.example"},
     ],
 )
-async def test_a_right_token_opens_a_socket(server: Server, headers: dict[str, str]) -> None:
+async def test_a_valid_token_opens_a_socket(server: Server, headers: dict[str, str]) -> None:
     async with connect_raw(server) as client:
         assert (await client.request(TOKENED, {**UPGRADE, **headers})).status == 101
 
@@ -84,7 +84,7 @@ async def test_a_right_token_opens_a_socket(server: Server, headers: dict[str, s
         {"cf-aig-authorization": "wrong", "Sec-WebSocket-Protocol": f"cf-aig-authorization.{TOKEN}"},
     ],
 )
-async def test_any_other_is_refused_before_the_upgrade(server: Server, headers: dict[str, str]) -> None:
+async def test_an_invalid_token_is_refused_before_the_upgrade(server: Server, headers: dict[str, str]) -> None:
     async with connect_raw(server) as client:
         answered = await client.request(TOKENED, {**UPGRADE, **headers})
         assert (answered.status, answered.code) == (401, 2009)
@@ -104,7 +104,7 @@ async def test_any_other_is_refused_before_the_upgrade(server: Server, headers: 
         (None, None),
     ],
 )
-async def test_one_offered_subprotocol_is_echoed_best_one_that_is_no_credential(
+async def test_an_offered_subprotocol_is_echoed_preferably_without_a_credential(
     server: Server, offered: str | None, echoed: str | None
 ) -> None:
     offering = {} if offered is None else {"Sec-WebSocket-Protocol": offered}
@@ -118,7 +118,7 @@ async def test_one_offered_subprotocol_is_echoed_best_one_that_is_no_credential(
     ("first", "second"), [("chat", f"cf-aig-authorization.{TOKEN}"), (f"cf-aig-authorization.{TOKEN}", "chat")]
 )
 async def test_subprotocols_may_be_offered_in_several_headers(server: Server, first: str, second: str) -> None:
-    """RFC 6455, section 11.3.4: they are one list."""
+    """Several headers form one list (RFC 6455, section 11.3.4)."""
     offering = {"Sec-WebSocket-Protocol": first, "sec-websocket-protocol": second}
     async with connect_raw(server) as client:
         answered = await client.request(TOKENED, {**UPGRADE, **offering})
@@ -137,7 +137,7 @@ async def test_subprotocols_may_be_offered_in_several_headers(server: Server, fi
         {"Origin": "https://app.example"},
     ],
 )
-async def test_an_open_gateway_serves_this_machine_and_who_is_listed(server: Server, headers: dict[str, str]) -> None:
+async def test_an_open_gateway_serves_loopback_and_listed_hosts(server: Server, headers: dict[str, str]) -> None:
     async with connect_raw(server) as client:
         assert (await client.request(OPEN, {**UPGRADE, **headers})).status == 101
 
@@ -155,13 +155,13 @@ async def test_an_open_gateway_serves_this_machine_and_who_is_listed(server: Ser
         {"Host": "["},
     ],
 )
-async def test_an_open_gateway_refuses_web_pages_and_rebound_names(server: Server, headers: dict[str, str]) -> None:
+async def test_an_open_gateway_refuses_foreign_pages_and_rebound_names(server: Server, headers: dict[str, str]) -> None:
     async with connect_raw(server) as client:
         answered = await client.request(OPEN, {**UPGRADE, **headers})
         assert (answered.status, answered.code) == (403, 9009)
 
 
-async def test_an_unknown_gateway_is_told(server: Server) -> None:
+async def test_an_unknown_gateway_is_reported(server: Server) -> None:
     async with connect_raw(server) as client:
         answered = await client.request("/v1/account/nobody", UPGRADE)
         assert (answered.status, answered.code) == (400, 2001)
@@ -187,7 +187,7 @@ async def test_an_unknown_gateway_is_told(server: Server) -> None:
         ("GET", OPEN, {"X-Long": "x" * 40_000}, 400),
     ],
 )
-async def test_what_is_no_handshake_is_told_in_the_bridges_own_words(
+async def test_an_invalid_handshake_gets_the_bridges_error_body(
     server: Server, method: str, path: str, changed: dict[str, str], status: int
 ) -> None:
     async with connect_raw(server) as client:
@@ -195,7 +195,7 @@ async def test_what_is_no_handshake_is_told_in_the_bridges_own_words(
         assert (answered.status, answered.code) == (status, 9001)
 
 
-async def test_what_is_no_http_is_told_so_and_closed(server: Server) -> None:
+async def test_malformed_http_gets_an_error_and_is_closed(server: Server) -> None:
     async with connect_raw(server) as client:
         await client.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
         answered = await client.read_response()
@@ -203,7 +203,7 @@ async def test_what_is_no_http_is_told_so_and_closed(server: Server) -> None:
         assert await client.read_to_end() == b""
 
 
-async def test_426_names_what_to_upgrade_to(server: Server) -> None:
+async def test_a_426_names_the_protocol_of_the_upgrade(server: Server) -> None:
     async with connect_raw(server) as client:
         answered = await client.request(OPEN, {"Host": "localhost"})
         assert answered.status == 426
@@ -211,13 +211,13 @@ async def test_426_names_what_to_upgrade_to(server: Server) -> None:
 
 
 @pytest.mark.parametrize("query", ["compat=openai", "heartbeat=0", "heartbeat=soon", "heartbeat=nan", "heartbeat=1e9"])
-async def test_a_wrong_query_is_told(server: Server, query: str) -> None:
+async def test_an_invalid_query_is_reported(server: Server, query: str) -> None:
     async with connect_raw(server) as client:
         answered = await client.request(f"{OPEN}?{query}", UPGRADE)
         assert (answered.status, answered.code) == (400, 9003)
 
 
-async def test_a_wrong_setting_of_the_handshake_is_told(server: Server) -> None:
+async def test_an_invalid_setting_of_the_handshake_is_reported(server: Server) -> None:
     async with connect_raw(server) as client:
         answered = await client.request(OPEN, {**UPGRADE, "cf-aig-max-attempts": "many"})
         assert (answered.status, answered.code) == (400, 9003)
@@ -234,7 +234,7 @@ async def test_a_wrong_setting_of_the_handshake_is_told(server: Server) -> None:
         ("/v1/a/compatible", "universal.done"),
     ],
 )
-async def test_compat_has_a_broken_event_end_with_done(tmp_path: Path, path: str, last: str) -> None:
+async def test_a_broken_event_ends_with_done_under_compat(tmp_path: Path, path: str, last: str) -> None:
     broken = ScriptedProvider(streams(*WHOLE[:2]))
     async with running(config_of(CONFIG, tmp_path), broken) as server, connected(server, path) as client:
         frame = (await client.call({"eventId": "a", **step()}))[-1]
@@ -243,7 +243,7 @@ async def test_compat_has_a_broken_event_end_with_done(tmp_path: Path, path: str
         assert frame["error"]["code"] == 9016
 
 
-async def test_settings_of_the_handshake_hold_for_its_events(tmp_path: Path) -> None:
+async def test_settings_of_the_handshake_apply_to_its_events(tmp_path: Path) -> None:
     headers = {"cf-aig-request-timeout": "50"}
     silent = ScriptedProvider(streams(asyncio.Event()))
     async with (
@@ -264,7 +264,7 @@ async def test_settings_of_the_handshake_hold_for_its_events(tmp_path: Path) -> 
     ],
     ids=["the gateway's", "the handshake's", "the step's headers'", "the step's config's"],
 )
-async def test_the_step_comes_before_the_handshake_and_that_before_the_gateway(
+async def test_settings_of_a_step_override_the_handshake_and_those_override_the_gateway(
     tmp_path: Path, handshake: str | None, members: dict[str, object], said: str
 ) -> None:
     headers = {"cf-aig-request-timeout": handshake} if handshake else {}
@@ -277,7 +277,7 @@ async def test_the_step_comes_before_the_handshake_and_that_before_the_gateway(
         assert said in frame["error"]["message"]
 
 
-async def test_no_header_of_the_handshake_goes_upstream(tmp_path: Path) -> None:
+async def test_no_header_of_the_handshake_is_forwarded(tmp_path: Path) -> None:
     headers = {
         "cf-aig-authorization": f"Bearer {TOKEN}",
         "cf-aig-max-attempts": "2",
@@ -302,7 +302,7 @@ async def test_no_header_of_the_handshake_goes_upstream(tmp_path: Path) -> None:
 # Bounds
 
 
-async def test_more_sockets_than_may_be_are_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
+async def test_sockets_beyond_the_maximum_are_refused_until_one_closes(tmp_path: Path) -> None:
     async with (
         running(config_of("[server]\nmax_sockets = 2\n", tmp_path), ScriptedProvider()) as server,
         open_websocket(server),
@@ -318,7 +318,7 @@ async def test_more_sockets_than_may_be_are_told_and_a_free_place_is_given_again
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /v1/account/open HTTP/1.1\r\nHost: loc"])
-async def test_a_connection_that_sends_no_handshake_in_time_is_let_go_of(server: Server, said: bytes) -> None:
+async def test_a_connection_without_a_handshake_in_time_is_dropped(server: Server, said: bytes) -> None:
     async with connect_raw(server) as client, open_websocket(server, OPEN) as other:
         await client.send(said)
         await turns()
@@ -332,7 +332,7 @@ async def test_a_connection_that_sends_no_handshake_in_time_is_let_go_of(server:
         assert (await other.receive_json())["metadata"]["eventId"] == "a"
 
 
-async def test_a_refused_one_that_stays_is_let_go_of_too(server: Server) -> None:
+async def test_a_refused_connection_that_stays_open_is_dropped(server: Server) -> None:
     async with connect_raw(server) as client:
         await client.request("/nowhere", {"Host": "localhost"})
         advance(10.1)
@@ -353,9 +353,7 @@ async def test_a_refused_one_that_stays_is_let_go_of_too(server: Server) -> None
         {f"bad name {TOKEN}": "x"},
     ],
 )
-async def test_no_token_comes_into_the_log(
-    server: Server, headers: dict[str, str], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_token_is_logged(server: Server, headers: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with connect_raw(server) as client:
         await client.request(TOKENED, {**UPGRADE, **headers})
@@ -366,7 +364,7 @@ async def test_no_token_comes_into_the_log(
 # Beginnings and ends
 
 
-async def test_an_address_that_is_taken_leaves_nothing_open(server: Server, tmp_path: Path) -> None:
+async def test_an_address_in_use_leaves_nothing_open(server: Server, tmp_path: Path) -> None:
     port = int(server.url.rpartition(":")[2])
     transport = AiohttpTransport()
     tasks = asyncio.all_tasks()
@@ -377,7 +375,7 @@ async def test_an_address_that_is_taken_leaves_nothing_open(server: Server, tmp_
     await second.stop()
 
 
-async def test_a_handler_that_fails_tells_no_more_than_that(
+async def test_an_exception_in_a_handler_reveals_no_details(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
@@ -391,7 +389,7 @@ async def test_a_handler_that_fails_tells_no_more_than_that(
     assert "nobody expected this" in caplog.text
 
 
-async def test_a_client_of_the_wrong_kind_is_told_why(server: Server) -> None:
+async def test_a_client_of_the_wrong_protocol_gets_an_error(server: Server) -> None:
     async with aiohttp.ClientSession() as session, session.get(server.url.replace("ws:", "http:") + OPEN) as answer:
         assert answer.status == 426
         assert "ws://" in (await answer.json())["message"]

@@ -1,4 +1,4 @@
-"""Who is let in, and what is agreed on before the first message."""
+"""Authorize handshakes and read their options."""
 
 import hashlib
 from typing import Any
@@ -55,7 +55,7 @@ def test_subprotocols_are_offered_in_the_client_s_order(headers: list[str], offe
         ("Bearer secret", ["cf-aig-authorization.wrong"]),
     ],
 )
-def test_a_token_comes_by_header_or_by_subprotocol(header: str | None, offered: list[str]) -> None:
+def test_a_token_is_read_from_a_header_or_a_subprotocol(header: str | None, offered: list[str]) -> None:
     check_token(CLOSED, header, offered)
 
 
@@ -80,9 +80,7 @@ def test_a_token_comes_by_header_or_by_subprotocol(header: str | None, offered: 
         ("Bearer wrong", ["cf-aig-authorization.secret"]),
     ],
 )
-def test_without_one_of_its_tokens_nobody_enters_a_gateway_that_has_some(
-    header: str | None, offered: list[str]
-) -> None:
+def test_a_gateway_with_tokens_requires_one_of_them(header: str | None, offered: list[str]) -> None:
     with pytest.raises(Unauthorized, match=r"^Unauthorized") as raised:
         check_token(CLOSED, header, offered)
     assert (raised.value.code, raised.value.status) == (2009, 401)
@@ -91,7 +89,7 @@ def test_without_one_of_its_tokens_nobody_enters_a_gateway_that_has_some(
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer whatever"])
-def test_an_open_gateway_wants_none(header: str | None) -> None:
+def test_an_open_gateway_requires_no_token(header: str | None) -> None:
     check_token(OPEN, header, ["cf-aig-authorization.whatever"])
 
 
@@ -134,14 +132,14 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize("host", LOOPBACK)
-def test_an_open_gateway_is_reached_under_loopback_s_names(host: str) -> None:
+def test_an_open_gateway_accepts_names_of_loopback(host: str) -> None:
     check_origin(OPEN, host, None)
     check_origin(OPEN, host, f"http://{host}")
     check_origin(OPEN, host, f"https://{host}")
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
-def test_under_any_other_name_it_is_not(host: str) -> None:
+def test_an_open_gateway_refuses_other_names(host: str) -> None:
     with pytest.raises(OriginRefused, match=r"^host .*allowed_hosts$") as raised:
         check_origin(OPEN, host, None)
     assert (raised.value.code, raised.value.status) == (9009, 403)
@@ -200,7 +198,7 @@ def test_hosts_may_be_listed_with_or_without_their_port(listed: str, host: str, 
         ("*", "null", True),
     ],
 )
-def test_origins_are_listed_whole(listed: str, origin: str, is_let_in: bool) -> None:
+def test_origins_are_compared_in_full(listed: str, origin: str, is_let_in: bool) -> None:
     listing = gateway(allowed_origins=(listed,))
     if is_let_in:
         check_origin(listing, "localhost", origin)
@@ -209,11 +207,11 @@ def test_origins_are_listed_whole(listed: str, origin: str, is_let_in: bool) -> 
             check_origin(listing, "localhost", origin)
 
 
-def test_a_gateway_with_tokens_asks_neither_host_nor_origin() -> None:
+def test_a_gateway_with_tokens_checks_neither_host_nor_origin() -> None:
     check_origin(CLOSED, "evil.example", "https://evil.example")
 
 
-def test_a_refusal_does_not_grow_with_what_it_refuses() -> None:
+def test_a_refusal_has_a_bounded_length() -> None:
     for host, origin in (("x" * 10_000, None), ("localhost", "http://" + "x" * 10_000)):
         with pytest.raises(OriginRefused) as raised:
             check_origin(OPEN, host, origin)
@@ -227,26 +225,26 @@ def test_a_refusal_does_not_grow_with_what_it_refuses() -> None:
     ("query", "seconds"),
     [({}, None), ({"heartbeat": "1"}, 1.0), ({"heartbeat": "2.5"}, 2.5), ({"heartbeat": "3600"}, 3600.0)],
 )
-def test_a_heartbeat_is_asked_for_in_seconds(query: dict[str, str], seconds: float | None) -> None:
+def test_a_heartbeat_is_requested_in_seconds(query: dict[str, str], seconds: float | None) -> None:
     assert heartbeat_s(query) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "0", "0.9", "-1", "3601", "nan", "inf", "often", "1s"])
-def test_a_heartbeat_of_no_sensible_length_is_refused(value: str) -> None:
+def test_a_heartbeat_out_of_bounds_is_refused(value: str) -> None:
     with pytest.raises(BadField, match=r"^heartbeat: "):
         heartbeat_s({"heartbeat": value})
 
 
 @pytest.mark.parametrize("configured", [True, False])
 @pytest.mark.parametrize(("query", "asked"), [({}, False), ({"compat": "cloudflare"}, True)])
-def test_the_url_or_the_gateway_may_ask_for_cloudflare_s_ways(
+def test_the_url_or_the_gateway_may_request_compatibility_with_cloudflare(
     query: dict[str, str], asked: bool, configured: bool
 ) -> None:
     assert is_compat(query, gateway(compat=configured)) is (asked or configured)
 
 
 @pytest.mark.parametrize("value", ["", "true", "Cloudflare"])
-def test_there_are_no_other_ways(value: str) -> None:
+def test_other_values_of_compat_are_refused(value: str) -> None:
     with pytest.raises(BadField, match=r"^compat: "):
         is_compat({"compat": value}, OPEN)
 
@@ -254,7 +252,7 @@ def test_there_are_no_other_ways(value: str) -> None:
 # Tokens, later on.
 
 
-def test_who_came_in_stays_as_long_as_the_token_does() -> None:
+def test_a_client_stays_authorized_while_its_token_exists() -> None:
     [first, _] = CLOSED.tokens
     assert revalidate_token(CLOSED, first) is CLOSED
     renewed = gateway("secret", "third")
@@ -268,16 +266,16 @@ def test_who_came_in_stays_as_long_as_the_token_does() -> None:
         (Gateway("mine", (Token("token-secret", b"another"),)), "is no longer valid for"),
     ],
 )
-def test_a_token_that_is_gone_or_stands_for_another_secret_lets_nobody_stay(now: Gateway, message: str) -> None:
+def test_a_removed_or_changed_token_is_refused(now: Gateway, message: str) -> None:
     with pytest.raises(Unauthorized, match=message):
         revalidate_token(now, CLOSED.tokens[0])
 
 
-def test_a_gateway_that_was_open_wants_a_token_once_it_has_one() -> None:
+def test_a_gateway_that_gets_tokens_requires_one() -> None:
     assert revalidate_token(OPEN, None) is OPEN
     with pytest.raises(Unauthorized, match="now requires a token"):
         revalidate_token(CLOSED, None)
 
 
-def test_a_gateway_that_was_opened_takes_whoever_is_there() -> None:
+def test_a_gateway_that_becomes_open_accepts_all_clients() -> None:
     assert revalidate_token(OPEN, CLOSED.tokens[0]) is OPEN

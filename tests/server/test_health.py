@@ -1,4 +1,4 @@
-"""What those ask who run the bridge: how it is, and what it has counted; and who may know the latter."""
+"""Serve health and metrics to operators, and refuse metrics to others."""
 
 import asyncio
 import hashlib
@@ -30,14 +30,14 @@ async def asked(server: Server, path: str, method: str = "GET", **headers: str) 
         return await client.request(path, HOST | headers, method)
 
 
-async def test_one_that_lives_says_so(tmp_path: Path) -> None:
+async def test_healthz_answers_while_the_process_runs(tmp_path: Path) -> None:
     async with running(config_of("", tmp_path)) as server:
         for path, said in (("/healthz", b"alive\n"), ("/readyz", b"ready\n")):
             answered = await asked(server, path)
             assert (answered.status, answered.body) == (200, said)
 
 
-async def test_a_balancer_may_ask_with_head(tmp_path: Path) -> None:
+async def test_health_routes_accept_head(tmp_path: Path) -> None:
     async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
         for path in ("/healthz", "/readyz"):
             await client.send(f"HEAD {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
@@ -45,8 +45,8 @@ async def test_a_balancer_may_ask_with_head(tmp_path: Path) -> None:
             assert head.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_it_lives_but_is_not_ready_while_it_drains(tmp_path: Path) -> None:
-    """Also for who connects only now."""
+async def test_a_draining_bridge_is_alive_but_not_ready(tmp_path: Path) -> None:
+    """This also holds for new connections."""
     gate = asyncio.Event()
     provider = ScriptedProvider(streams(said("a"), gate, FINISH, DONE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
@@ -64,7 +64,7 @@ async def test_it_lives_but_is_not_ready_while_it_drains(tmp_path: Path) -> None
         await stopping
 
 
-async def test_it_is_not_ready_while_no_socket_more_is_taken(tmp_path: Path) -> None:
+async def test_a_bridge_with_max_sockets_open_is_not_ready(tmp_path: Path) -> None:
     async with running(config_of("[server]\nmax_sockets = 1\n", tmp_path)) as server:
         async with connected(server):
             assert (await asked(server, "/readyz")).body == b"not ready: max_sockets are open\n"
@@ -72,7 +72,7 @@ async def test_it_is_not_ready_while_no_socket_more_is_taken(tmp_path: Path) -> 
         assert (await asked(server, "/readyz")).status == 200
 
 
-async def test_it_is_not_ready_while_its_memory_is_used(tmp_path: Path) -> None:
+async def test_a_bridge_without_free_memory_is_not_ready(tmp_path: Path) -> None:
     config = config_of("[server]\nmemory_budget_bytes = 2048\n", tmp_path)
     provider = ScriptedProvider(streams(said("a"), SILENCE))
     async with running(config, provider) as server, connected(server) as client:
@@ -107,9 +107,7 @@ async def test_it_is_not_ready_while_its_memory_is_used(tmp_path: Path) -> None:
     ],
     ids=lambda headers: next(iter(headers)),
 )
-async def test_metrics_are_not_for_those_who_only_come_by_way_of_this_machine(
-    tmp_path: Path, headers: Mapping[str, str]
-) -> None:
+async def test_metrics_are_refused_to_clients_behind_a_proxy(tmp_path: Path, headers: Mapping[str, str]) -> None:
     async with running(config_of("", tmp_path)) as server:
         answered = await asked(server, "/metrics", **headers)
         assert (answered.status, answered.code) == (403, 9009)
@@ -120,7 +118,7 @@ async def test_metrics_are_not_for_those_who_only_come_by_way_of_this_machine(
     ("peer", "may"),
     [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("192.0.2.1", False), ("::ffff:192.0.2.1", False)],
 )
-def test_metrics_are_for_this_machine(peer: str, *, may: bool) -> None:
+def test_metrics_are_served_to_this_machine(peer: str, *, may: bool) -> None:
     transport = Mock(get_extra_info=lambda name, default=None: (peer, 4711) if name == "peername" else default)
     request = make_mocked_request("GET", "/metrics", HOST, transport=transport)
     if may:
@@ -131,7 +129,7 @@ def test_metrics_are_for_this_machine(peer: str, *, may: bool) -> None:
 
 
 @pytest.mark.parametrize("given", [f"sha256:{HASH}", "env:METRICS_TOKEN", "file:token"])
-async def test_with_a_token_whoever_presents_it_may_read_metrics(tmp_path: Path, given: str) -> None:
+async def test_the_metrics_token_allows_any_client_to_read_metrics(tmp_path: Path, given: str) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     path = tmp_path / "bridge.toml"
     path.write_text(f'[server]\nmetrics_token = "{given}"\n')
@@ -159,7 +157,7 @@ async def test_with_a_token_whoever_presents_it_may_read_metrics(tmp_path: Path,
         ("sha256:abc", "64 hexadecimal digits"),
     ],
 )
-def test_a_token_that_cannot_stand_is_told_with_its_line_and_not_shown(
+def test_an_invalid_metrics_token_is_reported_with_its_line_and_not_shown(
     tmp_path: Path, given: str, problem: str
 ) -> None:
     path = tmp_path / "bridge.toml"

@@ -1,4 +1,4 @@
-"""Liveness: who is pinged, who counts as gone, who as slow; and who is left in peace, however little it says."""
+"""Ping silent clients, drop dead ones, close slow ones, and keep all others."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,7 +28,7 @@ async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, Sc
 
 
 async def pass_s(seconds: float) -> None:
-    """Let the time pass second by second, so that all that is due on the way happens."""
+    """Advance the clock second by second, so that every due timer runs."""
     for _ in range(round(seconds)):
         advance(1)
         await turns(20)
@@ -47,7 +47,7 @@ async def test_a_silent_client_is_pinged_after_20_s_and_stays_if_it_answers(tmp_
         assert (await client.receive_json())["metadata"]["success"]
 
 
-async def test_who_says_something_is_not_pinged(tmp_path: Path) -> None:
+async def test_a_client_that_sends_messages_is_not_pinged(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         for _ in range(4):
             await pass_s(15)
@@ -67,8 +67,8 @@ async def test_control_frames_are_signs_of_life(tmp_path: Path, pinging: bytes) 
         assert found[0] == WSMsgType.TEXT
 
 
-async def test_a_long_message_on_its_way_is_a_sign_of_life(tmp_path: Path) -> None:
-    """Within it the client cannot answer a ping."""
+async def test_a_part_of_a_long_message_is_a_sign_of_life(tmp_path: Path) -> None:
+    """The client cannot answer a ping within a message."""
     message = frame(b'"' + b"x" * 100 + b'"')
     async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         for at in range(0, len(message), 10):
@@ -80,7 +80,7 @@ async def test_a_long_message_on_its_way_is_a_sign_of_life(tmp_path: Path) -> No
 # Gone
 
 
-async def test_a_client_that_says_nothing_for_60_s_is_gone_and_its_events_with_it(tmp_path: Path) -> None:
+async def test_a_client_that_is_silent_for_60_s_is_dropped_with_its_events(tmp_path: Path) -> None:
     async with serving(tmp_path, Plays(waiting=[SILENCE])) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
         await until(lambda: provider.open_streams)
@@ -91,7 +91,7 @@ async def test_a_client_that_says_nothing_for_60_s_is_gone_and_its_events_with_i
         assert await client.read_to_end() == PING * 2
 
 
-async def test_a_client_that_takes_what_is_sent_is_not_gone_though_it_says_nothing(tmp_path: Path) -> None:
+async def test_a_silent_client_that_reads_is_not_dropped(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, streams(SILENCE)) as (server, _),
         open_websocket(server, PATH + "?heartbeat=10") as client,
@@ -106,7 +106,7 @@ async def test_a_client_that_takes_what_is_sent_is_not_gone_though_it_says_nothi
 # Heartbeats
 
 
-async def test_heartbeats_name_the_events_in_flight_and_where_they_are(tmp_path: Path) -> None:
+async def test_heartbeats_name_the_events_in_flight_and_their_phase(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, Plays(waiting=[SILENCE])) as (server, _),
         connected(server, PATH + "?heartbeat=5") as client,
@@ -123,7 +123,7 @@ async def test_heartbeats_name_the_events_in_flight_and_where_they_are(tmp_path:
         }
 
 
-async def test_a_heartbeat_tells_the_step_that_is_tried(tmp_path: Path) -> None:
+async def test_a_heartbeat_names_the_current_step(tmp_path: Path) -> None:
     async with (
         serving(tmp_path, answers(status=401), Plays(waiting=[SILENCE])) as (server, provider),
         connected(server, PATH + "?heartbeat=5") as client,
@@ -134,13 +134,13 @@ async def test_a_heartbeat_tells_the_step_that_is_tried(tmp_path: Path) -> None:
         assert (await client.receive())["events"] == [{"eventId": 7, "phase": "waiting", "step": "1"}]
 
 
-async def test_without_events_a_heartbeat_has_none(tmp_path: Path) -> None:
+async def test_a_heartbeat_without_events_is_empty(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _), open_websocket(server, PATH + "?heartbeat=1") as client:
         await pass_s(3)
         assert [(await client.receive_json())["events"] for _ in range(3)] == [[], [], []]
 
 
-async def test_nobody_hears_a_heartbeat_who_did_not_ask(tmp_path: Path) -> None:
+async def test_no_heartbeat_is_sent_unless_requested(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         await pass_s(19)
         await client.send(frame(b"x"))
@@ -150,8 +150,8 @@ async def test_nobody_hears_a_heartbeat_who_did_not_ask(tmp_path: Path) -> None:
 # Slow, and too slow
 
 
-async def test_a_slow_reader_keeps_its_socket_and_gets_it_all(tmp_path: Path) -> None:
-    """10 KB every 5 s, for minutes, with 3 MB standing in line; it never says a word."""
+async def test_a_slow_reader_keeps_its_socket_and_gets_all_frames(tmp_path: Path) -> None:
+    """The client reads 10 KB every 5 s for minutes, with 3 MB queued, and sends nothing."""
     whole = streams(*[CHUNK] * 300, FINISH, DONE)
     async with serving(tmp_path, whole) as (server, _), open_websocket(server) as client:
         await client.send_json(CREATE)
@@ -163,7 +163,7 @@ async def test_a_slow_reader_keeps_its_socket_and_gets_it_all(tmp_path: Path) ->
         assert types == ["universal.stream"] * 261 + ["universal.done"]
 
 
-async def test_a_client_that_takes_nothing_while_frames_wait_is_closed(tmp_path: Path) -> None:
+async def test_a_client_that_reads_nothing_while_frames_are_queued_is_closed(tmp_path: Path) -> None:
     endless = streams(*[CHUNK] * 5000)
     async with serving(tmp_path, endless) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
@@ -172,7 +172,7 @@ async def test_a_client_that_takes_nothing_while_frames_wait_is_closed(tmp_path:
         assert await client.close_code() == 1008
 
 
-async def test_one_that_takes_nothing_after_that_either_is_let_go_of(tmp_path: Path) -> None:
+async def test_a_slow_client_that_ignores_the_close_frame_is_dropped(tmp_path: Path) -> None:
     endless = streams(*[CHUNK] * 5000)
     async with serving(tmp_path, endless) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
@@ -182,7 +182,7 @@ async def test_one_that_takes_nothing_after_that_either_is_let_go_of(tmp_path: P
         assert await client.close_code() is None
 
 
-async def test_a_pause_that_ends_in_time_costs_nothing(tmp_path: Path) -> None:
+async def test_a_pause_in_reading_that_ends_in_time_has_no_effect(tmp_path: Path) -> None:
     whole = streams(*[CHUNK] * 600, FINISH, DONE)
     async with serving(tmp_path, whole) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
@@ -195,13 +195,13 @@ async def test_a_pause_that_ends_in_time_costs_nothing(tmp_path: Path) -> None:
 
 
 async def _read_some(client: RawClient, size: int) -> None:
-    """Of what has come: the frames that lie in so many bytes."""
+    """Read about so many bytes, and return their frames."""
     while size > 0:
         size -= len((await client.next_frame())[1])
 
 
 async def _stands_still(provider: ScriptedProvider) -> None:
-    """Until the provider is read no more."""
+    """Wait until the bridge no longer reads from the provider."""
     await until(lambda: provider.played)
     reads = -1
     while reads != provider.played[-1].reads:
@@ -210,7 +210,10 @@ async def _stands_still(provider: ScriptedProvider) -> None:
 
 
 async def _seconds_until_cancelled(client: RawClient, provider: ScriptedProvider) -> int:
-    """The client goes on answering pings. The kernel may find room for a little more: then it takes longer."""
+    """Return the seconds until the event is cancelled, while the client answers pings.
+
+    The kernel may accept a little more data, which takes longer.
+    """
     passed_s = 0
     while provider.open_streams:
         await client.send(PONG)

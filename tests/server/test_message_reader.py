@@ -1,4 +1,4 @@
-"""WebSocket messages off the wire: what aiohttp's parser makes of the same bytes, but a long one read by read."""
+"""Read WebSocket messages as aiohttp's parser does, long ones incrementally."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ def frame(payload: bytes, opcode: int = WSMsgType.TEXT, *, last: bool = True, ma
 
 
 class Line:
-    """Bytes in, messages out."""
+    """Feeds bytes to a reader and collects its messages."""
 
     def __init__(self, *, ours: bool, queue_bytes: int = 1 << 30) -> None:
         loop = asyncio.get_running_loop()
@@ -54,7 +54,7 @@ class Line:
             self.parser = MessageReader(*parts, MAX_BYTES)
 
     async def heard(self, parts: list[bytes]) -> list[tuple[int, object, object]]:
-        """The messages, and the code of the error that ended them."""
+        """Return the messages, and the code of the error that ended them."""
         for part in parts:
             self.parser.feed_data(part)
         found: list[tuple[int, object, object]] = []
@@ -69,7 +69,7 @@ class Line:
 
 
 def any_frame(size: int, opcode: int, last: bool, mask: bytes | None) -> bytes:
-    """aiohttp overlooks that a message has begun whose first frame is empty; that is not compared."""
+    """Generate frames, without a first frame that is empty, which aiohttp does not count as the start of a message."""
     return frame((b"0123456789abc" * 20_000)[: size if last else size or 1], opcode, last=last, mask=mask)
 
 
@@ -83,7 +83,7 @@ FRAMES = st.tuples(
 
 @settings(max_examples=100, deadline=None)
 @given(drawn=st.lists(FRAMES, min_size=1, max_size=6), seed=st.integers(0, 1_000))
-def test_however_it_is_cut_it_is_what_aiohttp_makes_of_it(
+def test_any_split_of_the_input_gives_the_messages_of_aiohttp(
     drawn: list[tuple[int, int, bool, bytes | None]], seed: int
 ) -> None:
     data = b"".join(any_frame(*each) for each in drawn)
@@ -97,14 +97,14 @@ def test_however_it_is_cut_it_is_what_aiohttp_makes_of_it(
     assert ours == theirs
 
 
-async def test_it_is_the_same_byte_by_byte() -> None:
+async def test_single_bytes_give_the_same_messages() -> None:
     fragments = frame(b"b" * 200, last=False) + frame(b"", 9) + frame(b"c" * 300, 0)
     data = frame(b"a" * 100) + fragments + frame(os.urandom(99), 2)
     parts = [data[at : at + 1] for at in range(len(data))]
     assert await Line(ours=True).heard(parts) == await Line(ours=False).heard([data])
 
 
-async def test_no_call_handles_more_of_a_long_message_than_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_call_handles_only_newly_received_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     handled: list[int] = []
     unmask = message_reader.websocket_mask
 
@@ -131,7 +131,7 @@ async def test_no_call_handles_more_of_a_long_message_than_has_come(monkeypatch:
     assert max(fed, default=0) <= 16_384
 
 
-async def test_what_is_discarded_is_not_kept_and_a_goodbye_is_heard() -> None:
+async def test_discarded_messages_are_not_kept_and_a_close_frame_is_read() -> None:
     line = Line(ours=True)
     data = frame(b"x" * 200_000)
     line.parser.feed_data(data[:100_000])
@@ -142,7 +142,7 @@ async def test_what_is_discarded_is_not_kept_and_a_goodbye_is_heard() -> None:
 
 
 async def test_a_long_message_waits_for_those_before_it() -> None:
-    """aiohttp's parser keeps back what its queue has no room for."""
+    """aiohttp's parser holds messages back while its queue is full."""
     line = Line(ours=True, queue_bytes=1_000)
     expected = [b"%d" % each for each in range(100)] + [b"x" * LONG, b"last"]
     line.parser.feed_data(b"".join(map(frame, expected)))
@@ -154,7 +154,7 @@ async def test_a_long_message_waits_for_those_before_it() -> None:
     assert found == expected
 
 
-async def test_one_that_waits_is_let_go_when_the_connection_is_lost() -> None:
+async def test_a_waiting_message_is_dropped_when_the_connection_is_lost() -> None:
     line = Line(ours=True, queue_bytes=1_000)
     line.parser.feed_data(frame(b"x") * 100 + frame(b"x" * LONG))
     line.handler.transport = None

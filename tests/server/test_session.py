@@ -1,4 +1,4 @@
-"""What one socket says to what comes over it: a fault is told, costs nobody else, and closes nothing."""
+"""Run one socket: errors are reported, affect no other event, and close nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, Sc
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    """With an event in flight, which is the socket's message 0; it goes on when the test is over."""
+    """Connect a client with an event in flight, which is message 0 and outlives the test."""
     sibling = Sibling()
     async with serving(tmp_path, sibling.plays, *[answers()] * 3) as (server, _), connected(server) as opened:
         await sibling.begins(opened)
@@ -53,12 +53,12 @@ def create(request: object, **beside: object) -> bytes:
 
 
 def of(**changed: object) -> bytes:
-    """A right request but for what is changed."""
+    """Return a valid request with some changes."""
     return create({"eventId": "bad", **step(), **changed})
 
 
 def nested(depth: int) -> bytes:
-    """A right request whose query nests so deep that the message is `depth` deep."""
+    """Return a valid request whose message is nested `depth` levels deep."""
     deep = b"[" * (depth - 2) + b"]" * (depth - 2)
     return create({"eventId": "bad", **step(), "query": "DEEP"}).replace(b'"DEEP"', deep)
 
@@ -148,7 +148,7 @@ async def test_a_message_that_cannot_own_an_event_is_answered_by_its_index(
         (of(query="x" * 39_700), 9006, 413),
     ],
 )
-async def test_a_fault_of_an_event_is_its_last_frame(client: Client, message: bytes, code: int, status: int) -> None:
+async def test_an_error_of_an_event_is_its_last_frame(client: Client, message: bytes, code: int, status: int) -> None:
     await client.socket.send_frame(message, WSMsgType.TEXT)
     told = await client.receive()
     assert told["type"] == "universal.created"
@@ -164,12 +164,12 @@ async def test_a_fault_of_an_event_is_its_last_frame(client: Client, message: by
     assert body["error"] == [{"code": code, "message": told["error"]["message"]}]
 
 
-async def test_a_fault_names_its_field(client: Client) -> None:
+async def test_an_error_names_its_field(client: Client) -> None:
     await client.create([{**step(), "eventId": "bad"}, {**step(), "headers": {"x-y": {}}}])
     assert (await client.receive())["error"]["message"].startswith("request[1].headers")
 
 
-async def test_an_event_without_a_name_gets_one(client: Client) -> None:
+async def test_an_event_without_an_id_gets_one(client: Client) -> None:
     await client.create(step("nobody"))
     first = await client.receive()
     await client.create({"provider": 5})
@@ -179,13 +179,13 @@ async def test_an_event_without_a_name_gets_one(client: Client) -> None:
     assert names[0] != names[1]
 
 
-async def test_a_name_may_be_used_again_after_its_last_frame(client: Client) -> None:
+async def test_an_event_id_may_be_used_again_after_its_last_frame(client: Client) -> None:
     for _ in range(2):
         assert (await client.call({"eventId": 7, **step()}))[-1]["response"] == {"ok": True}
         client.frames = [each for each in client.frames if each["metadata"].get("eventId") != 7]
 
 
-async def test_a_name_and_a_number_that_look_alike_are_two(tmp_path: Path) -> None:
+async def test_a_string_and_an_integer_are_different_event_ids(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [streams(said("a"), gate, *WHOLE)] * 2
     async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
@@ -196,12 +196,12 @@ async def test_a_name_and_a_number_that_look_alike_are_two(tmp_path: Path) -> No
         assert (await client.until_last("7"))[-1]["type"] == "universal.done"
 
 
-async def test_a_binary_message_with_the_same_json_is_taken(client: Client) -> None:
+async def test_a_binary_message_with_json_is_accepted(client: Client) -> None:
     await client.socket.send_bytes(create({"eventId": "binary", **step()}))
     assert (await client.until_last("binary"))[-1]["response"] == {"ok": True}
 
 
-async def test_as_deep_and_as_long_as_may_be_is_taken(client: Client) -> None:
+async def test_a_message_of_the_maximum_depth_and_length_is_accepted(client: Client) -> None:
     await client.socket.send_frame(nested(512), WSMsgType.TEXT)
     assert (await client.until_last("bad"))[-1]["metadata"]["success"]
     long = of(eventId="long", query="")
@@ -211,7 +211,7 @@ async def test_as_deep_and_as_long_as_may_be_is_taken(client: Client) -> None:
     assert (await client.until_last("long"))[-1]["metadata"]["success"]
 
 
-async def test_what_is_twice_as_long_as_may_be_still_has_an_event_to_fail(client: Client) -> None:
+async def test_a_message_of_twice_the_maximum_length_still_fails_its_event(client: Client) -> None:
     long = of(query="")
     long = of(query="x" * (40_000 - len(long)))
     assert len(long) == 40_000
@@ -219,7 +219,7 @@ async def test_what_is_twice_as_long_as_may_be_still_has_an_event_to_fail(client
     assert (await client.until_last("bad"))[-1]["error"]["code"] == 9006
 
 
-async def test_one_event_too_many_is_told_and_a_free_place_is_given_again(tmp_path: Path) -> None:
+async def test_events_beyond_the_maximum_are_refused_until_one_ends(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [*[streams(said("a"), gate, *WHOLE)] * 4, answers()]
     async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
@@ -234,7 +234,7 @@ async def test_one_event_too_many_is_told_and_a_free_place_is_given_again(tmp_pa
         assert (await client.call({"eventId": "next", **step()}))[-1]["metadata"]["success"]
 
 
-async def test_messages_are_counted_from_0_good_ones_too(client: Client) -> None:
+async def test_the_index_of_a_message_counts_all_messages_from_0(client: Client) -> None:
     await client.socket.send_str("message 1")
     await client.cancel("nobody")
     await client.create({"eventId": "bad", "provider": 5})
@@ -243,12 +243,12 @@ async def test_messages_are_counted_from_0_good_ones_too(client: Client) -> None
     assert [each["error"].get("messageIndex") for each in told] == [1, None, 4]
 
 
-async def test_cancelling_nobody_is_no_fault(client: Client) -> None:
+async def test_cancelling_an_unknown_event_is_no_error(client: Client) -> None:
     await client.cancel("nobody")
     await client.cancel(5)
 
 
-async def test_a_setting_of_the_handshake_that_is_clamped_is_told_with_every_event(tmp_path: Path) -> None:
+async def test_a_clamped_setting_of_the_handshake_is_a_warning_in_every_event(tmp_path: Path) -> None:
     headers = {"cf-aig-max-attempts": "9"}
     async with serving(tmp_path, answers(), answers()) as (server, _), connected(server, headers=headers) as client:
         for event_id in ("a", "b"):
@@ -288,9 +288,7 @@ async def test_a_token_in_a_message_is_not_passed_on(tmp_path: Path) -> None:
         (frame(b"\x0f\xa0bye", WSMsgType.CLOSE), None),
     ],
 )
-async def test_what_cannot_be_taken_off_the_wire_closes_the_socket(
-    tmp_path: Path, sent: bytes, code: int | None
-) -> None:
+async def test_an_invalid_frame_closes_the_socket(tmp_path: Path, sent: bytes, code: int | None) -> None:
     async with serving(tmp_path) as (server, _), open_websocket(server) as client, connected(server) as other:
         await client.send(sent)
         closed_with = await client.close_code()
@@ -299,7 +297,7 @@ async def test_what_cannot_be_taken_off_the_wire_closes_the_socket(
         assert (await other.call({"eventId": "a", **step("nobody")}))[-1]["error"]["code"] == 2008
 
 
-async def test_a_message_in_parts_is_one_message(tmp_path: Path) -> None:
+async def test_a_fragmented_message_is_one_message(tmp_path: Path) -> None:
     message = create({"eventId": "parts", **step()})
     async with serving(tmp_path, answers()) as (server, _), open_websocket(server) as client:
         await client.send(frame(message[:5], last=False))
@@ -320,10 +318,10 @@ async def test_closing_the_socket_cancels_its_events(tmp_path: Path, goodbye: by
         await until(lambda: not provider.open_streams)
 
 
-async def test_a_flood_of_small_messages_lets_others_have_their_turn(
+async def test_a_flood_of_small_messages_does_not_starve_other_sockets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The more have come at once, the more often the neighbours are let in between."""
+    """Other sockets get a turn more often the more messages are buffered."""
     taken_per_turn = [0]
 
     def counted(*asked: Any) -> object:

@@ -1,4 +1,4 @@
-"""Certificates: one that fits its key is served, and any other pair is told in a line before anything listens."""
+"""Serve TLS with a valid certificate, and report an invalid one in one line before listening."""
 
 import asyncio
 import hashlib
@@ -42,7 +42,7 @@ def test_a_certificate_and_its_key_make_a_context():
         (FOLDER / "none.pem", KEY, "No such file or directory"),
     ],
 )
-def test_a_pair_that_cannot_be_used_says_so_in_one_line(certificate, key, why):
+def test_an_unusable_pair_is_reported_in_one_line(certificate, key, why):
     with pytest.raises(ConfigError) as refused:
         server_context(ServerSettings(tls_cert=certificate, tls_key=key))
     [problem] = refused.value.problems
@@ -80,7 +80,7 @@ async def secured(server: Server, token: str = TOKEN) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_a_stream_comes_over_wss_to_who_has_the_token(tmp_path: Path) -> None:
+async def test_a_client_with_a_token_gets_a_stream_over_wss(tmp_path: Path) -> None:
     whole = streams(*[said("x" * 10_000)] * 300, FINISH, DONE)
     async with serving(tmp_path, whole) as (server, _), secured(server) as client:
         assert server.url.startswith("wss://")
@@ -97,7 +97,7 @@ async def test_a_wrong_token_is_refused_over_https(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hello", [b"", b"\x16\x03\x01\x02\x00\x01"])
-async def test_a_connection_that_makes_no_tls_in_time_is_let_go_of(tmp_path: Path, hello: bytes) -> None:
+async def test_a_connection_without_a_tls_handshake_in_time_is_dropped(tmp_path: Path, hello: bytes) -> None:
     async with serving(tmp_path) as (server, _), connect_raw(server) as client:
         await client.send(hello)
         await turns()
@@ -105,7 +105,7 @@ async def test_a_connection_that_makes_no_tls_in_time_is_let_go_of(tmp_path: Pat
         assert await client.read_to_end() == b""
 
 
-async def test_one_that_speaks_plainly_is_let_go_of_and_costs_nobody(
+async def test_a_connection_without_tls_is_dropped_without_effect_on_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -132,8 +132,8 @@ async def test_dropping_the_connection_cancels_its_events(tmp_path: Path) -> Non
         await until(lambda: not provider.open_streams)
 
 
-async def test_a_client_that_takes_nothing_is_let_go_of(tmp_path: Path) -> None:
-    """Though to end TLS in good order is to wait for it."""
+async def test_a_client_that_reads_nothing_is_dropped(tmp_path: Path) -> None:
+    """An orderly end of TLS would wait for the client."""
     endless = streams(*[said("x" * 10_000)] * 5000)
     async with serving(tmp_path, endless) as (server, provider), raw(server) as client:
         await client.send_json(CREATE)

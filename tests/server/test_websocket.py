@@ -1,4 +1,4 @@
-"""The client's connection: what is written, in how many writes, and what is known of it."""
+"""Write to a client's connection, and monitor its progress."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.support.raw_client import RawClient, open_websocket
 
 
 class Door:
-    """Accepts one client, and keeps its connection until the client is gone."""
+    """Accepts one client, and keeps its connection until the client leaves."""
 
     def __init__(self) -> None:
         self.opened: asyncio.Future[tuple[ClientSocket, asyncio.Transport]] = asyncio.get_running_loop().create_future()
@@ -32,14 +32,14 @@ class Door:
 
 
 class Pair:
-    """Both ends of one WebSocket."""
+    """The two ends of one WebSocket."""
 
     def __init__(self, door: Door, client: RawClient) -> None:
         self.door, self.client = door, client
         self.socket, self.transport = door.opened.result()
 
     async def fill(self) -> int:
-        """Send until it does not flow any more; how many bytes that were."""
+        """Send until the socket is full; return the number of bytes."""
         sent = 0
         while not self.socket.is_full:
             self.socket.send([b"x" * 50_000])
@@ -80,7 +80,7 @@ async def test_frames_arrive_in_their_order_long_ones_among_short(pair: Pair) ->
     assert [(await pair.client.next_frame())[1] for _ in frames] == frames
 
 
-async def test_all_short_frames_of_a_send_leave_in_one_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_short_frames_are_sent_in_one_write(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     writes = []
     write = pair.transport.write
     monkeypatch.setattr(pair.transport, "write", lambda data: (writes.append(len(data)), write(data)))
@@ -90,7 +90,7 @@ async def test_all_short_frames_of_a_send_leave_in_one_write(pair: Pair, monkeyp
 
 
 @pytest.mark.parametrize("size", [10, 70_000, 3_000_000])
-async def test_a_frame_in_parts_is_one_frame_among_others(pair: Pair, size: int) -> None:
+async def test_a_frame_of_several_parts_arrives_as_one_frame(pair: Pair, size: int) -> None:
     long = [b"{", b"x" * size, b"", b"}"]
     pair.socket.send([b"before"])
     pair.socket.send_one(long)
@@ -109,7 +109,7 @@ async def test_a_long_frame_is_not_copied(pair: Pair, monkeypatch: pytest.Monkey
     assert len(writes) == 8
 
 
-async def test_control_frames_go_between(pair: Pair) -> None:
+async def test_control_frames_are_sent_between_others(pair: Pair) -> None:
     pair.socket.send([b"one"])
     pair.socket.control(WSMsgType.PING, b"payload")
     pair.socket.send([b"two"])
@@ -120,7 +120,7 @@ async def test_control_frames_go_between(pair: Pair) -> None:
     ]
 
 
-async def test_what_is_sent_after_goodbye_is_dropped(pair: Pair) -> None:
+async def test_frames_after_a_close_frame_are_dropped(pair: Pair) -> None:
     closing = asyncio.create_task(pair.socket.close(1001, b"bye"))
     await turns(1)
     pair.socket.send([b"late"])
@@ -130,7 +130,7 @@ async def test_what_is_sent_after_goodbye_is_dropped(pair: Pair) -> None:
     assert await pair.client.read_to_end() == b""
 
 
-async def test_what_is_sent_to_nobody_is_dropped(pair: Pair) -> None:
+async def test_frames_for_a_lost_connection_are_dropped(pair: Pair) -> None:
     pair.socket.abort()
     await turns()
     pair.socket.send([b"x" * 100_000] * 10)
@@ -139,7 +139,7 @@ async def test_what_is_sent_to_nobody_is_dropped(pair: Pair) -> None:
     assert (pair.socket.is_full, pair.socket.queued_bytes) == (False, 0)
 
 
-async def test_it_is_heard_when_a_part_of_a_message_comes(pair: Pair) -> None:
+async def test_a_part_of_a_message_updates_the_last_receive_time(pair: Pair) -> None:
     began_at = pair.socket.last_received_at
     advance(7)
     await pair.client.send(b"\x81\x8a\x00\x00\x00\x00hal")
@@ -149,7 +149,7 @@ async def test_it_is_heard_when_a_part_of_a_message_comes(pair: Pair) -> None:
     await until(lambda: pair.door.heard == [b"half a yes"])
 
 
-async def test_it_is_full_until_the_client_takes_what_stands_in_line(pair: Pair) -> None:
+async def test_a_socket_is_full_until_the_client_reads_its_queue(pair: Pair) -> None:
     sent = await pair.fill()
     assert 0 < pair.socket.queued_bytes < sent
     assert pair.socket.sent_bytes == sent - pair.socket.queued_bytes
@@ -161,7 +161,7 @@ async def test_it_is_full_until_the_client_takes_what_stands_in_line(pair: Pair)
     assert (pair.socket.is_full, pair.socket.sent_bytes) == (False, sent)
 
 
-async def test_who_is_cancelled_while_it_waits_takes_nobody_along(pair: Pair) -> None:
+async def test_cancelling_one_waiter_does_not_cancel_others(pair: Pair) -> None:
     await pair.fill()
     one, two = (asyncio.create_task(pair.socket.drain()) for _ in range(2))
     await turns()
@@ -174,7 +174,7 @@ async def test_who_is_cancelled_while_it_waits_takes_nobody_along(pair: Pair) ->
 
 
 @pytest.mark.parametrize("whose", ["theirs", "ours"])
-async def test_who_waits_is_told_when_the_connection_is_gone(pair: Pair, whose: str) -> None:
+async def test_waiters_continue_when_the_connection_is_lost(pair: Pair, whose: str) -> None:
     gone = []
     pair.socket.on_disconnect = lambda: gone.append(True)
     await pair.fill()
@@ -188,7 +188,7 @@ async def test_who_waits_is_told_when_the_connection_is_gone(pair: Pair, whose: 
     assert gone == [True]
 
 
-async def test_letting_go_waits_for_what_stands_in_line_but_not_for_long(pair: Pair) -> None:
+async def test_a_disconnect_waits_for_queued_output_up_to_a_deadline(pair: Pair) -> None:
     await pair.fill()
     letting_go = asyncio.create_task(pair.socket.disconnect())
     await turns(200)
@@ -200,14 +200,14 @@ async def test_letting_go_waits_for_what_stands_in_line_but_not_for_long(pair: P
     await pair.socket.disconnect()
 
 
-async def test_letting_go_is_over_when_all_is_taken(pair: Pair) -> None:
+async def test_a_disconnect_is_done_when_all_output_is_read(pair: Pair) -> None:
     sent = await pair.fill()
     letting_go = asyncio.create_task(pair.socket.disconnect())
     assert len(await pair.client.read_to_end()) == sent
     await letting_go
 
 
-async def test_who_stops_letting_go_lets_go_at_once(pair: Pair) -> None:
+async def test_a_cancelled_disconnect_aborts_the_connection(pair: Pair) -> None:
     await pair.fill()
     letting_go = asyncio.create_task(pair.socket.disconnect())
     await turns()

@@ -1,4 +1,4 @@
-"""The bridge's own answers tell nothing of what it is made of, and no browser takes one for a page."""
+"""The bridge's own error responses reveal no software and cannot be sniffed as pages."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ OWN = {
 
 
 @pytest.mark.parametrize("request_bytes", OWN.values(), ids=OWN)
-async def test_an_own_answer_names_no_software_and_is_not_to_be_sniffed(tmp_path: Path, request_bytes: bytes) -> None:
+async def test_own_responses_name_no_software_and_forbid_sniffing(tmp_path: Path, request_bytes: bytes) -> None:
     async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
         await client.send(request_bytes)
         answered = await client.read_response()
@@ -42,7 +42,7 @@ async def test_an_own_answer_names_no_software_and_is_not_to_be_sniffed(tmp_path
     assert answered.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_providers_answer_keeps_the_providers_own(tmp_path: Path) -> None:
+async def test_a_providers_response_keeps_its_own_headers(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers(server="theirs/1.0"))
     async with running(config_of("", tmp_path), provider) as server, connect_raw(server) as client:
         await client.send(ASKED % b"openai/v1/chat/completions")

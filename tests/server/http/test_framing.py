@@ -1,4 +1,4 @@
-"""The head of an HTTP answer, and how the end of its body is told."""
+"""Write the head of an HTTP response and the framing of its body."""
 
 import pytest
 
@@ -19,7 +19,9 @@ from bridge.server.http.framing import Framing, chunk, framing_of, head
         ("GET", 304, None, False, Framing.NONE),
     ],
 )
-def test_framing(method: str, status: int, length: int | None, is_http_1_1: bool, framing: Framing) -> None:
+def test_a_response_has_its_framing(
+    method: str, status: int, length: int | None, is_http_1_1: bool, framing: Framing
+) -> None:
     assert framing_of(method, status, length=length, is_http_1_1=is_http_1_1) is framing
 
 
@@ -31,22 +33,22 @@ def test_a_status_has_its_phrase_if_there_is_one(status: int, is_http_1_1: bool,
     assert head(status, [], is_http_1_1=is_http_1_1) == line + b"\r\n\r\n"
 
 
-def test_headers_stand_in_their_order_each_character_a_byte() -> None:
+def test_headers_keep_their_order_and_each_character_is_one_byte() -> None:
     headers = [("b", "caf\u00e9"), ("a", "x\ty"), ("b", "")]
     assert head(200, headers, is_http_1_1=True) == b"HTTP/1.1 200 OK\r\nb: caf\xe9\r\na: x\ty\r\nb: \r\n\r\n"
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "a\nb", "a\rb", "a\0b", "\x7f", "\x1b[0m"])
-def test_what_could_make_a_header_of_its_own_is_left_out(value: str) -> None:
+def test_headers_with_control_characters_are_left_out(value: str) -> None:
     assert head(200, [("a", value), ("b", "1")], is_http_1_1=True) == b"HTTP/1.1 200 OK\r\nb: 1\r\n\r\n"
 
 
-def test_what_is_no_byte_becomes_a_question_mark() -> None:
+def test_characters_beyond_one_byte_become_question_marks() -> None:
     assert head(200, [("a", "\u20ac")], is_http_1_1=True) == b"HTTP/1.1 200 OK\r\na: ?\r\n\r\n"
 
 
 @pytest.mark.parametrize(
     ("parts", "framed"), [([b"x"], b"1\r\nx\r\n"), ([b"ab", b"", b"c" * 14], b"10\r\nab" + b"c" * 14 + b"\r\n")]
 )
-def test_parts_are_one_chunk(parts: list[bytes], framed: bytes) -> None:
+def test_several_parts_form_one_chunk(parts: list[bytes], framed: bytes) -> None:
     assert chunk(parts) == framed

@@ -1,4 +1,4 @@
-"""One HTTP request as one event: what reaches the provider, and what comes back."""
+"""Handle one HTTP request as one event: the request to the provider, and the response."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ from tests.support.socket_provider import OK, Line, Provider
 
 
 async def asked(folder: Path, *plays: Plays, config: str = "", **asking: object) -> tuple[HttpResult, ScriptedProvider]:
-    """One request to a bridge whose provider plays a script."""
+    """Send one request to a bridge whose provider plays a script."""
     provider = ScriptedProvider(*plays)
     async with running(config_of(config, folder), provider) as server, connect_http(server) as client:
         heard = await client(**asking)
@@ -106,7 +106,7 @@ async def test_an_upload_of_several_parts_arrives_as_it_was_sent(tmp_path: Path)
     assert provider.played[0].headers["content-type"] == sent.headers["content-type"]
 
 
-async def test_a_chunked_body_arrives_whole(tmp_path: Path) -> None:
+async def test_a_chunked_body_arrives_complete(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers())
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
@@ -117,7 +117,7 @@ async def test_a_chunked_body_arrives_whole(tmp_path: Path) -> None:
     assert provider.played[0].content == b"hello world"
 
 
-async def test_the_provider_sees_the_clients_headers_and_none_of_the_way_to_us(tmp_path: Path) -> None:
+async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tmp_path: Path) -> None:
     ours = {
         "cf-aig-max-attempts": "2",
         "CF-AIG-Metadata": '{"a":1}',
@@ -197,7 +197,7 @@ async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: 
         (orjson.dumps([ONE] * 33), 9006, "more than 32 steps"),
     ],
 )
-async def test_a_body_that_holds_no_steps_is_told_so(tmp_path: Path, body: bytes, code: int, field: str) -> None:
+async def test_a_body_without_steps_is_refused(tmp_path: Path, body: bytes, code: int, field: str) -> None:
     heard, _ = await asked(tmp_path, path=GATEWAY, body=body)
     assert (heard.code, heard.status) == (code, {9006: 413}.get(code, 400))
     assert field in orjson.loads(heard.body)["message"]
@@ -207,7 +207,7 @@ async def test_a_body_that_holds_no_steps_is_told_so(tmp_path: Path, body: bytes
 # What comes back
 
 
-async def test_the_answers_headers_are_the_providers_and_those_of_the_event(tmp_path: Path) -> None:
+async def test_a_response_has_the_providers_headers_and_those_of_the_event(tmp_path: Path) -> None:
     theirs = {
         "x-request-id": "1",
         "date": "Mon, 01 Jan 2024 00:00:00 GMT",
@@ -246,16 +246,14 @@ async def test_the_answers_headers_are_the_providers_and_those_of_the_event(tmp_
         (None, {"eventId": "gr\u00fcn", **step()}, "gr\u00fcn".encode().decode("latin-1")),
     ],
 )
-async def test_the_clients_name_for_the_event_is_echoed(
-    tmp_path: Path, header: str | None, body: object, echoed: str
-) -> None:
+async def test_the_clients_event_id_is_echoed(tmp_path: Path, header: str | None, body: object, echoed: str) -> None:
     headers = {"cf-aig-event-id": header} if header else {}
     heard, _ = await asked(tmp_path, answers(), path=GATEWAY, body=orjson.dumps(body), headers=headers)
     assert heard.headers["cf-aig-event-id"] == echoed
 
 
 @pytest.mark.parametrize("name", [r"a\r\nx-evil: 1", r"half of \ud83d"])
-async def test_a_name_that_no_header_can_hold_is_left_out(tmp_path: Path, name: str) -> None:
+async def test_an_event_id_that_no_header_can_hold_is_left_out(tmp_path: Path, name: str) -> None:
     body = b'{"eventId":"%b",%b' % (name.encode(), orjson.dumps(step())[1:])
     heard, _ = await asked(tmp_path, answers(), path=GATEWAY, body=body)
     assert heard.body == b'{"ok":true}'
@@ -264,18 +262,18 @@ async def test_a_name_that_no_header_can_hold_is_left_out(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257])
-async def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
+async def test_an_invalid_event_id_is_refused(tmp_path: Path, name: str) -> None:
     heard, _ = await asked(tmp_path, headers={"cf-aig-event-id": name})
     assert (heard.status, heard.code) == (400, 9003)
 
 
-async def test_a_providers_error_is_the_answer_word_for_word(tmp_path: Path) -> None:
+async def test_a_providers_error_is_passed_on_unchanged(tmp_path: Path) -> None:
     heard, _ = await asked(tmp_path, answers(b'{"error":{"message":"no"}}', 429, retry_after="7", x_more="1"))
     assert (heard.status, heard.body) == (429, b'{"error":{"message":"no"}}')
     assert (heard.headers["retry-after"], heard.headers["x-more"]) == ("7", "1")
 
 
-async def test_a_redirect_is_the_answer_and_not_followed(tmp_path: Path) -> None:
+async def test_a_redirect_is_passed_on_and_not_followed(tmp_path: Path) -> None:
     heard, provider = await asked(tmp_path, answers(b"", 302, location="https://files.example/x"))
     assert (heard.status, heard.headers["location"]) == (302, "https://files.example/x")
     assert len(provider.played) == 1
@@ -289,13 +287,13 @@ async def test_the_bridges_own_error_has_its_status_and_its_body(tmp_path: Path)
 
 
 class Closed:
-    """A gate that lets nobody pass for a second and a half."""
+    """A limiter that refuses every event for 1.5 seconds."""
 
     async def admit(self, *_: object) -> Admission:
         raise RateLimited("Rate limited", retry_after_ms=1500)
 
 
-async def test_when_to_ask_again_is_told_in_whole_seconds(tmp_path: Path) -> None:
+async def test_retry_after_is_in_whole_seconds(tmp_path: Path) -> None:
     server = Server(config_of("", tmp_path), Upstream(ScriptedProvider()), Services(limiter=Closed()))
     async with started(server), connect_http(server) as client:
         heard = await client()
@@ -307,7 +305,7 @@ async def test_when_to_ask_again_is_told_in_whole_seconds(tmp_path: Path) -> Non
     [(0, "within 30 ms"), (1, "within 31 ms"), (2, "within 32 ms"), (3, "within 33 ms")],
     ids=["the gateway's", "the request's", "the step's headers'", "the step's config's"],
 )
-async def test_a_step_comes_before_the_request_and_that_before_the_gateway(
+async def test_settings_of_a_step_override_the_request_and_those_override_the_gateway(
     tmp_path: Path, level: int, said: str
 ) -> None:
     headers = {"cf-aig-request-timeout": "31"} if level > 0 else {}
@@ -332,7 +330,7 @@ async def test_headers_of_the_request_are_the_settings_of_its_one_step(tmp_path:
     assert (heard.status, len(provider.played)) == (200, 3)
 
 
-async def test_a_wrong_setting_is_told(tmp_path: Path) -> None:
+async def test_an_invalid_setting_is_reported(tmp_path: Path) -> None:
     heard, _ = await asked(tmp_path, headers={"cf-aig-max-attempts": "many"})
     assert (heard.status, heard.code) == (400, 9003)
 
@@ -340,7 +338,7 @@ async def test_a_wrong_setting_is_told(tmp_path: Path) -> None:
 # Streams
 
 
-async def test_a_stream_comes_read_by_read_as_the_provider_sends_it(tmp_path: Path) -> None:
+async def test_each_read_of_a_stream_is_passed_on_at_once(tmp_path: Path) -> None:
     gate = asyncio.Event()
     parts = [b": hello\n\n", ROLE[:20], ROLE[20:], said("a") + said("b"), FINISH, DONE]
     provider = ScriptedProvider(Plays([*parts[:4], gate, *parts[4:]], 200, "text/event-stream; charset=utf-8"))
@@ -353,8 +351,8 @@ async def test_a_stream_comes_read_by_read_as_the_provider_sends_it(tmp_path: Pa
         assert [await client.read_chunk() for _ in range(3)] == [*parts[4:], b""]
 
 
-async def test_a_fallback_inside_a_stream_is_not_seen(tmp_path: Path) -> None:
-    """But in the header that tells which step answered."""
+async def test_a_fallback_inside_a_stream_is_visible_in_a_header_only(tmp_path: Path) -> None:
+    """The header names the step that answered."""
     heard, _ = await asked(
         tmp_path, streams(ROLE, OVERLOADED), streams(*WHOLE), path=GATEWAY, body=orjson.dumps([ONE, TWO])
     )
@@ -362,7 +360,7 @@ async def test_a_fallback_inside_a_stream_is_not_seen(tmp_path: Path) -> None:
     assert heard.headers["cf-aig-step"] == "1"
 
 
-async def test_what_was_held_back_goes_out_when_it_has_been_for_long(tmp_path: Path) -> None:
+async def test_items_held_back_are_sent_after_a_while(tmp_path: Path) -> None:
     provider = ScriptedProvider(streams(ROLE, SILENCE))
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         await client.send_request(path=GATEWAY, body=orjson.dumps([ONE, TWO]))
@@ -383,7 +381,7 @@ async def test_what_was_held_back_goes_out_when_it_has_been_for_long(tmp_path: P
     ],
     ids=["no mark", "cut", "an error inside"],
 )
-async def test_a_broken_stream_has_no_proper_end(tmp_path: Path, version: str, parts: list[bytes]) -> None:
+async def test_a_broken_stream_ends_incomplete(tmp_path: Path, version: str, parts: list[bytes]) -> None:
     heard, _ = await asked(tmp_path, streams(*parts), version=version)
     sent = b"".join(part for part in parts if isinstance(part, bytes))
     assert heard.is_complete is False
@@ -392,7 +390,7 @@ async def test_a_broken_stream_has_no_proper_end(tmp_path: Path, version: str, p
         assert heard.body == sent
 
 
-async def test_onbreak_restart_means_nothing_here(tmp_path: Path) -> None:
+async def test_onbreak_restart_has_no_effect_over_http(tmp_path: Path) -> None:
     body = orjson.dumps([step(onBreak="restart"), TWO])
     heard, provider = await asked(tmp_path, streams(said("a")), path=GATEWAY, body=body)
     assert (heard.is_complete, len(provider.played)) == (False, 1)
@@ -406,7 +404,7 @@ async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "application/x-ndjson", SSE, "text/plain"])
-async def test_bytes_of_any_sort_come_as_they_are(tmp_path: Path, content_type: str) -> None:
+async def test_binary_bytes_are_passed_on_unchanged(tmp_path: Path, content_type: str) -> None:
     body = {SSE: b"".join(WHOLE), "application/x-ndjson": b'{"done":true}\n'}.get(content_type, bytes(range(256)))
     heard, _ = await asked(tmp_path, Plays([body[:7], body[7:]], content_type=content_type))
     assert (heard.body, heard.is_complete, heard.headers["content-type"]) == (body, True, content_type)
@@ -416,7 +414,7 @@ async def test_bytes_of_any_sort_come_as_they_are(tmp_path: Path, content_type: 
 
 
 class File(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
-    """A provider's file of so many MiB, whose length is told or not."""
+    """A provider's file of some MiB, with or without a Content-Length."""
 
     def __init__(self, mebibytes: int, *, told: bool) -> None:
         self.left = mebibytes * 16
@@ -442,7 +440,7 @@ class File(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["length told", "length unknown"])
-async def test_a_file_of_300_mib_passes_through_where_16_may_be_held(tmp_path: Path, told: bool) -> None:
+async def test_a_file_of_300_mib_is_relayed_with_a_budget_of_16(tmp_path: Path, told: bool) -> None:
     config = "[server]\nmemory_budget_bytes = 16_777_216"
     async with running(config_of(config, tmp_path), File(300, told=told)) as server, httpx.AsyncClient() as client:
         url = server.url.replace("ws", "http", 1) + f"{GATEWAY}/openai/v1/files/x/content"
@@ -455,7 +453,7 @@ async def test_a_file_of_300_mib_passes_through_where_16_may_be_held(tmp_path: P
         assert server._app._memory.used == 0
 
 
-async def test_a_client_that_stops_taking_a_file_stops_its_reading(tmp_path: Path) -> None:
+async def test_a_client_that_stops_reading_a_file_stops_the_provider(tmp_path: Path) -> None:
     file = File(300, told=True)
     async with running(config_of("", tmp_path), file) as server, connect_http(server, receive_bytes=4096) as client:
         await client.send_request("GET", f"{GATEWAY}/openai/v1/files/x/content", None)
@@ -482,7 +480,7 @@ async def test_an_answer_from_the_cache_is_the_same_but_for_one_header(tmp_path:
 # Whom the log sees
 
 
-async def test_an_event_over_http_is_told_as_such(tmp_path: Path) -> None:
+async def test_an_event_over_http_is_logged_with_its_transport(tmp_path: Path) -> None:
     entries: list[EventSummary] = []
 
     class Log:

@@ -1,4 +1,4 @@
-"""What an HTTP request asks for, read from its body and its headers."""
+"""Parse the steps of an HTTP request from its body and its headers."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_the_body_of_a_step_is_the_clients_own_bytes() -> None:
     assert step.body == b'{"n" : 1.0e0, "s":"\\ud83d"}'
 
 
-def test_settings_of_the_request_hold_for_all_its_steps() -> None:
+def test_settings_of_the_request_apply_to_all_its_steps() -> None:
     body = b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","headers":{"cf-aig-max-attempts":"2"}}]'
     first, second = create_of(body, cf_aig_retry_delay="7").steps
     assert (first.settings.max_attempts, first.settings.retry_delay) == (4, 7)
@@ -42,7 +42,7 @@ def test_settings_of_the_request_hold_for_all_its_steps() -> None:
     assert first.provider_headers == {}
 
 
-def test_a_clamped_setting_of_the_request_is_told_once() -> None:
+def test_a_clamped_setting_of_the_request_is_reported_once() -> None:
     create = create_of(b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":""}]', cf_aig_max_attempts="9")
     assert create.warnings == ["headers.cf-aig-max-attempts: 9 is not a whole number from 1 to 5; 5 is used instead."]
 
@@ -56,7 +56,7 @@ def test_a_clamped_setting_of_the_request_is_told_once() -> None:
         (b'[{"provider":"a","endpoint":""},{"provider":"b","endpoint":"","eventId":7}]', "x", EventId(7, b"7")),
     ],
 )
-def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | None, event_id: EventId | None) -> None:
+def test_the_event_id_nearest_to_the_step_is_used(body: bytes, header: str | None, event_id: EventId | None) -> None:
     headers = {} if header is None else {"cf_aig_event_id": header}
     assert create_of(body, **headers).event_id == event_id
 
@@ -72,9 +72,7 @@ def test_the_name_nearest_to_the_step_is_the_events(body: bytes, header: str | N
         (b'{"eventId":"y","provider":"a","endpoint":"","query":"' + b"x" * 5000 + b'"}', TooLarge, "y"),
     ],
 )
-def test_a_body_that_cannot_be_taken_still_has_an_event_to_fail(
-    body: bytes, error: type[BridgeError], event_id: str
-) -> None:
+def test_a_refused_body_still_has_an_event_that_fails(body: bytes, error: type[BridgeError], event_id: str) -> None:
     asked = read_steps(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
     assert isinstance(asked, RejectedMessage)
     assert type(asked.error) is error
@@ -106,16 +104,16 @@ def test_a_request_that_cannot_be_a_step_is_refused(headers: dict[str, str], err
     assert type(asked.error) is error
 
 
-def test_repeated_headers_are_one() -> None:
+def test_repeated_headers_are_joined() -> None:
     assert request_headers([("A", "1"), ("b", "2"), ("a", "3")], "headers") == {"a": "1, 3", "b": "2"}
 
 
-def test_what_is_no_utf_8_is_told_by_name() -> None:
+def test_a_header_that_is_not_utf_8_is_named() -> None:
     with pytest.raises(BadField, match=r"^headers\.x-name: the value is not valid UTF-8$"):
         request_headers([("X-Name", "caf\udce9")], "headers")
 
 
-def test_what_browsers_and_proxies_say_of_themselves_goes_no_further() -> None:
+def test_headers_of_browsers_and_proxies_are_not_forwarded() -> None:
     theirs = {
         "cookie": "1",
         "origin": "1",

@@ -1,4 +1,4 @@
-"""How an answer is written: its framing for every kind of client, who leaves, who is slow, and the way down."""
+"""Write responses: framing, clients that leave or are slow, and shutdown."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ async def house(
 
 
 async def let_go_of(client: HttpClient) -> None:
-    """Who was answered before its body had come has some time left to read that."""
+    """A client that was answered before its body arrived has some time to read the response."""
     await turns()
     advance(11)
     assert await client.raw.read_to_end() == b""
@@ -41,7 +41,7 @@ async def let_go_of(client: HttpClient) -> None:
 # Framing
 
 
-async def test_an_answer_in_one_piece_has_its_length_and_the_connection_stays(tmp_path: Path) -> None:
+async def test_a_complete_response_has_its_length_and_the_connection_is_kept(tmp_path: Path) -> None:
     async with house(tmp_path, *[answers()] * 3) as (_, _, client):
         for _ in range(3):
             heard = await client()
@@ -49,7 +49,7 @@ async def test_an_answer_in_one_piece_has_its_length_and_the_connection_stays(tm
             assert "connection" not in heard.headers
 
 
-async def test_a_stream_is_chunked_and_the_connection_stays(tmp_path: Path) -> None:
+async def test_a_stream_is_chunked_and_the_connection_is_kept(tmp_path: Path) -> None:
     async with house(tmp_path, streams(*WHOLE), streams(*WHOLE)) as (_, _, client):
         for _ in range(2):
             heard = await client()
@@ -57,14 +57,14 @@ async def test_a_stream_is_chunked_and_the_connection_stays(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("plays", [answers(), streams(*WHOLE)], ids=["one piece", "stream"])
-async def test_who_asks_to_close_is_closed(tmp_path: Path, plays: Plays) -> None:
+async def test_a_request_with_connection_close_closes_the_connection(tmp_path: Path, plays: Plays) -> None:
     async with house(tmp_path, plays) as (_, _, client):
         heard = await client(headers={"Connection": "close"})
         assert (heard.headers["connection"], heard.is_complete) == ("close", True)
         assert await client.raw.read_to_end() == b""
 
 
-async def test_http_1_0_has_a_stream_until_the_connections_end(tmp_path: Path) -> None:
+async def test_a_stream_over_http_1_0_ends_with_the_connection(tmp_path: Path) -> None:
     async with house(tmp_path, streams(*WHOLE)) as (_, _, client):
         heard = await client(version="1.0", headers={"Connection": "keep-alive"})
         assert (heard.body, heard.is_complete) == (b"".join(WHOLE), True)
@@ -79,7 +79,7 @@ async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_pa
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "audio/mpeg"])
-async def test_head_has_the_head_alone(tmp_path: Path, content_type: str) -> None:
+async def test_a_response_to_head_has_no_body(tmp_path: Path, content_type: str) -> None:
     async with house(tmp_path, Plays(content_type=content_type), answers()) as (_, _, client):
         heard = await client("HEAD", CHAT, None)
         assert (heard.status, heard.headers["content-type"], heard.body) == (200, content_type, b"")
@@ -88,7 +88,7 @@ async def test_head_has_the_head_alone(tmp_path: Path, content_type: str) -> Non
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_what_has_no_body_says_nothing_of_one(tmp_path: Path, status: int) -> None:
+async def test_a_response_without_a_body_has_no_framing(tmp_path: Path, status: int) -> None:
     async with house(tmp_path, Plays(status=status), answers()) as (_, _, client):
         heard = await client("GET", CHAT, None)
         assert heard.status == status
@@ -96,8 +96,8 @@ async def test_what_has_no_body_says_nothing_of_one(tmp_path: Path, status: int)
         assert (await client()).status == 200
 
 
-async def test_requests_in_a_row_are_answered_in_their_order(tmp_path: Path) -> None:
-    """Though the second comes before the first is answered, and in the middle of a stream."""
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    """The second request arrives before the first is answered, and in the middle of a stream."""
     gate = asyncio.Event()
     plays = [streams(said("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
     async with house(tmp_path, *plays) as (_, provider, client):
@@ -115,14 +115,14 @@ async def test_requests_in_a_row_are_answered_in_their_order(tmp_path: Path) -> 
         assert len(provider.played) == 4
 
 
-async def test_a_long_answer_in_one_piece_comes_whole(tmp_path: Path) -> None:
+async def test_a_long_complete_response_arrives_complete(tmp_path: Path) -> None:
     body = orjson.dumps({"x": "y" * 5_000_000})
     async with house(tmp_path, answers(body)) as (_, _, client):
         assert (await client()).body == body
 
 
 @pytest.mark.parametrize("parts", [WHOLE, WHOLE[:2]], ids=["whole", "broken"])
-async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
+async def test_an_incomplete_response_is_visible_over_tls(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
     config = f'[server]\ntls_cert = "{TLS}/localhost.pem"\ntls_key = "{TLS}/localhost-key.pem"'
     provider = ScriptedProvider(streams(*parts))
     async with (
@@ -136,7 +136,7 @@ async def test_the_end_is_as_clear_over_tls(tmp_path: Path, parts: tuple[bytes, 
 # Bodies that come
 
 
-async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(tmp_path: Path) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (_, provider, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "5", "Expect": "100-continue"}))
         assert await client.read_head() == (100, {})
@@ -147,7 +147,7 @@ async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(tmp_path: P
 
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/openai/x", GATEWAY])
-async def test_a_body_that_is_too_long_is_not_even_asked_for(tmp_path: Path, path: str) -> None:
+async def test_a_body_that_is_too_long_gets_no_100_continue(tmp_path: Path, path: str) -> None:
     async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         await client.send_request(path=path, body=None, headers={"Content-Length": "1025", "Expect": "100-continue"})
         heard = await client.read_response()
@@ -165,7 +165,7 @@ async def test_a_body_that_grows_too_long_is_refused(tmp_path: Path) -> None:
         assert (heard.status, heard.code) == (413, 9006)
 
 
-async def test_a_body_that_is_here_already_may_be_too_long_too(tmp_path: Path) -> None:
+async def test_a_buffered_body_that_is_too_long_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
         await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
@@ -173,7 +173,7 @@ async def test_a_body_that_is_here_already_may_be_too_long_too(tmp_path: Path) -
         assert (await client.read_response()).status == 413
 
 
-async def test_as_long_a_body_as_may_be_is_taken(tmp_path: Path) -> None:
+async def test_a_body_of_the_maximum_length_is_accepted(tmp_path: Path) -> None:
     async with house(tmp_path, answers(), config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         assert (await client(body=bytes(1024))).status == 200
 
@@ -192,7 +192,7 @@ async def test_bodies_count_in_the_memory_of_the_process(tmp_path: Path) -> None
         assert (await client(body=bytes(10_000))).status == 200
 
 
-async def test_a_body_that_does_not_come_on_is_given_up(tmp_path: Path) -> None:
+async def test_a_body_that_stops_arriving_is_refused(tmp_path: Path) -> None:
     async with house(tmp_path) as (_, _, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100000"}) + bytes(50_000))
         for _ in range(3):
@@ -205,7 +205,7 @@ async def test_a_body_that_does_not_come_on_is_given_up(tmp_path: Path) -> None:
         await let_go_of(client)
 
 
-async def test_a_slow_body_that_comes_on_is_waited_for(tmp_path: Path) -> None:
+async def test_a_slow_body_that_keeps_arriving_is_accepted(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (_, _, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "200000"}))
         for _ in range(10):
@@ -217,7 +217,7 @@ async def test_a_slow_body_that_comes_on_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("framing", [b"x\r\n", b"5\r\nhelloX\r\n"])
-async def test_a_body_that_is_framed_wrongly_is_as_one_that_does_not_come_on(tmp_path: Path, framing: bytes) -> None:
+async def test_a_body_with_invalid_framing_is_refused(tmp_path: Path, framing: bytes) -> None:
     async with house(tmp_path) as (_, _, client):
         await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await turns()
@@ -256,7 +256,7 @@ async def test_when_the_client_leaves_the_providers_connection_is_closed(
         await until(lambda: not len(server.connections))
 
 
-async def test_a_client_that_leaves_while_it_sends_costs_nothing(
+async def test_a_client_that_leaves_while_it_sends_causes_no_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with house(tmp_path) as (server, provider, client):
@@ -268,7 +268,7 @@ async def test_a_client_that_leaves_while_it_sends_costs_nothing(
     assert not caplog.records
 
 
-async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> None:
+async def test_a_client_that_has_left_already_causes_no_call(tmp_path: Path) -> None:
     """A request and the end of its connection in one packet."""
     async with house(tmp_path) as (server, provider, client):
         await client.raw.send(request("POST", CHAT, CHAT_BODY, {}))
@@ -278,7 +278,7 @@ async def test_a_client_that_has_left_already_costs_no_call(tmp_path: Path) -> N
         assert not provider.played
 
 
-async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
+async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
     endless = streams(*[said("x" * 10_000)] * 5000)
     async with house(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
         await client.send_request()
@@ -298,7 +298,7 @@ async def test_a_client_that_takes_nothing_is_cut(tmp_path: Path) -> None:
         assert not provider.open_streams
 
 
-async def test_a_client_that_takes_a_little_is_waited_for(tmp_path: Path) -> None:
+async def test_a_client_that_reads_slowly_is_served(tmp_path: Path) -> None:
     gate = [said("x" * 10_000)] * 600
     async with house(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
         await client.send_request()
@@ -312,8 +312,8 @@ async def test_a_client_that_takes_a_little_is_waited_for(tmp_path: Path) -> Non
         assert taken == sum(map(len, [*gate, FINISH, DONE]))
 
 
-async def test_what_is_left_for_a_client_that_is_sent_away_does_not_wait_for_ever(tmp_path: Path) -> None:
-    """An answer short enough to be out of the event's hands, for a client that takes none of it."""
+async def test_the_remaining_output_of_a_closing_connection_has_a_deadline(tmp_path: Path) -> None:
+    """The response is short enough to be written at once, and the client reads none of it."""
     body = orjson.dumps("x" * 3_000_000)
     async with house(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
         await client.send_request(headers={"Connection": "close"})
@@ -331,7 +331,7 @@ async def test_what_is_left_for_a_client_that_is_sent_away_does_not_wait_for_eve
 # Bounds
 
 
-async def test_requests_count_among_the_sockets_that_may_be_open(tmp_path: Path) -> None:
+async def test_requests_count_towards_max_sockets(tmp_path: Path) -> None:
     plays = [streams(said("a"), SILENCE), answers()]
     async with (
         house(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
@@ -370,7 +370,7 @@ async def test_a_handshake_may_follow_an_answer_on_the_same_connection(tmp_path:
 async def stopping(
     folder: Path, *plays: Plays
 ) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient, HttpClient]]:
-    """A bridge that the test stops, one client with its answer under way, and one that has had one."""
+    """Run a bridge with one client whose response is being written and one idle client; the test stops it."""
     provider = ScriptedProvider(answers(), *plays)
     server = Server(config_of("[server]\ndrain_timeout = 9_000\n", folder), Upstream(provider))
     await server.start()
@@ -385,7 +385,7 @@ async def stopping(
         assert provider.open_streams == 0
 
 
-async def test_who_is_being_answered_is_answered_to_the_end_and_others_are_told_to_go(tmp_path: Path) -> None:
+async def test_a_drain_finishes_responses_and_refuses_new_requests(tmp_path: Path) -> None:
     gate = asyncio.Event()
     async with stopping(tmp_path, Plays(waiting=[gate], body=list(WHOLE))) as (server, _, busy, idle):
         down = asyncio.create_task(server.stop())
@@ -400,7 +400,7 @@ async def test_who_is_being_answered_is_answered_to_the_end_and_others_are_told_
         assert await busy.raw.read_to_end() == b""
 
 
-async def test_a_stream_that_does_not_end_in_time_is_broken_off(tmp_path: Path) -> None:
+async def test_a_stream_that_exceeds_the_drain_is_cut_off(tmp_path: Path) -> None:
     async with stopping(tmp_path, streams(said("a"), SILENCE)) as (server, _, busy, idle):
         await busy.read_head()
         down = asyncio.create_task(server.stop())
@@ -414,7 +414,7 @@ async def test_a_stream_that_does_not_end_in_time_is_broken_off(tmp_path: Path) 
         assert await idle.raw.read_to_end() == b""
 
 
-async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) -> None:
+async def test_an_event_without_an_answer_at_the_end_of_a_drain_gets_an_error(tmp_path: Path) -> None:
     async with stopping(tmp_path, Plays(waiting=[SILENCE])) as (server, _, busy, _):
         down = asyncio.create_task(server.stop())
         await turns()
@@ -424,7 +424,7 @@ async def test_an_event_without_an_answer_in_time_is_told_why(tmp_path: Path) ->
         await down
 
 
-async def test_a_body_that_is_not_here_in_time_is_waited_for_no_longer(tmp_path: Path) -> None:
+async def test_a_body_that_is_incomplete_at_the_end_of_a_drain_is_dropped(tmp_path: Path) -> None:
     async with stopping(tmp_path, answers()) as (server, _, busy, idle):
         await idle.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
         await busy.read_response()
@@ -436,7 +436,7 @@ async def test_a_body_that_is_not_here_in_time_is_waited_for_no_longer(tmp_path:
         assert await idle.raw.read_to_end() == b""
 
 
-async def test_idle_connections_do_not_hold_a_shutdown_up(tmp_path: Path) -> None:
+async def test_idle_connections_do_not_delay_a_shutdown(tmp_path: Path) -> None:
     async with house(tmp_path, answers()) as (server, _, client):
         await client()
         await server.stop()

@@ -1,4 +1,4 @@
-"""Who may use a gateway over HTTP, with which token, from which page; and which path is whose."""
+"""Authorize HTTP requests by token and origin, and route them by path."""
 
 import hashlib
 import logging
@@ -71,7 +71,7 @@ async def asked(
     ],
     ids=lambda headers: " ".join(headers) + " " + next(iter(headers.values()))[:6],
 )
-async def test_a_token_is_taken_in_its_own_header_and_as_an_sdk_presents_a_key(
+async def test_a_token_is_accepted_in_its_own_header_and_in_place_of_a_key(
     tmp_path: Path, path: str, headers: dict[str, str]
 ) -> None:
     heard, provider = await asked(tmp_path, path, headers, body=orjson.dumps(step()))
@@ -98,7 +98,7 @@ async def test_any_other_request_is_refused(tmp_path: Path, headers: dict[str, s
     assert not provider.played
 
 
-async def test_who_is_refused_is_not_asked_for_a_body(tmp_path: Path) -> None:
+async def test_a_refused_client_gets_no_100_continue(tmp_path: Path) -> None:
     async with door(tmp_path) as (client, _):
         await client.send_request(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
         assert (await client.read_response()).status == 401
@@ -118,7 +118,7 @@ async def test_who_is_refused_is_not_asked_for_a_body(tmp_path: Path) -> None:
 async def test_the_gateways_stored_key_takes_the_place_of_the_token(
     tmp_path: Path, slug: str, header: str, theirs: str
 ) -> None:
-    """So that an SDK needs its base URL and the token, and nothing else."""
+    """An SDK then needs only its base URL and the token."""
     heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)})
     assert heard.status == 200
     assert provider.played[0].headers[header] == theirs
@@ -134,7 +134,7 @@ async def test_the_gateways_stored_key_takes_the_place_of_the_token(
     ],
 )
 async def test_no_token_in_a_step_reaches_a_provider(tmp_path: Path, headers: dict[str, str]) -> None:
-    """Be it over HTTP or on a socket."""
+    """This holds over HTTP and on a socket."""
     asking = {"eventId": "a", "provider": "openai", "endpoint": "x", "headers": {**headers, "x-mine": "1"}, "query": {}}
     (tmp_path / "key").write_text(STORED)
     provider = ScriptedProvider(answers(), answers())
@@ -156,13 +156,13 @@ async def test_a_token_in_the_url_is_refused_for_it_would_reach_the_provider(tmp
     assert not provider.played
 
 
-async def test_a_key_of_ones_own_goes_on_beside_the_token(tmp_path: Path) -> None:
+async def test_the_clients_own_key_is_forwarded_without_the_token(tmp_path: Path) -> None:
     headers = {"cf-aig-authorization": TOKEN, "Authorization": "Bearer sk-mine"}
     _, provider = await asked(tmp_path, f"{STORING}/openai/v1/x", headers)
     assert provider.played[0].headers["authorization"] == "Bearer sk-mine"
 
 
-async def test_no_token_comes_into_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for header in ("Authorization", "x-api-key", "cf-aig-authorization"):
         await asked(tmp_path, f"{TOKENED}/openai/v1/x", {header: f"Bearer {TOKEN}"})
@@ -180,7 +180,7 @@ async def test_no_token_comes_into_the_log(tmp_path: Path, caplog: pytest.LogCap
         (OPEN, "http://localhost:3000", {}),
     ],
 )
-async def test_a_page_that_is_known_may_read_the_answer(
+async def test_a_page_of_an_allowed_origin_may_read_the_response(
     tmp_path: Path, gateway: str, origin: str, headers: dict[str, str]
 ) -> None:
     async with door(tmp_path) as (client, _):
@@ -203,12 +203,12 @@ async def test_a_page_that_is_known_may_read_the_answer(
         assert heard.headers["vary"] == "origin"
 
 
-async def test_a_page_may_read_why_it_is_refused(tmp_path: Path) -> None:
+async def test_a_page_of_an_allowed_origin_may_read_a_refusal(tmp_path: Path) -> None:
     heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", {"Origin": "https://app.example"})
     assert (heard.status, heard.headers["access-control-allow-origin"]) == (401, "https://app.example")
 
 
-async def test_a_page_that_is_not_known_to_a_gateway_with_tokens_may_not_read(tmp_path: Path) -> None:
+async def test_a_page_of_another_origin_may_not_read_the_response(tmp_path: Path) -> None:
     headers = {"Origin": "https://evil.example", "cf-aig-authorization": TOKEN}
     heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
     assert heard.status == 200
@@ -225,7 +225,7 @@ async def test_a_page_that_is_not_known_to_a_gateway_with_tokens_may_not_read(tm
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "OPTIONS", "GET"])
-async def test_an_open_gateway_refuses_web_pages_and_rebound_names(
+async def test_an_open_gateway_refuses_foreign_pages_and_rebound_names(
     tmp_path: Path, headers: dict[str, str], method: str
 ) -> None:
     heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
@@ -233,12 +233,12 @@ async def test_an_open_gateway_refuses_web_pages_and_rebound_names(
     assert not provider.played
 
 
-async def test_who_types_an_address_into_a_browser_is_no_page(tmp_path: Path) -> None:
+async def test_an_address_typed_into_a_browser_is_served(tmp_path: Path) -> None:
     heard, _ = await asked(tmp_path, f"{OPEN}/openai/v1/x", {"Sec-Fetch-Site": "none"}, method="GET", body=None)
     assert heard.status == 200
 
 
-async def test_options_of_a_provider_is_no_preflight(tmp_path: Path) -> None:
+async def test_an_options_request_without_origin_reaches_the_provider(tmp_path: Path) -> None:
     heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", {}, method="OPTIONS")
     assert (heard.status, len(provider.played)) == (200, 1)
 
@@ -258,7 +258,7 @@ async def test_options_of_a_provider_is_no_preflight(tmp_path: Path) -> None:
         ("http://127.0.0.1:8787/v1/a/g/openai/v1/x?y", "openai", "v1/x?y"),
     ],
 )
-def test_provider_and_endpoint_are_what_stands_in_the_path(path: str, provider: str, endpoint: str) -> None:
+def test_provider_and_endpoint_are_read_from_the_path(path: str, provider: str, endpoint: str) -> None:
     assert below_gateway(path) == (provider, endpoint)
 
 
@@ -278,7 +278,7 @@ def test_provider_and_endpoint_are_what_stands_in_the_path(path: str, provider: 
         ("POST", f"{OPEN}/compat/embeddings", 400, 9003),
     ],
 )
-async def test_what_is_no_such_request_is_told_so(
+async def test_other_requests_get_an_error(
     tmp_path: Path, method: str, path: str, status: int, code: int | None
 ) -> None:
     heard, provider = await asked(tmp_path, path, {}, method=method)
@@ -293,15 +293,15 @@ async def test_more_headers_than_a_step_may_have_are_refused(tmp_path: Path, hea
     assert heard.status in {400, 413}
 
 
-async def test_long_headers_and_queries_are_taken(tmp_path: Path) -> None:
-    """A minted token may take some KB, and so may a query."""
+async def test_long_headers_and_queries_are_accepted(tmp_path: Path) -> None:
+    """Access tokens and queries may have several KB."""
     path = f"{OPEN}/openai/x?q={'y' * 30_000}"
     heard, provider = await asked(tmp_path, path, {"Authorization": "Bearer " + "x" * 20_000})
     assert heard.status == 200
     assert len(provider.played[0].headers["authorization"]) == 20_007
 
 
-async def test_a_header_of_no_known_encoding_is_told(tmp_path: Path) -> None:
+async def test_a_header_of_unknown_encoding_is_refused(tmp_path: Path) -> None:
     heard, _ = await asked(tmp_path, f"{OPEN}/openai/x", {"X-Name": "caf\u00e9"})
     assert (heard.status, heard.code) == (400, 9003)
 
@@ -324,7 +324,7 @@ async def test_a_header_of_no_known_encoding_is_told(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("endpoint", ["chat/completions", "v1/chat/completions"])
-async def test_the_models_name_picks_the_provider(
+async def test_the_name_of_the_model_selects_the_provider(
     tmp_path: Path, model: str, url: str, sent: str, endpoint: str
 ) -> None:
     body = b'{ "messages": [], "model": "%s", "n" : 1.0 }'

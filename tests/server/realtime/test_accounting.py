@@ -1,4 +1,4 @@
-"""What the house is told of a session, and what it asks: stored keys, tokens, the log's entry."""
+"""Apply stored keys, tokens, the log and observers to a session."""
 
 import hashlib
 from pathlib import Path
@@ -27,7 +27,7 @@ from tests.support.socket_provider import Provider, sends
 
 
 class Observed:
-    """Implements `relay.entry.Observer`."""
+    """Implements `relay.interfaces.Observer`."""
 
     def __init__(self) -> None:
         self.entries: list[EventSummary] = []
@@ -46,7 +46,7 @@ DONE = orjson.dumps(
 )
 
 
-async def test_a_session_is_one_entry(tmp_path: Path) -> None:
+async def test_a_session_is_one_event_summary(tmp_path: Path) -> None:
     observed = Observed()
     services = Services(observers=(observed,))
     async with open_session_with_server(tmp_path, "", services, path=f"{PATH}?model=gpt-realtime&api_key=sk-1") as (
@@ -77,7 +77,7 @@ async def test_a_session_is_one_entry(tmp_path: Path) -> None:
     assert "sk-1" not in str(msgspec.structs.replace(entry, sent=None))
 
 
-async def test_the_client_names_it(tmp_path: Path) -> None:
+async def test_the_client_chooses_the_event_id_of_a_session(tmp_path: Path) -> None:
     observed = Observed()
     sockets = AcceptingProvider()
     async with (
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_without_a_close_frame_is_an_ordinary_end(tmp
         ("/v1/account/gateway/nobody", 400, 2008, None),
     ],
 )
-async def test_so_is_one_that_was_refused(
+async def test_a_refused_session_is_one_event_summary_too(
     tmp_path: Path, path: str, status: int, code: int, provider: str | None
 ) -> None:
     observed = Observed()
@@ -129,7 +129,7 @@ async def test_so_is_one_that_was_refused(
 SETUP = b'{"setup":{"model":"models/gemini-live-2.5-flash"}}'
 
 
-async def test_geminis_model_is_told_though_no_url_names_it(tmp_path: Path) -> None:
+async def test_the_model_of_gemini_is_read_from_the_first_message(tmp_path: Path) -> None:
     observed = Observed()
     async with open_session_with_server(tmp_path, "", Services(observers=(observed,))) as (_, client, side):
         await client.send(frame(SETUP) + frame(b'{"setup":{"model":"another"}}'))
@@ -164,7 +164,7 @@ default = "file:key"
         ("&access_token=own", {}, None),
     ],
 )
-async def test_a_stored_key_stands_in_where_the_client_brings_none(
+async def test_a_stored_key_is_used_if_the_client_sends_none(
     tmp_path: Path, query: str, headers: dict[str, str], authorization: str | None
 ) -> None:
     (tmp_path / "key").write_text("stored-secret")

@@ -1,4 +1,4 @@
-"""The Autobahn test suite's cases on framing, pings, fragments, UTF-8 and closing, as echo through a bridge."""
+"""Run the Autobahn test suite on framing, pings, fragments, UTF-8 and closing through a bridge."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ PATIENCE_S = 400
 
 
 async def echo(request: web.Request) -> web.StreamResponse:
-    """aiohttp's WebSocket alone."""
+    """Echo messages with aiohttp's WebSocket alone."""
     socket = web.WebSocketResponse(max_msg_size=0, compress=False)
     await socket.prepare(request)
     async for message in socket:
@@ -33,7 +33,7 @@ async def echo(request: web.Request) -> web.StreamResponse:
 
 
 async def reports(folder: Path, **agents: str) -> dict[str, dict[str, str]]:
-    """By agent, what became of each case: the worse of how it went and how it closed."""
+    """Return the result of each case by agent: the worse of its behavior and its close."""
     servers = [{"agent": agent, "url": url} for agent, url in agents.items()]
     spec = {"outdir": str(folder / "reports"), "servers": servers, "cases": CASES}
     (folder / "spec.json").write_text(json.dumps(spec))

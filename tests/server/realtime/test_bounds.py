@@ -1,4 +1,4 @@
-"""What a session may hold and for how long; and that nothing of it is left."""
+"""Limit the memory and the duration of sessions, and release everything at their end."""
 
 import asyncio
 import hashlib
@@ -37,7 +37,7 @@ PIECE = b"x" * 50_000
 
 
 class Says:
-    """One side that says as much as it can."""
+    """One side that sends as much as it can."""
 
     def __init__(self, say: Callable[[bytes], Awaitable[None]], piece: bytes) -> None:
         self.sent_bytes = 0
@@ -62,7 +62,7 @@ class Says:
 
 @pytest.mark.parametrize("slow", ["client", "provider"])
 async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path, slow: str) -> None:
-    """And the other direction goes on."""
+    """The other direction continues."""
     async with open_session(tmp_path) as (client, side):
         says = Says(side.line.send, server_frame(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
         await until(lambda: says.sent_bytes)
@@ -83,7 +83,7 @@ async def test_a_side_that_does_not_read_stops_the_other(tmp_path: Path, slow: s
 
 
 @pytest.mark.parametrize("slow", ["client", "provider"])
-async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Path, slow: str) -> None:
+async def test_a_side_that_reads_nothing_for_too_long_is_disconnected(tmp_path: Path, slow: str) -> None:
     async with open_session(tmp_path, "slow_client_timeout = 60_000\npeer_timeout = 60_000") as (client, side):
         says = Says(side.line.send, server_frame(PIECE)) if slow == "client" else Says(client.send, frame(PIECE))
         await until(lambda: says.sent_bytes)
@@ -100,8 +100,8 @@ async def test_a_side_that_takes_nothing_for_too_long_is_let_go_of(tmp_path: Pat
             assert await side.close_frame() == (1008, "too slow")
 
 
-async def test_of_many_pings_a_side_that_takes_nothing_gets_one_pong(tmp_path: Path) -> None:
-    """Pongs would be a way to fill the bridge's memory."""
+async def test_a_side_that_does_not_read_gets_one_pong_for_many_pings(tmp_path: Path) -> None:
+    """Queued pongs would fill the bridge's memory."""
     async with open_session(tmp_path) as (client, side):
         says = Says(side.line.send, server_frame(PIECE))
         await until(lambda: says.sent_bytes)
@@ -115,7 +115,7 @@ async def test_of_many_pings_a_side_that_takes_nothing_gets_one_pong(tmp_path: P
         assert [each for each in found if each[0] == 10] == [(10, b"9999")]
 
 
-async def test_a_session_in_which_nothing_is_said_is_ended(tmp_path: Path) -> None:
+async def test_a_session_without_messages_is_closed(tmp_path: Path) -> None:
     async with open_session(tmp_path, "realtime_idle_timeout = 20_000\npeer_timeout = 3_600_000") as (client, side):
         for _ in range(6):
             advance(15)
@@ -129,7 +129,7 @@ async def test_a_session_in_which_nothing_is_said_is_ended(tmp_path: Path) -> No
         assert await side.close_frame() == (1001, "")
 
 
-async def test_a_session_may_last_so_long(tmp_path: Path) -> None:
+async def test_a_session_has_a_maximum_duration(tmp_path: Path) -> None:
     settings = "realtime_session_timeout = 60_000\nrealtime_idle_timeout = 0\npeer_timeout = 3_600_000"
     async with open_session(tmp_path, settings) as (client, side):
         advance(59)
@@ -140,7 +140,7 @@ async def test_a_session_may_last_so_long(tmp_path: Path) -> None:
         assert await side.close_frame() == (1001, "")
 
 
-async def test_limits_of_0_are_none(tmp_path: Path) -> None:
+async def test_a_timeout_of_0_is_unlimited(tmp_path: Path) -> None:
     settings = "realtime_session_timeout = 0\nrealtime_idle_timeout = 0\npeer_timeout = 2_000_000_000"
     async with open_session(tmp_path, settings) as (client, side):
         advance(1_000_000)
@@ -149,7 +149,7 @@ async def test_limits_of_0_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("silent", ["client", "provider"])
-async def test_each_side_is_pinged_and_one_that_gives_no_sign_counts_as_lost(tmp_path: Path, silent: str) -> None:
+async def test_each_side_is_pinged_and_a_silent_one_counts_as_lost(tmp_path: Path, silent: str) -> None:
     async with open_session(tmp_path) as (client, side):
         ended = asyncio.create_task(side.close_frame() if silent == "client" else client_close_frame(client))
         for _ in range(12):
@@ -161,7 +161,7 @@ async def test_each_side_is_pinged_and_one_that_gives_no_sign_counts_as_lost(tmp
         assert await ended == (1011, f"the connection to the {silent} was lost")
 
 
-async def test_messages_too_long_for_the_memory_there_is_end_the_session(tmp_path: Path) -> None:
+async def test_messages_that_exceed_the_memory_budget_close_the_session(tmp_path: Path) -> None:
     async with open_session(tmp_path, "memory_budget_bytes = 3_000_000") as (client, side):
         says = Says(client.send, frame(b"x" * 10_000_000))
         assert await client_close_frame(client) == (1013, "out of memory")
@@ -169,7 +169,7 @@ async def test_messages_too_long_for_the_memory_there_is_end_the_session(tmp_pat
         await says.end()
 
 
-async def test_long_messages_give_back_the_memory_that_they_took(tmp_path: Path) -> None:
+async def test_long_messages_release_their_memory(tmp_path: Path) -> None:
     async with open_session(tmp_path, "memory_budget_bytes = 5_000_000") as (client, side):
         for _ in range(5):
             sending = asyncio.create_task(client.send(frame(b"x" * 4_000_000)))
@@ -180,7 +180,7 @@ async def test_long_messages_give_back_the_memory_that_they_took(tmp_path: Path)
             await sending
 
 
-async def test_who_leaves_in_a_long_message_leaves_no_memory_taken(tmp_path: Path) -> None:
+async def test_a_side_that_leaves_within_a_long_message_releases_its_memory(tmp_path: Path) -> None:
     sockets = AcceptingProvider()
     async with realtime_bridge(sockets.script, tmp_path, "memory_budget_bytes = 5_000_000") as server:
         for _ in range(4):
@@ -199,7 +199,7 @@ async def test_who_leaves_in_a_long_message_leaves_no_memory_taken(tmp_path: Pat
             side.line.drop()
 
 
-async def test_a_defect_ends_the_session_it_is_in(
+async def test_an_exception_closes_its_own_session_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fails(*_: object) -> None:
@@ -216,7 +216,7 @@ async def test_a_defect_ends_the_session_it_is_in(
 # The way down.
 
 
-async def test_a_drain_lets_sessions_go_on_and_then_closes_them_with_1012(tmp_path: Path) -> None:
+async def test_a_drain_lets_sessions_continue_and_then_closes_them_with_1012(tmp_path: Path) -> None:
     async with open_session_with_server(tmp_path, "drain_timeout = 9_000") as (server, client, side):
         stopping = asyncio.create_task(server.stop())
         await turns()
@@ -230,7 +230,7 @@ async def test_a_drain_lets_sessions_go_on_and_then_closes_them_with_1012(tmp_pa
         await stopping
 
 
-async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> None:
+async def test_a_drain_refuses_sessions_that_are_still_connecting(tmp_path: Path) -> None:
     async def silent(line: Line) -> None:
         await line.head()
 
@@ -247,7 +247,7 @@ async def test_a_drain_sends_away_who_waits_for_a_provider(tmp_path: Path) -> No
 
 
 class Opened:
-    """Sessions of one bridge."""
+    """The sessions of one bridge."""
 
     def __init__(self, server: Server, sockets: AcceptingProvider, stack: AsyncExitStack) -> None:
         self.server, self._sockets, self._stack = server, sockets, stack
@@ -306,7 +306,7 @@ async def test_a_hundred_sessions_leave_nothing_behind(
 
 
 @needs_proc
-async def test_handshakes_that_come_to_nothing_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_failed_handshakes_leave_nothing_behind(tmp_path: Path) -> None:
     async def refuses(line: Line) -> None:
         await line.head()
         await line.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
@@ -349,7 +349,7 @@ async def test_a_session_whose_token_is_revoked_is_closed(tmp_path: Path) -> Non
         side.line.drop()
 
 
-async def test_so_is_one_that_waits_for_its_provider(tmp_path: Path) -> None:
+async def test_a_session_that_connects_is_refused_when_its_token_is_revoked(tmp_path: Path) -> None:
     async def silent(line: Line) -> None:
         await line.head()
 

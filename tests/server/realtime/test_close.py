@@ -1,4 +1,4 @@
-"""What each side is told when a session ends."""
+"""Decide the close frames and the error at the end of a session."""
 
 import pytest
 from hypothesis import given
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("by", ["client", "provider"])
 
 @BOTH
 @pytest.mark.parametrize("code", SENDABLE)
-def test_code_and_reason_are_the_others_and_the_code_is_the_answer(by: Side, code: int) -> None:
+def test_code_and_reason_are_passed_on_and_the_code_is_echoed(by: Side, code: int) -> None:
     end = closing.closed(by, code, "why")
     assert (others(end, by), own(end, by), end.by, end.code) == (CloseFrame(code, "why"), CloseFrame(code), by, code)
     assert end.has_close_frame
@@ -33,9 +33,7 @@ def test_code_and_reason_are_the_others_and_the_code_is_the_answer(by: Side, cod
 
 @BOTH
 @pytest.mark.parametrize("code", UNSENDABLE)
-def test_a_code_that_no_frame_may_hold_is_replaced_for_the_other_and_refused_to_who_sent_it(
-    by: Side, code: int
-) -> None:
+def test_an_unsendable_code_is_replaced_for_the_other_side_and_answered_with_1002(by: Side, code: int) -> None:
     end = closing.closed(by, code, "")
     assert others(end, by) == CloseFrame(1011, f"the {by} closed with {code}")
     assert own(end, by) == CloseFrame(1002)
@@ -43,13 +41,13 @@ def test_a_code_that_no_frame_may_hold_is_replaced_for_the_other_and_refused_to_
 
 
 @BOTH
-def test_a_goodbye_without_a_code_is_a_normal_one(by: Side) -> None:
+def test_a_close_frame_without_a_code_is_a_normal_close(by: Side) -> None:
     end = closing.closed(by, closing.NO_CODE, "")
     assert (others(end, by), own(end, by), end.error) == (CloseFrame(1000), CloseFrame(1000), None)
 
 
 @BOTH
-def test_a_lost_side_is_1011_with_a_reason_to_the_other(by: Side) -> None:
+def test_the_loss_of_a_side_closes_the_other_with_1011(by: Side) -> None:
     end = closing.lost(by)
     assert (own(end, by), others(end, by)) == (None, CloseFrame(1011, f"the connection to the {by} was lost"))
 
@@ -63,14 +61,14 @@ def test_a_lost_side_is_1011_with_a_reason_to_the_other(by: Side) -> None:
         (1009, "sent a message that is too long"),
     ],
 )
-def test_who_broke_the_protocol_is_told_so_and_the_other_1011(by: Side, code: int, reason: str) -> None:
+def test_a_protocol_error_closes_the_other_side_with_1011(by: Side, code: int, reason: str) -> None:
     end = closing.protocol_error(by, code)
     told = f"the {by} {reason}"
     assert (own(end, by), others(end, by)) == (CloseFrame(code, told), CloseFrame(1011, told))
 
 
 @BOTH
-def test_a_slow_side_is_1008_and_the_other_1011(by: Side) -> None:
+def test_a_slow_side_is_closed_with_1008_and_the_other_with_1011(by: Side) -> None:
     end = closing.slow(by)
     assert own(end, by) == CloseFrame(1008, "too slow")
     assert others(end, by) == CloseFrame(1011, f"the {by} read nothing for too long")
@@ -87,9 +85,7 @@ def test_a_slow_side_is_1008_and_the_other_1011(by: Side) -> None:
         (closing.out_of_memory(OutOfMemoryBudget("x")), 1013),
     ],
 )
-def test_what_the_bridge_ends_the_client_is_told_why_and_the_provider_that_it_is_left(
-    end: SessionEnd, code: int
-) -> None:
+def test_an_end_by_the_bridge_gives_the_client_a_reason_and_the_provider_1001(end: SessionEnd, code: int) -> None:
     assert end.by is None
     assert end.client is not None
     assert (end.client.code, bool(end.client.reason)) == (code, True)
@@ -100,18 +96,18 @@ def test_what_the_bridge_ends_the_client_is_told_why_and_the_provider_that_it_is
 @pytest.mark.parametrize(
     ("code", "is_error"), [(1000, False), (1001, False), (1005, False), (1011, True), (4001, True)]
 )
-def test_a_provider_that_leaves_with_an_error_has_failed(code: int, is_error: bool) -> None:
+def test_a_provider_that_closes_with_an_error_code_has_failed(code: int, is_error: bool) -> None:
     assert (closing.closed("provider", code, "").error is not None) == is_error
 
 
-def test_a_client_leaves_as_it_likes() -> None:
-    """Also without a close frame, as closed tabs and stopped programs do."""
+def test_any_end_by_a_client_is_no_error() -> None:
+    """A missing close frame is no error, as with closed tabs and stopped programs."""
     assert closing.closed("client", 4001, "").error is None
     assert closing.lost("client").error is None
     assert closing.lost("provider").error is not None
 
 
-def test_a_providers_reason_is_told_without_the_key_that_it_may_repeat() -> None:
+def test_a_key_in_a_providers_reason_is_redacted() -> None:
     error = closing.closed("provider", 4001, "Incorrect API key provided: sk-0123456789abcdef").error
     assert "Incorrect API key" in str(error)
     assert "0123456789abcdef" not in str(error)

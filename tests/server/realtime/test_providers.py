@@ -1,4 +1,4 @@
-"""The providers' own talks, in the shape in which they hold them: what each side says passes, opcode by opcode."""
+"""Relay sessions in the protocols of real providers unchanged, opcode by opcode."""
 
 import base64
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def sends(who: str, data: bytes) -> Turn:
 
 
 def in_binary(message: object) -> Turn:
-    """As Google does: JSON, in lines, in a binary message."""
+    """Return a binary message of JSON lines, as Google sends it."""
     return PROVIDER, BINARY, orjson.dumps(message, option=orjson.OPT_INDENT_2)
 
 
@@ -189,7 +189,7 @@ BASES = {"openai": "/v1", "workers-ai": "/accounts/{account_id}/ai"}
 
 
 @pytest.mark.parametrize("talk", TALKS, ids=lambda talk: talk.url.partition("?")[0])
-async def test_a_talk_is_held_as_without_a_bridge(tmp_path: Path, talk: Talk) -> None:
+async def test_a_session_of_each_provider_passes_unchanged(tmp_path: Path, talk: Talk) -> None:
     base = BASES.get(talk.slug, "")
     sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:

@@ -1,4 +1,4 @@
-"""Messages pass as they are, each way, in order; what is the connection's own does not pass."""
+"""Relay messages unchanged and in order, without the control frames of each connection."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("opcode", "payload"), MESSAGES)
-async def test_text_stays_text_and_binary_binary_byte_for_byte(tmp_path: Path, opcode: int, payload: bytes) -> None:
+async def test_text_and_binary_messages_are_relayed_unchanged(tmp_path: Path, opcode: int, payload: bytes) -> None:
     async with open_session(tmp_path) as (client, side):
         sending = asyncio.create_task(client.send(frame(payload, opcode)))
         assert await side.next_frame() == (opcode, payload)
@@ -63,10 +63,10 @@ some_messages = st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.binary(ma
 
 @settings(max_examples=25, deadline=None)
 @given(up=some_messages, down=some_messages, cuts=st.lists(st.integers(1, 40), min_size=1, max_size=5))
-async def test_any_messages_both_ways_at_once_arrive_as_they_were_and_in_order(
+async def test_messages_in_both_directions_arrive_unchanged_and_in_order(
     up: list[tuple[int, bytes]], down: list[tuple[int, bytes]], cuts: list[int]
 ) -> None:
-    """However the network cuts them."""
+    """This holds for any split of the input by the network."""
     with TemporaryDirectory() as folder:
         async with open_session(Path(folder)) as (client, side):
 
@@ -86,7 +86,7 @@ async def test_any_messages_both_ways_at_once_arrive_as_they_were_and_in_order(
 
 
 @pytest.mark.parametrize("cuts", [[1], [3, 4], [0, 0, 9], [1, 1, 1, 1]])
-async def test_fragments_are_one_message(tmp_path: Path, cuts: list[int]) -> None:
+async def test_fragments_are_relayed_as_one_message(tmp_path: Path, cuts: list[int]) -> None:
     payload = b"a message in pieces"
     async with open_session(tmp_path) as (client, side):
         for opcode in (TEXT, BINARY):
@@ -103,7 +103,7 @@ async def test_fragments_are_one_message(tmp_path: Path, cuts: list[int]) -> Non
             assert await client.next_frame() == (opcode, payload)
 
 
-async def test_pings_are_answered_on_each_leg_and_pass_on_neither(tmp_path: Path) -> None:
+async def test_pings_are_answered_on_each_side_and_not_relayed(tmp_path: Path) -> None:
     async with open_session(tmp_path) as (client, side):
         await client.send(frame(b"from the client", PING))
         assert await client.next_frame() == (PONG, b"from the client")
@@ -116,8 +116,8 @@ async def test_pings_are_answered_on_each_leg_and_pass_on_neither(tmp_path: Path
         assert await client.next_frame() == (TEXT, b"then")
 
 
-async def test_pings_of_the_applications_own_are_messages_like_any_other(tmp_path: Path) -> None:
-    """ElevenLabs' and Deepgram's: who answers them for the client tells the provider of a client that is not there."""
+async def test_application_level_pings_are_relayed_as_messages(tmp_path: Path) -> None:
+    """ElevenLabs and Deepgram have such pings; an answer by the bridge would report a client that may be gone."""
     ping, alive = b'{"type":"ping","ping_event":{"event_id":1}}', b'{"type":"KeepAlive"}'
     async with open_session(tmp_path) as (client, side):
         await side.send(ping)
@@ -126,7 +126,7 @@ async def test_pings_of_the_applications_own_are_messages_like_any_other(tmp_pat
         assert await side.next_frame() == (TEXT, alive)
 
 
-async def test_what_the_provider_says_together_with_its_agreement_arrives(tmp_path: Path) -> None:
+async def test_messages_sent_together_with_the_101_arrive(tmp_path: Path) -> None:
     sockets = AcceptingProvider(first_bytes=server_frame(b"welcome") + server_frame(b"and more", BINARY))
     async with realtime_bridge(sockets.script, tmp_path) as server, connect_realtime(server) as client:
         assert await client.next_frame() == (TEXT, b"welcome")
@@ -134,8 +134,8 @@ async def test_what_the_provider_says_together_with_its_agreement_arrives(tmp_pa
         (await sockets.next_session()).line.drop()
 
 
-async def test_what_was_said_before_the_connection_was_lost_arrives(tmp_path: Path) -> None:
-    """Either way: it stood in the bridge's own line when the loss was known."""
+async def test_messages_sent_before_a_lost_connection_arrive(tmp_path: Path) -> None:
+    """This holds in both directions: the messages were queued when the loss was detected."""
     async with open_session(tmp_path) as (client, side):
         await side.line.send(b"".join(server_frame(b"%d" % each) for each in range(50)))
         side.line.close()
@@ -146,7 +146,7 @@ async def test_what_was_said_before_the_connection_was_lost_arrives(tmp_path: Pa
         assert [await side.next_frame() for _ in range(50)] == [(TEXT, b"%d" % each) for each in range(50)]
 
 
-async def test_64_mib_pass_on_both_legs(tmp_path: Path) -> None:
+async def test_messages_of_64_mib_pass_in_both_directions(tmp_path: Path) -> None:
     async def echo(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=0, compress=False)
         await socket.prepare(request)
@@ -169,7 +169,7 @@ async def test_64_mib_pass_on_both_legs(tmp_path: Path) -> None:
             assert (await client.receive()).data == payload
 
 
-async def test_a_message_may_be_as_long_as_the_bridge_takes_and_no_byte_longer(tmp_path: Path) -> None:
+async def test_a_message_of_the_maximum_length_passes_and_a_longer_one_closes_the_session(tmp_path: Path) -> None:
     settings = "max_message_bytes = 100_000"
     async with open_session(tmp_path, settings) as (client, side):
         await client.send(frame(b"x" * 100_000))

@@ -1,4 +1,4 @@
-"""What the house does for a session as for any event, over real sockets: limits, prices, the log, metrics, the end."""
+"""Apply limits, prices, the log and metrics to sessions over real sockets."""
 
 import asyncio
 import hashlib
@@ -53,7 +53,7 @@ default = "file:key"
 
 
 class Place:
-    """A bridge with all that a configuration can ask for, and its provider."""
+    """A bridge with all services, and its provider."""
 
     def __init__(self, server: Server, sockets: AcceptingProvider, rooms: AsyncExitStack) -> None:
         self.server = server
@@ -78,7 +78,7 @@ class Place:
 
 @asynccontextmanager
 async def place(folder: Path, limits: str = "") -> AsyncIterator[Place]:
-    """`limits` are the gateway's."""
+    """Run a bridge with all services; `limits` belong to the gateway."""
     (folder / "key").write_text("stored-secret")
     sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
@@ -88,7 +88,7 @@ async def place(folder: Path, limits: str = "") -> AsyncIterator[Place]:
 
 
 async def parted(client: RawClient, side: ProviderSide) -> None:
-    """The client says goodbye, and both have let go."""
+    """Close the session from the client's side, and wait until both connections are closed."""
     await client.send(frame(close_payload(1000), CLOSE))
     assert await side.close_frame() == (1000, "")
     await side.send(close_payload(1000), CLOSE)
@@ -120,7 +120,7 @@ ROW = {
 }
 
 
-async def test_with_all_services_on_a_session_is_counted_while_it_lasts_and_written_down_at_its_end(
+async def test_with_all_services_a_session_is_counted_while_it_runs_and_logged_at_its_end(
     tmp_path: Path,
 ) -> None:
     limits = "rate_limiting_limit = 9\nrate_limiting_interval = 60\nmax_concurrent = 9\n"
@@ -170,7 +170,7 @@ async def test_a_session_is_one_event_of_the_rate_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", ["max_concurrent = 1", "max_concurrent_by_provider = { openai = 1 }"])
-async def test_a_turn_is_held_as_long_as_the_session_lasts(tmp_path: Path, limit: str) -> None:
+async def test_a_concurrency_slot_is_held_until_the_session_ends(tmp_path: Path, limit: str) -> None:
     async with place(tmp_path, f"{limit}\nmax_wait = 0") as at:
         client, side = await at.talk()
         assert (await at.refusal()).status == 429
@@ -178,7 +178,7 @@ async def test_a_turn_is_held_as_long_as_the_session_lasts(tmp_path: Path, limit
         await parted(*await at.talk())
 
 
-async def test_what_a_session_cost_is_spent_when_it_ends(tmp_path: Path) -> None:
+async def test_the_cost_of_a_session_is_charged_when_it_ends(tmp_path: Path) -> None:
     rule = 'id = "day", limitType = "cost", limit = 1.0, window = 86400, technique = "fixed"'
     price = "custom_cost = { per_token_in = 0.01, per_token_out = 0.1 }"
     async with place(tmp_path, f"spend_limits = {{ rules = [{{ {rule} }}] }}\n{price}") as at:
@@ -192,8 +192,8 @@ async def test_what_a_session_cost_is_spent_when_it_ends(tmp_path: Path) -> None
     assert costs == [(1.5, "custom"), (None, None)]
 
 
-async def test_a_session_that_a_budget_counts_and_nobody_can_price_is_refused(tmp_path: Path) -> None:
-    """Here the provider stands at an address of which no price is known."""
+async def test_a_session_without_a_known_price_is_refused_under_a_budget(tmp_path: Path) -> None:
+    """The provider's address has no known price."""
     rule = 'id = "day", limitType = "cost", limit = 1.0, window = 86400'
     async with place(tmp_path, f"spend_limits = {{ rules = [{{ {rule} }}] }}") as at:
         told = await at.refusal()
@@ -206,7 +206,7 @@ async def test_a_session_that_a_budget_counts_and_nobody_can_price_is_refused(tm
 
 
 class Prices:
-    """Implements `services.pricer.Prices`: dear above ten tokens, and dearer for sound."""
+    """Implements the interface of prices: higher above ten tokens, and for audio."""
 
     def rates(self, url: str, model: str) -> ModelPrices | None:
         return (
@@ -254,7 +254,7 @@ async def test_each_turn_has_the_price_of_its_length_its_sound_and_its_model(
     assert entry.cost == (None if cost is None else Cost(cost, "prices"))
 
 
-async def test_a_clients_own_price_changes_nothing_of_what_the_turns_are_charged(tmp_path: Path) -> None:
+async def test_a_price_of_the_client_does_not_change_the_charge(tmp_path: Path) -> None:
     observed, sockets = Observed(), AcceptingProvider()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
     free = {"cf-aig-custom-cost": '{"total_cost":0}'}
@@ -272,7 +272,7 @@ async def test_a_clients_own_price_changes_nothing_of_what_the_turns_are_charged
     assert entry.cost == Cost(0.0, "custom", known_usd=10 * 2 + 2 * 100 + 10 + 8 + 10)
 
 
-async def test_more_tokens_than_can_be_meant_are_not_counted_of_a_turn(tmp_path: Path) -> None:
+async def test_implausible_token_counts_of_a_turn_are_ignored(tmp_path: Path) -> None:
     observed = Observed()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
     async with open_session_with_server(tmp_path, "", services, path=f"{PATH}?model=known") as (_, client, side):
@@ -288,7 +288,7 @@ async def test_more_tokens_than_can_be_meant_are_not_counted_of_a_turn(tmp_path:
 # The end.
 
 
-async def test_a_session_that_a_drain_ended_is_told_so(tmp_path: Path) -> None:
+async def test_a_session_that_a_drain_ended_is_closed_with_1012(tmp_path: Path) -> None:
     observed = Observed()
     async with open_session_with_server(tmp_path, "drain_timeout = 1", Services(observers=(observed,))) as (
         server,
@@ -311,10 +311,10 @@ def tokened(token: bytes) -> str:
     return f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(token).hexdigest()}"\n'
 
 
-async def test_a_token_revoked_once_the_provider_has_answered_opens_no_session(
+async def test_a_token_revoked_during_the_handshake_opens_no_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the very turn of the loop in which its answer is taken, when nothing waits that could be stopped."""
+    """The token is revoked in the turn of the loop that reads the provider's response."""
     sockets, observed = AcceptingProvider(), Observed()
     services = Services(observers=(observed,))
     async with realtime_bridge(sockets.script, tmp_path, services=services, more=tokened(b"secret")) as server:

@@ -1,4 +1,4 @@
-"""The client's handshake is answered when the provider's is, and with what came of that."""
+"""Answer the client's handshake after the provider's, with the provider's result."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ SECRET = "sk-0123456789abcdefghij"
 
 
 async def answered(script: Script, folder: Path, path: str = PATH, **headers: str) -> RawResponse:
-    """What the client is told of a handshake that comes to nothing."""
+    """Return the response to a handshake that fails."""
     async with realtime_bridge(script, folder) as server, connect_raw(server, receive_bytes=65_536) as client:
         return await client.request(path, {**UPGRADE, **headers})
 
@@ -48,12 +48,12 @@ async def test_a_refusal_arrives_with_its_status_its_body_and_its_headers(tmp_pa
     assert "set-cookie" not in told.headers
 
 
-async def test_of_a_refusals_body_64_kib_arrive(tmp_path: Path) -> None:
+async def test_the_body_of_a_refusal_is_cut_at_64_kib(tmp_path: Path) -> None:
     told = await answered(sends(http("403 No", b"x" * 1_000_000)), tmp_path)
     assert (told.status, told.body) == (403, b"x" * 65_536)
 
 
-async def test_a_refusal_whose_body_does_not_come_arrives_without(tmp_path: Path) -> None:
+async def test_a_refusal_whose_body_does_not_arrive_is_passed_on_without_it(tmp_path: Path) -> None:
     refusal = b"HTTP/1.1 429 Slow\r\nContent-Length: 100\r\nRetry-After: 7\r\n\r\npart"
     async with realtime_bridge(sends(refusal), tmp_path) as server, connect_raw(server) as client:
         asking = asyncio.create_task(client.request(PATH, UPGRADE))
@@ -73,12 +73,12 @@ async def test_a_refusal_whose_body_does_not_come_arrives_without(tmp_path: Path
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n", 9019),
     ],
 )
-async def test_an_answer_that_is_no_agreement_is_502(tmp_path: Path, answer: bytes, code: int) -> None:
+async def test_an_invalid_handshake_response_is_502(tmp_path: Path, answer: bytes, code: int) -> None:
     told = await answered(sends(answer), tmp_path)
     assert (told.status, told.sdk_code) == (502, code)
 
 
-async def test_a_connection_that_is_lost_before_the_answer_is_502(tmp_path: Path) -> None:
+async def test_a_connection_that_is_lost_before_the_response_is_502(tmp_path: Path) -> None:
     async def hangs_up(line: Line) -> None:
         await line.head()
         line.reset()
@@ -87,7 +87,7 @@ async def test_a_connection_that_is_lost_before_the_answer_is_502(tmp_path: Path
     assert (told.status, told.sdk_code) == (502, 9012)
 
 
-async def test_a_provider_that_nobody_listens_for_is_502(tmp_path: Path) -> None:
+async def test_a_refused_connection_is_502(tmp_path: Path) -> None:
     config = config_of('[providers.custom-x]\nbase_url = "http://127.0.0.1:1"\n', tmp_path)
     async with running(config) as server, connect_raw(server) as client:
         told = await client.request(PATH, UPGRADE)
@@ -146,7 +146,7 @@ async def test_the_client_is_not_answered_before_the_provider_has_answered(tmp_p
         assert (await asking).status == 101
 
 
-async def test_a_client_that_leaves_meanwhile_is_left_to_the_provider_at_once(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_early_cancels_the_connection_to_the_provider(tmp_path: Path) -> None:
     asked_for, gone = asyncio.Event(), asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -195,7 +195,7 @@ async def nobody(_: Line) -> None:
         (PATH, {f"X-{each}": "1" for each in range(101)}, 413, 9006),
     ],
 )
-async def test_a_handshake_that_cannot_be_is_refused_before_the_provider_is_called(
+async def test_an_invalid_handshake_is_refused_before_the_provider_is_called(
     tmp_path: Path, path: str, headers: Mapping[str, str], status: int, code: int
 ) -> None:
     told = await answered(nobody, tmp_path, path, **headers)
@@ -220,7 +220,7 @@ TOKENED = f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(b"a:token/").
         ({"Sec-WebSocket-Protocol": "openai-insecure-api-key.a%3Atoken%2F, cf-aig-authorization.wrong"}, 101),
     ],
 )
-async def test_a_gateways_token_is_asked_for_and_goes_no_further(
+async def test_the_gateways_token_is_required_and_not_forwarded(
     tmp_path: Path, headers: Mapping[str, str], status: int
 ) -> None:
     sockets = AcceptingProvider()
@@ -249,12 +249,12 @@ async def agreed(folder: Path, *lines: str) -> Mapping[str, str]:
     return told.headers
 
 
-async def test_the_headers_of_an_agreement_arrive(tmp_path: Path) -> None:
+async def test_the_headers_of_a_101_arrive(tmp_path: Path) -> None:
     headers = await agreed(tmp_path, "X-Request-Id: req_1", "openai-model: gpt-realtime", "x-a: 1", "X-A: 2")
     assert (headers["x-request-id"], headers["openai-model"], headers["x-a"]) == ("req_1", "gpt-realtime", "1, 2")
 
 
-async def test_of_an_agreement_nothing_arrives_that_speaks_of_another_host_or_of_its_own_connection(
+async def test_headers_of_a_101_about_hosts_and_connections_are_not_forwarded(
     tmp_path: Path,
 ) -> None:
     hidden = {
@@ -271,7 +271,7 @@ async def test_of_an_agreement_nothing_arrives_that_speaks_of_another_host_or_of
 
 
 @pytest.mark.parametrize("value", ["Z\u00fcrich".encode(), b"Z\xfcrich"], ids=["UTF-8", "Latin-1"])
-async def test_a_header_of_an_agreement_may_be_more_than_ascii(tmp_path: Path, value: bytes) -> None:
+async def test_a_header_of_a_101_may_have_non_ascii_characters(tmp_path: Path, value: bytes) -> None:
     async def script(line: Line) -> None:
         head = await line.head()
         await line.send(switching_protocols(head)[:-2] + b"x-city: " + value + b"\r\n\r\n")
@@ -295,7 +295,7 @@ async def told_to_provider(
         return side
 
 
-async def test_the_clients_headers_go_on_but_what_is_the_bridges_or_the_ways(tmp_path: Path) -> None:
+async def test_the_clients_headers_are_forwarded_without_those_of_the_bridge_and_of_proxies(tmp_path: Path) -> None:
     kept = {"Authorization": f"Bearer {SECRET}", "OpenAI-Beta": "realtime=v1", "X-Own": "1", "User-Agent": "mine"}
     dropped = {
         "Cookie": "a=b",
@@ -314,8 +314,8 @@ async def test_the_clients_headers_go_on_but_what_is_the_bridges_or_the_ways(tmp
     assert side.headers["sec-websocket-key"] != UPGRADE["Sec-WebSocket-Key"]
 
 
-async def test_nothing_is_invented(tmp_path: Path) -> None:
-    """No subprotocol, no beta header, no extension, no user agent."""
+async def test_the_bridge_adds_no_headers_of_its_own(tmp_path: Path) -> None:
+    """It adds no subprotocol, beta header, extension or user agent."""
     side = await told_to_provider(tmp_path)
     assert side.headers.keys() == {"host", "upgrade", "connection", "sec-websocket-version", "sec-websocket-key"}
 
@@ -326,7 +326,7 @@ async def test_a_key_in_the_url_reaches_the_provider_as_a_header_and_no_url(tmp_
     assert side.headers["authorization"] == f"Bearer {SECRET}"
 
 
-async def test_a_header_comes_before_a_key_in_the_url(tmp_path: Path) -> None:
+async def test_a_key_in_a_header_overrides_a_key_in_the_url(tmp_path: Path) -> None:
     side = await told_to_provider(tmp_path, f"{PATH}?api_key={SECRET}", {"Authorization": "Bearer mine"})
     assert side.headers["authorization"] == "Bearer mine"
 
@@ -341,7 +341,7 @@ async def test_a_header_comes_before_a_key_in_the_url(tmp_path: Path) -> None:
         ("token, k", None, None, "token"),
     ],
 )
-async def test_one_subprotocol_is_echoed_and_no_credential_is_offered_on(
+async def test_one_subprotocol_is_echoed_and_no_credential_is_forwarded(
     tmp_path: Path, offered: str, picked: str | None, forwarded: str | None, one: str
 ) -> None:
     sockets = AcceptingProvider(*([f"Sec-WebSocket-Protocol: {picked}"] if picked else []))

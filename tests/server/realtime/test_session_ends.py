@@ -1,4 +1,4 @@
-"""How a session ends, over sockets: what one side says or does, and what the other is told."""
+"""End sessions over sockets: each end of one side, and the close frame of the other."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ REFUSED = [999, 1004, 1005, 1015, 1016, 2999]
 
 
 @pytest.mark.parametrize(("code", "reason", "told"), MIRRORED)
-async def test_a_clients_goodbye_is_the_providers_and_is_answered(
+async def test_a_clients_close_frame_is_relayed_and_answered(
     tmp_path: Path, code: int | None, reason: bytes, told: tuple[int, str]
 ) -> None:
     async with open_session(tmp_path) as (client, side):
@@ -47,7 +47,7 @@ async def test_a_clients_goodbye_is_the_providers_and_is_answered(
 
 
 @pytest.mark.parametrize(("code", "reason", "told"), MIRRORED)
-async def test_a_providers_goodbye_is_the_clients_and_is_answered(
+async def test_a_providers_close_frame_is_relayed_and_answered(
     tmp_path: Path, code: int | None, reason: bytes, told: tuple[int, str]
 ) -> None:
     async with open_session(tmp_path) as (client, side):
@@ -59,7 +59,7 @@ async def test_a_providers_goodbye_is_the_clients_and_is_answered(
 
 
 @pytest.mark.parametrize(("code", "reason"), INVALID)
-async def test_a_code_that_may_not_be_sent_is_replaced(tmp_path: Path, code: int, reason: bytes) -> None:
+async def test_an_unsendable_close_code_is_replaced(tmp_path: Path, code: int, reason: bytes) -> None:
     async with open_session(tmp_path) as (client, side):
         await client.send(frame(close_payload(code, reason), CLOSE))
         assert await side.close_frame() == (1011, reason.decode())
@@ -82,7 +82,7 @@ async def test_a_code_that_may_not_be_sent_is_replaced(tmp_path: Path, code: int
         b"\xc1\x80\x00\x00\x00\x00",
     ],
 )
-async def test_who_breaks_the_protocol_is_told_and_let_go_of_and_the_other_gets_1011(
+async def test_a_protocol_error_disconnects_its_side_and_closes_the_other_with_1011(
     tmp_path: Path, broken: bytes
 ) -> None:
     async with open_session(tmp_path) as (client, side):
@@ -100,19 +100,19 @@ async def test_who_breaks_the_protocol_is_told_and_let_go_of_and_the_other_gets_
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_a_lost_provider_is_1011_to_the_client(tmp_path: Path, how: str) -> None:
+async def test_a_lost_provider_closes_the_client_with_1011(tmp_path: Path, how: str) -> None:
     async with open_session(tmp_path) as (client, side):
         getattr(side.line, how)()
         assert await client_close_frame(client) == (1011, "the connection to the provider was lost")
 
 
-async def test_a_lost_client_is_1011_to_the_provider(tmp_path: Path) -> None:
+async def test_a_lost_client_closes_the_provider_with_1011(tmp_path: Path) -> None:
     async with open_session(tmp_path) as (client, side):
         client.abort()
         assert await side.close_frame() == (1011, "the connection to the client was lost")
 
 
-async def test_what_was_said_before_a_goodbye_comes_before_it(tmp_path: Path) -> None:
+async def test_messages_before_a_close_frame_arrive_before_it(tmp_path: Path) -> None:
     async with open_session(tmp_path) as (client, side):
         await side.line.send(b"".join(server_frame(b"%d" % each) for each in range(20)))
         await side.send(close_payload(4000, b"that was it"), CLOSE)
@@ -122,8 +122,8 @@ async def test_what_was_said_before_a_goodbye_comes_before_it(tmp_path: Path) ->
         assert (opcode, parse_close(payload)) == (CLOSE, (4000, "that was it"))
 
 
-async def test_a_goodbye_counts_though_the_connection_goes_with_it(tmp_path: Path) -> None:
-    """A goodbye and the connection's end may come in one read."""
+async def test_a_close_frame_is_read_even_if_the_connection_ends_with_it(tmp_path: Path) -> None:
+    """A close frame and the end of the connection may arrive in one read."""
     async with open_session(tmp_path) as (client, side):
         await client.send(frame(b"last") + frame(close_payload(4321, b"bye"), CLOSE))
         client.send_eof()
@@ -131,8 +131,8 @@ async def test_a_goodbye_counts_though_the_connection_goes_with_it(tmp_path: Pat
         assert await side.close_frame() == (4321, "bye")
 
 
-async def test_who_says_goodbye_and_takes_nothing_more_has_said_it(tmp_path: Path) -> None:
-    """Though the other side has more to say than goes through, and would be heard."""
+async def test_a_close_frame_counts_even_if_its_sender_reads_nothing_more(tmp_path: Path) -> None:
+    """The other side has more messages than fit into the buffers."""
     async with open_session(tmp_path) as (client, side):
         client_says = asyncio.create_task(client.send(frame(b"x" * 20_000_000)))
         await side.send(b"a word")

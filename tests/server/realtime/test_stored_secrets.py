@@ -1,4 +1,4 @@
-"""A stored key that a realtime provider tells back never reaches the client."""
+"""A stored key that a realtime provider repeats never reaches the client."""
 
 import hashlib
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.socket_provider import Provider, sends
 KEY = "stored-secret"
 
 
-async def test_an_error_message_and_the_reason_of_a_close_do_not_tell_it(tmp_path: Path) -> None:
+async def test_error_messages_and_close_reasons_do_not_reveal_the_stored_key(tmp_path: Path) -> None:
     async with place(tmp_path) as runtime:
         client, side = await runtime.talk()
         await side.send(b'{"type":"session.created","n":1.0e0}')
@@ -25,7 +25,7 @@ async def test_an_error_message_and_the_reason_of_a_close_do_not_tell_it(tmp_pat
         assert await client_close_frame(client) == (4001, "bad key *************")
 
 
-async def test_a_refused_handshake_does_not_tell_it(tmp_path: Path) -> None:
+async def test_a_refused_handshake_does_not_reveal_the_stored_key(tmp_path: Path) -> None:
     body = b'{"error":"bad key stored-secret"}'
     refusal = b"HTTP/1.1 401 No\r\nx-debug: stored-secret\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     (tmp_path / "key").write_text(KEY)
