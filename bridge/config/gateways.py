@@ -71,7 +71,8 @@ class Gateway:
     """At the maximum: delete the oldest row, or stop inserting."""
     otel: tuple[OtelExporter, ...] = ()
     digests: frozenset[bytes] = field(init=False, repr=False, compare=False)
-    """Digests of all tokens. Set lookup is safe against timing attacks: nobody can choose the digest of a guess."""
+    """Digests of all tokens. Set lookup is safe against timing attacks: a client cannot choose the digest of a guess.
+    """
     _by_name: Mapping[str, Token] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

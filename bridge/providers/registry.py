@@ -27,15 +27,15 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Maps endpoints that begin with `begins` to a base URL; `{name}` is any one segment."""
+    """Maps endpoints that begin with `prefix` to a base URL; `{name}` in it is any one segment."""
 
     base: Base
-    begins: tuple[str, ...] = ()
-    whole: bool = False
-    """True if the segments of `begins` stay in the path; otherwise they are removed."""
-    into: str = ""
+    prefix: tuple[str, ...] = ()
+    keep_prefix: bool = False
+    """True if the segments of `prefix` stay in the path; otherwise they are removed."""
+    insert: str = ""
     """A segment to insert between the base and an endpoint without it."""
-    ends: str = ""
+    last_segment: str = ""
     """The required last segment of the path; empty for any."""
 
 
@@ -96,10 +96,12 @@ class Provider:
 CHAT = "chat/completions"
 
 
-def _route(base_url: str, begins: str = "", *, whole: bool = False, into: str = "", ends: str = "") -> Route:
-    segments = tuple(begins.split("/")) if begins else ()
+def _route(
+    base_url: str, prefix: str = "", *, keep_prefix: bool = False, insert: str = "", last_segment: str = ""
+) -> Route:
+    segments = tuple(prefix.split("/")) if prefix else ()
     names = frozenset(segment[1:-1] for segment in segments if segment[0] == "{")
-    return Route(validate_base_url(base_url, names | {"account_id"}), segments, whole, into, ends)
+    return Route(validate_base_url(base_url, names | {"account_id"}), segments, keep_prefix, insert, last_segment)
 
 
 def plain(slug: str, base_url: str, credential: Credential, compat_path: str | None = None) -> Provider:
@@ -137,10 +139,10 @@ _ROWS: tuple[Provider, ...] = (
         _VERTEX,
         BEARER,
         (
-            _route("https://aiplatform.googleapis.com", _VERTEX_LOCATIONS + "global", whole=True),
-            _route("https://aiplatform.us.rep.googleapis.com", _VERTEX_LOCATIONS + "us", whole=True),
-            _route("https://aiplatform.eu.rep.googleapis.com", _VERTEX_LOCATIONS + "eu", whole=True),
-            _route(_VERTEX, _VERTEX_LOCATIONS + "{location}", whole=True),
+            _route("https://aiplatform.googleapis.com", _VERTEX_LOCATIONS + "global", keep_prefix=True),
+            _route("https://aiplatform.us.rep.googleapis.com", _VERTEX_LOCATIONS + "us", keep_prefix=True),
+            _route("https://aiplatform.eu.rep.googleapis.com", _VERTEX_LOCATIONS + "eu", keep_prefix=True),
+            _route(_VERTEX, _VERTEX_LOCATIONS + "{location}", keep_prefix=True),
         ),
     ),
     # The v1 API, responses and files are outside deployments: learn.microsoft.com/azure/ai-foundry/openai/reference
@@ -163,7 +165,7 @@ _ROWS: tuple[Provider, ...] = (
         "workers-ai",
         _WORKERS_AI,
         BEARER,
-        (_route(_WORKERS_AI, "v1", whole=True), _route(_WORKERS_AI, into="run")),
+        (_route(_WORKERS_AI, "v1", keep_prefix=True), _route(_WORKERS_AI, insert="run")),
         compat_path=f"v1/{CHAT}",
     ),
     plain("groq", "https://api.groq.com/openai/v1", BEARER, CHAT),
@@ -222,13 +224,13 @@ _REALTIME: Mapping[str, Realtime] = {
     "elevenlabs": Realtime("v1/convai/conversation", key_protocols=("xi-api-key.",)),
     # docs.fal.ai/model-apis/model-endpoints/websockets; the suffix is from fal's client: github.com/fal-ai/fal-js
     "fal": Realtime(
-        routes=(_route("https://fal.run", ends="realtime"), _route("https://ws.fal.run")),
+        routes=(_route("https://fal.run", last_segment="realtime"), _route("https://ws.fal.run")),
         key_protocols=("fal-api-key.",),
     ),
     "workers-ai": Realtime(key_pair=True, model_in_path=True),
     # developers.deepgram.com/reference; the agent's host: github.com/deepgram/deepgram-python-sdk
     "deepgram": Realtime(
-        routes=(_route("https://agent.deepgram.com", "v1/agent", whole=True), _route("https://api.deepgram.com")),
+        routes=(_route("https://agent.deepgram.com", "v1/agent", keep_prefix=True), _route("https://api.deepgram.com")),
         key_pair=True,
     ),
 }

@@ -53,34 +53,34 @@ def resolve(provider: Provider, endpoint: str, *, account: str, headers: Mapping
     endpoint = endpoint.removeprefix("/")
     check(endpoint)
     for route in provider.routes:
-        if (taken := _match(route, endpoint)) is not None:
-            values, rest = taken
+        if (match := _match(route, endpoint)) is not None:
+            values, rest = match
             return join(substitute(route.base, {"account_id": account, **values}), rest)
-    forms = " or ".join("/".join(route.begins) for route in provider.routes)
+    forms = " or ".join("/".join(route.prefix) for route in provider.routes)
     raise EndpointRefused(f"An endpoint of {provider.slug} must begin with {forms}.")
 
 
-def _header(headers: Mapping[str, str], wanted: str) -> str | None:
-    return next((value for name, value in headers.items() if name.lower() == wanted), None)
+def _header(headers: Mapping[str, str], header: str) -> str | None:
+    return next((value for name, value in headers.items() if name.lower() == header), None)
 
 
 def _match(route: Route, endpoint: str) -> tuple[dict[str, str], str] | None:
     """Return the placeholders that the endpoint fills and the rest to join; None if the route does not match."""
-    if not route.begins and not route.into and not route.ends:
+    if not route.prefix and not route.insert and not route.last_segment:
         return {}, endpoint
     path, mark, query = endpoint.partition("?")
-    if route.ends and path.rpartition("/")[2] != route.ends:
+    if route.last_segment and path.rpartition("/")[2] != route.last_segment:
         return None
-    segments = path.split("/", len(route.begins))
-    if len(segments) < len(route.begins):
+    segments = path.split("/", len(route.prefix))
+    if len(segments) < len(route.prefix):
         return None
-    pairs = list(zip(route.begins, segments, strict=False))
-    if any(begin != segment for begin, segment in pairs if begin[0] != "{"):
+    pairs = list(zip(route.prefix, segments, strict=False))
+    if any(expected != segment for expected, segment in pairs if expected[0] != "{"):
         return None
-    rest = path if route.whole else "".join(segments[len(pairs) :])
-    if route.into and rest.partition("/")[0] != route.into:
-        rest = f"{route.into}/{rest}"
-    return {begin[1:-1]: segment for begin, segment in pairs if begin[0] == "{"}, rest + mark + query
+    rest = path if route.keep_prefix else "".join(segments[len(pairs) :])
+    if route.insert and rest.partition("/")[0] != route.insert:
+        rest = f"{route.insert}/{rest}"
+    return {expected[1:-1]: segment for expected, segment in pairs if expected[0] == "{"}, rest + mark + query
 
 
 # Overrides by the configuration.

@@ -116,7 +116,7 @@ def _custom_pattern(url: str, slug: str) -> _UrlPattern:
 def _built_in() -> Iterator[_UrlPattern]:
     for provider in REGISTRY.values():
         for route in sorted(provider.routes, key=lambda route: len(route.base.url), reverse=True):
-            yield _UrlPattern(_pattern(route.base), route.base, () if route.whole else route.begins, provider)
+            yield _UrlPattern(_pattern(route.base), route.base, () if route.keep_prefix else route.prefix, provider)
 
 
 def _pattern(base: Base) -> re.Pattern[str]:

@@ -118,5 +118,5 @@ def test_what_nobody_knows_belongs_to_the_provider_that_was_named() -> None:
 
 
 def test_a_route_that_is_no_base_url_is_an_error_at_once() -> None:
-    with pytest.raises(ValueError, match="must not hold a query"):
+    with pytest.raises(ValueError, match="must not contain a query"):
         Routes(BRIDGE, {"https://a.example/?x=1": "custom-a"})
