@@ -13,8 +13,8 @@ from bridge.relay.interfaces import Services
 from bridge.services.cache import shared_call
 from bridge.services.cache.cache import ResponseCache
 from bridge.services.cache.shared_call import SharedCall, SharedResponse
-from tests.support.clock import turns
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, TURNS, EventHarness, Frame, House, said, step
+from tests.support.clock import run_until_idle, turns
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, EventHarness, Frame, House, said, step
 from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, Plays, answers, refuses, streams
 
 COST = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}\n\n'
@@ -261,11 +261,11 @@ async def test_the_provider_is_read_only_on_demand() -> None:
         await stage.begin()
     assert runtime.provider.played[0].reads == 1
     stages[1].sink.read_on()
-    await turns(TURNS)
+    await run_until_idle()
     assert runtime.provider.played[0].was_read_to_its_end
     assert (stages[0].texts, stages[1].texts) == (["a"], ["a", "b"])
     stages[0].sink.read_on()
-    await turns(TURNS)
+    await run_until_idle()
     check_whole(*stages)
 
 
@@ -298,11 +298,11 @@ async def test_a_fast_reader_of_a_too_large_answer_waits_for_the_slow_one() -> N
     slow.sink.stop_reading()
     await slow.begin()
     await fast.begin()
-    await turns(1000)
+    await run_until_idle()
     read = runtime.provider.played[0].reads
     assert read < 8
     slow.sink.read_on()
-    await turns(1000)
+    await run_until_idle()
     assert [len(stage.texts) for stage in (slow, fast)] == [40, 40]
     slow.check_nothing_is_left()
 
@@ -316,7 +316,7 @@ async def test_a_fast_reader_continues_when_the_slow_one_leaves() -> None:
     await fast.begin()
     assert not fast.is_over
     await slow.cancel()
-    await turns(1000)
+    await run_until_idle()
     assert len(fast.texts) == 40
     fast.check_nothing_is_left()
 
@@ -335,15 +335,15 @@ async def test_buffered_reads_yield_to_other_tasks() -> None:
     gate = asyncio.Event()
     runtime = CachedHouse(streams(*[said("x") for _ in range(1000)], gate, *END))
     [leader] = await runtime.begin()
-    await turns(1000)
+    await run_until_idle()
     late = await runtime.event(ASKED).begin(in_turns=10)
     assert 0 < len(late.texts) < 500
-    await turns(200)
+    await run_until_idle()
     assert len(late.texts) == 1000
     await leader.open(gate)
     again = await runtime.event(ASKED).begin(in_turns=10)
     assert 0 < len(again.texts) < 500
-    await turns(200)
+    await run_until_idle()
     assert [len(stage.texts) for stage in (leader, late, again)] == [1000] * 3
 
 
@@ -354,7 +354,7 @@ async def test_a_cancelled_read_loses_no_data() -> None:
     [second] = await runtime.begin()
     gate.set()
     first.relay.cancel(Cancelled("cancelled"))
-    await turns(TURNS)
+    await run_until_idle()
     check_whole(second)
 
 

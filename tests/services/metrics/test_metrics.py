@@ -289,4 +289,4 @@ async def test_metrics_can_be_turned_off(tmp_path: Path) -> None:
         await client.call({"eventId": "a", **step()})
         async with aiohttp.ClientSession() as http, http.get(address(server, "/metrics")) as answer:
             assert answer.status == 404
-            assert "metrics is false" in await answer.text()
+            assert (await answer.json())["internalCode"] == 9001
