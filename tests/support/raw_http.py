@@ -40,7 +40,8 @@ class HttpClient:
     def __init__(self, raw: RawClient) -> None:
         self.raw = raw
         self._reader = raw._reader
-        self._methods: list[str] = []
+        self.methods: list[str] = []
+        """The methods of the requests whose responses are not read yet."""
 
     async def send_request(
         self,
@@ -53,7 +54,7 @@ class HttpClient:
     ) -> None:
         """Send one request, with `Content-Length` if it has a body."""
         await self.raw.send(request(method, path, body, headers or {}, version))
-        self._methods.append(method)
+        self.methods.append(method)
 
     async def read_head(self) -> tuple[int, dict[str, str]]:
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -65,7 +66,7 @@ class HttpClient:
     async def read_response(self) -> HttpResult:
         """Read the next response as its head frames it."""
         status, headers = await self.read_head()
-        body, is_whole = await self._body(self._methods.pop(0), status, headers)
+        body, is_whole = await self._body(self.methods.pop(0), status, headers)
         return HttpResult(status, headers, body, is_whole)
 
     async def read_chunk(self) -> bytes:

@@ -185,7 +185,7 @@ class HttpResponse:
 
 
 class _Written(web.StreamResponse):
-    """A response that is written already; it tells aiohttp only if the connection is kept."""
+    """A response that is written already; aiohttp only reads from it if the connection is kept."""
 
     def __init__(self, is_kept: bool) -> None:
         super().__init__()

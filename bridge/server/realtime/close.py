@@ -123,7 +123,7 @@ def lost(by: Side) -> SessionEnd:
 
 
 def protocol_error(by: Side, code: int) -> SessionEnd:
-    """Return the end by an invalid frame or a message that is too long; `code` tells which."""
+    """Return the end by an invalid frame or a message that is too long; `code` names which."""
     fault = "sent a message that is too long" if code == TOO_BIG else "violated the WebSocket protocol"
     reason = f"the {by} {fault}"
     error = Cancelled(reason) if by == "client" else UnusableAnswer(reason)

@@ -110,7 +110,7 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
         gate.set()
         assert [await client.read_chunk() for _ in range(3)] == [FINISH, DONE, b""]
         for n in range(3):
-            client._asked[:] = ["POST"]
+            client.methods[:] = ["POST"]
             assert (await client.read_response()).body == b'{"n":%d}' % n
         assert len(provider.played) == 4
 
@@ -141,7 +141,7 @@ async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> Non
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "5", "Expect": "100-continue"}))
         assert await client.read_head() == (100, {})
         await client.raw.send(b"hello")
-        client._asked.append("POST")
+        client.methods.append("POST")
         assert (await client.read_response()).status == 200
         assert provider.played[0].content == b"hello"
 
@@ -169,7 +169,7 @@ async def test_a_buffered_body_that_is_too_long_is_refused(tmp_path: Path) -> No
     async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
         await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
-        client._asked.append("POST")
+        client.methods.append("POST")
         assert (await client.read_response()).status == 413
 
 
@@ -199,7 +199,7 @@ async def test_a_body_that_stops_arriving_is_refused(tmp_path: Path) -> None:
             await turns()
             advance(25)
             await client.raw.send(b"x")
-        client._asked.append("POST")
+        client.methods.append("POST")
         heard = await client.read_response()
         assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
         await let_go_of(client)
@@ -212,7 +212,7 @@ async def test_a_slow_body_that_keeps_arriving_is_accepted(tmp_path: Path) -> No
             await client.raw.send(bytes(20_000))
             await turns(50)
             advance(50)
-        client._asked.append("POST")
+        client.methods.append("POST")
         assert (await client.read_response()).status == 200
 
 
