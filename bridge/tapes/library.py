@@ -68,7 +68,7 @@ class Library:
         self._taped: list[tuple[str, ReplayRequest]] = []
         for path in _paths([folders] if isinstance(folders, Path) else folders):
             self._add(path)
-        self.hosts: Sequence[str] = sorted({asked.host for _, asked in self._taped})
+        self.hosts: Sequence[str] = sorted({request.host for _, request in self._taped})
         """Hosts of all tapes, with the ports that their URLs contain."""
         self.hint = ""
         """Advice in a miss when no tape has the requested host and path."""

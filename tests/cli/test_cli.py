@@ -49,7 +49,7 @@ def words(step: dict[str, object], *, data: bool = True) -> list[str]:
 # serve
 
 
-async def test_serve_says_where_it_listens_and_drains_at_a_signal():
+async def test_serve_prints_its_url_and_drains_at_a_signal():
     """The event in flight ends whole, a new one is refused with 9022, the socket closes with 1001, and all is well."""
     with started("serve", "--port", "0", "--replay", str(TAPES), "--pace", "0.1") as server:
         url = url_in(server.stdout.readline())
@@ -125,7 +125,7 @@ async def test_the_log_is_json_lines_that_hold_no_secret():
         ),
     ],
 )
-def test_serve_that_cannot_begin_says_why_in_a_line(args, code, said, tmp_path):
+def test_serve_reports_a_failed_start_in_one_line(args, code, said, tmp_path):
     (tmp_path / "bad.jsonl").write_text("{}\n")
     (tmp_path / "bridge.toml").write_text("[server]\nprot = 1\n")
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -151,7 +151,7 @@ def test_serve_leaves_a_tape_of_every_exchange_and_the_tapes_can_be_listed(tmp_p
     assert run("tapes", "check", str(tmp_path)).returncode == 0
 
 
-async def test_serve_does_not_mind_a_stdout_that_nobody_reads():
+async def test_serve_runs_with_a_closed_stdout():
     port = unused_port()
     with started("serve", "--port", str(port), "--replay", str(TAPES), "--pace", "instant") as server:
         server.stdout.close()
@@ -185,7 +185,7 @@ def invoke(*args: str, given: str | bytes = "", env: dict[str, str] | None = Non
     return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
 
-def test_check_says_what_a_configuration_means(tmp_path):
+def test_check_describes_a_configuration(tmp_path):
     path = tmp_path / "bridge.toml"
     path.write_text("[server]\nport = 9000\n[gateways.mine]\nmax_attempts = 2\n")
     ended = invoke("check", env={"BRIDGE_CONFIG": str(path)})
@@ -308,7 +308,7 @@ async def test_call_of_a_stream_that_breaks_prints_what_came_and_then_the_error(
     assert ended.err.startswith("error 9016 (provider, retryable): ")
 
 
-async def test_call_writes_audio_as_it_is_and_says_when_nothing_came(call):
+async def test_call_writes_audio_unchanged_and_reports_an_empty_answer(call):
     assert (await call("openai", "speak", "--data", "{}", "--frames")).out.count("universal.stream") == 2
     ended = await call("openai", "silent", "--data", "{}")
     assert ended == Ended(0, "", "the answer has no text; --frames shows its frames\n")
@@ -406,7 +406,7 @@ def test_a_fallback_is_three_words_or_a_step_and_gets_no_headers_of_the_first(tm
     }
 
 
-def test_a_header_that_is_none_is_not_shown_for_it_may_be_a_key():
+def test_an_invalid_header_is_not_shown_because_it_may_be_a_key():
     with pytest.raises(typer.BadParameter) as refused:
         provider_call.step("openai", "chat", None, ["sk-secret"], None)
     assert "sk-secret" not in refused.value.message
@@ -416,7 +416,7 @@ def test_a_header_that_is_none_is_not_shown_for_it_may_be_a_key():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no disk that is always full")
-def test_a_full_disk_is_told_in_a_line():
+def test_a_full_disk_is_reported_in_one_line():
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [*BRIDGE, "check"], stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=TIMEOUT_S
@@ -484,7 +484,7 @@ def test_bytes_go_to_a_file_as_they_are_and_to_no_terminal():
     assert shown(CREATED, *pieces, DONE, terminal=True) == (b"", "the answer is binary: redirect it to a file\n")
 
 
-def test_an_answer_that_begins_anew_says_so():
+def test_a_restarted_answer_is_reported():
     again = {"type": "universal.created", "metadata": {"restarted": True, "step": "1"}}
     out, err = shown(CREATED, stream("half an"), again, stream("all of it"), DONE, terminal=True)
     assert out == b"half an\nall of it\n"

@@ -90,7 +90,7 @@ def test_its_options_say_what_may_differ_what_follows_and_what_goes_wrong(tapes:
         ("--pace fast", "is not recorded, instant or a number"),
     ],
 )
-def test_what_it_cannot_be_told_is_wrong_usage(tapes: Path, command: str, options: str, words: str) -> None:
+def test_invalid_replay_options_are_usage_errors(tapes: Path, command: str, options: str, words: str) -> None:
     refused = run(*command.split(), str(tapes), *options.split())
     assert refused.returncode == 2
     assert words in " ".join(refused.stderr.split())
@@ -115,7 +115,7 @@ def test_a_bridge_without_tapes_takes_no_rules_for_them(option: str) -> None:
     assert "--replay DIR" in refused.stderr
 
 
-def test_a_folder_without_tapes_and_a_port_that_is_taken_are_told_in_a_line(tapes: Path, tmp_path: Path) -> None:
+def test_a_folder_without_tapes_and_a_port_in_use_are_reported_in_one_line(tapes: Path, tmp_path: Path) -> None:
     refused = run("replay", str(tmp_path / "nowhere"))
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == (

@@ -114,7 +114,7 @@ async def test_leaving_early_cancels_and_the_socket_goes_on(tmp_path):
         assert tapes.playing == 0
 
 
-async def test_an_event_that_is_forgotten_is_cancelled(tmp_path):
+async def test_a_collected_event_is_cancelled(tmp_path):
     """The caller drops the last reference, and closes nothing."""
     record(tmp_path, "endless", item("on and on"), end=StreamEnd.STALL)
     async with bridge_over(tmp_path) as (bridge, tapes):
@@ -139,7 +139,7 @@ async def test_a_cancelled_event_still_gives_its_last_frame(tmp_path):
         event.cancel()
 
 
-async def test_a_failed_event_is_no_exception(tmp_path):
+async def test_a_failed_event_raises_nothing(tmp_path):
     record(tmp_path, "hello", DONE)
     async with bridge_over(tmp_path) as (bridge, _), bridge.create(ask("on no tape")) as event:
         [frame] = await taken(event)
@@ -208,7 +208,7 @@ async def _say_bytes(socket: web.WebSocketResponse) -> None:
         (_say_bytes, "not a frame"),
     ],
 )
-async def test_when_the_socket_ends_so_does_every_event_and_says_why(script, why):
+async def test_every_event_fails_with_the_reason_when_the_socket_ends(script, why):
     async with (
         door(heard(script), reconnect=False) as (bridge, _),
         bridge.create(ask("one")) as one,
@@ -242,7 +242,7 @@ async def test_leaving_the_bridge_ends_an_event_that_somebody_else_still_takes()
         await waiting
 
 
-async def test_heartbeats_and_frames_of_nobody_are_passed_over():
+async def test_heartbeats_and_frames_of_unknown_events_are_ignored():
     async def strange(socket: web.WebSocketResponse) -> None:
         await socket.send_json({"type": "universal.heartbeat", "events": []})
         await socket.send_json({"type": "universal.done", "metadata": {"eventId": "somebody-else"}})

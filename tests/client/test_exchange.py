@@ -97,7 +97,7 @@ async def test_without_an_answer_the_bridges_own_error_is_one() -> None:
         assert b'"internalCode":9010' in await exchange.read()
 
 
-async def test_what_was_asked_wrongly_is_an_answer_too() -> None:
+async def test_an_invalid_request_is_answered_with_an_error() -> None:
     async with bridged() as (bridge, _), bridge.exchange({"provider": "nobody", "endpoint": ""}) as exchange:
         assert exchange.error is not None
         assert (exchange.status, exchange.error.code, exchange.error.source) == (400, 2008, "client")
@@ -118,7 +118,7 @@ async def test_a_body_that_breaks_raises_behind_what_came_of_it(end: Any, code: 
         assert (failed.value.code, failed.value.status, failed.value.response) == (code, status, None)
 
 
-async def test_a_fallback_answers_as_it_came_too_and_what_broke_is_not_begun_anew() -> None:
+async def test_a_fallback_answers_raw_and_a_broken_answer_is_not_restarted() -> None:
     """Whatever the gateway or the steps say: bytes that were handed on cannot be taken back."""
     step = {**STEP, "config": {"onBreak": "restart", "frames": "items", "maxAttempts": 1}}
     plays = refuses(), streams(said("a"), RESET), streams(*WHOLE)

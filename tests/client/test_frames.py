@@ -82,7 +82,7 @@ def test_a_frame_knows_whether_it_is_its_events_last(members: dict[str, object],
 
 
 @pytest.mark.parametrize("raw", [b"", b"hello", b"[]", b"{}", b'{"type":5}', b'{"type":"a","metadata":[]}', b"\xff"])
-def test_what_is_no_frame_is_refused(raw: bytes) -> None:
+def test_an_invalid_frame_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
         Frame.of(raw)
 

@@ -19,7 +19,7 @@ CHAT = ("openai", "chat/completions", QUERY)
 CERTIFICATE = FIXTURES / "tls" / "localhost.pem"
 
 
-async def test_the_token_is_shown_and_a_wrong_one_is_told_in_the_bridges_words(tmp_path: Path) -> None:
+async def test_the_token_is_sent_and_a_wrong_one_raises_the_error_of_the_bridge(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"right").hexdigest()
     config = config_of(f'[gateways.mine.tokens]\nci = "sha256:{digest}"', tmp_path)
     async with running(config, ScriptedProvider(answers())) as server:
@@ -61,12 +61,12 @@ async def test_a_certificate_is_checked_and_a_context_of_ones_own_may_be_given()
         ("", "invalid WebSocket URL"),
     ],
 )
-async def test_where_no_bridge_is_the_reason_is_told(url, why):
+async def test_an_unreachable_bridge_is_reported_with_the_reason(url, why):
     with pytest.raises(CannotConnect, match=why):
         await connect(url)
 
 
-async def test_a_server_without_tls_is_told_plainly() -> None:
+async def test_a_server_without_tls_is_reported() -> None:
     async with running(load(None, {}, {"port": 0}), ScriptedProvider()) as server:
         with pytest.raises(CannotConnect, match=r"^TLS: .* \(does the other side speak TLS on this port\?\)$"):
             await connect(server.url.replace("ws://", "wss://") + "/v1/me/mine")
@@ -81,7 +81,7 @@ async def test_a_server_without_tls_is_told_plainly() -> None:
         (web.Response(text="hello"), "HTTP 200: OK"),
     ],
 )
-async def test_what_does_not_upgrade_is_no_bridge_and_a_redirect_is_not_followed(answer, why):
+async def test_a_server_without_upgrade_is_refused_and_a_redirect_is_not_followed(answer, why):
     asked: list[str] = []
 
     async def serve(request: web.Request) -> web.Response:

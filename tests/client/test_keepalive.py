@@ -48,7 +48,7 @@ async def test_a_word_is_enough() -> None:
     watch.stop()
 
 
-async def test_what_nobody_listened_for_is_no_silence() -> None:
+async def test_paused_reading_does_not_count_as_silence() -> None:
     seen = Seen()
     watch = ClientKeepAlive(20.0, seen.ping, seen.die)
     watch.start()

@@ -69,7 +69,7 @@ async def begin_and_crash(socket: web.WebSocketResponse) -> None:
     await crash(socket)
 
 
-async def test_what_was_in_flight_is_told_behind_what_came_of_it() -> None:
+async def test_events_in_flight_fail_after_their_received_frames() -> None:
     async with door(begin_and_crash, reconnect=False) as (bridge, _):
         async with bridge.stream(*CHAT, event_id="one") as one, bridge.stream(*CHAT, event_id=2) as two:
             for stream in (one, two):
@@ -82,7 +82,7 @@ async def test_what_was_in_flight_is_told_behind_what_came_of_it() -> None:
             await bridge.request(*CHAT)
 
 
-async def test_events_that_were_left_are_not_told_of() -> None:
+async def test_abandoned_events_are_not_listed_in_the_loss() -> None:
     async def begin_and_close(socket: web.WebSocketResponse) -> None:
         for _ in range(3):
             message = (await socket.receive()).json()
@@ -125,7 +125,7 @@ async def test_over_a_bridge_whose_sockets_are_killed() -> None:
         await provider.played[0].over.wait()
 
 
-async def test_over_a_bridge_that_is_started_anew(pauses: Pauses) -> None:
+async def test_the_client_reconnects_to_a_restarted_bridge(pauses: Pauses) -> None:
     """It says goodbye; meanwhile nobody is there; then it is back, and what waited is served."""
     first, second = (ScriptedProvider(answers()) for _ in range(2))
     async with running(load(None, {}, {"port": 0}), first) as server:
@@ -206,7 +206,7 @@ async def test_a_new_event_that_is_given_up_while_it_waits_is_never_sent(pauses:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
-async def test_a_bridge_that_does_not_let_us_in_any_more_is_not_asked_again(status: int, pauses: Pauses) -> None:
+async def test_a_final_refusal_ends_reconnecting(status: int, pauses: Pauses) -> None:
     """Everybody who waits is told at once, and so is who comes later."""
     async with door(crash, status, reconnect=LATER) as (bridge, keeper):
         await pauses.next()
@@ -226,7 +226,7 @@ async def test_the_first_dial_is_the_callers_to_repeat() -> None:
             pass
 
 
-async def test_leaving_says_goodbye_and_ends_what_is_in_flight() -> None:
+async def test_closing_sends_a_close_frame_and_ends_the_events_in_flight() -> None:
     said_last: list[object] = []
     closed = asyncio.Event()
 
@@ -256,7 +256,7 @@ async def test_over_a_bridge_leaving_closes_the_providers_connections() -> None:
         await provider.played[0].over.wait()
 
 
-async def test_a_bridge_that_does_not_answer_a_goodbye_is_left_all_the_same() -> None:
+async def test_closing_does_not_wait_for_a_bridge_that_answers_no_close_frame() -> None:
     deaf = asyncio.Event()
 
     async def say_nothing(_: web.WebSocketResponse) -> None:

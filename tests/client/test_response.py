@@ -223,7 +223,7 @@ async def test_a_bridge_that_speaks_as_cloudflare_does_not_hide_a_break() -> Non
 RESTART = [Step("groq", "chat/completions", QUERY)]
 
 
-async def test_a_restart_is_told_before_the_first_new_chunk() -> None:
+async def test_a_restart_is_reported_before_the_first_new_chunk() -> None:
     async with (
         bridged(streams(said("lost"), RESET), streams(*WHOLE)) as (bridge, _),
         bridge.stream(*CHAT, config={"onBreak": "restart"}, fallback=RESTART) as stream,
@@ -254,7 +254,7 @@ async def test_a_request_drops_what_came_before_a_restart(again: Plays, items: i
     assert (answer.response is None) is bool(items)
 
 
-async def test_a_stream_that_was_not_entered_says_so_and_is_entered_once() -> None:
+async def test_an_unopened_stream_raises_and_a_stream_opens_only_once() -> None:
     async with bridged(streams(*WHOLE)) as (bridge, _):
         stream = bridge.stream(*CHAT)
         with pytest.raises(RuntimeError, match="async with"):
@@ -291,7 +291,7 @@ async def test_any_other_body_has_a_method_and_a_content_type(body: str | bytes,
     assert (provider.played[0].content, provider.played[0].headers["content-type"]) == (sent, "x/y")
 
 
-async def test_a_name_in_flight_is_no_name_for_another() -> None:
+async def test_an_event_id_in_flight_is_refused_for_another_event() -> None:
     async with bridged(streams(said("a"), SILENCE), answers()) as (bridge, _):
         async with bridge.stream(*CHAT, event_id=7) as stream:
             with pytest.raises(ValueError, match="7"):

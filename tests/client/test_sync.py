@@ -144,13 +144,13 @@ async def test_it_works_where_a_loop_is_running_already() -> None:
         assert await use(lambda bridge: asyncio.run(cell(bridge))) == {"ok": True}
 
 
-async def test_where_no_bridge_is_no_thread_is_left() -> None:
+async def test_a_failed_connection_leaves_no_thread() -> None:
     with pytest.raises(CannotConnect, match="invalid WebSocket URL"):
         await asyncio.to_thread(connect, "nowhere")
     assert threads() == []
 
 
-async def test_a_closed_bridge_says_so_and_may_be_closed_again() -> None:
+async def test_a_closed_bridge_raises_and_closing_is_idempotent() -> None:
     def ask(bridge: SyncBridge) -> None:
         stream = bridge.stream(*CHAT).open()
         bridge.close()

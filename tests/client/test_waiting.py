@@ -45,7 +45,7 @@ async def held_up(slow: Stream) -> None:
     await turns()
 
 
-async def test_an_event_that_nobody_takes_holds_up_others_until_it_is_left() -> None:
+async def test_an_unread_event_blocks_others_until_it_is_closed() -> None:
     async with door(flood(8, []), reconnect=False) as (bridge, _):
         async with bridge.stream(*CHAT, event_id="slow") as slow:
             waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
@@ -70,7 +70,7 @@ async def test_others_do_not_wait_for_ever_behind_it() -> None:
         assert told[1:] == [{"type": "universal.cancel", "eventId": "slow"}]
 
 
-async def test_where_nobody_else_waits_it_may_take_its_time() -> None:
+async def test_a_slow_consumer_is_kept_if_no_other_event_waits() -> None:
     """As long as the bridge lets it; the bridge's own patience is a minute."""
     async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
         await held_up(slow)
@@ -92,7 +92,7 @@ async def test_one_that_is_slow_but_keeps_up_is_not_given_up() -> None:
         assert [chunk.response async for chunk in slow] == [BIG] * 2
 
 
-async def test_a_frame_larger_than_the_bound_is_taken_in() -> None:
+async def test_a_frame_larger_than_the_limit_is_accepted() -> None:
     async def play(socket: web.WebSocketResponse) -> None:
         await socket.send_json(frame("created", "large", response=BIG * 8))
         await socket.receive()
@@ -101,7 +101,7 @@ async def test_a_frame_larger_than_the_bound_is_taken_in() -> None:
         assert (await bridge.request(*CHAT, event_id="large")).response == BIG * 8
 
 
-async def test_two_streams_may_be_taken_one_after_the_other() -> None:
+async def test_two_streams_can_be_consumed_in_sequence() -> None:
     play = streams(*[said("word ")] * 1000, FINISH)
     async with bridged(play, play) as (bridge, _), bridge.stream(*CHAT) as one, bridge.stream(*CHAT) as two:
         for stream in (two, one):

@@ -46,7 +46,7 @@ def test_all_four_scenes_go_as_they_should(printed):
     assert "All four scenes succeeded.\n" in printed
 
 
-def test_every_frame_is_shown_whole(printed):
+def test_every_frame_is_shown_completely(printed):
     shown = re.findall(r"^   ← (\w+) .*?(\{.*\})$", printed, re.MULTILINE)
     frames = [orjson.loads(raw) for _, raw in shown]
     assert [frame["type"] for frame in frames] == [f"universal.{kind}" for kind, _ in shown]
@@ -106,7 +106,7 @@ def test_a_tape_that_is_missing_fails_its_scene_and_the_demo(tmp_path):
     assert "Not all scenes succeeded." in out.getvalue()
 
 
-def test_no_tapes_or_a_port_in_use_are_told_in_a_line(tmp_path):
+def test_missing_tapes_and_a_port_in_use_are_reported_in_one_line(tmp_path):
     out = io.StringIO()
     assert play(tmp_path, PlainScreen(out), stay=False, port=0, pace=0) == 1
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -118,7 +118,7 @@ def test_no_tapes_or_a_port_in_use_are_told_in_a_line(tmp_path):
     ]
 
 
-def test_a_port_that_is_none_is_wrong_usage():
+def test_an_invalid_port_is_a_usage_error():
     ended = run("demo", "--port", "99999")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "'--port'" in ended.stderr
@@ -205,7 +205,7 @@ def test_what_is_to_be_copied_is_not_broken_at_the_terminals_width(monkeypatch):
     assert out.getvalue() == "[bold]" + "x" * 200 + "\n"
 
 
-def test_the_command_is_told_by_name_only_where_the_name_leads_to_it(monkeypatch, tmp_path):
+def test_the_command_is_named_only_if_path_leads_to_it(monkeypatch, tmp_path):
     """iproute2 has a command `bridge` too."""
     ours, theirs = tmp_path / "ours" / "bridge", tmp_path / "theirs" / "bridge"
     for program in (ours, theirs):

@@ -51,7 +51,7 @@ SHOWN_BY = {
 
 
 @pytest.mark.parametrize("shown", SHOWN_BY.values(), ids=SHOWN_BY)
-def test_a_secret_is_taken_out_of_everything_that_comes_back(shown: dict[str, object]) -> None:
+def test_a_secret_is_removed_from_the_whole_response(shown: dict[str, object]) -> None:
     """Of an error that echoes it, cut in its middle; of a header that no one would take for a secret; of the path."""
     said = json.dumps({"error": f"no such thing: {SECRET}", "url": "https://h/?q=planted-secret%2F0001"}).encode()
     told = {"answered": [("x-debug", f"got {SECRET}")], **shown}
@@ -63,7 +63,7 @@ def test_a_secret_is_taken_out_of_everything_that_comes_back(shown: dict[str, ob
     assert check(tape) == []
 
 
-def test_what_is_no_secret_is_on_the_tape_as_it_was() -> None:
+def test_other_data_is_recorded_unchanged() -> None:
     headers = [("authorization", f"Bearer {SECRET}"), ("anthropic-version", "2023-06-01"), ("x-double", "1")]
     body = b'{"model":"m", "big":12345678901234567890, "odd":1.0e0}'
     tape = tape_exchange(exchange(b"caf\xc3", b"\xa9", headers=[*headers, ("x-double", "2")], body=body))
@@ -88,7 +88,7 @@ def test_an_answer_that_never_came_leaves_a_tape_of_the_request() -> None:
     assert SECRET.encode() not in written(tape)
 
 
-def test_a_header_that_is_no_ascii_can_be_taped() -> None:
+def test_a_header_outside_ascii_can_be_recorded() -> None:
     tape = tape_exchange(exchange(b"", answered=[("x-title", "caf\xe9"), ("x-euro", "\u20ac")]))
     assert tape.head is not None
     assert pairs(tape.head.headers)[1:] == [("x-title", "caf\xe9"), ("x-euro", "?")]

@@ -73,7 +73,7 @@ def test_a_fault_is_read(text: str, fault: InjectedFault) -> None:
         ("slow:nanx", "as in slow:10x"),
     ],
 )
-def test_what_is_no_fault_is_refused_with_the_form_that_it_should_have(text: str, words: str) -> None:
+def test_an_invalid_fault_is_refused_with_the_valid_forms(text: str, words: str) -> None:
     with pytest.raises(InvalidFault, match="invalid fault") as refused:
         parse_fault(text)
     assert words in str(refused.value)

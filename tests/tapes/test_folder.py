@@ -67,7 +67,7 @@ def test_what_was_begun_and_not_finished_is_marked_by_its_name_and_is_no_tape(tm
     assert cut_tapes(tmp_path) == []
 
 
-def test_a_tape_gets_its_name_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tape_gets_its_name_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills up leaves a part under the name of one."""
     folder = TapeFolder(tmp_path)
     part = folder.begin(tape().request)
@@ -106,7 +106,7 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_a_folder_that_was_removed_meanwhile_is_made_anew(tmp_path: Path) -> None:
+def test_a_removed_folder_is_created_again(tmp_path: Path) -> None:
     folder = TapeFolder(tmp_path / "tapes")
     shutil.rmtree(folder.keep(tape(b"one")).parent)
     with pytest.raises(FileNotFoundError):
@@ -114,7 +114,7 @@ def test_a_folder_that_was_removed_meanwhile_is_made_anew(tmp_path: Path) -> Non
     assert read_tape(folder.keep(tape(b"three"))).chunks[0].data == b"three"
 
 
-def test_a_folder_that_cannot_be_made_is_told_at_once(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_raises_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         TapeFolder(tmp_path / "file" / "tapes")

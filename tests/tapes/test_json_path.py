@@ -40,7 +40,7 @@ def test_a_path_is_read(text: str, path: object) -> None:
         ("$.a[\N{ARABIC-INDIC DIGIT ONE}]", "after '$.a'"),
     ],
 )
-def test_what_is_no_path_is_refused_where_it_stops_to_be_one(text: str, words: str) -> None:
+def test_an_invalid_path_is_refused_with_the_position(text: str, words: str) -> None:
     with pytest.raises(InvalidPath, match="invalid JSON path") as refused:
         parse_path(text)
     assert words in str(refused.value)
@@ -67,7 +67,7 @@ def test_any_text_is_a_path_or_is_refused(text: str) -> None:
         ("$.list[*]", {"user": "u", "list": [None, None, None], "deep": {"er": {"id": 4}}}),
     ],
 )
-def test_what_a_path_leads_to_is_taken_out(path: str, left: object) -> None:
+def test_the_selected_parts_are_removed(path: str, left: object) -> None:
     value = {"user": "u", "list": [{"id": 1, "x": 2}, {"id": 3}, "text"], "deep": {"er": {"id": 4}}}
     assert without(value, parse_path(path)) == left
 

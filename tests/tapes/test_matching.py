@@ -86,7 +86,7 @@ def test_a_host_is_named_with_its_port_unless_that_is_the_schemes_own() -> None:
     assert [ReplayRequest.of("GET", url, b"").host for url in urls] == ["h.example", "h.example", "h.example:8443"]
 
 
-def test_a_rule_that_is_none_is_refused_when_it_is_made() -> None:
+def test_an_invalid_rule_is_refused_on_creation() -> None:
     with pytest.raises(InvalidPath, match=r"invalid JSON path 'metadata\.user_id'"):
         Matching(ignore_json=("$.fine", "metadata.user_id"))
 
@@ -100,6 +100,6 @@ def test_rules_are_a_value() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1/", "http://h/\x00", "http://h/" + "x" * 70_000])
-def test_what_is_no_url_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidUrl, match="Invalid URL"):
         ReplayRequest.of("GET", url, b"")

@@ -195,7 +195,7 @@ async def test_what_no_tape_can_tell_leaves_none_but_a_line(tmp_path: Path, line
     ]
 
 
-async def test_whoever_leaves_early_is_the_end_of_the_tape(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_early_ends_the_tape(tmp_path: Path) -> None:
     transport = recording_transport(Played(b"one", b"two"), tmp_path)
     response = await transport.handle_async_request(asked())
     assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -238,7 +238,7 @@ async def test_tapes_are_numbered_in_the_order_of_their_exchanges_whichever_ends
 # What goes wrong with it, and for whom.
 
 
-async def test_a_crash_leaves_whole_tapes_whole_and_marks_the_cut_one(tmp_path: Path) -> None:
+async def test_a_crash_leaves_complete_tapes_and_marks_the_cut_one(tmp_path: Path) -> None:
     """As after a crash, nobody ends the second exchange; what is there of it is its request, without its secret."""
     transport = recording_transport(Played(b"x"), tmp_path)
     await read_all(await transport.handle_async_request(asked(b"whole")))
@@ -312,7 +312,7 @@ async def test_a_full_disk_costs_a_tape_and_a_line_but_never_an_exchange(
     assert messages == ["a tape could not be written: No space left on device"]
 
 
-async def test_a_disk_that_hangs_stops_nobody(tmp_path: Path) -> None:
+async def test_a_hanging_disk_blocks_no_exchange(tmp_path: Path) -> None:
     go_on = threading.Event()
 
     class Hanging(TapeFolder):
@@ -331,7 +331,7 @@ async def test_a_disk_that_hangs_stops_nobody(tmp_path: Path) -> None:
     assert (transport.recording_thread.unwritten, transport.recording_thread.held_bytes) == (0, 0)
 
 
-async def test_the_log_says_how_many_exchanges_wait_to_be_written(
+async def test_the_log_has_the_number_of_exchanges_that_wait(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bridge.tapes.writer.BACKLOG_WARNING", 4)

@@ -87,7 +87,7 @@ def test_an_ending_comes_back_as_it_was(tmp_path: Path, ending: SocketEnding) ->
         ([FIRST.replace('"kind":"realtime",', ""), AGREED, CLOSED], 1, 'of the kind "realtime"'),
     ],
 )
-def test_what_is_no_tape_is_told_by_its_line(tmp_path: Path, lines: list[str], number: int, why: str) -> None:
+def test_an_invalid_tape_is_reported_by_line(tmp_path: Path, lines: list[str], number: int, why: str) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text("\n".join(lines))
     with pytest.raises(TapeError) as raised:
@@ -95,7 +95,7 @@ def test_what_is_no_tape_is_told_by_its_line(tmp_path: Path, lines: list[str], n
     assert (raised.value.line, why in raised.value.message) == (number, True), str(raised.value)
 
 
-def test_who_wants_an_exchange_is_told_that_it_is_a_session(tmp_path: Path) -> None:
+def test_reading_a_session_as_an_exchange_is_refused(tmp_path: Path) -> None:
     write_socket_tape(tmp_path / "one.jsonl", taped())
     with pytest.raises(TapeError, match="a realtime session, not of an exchange"):
         read_tape(tmp_path / "one.jsonl")
@@ -129,5 +129,5 @@ def message(ms: int, text: str, sender: Side = "client") -> Message:
         ),
     ],
 )
-def test_what_is_not_fit_to_be_kept_is_told(tape: SocketTape, faults: list[str]) -> None:
+def test_faults_of_a_tape_are_reported(tape: SocketTape, faults: list[str]) -> None:
     assert check_socket_tape(tape) == faults

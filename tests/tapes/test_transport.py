@@ -114,7 +114,7 @@ END = b'{"end":"eof","ms":9}\n'
         (OPENING + ANSWER + END + END, 3, "unknown field `end`"),
     ],
 )
-def test_what_is_no_tape_is_refused_with_its_file_and_line(
+def test_an_invalid_tape_is_refused_with_its_file_and_line(
     tmp_path: Path, content: bytes, line: int, words: str
 ) -> None:
     path = tmp_path / "hostile.jsonl"
@@ -148,7 +148,7 @@ def test_a_folder_without_a_tape_is_refused(tmp_path: Path) -> None:
         (tape(b"data: your key sk-pro", b"j-0123456789abcdef"), "in a body"),
     ],
 )
-def test_check_says_what_makes_a_tape_unfit_to_keep(case: Tape, problem: str) -> None:
+def test_check_reports_the_faults_of_a_tape(case: Tape, problem: str) -> None:
     assert check(tape(b'{"usageMetadata":{"promptTokenCount":123456789},"signature":"RXhhbXBsZQ=="}')) == []
     assert any(problem in line for line in check(case)), check(case)
 

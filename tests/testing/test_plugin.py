@@ -133,7 +133,7 @@ def test_until_it_is_used_it_imports_nothing_but_pytest(suite: pytest.Pytester) 
     suite.runpytest_subprocess(*OTHERS).assert_outcomes(passed=1)
 
 
-def test_what_a_test_asks_for_wrongly_is_told_to_it(suite: pytest.Pytester) -> None:
+def test_invalid_marker_arguments_fail_the_test_with_a_message(suite: pytest.Pytester) -> None:
     suite.mkdir("empty")
     suite.makepyfile(
         """
@@ -305,7 +305,7 @@ def test_no_thread_of_a_bridge_outlives_its_test() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "bridge client"]
 
 
-def test_a_transcript_that_is_not_json_is_told_by_its_line(tmp_path: Path) -> None:
+def test_a_transcript_with_invalid_json_is_reported_by_line(tmp_path: Path) -> None:
     path = tmp_path / "merged.jsonl"
     path.write_bytes(b'{"client":{}}\n<<<<<<< ours\n')
     with pytest.raises(TranscriptDiffers, match=r"merged\.jsonl:2: not JSON"):

@@ -52,7 +52,7 @@ def way_of(message: bytes) -> str:
     return "query" if "query" in step else step.get("encoding", "nothing")
 
 
-def test_no_http_library_is_imported_before_it_is_asked_for() -> None:
+def test_no_http_library_is_imported_before_its_transport() -> None:
     script = "import sys, bridge.transports.base; print({'httpx', 'httpx2', 'uvloop'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -78,7 +78,7 @@ def test_the_hosts_of_the_built_in_providers_are_known(url: str, place: tuple[st
 
 
 @pytest.mark.parametrize("url", UNKNOWN.values(), ids=UNKNOWN)
-def test_what_does_not_lead_back_to_the_url_is_no_place(url: str) -> None:
+def test_an_endpoint_that_resolves_to_another_url_is_no_place(url: str) -> None:
     with pytest.raises(NoProvider, match="give the transport provider='SLUG'"):
         Routes(BRIDGE).place(address(url))
 
@@ -111,12 +111,12 @@ def test_own_routes_come_first_and_the_longest_of_them_before_the_others() -> No
     assert routes.place(Address("http", "::1", 9000, "/v1/chat")) == ("custom-six", "chat")
 
 
-def test_what_nobody_knows_belongs_to_the_provider_that_was_named() -> None:
+def test_an_unknown_url_belongs_to_the_default_provider() -> None:
     routes = Routes(BRIDGE, provider="custom-own")
     assert routes.place(address("http://anything/v1/chat?x=1")) == ProviderPlace("custom-own", "v1/chat?x=1")
     assert routes.place(address("https://api.groq.com/openai/v1/models")) == ("groq", "models")
 
 
-def test_a_route_that_is_no_base_url_is_an_error_at_once() -> None:
+def test_an_invalid_base_url_raises_at_once() -> None:
     with pytest.raises(ValueError, match="must not contain a query"):
         Routes(BRIDGE, {"https://a.example/?x=1": "custom-a"})

@@ -114,7 +114,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.mark.parametrize("has_loop", [True, False], ids=["async", "sync"])
 @pytest.mark.needs("pip-openai")
-async def test_a_file_goes_up_and_comes_down(has_loop: bool, provider: str, tmp_path: Path) -> None:
+async def test_a_file_is_uploaded_and_downloaded(has_loop: bool, provider: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     way = Way("httpx2", has_loop)
 

@@ -56,7 +56,7 @@ def stored(path: Path) -> list[tuple[object, ...]]:
 # The list
 
 
-def test_a_line_tells_the_most_of_an_event_and_its_id_whole(log: RequestTable, path: Path) -> None:
+def test_a_table_row_has_the_main_fields_and_the_complete_id(log: RequestTable, path: Path) -> None:
     log.append([row(1), row(2, status_code=503, success=False, tokens_in=None, tokens_out=None, cost=None)], {})
     head, first, second = told("--path", path)
     assert head.split() == ["began", "status", "ms", "tokens", "USD", "gateway", "provider", "model", "id"]
@@ -212,7 +212,7 @@ def test_what_would_move_the_cursor_is_shown_and_not_sent(log: RequestTable, pat
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
 )
-def test_what_is_wrong_is_told_in_a_line(args: tuple[str, ...], code: int, why: str) -> None:
+def test_errors_are_reported_in_one_line(args: tuple[str, ...], code: int, why: str) -> None:
     done = logs(*args)
     assert (done.returncode, done.stdout) == (code, "")
     assert why in " ".join(done.stderr.replace("│", "").split())

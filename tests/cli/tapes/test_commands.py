@@ -49,7 +49,7 @@ def test_list_names_what_cannot_be_read_and_shows_the_rest(tapes: Path) -> None:
     assert "was cut" in result.stderr
 
 
-def test_show_tells_what_was_asked_and_every_chunk(tapes: Path) -> None:
+def test_show_prints_the_request_and_every_chunk(tapes: Path) -> None:
     result = run("show", tapes / "api.example.com" / "000001-POST-chat.jsonl")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -63,7 +63,7 @@ def test_show_tells_what_was_asked_and_every_chunk(tapes: Path) -> None:
     ]
 
 
-def test_show_writes_the_body_as_it_is_when_asked(tapes: Path) -> None:
+def test_show_body_prints_the_body_unchanged(tapes: Path) -> None:
     result = run("show", "--body", tapes / "api.example.com" / "000001-POST-chat.jsonl")
     assert (result.exit_code, result.stdout_bytes) == (0, b"data: {}\n\n\xff")
 
@@ -78,7 +78,7 @@ def test_show_lets_no_tape_move_the_cursor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--body"]])
-def test_show_says_what_is_no_tape(tmp_path: Path, command: list[str]) -> None:
+def test_show_reports_an_invalid_tape(tmp_path: Path, command: list[str]) -> None:
     result = run(*command, tmp_path / "none.jsonl")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "Cannot be read" in result.stderr
@@ -116,7 +116,7 @@ def test_check_finds_faults_of_the_format_and_recordings_that_were_cut(tapes: Pa
 
 @pytest.mark.parametrize("command", ["list", "check"])
 @pytest.mark.parametrize("name", ["", "nowhere"])
-def test_where_there_is_no_tape_that_is_said(tmp_path: Path, command: str, name: str) -> None:
+def test_a_folder_without_tapes_is_reported(tmp_path: Path, command: str, name: str) -> None:
     result = run(command, tmp_path / name)
     said = f"{tmp_path / name}: No tape found: expected a folder with *.jsonl files, or one such file\n"
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
@@ -131,7 +131,7 @@ def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
     assert run("check", tmp_path / "tapes").exit_code == 0
 
 
-def test_import_says_what_is_left_out_and_goes_on(tmp_path: Path) -> None:
+def test_import_reports_skipped_entries_and_continues(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("[]")
     result = run("import", tmp_path / "other", IMPORTS / "browser.har", "--to", tmp_path / "tapes")
     assert (result.exit_code, len(result.stdout.split())) == (1, 2)
@@ -146,7 +146,7 @@ def test_import_of_nothing_gives_no_advice_on_tapes(tmp_path: Path) -> None:
     assert "Review imported tapes" not in result.stderr
 
 
-def test_import_of_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_import_reports_a_missing_file(tmp_path: Path) -> None:
     result = run("import", tmp_path / "none.yaml", "--to", tmp_path / "tapes")
     assert result.exit_code == 1
     assert f"{tmp_path}/none.yaml: No such file or directory" in result.stderr
@@ -169,7 +169,7 @@ def test_list_has_a_line_for_each_session() -> None:
     ]
 
 
-def test_show_tells_who_said_what_in_a_session() -> None:
+def test_show_prints_the_messages_of_a_session_with_their_senders() -> None:
     lines = run("show", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout.splitlines()
     assert lines[0].startswith("WEBSOCKET wss://generativelanguage.googleapis.com/ws/google.ai.")
     assert lines[1:3] == ["  x-goog-api-key: [redacted]", "     160 ms  101"]
@@ -183,7 +183,7 @@ def test_show_tells_who_said_what_in_a_session() -> None:
     assert refused[-1] == "      95 ms  refused"
 
 
-def test_show_writes_what_the_provider_said_when_asked() -> None:
+def test_show_body_prints_the_messages_of_the_provider() -> None:
     said = run("show", "--body", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout_bytes
     assert said.startswith(b'{"setupComplete":{}}{"serverContent":')
     assert b"client" not in said

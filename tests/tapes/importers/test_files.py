@@ -94,13 +94,13 @@ def test_all_files_tell_of_the_same_exchange(name: str, tmp_path: Path) -> None:
     assert (tape.head.status, pairs(tape.head.headers)) == (200, [("content-type", "application/json")])
 
 
-def test_json_that_was_taken_apart_is_put_together(tmp_path: Path) -> None:
+def test_parsed_json_is_serialized_again(tmp_path: Path) -> None:
     _, tape = tapes_of(IMPORTS / "gzip.yaml", tmp_path)
     assert json.loads(tape.request.body)["messages"] == [{"role": "user", "content": "Greet me twice."}]
     assert json.loads(body_of(tape))["error"]["type"] == "invalid_request_error"
 
 
-def test_what_cannot_be_a_tape_is_left_out_with_a_word(tmp_path: Path) -> None:
+def test_an_unusable_entry_is_skipped_with_a_reason(tmp_path: Path) -> None:
     assert left_out(IMPORTS / "browser.har", tmp_path) == [
         "entry 3: it is a WebSocket, not a single exchange",
         "entry 4: it has no response",
@@ -148,7 +148,7 @@ def test_one_bad_entry_is_left_out_for_a_reason(
         (b"\x1f\x8bx", "damaged gzip data"),
     ],
 )
-def test_a_file_that_holds_no_recording_says_so(tmp_path: Path, content: bytes, why: str) -> None:
+def test_a_file_without_recordings_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(content)
     with pytest.raises(Unusable, match=why):
