@@ -1,5 +1,6 @@
-"""One event, from its first message to its last frame.
+"""Run one event, from its first message to its last frame.
 
-`event_relay` drives the chain. An `attempt` is one provider call; a `passage` passes its stream on. `plan` says what
-can be called, `outcomes` what a failure means, `record` what is told of it all. `deadlines` and `budget` bound it.
+`runner` drives the chain of steps. `attempt` makes one provider call, and `stream_relay` passes its stream on. `plan`
+resolves the steps, `failures` maps errors to outcomes, and `event_state` collects what is reported. `deadlines` and
+`memory` bound an event's time and memory.
 """

@@ -1,4 +1,4 @@
-"""Long messages on their way in: which of them give way when memory runs out, and whose turn it is to be read."""
+"""Account for long messages while they arrive, and refuse the newest of them when memory runs out."""
 
 import asyncio
 from collections.abc import Callable, Hashable
@@ -8,23 +8,23 @@ from bridge.errors import OutOfMemoryBudget
 from bridge.relay.memory import MemoryReservation
 
 LONG_BYTES: Final = 1 << 20
-"""A message that is longer counts while it is on its way in; up to here it may wait in aiohttp's buffers anyway."""
+"""Longer messages count while they arrive; shorter ones fit in aiohttp's buffers."""
 
 
 Refuse = Callable[[OutOfMemoryBudget], None]
 
 
 class Arrivals:
-    """Of one process. The message that began last is the first to be refused, so that the others come to their end."""
+    """Long messages of one process. The newest message is refused first, so that older ones can be completed."""
 
     def __init__(self) -> None:
         self._refusals: dict[Hashable, Refuse] = {}
-        """By owner, in the order in which their messages began."""
+        """Callbacks by owner, in the order in which the messages began."""
         self.reading = asyncio.Lock()
-        """One long message is taken apart at a time: meanwhile it needs a multiple of its size."""
+        """Held while a long message is parsed: only one at a time, because parsing needs a multiple of its size."""
 
     def begin(self, owner: Hashable, refuse: Refuse) -> None:
-        """`refuse` gives back what the message holds. Does nothing for a message that has begun already."""
+        """Register a message. `refuse` releases its memory. Does nothing if the owner is registered already."""
         self._refusals.setdefault(owner, refuse)
 
     def end(self, owner: Hashable) -> None:

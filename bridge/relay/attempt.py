@@ -1,4 +1,4 @@
-"""One provider call of one event: opened, looked at, and taken in one piece or as a stream."""
+"""Make one provider call of one event, and receive its response in one piece or as a stream."""
 
 import asyncio
 import time
@@ -30,16 +30,16 @@ _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
     Shape.SSE: ("text/event-stream",),
     Shape.NDJSON: ("application/x-ndjson", "application/jsonl", "application/stream+json"),
 }
-"""What a stream of this shape is called; a mislabelled one gets the first."""
+"""Content types of a stream of this shape; a mislabelled stream gets the first."""
 
 _NO_CONTENT: Final = 204
 _TURN_BYTES: Final = 1 << 18
 _OFF_LOOP_BYTES: Final = 1 << 20
-"""From here on a body is searched in a thread."""
+"""Longer bodies are searched in a thread."""
 
 
 class StepAttempt:
-    """One try of one step. `run` once."""
+    """One attempt of one step. Call `run` once."""
 
     def __init__(self, event: RunningEvent, chain: Chain, planned: PlannedStep, go: Try) -> None:
         self._event = event
@@ -52,7 +52,7 @@ class StepAttempt:
         self._long_json = LongBody()
 
     async def run(self) -> Outcome | None:
-        """What became of it; None when it was a stream, passed on to its end and whole."""
+        """Make the call and return its outcome; None if a complete stream was passed on."""
         event, loop = self._event, asyncio.get_running_loop()
         event.step, event.provider = self._send_request.step, self._planned.provider.slug
         event.error, event.state.cached, event.state.byok_alias = None, False, None
@@ -75,7 +75,7 @@ class StepAttempt:
         except BridgeError as error:
             outcome = self._failed(error)
             if isinstance(error, SpendLimit) and not error.is_per_step:
-                raise  # no other step would be let pass
+                raise  # the limit holds for every step
             return outcome
         except Exception:
             event.error = InternalError("internal error")
@@ -87,7 +87,7 @@ class StepAttempt:
             event.state.add_attempt(self._send_request.step, slug, status, failure, began_at, loop.time())
 
     async def _close(self, answer: UpstreamResponse, *, reuse: bool = False) -> None:
-        """Done with the answer; `reuse`: it is complete, and only the connection is worth reading the rest for."""
+        """Close the response. With `reuse` its rest is read first, so that the connection can be used again."""
         if reuse and not answer.ended:
             self._event.runtime.upstream.read_out(answer)
         else:
@@ -96,7 +96,7 @@ class StepAttempt:
 
     @property
     def response_head(self) -> ResponseHead:
-        """Of the stream that was passed on."""
+        """Head of the stream that was passed on."""
         assert self._stream_relay is not None
         return self._stream_relay.head
 
@@ -126,15 +126,15 @@ class StepAttempt:
         return await self._judge(answer, body)
 
     async def _relay_stream(self, answer: UpstreamResponse, shape: Shape, head: bytes) -> Outcome | None:
-        heading = self._build_head(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
+        stream_head = self._build_head(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
         decoder = decoder_for(shape, self._event.runtime.max_item_bytes)
         self._stream_relay = StreamRelay(
-            self._event, self._chain, self._planned, answer, heading, decoder, from_model=self._planned.calls_model
+            self._event, self._chain, self._planned, answer, stream_head, decoder, from_model=self._planned.calls_model
         )
         return await self._stream_relay.run(head, last=self._send_request.last)
 
     async def _sniff(self, answer: UpstreamResponse) -> tuple[Shape, bytes]:
-        """What sort of body it is, and what had to be read of it to know."""
+        """Return the shape of the body, and the bytes that were read to detect it."""
         path = self._planned.target.raw_path.partition(b"?")[0].decode()
         head = b""
         while True:
@@ -145,13 +145,13 @@ class StepAttempt:
                 return shape, head
 
     async def _collect(self, answer: UpstreamResponse, head: bytes, max_bytes: int | None) -> tuple[bytes, bool]:
-        """An answer in one piece, counted in the event's hold, and whether that is all of it.
+        """Return the body, counted in the event's memory reservation, and True if it is complete.
 
-        If not, it has more than `most_bytes`, and this is its beginning. Raises OutOfMemoryBudget.
+        If it has more than `max_bytes`, the first part and False are returned. Raises OutOfMemoryBudget.
         """
         if max_bytes is not None and answer.announced_bytes > max_bytes:
             return head, False
-        reservation, body = self._event.reservation, BytesIO()  # which hands over what it holds without a copy
+        reservation, body = self._event.reservation, BytesIO()  # `getvalue` does not copy
         check = self._long_json = LongBody()
         turn_ends = _TURN_BYTES
         try:
@@ -172,7 +172,7 @@ class StepAttempt:
         return body.getvalue(), True
 
     async def _read(self, answer: UpstreamResponse) -> bytes:
-        """One read of a body of which the client knows nothing yet: to break off here is to give no answer."""
+        """Read from a body before the client knows of it: a break here counts as no answer (ResetBeforeAnswer)."""
         try:
             data = await answer.read()
         except BrokenStream as error:
@@ -181,7 +181,7 @@ class StepAttempt:
         return data
 
     async def _judge(self, answer: UpstreamResponse, body: bytes) -> Outcome:
-        """What an answer in one piece means to the chain. It is kept: it may be the last that a provider gives."""
+        """Return the outcome of a response in one piece. The response is kept: it may become the event's answer."""
         event, status = self._event, answer.status
         short = self._long_json.finish()
         read = body if short is None else short
@@ -210,7 +210,7 @@ class StepAttempt:
         return outcome
 
     async def _concealed(self, answer: UpstreamResponse, body: bytes) -> tuple[bytes, response.ParsedResponse]:
-        """An error's body without the stored key that it may tell back, and what that body says."""
+        """Return an error's body without the stored key that it may quote, and the parsed body."""
         known = self._event.known
         hide = partial(concealed, body, known)
         hidden = hide() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(hide)
@@ -235,6 +235,6 @@ class StepAttempt:
 
 
 def _label(content_type: str, shape: Shape) -> str:
-    """What the client is told the stream is: the provider's word for it, unless that was wrong."""
+    """Return the content type reported to the client: the provider's, unless it contradicts the body."""
     labels = _LABELS.get(shape)
     return content_type if labels is None or content_type in labels else labels[0]

@@ -1,4 +1,4 @@
-"""What the parts that run an event share of it."""
+"""State and services that the parts of a running event share."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,11 +18,11 @@ from bridge.upstream.http import Upstream
 
 
 class Running(Protocol):
-    """What is told of an event, or a realtime session, while it runs."""
+    """An event or realtime session that is in progress, as the health endpoint reports it."""
 
     @property
     def provider(self) -> str:
-        """A slug; empty before one was asked."""
+        """Slug of the current provider; empty before the first call."""
 
     @property
     def phase(self) -> str: ...
@@ -30,23 +30,23 @@ class Running(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """What all events of the process share."""
+    """Services and limits shared by all events of the process."""
 
     upstream: Upstream
     breakers: Breakers
     max_item_bytes: int
     services: Services = field(default_factory=Services)
     running: set[Running] = field(default_factory=set)
-    """All that has begun and not ended."""
+    """Events and sessions that have begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferedResponse:
-    """An answer in one piece, as a provider gave it; `error` when it is one."""
+    """A provider's response in one piece; `error` is set if it reports one."""
 
     head: ResponseHead
     body: bytes
-    """Counted in the event's hold."""
+    """Counted in the event's memory reservation."""
     error: BridgeError | None
     usage: Usage | None
     reported: Reported
@@ -57,7 +57,7 @@ class BufferedResponse:
 
 @dataclass(slots=True, eq=False)
 class RunningEvent:
-    """What is known and owned of an event while it runs; its attempts change it. No two are equal."""
+    """State and resources of one event while it runs. Its attempts change it. Instances compare by identity."""
 
     writer: ResponseWriter
     reservation: MemoryReservation
@@ -66,28 +66,28 @@ class RunningEvent:
     state: EventState
     interrupt: Interrupt
     admission: Admission | None = None
-    """Once it was let in, where somebody asks."""
+    """Set once the limiter admits the event; None without a limiter."""
     phase: str = "starting"
     step: int = 0
     provider: str = ""
-    """The slug of that step's, once it was asked."""
+    """Slug of the current step's provider, once it was called."""
     error: BridgeError | None = None
-    """Of the attempt made last."""
+    """Error of the last attempt."""
     buffered: BufferedResponse | None = None
-    """The answer in one piece that a provider gave last, and no stream was told since."""
+    """The last response in one piece; None once a stream started after it."""
     known: KnownSecrets = NO_SECRETS
-    """The secrets of the stored key that the last attempt used."""
+    """Secrets of the stored key that the last attempt used."""
     announced: ResponseHead | None = None
-    """Of the stream that the client was told of last."""
+    """Head of the last stream that was started towards the client."""
 
     def keep(self, whole: BufferedResponse | None) -> None:
-        """In place of the one kept so far."""
+        """Replace the buffered response and release its memory."""
         if self.buffered is not None:
             self.reservation.release(len(self.buffered.body))
         self.buffered = whole
 
     async def drain(self) -> None:
-        """Until the client has taken what stands in line; meanwhile its clocks stand still."""
+        """Wait until the client has read its queue. The event's deadlines are paused meanwhile."""
         self.interrupt.deadlines.pause()
         try:
             await self.writer.drain()

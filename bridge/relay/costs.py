@@ -1,4 +1,4 @@
-"""What an event cost, as far as it is known or can be guessed."""
+"""Compute the cost of an event: reported, priced or estimated."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from bridge.relay.interfaces import Charge, Pricer
 from bridge.relay.plan import PlannedStep
 from bridge.relay.summary import Cost
 
-ESTIMATED: Final = "the cost is an estimate: the stream did not tell all of its usage"
+ESTIMATED: Final = "the cost is an estimate: the stream did not report all of its usage"
 MANY_TOKENS: Final = f"the provider reported more than {MAX_TOKENS} tokens; no more are counted"
 HIGH_COST: Final = (
     f"the provider reported a cost of more than {MAX_TIMES_ESTIMATE} times the estimate; no more is charged"
@@ -25,9 +25,9 @@ HIGH_COST: Final = (
 def charges_of(
     event: RunningEvent, steps: Sequence[PlannedStep], planned: PlannedStep, error: BridgeError | None
 ) -> list[Charge]:
-    """What the answer of the step `planned` cost, and each stream that broke before it; what is unknown is left out.
+    """Return the cost of the answer of step `planned`, and of each stream that broke before it.
 
-    An estimate, and what was not believed, is marked and warned of.
+    Unknown costs are left out. Estimates and capped costs are marked, and a warning is added for them.
     """
     charges = list(_dropped(event, steps))
     cost = _cost_of(event, planned, error)
@@ -38,12 +38,12 @@ def charges_of(
 
 
 def total(charges: Sequence[Charge]) -> Cost | None:
-    """None is unknown. The source is that of the last answer."""
+    """Return the sum of the charges, with the source of the last; None if the cost is unknown."""
     return reduce(lambda sum_, cost: cost.plus(sum_), (cost for _, cost in charges)) if charges else None
 
 
 def _dropped(event: RunningEvent, steps: Sequence[PlannedStep]) -> Iterator[Charge]:
-    """Streams in whose place another began: the provider is paid for them, whatever the client makes of them."""
+    """Yield the charges of streams that a later answer replaced: the provider charges for them as well."""
     for streamed in event.state.dropped:
         planned, usage = steps[streamed.head.step], streamed.usage
         if streamed.cached:
@@ -59,7 +59,7 @@ def _cost_of(event: RunningEvent, planned: PlannedStep, error: BridgeError | Non
     if record.cached:
         return Cost(0.0, "cache")
     if error is not None and streamed is None and record.usage is None and not record.reported:
-        return None  # it came to nothing
+        return None  # nothing was received
     return _price(event, planned, record.usage, record.reported, streamed, is_cut=error is not None)
 
 
@@ -72,7 +72,7 @@ def _price(
     *,
     is_cut: bool,
 ) -> Cost | None:
-    """`streamed` is the stream that it was, if it was one."""
+    """Return the cost of one answer. `streamed` is set if it was a stream."""
     pricer, step = event.runtime.services.pricer, planned.step
     usd = reported_usd(planned.provider, step.method, step.endpoint, reported)
     if pricer is None:
@@ -84,7 +84,7 @@ def _price(
 
 
 def _is_unreported(usage: Usage | None) -> bool:
-    """True if not all tokens are known. No price of the client's changes that: it would hide them."""
+    """Return True if a token count is missing. A price given by the client does not change that."""
     return usage is None or usage.input_tokens is None or usage.output_tokens is None
 
 
@@ -102,7 +102,7 @@ def _cost(pricer: Pricer, planned: PlannedStep, usage: Usage | None, reported: R
 
 
 def _bound_usage(state: EventState) -> None:
-    """Counts no more tokens than can be meant, and warns of it."""
+    """Cap the token counts at MAX_TOKENS, and add a warning if a count was above."""
     if state.usage is None or (bounded := bounded_usage(state.usage)) is state.usage:
         return
     state.usage = bounded

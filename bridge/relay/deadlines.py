@@ -1,4 +1,4 @@
-"""The clocks of one event: instants on the loop's clock, one timer for all of them, and how they interrupt its task."""
+"""Deadlines of one event: instants on the loop's clock that share one timer, and the interrupt of the event's task."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,28 +8,28 @@ from bridge.errors import BridgeError
 
 
 class Clock(Enum):
-    """What a deadline is for."""
+    """Names of an event's deadlines."""
 
     CONNECT = auto()
     REQUEST = auto()
-    """The first answer item, of one attempt."""
+    """Until the first answer item of an attempt."""
     IDLE = auto()
-    """The next byte of a body."""
+    """Until the next byte of a body."""
     TOTAL = auto()
-    """The event, with all its steps and retries."""
+    """Until the end of the event, with all steps and retries."""
     HOLD = auto()
-    """Bookkeeping is held back no longer."""
+    """Until items that are held back are sent."""
     SILENCE = auto()
-    """The finish mark came, and then nothing."""
+    """Until a stream that sent its finish mark, and nothing after it, counts as complete."""
     LINGER = auto()
-    """The closing mark came; the body is read to its end, to keep the connection."""
+    """Until reading stops after the closing mark; the rest is read to keep the connection."""
 
 
 class Deadlines:
-    """Calls `on_due(clock)` once for each deadline that is reached, in their order; it may move or clear the others.
+    """Call `on_due(clock)` once for each deadline that is reached, in order. The callback may move or clear deadlines.
 
-    Moving a deadline into the future costs an assignment: the timer finds out when it fires. While the client does not
-    read, all clocks stand still.
+    Moving a deadline into the future costs one assignment: the timer notices when it fires. All deadlines are paused
+    while the client does not read.
     """
 
     __slots__ = ("_at", "_loop", "_on_due", "_paused_at", "_timer")
@@ -42,14 +42,14 @@ class Deadlines:
         self._paused_at: float | None = None
 
     def set(self, clock: Clock, seconds: float) -> None:
-        """Due in so many seconds from now, of which none pass while the clocks stand still."""
+        """Set a deadline `seconds` from now. Paused time does not count."""
         now = self._loop.time() if self._paused_at is None else self._paused_at
         at = self._at[clock] = now + seconds
         if self._timer is None or at < self._timer.when():
             self._arm(at)
 
     def set_ms(self, clock: Clock, setting_ms: int) -> None:
-        """As a setting says it: 0 is no limit."""
+        """Set a deadline from a setting in milliseconds; 0 clears it."""
         if setting_ms:
             self.set(clock, setting_ms / 1000)
         else:
@@ -66,19 +66,19 @@ class Deadlines:
         self._at = {clock: at for clock, at in self._at.items() if clock is kept}
 
     def stop(self) -> None:
-        """No deadline is left, and no timer."""
+        """Clear all deadlines and the timer."""
         self._at.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def end(self) -> None:
-        """For good: whoever it called is let go of, who holds this in turn."""
+        """Stop for good, and drop the callback, which refers back to this object."""
         self.stop()
         self._on_due = _nothing_due
 
     def pause(self) -> None:
-        """Until `go_on`; once is enough."""
+        """Pause all deadlines until `resume`. May be called more than once."""
         if self._paused_at is None:
             self._paused_at = self._loop.time()
 
@@ -99,7 +99,7 @@ class Deadlines:
     def _fire(self) -> None:
         self._timer = None
         if self._paused_at is not None:
-            return  # go_on arms again
+            return  # `resume` arms the timer
         now = self._loop.time()
         while self._at and self._at[first := min(self._at, key=self._at.__getitem__)] <= now:
             del self._at[first]
@@ -109,38 +109,41 @@ class Deadlines:
 
 
 class Interrupt:
-    """Interrupts one event's task: when one of its deadlines is reached, or when it is cancelled.
+    """Interrupt one event's task when a deadline is reached or the event is cancelled.
 
-    Whoever catches the CancelledError asks `caught` which it was.
+    Code that catches the CancelledError calls `consume` to learn the reason.
     """
 
     def __init__(self) -> None:
         self.deadlines = Deadlines(self._fire)
         self.on_hold_over: Callable[[], None] = _nothing
-        """Called for Clock.HOLD, which interrupts nobody."""
+        """Called for Clock.HOLD, which does not interrupt the task."""
         self.cancelled: BridgeError | None = None
         self._task: asyncio.Task[object] | None = None
         self._fired: Clock | None = None
 
     def attach(self) -> None:
-        """The running task is the one to interrupt."""
+        """Register the current task as the one to interrupt."""
         self._task = asyncio.current_task()
 
     def cancel(self, error: BridgeError) -> None:
-        """For good: `error` is the event's. A task that has not begun sees it at its beginning."""
+        """Cancel the event with `error`. The first call wins. A task that has not started reads `cancelled`."""
         if self.cancelled is None:
             self.cancelled = error
             if self._task is not None:
                 self._task.cancel()
 
     def detach(self) -> None:
-        """The event is over: nothing strikes any more, and nothing of it is kept alive from here."""
+        """End the deadlines and drop all references to the event."""
         self.deadlines.end()
         self.on_hold_over = _nothing
         self._task = None
 
     def consume(self) -> Clock:
-        """The clock that interrupted the task, which goes on. Raises CancelledError if it was not a clock alone."""
+        """Return the clock that interrupted the task and let the task go on.
+
+        Raises CancelledError if the task was also cancelled for another reason.
+        """
         clock, self._fired = self._fired, None
         if clock is None or self.cancelled is not None or self._task is None or self._task.uncancel():
             raise asyncio.CancelledError
@@ -153,7 +156,7 @@ class Interrupt:
             self._fired = clock
             self._task.cancel()
         elif clock is Clock.TOTAL:
-            self._fired = clock  # the blow is on its way, and this one must not be lost: nobody sets it again
+            self._fired = clock  # the task is being cancelled already; TOTAL is never set again, so it must be recorded
 
 
 def _nothing() -> None: ...

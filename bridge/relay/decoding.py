@@ -1,6 +1,8 @@
-"""Request bodies without their content coding: for what the bridge must read of them (PROTOCOL.md, "What is streamed").
+"""Decode the content coding of request bodies for the fields that the bridge reads (`bridge/docs/protocol.md`, "What is
+streamed").
 
-Providers get them as they came. They are inflated a megabyte per turn of the loop, and count in the event's hold.
+Providers receive the coded bodies. At most 1 MiB is inflated per turn of the loop. Decoded bodies count in the event's
+memory reservation.
 """
 
 import asyncio
@@ -20,9 +22,9 @@ _READS_PER_TURN: Final = 16
 
 
 async def with_decoded_bodies(steps: list[ProviderStep], reservation: MemoryReservation) -> list[ProviderStep]:
-    """The steps, those with a coded body with `decoded`; empty for a body that nobody can decode.
+    """Return the steps with `decoded` set for coded bodies; it is empty for a body that cannot be decoded.
 
-    Raises OutOfMemoryBudget; for a step of `compat`, whose body has to be rewritten, BadMessage and TooLarge.
+    Raises OutOfMemoryBudget. For a step of `compat`, whose body is rewritten, raises BadMessage and TooLarge.
     """
     if not any("content-encoding" in step.provider_headers for step in steps):
         return steps
@@ -39,17 +41,17 @@ async def with_decoded_bodies(steps: list[ProviderStep], reservation: MemoryRese
     return found
 
 
-async def decoded(body: bytes, content_encoding: str, reservation: MemoryReservation, most: int) -> bytes | None:
-    """The body without its coding, None if it has none. What is returned is counted in the hold.
+async def decoded(body: bytes, content_encoding: str, reservation: MemoryReservation, max_bytes: int) -> bytes | None:
+    """Return the decoded body, None if it has no coding. The result is counted in `reservation`.
 
-    Raises BadMessage for a body that cannot be decoded, TooLarge for one of more than `most` bytes, OutOfMemoryBudget.
+    Raises BadMessage for a body that cannot be decoded, TooLarge for more than `max_bytes`, and OutOfMemoryBudget.
     """
     plain = BytesIO()
     try:
         coding = coding_in(content_encoding)
         if coding is None:
             return None
-        await _inflate(body, coding, plain, reservation, most)
+        await _inflate(body, coding, plain, reservation, max_bytes)
     except BaseException as error:
         reservation.release(plain.tell())
         if isinstance(error, CodingError):
@@ -58,11 +60,11 @@ async def decoded(body: bytes, content_encoding: str, reservation: MemoryReserva
     return plain.getvalue()
 
 
-async def _inflate(body: bytes, coding: str, plain: BytesIO, reservation: MemoryReservation, most: int) -> None:
+async def _inflate(body: bytes, coding: str, plain: BytesIO, reservation: MemoryReservation, max_bytes: int) -> None:
     turn_ends, reads = _TURN_BYTES, 0
     for piece in inflate(body, coding):
-        if plain.tell() + len(piece) > most:
-            raise TooLarge(f"the body has more than {most} bytes when it is decoded; no longer one is taken")
+        if plain.tell() + len(piece) > max_bytes:
+            raise TooLarge(f"the decoded body is longer than {max_bytes} bytes")
         reservation.add(len(piece))
         plain.write(piece)
         reads += not piece

@@ -1,4 +1,4 @@
-"""What is known of one event: the metadata of its frames, and its line in the log."""
+"""Collect the state of one event for the metadata of its frames and its log line."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,24 +17,24 @@ _NOT_LOGGED: Final = {"cacheStatus", "headers", "attempts"}
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """The head of an answer, a provider's or the bridge's own."""
+    """Head of a response, from a provider or from the bridge."""
 
     step: int
     provider: str | None
-    """None for an event that was refused before it came to one."""
+    """None for an event that was refused before a provider was chosen."""
     status: int
     content_type: str
     headers: dict[str, str] | None = None
     """The provider's response headers, as the client may see them."""
     items: bool = False
-    """It is a stream of items, and not of bytes: a model's words, whose tokens can be guessed."""
+    """True for a stream of items, whose tokens can be estimated; False for bytes."""
     byok_alias: str | None = None
-    """Of the stored key that was used for it."""
+    """Alias of the stored key that was used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """One stream that the client was told of: what it told of its usage, and what was seen of it."""
+    """One stream that was passed on to the client: its reported usage and its observed size."""
 
     head: ResponseHead
     usage: Usage | None
@@ -47,7 +47,7 @@ class Streamed:
 
 @dataclass(slots=True)
 class EventState:
-    """One event, kept by whoever runs it. Instants are seconds on the loop's clock."""
+    """State of one event. Instants are seconds on the loop's clock."""
 
     log_id: str
     gateway: str
@@ -62,48 +62,48 @@ class EventState:
     cached: bool = False
     """No provider was called for the answer."""
     byok_alias: str | None = None
-    """Of the stored key that the last attempt used."""
+    """Alias of the stored key that the last attempt used."""
     attempts: list[dict[str, object]] = field(default_factory=list)
     attempt_times: list[tuple[float, float]] = field(default_factory=list)
-    """Of each attempt, when it began and ended."""
+    """Begin and end of each attempt."""
     chunks: int = 0
-    """Frames of items or runs that were sent."""
+    """Number of `universal.stream` frames sent."""
     usage: Usage | None = None
     reported: Reported = field(default_factory=dict)
-    """The members of the usage that tell a cost, as the provider wrote them."""
+    """Members of the usage that report a cost, as the provider wrote them."""
     streamed: Streamed | None = None
-    """The stream that the client was told of last; None where the answer is in one piece."""
+    """The last stream that was passed on; None for a response in one piece."""
     dropped: list[Streamed] = field(default_factory=list)
-    """Streams that broke, and in whose place another answer came. They were paid for all the same."""
+    """Streams that broke and were replaced by another answer. They are charged as well."""
     cost: Cost | None = None
     model: str | None = None
     answer_bytes: int = 0
     answer_head: list[bytes] = field(default_factory=list)
-    """The beginning of the answer's body, at least `head_bytes` of it if there were as many."""
+    """First reads of the response body: at least `head_bytes`, if the body is as long."""
     head_bytes: int = 0
-    """How much of it is wanted."""
+    """Number of bytes to keep in `answer_head`."""
     restarted: bool = False
-    """An earlier stream of the event is to be dropped."""
+    """True if the client is to drop an earlier stream of the event."""
     outcome: dict[str, object] = field(default_factory=dict)
     """The last frame's metadata and the error's code, for the log."""
     head: ResponseHead | None = None
-    """The last frame's."""
+    """Head of the last frame."""
     error: BridgeError | None = None
     ended_at: float = 0.0
 
     def add_body(self, data: bytes) -> None:
-        """More of the answer that is passed on; the hot path."""
+        """Count one read of the response body. This is on the hot path."""
         if self.answer_bytes < self.head_bytes:
             self.answer_head.append(data)
         self.answer_bytes += len(data)
 
     def reset_body(self) -> None:
-        """Another one begins in its place."""
+        """Forget the body: another response replaces it."""
         self.answer_bytes = 0
         self.answer_head.clear()
 
     def drop_stream(self) -> None:
-        """Another answer begins in place of the stream told last, if there was one."""
+        """Move the last stream, if any, to `dropped`: another answer replaces it."""
         if self.streamed is not None:
             self.dropped.append(self.streamed)
             self.streamed = None
@@ -111,7 +111,7 @@ class EventState:
     def add_attempt(
         self, step: int, provider: str, status: int | None, error: BridgeError | None, began_at: float, ended_at: float
     ) -> None:
-        """One attempt, or one step that was skipped; `status` is the provider's, if it came to one."""
+        """Add an attempt or a skipped step; `status` is the provider's, if it sent one."""
         attempt: dict[str, object] = {"step": str(step), "provider": provider, "durationMs": _ms(ended_at - began_at)}
         if status is not None:
             attempt["status"] = status
@@ -121,7 +121,7 @@ class EventState:
         self.attempt_times.append((began_at, ended_at))
 
     def first_metadata(self, head: ResponseHead, *, success: bool) -> dict[str, object]:
-        """The metadata of a first frame."""
+        """Return the metadata of a first frame."""
         metadata: dict[str, object] = {
             "cacheStatus": "HIT" if self.cached else "MISS",
             "logId": self.log_id,
@@ -139,7 +139,7 @@ class EventState:
         return metadata
 
     def last_metadata(self, head: ResponseHead, now: float, error: BridgeError | None) -> dict[str, object]:
-        """The metadata of the last frame: all of it."""
+        """Return the complete metadata, for the last frame, and record the outcome."""
         metadata = self.first_metadata(head, success=error is None)
         if len(self.attempts) > 1:
             metadata["attempts"] = self.attempts
@@ -160,7 +160,7 @@ class EventState:
         return metadata
 
     def log_fields(self, event_id: bytes) -> dict[str, object]:
-        """One event as one line: no header, no URL, and no word of a body, in which a provider may tell a key back."""
+        """Return the fields of the log line: no header, no URL, and no text of a body, which may quote a key."""
         fields: dict[str, object] = {"gateway": self.gateway, "eventId": json_parse.parse(event_id), **self.outcome}
         if self.model is not None:
             fields["model"] = self.model

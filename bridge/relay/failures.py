@@ -1,4 +1,4 @@
-"""What a failure means: to the chain as an outcome, to the client as an error."""
+"""Map failures to outcomes of the chain and to errors for the client."""
 
 from typing import Final
 
@@ -29,7 +29,7 @@ _CAUSES: Final[dict[type[BridgeError], Cause]] = {
     NoAnswerInTime: Cause.TIMEOUT,
     IdleTimeout: Cause.TIMEOUT,
 }
-"""Any other error is UNUSABLE: nothing that the same step would do better."""
+"""Any other error is UNUSABLE: a retry of the same step would fail again."""
 
 
 def cause_of(error: BridgeError) -> Cause:
@@ -37,7 +37,7 @@ def cause_of(error: BridgeError) -> Cause:
 
 
 def outcome_of(fault: ProviderFault, status: int, pause_ms: int | None = None) -> Failed | PolicyRefusal:
-    """Of a provider's own error, by HTTP status or before a stream's answer; `pause_ms` as it asked."""
+    """Return the outcome of a provider's error; `pause_ms` is the wait that the provider requests."""
     return (
         PolicyRefusal()
         if fault.policy_refusal
@@ -50,7 +50,7 @@ def status_error(fault: ProviderFault, status: int, pause_ms: int | None) -> Pro
 
 
 def stream_error(fault: ProviderFault) -> ProviderErrorInStream:
-    """Its status is the one that the error stands for: the provider's own was a 2xx."""
+    """Return the error of a stream. Its status is the one that the error means: the response's own was 2xx."""
     error = ProviderErrorInStream(fault.message, retryable=_is_retryable(fault))
     error.status = fault.status
     return error
@@ -61,7 +61,7 @@ def _is_retryable(fault: ProviderFault) -> bool:
 
 
 def timeout_error(clock: Clock, planned: PlannedStep) -> BridgeError:
-    """Of the clock that struck while a step was tried."""
+    """Return the error for the clock that interrupted a step."""
     settings, slug = planned.step.settings, planned.provider.slug
     match clock:
         case Clock.CONNECT:

@@ -1,4 +1,4 @@
-"""What a gateway does for its events beside calling providers. Each service may be absent, and then costs nothing."""
+"""Interfaces of the optional services of a gateway. A service that is absent costs nothing."""
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -15,106 +15,108 @@ from bridge.upstream.answer import UpstreamResponse
 from bridge.upstream.http import Call
 
 Charge = tuple[PlannedStep, Cost]
-"""What the answer of one step cost; an event whose stream broke and began anew has several."""
+"""A step and its cost. An event with a restarted stream has several charges."""
 
 
 class Admission(Protocol):
-    """One event that was let in."""
+    """Limits of one admitted event."""
 
     async def acquire(self, planned: PlannedStep) -> Callable[[], None]:
-        """Before a provider is called, not before the cache is asked: wait for a turn at it, reserve what it may cost.
+        """Wait for a concurrency slot at the provider and reserve the expected cost. Call it after the cache lookup.
 
-        Returns what gives the turn back, which may be after `leave` if other events read the same answer on. Raises
-        SpendLimit, TooManyEvents.
+        Returns a function that releases the slot. It may be called after `settle` if other events still read the
+        response. Raises SpendLimit, TooManyEvents.
         """
 
     def settle(self, charges: Sequence[Charge]) -> None:
-        """The event is over, and cost so much: what was reserved is settled. Called exactly once, and cannot block.
+        """Replace the reservation by the event's cost. Called exactly once, and does not block.
 
-        There may be a cost without `enter`: that of a call which another event made, and left.
+        There may be a cost without `acquire`: that of a shared call which another event started and left.
         """
 
 
 class Limiter(Protocol):
-    """Who may pass, how often, and for how much money."""
+    """Limits on rate, concurrency and cost."""
 
     async def admit(self, context: RequestContext, settings: StepSettings) -> Admission | None:
-        """Before the first step. None for an event that nothing limits: nobody is asked about it any more.
+        """Admit an event before its first step. Returns None if no limit applies to it.
 
-        Raises RateLimited, TooManyEvents, and what `Ground.live` does.
+        Raises RateLimited, TooManyEvents, and the errors of `RequestContext.current_gateway`.
         """
 
 
 class ProviderCaller(Protocol):
-    """The provider call of one attempt, with all that has to be asked first."""
+    """The provider call of one attempt, with its concurrency slot and its stored key."""
 
     on_connected: Callable[[], None]
-    """Of the event's own attempt."""
+    """Callback of the event's own attempt."""
 
     @property
     def request(self) -> Call:
-        """What is going to be sent, but for a stored key."""
+        """The request to send, without a stored key."""
 
     async def __call__(self) -> UpstreamResponse:
-        """All of it. Raises what `enter` and `call` do."""
+        """Acquire a slot and send. Raises the errors of `acquire_slot` and `send`."""
 
     async def acquire_slot(self) -> None:
-        """Wait for the event's own turn at the provider. Raises SpendLimit, TooManyEvents."""
+        """Wait for a concurrency slot at the provider. Raises SpendLimit, TooManyEvents."""
 
     def waiting(self) -> AbstractContextManager[None]:
-        """While the event waits behind another one's turn: that counts as little as waiting for its own."""
+        """Suspend the connect and request deadlines while the event waits for a slot, its own or a shared one."""
 
     async def send(self, on_connected: Callable[[], None]) -> UpstreamResponse:
-        """Once, right after `enter`, by whoever: the turn is given back when the answer is closed, or there is none.
+        """Send the request. Call it once, directly after `acquire_slot`.
 
-        Raises KeyUnusable and what `Upstream.open` does.
+        The slot is released when the response is closed or the call fails. Raises KeyUnusable and the errors of
+        `Upstream.open`.
         """
 
 
 class Cache(Protocol):
     async def open(self, context: RequestContext, planned: PlannedStep, call: ProviderCaller) -> UpstreamResponse:
-        """An answer from the cache, or of a call that is in flight already, or of `dial`.
+        """Return a response from the cache, from a shared call in flight, or from `call`.
 
-        Its `cached` tells which, and its `keep` decides whether it is given again. Raises what `dial` does.
+        Its `cached` is False if this event's provider was called; `mark_complete` makes it reusable. Raises the errors
+        of `call`.
         """
 
 
 class KeySigner(Protocol):
     async def authorize(self, call: Call, planned: PlannedStep) -> Call:
-        """The call with the gateway's stored key, where the plan says so. Raises KeyUnusable."""
+        """Return the call with the gateway's stored key, if the plan has one. Raises KeyUnusable."""
 
 
 class Pricer(Protocol):
-    """Cheap, for every event asks. None is unknown."""
+    """Prices of calls. Each method is called for every event and is cheap. None means unknown."""
 
     def known(self, planned: PlannedStep, usage: Usage | None, reported: Reported) -> Cost | None:
-        """Returns what an answer cost as far as the gateway knows, whatever the client says."""
+        """Return the cost of an answer as the gateway knows it, whatever the client claims."""
 
     def claimed(self, planned: PlannedStep, usage: Usage | None, known: Cost | None) -> Cost | None:
-        """Returns the cost by the client's own price, with `known` as what is charged; `known` where it gave none."""
+        """Return the cost at the client's price, with `known` as the charge; `known` if there is no such price."""
 
     def can_price(self, planned: PlannedStep) -> bool:
-        """Returns True if the cost of the call will be known to the gateway, if its answer tells its usage."""
+        """Return True if the gateway can compute the cost once the answer reports its usage."""
 
     def expected_usd(self, planned: PlannedStep) -> float | None:
-        """Returns the estimate of a call that is not made yet, by its price. Takes time as its body is long."""
+        """Return the estimated cost of a call before it is made. The time is linear in its body."""
 
 
 Sample = tuple[str, tuple[str, ...], float]
-"""What a metric is now: its name, its labels' values, and its value; a counter's, since the process began."""
+"""Name, label values and value of a metric. Counters count from the start of the process."""
 
 
 class Meter(Protocol):
-    """Counts events as an observer; what others count it tells with them."""
+    """Metrics: counts events as an observer, and reports the samples of other services."""
 
     def set_known_gateways(self, gateways: Callable[[], Container[str]]) -> None:
-        """The names of gateways that are told apart; any other is `*`."""
+        """Set the gateways that are label values of their own; any other is reported as `*`."""
 
     def register(self, samples: Callable[[], Iterable[Sample]]) -> None:
-        """Ask `readings` whenever somebody wants to know."""
+        """Add a source of samples, which is called for each scrape."""
 
     async def text(self, accept: str) -> tuple[bytes, str]:
-        """All metrics for a scraper whose Accept header that is, and the content type."""
+        """Return all metrics in the format for this Accept header, and the content type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Services:
     pricer: Pricer | None = None
     observers: tuple[Observer, ...] = ()
     meter: Meter | None = None
-    """One of the observers."""
+    """Also one of the observers."""
     breakers: Breakers = field(default_factory=Breakers)
     payload_bytes: int = 0
-    """How much of a request's and an answer's body observers want to see at most."""
+    """Largest number of bytes of a request or response body that observers use."""

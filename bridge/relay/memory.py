@@ -1,10 +1,10 @@
-"""How many bytes may be held at once: by one socket, and by the whole process."""
+"""Bound the bytes that one socket and the whole process hold at once."""
 
 from bridge.errors import OutOfMemoryBudget
 
 
 class MemoryBudget:
-    """A count of bytes with a bound. A socket's budget draws on the process's, its `parent`."""
+    """A bounded count of bytes. A socket's budget also counts in that of the process, its `parent`."""
 
     __slots__ = ("_limit", "_name", "_parent", "used")
 
@@ -19,9 +19,9 @@ class MemoryBudget:
         return self.used >= self._limit
 
     def acquire(self, size: int, *, overdraw: bool = False) -> None:
-        """Count `size` bytes in. Raises OutOfMemoryBudget, and counts nothing, when they do not fit.
+        """Add `size` bytes. Raises OutOfMemoryBudget, and counts nothing, if they do not fit.
 
-        To `overdraw` is to go past this budget's limit, though never past its parent's.
+        With `overdraw` this budget's limit may be exceeded, but never its parent's.
         """
         if self.used + size > self._limit and not overdraw:
             raise OutOfMemoryBudget(f"{self._name} holds {self.used} bytes of at most {self._limit}; try again later")
@@ -30,14 +30,14 @@ class MemoryBudget:
         self.used += size
 
     def release(self, size: int) -> None:
-        """Count `size` bytes out."""
+        """Subtract `size` bytes."""
         self.used -= size
         if self._parent is not None:
             self._parent.release(size)
 
 
 class MemoryReservation:
-    """What one event holds of a budget; given back at the event's end at the latest."""
+    """The part of a budget that one event holds. It is released at the event's end at the latest."""
 
     __slots__ = ("_budget", "_size")
 
@@ -46,7 +46,7 @@ class MemoryReservation:
         self._size = 0
 
     def add(self, size: int, *, overdraw: bool = False) -> None:
-        """Raises OutOfMemoryBudget."""
+        """Reserve more bytes. Raises OutOfMemoryBudget."""
         self._budget.acquire(size, overdraw=overdraw)
         self._size += size
 
@@ -55,15 +55,15 @@ class MemoryReservation:
         return self._size
 
     def move(self, size: int, other: "MemoryReservation") -> None:
-        """Let `other`, which is of the same budget, hold so much of it."""
+        """Transfer `size` bytes to `other`, a reservation of the same budget."""
         self._size -= size
         other._size += size
 
     def release(self, size: int) -> None:
-        """Give part of it back."""
+        """Release a part of the reservation."""
         self._budget.release(size)
         self._size -= size
 
     def release_all(self) -> None:
-        """Give all of it back."""
+        """Release the whole reservation."""
         self.release(self._size)

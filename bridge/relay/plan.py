@@ -1,4 +1,4 @@
-"""From what a client asked to what can be called: every step's provider, address and policy, or the event's fault."""
+"""Resolve a request's steps: provider, address, key and policy of each. Pure."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from bridge.settings.step import StepSettings
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One step, ready to be tried."""
+    """One resolved step."""
 
     step: ProviderStep
     provider: Provider
@@ -31,44 +31,46 @@ class PlannedStep:
     model: str | None
     policy: StepPolicy
     key: StoredKey | None = None
-    """The gateway's, for a request that brought none; or an account that it brought, to mint a token with."""
+    """Stored key for a request without a credential, or the service account that the request brought."""
     price: CustomCost | None = None
-    """The gateway's, whatever the request says of its own."""
+    """The gateway's custom price, whatever price the request gives."""
     calls_model: bool = False
-    """It is a POST to a model endpoint, or opens a realtime session with a model."""
+    """True for a POST to a model endpoint, and for a realtime session with a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Where an event takes place."""
+    """Account, gateway, token and transport of an event."""
 
     account: str
     gateway: str
-    """As the client called it."""
+    """Name in the client's URL."""
     gateway_at_connect: Gateway
-    """The gateway as it was configured when the socket was opened, or the HTTP request came."""
+    """Configuration of the gateway when the socket was opened or the HTTP request arrived."""
     providers: Mapping[str, Provider]
     current_gateway: Callable[[], Gateway]
-    """The gateway as it is configured now: its tokens, keys and limits.
+    """Return the current configuration of the gateway: its tokens, keys and limits.
 
-    Raises UnknownGateway if it is gone, Unauthorized if the token that was presented is.
+    Raises UnknownGateway if the gateway was removed, Unauthorized if the presented token was.
     """
     token: str = ""
-    """The name of the token that was presented; empty where the gateway is open."""
+    """Name of the presented token; empty for an open gateway."""
     transport: Transport = "websocket"
     user_agent: str = ""
     traceparent: str = ""
-    """That header, as it came with the handshake or the HTTP request."""
+    """The header of that name from the handshake or the HTTP request."""
 
 
 def header_chars(steps: list[ProviderStep]) -> int:
-    """Return how long the endpoints and headers are that `plan` has to search."""
+    """Return the total length of the endpoints and headers that `plan` searches for tokens."""
     return sum(len(step.endpoint) + sum(map(len, step.provider_headers.values())) for step in steps)
 
 
 def plan(steps: list[ProviderStep], context: RequestContext) -> list[PlannedStep]:
-    """Raises what `Ground.live` does; and UnknownProvider, NotAllowed, EndpointRefused, UnknownKey, which name the step
-    when there are several.
+    """Return the resolved steps.
+
+    Raises the errors of `RequestContext.current_gateway`, and UnknownProvider, NotAllowed, EndpointRefused and
+    UnknownKey, whose messages name the step if there are several.
     """
     gateway = context.current_gateway()
     planned = []
@@ -102,7 +104,10 @@ def planned_step(
     *,
     brings_key: bool = False,
 ) -> PlannedStep:
-    """Raises NotAllowed, UnknownKey. No stored key is taken for a step of which is known that it `brings_key`."""
+    """Return the step with its key, policy and price. A step that `brings_key` gets no stored key.
+
+    Raises NotAllowed, UnknownKey.
+    """
     token = gateway.token(context.token)
     if token is not None:
         check_provider(token, provider.slug)
@@ -140,14 +145,14 @@ def _policy(
         on_break=settings.on_break if context.transport == "websocket" else "error",
         breaker_key=key if calls_model else None,
         origin=f"{target.scheme}://{target.host}:{target.port or ''}",
-        request_timeout_counts=_is_as_patient(settings, context.gateway_at_connect.settings),
+        request_timeout_counts=_has_full_timeouts(settings, context.gateway_at_connect.settings),
     )
 
 
 def _endpoints(step: ProviderStep, provider: Provider, target: Target) -> tuple[str, ...]:
-    """The endpoint as it was written, and its path below the base URL, which are not always the same.
+    """Return the endpoint as written and the path below the base URL, which may differ.
 
-    A URL in a header stands in place of the endpoint.
+    A URL in a header replaces the endpoint.
     """
     path = target.raw_path.decode()
     below = path.removeprefix(urlsplit(target.base).path)
@@ -155,7 +160,7 @@ def _endpoints(step: ProviderStep, provider: Provider, target: Target) -> tuple[
 
 
 def _calls_a_model(step: ProviderStep, provider: Provider, target: Target, endpoints: tuple[str, ...]) -> bool:
-    """A custom provider's base URL may hold the part of the path that shows it."""
+    """Return True for a call of a model endpoint. The deciding part of the path may be in the base URL."""
     if provider.target_header in step.headers and not _runs_models(provider, target):
         return False
     paths = (*endpoints, target.raw_path.decode())
@@ -163,16 +168,16 @@ def _calls_a_model(step: ProviderStep, provider: Provider, target: Target, endpo
 
 
 def _runs_models(provider: Provider, target: Target) -> bool:
-    """The host that a URL in a header names is the provider's own for models, or below it."""
+    """Return True if the host of a URL in a header is the provider's own host or a subdomain of it."""
     host = urlsplit(provider.base_url).hostname or ""
     return target.host == host or target.host.endswith(f".{host}")
 
 
-def _is_as_patient(asked: StepSettings, own: StepSettings) -> bool:
-    """No timeout is shorter than the gateway's own: such a one says more of the client than of the provider."""
+def _has_full_timeouts(requested: StepSettings, own: StepSettings) -> bool:
+    """Return True if no timeout is shorter than the gateway's. A shorter one would blame the provider too early."""
     pairs = (
-        (asked.connect_timeout, own.connect_timeout),
-        (asked.request_timeout, own.request_timeout),
-        (asked.idle_timeout, own.idle_timeout),
+        (requested.connect_timeout, own.connect_timeout),
+        (requested.request_timeout, own.request_timeout),
+        (requested.idle_timeout, own.idle_timeout),
     )
-    return asked is own or all(mine == 0 or 0 < theirs <= mine for mine, theirs in pairs)
+    return requested is own or all(value == 0 or 0 < limit <= value for value, limit in pairs)

@@ -1,4 +1,4 @@
-"""The provider call of one attempt, with all that has to be asked first."""
+"""Make the provider call of one attempt: concurrency slot, stored key, request."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ from bridge.upstream.http import Call, HttpUpstreamResponse
 
 
 class ProviderCall:
-    """Call it once; or `enter`, and then `call`, without a wait in between in which one could be interrupted.
+    """Call it once; or call `acquire_slot` and then `send`, with no await in between.
 
-    `call` may run on behalf of other events too, and beyond the end of its own.
+    `send` may also serve other events, and may outlast its own event.
     """
 
     def __init__(self, event: RunningEvent, planned: PlannedStep, on_connected: Callable[[], None]) -> None:
@@ -46,14 +46,14 @@ class ProviderCall:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Who waits in line is not connecting yet; how long that takes at most is the gateway's to say."""
+        """Suspend the connect and request deadlines while waiting; the gateway's own limit bounds the wait."""
         self._event.phase = "waiting"
         self._event.interrupt.deadlines.clear(Clock.CONNECT, Clock.REQUEST)
         yield
         begin_call(self._event, self._planned.step.settings)
 
     async def send(self, on_connected: Callable[[], None]) -> HttpUpstreamResponse:
-        record, self._connected.tell = self._event.state, on_connected
+        record, self._connected.receiver = self._event.state, on_connected
         try:
             call = await self._authorised(self.request)
             if record.called_at is None:
@@ -73,25 +73,27 @@ class ProviderCall:
             return call
         self._event.state.byok_alias = key.alias or None
         authorised = await keys.authorize(call, self._planned)
-        if isinstance(key.secret, GoogleAccount):  # the token that was minted is a secret too
+        if isinstance(key.secret, GoogleAccount):  # the minted token is a secret too
             minted = credential_in(self._planned.step.provider_headers, authorised.headers)
             self._event.known = known_key(key, minted)
         return authorised
 
 
 class _Connected:
-    """What a call tells of its connection, and to whom: known only when it is made. Apart, for a `Dialling` that its
-    own call held would be a circle."""
+    """Forward the connected callback to the receiver that is set when the call is made.
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self.tell = tell
+    A class of its own avoids a reference cycle between `ProviderCall` and its request.
+    """
+
+    def __init__(self, receiver: Callable[[], None]) -> None:
+        self.receiver = receiver
 
     def __call__(self) -> None:
-        self.tell()
+        self.receiver()
 
 
 def begin_call(event: RunningEvent, settings: StepSettings) -> None:
-    """From now on connecting takes time, and so does the answer."""
+    """Start the connect and request deadlines."""
     event.phase = "connecting"
     event.interrupt.deadlines.set_ms(Clock.CONNECT, settings.connect_timeout)
     event.interrupt.deadlines.set_ms(Clock.REQUEST, settings.request_timeout)

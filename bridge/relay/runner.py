@@ -1,7 +1,7 @@
-"""Runs one event from its first message to its last frame: the only place where decisions meet I/O.
+"""Run one event from its first message to its last frame.
 
-`run` asks the chain what to try, lets an `Attempt` try it, tells the chain the outcome, and so on; `_finish` says the
-last word. Exactly one goes out, whatever happens.
+`run` requests a decision from the chain, runs a `StepAttempt` and reports its outcome to the chain, until the chain
+stops; `_finish` then sends the last frame. Exactly one last frame is sent in every case.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ from bridge.settings.step import StepSettings
 log = logging.getLogger("bridge.event")
 
 OFF_LOOP_BYTES: Final = 1 << 20
-"""From here on, work in proportion to a text's length is done in a thread, so that neighbours are not kept waiting."""
+"""Longer texts are processed in a thread, so that other connections do not wait."""
 
 OFF_LOOP_HEADER_CHARS: Final = 32_768
-"""The same for planning, where each word of a header or an endpoint is digested."""
+"""The same limit for planning, which digests each word of the headers and endpoints."""
 
 _SKIPPED: Final = {
     SkipReason.BREAKER: "skipped: the provider keeps failing",
-    SkipReason.RETRY_AFTER: "skipped: the provider asked an earlier step to wait for longer than maxRetryAfter",
+    SkipReason.RETRY_AFTER: "skipped: the provider requested a longer wait than maxRetryAfter at an earlier step",
 }
 
 
 class EventRunner:
-    """One event. `run` is its task; `cancel` may be called at any time, and more than once."""
+    """Runs one event. `run` is its task; `cancel` may be called at any time and more than once."""
 
     def __init__(
         self,
@@ -57,8 +57,7 @@ class EventRunner:
         reservation: MemoryReservation,
         on_last: Callable[[], None],
     ) -> None:
-        """`event_id` is raw JSON, None to be called as its row in the log; `on_last` is called when the last word is
-        out."""
+        """`event_id` is raw JSON; None uses the log id. `on_last` is called when the last frame was sent."""
         self._loop = asyncio.get_running_loop()
         self._create = create
         self._context = context
@@ -93,18 +92,18 @@ class EventRunner:
         except BridgeError as error:
             self._fail(error.without_traceback())
         except Exception:
-            log.exception("an event failed for a reason that nobody expected")
-            self._fail(InternalError(f"internal error; the bridge's log tells more under {self._event.state.log_id}"))
+            log.exception("unhandled exception in an event")
+            self._fail(InternalError(f"internal error; see the bridge's log for {self._event.state.log_id}"))
         finally:
             self._end()
 
     def refuse(self, error: BridgeError) -> None:
-        """In place of `run`: the event ends before it has begun."""
+        """End the event with `error` instead of running it."""
         self._fail(error)
         self._end()
 
     def cancel(self, error: BridgeError) -> None:
-        """Stop in whatever phase it is; `error` becomes the last frame's."""
+        """Stop the event in any phase; `error` becomes that of the last frame."""
         if not self._ended:
             self._interrupt.cancel(error)
 
@@ -128,7 +127,7 @@ class EventRunner:
         await self._finish(decision)
 
     async def _plan(self) -> list[PlannedStep]:
-        """Long headers and endpoints are searched for tokens in a thread, and long bodies for their model."""
+        """Return the resolved steps. Long headers, endpoints and bodies are searched in a thread."""
         steps = await with_decoded_bodies(self._create.steps, self._event.reservation)
         body_bytes = sum(len(step.readable) for step in steps)
         if header_chars(steps) < OFF_LOOP_HEADER_CHARS and body_bytes < OFF_LOOP_BYTES:
@@ -167,7 +166,7 @@ class EventRunner:
                 raise total_timeout() from None
 
     async def _finish(self, decision: Relay | GiveUp) -> None:
-        """The last answer that a provider gave; the bridge's own error only if none gave any, or a stream was told."""
+        """Send the last buffered response; raise the event's error if there is none, or if a stream was started."""
         event, whole = self._event, self._event.buffered
         if isinstance(decision, GiveUp):
             self._skip(decision.skipped)
@@ -178,9 +177,9 @@ class EventRunner:
         await self._answer(whole)
 
     async def _answer(self, whole: BufferedResponse) -> None:
-        """The last frame of an answer in one piece."""
+        """Send a response in one piece as the last frame."""
         event, record = self._event, self._event.state
-        self._interrupt.deadlines.stop()  # the answer is there
+        self._interrupt.deadlines.stop()  # the response is complete
         record.restarted = event.announced is not None
         record.drop_stream()
         record.usage, record.reported, record.cached = whole.usage, whole.reported, whole.cached
@@ -194,26 +193,26 @@ class EventRunner:
         metadata = self._last_metadata(whole.head, whole.error)
         self._last(partial(event.writer.send_response, whole.head, metadata, encoded, whole.error))
         if event.writer.is_full:
-            await event.drain()  # its bytes count until they are taken
+            await event.drain()  # its bytes count until the client has read them
 
     def _done(self, head: ResponseHead) -> None:
         self._last(partial(self._event.writer.end_stream, self._last_metadata(head, None)))
 
     def _fail(self, error: BridgeError) -> None:
-        """The last frame of an event that failed: in place of an answer, or after one had begun."""
+        """Send the last frame of a failed event, before or after a stream began."""
         event = self._event
         alias = event.state.byok_alias
         own = ResponseHead(event.step, self._provider_slug(), error.status, "application/json", byok_alias=alias)
         metadata = self._last_metadata(event.announced or own, error)
-        say = (
+        send = (
             event.writer.abort_stream
             if event.announced is not None or self._interrupt.cancelled is not None
             else event.writer.send_error
         )
-        self._last(partial(say, metadata, error))
+        self._last(partial(send, metadata, error))
 
     def _last_metadata(self, head: ResponseHead, error: BridgeError | None) -> dict[str, object]:
-        """The last word's metadata."""
+        """Return the metadata of the last frame, with the cost."""
         record = self._event.state
         if self._steps:
             record.model = self._steps[head.step].model
@@ -224,14 +223,14 @@ class EventRunner:
     def _provider_slug(self) -> str | None:
         return self._steps[self._event.step].provider.slug if self._steps else None
 
-    def _last(self, say: Callable[[], None]) -> None:
+    def _last(self, send: Callable[[], None]) -> None:
         if not self._ended:
             self._ended = True
-            say()
+            send()
             self._on_last()
 
     def _end(self) -> None:
-        """Gives back everything, and tells those who watch. Cannot block."""
+        """Release all resources and notify the observers. Does not block."""
         if not self._ended:
             self._fail(self._interrupt.cancelled or Cancelled("the event's task was cancelled"))
         event = self._event
@@ -250,5 +249,5 @@ class EventRunner:
 
 
 def new_id(now_ns: int | None = None) -> str:
-    """A name for an event or its log row."""
+    """Return a new id for an event or its log row (UUIDv7)."""
     return uuid7((now_ns or time.time_ns()) // 1_000_000, random.getrandbits(74))

@@ -1,4 +1,4 @@
-"""Keeps a gateway's stored key out of what a provider tells back of it: the client does not know that key."""
+"""Remove a gateway's stored key from provider responses: the client must not see it."""
 
 import json
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.tapes.exchange import secrets_of_header
 
 MAX_KEPT: Final = 64
-"""Keys used of late, which need not be taken apart anew. They stay in memory alone."""
+"""Number of recently used keys whose parsed secrets are cached, in memory only."""
 
 
 def known_key(key: StoredKey | None, credential: str = "") -> KnownSecrets:
-    """The secrets of a stored key; `credential` is the header that was made from it, where it holds another secret."""
+    """Return the secrets of a stored key; `credential` is the header made from it, if that holds another secret."""
     return NO_SECRETS if key is None else _known(key, credential)
 
 
@@ -33,7 +33,7 @@ def _known(key: StoredKey, credential: str) -> KnownSecrets:
 
 
 def concealed(body: bytes, known: KnownSecrets) -> bytes:
-    """The body of an answer without the key; it has the same length unless the key was spelt in unusual escapes."""
+    """Return the body without the key. The length changes only if the key was written with JSON escapes."""
     hidden = known.mask(body)
     if known and b"\\u" in hidden:
         plain = _without_escapes(hidden)
@@ -45,23 +45,23 @@ def concealed(body: bytes, known: KnownSecrets) -> bytes:
 def concealed_fault(fault: ProviderFault, known: KnownSecrets) -> ProviderFault:
     if not known:
         return fault
-    said = known.mask(fault.message.encode())
+    message = known.mask(fault.message.encode())
     if len(fault.message) >= MAX_MESSAGE_CHARS:
-        said = known.mask_cut_end(said)
-    return msgspec.structs.replace(fault, message=said.decode(errors="replace"))
+        message = known.mask_cut_end(message)
+    return msgspec.structs.replace(fault, message=message.decode(errors="replace"))
 
 
 def concealed_headers(headers: dict[str, str], known: KnownSecrets) -> dict[str, str]:
-    """One search for all of them finds most often nothing."""
+    """Return the headers without the key. One joint search handles the common case without a match."""
     if not known or known.mask_text(all_of := "\n".join(headers.values())) == all_of:
         return headers
     return {name: known.mask_text(value) for name, value in headers.items()}
 
 
 def credential_in(before: Mapping[str, str], headers: list[tuple[str, str]]) -> str:
-    """The authorization that a call got from a stored key."""
-    given = dict(headers).get("authorization", "")
-    return "" if before.get("authorization") == given else given
+    """Return the authorization header that a stored key added to a call."""
+    authorization = dict(headers).get("authorization", "")
+    return "" if before.get("authorization") == authorization else authorization
 
 
 def _without_escapes(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""One streamed answer of one step: the provider's bytes in, what the client gets of them out."""
+"""Decode, check and encode one stream: provider bytes in, client frames out. Pure."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,23 @@ from bridge.relay.stream_encoders import Conceal, StreamEncoder
 MAX_HELD_ITEMS = 64
 MAX_HELD_BYTES = 1 << 20
 MAX_PINGS = 64
-"""How many of Anthropic's pings keep their place before the answer."""
+"""Number of Anthropic pings that keep their place before the answer."""
 MAX_PING_BYTES = 256
 
 
 class StreamDecoder:
-    """Decodes, judges and encodes; holds what it made back until `release`.
+    """Decodes, interprets and encodes a stream; holds its frames back until `release`.
 
-    `answered` turns true at the first item that is neither bookkeeping nor a heartbeat, and when too much bookkeeping
-    is held (PROTOCOL.md, B "When a step has answered"). `failed` turns true at an item that reports an error. No item
-    after it is passed on, and none after the closing mark, though what the provider sent behind it in the same read
-    stays part of a run of the body.
+    `answered` becomes True at the first item that is neither bookkeeping nor a heartbeat, and when too much bookkeeping
+    is held (`bridge/docs/protocol.md`, "When a step has answered"). `failed` becomes True at an item that reports an
+    error. No item after it is passed on, and none after the closing mark. Raw parts of the body still contain what
+    follows the closing mark in the same read.
     """
 
     def __init__(
         self, decoder: Decoder, reader: StreamReader, encoder: StreamEncoder, conceal: Conceal | None = None
     ) -> None:
-        """`conceal` is applied to the item that reports an error."""
+        """Create a decoder. `conceal` is applied to the item that reports an error."""
         self._decoder = decoder
         self._encoder = encoder
         self._conceal = conceal
@@ -45,12 +45,12 @@ class StreamDecoder:
 
     @property
     def is_holding(self) -> bool:
-        """Whether an item is held back. Comments, which runs carry too, are none."""
+        """True if an item is held back. Comments in raw parts are not items."""
         return self._held is not None and self._held_items > 0
 
     @property
     def is_over(self) -> bool:
-        """True if nothing that may still come is of use: the closing mark and the usage have come."""
+        """True once the closing mark and the usage were received: the rest of the body is not needed."""
         return self.reader.closed and not self._encoder.passes_all and self.reader.usage is not None
 
     @property
@@ -64,17 +64,17 @@ class StreamDecoder:
 
     @property
     def pending_bytes(self) -> int:
-        """What has come of an item that is not complete yet."""
+        """Number of buffered bytes of an incomplete item."""
         return self._decoder.pending_bytes
 
     def feed(self, data: bytes) -> Sequence[Frame]:
-        """What to send for one read. Raises ItemTooLarge, or BrokenStream where the framing says so."""
+        """Return the frames for one read. Raises ItemTooLarge, and BrokenStream for damaged framing."""
         is_late = self._is_late
         items = self._read(self._decoder.feed(data))
         return [] if is_late else self._pass_on(data, items, self._decoder.pending_bytes)
 
     def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[Sequence[Frame], Verdict]:
-        """The body has ended so: what is left to send, and whether the answer is whole."""
+        """Return the remaining frames and the verdict, for a body that ended as `ending` says."""
         is_late = self._is_late
         items = self._read(self._decoder.finish())
         parts = [] if is_late else self._pass_on(b"", items, 0)
@@ -82,15 +82,15 @@ class StreamDecoder:
         return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
 
     def release(self) -> Sequence[Frame]:
-        """What was held back, in order; from now on nothing is."""
+        """Return the frames that were held back, in order. Later frames are not held back."""
         held, self._held = self._held or [], None
         self.chunks += len(held)
         return held
 
     def _read(self, items: list[Item]) -> list[Item]:
-        """The items to pass on: up to the first that reports an error, that one included, or to the closing mark.
+        """Return the items to pass on: up to and including the first error, or up to the closing mark.
 
-        What comes after the closing mark is read for its usage.
+        Items after the closing mark are read for their usage.
         """
         reader = self.reader
         passed: list[Item] = []
@@ -116,7 +116,7 @@ class StreamDecoder:
         return passed
 
     def _keep_ping(self, item: Item, passed: list[Item]) -> None:
-        """Before the answer Anthropic's own ping keeps its place; other heartbeats are dropped."""
+        """Keep the place of an Anthropic ping before the answer. Other heartbeats are dropped."""
         if b'"ping"' not in item.data[:MAX_PING_BYTES] or len(item.data) > MAX_PING_BYTES or self._pings >= MAX_PINGS:
             return
         self._pings += 1
@@ -126,7 +126,7 @@ class StreamDecoder:
             passed.append(item)
 
     def _place_pings(self, passed: list[Item]) -> None:
-        """The pings that came before the first item: now it shows if they are Anthropic's."""
+        """Pass on the pings before the first item if the dialect turns out to be Anthropic's."""
         if self.reader.dialect == Anthropic.name:
             passed += self._early_pings
         self._early_pings = []

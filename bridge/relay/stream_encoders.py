@@ -1,4 +1,4 @@
-"""How a stream's bytes reach the client: as items, as runs of the body cut at item ends, or just as they came."""
+"""Encode a stream for the client: as items, as parts of the body cut at item ends, or as unchanged bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -7,26 +7,26 @@ from bridge.formats.item import Item
 from bridge.protocol.frames import EventFrames, Frame
 
 Conceal = Callable[[bytes], bytes]
-"""Takes secrets out of bytes without changing their number."""
+"""Masks secrets in bytes without changing the length."""
 
 
 class StreamEncoder(Protocol):
-    """Of one stream."""
+    """Encodes the reads of one stream."""
 
     @property
     def passes_all(self) -> bool:
-        """The body is passed on to its end, also what comes after the closing mark."""
+        """True if the body is passed on to its end, including what follows the closing mark."""
 
     def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
-        """What to send for one read.
+        """Return the frames or bytes to send for one read.
 
-        `items` are those that `data` completed, up to the first that reports an error; `pending_bytes` have come of
-        an item that is not complete yet. At the body's end there may be items without data.
+        `items` are those that `data` completed, up to the first error. `pending_bytes` of an incomplete item are
+        buffered. At the body's end there may be items without data.
         """
 
 
 class ItemEncoder:
-    """A frame per item."""
+    """Encodes each item as a frame."""
 
     passes_all = False
 
@@ -38,7 +38,7 @@ class ItemEncoder:
 
 
 class RunEncoder:
-    """The body cut at the ends of items, so that a secret inside an item is seen in one piece."""
+    """Cuts the body at item ends, so that a secret inside an item is not split."""
 
     passes_all = True
 
@@ -59,7 +59,7 @@ class RunEncoder:
 
 
 class RawEncoder:
-    """A frame per run of the body, up to the end of its last item."""
+    """Encodes the body as raw frames, each up to the end of its last item."""
 
     passes_all = False
 
@@ -72,7 +72,7 @@ class RawEncoder:
 
 
 class ByteEncoder:
-    """The body itself, whole items or not."""
+    """Passes the body on unchanged, read by read."""
 
     passes_all = True
 

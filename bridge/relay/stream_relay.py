@@ -1,4 +1,4 @@
-"""Passes one stream on to the client, read by read, and says what became of it."""
+"""Relay one stream to the client, read by read, and return its outcome."""
 
 import asyncio
 from collections.abc import Iterable
@@ -20,18 +20,18 @@ from bridge.relay.stream_decoder import StreamDecoder
 from bridge.upstream.answer import UpstreamResponse
 
 TURN_BYTES: Final = 65_536
-"""What one event may pass on before its neighbours have a turn."""
+"""Number of bytes that one event handles before other events run."""
 
 HOLD_S: Final = 10.0
 SILENCE_S: Final = 2.0
 LINGER_S: Final = 1.0
-"""How long the rest of a body is read after the closing mark, where it is passed on."""
+"""Time for the rest of a body after the closing mark, if it is passed on."""
 USAGE_S: Final = 0.1
-"""How long usage is waited for after the closing mark, where nothing more is passed on."""
+"""Time to wait for usage after the closing mark, if nothing more is passed on."""
 
 
 class StreamRelay:
-    """One stream of one attempt. `run` once. Until the step has answered nothing is told, unless it is the last."""
+    """Relays the stream of one attempt. Call `run` once. Only the last attempt sends frames before the answer."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class StreamRelay:
         *,
         from_model: bool,
     ) -> None:
-        """`from_model`: the stream is a model endpoint's."""
+        """Create a relay; `from_model` is True for a stream of a model endpoint."""
         self.head = head
         self.has_answered = False
-        """The chain knows that the step has answered."""
-        self._is_started = False  # the client has been told that it begins
+        """True once the chain was notified that the step answered."""
+        self._is_started = False  # the first frame was sent
         self._counted_bytes = 0
         self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
@@ -64,16 +64,16 @@ class StreamRelay:
 
     @property
     def is_closed(self) -> bool:
-        """The closing mark has come."""
+        """True once the closing mark was received."""
         return self._stream.reader.closed
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
-        """`head` was read already. None when the stream was passed on to its end, and whole."""
+        """Relay the stream, of which `head` was read already. Return None if it was complete, else the outcome."""
         record, stream = self._event.state, self._stream
         record.reset_body()
         self._event.phase = "streaming"
         if last and head:
-            self._start_stream()  # nothing can come after it, so nothing is held back
+            self._start_stream()  # no attempt can follow, so nothing is held back
         try:
             ending = await self._until_it_ends(head)
             return self._failed_inside() if ending is None else self._conclude(ending)
@@ -86,14 +86,14 @@ class StreamRelay:
 
     def _keep_usage(self) -> None:
         record, stream = self._event.state, self._stream
-        told = stream.reader if self._end is None else self._end.read()
-        record.usage, record.reported = told.usage, told.costs
+        source = stream.reader if self._end is None else self._end.read()
+        record.usage, record.reported = source.usage, source.costs
         record.streamed = Streamed(
-            self.head, told.usage, told.costs, record.answer_bytes, stream.chunks, self._answer.cached
+            self.head, source.usage, source.costs, record.answer_bytes, stream.chunks, self._answer.cached
         )
 
     async def _until_it_ends(self, head: bytes) -> StreamState | None:
-        """How the body ended; None when the provider reported an error inside it."""
+        """Relay the body and return how it ended; None if the stream reported an error."""
         try:
             return await self._relay(head)
         except BrokenStream as error:
@@ -103,7 +103,7 @@ class StreamRelay:
             return self._interrupted()
 
     async def _relay(self, data: bytes) -> StreamState | None:
-        """The hot path: per read one await for the bytes, one call that makes frames of them, one write."""
+        """Relay the reads: one await, one call of the decoder and one write for each. This is the hot path."""
         stream, writer, read, take = self._stream, self._event.writer, self._answer.read, self._event.state.add_body
         end = self._end
         while data:
@@ -129,7 +129,7 @@ class StreamRelay:
         return StreamState.END
 
     def _count(self, pending_bytes: int) -> None:
-        """An item that is long in coming is held, and counts as such. Raises OutOfMemoryBudget."""
+        """Count a long incomplete item in the memory reservation. Raises OutOfMemoryBudget."""
         counted = pending_bytes if pending_bytes > TURN_BYTES else 0
         if counted != self._counted_bytes:
             self._event.reservation.release(self._counted_bytes)
@@ -139,7 +139,7 @@ class StreamRelay:
                 self._counted_bytes = counted
 
     def _interrupted(self) -> StreamState:
-        """A clock struck; that takes nothing from an answer which is complete. Raises the clock's error for others."""
+        """Return the state after a deadline was reached: a complete answer stays complete. Else raise its error."""
         clock, reader = self._event.interrupt.consume(), self._stream.reader
         if reader.closed or clock is Clock.SILENCE:
             return StreamState.SILENT
@@ -150,7 +150,7 @@ class StreamRelay:
         return StreamState.CUT
 
     def _reset_deadlines(self) -> None:
-        """Until when the next bytes may take: assignments, but at a stream's beginning and end."""
+        """Set the deadline of the next read. Usually this is one assignment."""
         reader, deadlines = self._stream.reader, self._deadlines
         if reader.closed:
             if not deadlines.is_set(Clock.LINGER):
@@ -179,7 +179,7 @@ class StreamRelay:
         self._chain.next(answered, asyncio.get_running_loop().time(), 0.0)
 
     def _start_stream(self) -> None:
-        """That the stream begins, and behind it what was held back."""
+        """Send the first frame, and the frames that were held back."""
         if self._is_started:
             return
         self._is_started = True
@@ -237,7 +237,7 @@ class StreamRelay:
             return Broke(Cause.STATUS, fault.status, is_known=not fault.is_unknown)
         outcome = outcome_of(fault, fault.status)
         if isinstance(outcome, PolicyRefusal) and self._planned.policy.on_policy == "answer":
-            self._start_stream()  # the refusal is the answer
+            self._start_stream()  # the refusal is passed on as the answer
         return outcome
 
 

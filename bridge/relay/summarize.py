@@ -1,4 +1,4 @@
-"""What is told of an event once it is over."""
+"""Build the summary of an event that has ended."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,10 @@ from bridge.settings.step import StepSettings
 def summarize(
     state: EventState, context: RequestContext, event_id: bytes, create: Create, planned: Sequence[PlannedStep]
 ) -> EventSummary:
-    """Of an event whose last word is out; `planned`, and the steps that were asked for, may be empty, if it did not
-    come so far."""
+    """Return the summary of an event whose last frame was sent.
+
+    `planned` and the requested steps may be empty if the event failed early.
+    """
     head = state.head
     assert head is not None
     step = create.steps[head.step] if create.steps else None
@@ -69,7 +71,7 @@ def summarize(
 
 
 def _tried_steps(state: EventState, head: ResponseHead) -> list[int]:
-    """The steps whose provider was called; and that of the request whose body is kept."""
+    """Return the steps whose provider was called, and the step whose request body is kept."""
     called = {int(str(attempt["step"])) for attempt in state.attempts if attempt.get("code") != EveryStepSkipped.code}
     return sorted(called | {head.step})
 
@@ -79,14 +81,14 @@ def _sent_secrets(planned: PlannedStep) -> SentSecrets:
 
 
 def _body_previews(state: EventState, step: ProviderStep | None) -> BodyPreviews | None:
-    most = state.head_bytes
-    if not most or step is None:
+    max_bytes = state.head_bytes
+    if not max_bytes or step is None:
         return None
-    return BodyPreviews(step.body[:most], b"".join(state.answer_head)[:most])
+    return BodyPreviews(step.body[:max_bytes], b"".join(state.answer_head)[:max_bytes])
 
 
 def logged(settings: StepSettings, gateway: Gateway) -> StepSettings:
-    """Return an event's settings with the gateway's own choice of what is logged, where clients have none."""
+    """Return the settings with the gateway's choice of what is logged, if clients may not override it."""
     if not gateway.collect_log_locked:
         return settings
     own = gateway.settings
@@ -96,7 +98,7 @@ def logged(settings: StepSettings, gateway: Gateway) -> StepSettings:
 def gateway_of(context: RequestContext) -> Gateway:
     try:
         return context.current_gateway()
-    except BridgeError:  # it is gone, or the token is; the event is told of as it would have been before
+    except BridgeError:  # the gateway or the token was removed meanwhile
         return context.gateway_at_connect
 
 

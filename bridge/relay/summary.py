@@ -1,7 +1,7 @@
-"""One event as it was at its end: what its row in the log, its metrics and its span are made of.
+"""Summary of one event: the source of its log row, its metrics and its span.
 
-Every event makes an `Entry`: a struct, for to fill a frozen dataclass takes ten times as long. Python's collector need
-not look at it (`gc=False`): nothing in it leads back to it, and thousands wait in queues.
+Each event makes an `EventSummary`. It is a msgspec Struct: constructing a frozen dataclass is ten times slower. It is
+not tracked by the garbage collector (`gc=False`): it contains no reference cycles, and thousands wait in queues.
 """
 
 from collections.abc import Mapping
@@ -22,24 +22,24 @@ CostSource = Literal["custom", "provider", "prices", "cache"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """US dollars. What the cache gives costs nothing: the only 0 that is not somebody's price."""
+    """Cost in US dollars. A response from the cache costs 0."""
 
     usd: float
     source: CostSource
     estimated: bool = False
-    """The tokens were not told, because the stream was cut; they were guessed."""
+    """True if the tokens were estimated, because the stream did not report them."""
     known_usd: float | None = None
-    """What it cost as far as the gateway knows, where `usd` is the client's own word."""
+    """Cost as the gateway knows it, if `usd` is the client's own claim."""
     is_capped: bool = False
-    """The provider reported more than is believed."""
+    """True if the provider reported more than the accepted maximum."""
 
     @property
     def charged_usd(self) -> float:
-        """What a budget is charged: a client's word would spare its own, or use up what others share."""
+        """Cost that is charged to budgets: never the client's claim, which could be too low or too high."""
         return self.usd if self.known_usd is None else self.known_usd
 
     def plus(self, more: "Cost") -> "Cost":
-        """Both together, of one source."""
+        """Return the sum, with the source of this cost."""
         known_usd = self.charged_usd + more.charged_usd
         is_known = self.known_usd is None and more.known_usd is None
         usd, estimated = self.usd + more.usd, self.estimated or more.estimated
@@ -47,30 +47,30 @@ class Cost:
 
 
 class BodyPreviews(msgspec.Struct, gc=False):
-    """The beginnings of request and answer: whoever stores them redacts them first."""
+    """First bytes of request and response. They are redacted before they are stored."""
 
     request: bytes
     answer: bytes
     are_redacted: bool = False
-    """Done once, by whichever observer's thread is the first: nothing that is done for an entry takes as long."""
+    """Set by the first observer's thread that redacts them: redaction is the most expensive step."""
 
 
 class SentSecrets(msgspec.Struct, frozen=True, gc=False):
-    """What a request carried its secrets in. Not to be kept anywhere, but to know them by when they come back."""
+    """The parts of a request that hold secrets. Used to find the secrets in responses, and never stored."""
 
     headers: Mapping[str, str]
-    """Their names in lower case."""
+    """Names in lower case."""
     query: str
-    """The endpoint's."""
+    """Query of the endpoint."""
     key: StoredKey | None
-    """The gateway's, where it was used instead of the client's."""
+    """The stored key, if it was used."""
 
 
 NO_TOKENS: Final = Usage(input_tokens=0, output_tokens=0)
 
 
 class SessionTotals(msgspec.Struct, frozen=True):
-    """A realtime session's two directions, and how it ended. Bytes are those of messages, without frames."""
+    """Counts of both directions of a realtime session, and its end. Bytes exclude frame headers."""
 
     messages_from_client: int
     messages_from_provider: int
@@ -78,44 +78,44 @@ class SessionTotals(msgspec.Struct, frozen=True):
     bytes_from_provider: int
     closed_by: Literal["client", "provider", "bridge"]
     close_code: int
-    """That this one gave; 1005 for a goodbye without one, 1006 for none (RFC 6455, section 7.4.1)."""
+    """Close code of that peer; 1005 for a close frame without code, 1006 for none (RFC 6455, section 7.4.1)."""
 
 
 class EventSummary(msgspec.Struct, frozen=True, gc=False):
-    """No header's value but those that are named here, no URL's query; but for `sent`."""
+    """Everything that observers get of an event. Except `sent` it holds no other header values and no URL query."""
 
     log_id: str
     event_id: str | int
     account: str
     gateway: str
-    """As the client called it."""
+    """Name in the client's URL."""
     token: str
-    """The name of the token that was presented; empty where the gateway is open."""
+    """Name of the presented token; empty for an open gateway."""
     transport: Transport
     created_at_ns: int
     """Wall clock, since 1970."""
     duration_ms: float
     first_answer_ms: float | None
-    """From the event's beginning to its first answer item; None when there was none."""
+    """From the event's beginning to the first answer item; None without one."""
     added_ms: float | None
-    """From the event's beginning to the first provider call: what the bridge itself took. None without a call."""
+    """From the event's beginning to the first provider call: the bridge's own time. None without a call."""
     step: int
     provider: str | None
-    """A slug; None when no step could be planned."""
+    """Provider slug; None if no step could be resolved."""
     model: str | None
     method: str | None
     path: str | None
     """Below the provider's base URL, without query."""
     url: str | None
-    """The base URL that was called: the key to its price."""
+    """Base URL of the call; prices are looked up by it."""
     status: int
     success: bool
     code: int | None
-    """The error's; None for a success."""
+    """Error code; None for a success."""
     reason: str | None
     cached: bool
     byok_alias: str | None
-    """Of the stored key that was used."""
+    """Alias of the stored key that was used."""
     request_content_type: str
     answer_content_type: str
     request_bytes: int
@@ -125,38 +125,37 @@ class EventSummary(msgspec.Struct, frozen=True, gc=False):
     cost: Cost | None
     attempts: list[dict[str, object]]
     attempt_times_ms: list[tuple[float, float]]
-    """Of each attempt, when it began and ended, from the event's beginning."""
+    """Begin and end of each attempt, from the event's beginning."""
     settings: StepSettings
-    """The first step's: they hold what is the whole event's."""
+    """Settings of the first step, which hold those of the event."""
     traceparent: str
-    """That header of the first step, else of the handshake or the HTTP request; empty without."""
+    """Header of the first step, else of the handshake or the HTTP request; empty without one."""
     bodies: BodyPreviews | None
-    """None where they are not to be kept."""
+    """None if bodies are not kept."""
     sent: tuple[SentSecrets, ...]
-    """Of each step that was tried: what one of them tells back may stand in the reason of an attempt, whichever
-    answered."""
+    """Secrets of each step that was tried: the reason of an attempt may quote any of them."""
     log_rows: int
-    """As `config.Gateway` has it, like the next one, when the event ended."""
+    """Setting of the gateway when the event ended, like the next two."""
     log_strategy: LogStrategy
     log_is_shared: bool
-    """The gateway has several tokens, so that none may fill its log alone."""
+    """True if the gateway has several tokens, of which none may fill the log alone."""
     otel: tuple[OtelExporter, ...]
-    """Where the gateway wants its spans, likewise."""
+    """Exporters of the gateway's spans, when the event ended."""
     warnings: list[str]
     realtime: SessionTotals | None = None
-    """Of a realtime session: in place of `chunks`, which are none."""
+    """Set for a realtime session, which has no `chunks`."""
 
     @property
     def is_refused(self) -> bool:
-        """It failed before a provider was called: such events cost nothing, and a client can send any number."""
+        """True if the event failed before a provider was called: clients can send any number of those at no cost."""
         return not self.success and self.added_ms is None
 
     @property
     def used(self) -> Usage | None:
-        """The tokens that a provider was asked for: what the cache gave took none, whatever `usage` tells of it."""
+        """Tokens charged by the provider: none for a cached response, whatever `usage` reports."""
         return NO_TOKENS if self.cached else self.usage
 
 
 class Observer(Protocol):
     def on_event_end(self, summary: EventSummary) -> None:
-        """A plain call that cannot block, and does not fail."""
+        """Handle the summary of an event. The call does not block and does not raise."""

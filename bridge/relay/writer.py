@@ -1,4 +1,4 @@
-"""How an event speaks to its client: the one seam between what an event does and the wire it is heard on."""
+"""Interface between an event and its client connection, and its implementation for WebSocket frames."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,75 +12,76 @@ Metadata = Mapping[str, object]
 
 
 class ResponseWriter(Protocol):
-    """Of one event. No method blocks or fails: what is said to a peer that is gone is dropped.
+    """Sends the response of one event. No method blocks or raises; data for a closed connection is dropped.
 
-    Either `answer`, `refuse` or `fail` is the only word; or `open` is the first, then any number of `say`, and `done`
-    or `fail` the last. On a socket `open` may come again: what was said before is to be dropped.
+    Either `send_response`, `send_error` or `abort_stream` is the only call; or `start_stream` is the first, followed by
+    any number of `write`, and `end_stream` or `abort_stream` is the last. On a socket `start_stream` may be repeated:
+    the client then drops the earlier stream.
     """
 
     @property
     def max_buffered_bytes(self) -> int | None:
-        """How long a good answer in one piece may be; a longer one is passed on as it comes. None: as long as it is."""
+        """Largest response that is buffered in one piece; longer ones are streamed. None means no limit."""
 
     @property
     def is_full(self) -> bool:
-        """Whether what was said stands in line: then wait for `drained` before the provider is read on."""
+        """True while sent data is queued. Await `drain` before the next read from the provider."""
 
     async def drain(self) -> None: ...
 
     def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
-        """What makes of a stream's bytes what `say` takes; `raw` as the step's setting `frames` says.
+        """Return the encoder for `write`; `raw` is True for the setting `frames: raw`.
 
-        `conceal` is applied to what is passed on as bytes: which of them report an error is not known there.
+        `conceal` is applied to everything that is passed on as bytes, because errors are not recognised there.
         """
 
     def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
-        """A stream begins, with what was held back of it."""
+        """Start a stream, and send the frames that were held back."""
 
     def write(self, parts: Sequence[Frame]) -> None:
-        """The hot path: what came of one read."""
+        """Send the result of one read. This is the hot path."""
 
     def encode_body(self, body: bytes, content_type: str, *, raw: bool, checked: bool) -> bytes:
-        """An answer in one piece, as `answer` takes it. Pure: it may run in a thread.
+        """Return a body in one piece as `send_response` takes it. Pure: it may run in a thread.
 
         `checked`: the body is known to be JSON.
         """
 
     def send_response(self, head: ResponseHead, metadata: Metadata, encoded: bytes, error: BridgeError | None) -> None:
-        """An answer in one piece, as a provider gave it; `error` when it is one."""
+        """Send a provider's response in one piece; `error` is set if it reports one."""
 
     def send_error(self, metadata: Metadata, error: BridgeError) -> None:
-        """The bridge's own error in place of an answer."""
+        """Send the bridge's own error instead of a response."""
 
     def end_stream(self, metadata: Metadata) -> None:
-        """The stream is whole."""
+        """End a complete stream."""
 
     def abort_stream(self, metadata: Metadata, error: BridgeError) -> None:
-        """The stream is not, and never will be; or the event was cancelled before it began."""
+        """End a broken stream, or an event that was cancelled before it began."""
 
 
 class Sink(Protocol):
-    """Where frames go."""
+    """Destination of frames."""
 
     @property
     def is_full(self) -> bool: ...
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Never blocks, never fails: frames for a peer that is gone are dropped."""
+        """Send frames without blocking or raising. Frames for a closed connection are dropped."""
 
     def send_one(self, parts: list[bytes]) -> None:
-        """The same for one frame, given in parts so that a long one need not be copied."""
+        """Send one frame in parts, so that a long one is not copied."""
 
     async def drain(self) -> None: ...
 
 
 class FrameWriter:
-    """Speaks in frames on a socket that other events share."""
+    """Writes frames to a socket that several events share."""
 
     max_buffered_bytes = None
 
     def __init__(self, event_id: bytes, sink: Sink, *, compat: bool) -> None:
-        """`event_id` is raw JSON."""
+        """Create a writer. `event_id` is raw JSON."""
         self._frames = EventFrames(event_id, compat=compat)
         self._sink = sink
         self.write = sink.send
