@@ -1,1 +1,1 @@
-"""Facts, now and chance in; a decision out. Nothing here waits, reads a clock or rolls a die."""
+"""Decide about steps, retries, keys and scopes. Pure: time and random numbers are arguments."""

@@ -1,19 +1,20 @@
-"""How long to wait before a step is tried again: by the step's own settings, or as its provider asks."""
+"""Compute delays: before retries of a step, as a provider requests, and before reconnecting. Pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Final, Literal
 
 Backoff = Literal["constant", "linear", "exponential"]
 
 MAX_DELAY_MS: Final = 60_000
-"""Bounds the delay before jitter, so that a herd that has reached the bound stays spread."""
+"""Limit of the delay before jitter, so that delays at the limit still differ."""
 
 JITTER: Final = 0.2
 
-MAX_ASKED_MS: Final = 365 * 24 * 3_600_000
-"""A year: what longer demands are taken for. They stay beyond every limit, and stay small integers on the wire."""
+MAX_REQUESTED_MS: Final = 365 * 24 * 3_600_000
+"""One year. Longer requests are capped: they still exceed every limit, and stay small integers on the wire."""
 
 _MAX_VALUE_CHARS: Final = 40  # the longest HTTP-date has 33
 
@@ -25,32 +26,34 @@ _FACTORS: Final[Mapping[Backoff, Callable[[int], int]]] = {
 
 _NUMBER: Final = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
 
-# RFC 9110, section 5.6.7: the form in use, and the two old ones that a recipient must take. All of them mean GMT.
-_HTTP_DATES: Final = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y")
-
 
 def delay_ms(kind: Backoff, retry_delay_ms: int, retry_number: int, chance: float) -> int:
-    """The pause before retry `retry_number`, counted from 1; `chance` in [0, 1) spreads it by ± a fifth."""
+    """Return the delay before retry `retry_number`, counted from 1; `chance` in [0, 1) varies it by ±20 %."""
     plain_ms = min(retry_delay_ms * _FACTORS[kind](retry_number), MAX_DELAY_MS)
     return round(plain_ms * (1 - JITTER + 2 * JITTER * chance))
 
 
-def requested_delay_ms(headers: Iterable[tuple[str, str]], now_unix: float) -> int | None:
-    """The wait that a response's headers (names in lower case) ask for; None when they ask for none.
+def next_delay_s(last_s: float, first_s: float, max_s: float) -> float:
+    """Return twice the last delay, at least `first_s` and at most `max_s`; the last delay is 0 before the first."""
+    return min(max(2 * last_s, first_s), max_s)
 
-    `retry-after-ms`, sent by OpenAI and Azure, goes before `retry-after`, as in OpenAI's own client: it is the finer.
+
+def requested_delay_ms(headers: Iterable[tuple[str, str]], now_unix: float) -> int | None:
+    """Return the delay that response headers (lower-case names) request; None if they request none.
+
+    `retry-after-ms`, sent by OpenAI and Azure, has precedence over `retry-after`, as in OpenAI's own client.
     """
     named = dict(headers)
-    asked = _number(named.get("retry-after-ms", ""))
-    if asked is not None:
-        return _bounded(asked)
+    requested = _number(named.get("retry-after-ms", ""))
+    if requested is not None:
+        return _bounded(requested)
     return retry_after_ms(named.get("retry-after", ""), now_unix)
 
 
 def retry_after_ms(value: str, now_unix: float) -> int | None:
-    """A `Retry-After` (RFC 9110, section 10.2.3) in milliseconds: seconds, here also fractions of them, or a date.
+    """Return a `Retry-After` value (RFC 9110, section 10.2.3) in milliseconds: seconds, also fractions, or a date.
 
-    Never raises and is never negative: a date gone by is 0, what cannot be read is None.
+    A date in the past is 0, an invalid value None. Never raises.
     """
     seconds = _number(value)
     if seconds is None:
@@ -60,7 +63,7 @@ def retry_after_ms(value: str, now_unix: float) -> int | None:
 
 
 def _number(value: str) -> float | None:
-    # Not float() alone: it takes nan, inf, signs, exponents and underscores.
+    # float() alone also accepts nan, inf, signs, exponents and underscores.
     value = value.strip()
     return float(value) if len(value) <= _MAX_VALUE_CHARS and _NUMBER.fullmatch(value) else None
 
@@ -69,13 +72,14 @@ def _http_date(value: str) -> float | None:
     value = value.strip()
     if len(value) > _MAX_VALUE_CHARS:
         return None
-    for form in _HTTP_DATES:
-        try:
-            return datetime.strptime(value, form).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            continue
-    return None
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    # RFC 9110, section 5.6.7: three forms, two with GMT; that of asctime ends with the year. The parser allows more.
+    is_http_date = value.endswith(("GMT", f" {date.year}")) and (str(date.year) in value or f"{date:-%y }" in value)
+    return date.replace(tzinfo=UTC).timestamp() if is_http_date else None
 
 
 def _bounded(milliseconds: float) -> int:
-    return round(min(max(milliseconds, 0.0), MAX_ASKED_MS))
+    return round(min(max(milliseconds, 0.0), MAX_REQUESTED_MS))

@@ -2,16 +2,16 @@
 
 A key is closed until `FAILURES` failures in a row came within `WINDOW_S`. Then it is open: calls skip it. Once it is
 due one call is let through, its probe; an answer closes the key, a failure opens it for twice as long, at most for
-`MAX_INTERVAL_S`. A call may also be forced before the key is due; its failure opens the key anew, but for no longer.
+`MAX_INTERVAL_S`. A call may also be forced before the key is due; its failure reopens the key for the same interval.
 
-    (nothing known) ──failed──▶ Failing ──failed──▶ Open ──enter──▶ Probing ──failed──▶ Open, doubled if it was due
+    (nothing known) ──failed──▶ Failing ──failed──▶ Open ─acquire─▶ Probing ──failed──▶ Open, doubled if it was due
            ▲                       │                  │  ◀─release──   │
            └──────succeeded────────┴────answered──────┴────────────────┘
 
 Keys belong to one token, so that no token keeps a provider away from another. Only where the keys of two tokens are
 open is the provider skipped for the gateway's other tokens too, until only one of the two is not yet due.
 
-What other processes see is merged in by `learned`; `Told` reports the changes made here.
+States of other processes are merged by `merge`; `Report` receives the changes made here.
 
 Instants and intervals are seconds of one clock that never runs backwards.
 """
@@ -21,6 +21,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, assert_never
+
+from bridge.policy.backoff import next_delay_s
 
 FAILURES: Final = 5
 WINDOW_S: Final = 30.0
@@ -35,7 +37,7 @@ MAX_KEYS_PER_TOKEN: Final = 128
 class BreakerKey:
     gateway: str
     token: str
-    """The token's name; empty for an open gateway."""
+    """Name of the token; empty for an open gateway."""
     base_url: str
     model: str | None
     provider: str = field(default="", compare=False)
@@ -69,15 +71,15 @@ class Open:
 class Probing:
     """Open, with one call in flight to learn whether it still has to be.
 
-    The value that `Breakers.enter` returned is itself the pass of that call, compared by identity: a later probe is
-    another one, however equal. So a probe that was overtaken decides nothing, and a pass is good once.
+    The value that `Breakers.acquire` returned is the pass of that call, compared by identity: a later equal probe is
+    another one. So a probe that was replaced has no effect, and a pass is valid once.
     """
 
     opened: Open
     due_at: float
-    """When the probe has been in flight for too long to keep others out."""
+    """Instant after which the running probe no longer keeps other calls out."""
     was_due: bool
-    """The outage had lasted its interval. A forced probe tells nothing of how long it lasts: nobody had waited."""
+    """True if the interval had passed. A forced probe does not show how long the outage lasts."""
 
 
 State = Failing | Open | Probing
@@ -86,8 +88,8 @@ _Name = tuple[str | None, ...]
 _Index = dict[_Name, dict[BreakerKey, None]]
 """Keys by what they have in common, in the order in which they changed."""
 
-Told = Callable[[BreakerKey, float | None], None]
-"""Called with each key that was opened here and its interval in seconds, or None if it was closed. Never blocks."""
+Report = Callable[[BreakerKey, float | None], None]
+"""Called with each key that was opened here and its interval in seconds, or None if it was closed. Must not block."""
 
 
 def _ignore(key: BreakerKey, open_s: float | None) -> None:
@@ -100,14 +102,14 @@ class Breakers:
     Where there are more, the key whose state changed longest ago is forgotten first.
     """
 
-    __slots__ = ("_max_keys", "_max_keys_per_token", "_of_token", "_open_for", "_states", "_told")
+    __slots__ = ("_max_keys", "_max_keys_per_token", "_of_token", "_open_for", "_report", "_states")
 
     def __init__(
-        self, max_keys: int = MAX_KEYS, max_keys_per_token: int = MAX_KEYS_PER_TOKEN, told: Told = _ignore
+        self, max_keys: int = MAX_KEYS, max_keys_per_token: int = MAX_KEYS_PER_TOKEN, report: Report = _ignore
     ) -> None:
         self._max_keys = max_keys
         self._max_keys_per_token = max_keys_per_token
-        self._told = told
+        self._report = report
         self._states: dict[BreakerKey, State] = {}
         self._of_token: _Index = {}
         """All keys, by gateway and token."""
@@ -147,18 +149,20 @@ class Breakers:
                 assert_never(state)
 
     def answered(self, key: BreakerKey) -> None:
-        """Close the key, whether the answer is its probe's or another call's. A row of failures is kept: an answer
-        that has begun may yet break, and be one of them."""
+        """Close the key, for an answer of its probe or of another call.
+
+        A row of failures is kept, because an answer that has begun may still break and count as one.
+        """
         if not isinstance(self._states.get(key), Failing):
             self.succeeded(key)
 
     def succeeded(self, key: BreakerKey) -> None:
         """Close and forget the key: an answer was whole."""
         if isinstance(self._drop(key), Open | Probing):
-            self._told(key, None)
+            self._report(key, None)
 
     def failed(self, key: BreakerKey, now: float, probe: Probing | None) -> None:
-        """Count a failure that is the provider's own; `probe` is the pass that the call was given."""
+        """Count a failure caused by the provider; `probe` is the pass of the call."""
         state = self._states.get(key)
         match state:
             case None:
@@ -173,14 +177,14 @@ class Breakers:
                 assert_never(state)
 
     def release(self, key: BreakerKey, probe: Probing | None) -> None:
-        """Take back the pass of a call that told nothing about the provider; the key is as it was before."""
+        """Return the pass of a call that showed nothing about the provider; the key is as before."""
         if probe is not None and self._states.get(key) is probe:
             self._put(key, probe.opened)
 
     def merge(self, key: BreakerKey, open_s: float | None, now: float) -> None:
-        """Merge what another process has seen: the key open, for `open_s` from now on, or closed (None).
+        """Merge the state of another process: the key is open for `open_s` from now, or closed (None).
 
-        A probe of this process is not interrupted, because its outcome is newer. Nothing of this is reported again.
+        A probe of this process continues, because its outcome is newer. Merged states are not reported.
         """
         state = self._states.get(key)
         if open_s is None:
@@ -189,7 +193,7 @@ class Breakers:
             self._put(key, Open(max(open_s, FIRST_INTERVAL_S), now + open_s))
 
     def _gateway_due_at(self, key: BreakerKey) -> float:
-        """Return from when on a key that is not open itself passes: until then it is open for two tokens."""
+        """Return the instant until which the keys of two tokens are open, which applies to all tokens."""
         known = self._open_for.get(key.target, ())
         latest = heapq.nlargest(2, (self._states[one].due_at for one in known))
         return latest[1] if len(latest) == 2 else -math.inf
@@ -200,7 +204,7 @@ class Breakers:
     def _fail(self, key: BreakerKey, state: Failing | Open) -> None:
         self._put(key, state)
         if isinstance(state, Open):
-            self._told(key, state.interval_s)
+            self._report(key, state.interval_s)
 
     def _probe(self, key: BreakerKey, opened: Open, now: float) -> Probing:
         probe = Probing(opened, due_at=now + opened.interval_s, was_due=now >= opened.due_at)
@@ -220,9 +224,9 @@ class Breakers:
             self._evict(next(iter(self._states)))
 
     def _evict(self, key: BreakerKey) -> None:
-        """Forget a key for lack of room, here and in the other processes."""
+        """Forget a key because the limit is reached, here and in other processes."""
         if isinstance(self._drop(key), Open | Probing):
-            self._told(key, None)
+            self._report(key, None)
 
     def _drop(self, key: BreakerKey) -> State | None:
         state = self._states.pop(key, None)
@@ -246,7 +250,7 @@ def _after_failure(failed_at: tuple[float, ...], now: float) -> Failing | Open:
 
 def _next_interval_s(failed: Probing) -> float:
     interval_s = failed.opened.interval_s
-    return min(2 * interval_s, MAX_INTERVAL_S) if failed.was_due else interval_s
+    return next_delay_s(interval_s, FIRST_INTERVAL_S, MAX_INTERVAL_S) if failed.was_due else interval_s
 
 
 def _opened(interval_s: float, now: float) -> Open:

@@ -1,6 +1,6 @@
-"""What to try next: the steps of one event, and the outcome of each attempt, become a decision.
+"""Decide the next attempt from the steps of one event and the outcome of each attempt. Pure.
 
-The caller does what a decision says, and tells the outcome, until it is told to relay or to give up:
+The caller carries out each decision and reports the outcome, until the decision is Relay or GiveUp:
 
     decision = chain.start(now)
     while True:
@@ -9,7 +9,7 @@ The caller does what a decision says, and tells the outcome, until it is told to
             case Relay() | GiveUp(): ...
             case _: assert_never(decision)
 
-Steps are only ever left forwards. The breakers are asked when a step is entered, not before its retries.
+Steps are tried in order, without going back. Breakers are checked when a step is entered, not before its retries.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from bridge.policy.breaker import BreakerKey, Breakers, Probing
 
 @dataclass(frozen=True, slots=True)
 class StepPolicy:
-    """What the chain has to know of one step."""
+    """Settings and keys of one step that the chain uses."""
 
     max_attempts: int
     retry_delay_ms: int
@@ -32,69 +32,69 @@ class StepPolicy:
     on_policy: Literal["answer", "next"]
     on_break: Literal["error", "restart"]
     breaker_key: BreakerKey | None
-    """None for a request that breakers neither count nor stop: only model calls show that a model does not answer."""
+    """None for a request that is not a model call: breakers neither count nor stop it."""
     origin: str
-    """Scheme, host and port of the provider: a Retry-After holds for all steps to one origin."""
+    """Scheme, host and port of the provider. A Retry-After applies to all steps with the same origin."""
     request_timeout_counts: bool
-    """Its timeouts are the gateway's own or longer: a shorter one says more about the client's patience."""
+    """True if the timeouts are not shorter than the gateway's. Failures of shorter ones are not the provider's."""
 
 
 class Cause(Enum):
-    """How an attempt failed."""
+    """Reasons why an attempt failed."""
 
     CONNECT = auto()  # refused, reset while dialling, no such host
     TLS = auto()
     RESET = auto()  # reset or cut once the request was sent
-    BREAK = auto()  # a stream that broke, or ended empty
+    BREAK = auto()  # a broken or empty stream
     TIMEOUT = auto()
-    STATUS = auto()  # an HTTP error, or an error in a stream, as the status that its type stands for
+    STATUS = auto()  # an HTTP error, or an error in a stream with the status of its type
     REDIRECT = auto()
     UNUSABLE = auto()  # an item too large, a body of the wrong sort
 
 
 OUTAGES: Final = frozenset({Cause.CONNECT, Cause.RESET, Cause.BREAK})
-"""Retried on the same step, and counted by the breakers: no credentials and no input bring them about."""
+"""Retried on the same step, and counted by the breakers: credentials or input do not cause them."""
 
 SERVER_ERRORS: Final = frozenset(range(500, 600)) - {501, 505}
-"""Counted by the breakers. 501 and 505 are answers to what the client asked for: a method, a version of HTTP."""
+"""Counted by the breakers. 501 and 505 are caused by the request: its method or HTTP version."""
 RETRIED_STATUSES: Final = SERVER_ERRORS | {408, 409, 425, 429}
 
 
-# Outcomes: what became of an attempt.
+# Outcomes of an attempt.
 
 
 @dataclass(frozen=True, slots=True)
 class StepAnswered:
-    """A good answer. Told of a stream at its first answer item, and again when it was whole."""
+    """A good answer. For a stream it is reported at the first answer item, and again at the complete end."""
 
     whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRefusal:
-    """HTTP 400 whose code says that the content policy forbids the request."""
+    """HTTP 400 with a code that reports a content policy violation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No answer; `status` is set exactly when the cause is STATUS, `retry_after_ms` as the provider asked."""
+    """No answer. `status` is set exactly if the cause is STATUS; `retry_after_ms` is the provider's request."""
 
     cause: Cause
     status: int | None = None
     retry_after_ms: int | None = None
     exhausted_quota: bool = False
     is_known: bool = True
-    """False for a provider's error in a word that the bridge does not know: it may mean credentials or input."""
+    """False for an unknown error type: it may be caused by credentials or input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broke:
-    """The stream failed after it had answered: told after `Answered`, of which the end was not told."""
+    """The stream failed after it had answered: reported after `StepAnswered`."""
 
     cause: Cause = Cause.BREAK
     status: int | None = None
     is_known: bool = True
-    """As in `Failed`."""
+    """Same meaning as in `Failed`."""
 
 
 Outcome = StepAnswered | PolicyRefusal | Failed | Broke
@@ -104,13 +104,13 @@ Outcome = StepAnswered | PolicyRefusal | Failed | Broke
 
 
 class Reason(Enum):
-    FAILED = auto()  # every step that was tried; the last answer that a provider gave is the answer
-    BROKE = auto()  # a stream that had answered, and no step is left, or wanted, to restart on
+    FAILED = auto()  # all steps failed; the last response of a provider is the answer
+    BROKE = auto()  # an answering stream broke, and there is no step to restart on
 
 
 class SkipReason(Enum):
     BREAKER = auto()
-    RETRY_AFTER = auto()  # its origin asked to wait for longer than the step allows
+    RETRY_AFTER = auto()  # its origin requested a longer wait than the step allows
 
 
 class Skip(NamedTuple):
@@ -126,21 +126,21 @@ class Try:
     attempt: int  # counted from 1 within the step
     wait_s: float  # before the call
     last: bool
-    """The last attempt of the last step, by their numbers: nothing can come after it."""
+    """True for the last attempt of the last step: no attempt can follow."""
     skipped: tuple[Skip, ...] = ()
-    """The steps that were passed over, on the way from the decision before to this one."""
+    """Steps skipped between the previous decision and this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The outcome just told is the event's answer. If it is a stream and breaks, tell `Broke`."""
+    """The reported outcome is the event's answer. If it is a stream that breaks, report `Broke`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
     reason: Reason
     skipped: tuple[Skip, ...] = ()
-    """As in `Try`."""
+    """Same meaning as in `Try`."""
 
 
 Decision = Try | Relay | GiveUp
@@ -159,12 +159,12 @@ class Chain:
         self._attempt = 0
         self._probe: Probing | None = None
         self._not_before: dict[str, float] = {}
-        """By origin, the instant until which it asked to wait."""
+        """Instant until which an origin requested to wait."""
 
     def start(self, now: float) -> Try:
-        """Return the first step that its breaker lets through; if none, the one due first.
+        """Return the first step that its breaker permits; if none, the step that is due first.
 
-        `now` is here and below an instant in seconds, on the one clock of all chains that share the breakers.
+        `now` is, here and below, in seconds on the clock shared by all chains of the breakers.
         """
         step, skipped = self._first_due(0, now)
         if step is None:
@@ -172,7 +172,7 @@ class Chain:
         return self._enter(step, now, skipped[:step])
 
     def next(self, outcome: Outcome, now: float, chance: float) -> Decision:
-        """Takes what became of the attempt that was decided last; `chance` in [0, 1) spreads the pause."""
+        """Return the decision after the outcome of the last attempt; `chance` in [0, 1) varies the delay."""
         self._report_to_breaker(outcome, now)
         self._note_pause(outcome, now)
         match outcome:
@@ -190,7 +190,7 @@ class Chain:
                 assert_never(outcome)
 
     def abandon(self, now: float) -> None:
-        """Ends an attempt that has no outcome (cancelled, out of time). Harmless at any time and more than once."""
+        """End an attempt without outcome (cancelled, out of time). May be called at any time and more than once."""
         if self._policy.breaker_key is not None:
             self._breakers.release(self._policy.breaker_key, self._probe)
 
@@ -216,16 +216,16 @@ class Chain:
             return False
         match failed.cause:
             case Cause.STATUS:
-                return _is_passing(failed)
+                return _is_temporary(failed)
             case Cause.TIMEOUT:
-                return self._is_last_step  # a silent provider stays silent: the next step first, if there is one
+                return self._is_last_step  # a retry would time out as well: prefer the next step
             case _:
                 return failed.cause in OUTAGES
 
     def _next_step(self, reason: Reason, now: float) -> Try | GiveUp:
-        """The next step that its breaker lets through.
+        """Return the next step that its breaker permits.
 
-        None is forced, unlike at the start: an attempt was made, so the event has an answer of its own to end with.
+        Unlike at the start no step is forced: an attempt was made, whose response can end the event.
         """
         step, skipped = self._first_due(self._step + 1, now)
         if step is None:
@@ -244,24 +244,24 @@ class Chain:
         return Try(self._step, self._attempt, wait_s, last, skipped)
 
     def _first_due(self, following: int, now: float) -> tuple[int | None, tuple[Skip, ...]]:
-        """Return the first step that may be tried, None if there is none; and those before it."""
+        """Return the first step that may be tried, None if there is none, and the skipped steps before it."""
         skipped: list[Skip] = []
         for step in range(following, len(self._steps)):
-            why = self._why_not(step, now)
-            if why is None:
+            reason = self._skip_reason(step, now)
+            if reason is None:
                 return step, tuple(skipped)
-            skipped.append(Skip(step, why))
+            skipped.append(Skip(step, reason))
         return None, tuple(skipped)
 
-    def _why_not(self, step: int, now: float) -> SkipReason | None:
+    def _skip_reason(self, step: int, now: float) -> SkipReason | None:
         policy = self._steps[step]
         if policy.breaker_key is not None and self._breakers.due_at(policy.breaker_key) > now:
             return SkipReason.BREAKER
         return SkipReason.RETRY_AFTER if self._pause_ms(step, now) > policy.max_retry_after_ms else None
 
     def _note_pause(self, outcome: Outcome, now: float) -> None:
-        """A failure for which the next step is tried at once says nothing of when to come back."""
-        if isinstance(outcome, Failed) and outcome.retry_after_ms is not None and _is_passing(outcome):
+        """Store the wait that a temporary failure requests. Other failures do not say when to retry."""
+        if isinstance(outcome, Failed) and outcome.retry_after_ms is not None and _is_temporary(outcome):
             origin = self._policy.origin
             until = now + outcome.retry_after_ms / 1000
             self._not_before[origin] = max(until, self._not_before.get(origin, until))
@@ -281,13 +281,13 @@ class Chain:
             self._breakers.release(key, self._probe)
 
 
-def _is_passing(failed: Failed) -> bool:
-    """Return True if the status is one that may be gone at another attempt."""
+def _is_temporary(failed: Failed) -> bool:
+    """Return True for a status that a retry may resolve."""
     return failed.status in RETRIED_STATUSES and not failed.exhausted_quota
 
 
 def is_provider_fault(outcome: PolicyRefusal | Failed | Broke, policy: StepPolicy) -> bool:
-    """Return True if a breaker counts it. What it does not count (401, 429, a bad certificate …) interrupts no row."""
+    """Return True if a breaker counts the outcome. Others (401, 429, a bad certificate …) do not interrupt a row."""
     match outcome:
         case PolicyRefusal():
             return False

@@ -1,4 +1,4 @@
-"""What is assumed of an event's cost: before it is known, and when it never will be."""
+"""Estimate an event's tokens before the call, and for streams without complete usage. Pure."""
 
 from collections.abc import Hashable
 from typing import Final
@@ -9,24 +9,24 @@ from bridge.formats.request_fields import read_json
 from bridge.formats.usage import Usage
 
 BYTES_PER_TOKEN: Final = 4
-"""Of a request; English text, as providers' own rules of thumb have it."""
+"""Bytes per token of a request: a rule of thumb of providers for English text."""
 BYTES_PER_CHUNK: Final = 256
-"""Of a stream in OpenAI's form, whose chunks are a token each: what is not seen chunk by chunk is counted by that."""
+"""Bytes per token of a stream: the size of an OpenAI chunk, which holds one token."""
 OUTPUT_TOKENS: Final = 1000
-"""Of an answer whose length nobody bounded."""
+"""Assumed for an answer without a length limit."""
 MAX_OUTPUT_TOKENS: Final = 131_072
-"""No answer is longer, whatever its request allows."""
+"""Upper bound for an answer, whatever its request allows."""
 MAX_INPUT_TOKENS: Final = 2_000_000
-"""No model reads more."""
+"""Upper bound for the input of a model."""
 MAX_ANSWERS: Final = 128
 """OpenAI's bound of `n`."""
 MAX_PARSED_BYTES: Final = 1 << 20
-"""A longer request is not searched for its bound: the longest answer is expected of it."""
+"""Longer requests are not parsed: the longest answer is assumed."""
 _NUMBER_CHARS: Final = 40
-"""A longer number is read as far as this, and is larger than any bound."""
+"""Longer numbers are cut here; they exceed every bound anyway."""
 MAX_MODELS: Final = 4096
 _SHARE: Final = 0.2
-"""What the newest cost counts in the average."""
+"""Weight of the newest cost in the average."""
 
 
 _BOUNDS: Final = (
@@ -45,7 +45,7 @@ _BOUNDS: Final = (
 )
 """Members that bound an answer's length in tokens."""
 _COUNTS: Final = ("n", "best_of", "candidateCount", "num_return_sequences", "num_generations")
-"""Members that ask for several answers."""
+"""Members that request several answers."""
 _INSIDE: Final = (
     "generationConfig",  # Gemini
     "generation_config",
@@ -55,43 +55,43 @@ _INSIDE: Final = (
     "options",  # Ollama
     "input",  # Replicate
 )
-"""Members that are objects in which these may stand."""
+"""Members that are objects which may contain the above."""
 _NUMBERS: Final = frozenset(name.lower() for name in (*_BOUNDS, *_COUNTS))
-"""Servers in Go take a member's name in any case."""
+"""In lower case: servers in Go accept names in any case."""
 
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def expected(body: bytes) -> Usage:
-    """Of a call that is not made yet. Takes time as the body is long, up to `MAX_PARSED_BYTES`.
+    """Return the expected usage of a call before it is made. `body` is without its content coding.
 
-    `body` is without its content coding.
+    The time is linear in the length of the body, up to `MAX_PARSED_BYTES`.
     """
     inputs = min(len(body) // BYTES_PER_TOKEN, MAX_INPUT_TOKENS)
     if len(body) > MAX_PARSED_BYTES:
         return Usage(inputs, MAX_OUTPUT_TOKENS)
-    asked = _asked_for(body)
+    requested = _requested_numbers(body)
     # A request with several bounds gets the longest answer that one of them allows: providers read different ones.
-    bounds = [number for name in _BOUNDS for number in asked.get(name.lower(), ())]
-    answers = max((number for name in _COUNTS for number in asked.get(name.lower(), ())), default=1)
-    most = min(max(bounds, default=OUTPUT_TOKENS), MAX_OUTPUT_TOKENS)
-    return Usage(inputs, most * min(answers, MAX_ANSWERS))
+    bounds = [number for name in _BOUNDS for number in requested.get(name.lower(), ())]
+    answers = max((number for name in _COUNTS for number in requested.get(name.lower(), ())), default=1)
+    output_tokens = min(max(bounds, default=OUTPUT_TOKENS), MAX_OUTPUT_TOKENS)
+    return Usage(inputs, output_tokens * min(answers, MAX_ANSWERS))
 
 
-def of_cut(told: Usage | None, request_bytes: int, answer_bytes: int, chunks: int) -> Usage:
-    """Of a stream that was cut: what it told, and in place of what it did not, what was seen of it.
+def of_cut(reported: Usage | None, request_bytes: int, answer_bytes: int, chunks: int) -> Usage:
+    """Return the usage of a stream that was cut: the reported counts, and estimates for the missing ones.
 
-    What is told early counts few output tokens, so the greater number is taken.
+    Early reports contain few output tokens, so the greater of reported and estimated is used.
     """
     seen = max(chunks, answer_bytes // BYTES_PER_CHUNK)
-    if told is None:
+    if reported is None:
         return Usage(request_bytes // BYTES_PER_TOKEN, seen)
-    inputs = request_bytes // BYTES_PER_TOKEN if told.input_tokens is None else told.input_tokens
-    return Usage(inputs, max(told.output_tokens or 0, seen), told.cached_tokens)
+    inputs = request_bytes // BYTES_PER_TOKEN if reported.input_tokens is None else reported.input_tokens
+    return Usage(inputs, max(reported.output_tokens or 0, seen), reported.cached_tokens)
 
 
-def _asked_for(body: bytes) -> dict[str, list[int]]:
-    """The numbers that a request names, at its top and in the objects where providers have them; all above 0."""
+def _requested_numbers(body: bytes) -> dict[str, list[int]]:
+    """Return the positive numbers of a request by name, from its top level and from the objects of `_INSIDE`."""
     top = _members(body)
     found: dict[str, list[int]] = {}
     for members in (top, *(_members(bytes(top[name.lower()])) for name in _INSIDE if name.lower() in top)):
@@ -102,12 +102,12 @@ def _asked_for(body: bytes) -> dict[str, list[int]]:
 
 
 def _members(value: bytes) -> dict[str, msgspec.Raw]:
-    """By their names in lower case."""
+    """Return the members of an object by name in lower case."""
     return {name.lower(): member for name, member in (read_json(value, _members_of) or {}).items()}
 
 
 def _number(value: msgspec.Raw) -> int | None:
-    """A number above 0, at most `MAX_OUTPUT_TOKENS`; also in a string, which lenient servers take for one."""
+    """Return a positive number, at most `MAX_OUTPUT_TOKENS`, also from a string, which lenient servers accept."""
     try:
         number = float(bytes(value)[:_NUMBER_CHARS].strip(b'"'))
     except ValueError:
@@ -116,7 +116,7 @@ def _number(value: msgspec.Raw) -> int | None:
 
 
 class Averages:
-    """What events cost of late, in US dollars: a moving average by key, of the keys told last."""
+    """Moving averages of recent costs in US dollars, for the most recently used keys."""
 
     def __init__(self, most: int = MAX_MODELS) -> None:
         self._most = most

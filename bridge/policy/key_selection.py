@@ -1,4 +1,4 @@
-"""Which of a gateway's stored keys a step is called with: one where the request brings no credential of its own.
+"""Select the stored key for a step whose request brings no credential of its own.
 
 Source: developers.cloudflare.com/ai-gateway/configuration/bring-your-own-keys, and usage/providers/vertex.
 """
@@ -18,29 +18,32 @@ _ELSEWHERE: Final = {
     "aws-bedrock": ("x-api-key",),  # at its Mantle endpoint
     "google-vertex-ai": ("x-goog-api-key",),
 }
-"""Headers, beside a provider's own and `authorization`, in which it takes a credential."""
+"""Additional headers in which a provider accepts a credential."""
 
-_GOOGLE_S: Final = re.compile(r"\A[^?]*+\?(?:.*[&?])?key=[^&]")
+_GOOGLE_KEY: Final = re.compile(r"\A[^?]*+\?(?:.*[&?])?key=[^&]")
 _IN_QUERY: Final = {
-    "google-ai-studio": _GOOGLE_S,
-    "google-vertex-ai": _GOOGLE_S,
+    "google-ai-studio": _GOOGLE_KEY,
+    "google-vertex-ai": _GOOGLE_KEY,
     "aws-bedrock": re.compile(r"\A[^?]*+\?(?:.*[&?])?X-Amz-Signature=[^&]"),
 }
-"""What an endpoint looks like that holds one."""
+"""Patterns of endpoints that contain a credential."""
 
 _CODED_OBJECT: Final = re.compile(r"(?:Bearer\s+)?(e[wy][A-Za-z0-9+/]{200,}={0,2})", re.IGNORECASE)
-"""What begins with a brace, in base64; an access token is none, and a JWT has dots."""
+"""A JSON object in base64. Access tokens do not match, and a JWT contains dots."""
 
 Keys = Mapping[tuple[str, str], StoredKey]
 
 
 def credential_headers(provider: Provider) -> frozenset[str]:
-    """The headers, in lower case, in which a request may bring the provider's key."""
+    """Return the headers, in lower case, in which a request may bring the provider's key."""
     return frozenset({"authorization", provider.credential.header, *_ELSEWHERE.get(provider.slug, ())})
 
 
 def key_for(step: ProviderStep, provider: Provider, keys: Keys) -> StoredKey | None:
-    """None for a request that brings its own, and where nothing is stored nor asked for by name. Raises UnknownKey."""
+    """Return the stored key; None if the request brings its own, or if none is stored and none is named.
+
+    Raises UnknownKey for a name without a key.
+    """
     if _brings_its_own(step, provider):
         return _account_in(step) if provider.slug == "google-vertex-ai" else None
     alias = step.settings.byok_alias
@@ -63,7 +66,7 @@ def _brings_its_own(step: ProviderStep, provider: Provider) -> bool:
 
 
 def _account_in(step: ProviderStep) -> StoredKey | None:
-    """A service account's JSON, in base64, that stands where an access token would."""
+    """Return the service account whose JSON, in base64, is sent in place of an access token."""
     coded = _CODED_OBJECT.fullmatch(step.provider_headers.get("authorization", ""))
     if coded is None:
         return None

@@ -1,4 +1,4 @@
-"""The OpenAI-shaped front: a body whose `model` names the provider too, and what becomes of it there.
+"""Route OpenAI-shaped requests whose `model` also names the provider.
 
 Source: developers.cloudflare.com/ai-gateway/usage/chat-completion.
 """
@@ -23,17 +23,17 @@ class _CompatBody(msgspec.Struct):
     model: msgspec.Raw = ABSENT
 
 
-_asked = msgspec.json.Decoder(_CompatBody)
+_compat_body = msgspec.json.Decoder(_CompatBody)
 
 
 def routed(step: ProviderStep, providers: Mapping[str, Provider]) -> ProviderStep:
-    """The same step at the provider that its model names; of the body all but that name and its coding stays as it is.
+    """Return the step for the provider that its model names. Only that name and the coding of the body change.
 
     Raises BadField, UnknownProvider.
     """
     path, mark, query = step.endpoint.removeprefix("/").partition("?")
     if path.removeprefix("v1/") != _ENDPOINT:
-        raise BadField(f"endpoint: {SLUG} has {_ENDPOINT} and nothing else")
+        raise BadField(f"endpoint: {SLUG} has only {_ENDPOINT}")
     body = _in_utf8(step.readable)
     text, span = _read(body)
     slug, slash, model = (string_in(span) if type_of(span) is JsonType.STRING else "").partition("/")
@@ -58,7 +58,7 @@ def routed(step: ProviderStep, providers: Mapping[str, Provider]) -> ProviderSte
 
 
 def _of_plain_text(headers: dict[str, str]) -> dict[str, str]:
-    """The headers of a body that is in UTF-8, and without its content coding."""
+    """Return the headers for a body without content coding."""
     return {name: value for name, value in headers.items() if name != "content-encoding"}
 
 
@@ -70,7 +70,7 @@ def _in_utf8(body: bytes) -> bytes:
 
 
 def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
-    """A copy of the body that keeps all in its place, and the span of its `model`, which is a view of that."""
+    """Return a copy of the body with the same offsets, and the span of its `model`, which is a view of the copy."""
     try:
         try:
             return _decoded(body)
@@ -82,11 +82,11 @@ def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
 
 def _decoded(body: bytes) -> tuple[bytearray, msgspec.Raw]:
     text = bytearray(body)
-    return text, _asked.decode(text).model
+    return text, _compat_body.decode(text).model
 
 
 def _place(span: msgspec.Raw, text: bytearray) -> int:
-    """Where in `text` the span begins: where what is changed there changes it. Other places may look the same."""
+    """Return the offset of the span in `text`: a change there shows in the span. Equal text may occur elsewhere."""
     view = memoryview(span)
     wanted, first = bytes(view), view[0]
     at = text.find(wanted)

@@ -1,7 +1,7 @@
-"""Decides how much of what an answer's body says about tokens and costs is believed. Pure.
+"""Decide which tokens and costs reported in a response are accepted. Pure.
 
-A body may be anything: a file that a client downloads, or the words of a server that somebody runs. So a cost counts
-only from a provider that is known to report costs, in the answer of a model endpoint, and within bounds.
+A body may be anything: a downloaded file, or the response of an arbitrary server. So a cost counts only from a provider
+that is known to report costs, in the response of a model endpoint, and within bounds.
 """
 
 from collections.abc import Mapping
@@ -14,18 +14,18 @@ from bridge.providers import Provider
 from bridge.providers.model_endpoints import is_model_endpoint
 
 MAX_TOKENS: Final = 10_000_000
-"""Of each kind, in one event."""
+"""Upper bound for each kind of tokens of one event."""
 MAX_TIMES_ESTIMATE: Final = 10
-"""A reported cost counts up to so many times the estimate."""
+"""A reported cost counts up to this multiple of the estimate."""
 UNPRICED_USD: Final = 1.0
-"""The estimate for a call whose price is not known, and whose provider will report the cost."""
+"""Estimate for a call without a known price whose provider reports the cost."""
 
 Reported: TypeAlias = Mapping[str, Any]
-"""The members of an answer's usage that tell a cost, as the provider wrote them."""
+"""Members of the usage that report a cost, as the provider wrote them."""
 
 
 def bounded_usage(usage: Usage) -> Usage:
-    """The same counts, each at most `MAX_TOKENS`; the total is then the sum of those of input and output."""
+    """Return the counts, each at most `MAX_TOKENS`. A changed total is the sum of input and output."""
     counts = msgspec.structs.asdict(usage)
     over = {name: MAX_TOKENS for name, count in counts.items() if count is not None and count > MAX_TOKENS}
     if not over:
@@ -38,12 +38,12 @@ def bounded_usage(usage: Usage) -> Usage:
 
 
 def reports_costs(provider: Provider, method: str, endpoint: str) -> bool:
-    """True if the answer to such a call may say what it cost."""
+    """Return True if the response to such a call may report its cost."""
     return provider.cost_report is not None and is_model_endpoint(method, endpoint, provider.slug)
 
 
 def reported_usd(provider: Provider, method: str, endpoint: str, reported: Reported) -> float | None:
-    """US dollars; None where the body tells no cost, or is not believed."""
+    """Return the reported cost in US dollars; None if there is none, or if it is not accepted."""
     report = provider.cost_report
     if report is None or not reported or not reports_costs(provider, method, endpoint):
         return None

@@ -1,7 +1,7 @@
-"""Decides whether a token may make a call: by the scopes of the token, and by what stored keys may be used for. Pure.
+"""Check if a token may make a call, by its scopes and the permitted uses of stored keys. Pure.
 
-A stored key belongs to the gateway, and so does what its provider keeps for it: files, stored answers, the answers of
-other tokens. So a token on a stored key may only make models answer, unless the configuration says more.
+A stored key belongs to the gateway, and so do the files and stored responses at its provider, also those of other
+tokens. So a token that uses a stored key may only call models, unless the configuration permits more.
 """
 
 from collections.abc import Iterable
@@ -15,29 +15,29 @@ _SHOWN: Final = 100
 
 
 class Wanted(NamedTuple):
-    """A call that a token wants to make."""
+    """A call to be checked."""
 
     provider: str
-    """A slug."""
+    """Provider slug."""
     method: str
     endpoints: tuple[str, ...]
-    """The same path, as it was written and below the provider's base URL."""
+    """The path as written, and relative to the provider's base URL."""
     model: str | None
     calls_model: bool
-    """It is a POST to a model endpoint, or opens a realtime session with a model."""
+    """True for a POST to a model endpoint, and for a realtime session with a model."""
     is_socket: bool
-    """It opens a realtime session."""
+    """True for a realtime session."""
     uses_stored_key: bool
 
 
 def check_provider(token: Token, provider: str) -> None:
-    """Raises NotAllowed."""
+    """Check the provider against the token. Raises NotAllowed."""
     if token.providers is not None and provider not in token.providers:
         raise NotAllowed(f"The token {token.name!r} may not call {provider}; it may call {_listed(token.providers)}.")
 
 
 def check_call(token: Token, gateway: Gateway, wanted: Wanted) -> None:
-    """Raises NotAllowed, which names the scope."""
+    """Check a call against all scopes. Raises NotAllowed with a message that names the scope."""
     _check_method(token, wanted)
     _check_endpoint(token, wanted)
     _check_model(token, wanted)
@@ -60,7 +60,7 @@ def _check_endpoint(token: Token, wanted: Wanted) -> None:
 
 
 def _check_model(token: Token, wanted: Wanted) -> None:
-    """A list of models is no model; a request that names none could reach any."""
+    """Check the model. A list of models is exempt; a request without a readable model is refused."""
     if token.models is None or _lists_models(wanted):
         return
     if wanted.model is None:

@@ -1,4 +1,4 @@
-"""A gateway's tokens: accepted where an SDK puts its provider's key, and kept from every provider."""
+"""Accept a gateway's tokens where SDKs send a provider's key, and remove them from provider requests."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,31 +14,34 @@ from bridge.providers import REGISTRY, Target
 from bridge.providers.realtime import KEY_PROTOCOL, plain_value
 
 KEY_HEADERS: Final = frozenset({"authorization", *(provider.credential.header for provider in REGISTRY.values())})
-"""Where the providers' SDKs put their key."""
+"""Headers in which the providers' SDKs send their key."""
 
 MAX_KEPT: Final = 1024
 MAX_KEPT_CHARS: Final = 512
-"""Recent texts up to this length are not digested again for each event. They are kept in memory only."""
+"""Digests of recent texts up to this length are cached, in memory only."""
 
 
 def token_as_key(gateway: Gateway, headers: Mapping[str, str]) -> str | None:
-    """The name of the token that an SDK presents as its provider's key; `headers` with lower-case names."""
+    """Return the name of the token that an SDK sends as its provider's key; None if there is none.
+
+    `headers` have lower-case names.
+    """
     found = (authenticate(gateway, _bare(headers[name])) for name in sorted(KEY_HEADERS & headers.keys()))
     return next((name for name in found if name is not None), None)
 
 
 def token_as_key_protocol(gateway: Gateway, offered: Iterable[str]) -> str | None:
-    """The name of the token that a browser's client presents as its key for OpenAI, in a subprotocol."""
+    """Return the name of the token that a browser sends as OpenAI key in a subprotocol; None if there is none."""
     keys = [value.removeprefix(KEY_PROTOCOL) for value in offered if value.startswith(KEY_PROTOCOL)]
     found = (authenticate(gateway, key) or authenticate(gateway, plain_value(key)) for key in keys)
     return next((name for name in found if name is not None), None)
 
 
 def without_tokens(step: ProviderStep, gateway: Gateway) -> ProviderStep:
-    """Return the step without the headers that hold a token of the gateway, wherever in them it stands.
+    """Return the step without the headers that contain a token of the gateway.
 
-    The whole header goes: a provider that is sent two credentials may log both. Raises BadField for a token in the
-    endpoint, from which it cannot be removed.
+    The complete header is removed: a provider that is sent two credentials may log both. Raises BadField for a token
+    in the endpoint, from which it cannot be removed.
     """
     if gateway.is_open:
         return step
@@ -64,7 +67,7 @@ def protocols_without_tokens(protocols: Iterable[str], gateway: Gateway) -> tupl
 
 
 def holds_token(text: str, gateway: Gateway) -> bool:
-    """Whether a word of the text, as it stands or decoded, is a token of the gateway."""
+    """Return True if a word of the text, as written or decoded, is a token of the gateway."""
     digests = _kept_digests(text) if len(text) <= MAX_KEPT_CHARS else _digests(text)
     return not gateway.digests.isdisjoint(digests)
 
@@ -83,5 +86,5 @@ def _refusal(where: str) -> BadField:
 
 
 def _bare(value: str) -> str:
-    """Without the scheme that may stand before it."""
+    """Return the credential without a scheme in front of it."""
     return value.strip().rpartition(" ")[2]

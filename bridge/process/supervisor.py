@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from bridge.net import describe_os_error
+from bridge.policy.backoff import next_delay_s
 from bridge.process.listeners import Listeners
 from bridge.process.signals import ENDING, shutdown_signal
 from bridge.process.worker import READY, VARIABLE, WorkerArgs
@@ -250,7 +251,7 @@ def _end_at_once(supervisor: Supervisor, number: signal.Signals, second: list[si
 
 def _pause_s(lived_s: float, last_s: float) -> float:
     """Return the pause before the next worker starts."""
-    return 0.0 if lived_s >= STEADY_S else min(2 * last_s, LAST_PAUSE_S) or FIRST_PAUSE_S
+    return 0.0 if lived_s >= STEADY_S else next_delay_s(last_s, FIRST_PAUSE_S, LAST_PAUSE_S)
 
 
 def _describe_exit(code: int) -> str:

@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
+from bridge.policy.backoff import next_delay_s
 from bridge.tasks import Tasks
 
 log = logging.getLogger("bridge.redis")
@@ -184,7 +185,7 @@ class RedisStore:
             await asyncio.sleep(pause_s * (0.5 + fraction() / 2))  # jitter against a thundering herd
             if await self._check_alive() is None:
                 break
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+            pause_s = next_delay_s(pause_s, FIRST_PAUSE_S, LAST_PAUSE_S)
         log.info("Redis reachable again", extra={"fields": {"lost_s": round(time.monotonic() - started_at, 1)}})
 
     def _log_once(self, reason: str) -> None:

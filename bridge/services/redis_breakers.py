@@ -53,7 +53,7 @@ class RedisBreakers:
     """Own the breakers of this process, and the two tasks that publish and receive changes."""
 
     def __init__(self, store: RedisStore) -> None:
-        self.breakers = Breakers(told=self._changed)
+        self.breakers = Breakers(report=self._changed)
         self._store = store
         self._set, self._channel = store.key("breakers"), store.key("breakers", "changes")
         self._publish_script, self._join_script = store.script(_PUBLISH), store.script(_JOIN)

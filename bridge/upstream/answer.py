@@ -1,4 +1,4 @@
-"""An answer to one call, read piece by piece, wherever it comes from."""
+"""Interface of a provider's response that is read in pieces, from a connection, a cache or a tape."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _NOT_PUBLIC = {
 
 
 class UpstreamResponse(ABC):
-    """An answer whose head has come. Who was given it closes it, unless it was read to its end or to its break."""
+    """A response whose head was received. The caller closes it, unless it was read to its end or to an error."""
 
     status: int
     headers: Sequence[tuple[str, str]]
@@ -30,28 +30,27 @@ class UpstreamResponse(ABC):
 
     @property
     def cached(self) -> bool:
-        """Whether no provider is called on its reader's account. Of an answer that several read, the last word on
-        that is known once it is closed."""
+        """True if this reader's event caused no provider call. For a shared response it is final once closed."""
         return False
 
     @abstractmethod
     def mark_complete(self) -> None:
-        """Told by whoever read it: what was read of it is whole and good."""
+        """Report that the response was read completely and is good, so that it may be cached."""
 
     @property
     @abstractmethod
     def ended(self) -> bool:
-        """The body is whole, and all of it has been read: the next `read` gives b"" without waiting."""
+        """True if the complete body was read: the next `read` returns b"" without waiting."""
 
     @cached_property
     def content_type(self) -> str:
-        """The bare media type in lower case; "" when the provider names none."""
+        """Bare media type in lower case; "" if the provider sends none."""
         value = next((value for name, value in self.headers if name == "content-type"), "")
         return value.partition(";")[0].strip().lower()
 
     @property
     def announced_bytes(self) -> int:
-        """How long the body is going to be; 0 when that is not told."""
+        """Length of the body from Content-Length; 0 if it is missing."""
         length = next((value for name, value in self.headers if name == "content-length"), "")
         return int(length) if length.isdecimal() else 0
 
@@ -61,20 +60,20 @@ class UpstreamResponse(ABC):
 
     @abstractmethod
     async def read(self) -> bytes:
-        """What has come since the last read; b"" at the clean end, and ever after. Raises BrokenStream when cut.
+        """Return the bytes received since the last read; b"" at and after the end. Raises BrokenStream if cut off.
 
-        A read that is cancelled takes nothing away from the next.
+        A cancelled read loses no data.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """At once, and as often as one likes."""
+        """Close the response at once. May be called more than once."""
 
 
 def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The part of an answer's headers (lower-case names) that the client gets to see; repeated ones joined by commas.
+    """Return the response headers (lower-case names) for the client. Repeated headers are joined by commas.
 
-    From the first one on that would make it more than 16 KiB, the rest is dropped.
+    Headers beyond a total of 16 KiB are dropped.
     """
     hidden = _NOT_PUBLIC.union(*(_listed(value) for name, value in headers if name == "connection"))
     public: dict[str, str] = {}
@@ -90,5 +89,5 @@ def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _listed(connection: str) -> set[str]:
-    """The headers that a Connection header makes hop-by-hop (RFC 9110, section 7.6.1)."""
+    """Return the headers that a Connection header makes hop-by-hop (RFC 9110, section 7.6.1)."""
     return {name.strip().lower() for name in connection.split(",")}

@@ -1,4 +1,4 @@
-"""The way of one request to a connection, over aiohttp's pool; and what its faults are called in httpx."""
+"""Get a connection for one request from aiohttp's pool, and map aiohttp's exceptions to those of httpx."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ Send = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 
 
 class TlsError(httpx.ConnectError):
-    """The provider was reached, but there is no TLS with it: its certificate or its protocol is not accepted."""
+    """The TLS handshake failed: the provider's certificate or protocol version is not accepted."""
 
 
 _FAULTS: tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError], str], ...] = (
@@ -46,22 +46,22 @@ _FAULTS: tuple[tuple[type[aiohttp.ClientError], type[httpx.TransportError], str]
     (aiohttp.ServerDisconnectedError, httpx.ReadError, "{peer} closed the connection before it answered"),
     (aiohttp.ClientError, httpx.ReadError, "the connection to {peer} was lost: {cause}"),
 )
-"""aiohttp's exceptions and what they are in httpx's words. The first that fits is the one."""
+"""Exceptions of aiohttp, and the exception of httpx and the message for each. The first match applies."""
 
 
 class DialAttempt:
-    """Finds one request its connection; and a fresh one, once, when a pooled one fails before any byte of answer, or
-    answers 408.
+    """Gets a connection for one request. Retries once on a new connection if a pooled one fails without any byte of a
+    response, or answers 408.
 
-    A middleware of aiohttp's: what is raised in there goes past aiohttp's own retry, which looks at the method and
-    not at whether the connection was new. After a failure or a cancellation nothing is left open.
+    It is an aiohttp middleware: exceptions raised in it bypass aiohttp's own retry, which depends on the method and
+    not on whether the connection was new. After a failure or a cancellation nothing is left open.
     """
 
     def __init__(self, request: httpx.Request) -> None:
         self.fresh_only = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when the connection at hand is closed; with an exception when it was lost."""
-        # Not the request itself: its body need not stay for as long as the answer does.
+        """Done when the current connection is closed; with an exception if it was lost."""
+        # The request itself is not kept, so that its body can be freed before the response ends.
         self._url = request.url
         self._headers = _headers(request)
         self._on_connected: Callable[[], None] | None = request.extensions.get("on_connected")
@@ -83,7 +83,7 @@ class DialAttempt:
             raise
 
     def take(self, connection: "Connection", *, reused: bool) -> None:
-        """Called by the pool with a connection that the request is going to use."""
+        """Receive the connection that the request is going to use. Called by the pool."""
         assert connection.protocol is not None
         self._reused = reused
         self._protocol = connection.protocol
@@ -96,8 +96,8 @@ class DialAttempt:
     def hang_up(self) -> None:
         """Close the connection at once.
 
-        Not for one that may be in the pool again: somebody else may have it. aiohttp's own `close` flushes first, to
-        a provider that may never read, and says goodbye in TLS, to one that may never hear it.
+        Do not call it for a connection that may be back in the pool: another request may use it. aiohttp's own `close`
+        first flushes and ends TLS, both of which may wait for a provider that does not read.
         """
         if self._transport is not None:
             self._transport.abort()
@@ -108,11 +108,11 @@ class DialAttempt:
 
     @property
     def reset(self) -> bool:
-        """The connection was lost, not closed in good order."""
+        """True if the connection was lost and not closed normally."""
         return self.closed.done() and not self.closed.cancelled() and self.closed.exception() is not None
 
     def fault(self, exc: aiohttp.ClientError) -> httpx.TransportError:
-        """The same in httpx's words; names the host and the cause, and nothing that came from either side."""
+        """Return the httpx exception for `exc`. Its message names the host and the cause, and quotes neither side."""
         return fault_of(exc, self._url)
 
     async def _send(self, request: aiohttp.ClientRequest, send: Send) -> aiohttp.ClientResponse:
@@ -124,8 +124,8 @@ class DialAttempt:
         else:
             if not self._reused or answer.status != HTTPStatus.REQUEST_TIMEOUT:
                 return answer
-            # The server gave up the idle connection while the request was on its way. It cannot be in other hands:
-            # nothing has run since its answer was read.
+            # The server gave up the idle connection while the request was sent. No other request can use it yet:
+            # no other task has run since the response was read.
             self.hang_up()
             answer.close()
         self.fresh_only = True
@@ -133,19 +133,19 @@ class DialAttempt:
 
 
 def fault_of(exc: aiohttp.ClientError, url: httpx.URL) -> httpx.TransportError:
-    """The same in httpx's words; names the host and the cause, and nothing that came from either side."""
+    """Return the httpx exception for `exc`. Its message names the host and the cause, and quotes neither side."""
     kind, text = next((kind, text) for imported, kind, text in _FAULTS if isinstance(exc, imported))
     return kind(text.format(peer=_peer(url), cause=_cause(exc)))
 
 
 class DialledRequest(aiohttp.ClientRequest):
-    """A request that the pool can tell about its connection."""
+    """A request with a reference to its DialAttempt, which the pool notifies."""
 
     dial: DialAttempt
 
 
 class Pool(aiohttp.TCPConnector):
-    """aiohttp's connections without a limit: that is counted per provider, further up. Serves DialledRequests only."""
+    """aiohttp's pool without a limit: calls are limited per provider by `Upstream`. Accepts only DialledRequests."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None) -> None:
         super().__init__(limit=0, keepalive_timeout=KEEPALIVE_S, ssl=ssl_context or True)
@@ -174,14 +174,14 @@ class Pool(aiohttp.TCPConnector):
         if protocol in self._used:
             return True
         self._used.add(protocol)
-        # Made once per connection; an exception that nobody came to ask for would be logged.
+        # Once per connection: asyncio logs an exception that is never retrieved.
         if protocol.closed is not None:
             protocol.closed.add_done_callback(_retrieved)
         return False
 
 
 def _spoilt(connection: "Connection") -> bool:
-    """Something came while the connection was idle, a 408 for example: it would pass for the next answer."""
+    """Return True if data arrived on the idle connection, such as a 408: it would be read as the next response."""
     return connection.protocol is None or connection.protocol.should_close
 
 
@@ -191,12 +191,12 @@ def _retrieved(closed: "asyncio.Future[None]") -> None:
 
 
 def _answer_begun(exc: aiohttp.ClientConnectionError) -> bool:
-    """The connection closed in the middle of an answer's head; aiohttp then keeps that beginning in `message`."""
+    """Return True if the connection closed inside a response head, which aiohttp then keeps in `message`."""
     return isinstance(exc, aiohttp.ServerDisconnectedError) and not isinstance(exc.message, str)
 
 
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
-    """The request's headers in their order, without those that aiohttp makes from the URL and the body."""
+    """Return the request's headers in order, without those that aiohttp derives from the URL and the body."""
     return [(name.decode(), value.decode()) for name, value in request.headers.raw if name.lower() not in _FRAMING]
 
 
@@ -206,7 +206,7 @@ def _peer(url: httpx.URL) -> str:
 
 
 def _cause(exc: Exception) -> str:
-    """Why, in the words of the operating system or of OpenSSL."""
+    """Return the reason as the operating system or OpenSSL names it."""
     cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message

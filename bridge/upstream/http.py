@@ -1,4 +1,4 @@
-"""One provider call over any httpx transport: request made, answer read, foreign exceptions told in our own words."""
+"""Make a provider call over any httpx transport, and map its exceptions to the bridge's errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from bridge.upstream.dial import TlsError
 
 MAX_CONNECTIONS = 1024
 REST_S = 1.0
-"""How long the rest of a complete answer is read."""
+"""Time to read the rest of a complete response."""
 
 _FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
     (TlsError, TlsFailed),
@@ -35,62 +35,62 @@ _FAULTS: tuple[tuple[type[Exception], type[BridgeError]], ...] = (
     (httpx.InvalidURL, EndpointRefused),
     (httpx.RequestError, ResetBeforeAnswer),
 )
-"""What an exception before the answer's head means; the first that fits is it. After the head all mean BrokenStream."""
+"""Errors for exceptions before the response head; the first match applies. After the head all mean BrokenStream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a provider. `headers` go out in their order, all but an Accept-Encoding."""
+    """One request to a provider. `headers` are sent in order, except Accept-Encoding."""
 
     method: str
     target: Target
     headers: list[tuple[str, str]]
     body: bytes
     on_connected: Callable[[], None]
-    """Called once, when a connection is at hand: from here on it is the provider who is waited for."""
+    """Called once, when a connection is established and the wait for the provider begins."""
     max_connections: int = MAX_CONNECTIONS
-    """How many calls may be open to the target's origin; one more waits for its turn before it connects."""
+    """Number of open calls to the target's origin; further calls wait before they connect."""
 
 
 class Upstream:
-    """Opens calls over a transport, which it owns. Knows no deadline: whoever calls has one, and cancels."""
+    """Opens calls over a transport, which it owns. It has no deadlines: the caller cancels."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
         self._tasks = Tasks()
-        # A semaphore lives as long as a call holds it, so that hosts which clients make up leave nothing behind.
-        self._turns: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
+        # A semaphore lives only while a call holds it, so that arbitrary hosts from clients use no memory.
+        self._slots: WeakValueDictionary[tuple[str, str, int | None], asyncio.Semaphore] = WeakValueDictionary()
 
     async def open(self, call: Call) -> "HttpUpstreamResponse":
-        """Send the request and return at the answer's head, whatever its status. Cancelled, it leaves nothing open.
+        """Send the request and return once the response head arrives, with any status. Cancelling leaves nothing open.
 
         Raises ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
         """
-        turns = self._turns_at(call)
-        await turns.acquire()
+        slots = self._slots_for(call)
+        await slots.acquire()
         try:
-            return HttpUpstreamResponse(await self._transport.handle_async_request(_request(call)), turns.release)
+            return HttpUpstreamResponse(await self._transport.handle_async_request(_request(call)), slots.release)
         except (httpx.RequestError, httpx.InvalidURL) as exc:
-            turns.release()
+            slots.release()
             raise fault(exc) from exc
         except BaseException:
-            turns.release()
+            slots.release()
             raise
 
     def read_out(self, answer: UpstreamResponse) -> None:
-        """Read the rest of an answer that nobody needs, for a moment, so that its connection can be used again."""
+        """Read the rest of an unneeded response in the background, for at most REST_S, to reuse the connection."""
         self._tasks.start(_read_out(answer), "rest of an answer")
 
     async def aclose(self) -> None:
         await self._tasks.cancel_all()
         await self._transport.aclose()
 
-    def _turns_at(self, call: Call) -> asyncio.Semaphore:
+    def _slots_for(self, call: Call) -> asyncio.Semaphore:
         origin = (call.target.scheme, call.target.host, call.target.port)
-        turns = self._turns.get(origin)
-        if turns is None:
-            turns = self._turns[origin] = asyncio.Semaphore(call.max_connections)
-        return turns
+        slots = self._slots.get(origin)
+        if slots is None:
+            slots = self._slots[origin] = asyncio.Semaphore(call.max_connections)
+        return slots
 
 
 async def _read_out(answer: UpstreamResponse) -> None:
@@ -107,7 +107,7 @@ async def _read_out(answer: UpstreamResponse) -> None:
 
 
 class HttpUpstreamResponse(UpstreamResponse):
-    """An answer as it comes from the provider, whose connection it holds."""
+    """A response read from the provider's connection, which it holds."""
 
     def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -122,11 +122,11 @@ class HttpUpstreamResponse(UpstreamResponse):
         self._on_close: Callable[[], None] | None = None
 
     def on_close(self, call: Callable[[], None]) -> None:
-        """To be called once, when it is closed."""
+        """Set the callback that is called once when the response is closed."""
         self._on_close = call
 
     def mark_complete(self) -> None:
-        """There is nobody here to keep it."""
+        """Do nothing: this response is not cached."""
 
     @property
     def ended(self) -> bool:
@@ -148,7 +148,7 @@ class HttpUpstreamResponse(UpstreamResponse):
         return data
 
     async def aclose(self) -> None:
-        """The connection is kept when the body has come to its end."""
+        """Close the response. The connection is kept if the body was read to its end."""
         release, self._release = self._release, None
         if release is None:
             return
@@ -164,7 +164,7 @@ def url_of(target: Target) -> httpx.URL:
 
 
 def _request(call: Call) -> httpx.Request:
-    # Identity, for a stream that a proxy on the way compresses arrives in lumps.
+    # A proxy that compresses a stream delays it, so only identity is accepted.
     headers = [(name.encode(), value.encode()) for name, value in call.headers if name.lower() != "accept-encoding"]
     headers.append((b"accept-encoding", b"identity"))
     return httpx.Request(
@@ -178,5 +178,5 @@ def _request(call: Call) -> httpx.Request:
 
 
 def fault(exc: Exception) -> BridgeError:
-    """What an exception of httpx's before an answer's head is in our words."""
+    """Return the bridge's error for an httpx exception before the response head."""
     return next(ours for kind, ours in _FAULTS if isinstance(exc, kind))(str(exc))

@@ -1,4 +1,4 @@
-"""Content codings of answers undone while they are read (`wire.codings`)."""
+"""Decode the content coding of responses while they are read (`formats.codings`)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,9 +10,9 @@ from bridge.formats.codings import CodingError, Inflating, coding_in, hidden_cod
 
 
 def inflater_for(content_encoding: str) -> Inflating | None:
-    """What undoes the coding that the header's value names; None when there is nothing to undo.
+    """Return the decoder for the header's value; None if the body is not coded.
 
-    Raises httpx.DecodingError for a coding that cannot be undone here, and for two one over the other.
+    Raises httpx.DecodingError for an unsupported coding, and for several codings.
     """
     try:
         coding = coding_in(content_encoding)
@@ -22,13 +22,13 @@ def inflater_for(content_encoding: str) -> Inflating | None:
 
 
 MAX_TRIED_BYTES: Final = 65_536
-"""How much of a body is held until it shows that it is coded."""
+"""Number of bytes that are buffered to detect an undeclared coding."""
 
 
 class InflatedBody(httpx.AsyncByteStream):
-    """A coded body, read as the plain one. Owns `coded`.
+    """Decodes a coded body while it is read. Owns `coded`.
 
-    Raises httpx.ReadError for a body cut in the middle of its coding, httpx.DecodingError for one that does not hold.
+    Raises httpx.ReadError for a truncated body, httpx.DecodingError for a damaged one.
     """
 
     def __init__(self, coded: httpx.AsyncByteStream, undoing: Inflating) -> None:
@@ -40,7 +40,7 @@ class InflatedBody(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         if self._undoing.has_output:
-            # One read may hold a thousand pieces: between two of them the others get their turn.
+            # One read may inflate to a thousand pieces: other tasks run between two of them.
             await asyncio.sleep(0)
         try:
             while not (piece := self._undoing.take()):
@@ -58,13 +58,13 @@ class InflatedBody(httpx.AsyncByteStream):
 
 
 class UnlabelledBody(httpx.AsyncByteStream):
-    """A body that may be coded without saying so: its first bytes tell. Owns `body`.
+    """Decodes a body whose coding is not declared, if its first bytes show one. Owns `body`.
 
-    What cannot be undone stays as it came.
+    A body that cannot be decoded is passed on unchanged.
     """
 
     def __init__(self, body: httpx.AsyncByteStream, ended: Callable[[], bool]) -> None:
-        """`ended`: the whole body has been read."""
+        """Wrap `body`; `ended` returns True once all of it was read."""
         self._body = body
         self._reads = aiter(body)
         self._ended = ended
@@ -79,11 +79,11 @@ class UnlabelledBody(httpx.AsyncByteStream):
         return self._next()
 
     def ended(self) -> bool:
-        """Everything has been read."""
+        """Return True if everything was read."""
         return not self._head and (self._undoing is None or not self._undoing.has_output) and self._ended()
 
     async def _first(self) -> bytes:
-        """The first piece. A read that is cancelled takes nothing away from the next."""
+        """Return the first piece. A cancelled read loses no data."""
         coding, is_certain = hidden_coding(self._head)
         while not is_certain and await self._more():
             coding, is_certain = hidden_coding(self._head)
@@ -95,7 +95,7 @@ class UnlabelledBody(httpx.AsyncByteStream):
         return head or await self._next()
 
     async def _undone(self, coding: str) -> bytes | None:
-        """The first piece of the plain body; None if the body does not hold, then it stays in `_head`."""
+        """Return the first decoded piece; None if the body cannot be decoded and stays in `_head`."""
         try:
             undoing = inflater(coding)
             undoing.feed(self._head)

@@ -1,4 +1,4 @@
-"""A provider's WebSocket, dialled over aiohttp; and what a handshake that comes to nothing means, in our own words."""
+"""Open a provider's WebSocket over aiohttp, and map failed handshakes to the bridge's errors."""
 
 import asyncio
 import ssl
@@ -21,16 +21,16 @@ from bridge.upstream.response_protocol import bound_answers
 from bridge.upstream.transport import HEAD_LINE_BYTES
 
 REFUSAL_BYTES: Final = 65_536
-"""How much of a refusal's body the client gets to see."""
+"""Largest part of a refusal's body that is passed to the client."""
 REFUSAL_S: Final = 5.0
-"""How long that may take to come once the head is there."""
+"""Time to read that body after the head."""
 
 _NOT_ADDED: Final = ("Accept", "Accept-Encoding", "User-Agent")
 _RETRYABLE: Final = {408, 425, 429, 500, 502, 503, 504}
 
 
 class HandshakeRefused(ProviderStatus):
-    """The provider answered the handshake with an HTTP error, which the client gets as it is."""
+    """The provider answered the handshake with an HTTP error, which is passed to the client unchanged."""
 
     def __init__(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         message = f"the provider refused the WebSocket with HTTP {status}"
@@ -39,28 +39,28 @@ class HandshakeRefused(ProviderStatus):
         self.body = body
 
     def conceal(self, known: KnownSecrets) -> None:
-        """Take secrets out of what the client gets to see."""
+        """Mask secrets in the headers and body."""
         self.headers = {name: known.mask_text(value) for name, value in self.headers.items()}
         self.body = known.mask(self.body)
 
 
 class SessionListener(Protocol):
-    """Takes note of a session, as the provider has it: who leaves for the bridge's reasons is the client there."""
+    """Observes a session from the provider's side: the bridge counts as the client there."""
 
     def passed(self, sender: Literal["client", "provider"], opcode: Literal["text", "binary"], data: bytes) -> None: ...
 
     def ended(self, by: Literal["client", "provider"], code: int, reason: str) -> None:
-        """By a close frame; code 1006: without one. The first end counts."""
+        """Record the end of the session; code 1006 means without a close frame. Only the first call counts."""
 
 
 class ProviderSocket(aiohttp.ClientWebSocketResponse):
-    """aiohttp's, which tells what it is made of: whoever relays frames has to know of more than messages."""
+    """aiohttp's WebSocket with access to its queue, transport and protocol, which relaying requires."""
 
     def __init__(self, reader: Any, writer: Any, protocol: str | None, response: Any, *args: Any, **more: Any) -> None:
         super().__init__(reader, writer, protocol, response, *args, **more)
         connection = response.connection
         self.queue = reader
-        """The messages that have come."""
+        """Messages that were received."""
         self.transport: asyncio.Transport = connection.transport
         self.handler: asyncio.Protocol = connection.protocol
         self.answer_headers = [(name.lower(), value) for name, value in response.headers.items()]
@@ -68,7 +68,7 @@ class ProviderSocket(aiohttp.ClientWebSocketResponse):
 
 
 class ConnectorProtocol(Protocol):
-    """What `Dialler` does, or what does it in its place."""
+    """Interface of `Connector` and its replacements."""
 
     async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket: ...
 
@@ -76,27 +76,27 @@ class ConnectorProtocol(Protocol):
 
 
 class Connector:
-    """Opens WebSockets that share nothing. Knows no deadline: whoever calls has one, and cancels.
+    """Opens WebSockets that share no state. It has no deadlines: the caller cancels.
 
-    As the transport for HTTP does, it keeps no cookie, asks no environment for a proxy, and adds no header but the
-    handshake's.
+    Like the HTTP transport it keeps no cookies, ignores proxy environment variables, and adds only the headers of the
+    handshake.
     """
 
     def __init__(
         self, ssl_context: ssl.SSLContext | None = None, connector: Callable[[], aiohttp.BaseConnector] | None = None
     ) -> None:
-        """`connector` makes connections that are not TCP's; it is called once, when the loop runs."""
+        """Create a connector; `connector` replaces TCP connections. It is called once, when the loop runs."""
         self._ssl_context = ssl_context
         self._connector = connector or self._tcp
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self, call: Call, protocols: Sequence[str], max_message_bytes: int) -> ProviderSocket:
-        """The socket, once the provider has agreed; it takes no longer messages. Cancelled, it leaves nothing open.
+        """Return the open socket, which accepts messages up to `max_message_bytes`. Cancelling leaves nothing open.
 
-        Raises Refused, ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
+        Raises HandshakeRefused, ConnectFailed, TlsFailed, ResetBeforeAnswer, UnusableAnswer, EndpointRefused.
         """
-        if self._session is None:  # not made before, for aiohttp wants the loop to run
-            self._session = self._made()
+        if self._session is None:  # aiohttp requires a running loop
+            self._session = self._new_session()
         url = _url(call.target)
         try:
             socket = await self._session.ws_connect(
@@ -106,10 +106,10 @@ class Connector:
                 autoclose=False,
                 autoping=False,
                 decode_text=False,
-                max_msg_size=max_message_bytes + 1,  # aiohttp takes what is less
+                max_msg_size=max_message_bytes + 1,  # aiohttp accepts only shorter messages
             )
         except aiohttp.WSServerHandshakeError:
-            raise UnusableAnswer("the provider's answer to the WebSocket handshake is wrong") from None
+            raise UnusableAnswer("the provider's answer to the WebSocket handshake is invalid") from None
         except aiohttp.ClientError as exc:
             raise fault(fault_of(exc, url_of(call.target))) from exc
         except ValueError:
@@ -117,7 +117,7 @@ class Connector:
         return cast("ProviderSocket", socket)
 
     async def aclose(self) -> None:
-        """Close every connection, also those in use."""
+        """Close all connections, including those in use."""
         if self._session is not None:
             await self._session.close()
 
@@ -126,21 +126,21 @@ class Connector:
         bound_answers(connector)
         return connector
 
-    def _made(self) -> aiohttp.ClientSession:
+    def _new_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             skip_auto_headers=_NOT_ADDED,
-            middlewares=(_agreed,),
+            middlewares=(_check_handshake,),
             ws_response_class=ProviderSocket,
             max_line_size=HEAD_LINE_BYTES,
             max_field_size=HEAD_LINE_BYTES,
         )
 
 
-async def _agreed(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
-    """aiohttp's handshake throws the body of a refusal away, and follows a redirect."""
+async def _check_handshake(request: aiohttp.ClientRequest, send: ClientHandlerType) -> aiohttp.ClientResponse:
+    """Reject every answer but 101 with its body. aiohttp would drop the body of a refusal and follow redirects."""
     answer = await send(request)
     status = answer.status
     if status == 101:
@@ -154,7 +154,7 @@ async def _agreed(request: aiohttp.ClientRequest, send: ClientHandlerType) -> ai
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    """As much as comes in time, and may."""
+    """Return the part of a refusal's body that arrives within the limits of size and time."""
     body = b""
     with suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(REFUSAL_S):
@@ -164,13 +164,13 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _url(target: Target) -> URL:
-    """Raises EndpointRefused for a target that would not arrive as it is written."""
+    """Return the URL. Raises EndpointRefused for a target that would be changed on the way."""
     written = target.raw_path.decode("ascii")
     try:
         base: httpx.URL = url_of(target)
         url = URL(f"{base.scheme}://{base.netloc.decode()}{written}", encoded=True)
     except (httpx.InvalidURL, ValueError):
-        raise EndpointRefused("the endpoint makes no URL") from None
+        raise EndpointRefused("the endpoint is not a valid URL") from None
     if url.raw_path_qs not in {written, written.removesuffix("?")}:
         raise EndpointRefused("the endpoint cannot be sent as it is")
     return url

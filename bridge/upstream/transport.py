@@ -1,7 +1,7 @@
-"""An httpx transport over an aiohttp client session, made for a gateway.
+"""An httpx transport over an aiohttp client session, for a gateway.
 
-Nothing is shared between two callers but connections. No cookie is kept, no redirect followed, the environment not
-asked, no header added but Host and Content-Length. There is no deadline in here: whoever calls has one, and cancels.
+Callers share only connections. It keeps no cookies, follows no redirects, ignores the environment, and adds only the
+headers Host and Content-Length. It has no deadlines: the caller cancels.
 """
 
 import asyncio
@@ -28,16 +28,16 @@ _FRAMING = ("Content-Length", "Transfer-Encoding")
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """Sends a request as it is, and hands out the answer read by read, its content coding undone, also one that a body
-    of JSON or text does not declare.
+    """Sends requests unchanged and returns responses read by read. Content codings are decoded, also undeclared ones of
+    JSON and text.
 
-    Extensions of a request: `target`, the bytes of the request line's target in place of the URL's own; `on_connected`,
-    called once, without arguments, when a connection is at hand. Of a response: `ended`, a function that says whether
-    the whole body has been read.
+    Request extensions: `target`, the bytes of the request target in place of the URL's own; `on_connected`, called
+    once, without arguments, when the connection is established. Response extension: `ended`, a function that returns
+    True once the complete body was read.
 
-    Raises httpx.ConnectError (of which TlsError), ReadError for a connection lost before or in the answer,
-    RemoteProtocolError for what is not HTTP, DecodingError for a content coding that is unknown or does not hold,
-    LocalProtocolError for a request that cannot be written. Their messages hold no secret.
+    Raises httpx.ConnectError (TlsError is one), ReadError for a connection lost before or inside the response,
+    RemoteProtocolError for invalid HTTP, DecodingError for an unknown or damaged content coding, and
+    LocalProtocolError for a request that cannot be sent. Their messages contain no secrets.
     """
 
     def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
@@ -45,7 +45,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._session is None:  # not made before, for aiohttp wants the loop to run
+        if self._session is None:  # aiohttp requires a running loop
             self._session = _session(self._ssl_context)
         content = await request.aread()
         try:
@@ -57,19 +57,19 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 middlewares=(dial,),
             )
-        # What the middleware lets through never went out: the method, the target, a header or the host is none.
+        # Exceptions outside the middleware mean that nothing was sent: method, target, header or host is invalid.
         except (aiohttp.ClientError, ValueError) as exc:
             raise httpx.LocalProtocolError("the request cannot be sent as it is", request=request) from exc
         return _response(answer, dial, request.method)
 
     async def aclose(self) -> None:
-        """Close every connection, also those in use."""
+        """Close all connections, including those in use."""
         if self._session is not None:
             await self._session.close()
 
 
 class _Upload(aiohttp.Payload):
-    """A request's body, written slice by slice: never more than a few of them stand in the writer's buffer."""
+    """A request body that is written in slices, so that the writer's buffer stays small."""
 
     _value: bytes
 
@@ -86,8 +86,8 @@ class _Upload(aiohttp.Payload):
             for start in range(0, len(view), WRITE_BYTES):
                 await writer.write(view[start : start + WRITE_BYTES])
             await writer.drain()
-        # The answer is complete before the upload is, or nobody wants it: aiohttp would flush to a provider that
-        # has stopped reading.
+        # The response is complete before the upload, or not needed: aiohttp would flush to a provider that has
+        # stopped reading.
         except asyncio.CancelledError:
             if writer.transport is not None:
                 writer.transport.abort()
@@ -95,9 +95,9 @@ class _Upload(aiohttp.Payload):
 
 
 class _ProviderBody(httpx.AsyncByteStream):
-    """An answer's body as it comes from the network: one iteration is what has arrived since the last.
+    """A response body from the network: each iteration returns the bytes received since the last.
 
-    Raises httpx.ReadError, after all that came before the break, when the body does not come to its end.
+    Raises httpx.ReadError if the body is cut off, after all bytes before that were returned.
     """
 
     def __init__(self, answer: aiohttp.ClientResponse, dial: DialAttempt) -> None:
@@ -118,7 +118,7 @@ class _ProviderBody(httpx.AsyncByteStream):
         try:
             data = await self._content.readany()
         except aiohttp.ClientError as exc:
-            data = self._left_behind(exc)
+            data = self._read_before_break(exc)
             if not data:
                 raise self._dial.fault(exc) from exc
         if data:
@@ -129,11 +129,11 @@ class _ProviderBody(httpx.AsyncByteStream):
         raise StopAsyncIteration
 
     def ended(self) -> bool:
-        """Everything has been read, and it is whole."""
+        """Return True if the complete body was read."""
         return self._content.at_eof() and not self._cut()
 
     def close(self) -> None:
-        """Close the connection at once; but not after the body's end, for then it is in the pool, or with another."""
+        """Close the connection at once, unless the body ended: then it is in the pool or in use by another request."""
         self._dial.closed.remove_done_callback(self._lost)
         if not self._content.is_eof():
             self._dial.hang_up()
@@ -143,20 +143,20 @@ class _ProviderBody(httpx.AsyncByteStream):
         self.close()
 
     def _cut(self) -> bool:
-        """A body that only the connection's end ends, and that was a reset: aiohttp takes it for the end."""
+        """Return True for a reset of a body without a length, which aiohttp treats as the normal end."""
         return self._until_close and self._dial.reset
 
     def _lost(self, _: object = None) -> None:
-        """Tell the reader that the connection is gone.
+        """Report the lost connection to the reader.
 
-        aiohttp does not when the chunks are framed wrongly, nor when the session closes: it would wait for ever.
+        aiohttp does not do so for wrong chunk framing and when the session closes: the reader would wait for ever.
         """
         if not self._content.is_eof() and self._content.exception() is None:
             self._content.set_exception(aiohttp.ClientPayloadError())
 
-    def _left_behind(self, exc: aiohttp.ClientError) -> bytes:
-        """What had arrived before the break. aiohttp's reader keeps it to itself once it knows of one."""
-        self._content.set_exception(None)  # type: ignore[arg-type]  # none is what it had before
+    def _read_before_break(self, exc: aiohttp.ClientError) -> bytes:
+        """Return the bytes received before the break, which aiohttp's reader withholds after an exception."""
+        self._content.set_exception(None)  # type: ignore[arg-type]  # there was none before
         try:
             return self._content.read_nowait()
         finally:
@@ -178,10 +178,10 @@ def _session(ssl_context: ssl.SSLContext | None) -> aiohttp.ClientSession:
 
 
 def _url(request: httpx.Request) -> URL:
-    """Raises ValueError for a target that would not arrive as it is written."""
+    """Return the URL. Raises ValueError for a target that would be changed on the way."""
     target = request.extensions.get("target", request.url.raw_path).decode("ascii")
     url = URL(f"{request.url.scheme}://{request.url.netloc.decode()}{target}", encoded=True)
-    # yarl drops the question mark of an empty query, and quietly more: line ends, and what follows a `#`.
+    # yarl drops the question mark of an empty query, and silently also line ends and fragments.
     if url.raw_path_qs not in {target, target.removesuffix("?")}:
         raise ValueError(target)
     return url
@@ -191,7 +191,7 @@ def _response(answer: aiohttp.ClientResponse, dial: DialAttempt, method: str) ->
     if answer.status < 200:
         dial.hang_up()
         answer.close()
-        raise httpx.RemoteProtocolError("the provider changed to another protocol, for which nobody had asked")
+        raise httpx.RemoteProtocolError("the provider switched to another protocol without a request to do so")
     body = _ProviderBody(answer, dial)
     try:
         inflater = None if body.ended() else inflater_for(", ".join(answer.headers.getall("Content-Encoding", ())))

@@ -306,7 +306,7 @@ def test_a_row_of_failures_of_its_own_exempts_no_token() -> None:
 
 def test_what_was_learned_holds_as_what_was_seen_here_and_is_told_to_nobody() -> None:
     told: list[tuple[object, float | None]] = []
-    breakers = Breakers(told=lambda key, open_s: told.append((key, open_s)))
+    breakers = Breakers(report=lambda key, open_s: told.append((key, open_s)))
     breakers.merge(KEY, 40, 100)
     assert breakers.due_at(KEY) == 140
     breakers.merge(KEY, None, 110)
@@ -341,7 +341,7 @@ def test_a_probe_that_is_in_flight_tells_more_than_what_is_learned() -> None:
 
 def test_others_hear_of_each_opening_and_closing_and_of_nothing_else() -> None:
     told: list[tuple[object, float | None]] = []
-    breakers = Breakers(told=lambda key, open_s: told.append((key, open_s)))
+    breakers = Breakers(report=lambda key, open_s: told.append((key, open_s)))
     for _ in range(4):
         breakers.failed(KEY, 0, None)
     breakers.succeeded(KEY)
@@ -359,7 +359,7 @@ def test_others_hear_of_each_opening_and_closing_and_of_nothing_else() -> None:
 
 def test_others_hear_of_an_open_key_that_is_forgotten_for_lack_of_room() -> None:
     told: list[tuple[object, float | None]] = []
-    breakers = Breakers(max_keys_per_token=1, told=lambda key, open_s: told.append((key, open_s)))
+    breakers = Breakers(max_keys_per_token=1, report=lambda key, open_s: told.append((key, open_s)))
     for key in (A, B):
         for _ in range(5):
             breakers.failed(key, 0, None)

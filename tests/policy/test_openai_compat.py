@@ -65,8 +65,8 @@ def test_the_endpoint_is_the_providers_own(endpoint: str) -> None:
         (b'{"model":"nobody/x"}', "chat/completions", UnknownProvider, "nobody"),
         (b'{"model":"deepgram/x"}', "chat/completions", BadField, "call its own API, as provider deepgram"),
         (b'{"model":"google-vertex-ai/x"}', "chat/completions", BadField, "as provider google-vertex-ai"),
-        (b'{"model":"openai/x"}', "embeddings", BadField, "chat/completions and nothing else"),
-        (b'{"model":"openai/x"}', "", BadField, "chat/completions and nothing else"),
+        (b'{"model":"openai/x"}', "embeddings", BadField, "only chat/completions"),
+        (b'{"model":"openai/x"}', "", BadField, "only chat/completions"),
     ],
 )
 def test_what_names_no_provider_is_told_what_to_do(
