@@ -316,11 +316,11 @@ async def test_waiting_for_a_place_can_be_cancelled(upstream: Upstream) -> None:
 async def test_hosts_that_are_no_longer_called_are_forgotten(upstream: Upstream) -> None:
     async with Provider(sends(OK)) as provider:
         answer = await upstream.open(call(provider.port))
-        assert len(upstream._turns) == 1
+        assert len(upstream._slots) == 1
         await rest(answer)
         del answer
         gc.collect()
-        assert len(upstream._turns) == 0
+        assert len(upstream._slots) == 0
 
 
 async def test_a_cancelled_call_closes_its_connection_and_gives_its_place_back(upstream: Upstream) -> None:
