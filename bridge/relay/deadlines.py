@@ -75,7 +75,7 @@ class Deadlines:
     def end(self) -> None:
         """Stop for good, and drop the callback, which refers back to this object."""
         self.stop()
-        self._on_due = _nothing_due
+        self._on_due = _nothing
 
     def pause(self) -> None:
         """Pause all deadlines until `resume`. May be called more than once."""
@@ -159,7 +159,4 @@ class Interrupt:
             self._fired = clock  # the task is being cancelled already; TOTAL is never set again, so it must be recorded
 
 
-def _nothing() -> None: ...
-
-
-def _nothing_due(_: Clock) -> None: ...
+def _nothing(*_: object) -> None: ...

@@ -1,4 +1,4 @@
-"""An error in an answer of HTTP 200 is a failed step, whatever its form: PROTOCOL.md, B "What reports an error"."""
+"""An error reported inside an HTTP 200 answer fails the step (`bridge/docs/protocol.md`, "What reports an error")."""
 
 import asyncio
 
