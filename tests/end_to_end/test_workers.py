@@ -211,7 +211,7 @@ async def test_what_the_supervisor_says_at_the_start(tmp_path: Path, provider: P
         (["--host", "no.such.host.invalid"], 1, "bridge: cannot listen on no.such.host.invalid:"),
         (["--record", "/dev/null/tapes"], 1, "bridge: cannot record to /dev/null/tapes: Not a directory\n"),
         (["--workers", "0"], 2, "--workers: 0 is not a whole number from 1 to 256"),
-        (["--replay", str(TAPES)], 2, "workers: each worker would play the tapes from their beginning"),
+        (["--replay", str(TAPES)], 2, "workers: each worker would play the tapes from the beginning"),
         (["--tls-cert", "pyproject.toml", "--tls-key", "pyproject.toml"], 2, "tls_cert, tls_key: pyproject.toml"),
     ],
 )
