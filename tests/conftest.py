@@ -1,4 +1,4 @@
-"""What every test may use: a clock that can be advanced, and the tools that a machine may lack."""
+"""Fixtures for all tests: a virtual clock, and the marker `needs` for tools that a machine may lack."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from tests.support.clock import ClockLoop
 pytest_plugins = ["pytester", "bridge.testing.plugin", "tests.support.redis_server", "tests.support.wall_clock"]
 
 IN_CI = bool(os.environ.get("BRIDGE_CI"))
-"""Then what is missing is a failure, for the CI script installs it; the recordings one has, or has not."""
+"""True in CI, where a missing tool fails its tests, since the CI script installs the tools."""
 
 
 def pytest_asyncio_loop_factories(
@@ -27,21 +27,21 @@ def pytest_asyncio_loop_factories(
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
-        for what in marker.args:
-            if reason := _missing(what):
-                (pytest.fail if _is_owed(what) else pytest.skip)(reason)
+        for requirement in marker.args:
+            if reason := _missing(requirement):
+                (pytest.fail if _is_required(requirement) else pytest.skip)(reason)
 
 
-def _is_owed(what: str) -> bool:
-    """What runs on no Python of today, and recordings, one has or has not."""
-    variable = {"streams": "BRIDGE_STREAMS", "autobahn": "BRIDGE_WSTEST"}.get(what)
+def _is_required(requirement: str) -> bool:
+    """Return True if the tool's absence fails a test; recordings and Autobahn are required if their variable is set."""
+    variable = {"streams": "BRIDGE_STREAMS", "autobahn": "BRIDGE_WSTEST"}.get(requirement)
     return variable in os.environ if variable else IN_CI
 
 
 @cache
-def _missing(what: str) -> str | None:
-    """Why a test that needs it cannot run; None when it can."""
-    match what:
+def _missing(requirement: str) -> str | None:
+    """Return why a test that needs the tool cannot run; None if it can."""
+    match requirement:
         case "streams":
             folder = os.environ.get("BRIDGE_STREAMS")
             return None if folder and Path(folder).is_dir() else "BRIDGE_STREAMS names no folder of recorded streams"
@@ -49,20 +49,20 @@ def _missing(what: str) -> str | None:
             program = os.environ.get("BRIDGE_WSTEST")
             return None if program and shutil.which(program) else "BRIDGE_WSTEST names no wstest of the Autobahn suite"
         case "npm-ws":
-            return None if _node_has("ws") else "node with the npm package ws is not there (NODE_PATH)"
+            return None if _node_has("ws") else "node with the npm package ws is missing (NODE_PATH)"
         case "npm-aimock":
-            return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is not there (NODE_PATH)"
+            return None if _node_has("@copilotkit/aimock") else "node with @copilotkit/aimock is missing (NODE_PATH)"
         case "npm-google-genai":
-            return None if _node_has("@google/genai") else "node with @google/genai is not there (NODE_PATH)"
+            return None if _node_has("@google/genai") else "node with @google/genai is missing (NODE_PATH)"
         case "npm-ai-gateway-provider":
             packages = ("ai-gateway-provider", "ai", "@ai-sdk/openai", "@ai-sdk/anthropic")
             lacking = [package for package in packages if not _node_has(package)]
-            return f"node with {', '.join(lacking)} is not there (NODE_PATH)" if lacking else None
-        case _ if what.startswith("pip-"):
-            package = what.removeprefix("pip-")
-            return None if _python_has(package) else f"the Python package {package} is not there (extra sdks)"
+            return f"node with {', '.join(lacking)} is missing (NODE_PATH)" if lacking else None
+        case _ if requirement.startswith("pip-"):
+            package = requirement.removeprefix("pip-")
+            return None if _python_has(package) else f"the Python package {package} is missing (extra sdks)"
         case _:
-            return None if shutil.which(what) else f"{what} is not installed"
+            return None if shutil.which(requirement) else f"{requirement} is not installed"
 
 
 def _python_has(package: str) -> bool:

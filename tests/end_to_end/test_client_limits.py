@@ -1,4 +1,4 @@
-"""How much a client may make the bridge hold: of its messages, of answers to it, of what it does not read."""
+"""Bounds on the memory that a client can use: by its messages, their answers and unread frames."""
 
 import asyncio
 import tracemalloc
@@ -27,7 +27,7 @@ max_buffered_bytes = 100_000
 memory_budget_bytes = 150_000
 max_in_flight = 100
 """
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 
 
 @asynccontextmanager
@@ -38,15 +38,15 @@ async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, Sc
 
 
 def create(event_id: object, size: int = 40_000, slug: str = "openai") -> bytes:
-    """A message of about this size."""
+    """Return a message of about this size."""
     request = {"eventId": event_id, **step(slug), "query": "x" * size}
     return orjson.dumps({"type": "universal.create", "request": request})
 
 
-# What one socket holds
+# Memory of one socket
 
 
-async def test_past_its_budget_a_socket_is_not_read_until_an_event_ends(tmp_path: Path) -> None:
+async def test_a_socket_beyond_its_budget_is_not_read_until_an_event_ends(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [Plays(waiting=[gate]), *[Plays(waiting=[SILENCE])] * 3]
     async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
@@ -58,7 +58,7 @@ async def test_past_its_budget_a_socket_is_not_read_until_an_event_ends(tmp_path
         await until(lambda: len(provider.played) == 4)
 
 
-async def test_another_socket_is_read_all_the_while(tmp_path: Path) -> None:
+async def test_a_paused_socket_does_not_stop_another_socket(tmp_path: Path) -> None:
     plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
     async with (
         serving(tmp_path, *plays) as (server, provider),
@@ -70,7 +70,7 @@ async def test_another_socket_is_read_all_the_while(tmp_path: Path) -> None:
         assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
 
 
-async def test_a_client_that_is_not_read_and_leaves_takes_its_events_with_it(tmp_path: Path) -> None:
+async def test_the_events_of_a_paused_client_that_disconnects_are_cancelled(tmp_path: Path) -> None:
     plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
     async with serving(tmp_path, *plays) as (server, provider), connected(server) as other:
         async with open_websocket(server) as client:
@@ -81,8 +81,8 @@ async def test_a_client_that_is_not_read_and_leaves_takes_its_events_with_it(tmp
         assert len(provider.played) == 4
 
 
-async def test_a_client_that_is_not_read_is_not_called_silent(tmp_path: Path) -> None:
-    """Its pongs stand behind a megabyte of messages that nobody has read."""
+async def test_a_paused_client_does_not_time_out(tmp_path: Path) -> None:
+    """Its pongs are behind a megabyte of unread messages."""
     gate = asyncio.Event()
     plays = [*[Plays(waiting=[gate])] * 3, *[answers()] * 30]
     async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
@@ -98,24 +98,28 @@ async def test_a_client_that_is_not_read_is_not_called_silent(tmp_path: Path) ->
         assert ended == set(range(33))
 
 
-async def test_answers_on_their_way_in_count(tmp_path: Path) -> None:
+async def test_buffered_answers_count_against_the_budget(tmp_path: Path) -> None:
     gate = asyncio.Event()
     half = Plays([b'"' + b"x" * 60_000, gate, b'"'], content_type=JSON)
     async with serving(tmp_path, half, half, half) as (server, provider), connected(server) as client:
         await client.create({"eventId": "a", **step()})
         await until(lambda: provider.played and provider.played[0].reads)
-        [told] = await client.call({"eventId": "b", **step()})
-        assert (told["error"]["code"], told["error"]["source"], told["error"]["retryable"]) == (9008, "bridge", True)
-        assert told["metadata"]["status"] == 503
+        [received] = await client.call({"eventId": "b", **step()})
+        assert (received["error"]["code"], received["error"]["source"], received["error"]["retryable"]) == (
+            9008,
+            "bridge",
+            True,
+        )
+        assert received["metadata"]["status"] == 503
         gate.set()
         assert len((await client.until_last("a"))[-1]["response"]) == 60_000
         assert len((await client.call({"eventId": "c", **step()}))[-1]["response"]) == 60_000
 
 
-# What all sockets hold together
+# Memory of all sockets
 
 
-async def test_past_the_budget_of_all_a_message_is_declined_and_later_taken(tmp_path: Path) -> None:
+async def test_a_message_beyond_the_shared_budget_is_refused_until_memory_is_free(tmp_path: Path) -> None:
     gate = asyncio.Event()
     plays = [*[Plays(waiting=[gate])] * 3, answers()]
     async with (
@@ -126,29 +130,29 @@ async def test_past_the_budget_of_all_a_message_is_declined_and_later_taken(tmp_
         await one.send(b"".join(frame(create(each)) for each in range(3)))
         await until(lambda: len(provider.played) == 3)
         await two.socket.send_frame(create("late"), WSMsgType.TEXT)
-        told = (await two.until_last("late"))[-1]
-        assert (told["error"]["code"], told["error"]["retryable"]) == (9008, True)
+        received = (await two.until_last("late"))[-1]
+        assert (received["error"]["code"], received["error"]["retryable"]) == (9008, True)
         gate.set()
         await until(lambda: not provider.open_streams)
         await two.socket.send_frame(create("later"), WSMsgType.TEXT)
         assert (await two.until_last("later"))[-1]["metadata"]["success"]
 
 
-@pytest.mark.parametrize("goodbye", [frame(b"\x03\xe8", WSMsgType.CLOSE), frame(b"x", WSMsgType.CONTINUATION), b""])
-async def test_what_a_client_held_that_left_at_once_is_given_back(tmp_path: Path, goodbye: bytes) -> None:
-    """It asks and leaves in one breath: its events end before they have begun."""
+@pytest.mark.parametrize("ending", [frame(b"\x03\xe8", WSMsgType.CLOSE), frame(b"x", WSMsgType.CONTINUATION), b""])
+async def test_a_client_that_disconnects_at_once_frees_its_memory(tmp_path: Path, ending: bytes) -> None:
+    """Its messages and its close frame arrive together, so its events end before they start."""
     never = [Plays(waiting=[SILENCE])] * 21
     async with serving(tmp_path, *never) as (server, provider), connected(server) as other:
         for _ in range(10):
             async with open_websocket(server) as client:
-                await client.send(frame(create("a", 20_000)) + frame(create("b", 20_000)) + goodbye)
-                await (client.close_code() if goodbye else turns())
+                await client.send(frame(create("a", 20_000)) + frame(create("b", 20_000)) + ending)
+                await (client.close_code() if ending else turns())
         await until(lambda: not provider.open_streams)
         await other.socket.send_frame(create("a"), WSMsgType.TEXT)
         await until(lambda: provider.open_streams)
 
 
-# What a client may ask for without reading
+# Clients that send without reading
 
 
 def _junk() -> Iterator[bytes]:
@@ -168,7 +172,7 @@ def _too_many_of_one_name() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("flood", [_junk, _pings, _unknown_providers, _too_many_of_one_name])
-async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_path: Path, flood: object) -> None:
+async def test_a_client_that_never_reads_is_paused_and_others_are_served(tmp_path: Path, flood: object) -> None:
     assert callable(flood)
     gate = asyncio.Event()
     plays = streams(said("a"), gate, FINISH, DONE), answers()
@@ -176,18 +180,18 @@ async def test_who_does_not_read_is_at_last_not_answered_and_then_not_read(tmp_p
         await other.create({"eventId": "a", **step()})
         await other.receive()
         sending = asyncio.create_task(_send_all(client, flood()))
-        await _stands_still(client)
+        await _until_blocked(client)
         gate.set()
         assert (await other.until_last("a"))[-1]["type"] == "universal.done"
-        assert not sending.done(), "it still could send more"
+        assert not sending.done()
         sending.cancel()
 
 
-async def test_who_asks_much_and_then_reads_gets_every_answer(tmp_path: Path) -> None:
+async def test_a_client_that_reads_late_gets_every_answer(tmp_path: Path) -> None:
     count = 50_000
     async with serving(tmp_path) as (server, _), open_websocket(server) as client:
         sending = asyncio.create_task(client.send(frame(b"what is this" * 10) * count))
-        await _stands_still(client)
+        await _until_blocked(client)
         for each in range(count):
             assert (await client.receive_json())["error"]["messageIndex"] == each
         await sending
@@ -198,8 +202,8 @@ async def _send_all(client: RawClient, flood: Iterator[bytes]) -> None:
         await client.send(part)
 
 
-async def _stands_still(client: RawClient) -> None:
-    """Until no more can be sent to the bridge."""
+async def _until_blocked(client: RawClient) -> None:
+    """Wait until the bridge accepts no more bytes."""
     transport = client._writer.transport
     assert isinstance(transport, asyncio.Transport)
     await until(transport.get_write_buffer_size)
@@ -209,7 +213,7 @@ async def _stands_still(client: RawClient) -> None:
         await turns(500)
 
 
-# Long messages on their way in
+# Long incoming messages
 
 LONG = """
 [server]
@@ -228,8 +232,8 @@ ALL_BUT_ONE_BYTE = {
 
 
 @pytest.mark.parametrize("how", ALL_BUT_ONE_BYTE)
-async def test_messages_that_are_not_whole_yet_count_too(tmp_path: Path, how: str) -> None:
-    """Whoever would make the bridge hold too much is sent away, and the others go on."""
+async def test_incomplete_messages_count_against_the_budget(tmp_path: Path, how: str) -> None:
+    """The client that exceeds the budget is disconnected, and the others continue."""
     part = ALL_BUT_ONE_BYTE[how]
     async with (
         running(config_of(LONG, tmp_path), ScriptedProvider(answers())) as server,
@@ -257,11 +261,11 @@ async def test_messages_that_are_not_whole_yet_count_too(tmp_path: Path, how: st
 
 SIZE = 2_000_000
 CROWDED = "[server]\nmemory_budget_bytes = 8_300_000\nmax_message_bytes = 2_100_000"
-"""Room for four of such messages."""
+"""A budget for four messages of SIZE."""
 
 
-async def test_of_twelve_long_messages_with_room_for_four_four_are_served(tmp_path: Path) -> None:
-    """The others are told why, and their close frame arrives although they have not finished sending."""
+async def test_four_of_twelve_long_messages_are_served_if_four_fit(tmp_path: Path) -> None:
+    """The others get an error, and their close frame arrives although they have not finished sending."""
     gate = asyncio.Event()
     provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
@@ -270,10 +274,10 @@ async def test_of_twelve_long_messages_with_room_for_four_four_are_served(tmp_pa
         await until(lambda: len(provider.played) == 4)
         await asyncio.gather(*sending)
         gate.set()
-        told = [await client.receive_json() for client in clients]
-        served = [frame for frame in told if frame["metadata"]["success"]]
+        received = [await client.receive_json() for client in clients]
+        served = [frame for frame in received if frame["metadata"]["success"]]
         assert len(served) == 4
-        refused = [(client, frame) for client, frame in zip(clients, told, strict=True) if frame not in served]
+        refused = [(client, frame) for client, frame in zip(clients, received, strict=True) if frame not in served]
         for client, answer in refused:
             assert answer["error"]["code"] == 9008
             assert answer["error"]["messageIndex"] == 0
@@ -288,22 +292,22 @@ async def _send_evenly(client: RawClient, message: bytes, among: list[RawClient]
         await turns(len(among))
 
 
-async def test_of_twelve_long_http_bodies_with_room_for_four_four_are_served(tmp_path: Path) -> None:
+async def test_four_of_twelve_long_http_bodies_are_served_if_four_fit(tmp_path: Path) -> None:
     gate = asyncio.Event()
     provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect_http(server)) for _ in range(12)]
-        asking = [asyncio.create_task(client(body=bytes(SIZE))) for client in clients]
+        requests = [asyncio.create_task(client(body=bytes(SIZE))) for client in clients]
         await until(lambda: len(provider.played) == 4)
-        await until(lambda: sum(task.done() for task in asking) == 8)
+        await until(lambda: sum(task.done() for task in requests) == 8)
         gate.set()
-        heard = [await task for task in asking]
-        assert sorted(each.status for each in heard) == [200] * 4 + [503] * 8
-        assert {each.code for each in heard if each.status == 503} == {9008}
+        responses = [await task for task in requests]
+        assert sorted(each.status for each in responses) == [200] * 4 + [503] * 8
+        assert {each.code for each in responses if each.status == 503} == {9008}
         await until(lambda: not server._app._memory.used)
 
 
-async def test_a_message_that_is_whole_keeps_its_room_while_it_is_read(tmp_path: Path) -> None:
+async def test_a_complete_message_keeps_its_memory_while_it_waits_to_be_parsed(tmp_path: Path) -> None:
     async with (
         running(config_of(CROWDED, tmp_path), ScriptedProvider(answers())) as server,
         open_websocket(server) as client,
@@ -316,7 +320,7 @@ async def test_a_message_that_is_whole_keeps_its_room_while_it_is_read(tmp_path:
         assert (await client.receive_json())["metadata"]["success"]
 
 
-async def test_an_idle_socket_does_not_hold_on_to_what_was_said_last(tmp_path: Path) -> None:
+async def test_an_idle_socket_frees_its_last_message(tmp_path: Path) -> None:
     async with running(config_of(LONG, tmp_path), ScriptedProvider()) as server, open_websocket(server) as client:
         await client.send(frame(b"x"))
         await client.receive_json()

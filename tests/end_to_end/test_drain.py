@@ -1,4 +1,4 @@
-"""The way down: idle sockets close at once, events in flight finish or meet the deadline, and nothing is left."""
+"""Graceful shutdown: idle sockets close, events in flight finish or time out, and no task remains."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 
 @asynccontextmanager
 async def started(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
-    """The test stops it."""
+    """Run a server that the test stops."""
     provider = ScriptedProvider(*plays)
     server = Server(config_of("[server]\ndrain_timeout = 9_000\n", folder), Upstream(provider))
     await server.start()
@@ -31,7 +31,7 @@ async def started(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, Sc
         assert provider.open_streams == 0
 
 
-async def test_idle_sockets_close_at_once_and_nobody_else_comes_in(tmp_path: Path) -> None:
+async def test_a_drain_closes_idle_sockets_and_the_listening_socket(tmp_path: Path) -> None:
     async with (
         started(tmp_path, answers()) as (server, _),
         connected(server) as client,
@@ -50,7 +50,7 @@ async def test_idle_sockets_close_at_once_and_nobody_else_comes_in(tmp_path: Pat
                 pass
 
 
-async def test_events_in_flight_finish_and_new_ones_are_declined(tmp_path: Path) -> None:
+async def test_events_in_flight_finish_and_new_events_are_refused(tmp_path: Path) -> None:
     gate = asyncio.Event()
     whole = streams(said("a"), gate, said("b"), FINISH, DONE)
     async with started(tmp_path, whole) as (server, _), connected(server) as client:
@@ -59,16 +59,16 @@ async def test_events_in_flight_finish_and_new_ones_are_declined(tmp_path: Path)
         stopping = asyncio.create_task(server.stop())
         await turns(1)
         for each in range(2):
-            [told] = await client.call({"eventId": each, **step()})
-            assert (told["error"]["code"], told["error"]["retryable"]) == (9022, True)
-            assert told["metadata"]["status"] == 503
+            [refused] = await client.call({"eventId": each, **step()})
+            assert (refused["error"]["code"], refused["error"]["retryable"]) == (9022, True)
+            assert refused["metadata"]["status"] == 503
         gate.set()
         assert (await client.until_last("a"))[-1]["type"] == "universal.done"
         assert await client.close_code() == 1001
         await stopping
 
 
-async def test_a_handshake_on_a_connection_that_was_open_is_declined(tmp_path: Path) -> None:
+async def test_a_handshake_on_an_open_connection_is_refused_during_a_drain(tmp_path: Path) -> None:
     gate = asyncio.Event()
     whole = streams(said("a"), gate, FINISH, DONE)
     async with (
@@ -87,12 +87,12 @@ async def test_a_handshake_on_a_connection_that_was_open_is_declined(tmp_path: P
         assert await late.read_to_end() == b""
 
 
-async def test_the_deadline_ends_what_is_in_flight(tmp_path: Path) -> None:
+async def test_the_drain_timeout_ends_events_in_flight(tmp_path: Path) -> None:
     plays = [streams(said("a"), SILENCE), Plays(waiting=[SILENCE])]
     async with started(tmp_path, *plays) as (server, provider), connected(server) as client:
-        await client.create({"eventId": "told", **step()})
+        await client.create({"eventId": "streaming", **step()})
         await client.receive()
-        await client.create({"eventId": "untold", **step()})
+        await client.create({"eventId": "waiting", **step()})
         await until(lambda: provider.open_streams == 2)
         stopping = asyncio.create_task(server.stop())
         await turns()
@@ -100,7 +100,7 @@ async def test_the_deadline_ends_what_is_in_flight(tmp_path: Path) -> None:
         await turns()
         assert provider.open_streams == 2
         advance(0.2)
-        for each in ("told", "untold"):
+        for each in ("streaming", "waiting"):
             last = (await client.until_last(each))[-1]
             assert (last["type"], last["error"]["code"], last["metadata"]["success"]) == (
                 "universal.error",
@@ -112,7 +112,7 @@ async def test_the_deadline_ends_what_is_in_flight(tmp_path: Path) -> None:
         assert provider.open_streams == 0
 
 
-async def test_a_client_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_read_does_not_delay_the_stop(tmp_path: Path) -> None:
     endless = streams(*[said("x" * 10_000)] * 5000)
     async with started(tmp_path, endless) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
@@ -125,23 +125,23 @@ async def test_a_client_that_does_not_read_holds_nobody_up(tmp_path: Path) -> No
         assert await client.close_code() is None
 
 
-async def test_a_client_that_does_not_answer_the_close_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_answer_the_close_does_not_delay_the_stop(tmp_path: Path) -> None:
     async with started(tmp_path) as (server, _), open_websocket(server) as client:
         await server.stop()
         assert await client.close_code() == 1001
         assert await client.read_to_end() == b""
 
 
-@pytest.mark.parametrize("said_before", [b"", b"GET /v1/account/gateway HTTP/1.1\r\nHo"])
-async def test_a_connection_without_a_handshake_holds_nobody_up(tmp_path: Path, said_before: bytes) -> None:
+@pytest.mark.parametrize("sent_before", [b"", b"GET /v1/account/gateway HTTP/1.1\r\nHo"])
+async def test_a_connection_without_a_handshake_does_not_delay_the_stop(tmp_path: Path, sent_before: bytes) -> None:
     async with started(tmp_path) as (server, _), connect_raw(server) as client:
-        await client.send(said_before)
+        await client.send(sent_before)
         await turns()
         await server.stop()
         assert await client.read_to_end() == b""
 
 
-async def test_stopping_again_is_stopping_once(tmp_path: Path) -> None:
+async def test_stop_may_be_called_several_times(tmp_path: Path) -> None:
     gate = asyncio.Event()
     whole = streams(said("a"), gate, FINISH, DONE)
     async with started(tmp_path, whole) as (server, _), connected(server) as client:
@@ -156,11 +156,11 @@ async def test_stopping_again_is_stopping_once(tmp_path: Path) -> None:
         await server.stop()
 
 
-async def test_a_server_that_was_never_started_stops(tmp_path: Path) -> None:
+async def test_a_server_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
     await Server(config_of("", tmp_path), Upstream(ScriptedProvider())).stop()
 
 
-async def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+async def test_no_task_remains_after_a_stop(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
     plays = [streams(said("a"), SILENCE)] * 2
     async with (

@@ -1,4 +1,4 @@
-"""Faults on demand as clients meet them: one of the stand-alone server, and one of a bridge that replays."""
+"""Injected faults, as clients of the replay server and of a replaying bridge see them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,30 +17,30 @@ from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.tapes import folder_of, replaying, tape
 
 URL = "https://api.openai.com/v1/chat/completions"
-ASKED = b'{"model":"small","stream":true}'
+BODY = b'{"model":"small","stream":true}'
 SSE = TapeHead(status=200, headers={"content-type": "text/event-stream"}, ms=100)
-STREAM = tape(said("one"), said("two"), said("three"), FINISH + DONE, url=URL, body=ASKED, head=SSE)
+STREAM = tape(said("one"), said("two"), said("three"), FINISH + DONE, url=URL, body=BODY, head=SSE)
 
 
 def faults_of(*texts: str) -> list[InjectedFault]:
     return [parse_fault(text) for text in texts]
 
 
-# Of the stand-alone server.
+# The replay server
 
 
 class Provider:
-    """The stand-alone server, and a plain HTTP client of it."""
+    """A plain HTTP client of the replay server."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
         self.url = f"{url}/v1/chat/completions"
         self._session = session
 
     async def outcome(self, fault: str | None = None) -> str:
-        """What a client gets: the status, how many chunks, and how it ended."""
+        """Send a request; return its status, its number of chunks and its ending."""
         headers = {} if fault is None else {"x-bridge-fault": fault}
         try:
-            async with self._session.post(self.url, data=ASKED, headers=headers) as response:
+            async with self._session.post(self.url, data=BODY, headers=headers) as response:
                 return f"{response.status}, {await _outcome(response)}"
         except aiohttp.ClientOSError:
             return "reset"
@@ -76,7 +76,9 @@ async def provider(folder: Path, *faults: str) -> AsyncIterator[Provider]:
     ],
 )
 @pytest.mark.parametrize("by", ["option", "header"])
-async def test_a_client_of_the_server_meets_a_fault(tmp_path: Path, by: str, fault: str, outcomes: list[str]) -> None:
+async def test_a_client_of_the_replay_server_gets_the_injected_fault(
+    tmp_path: Path, by: str, fault: str, outcomes: list[str]
+) -> None:
     own = fault if by == "header" else None
     async with provider(tmp_path, *([] if own else [fault])) as server:
         assert [await server.outcome(own) for _ in outcomes] == outcomes
@@ -87,13 +89,13 @@ async def after_one_chunk(folder: Path, fault: str) -> AsyncIterator[aiohttp.Cli
     async with (
         provider(folder, fault) as server,
         aiohttp.ClientSession() as session,
-        session.post(server.url, data=ASKED) as response,
+        session.post(server.url, data=BODY) as response,
     ):
         assert await response.content.readany() == said("one")
         yield response
 
 
-async def test_a_client_of_the_server_waits_out_a_stall(tmp_path: Path) -> None:
+async def test_a_stall_of_the_replay_server_ends_after_its_duration(tmp_path: Path) -> None:
     async with after_one_chunk(tmp_path, "stall@chunk:1:20s") as response:
         rest = asyncio.create_task(response.content.read())
         advance(19)
@@ -103,7 +105,7 @@ async def test_a_client_of_the_server_waits_out_a_stall(tmp_path: Path) -> None:
         assert (await rest).endswith(DONE)
 
 
-async def test_a_client_of_the_server_has_to_leave_a_stall_without_an_end(tmp_path: Path) -> None:
+async def test_a_stall_without_a_duration_does_not_end(tmp_path: Path) -> None:
     async with after_one_chunk(tmp_path, "stall@chunk:1") as response:
         rest = asyncio.create_task(response.content.read())
         advance(200)
@@ -112,7 +114,7 @@ async def test_a_client_of_the_server_has_to_leave_a_stall_without_an_end(tmp_pa
         rest.cancel()
 
 
-# Of the bridge.
+# A replaying bridge
 
 
 @asynccontextmanager
@@ -128,8 +130,8 @@ def step(fault: str | None = None, **config: object) -> Frame:
     return {"provider": "openai", "endpoint": "chat/completions", "headers": headers, "query": query, "config": config}
 
 
-def told(frames: list[Frame]) -> str:
-    """How many chunks an event had, and how it ended."""
+def summary(frames: list[Frame]) -> str:
+    """Return the number of chunks of an event and its ending."""
     last = frames[-1]
     end = last["error"]["code"] if "error" in last else "whole"
     return f"{last['metadata']['chunks']} chunks, {end}"
@@ -145,44 +147,46 @@ def told(frames: list[Frame]) -> str:
     ],
 )
 @pytest.mark.parametrize("by", ["option", "header"])
-async def test_an_event_of_the_bridge_meets_a_fault(tmp_path: Path, by: str, fault: str, outcomes: list[str]) -> None:
+async def test_an_event_of_the_bridge_gets_the_injected_fault(
+    tmp_path: Path, by: str, fault: str, outcomes: list[str]
+) -> None:
     own = fault if by == "header" else None
     async with bridge(tmp_path, *([] if own else [fault])) as client:
-        told_of = [told(await client.call({"eventId": number, **step(own)})) for number in range(len(outcomes))]
-    assert told_of == outcomes
+        summaries = [summary(await client.call({"eventId": number, **step(own)})) for number in range(len(outcomes))]
+    assert summaries == outcomes
 
 
-async def test_the_bridge_gives_up_a_stream_that_stalls(tmp_path: Path) -> None:
+async def test_a_stalled_stream_ends_with_9014(tmp_path: Path) -> None:
     async with bridge(tmp_path, "stall@chunk:1") as client:
         await client.create({"eventId": "one", **step(idleTimeout=5000)})
         while (await client.receive())["type"] != "universal.stream":
             pass
         advance(5)
-        assert told(await client.until_last("one")) == "1 chunks, 9014"
+        assert summary(await client.until_last("one")) == "1 chunks, 9014"
 
 
-async def test_a_fault_of_the_first_requests_is_retried_away(tmp_path: Path) -> None:
+async def test_a_fault_of_the_first_request_is_retried(tmp_path: Path) -> None:
     async with bridge(tmp_path) as client:
         frames = await client.call({"eventId": "one", **step("status:503:first:1", maxAttempts=2, retryDelay=0)})
-    assert told(frames) == "4 chunks, whole"
+    assert summary(frames) == "4 chunks, whole"
     assert [attempt.get("status") for attempt in frames[-1]["metadata"]["attempts"]] == [503, 200]
 
 
-async def test_a_step_with_a_fault_falls_back_to_one_without(tmp_path: Path) -> None:
+async def test_a_step_with_a_fault_falls_back_to_the_next_step(tmp_path: Path) -> None:
     async with bridge(tmp_path) as client:
         frames = await client.call({"eventId": "one", "steps": [step("reset@chunk:0"), step()]})
-    assert (told(frames), frames[-1]["metadata"]["step"]) == ("4 chunks, whole", "1")
+    assert (summary(frames), frames[-1]["metadata"]["step"]) == ("4 chunks, whole", "1")
 
 
-async def test_a_header_that_holds_no_fault_fails_its_event_and_is_not_retried(tmp_path: Path) -> None:
+async def test_an_invalid_fault_header_ends_its_event_with_9007_without_a_retry(tmp_path: Path) -> None:
     async with bridge(tmp_path) as client:
         frames = await client.call({"eventId": "one", **step("reset@chunk", maxAttempts=3)})
-    assert told(frames) == "0 chunks, 9007"
+    assert summary(frames) == "0 chunks, 9007"
     assert "invalid fault 'reset@chunk': expected reset@head" in frames[-1]["error"]["message"]
 
 
-async def test_slowness_is_seen_on_the_clock(tmp_path: Path) -> None:
-    """The ending of the tape was recorded at 600 ms."""
+async def test_a_slow_fault_delays_the_answer(tmp_path: Path) -> None:
+    """The tape ends at 600 ms."""
     async with bridge(tmp_path) as client:
         await client.create({"eventId": "one", **step("slow:10x")})
         for _ in range(6):

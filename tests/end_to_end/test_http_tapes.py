@@ -1,4 +1,4 @@
-"""Every taped answer over HTTP: the bytes that come out are those that went in, however they were cut on the way."""
+"""Every taped answer over HTTP: the client gets the provider's bytes, however the reads are split."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -35,17 +35,17 @@ _ENDS: dict[StreamEnd, list[Part]] = {
 }
 
 
-def cut(data: bytes, size: int) -> list[bytes]:
+def split(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 def plays_of(tape: Tape, how: str) -> Plays:
-    """The tape's answer, its reads cut anew."""
+    """Return the tape's answer with its reads as taped, joined, or split."""
     reads = [chunk.data for chunk in tape.chunks]
     if how == "whole":
         reads = [b"".join(reads)]
     elif how == "in pieces":
-        reads = cut(b"".join(reads), 7)
+        reads = split(b"".join(reads), 7)
     ending = _ENDS[tape.ending.end]
     if tape.head is None:
         return Plays(waiting=ending)
@@ -53,8 +53,8 @@ def plays_of(tape: Tape, how: str) -> Plays:
     return Plays([*filter(None, reads), *ending], tape.head.status, headers.pop("content-type", ""), headers)
 
 
-async def hurried(answer: Coroutine[Any, Any, T]) -> T:
-    """While it waits, so much time passes that every deadline comes."""
+async def with_time_passing(answer: Coroutine[Any, Any, T]) -> T:
+    """Await the answer and advance the clock meanwhile, so that every deadline expires."""
     task = asyncio.ensure_future(answer)
     while not task.done():
         await turns(60)
@@ -67,40 +67,40 @@ async def over_http(tape: Tape, how: str, folder: Path) -> HttpResult:
     provider = ScriptedProvider(plays_of(tape, how))
     async with running(config_of(CONFIG, folder), provider) as server, connect_http(server) as client:
         path = f"{GATEWAY}/custom-any{urlsplit(tape.request.url).path}"
-        return await hurried(client(tape.request.method, path, tape.request.body))
+        return await with_time_passing(client(tape.request.method, path, tape.request.body))
 
 
 async def over_a_socket(tape: Tape, how: str, folder: Path) -> Frame:
-    """The last frame of the same event there."""
+    """Return the last frame of the same event on a WebSocket."""
     provider = ScriptedProvider(plays_of(tape, how))
     endpoint = urlsplit(tape.request.url).path
     step = {"eventId": "a", "provider": "custom-any", "endpoint": endpoint, "method": tape.request.method, "query": {}}
     async with running(config_of(CONFIG, folder), provider) as server, connected(server, GATEWAY) as client:
-        return (await hurried(client.call(step)))[-1]
+        return (await with_time_passing(client.call(step)))[-1]
 
 
 def is_own(response: object) -> bool:
-    """Whether it is the bridge's error body."""
+    """Return True if this is an error body of the bridge."""
     return isinstance(response, dict) and response.get("name") == "AiGatewayError"
 
 
 @pytest.mark.parametrize("how", ["as taped", "whole", "in pieces"])
 @pytest.mark.parametrize("name", TAPES)
-async def test_the_bytes_are_the_providers_and_their_end_says_what_a_last_frame_does(
+async def test_the_body_is_the_providers_and_its_end_matches_the_last_frame(
     name: str, how: str, tmp_path: Path
 ) -> None:
     tape = TAPES[name]
-    heard, last = await over_http(tape, how, tmp_path), await over_a_socket(tape, how, tmp_path)
+    response, last = await over_http(tape, how, tmp_path), await over_a_socket(tape, how, tmp_path)
     is_one_piece, status = "response" in last, last["metadata"]["status"]
     if last.get("error", {}).get("code") == ProviderErrorInStream.code:
         assert tape.head is not None
-        status = tape.head.status  # the last frame tells the one that the error stands for
-    assert heard.status == status
+        status = tape.head.status  # the last frame has the status that the error stands for
+    assert response.status == status
     if is_one_piece and is_own(last["response"]):
-        assert heard.code == last["error"]["code"]
+        assert response.code == last["error"]["code"]
         return
     body = b"".join(chunk.data for chunk in tape.chunks)
     assert tape.head is not None
-    assert heard.headers["content-type"] == dict(pairs(tape.head.headers)).get("content-type", "")
-    assert heard.is_complete is (is_one_piece or last["metadata"]["success"])
-    assert heard.body == body if heard.is_complete else body.startswith(heard.body)
+    assert response.headers["content-type"] == dict(pairs(tape.head.headers)).get("content-type", "")
+    assert response.is_complete is (is_one_piece or last["metadata"]["success"])
+    assert response.body == body if response.is_complete else body.startswith(response.body)

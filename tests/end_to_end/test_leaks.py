@@ -1,4 +1,4 @@
-"""What is opened is closed: tasks, descriptors, provider streams, timers."""
+"""Tasks, descriptors, provider streams and timers are released."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 
 
 class Streaming:
-    """A provider in the middle of its answers."""
+    """A provider that streams until the bridge disconnects, or answers completely if the query is `whole`."""
 
     def __init__(self) -> None:
         self.open_streams = 0
@@ -68,29 +68,29 @@ async def serving(folder: Path) -> AsyncIterator[tuple[Server, Streaming]]:
             yield server, streaming
 
 
-class Holding(NamedTuple):
-    """What the process holds open."""
+class Resources(NamedTuple):
+    """Numbers of the resources that the process holds."""
 
     descriptors: int
     tasks: int
     timers: int
-    """That are still to come; those that were cancelled are thrown away in their time."""
+    """Pending timers; the loop discards cancelled ones later."""
 
     @classmethod
-    def now(cls) -> "Holding":
+    def now(cls) -> "Resources":
         loop = asyncio.get_running_loop()
-        timers = loop._scheduled  # type: ignore[attr-defined]  # told nowhere else
+        timers = loop._scheduled  # type: ignore[attr-defined]  # no public interface
         return cls(
             len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), sum(not timer.cancelled() for timer in timers)
         )
 
-    def is_no_more_than(self, before: "Holding") -> bool:
+    def is_no_more_than(self, before: "Resources") -> bool:
         return all(mine <= theirs for mine, theirs in zip(self, before, strict=True))
 
 
-async def back_to(before: Holding) -> None:
+async def until_released(before: Resources) -> None:
     for _ in range(500):
-        if (now := Holding.now()).is_no_more_than(before):
+        if (now := Resources.now()).is_no_more_than(before):
             return
         await turns()
     assert now == before
@@ -100,7 +100,7 @@ async def drops(client: RawClient) -> None:
     client.abort()
 
 
-async def says_goodbye(client: RawClient) -> None:
+async def closes_the_websocket(client: RawClient) -> None:
     await client.send(frame(b"\x03\xe8", WSMsgType.CLOSE))
 
 
@@ -114,13 +114,13 @@ async def stops_in_a_frame(client: RawClient) -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize("leave", [drops, says_goodbye, breaks_the_protocol, stops_in_a_frame])
-async def test_a_hundred_sockets_dropped_in_the_middle_of_their_streams_leave_nothing_behind(
+@pytest.mark.parametrize("leave", [drops, closes_the_websocket, breaks_the_protocol, stops_in_a_frame])
+async def test_a_hundred_sockets_dropped_during_their_streams_release_everything(
     tmp_path: Path, leave: Callable[[RawClient], Awaitable[None]]
 ) -> None:
     async with serving(tmp_path) as (server, streaming):
-        await _one_that_ends_well(server)
-        before = Holding.now()
+        await _run_successful_event(server)
+        before = Resources.now()
         async with AsyncExitStack() as opened:
             clients = [await opened.enter_async_context(open_websocket(server)) for _ in range(COUNT)]
             for client in clients:
@@ -129,8 +129,8 @@ async def test_a_hundred_sockets_dropped_in_the_middle_of_their_streams_leave_no
             for client in clients:
                 await leave(client)
             await until(lambda: not streaming.open_streams)
-        await back_to(before)
-        await _one_that_ends_well(server)
+        await until_released(before)
+        await _run_successful_event(server)
 
 
 async def drops_with_a_request_under_way(client: RawClient) -> None:
@@ -144,12 +144,12 @@ async def ends_its_half(client: RawClient) -> None:
 
 @needs_proc
 @pytest.mark.parametrize("leave", [drops, ends_its_half, drops_with_a_request_under_way])
-async def test_a_hundred_requests_left_in_the_middle_of_their_streams_leave_nothing_behind(
+async def test_a_hundred_requests_dropped_during_their_streams_release_everything(
     tmp_path: Path, leave: Callable[[RawClient], Awaitable[None]]
 ) -> None:
     async with serving(tmp_path) as (server, streaming):
-        await _one_that_ends_well(server)
-        before = Holding.now()
+        await _run_successful_event(server)
+        before = Resources.now()
         async with AsyncExitStack() as opened:
             clients = [await opened.enter_async_context(connect_raw(server)) for _ in range(COUNT)]
             for client in clients:
@@ -158,30 +158,30 @@ async def test_a_hundred_requests_left_in_the_middle_of_their_streams_leave_noth
             for client in clients:
                 await leave(client)
             await until(lambda: not streaming.open_streams)
-        await back_to(before)
-        await _one_that_ends_well(server)
+        await until_released(before)
+        await _run_successful_event(server)
 
 
 @needs_proc
-async def test_refused_handshakes_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_refused_handshakes_release_everything(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _):
-        before = Holding.now()
+        before = Resources.now()
         for path in ("/v1/a/b?compat=x", "/nowhere", "/v1/a/b"):
             for _ in range(COUNT // 5):
                 async with connect_raw(server) as client:
                     await client.request(path, {**UPGRADE, "Origin": "https://evil.example"})
-        await back_to(before)
+        await until_released(before)
 
 
 @needs_proc
-async def test_events_that_end_well_share_one_connection_and_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_successful_events_share_one_connection_and_release_everything(tmp_path: Path) -> None:
     async with serving(tmp_path) as (server, _), connected(server) as client:
         await client.call({"eventId": "first", **step(), "query": "whole"})
-        before = Holding.now()
+        before = Resources.now()
         for each in range(COUNT):
             await client.call({"eventId": each, **step(), "query": "whole"})
             client.frames.clear()
-        await back_to(before)
+        await until_released(before)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ async def test_events_that_end_well_share_one_connection_and_leave_nothing_behin
     ],
 )
 @pytest.mark.parametrize("steps", [1, 2])
-async def test_nor_does_a_failed_one_wait_for_the_collector(
+async def test_a_failed_event_is_freed_without_the_garbage_collector(
     tmp_path: Path, changed: dict[str, object], play: Plays | None, steps: int
 ) -> None:
-    """An error's traceback keeps alive what its frames worked on, and they the error."""
+    """A traceback references its frames, and they may reference the error: such a cycle would delay the release."""
     text = "[server]\nmax_item_bytes = 1_000_000\nmax_buffered_bytes = 2_000_000\n"
     provider = ScriptedProvider(*([play] * steps * 2 if play else []))
     async with running(config_of(text, tmp_path), provider) as server, connected(server) as client:
@@ -232,8 +232,8 @@ async def test_nor_does_a_failed_one_wait_for_the_collector(
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-async def test_what_an_event_was_made_of_goes_without_the_collector(tmp_path: Path, steps: int) -> None:
-    """It may be 64 MiB long, and its budget is given back at its end."""
+async def test_an_event_is_freed_without_the_garbage_collector(tmp_path: Path, steps: int) -> None:
+    """A message may have 64 MiB, and its memory budget is released at the event's end."""
     request = [{"eventId": "a", **step(), "query": "whole"}] * steps
     async with serving(tmp_path) as (server, _), connected(server) as client:
         before = parts_of_events()
@@ -254,6 +254,6 @@ def parts_of_events() -> int:
     return sum(isinstance(each, parts) for each in gc.get_objects())
 
 
-async def _one_that_ends_well(server: Server) -> None:
+async def _run_successful_event(server: Server) -> None:
     async with connected(server) as client:
         assert (await client.call({"eventId": "a", **step(), "query": "whole"}))[-1]["type"] == "universal.done"

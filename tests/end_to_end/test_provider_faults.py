@@ -1,4 +1,4 @@
-"""Every fault that a provider can have, once from end to end: what the client is told, and that nobody else suffers."""
+"""Each fault of a provider, end to end: the client gets the right error, and other events continue."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ base_url = "http://127.0.0.1:{sibling}/v1"
 async def serving(
     folder: Path, provider: Provider | int, scheme: str = "http", host: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[Client, Server]]:
-    """A client with a sibling event in flight, which ends well when the test is over."""
+    """Connect a client and start a sibling event, which has to succeed at the end of the test."""
     sibling, port = Sibling(), provider if isinstance(provider, int) else provider.port
     async with Provider(sibling.script) as other:
         text = CONFIG.format(scheme=scheme, host=host, port=port, sibling=other.port)
@@ -55,14 +55,14 @@ def coded(data: bytes, coding: str = "gzip", content_type: str = "application/js
     return body(data, content_type, "200 OK", f"Content-Encoding: {coding}")
 
 
-def then(end: Callable[[Line], Any], *parts: bytes) -> Script:
-    """Sends this to whoever asks, and ends the connection so."""
+def send_then(end: Callable[[Line], Any], *parts: bytes) -> Script:
+    """Return a script that sends the parts and ends the connection with `end`."""
 
     async def script(line: Line) -> None:
         await line.request()
         for part in parts:
             await line.send(part)
-            await turns()  # each is one read
+            await turns()  # so that each part is one read
         end(line)
 
     return script
@@ -72,36 +72,43 @@ async def hang_up_at_once(line: Line) -> None:
     line.reset()
 
 
-# The way to the provider
+# Connecting to the provider
 
 
 @pytest.mark.parametrize(
     ("host", "scheme", "code"),
     [("127.0.0.1", "http", 9010), ("nobody.invalid", "http", 9010), ("127.0.0.1", "https", 9010)],
 )
-async def test_a_provider_that_cannot_be_reached(tmp_path: Path, host: str, scheme: str, code: int) -> None:
+async def test_an_unreachable_provider_fails_the_event_with_9010(
+    tmp_path: Path, host: str, scheme: str, code: int
+) -> None:
     nobodys_port = 1
     async with serving(tmp_path, nobodys_port, scheme, host) as (client, _):
-        [told] = await call(client)
-        assert told["error"]["code"] == code
-        assert told["error"] | {"message": ""} == {"code": code, "message": "", "source": "provider", "retryable": True}
-        assert told["metadata"]["status"] == 502
+        [created] = await call(client)
+        assert created["error"]["code"] == code
+        assert created["error"] | {"message": ""} == {
+            "code": code,
+            "message": "",
+            "source": "provider",
+            "retryable": True,
+        }
+        assert created["metadata"]["status"] == 502
 
 
-async def speak_plainly(line: Line) -> None:
+async def answer_in_plaintext(line: Line) -> None:
     await line.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
 
-@pytest.mark.parametrize(("script", "tls"), [(sends(OK), True), (speak_plainly, False)])
-async def test_a_provider_with_whom_there_is_no_tls(tmp_path: Path, script: Script, tls: bool) -> None:
-    """With a certificate that nobody vouches for, and without any."""
+@pytest.mark.parametrize(("script", "tls"), [(sends(OK), True), (answer_in_plaintext, False)])
+async def test_a_failed_tls_handshake_fails_the_event_with_9011(tmp_path: Path, script: Script, tls: bool) -> None:
+    """The provider has an untrusted certificate, or does not speak TLS."""
     async with Provider(script, tls=tls) as provider, serving(tmp_path, provider, "https") as (client, _):
-        [told] = await call(client)
-        assert (told["error"]["code"], told["error"]["retryable"]) == (9011, False)
+        [created] = await call(client)
+        assert (created["error"]["code"], created["error"]["retryable"]) == (9011, False)
 
 
-async def test_a_connection_that_went_stale_is_dialled_again_and_that_is_no_attempt(tmp_path: Path) -> None:
-    """The provider has closed it while it was idle, and only the next request finds out."""
+async def test_a_stale_connection_is_replaced_without_counting_an_attempt(tmp_path: Path) -> None:
+    """The provider closes the idle connection, and the next request detects it."""
 
     async def script(line: Line) -> None:
         await line.request()
@@ -111,13 +118,13 @@ async def test_a_connection_that_went_stale_is_dialled_again_and_that_is_no_atte
 
     async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
         for each in range(3):
-            [told] = await client.call({"eventId": each, **step()})
-            assert told["metadata"]["success"]
-            assert "attempts" not in told["metadata"]
+            [created] = await client.call({"eventId": each, **step()})
+            assert created["metadata"]["success"]
+            assert "attempts" not in created["metadata"]
         assert provider.connections == 3
 
 
-# Breaks
+# Broken answers
 
 
 class Case(NamedTuple):
@@ -129,24 +136,28 @@ class Case(NamedTuple):
 
 
 BREAKS = [
-    Case("closed at once", then(Line.close), "created", 9012, 502),
-    Case("reset at once", then(Line.reset), "created", 9012, 502),
+    Case("closed at once", send_then(Line.close), "created", 9012, 502),
+    Case("reset at once", send_then(Line.reset), "created", 9012, 502),
     Case("reset while being asked", hang_up_at_once, "created", 9012, 502),
-    Case("cut in its head", then(Line.close, b"HTTP/1.1 200 OK\r\nContent-"), "created", 9012, 502),
-    Case("no HTTP", then(Line.close, b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "created", 9019, 502),
-    Case("another protocol", then(Line.close, b"HTTP/1.1 101 Switching\r\n\r\n"), "created", 9019, 502),
-    Case("closed after its head", then(Line.close, SSE), "created", 9012, 502),
-    Case("reset after its head", then(Line.reset, SSE), "created", 9012, 502),
-    Case("closed before an answer", then(Line.close, SSE, chunk(ROLE)), "created stream error", 9016),
-    Case("closed in an answer", then(Line.close, SSE, chunk(said("a"))), "created stream error", 9016),
-    Case("reset in an answer", then(Line.reset, SSE, chunk(said("a"))), "created stream error", 9016),
-    Case("closed in a chunk", then(Line.close, SSE, chunk(said("a")), b"ff\r\nhal"), "created stream error", 9016),
-    Case("closed in a chunk's length", then(Line.close, SSE, chunk(said("a")), b"f"), "created stream error", 9016),
-    Case("chunks framed wrongly", then(Line.close, SSE, chunk(said("a")), b"xyz\r\n"), "created stream error", 9016),
+    Case("cut in its head", send_then(Line.close, b"HTTP/1.1 200 OK\r\nContent-"), "created", 9012, 502),
+    Case("no HTTP", send_then(Line.close, b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "created", 9019, 502),
+    Case("another protocol", send_then(Line.close, b"HTTP/1.1 101 Switching\r\n\r\n"), "created", 9019, 502),
+    Case("closed after its head", send_then(Line.close, SSE), "created", 9012, 502),
+    Case("reset after its head", send_then(Line.reset, SSE), "created", 9012, 502),
+    Case("closed before an answer", send_then(Line.close, SSE, chunk(ROLE)), "created stream error", 9016),
+    Case("closed in an answer", send_then(Line.close, SSE, chunk(said("a"))), "created stream error", 9016),
+    Case("reset in an answer", send_then(Line.reset, SSE, chunk(said("a"))), "created stream error", 9016),
+    Case("closed in a chunk", send_then(Line.close, SSE, chunk(said("a")), b"ff\r\nhal"), "created stream error", 9016),
+    Case(
+        "closed in a chunk's length", send_then(Line.close, SSE, chunk(said("a")), b"f"), "created stream error", 9016
+    ),
+    Case(
+        "chunks framed wrongly", send_then(Line.close, SSE, chunk(said("a")), b"xyz\r\n"), "created stream error", 9016
+    ),
     Case("no end mark", sends(SSE, chunk(said("a")), b"0\r\n\r\n"), "created stream error", 9016),
     Case("an empty stream", sends(SSE, b"0\r\n\r\n"), "created", 9016, 502),
-    Case("JSON that is shorter than announced", then(Line.close, body(b"{}")[:-1]), "created", 9012, 502),
-    Case("JSON without an end", then(Line.reset, body(b"{}")[:-1]), "created", 9012, 502),
+    Case("JSON that is shorter than announced", send_then(Line.close, body(b"{}")[:-1]), "created", 9012, 502),
+    Case("JSON without an end", send_then(Line.reset, body(b"{}")[:-1]), "created", 9012, 502),
     Case(
         "an unknown coding",
         sends(body(b"{}", "application/json", "200 OK", "Content-Encoding: rot13")),
@@ -165,7 +176,7 @@ BREAKS = [
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.name)
-async def test_a_provider_that_breaks_off(tmp_path: Path, case: Case) -> None:
+async def test_a_broken_answer_fails_its_event_alone(tmp_path: Path, case: Case) -> None:
     async with Provider(case.script) as provider, serving(tmp_path, provider) as (client, _):
         frames = await call(client)
         types = " ".join(each["type"].removeprefix("universal.") for each in frames)
@@ -175,20 +186,20 @@ async def test_a_provider_that_breaks_off(tmp_path: Path, case: Case) -> None:
         assert last["metadata"]["success"] is False
 
 
-# Silence
+# Silent providers
 
 
 class Silent:
-    """Sends this, and then nothing, until the bridge has gone."""
+    """Send these parts, then nothing until the bridge disconnects."""
 
     def __init__(self, *parts: bytes) -> None:
         self._parts = parts
-        self.asked, self.left = asyncio.Event(), asyncio.Event()
+        self.requested, self.left = asyncio.Event(), asyncio.Event()
 
     async def __call__(self, line: Line) -> None:
         await line.request()
         await line.send(*self._parts)
-        self.asked.set()
+        self.requested.set()
         await line.gone()
         self.left.set()
 
@@ -206,13 +217,13 @@ class Silent:
         ([], {"totalTimeout": 9000}, 0, 9015),
     ],
 )
-async def test_a_provider_that_falls_silent(
+async def test_a_silent_provider_is_ended_by_the_timeout(
     tmp_path: Path, parts: list[bytes], config: dict[str, int], seen: int, code: int
 ) -> None:
     silent = Silent(*parts)
     async with Provider(silent) as provider, serving(tmp_path, provider) as (client, _):
         await client.create({"eventId": "a", **step(**config)})
-        await silent.asked.wait()
+        await silent.requested.wait()
         await turns(200)
         advance(8.5)
         await turns()
@@ -225,7 +236,7 @@ async def test_a_provider_that_falls_silent(
         await silent.left.wait()
 
 
-# Answers that are none
+# Errors and unusual answers
 
 
 @pytest.mark.parametrize(
@@ -241,17 +252,17 @@ async def test_a_provider_that_falls_silent(
         (body(b"", "text/plain", "304 Not Modified"), 304, 9019, False, None),
     ],
 )
-async def test_an_answer_that_is_an_error_is_passed_on_as_it_is(
+async def test_an_error_answer_is_passed_on_unchanged(
     tmp_path: Path, answer: bytes, status: int, code: int, retryable: bool, response: object
 ) -> None:
     async with Provider(sends(answer)) as provider, serving(tmp_path, provider) as (client, _):
-        [told] = await call(client)
-        assert told["type"] == "universal.created"
-        assert (told["metadata"]["status"], told["metadata"]["success"]) == (status, False)
-        assert (told["error"]["code"], told["error"]["source"]) == (code, "provider")
-        assert told["error"]["retryable"] is retryable
-        assert told["response"] == response
-        assert told["error"].get("retryAfterMs") == (7000 if status == 429 else None)
+        [created] = await call(client)
+        assert created["type"] == "universal.created"
+        assert (created["metadata"]["status"], created["metadata"]["success"]) == (status, False)
+        assert (created["error"]["code"], created["error"]["source"]) == (code, "provider")
+        assert created["error"]["retryable"] is retryable
+        assert created["response"] == response
+        assert created["error"].get("retryAfterMs") == (7000 if status == 429 else None)
 
 
 @pytest.mark.parametrize(
@@ -267,30 +278,30 @@ async def test_an_answer_that_is_an_error_is_passed_on_as_it_is(
         (b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n[]", []),
     ],
 )
-async def test_an_odd_answer_is_one(tmp_path: Path, answer: bytes, response: object) -> None:
-    async with Provider(then(Line.close, answer)) as provider, serving(tmp_path, provider) as (client, _):
-        [told] = await call(client)
-        assert told["metadata"]["success"], told
-        assert told["response"] == response
-        assert "x-long" not in told["metadata"]["headers"]
+async def test_an_unusual_answer_is_passed_on(tmp_path: Path, answer: bytes, response: object) -> None:
+    async with Provider(send_then(Line.close, answer)) as provider, serving(tmp_path, provider) as (client, _):
+        [created] = await call(client)
+        assert created["metadata"]["success"], created
+        assert created["response"] == response
+        assert "x-long" not in created["metadata"]["headers"]
 
 
-async def test_a_body_that_is_labelled_json_and_is_none_is_passed_on_as_a_failure(tmp_path: Path) -> None:
+async def test_an_answer_with_invalid_json_fails_with_9019(tmp_path: Path) -> None:
     async with Provider(sends(body(b"not json"))) as provider, serving(tmp_path, provider) as (client, _):
-        [told] = await call(client)
-        assert (told["metadata"]["success"], told["error"]["code"]) == (False, 9019)
-        assert (told["response"], told["malformed"]) == ("not json", True)
+        [created] = await call(client)
+        assert (created["metadata"]["success"], created["error"]["code"]) == (False, 9019)
+        assert (created["response"], created["malformed"]) == ("not json", True)
 
 
-async def test_what_comes_behind_an_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+async def test_bytes_after_an_answer_are_not_read_as_the_next_answer(tmp_path: Path) -> None:
     answer = body(b'{"a": 1}') + body(b'{"poison": 1}')
     async with Provider(sends(answer)) as provider, serving(tmp_path, provider) as (client, _):
         for each in range(3):
-            [told] = await client.call({"eventId": each, **step()})
-            assert told["response"] == {"a": 1}
+            [created] = await client.call({"eventId": each, **step()})
+            assert created["response"] == {"a": 1}
 
 
-# Streams whose items are odd
+# Unusual items of streams
 
 
 LONG_INTEGER = str(1 << 90).encode()
@@ -308,7 +319,9 @@ LONG_INTEGER = str(1 << 90).encode()
         (b"NaN", b'"NaN"'),
     ],
 )
-async def test_an_odd_item_reaches_the_client_as_it_came_or_as_text(tmp_path: Path, data: bytes, field: bytes) -> None:
+async def test_an_unusual_item_reaches_the_client_unchanged_or_as_text(
+    tmp_path: Path, data: bytes, field: bytes
+) -> None:
     parts = SSE, chunk(said("a")), chunk(b"data: " + data + b"\n\n"), chunk(FINISH + DONE), b"0\r\n\r\n"
     async with Provider(sends(*parts)) as provider, serving(tmp_path, provider) as (client, _):
         await client.create({"eventId": "a", **step()})
@@ -319,7 +332,7 @@ async def test_an_odd_item_reaches_the_client_as_it_came_or_as_text(tmp_path: Pa
         assert (await client.until_last("a"))[-1]["type"] == "universal.done"
 
 
-async def test_an_item_that_is_too_long_ends_its_event(tmp_path: Path) -> None:
+async def test_a_too_long_item_ends_its_event_with_9018(tmp_path: Path) -> None:
     endless = [chunk(b"x" * 60_000)] * 50
     async with (
         Provider(Silent(SSE, chunk(said("a")), chunk(b"data: "), *endless)) as provider,
@@ -338,9 +351,7 @@ async def test_an_item_that_is_too_long_ends_its_event(tmp_path: Path) -> None:
         ("image/png", b"", 9008),
     ],
 )
-async def test_a_few_bytes_that_inflate_to_many_end_their_event(
-    tmp_path: Path, content_type: str, plain: bytes, code: int
-) -> None:
+async def test_a_decompression_bomb_ends_its_event(tmp_path: Path, content_type: str, plain: bytes, code: int) -> None:
     bomb = gzip.compress(plain + bytes(20_000_000))
     assert len(bomb) < 20_000
     answer = coded(bomb, "gzip", content_type)
@@ -350,7 +361,7 @@ async def test_a_few_bytes_that_inflate_to_many_end_their_event(
         assert last["metadata"]["success"] is False
 
 
-async def test_what_is_behind_an_answer_ends_its_connection(tmp_path: Path) -> None:
+async def test_bytes_after_an_answer_close_the_connection(tmp_path: Path) -> None:
     async def script(line: Line) -> None:
         await line.request()
         await line.send(body(b"{}"))
@@ -360,20 +371,20 @@ async def test_what_is_behind_an_answer_ends_its_connection(tmp_path: Path) -> N
 
     async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
         for each in range(3):
-            [told] = await client.call({"eventId": each, **step()})
-            assert told["response"] == {}
+            [created] = await client.call({"eventId": each, **step()})
+            assert created["response"] == {}
             await turns(100)
         assert provider.connections == 3
 
 
-# What the provider sees
+# Requests as the provider receives them
 
 
 @pytest.mark.parametrize(
     "endpoint",
     ["a%3Ab/c", "@cf/meta/llama", "models/gemini:streamGenerateContent?alt=sse", "a+b/c%20d", "a%2Fb%2fc?q=%2B+%3D&x="],
 )
-async def test_an_endpoint_arrives_as_it_was_written(tmp_path: Path, endpoint: str) -> None:
+async def test_an_endpoint_is_sent_as_written(tmp_path: Path, endpoint: str) -> None:
     seen = []
 
     async def script(line: Line) -> None:
@@ -381,12 +392,12 @@ async def test_an_endpoint_arrives_as_it_was_written(tmp_path: Path, endpoint: s
         await line.send(body(b"{}"))
 
     async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):
-        [told] = await call(client, endpoint=endpoint)
-        assert told["metadata"]["success"]
+        [created] = await call(client, endpoint=endpoint)
+        assert created["metadata"]["success"]
     assert seen == [b"POST /v1/%b HTTP/1.1" % endpoint.encode()]
 
 
-async def test_a_cookie_set_for_one_caller_never_reaches_another(tmp_path: Path) -> None:
+async def test_a_cookie_is_not_sent_with_later_requests(tmp_path: Path) -> None:
     seen = []
 
     async def script(line: Line) -> None:
@@ -395,23 +406,23 @@ async def test_a_cookie_set_for_one_caller_never_reaches_another(tmp_path: Path)
             await line.send(body(b"{}", "application/json", "200 OK", "Set-Cookie: tenant=one; Path=/"))
 
     async with Provider(script) as provider, serving(tmp_path, provider, host="localhost") as (client, server):
-        [told] = await call(client)
-        assert "set-cookie" not in told["metadata"]["headers"]
+        [created] = await call(client)
+        assert "set-cookie" not in created["metadata"]["headers"]
         async with connected(server) as other:
             await call(other)
     assert len(seen) == 2
     assert not any(b"tenant" in head for head in seen)
 
 
-async def test_150_streams_at_once_to_one_host_all_flow(tmp_path: Path) -> None:
-    asked, all_asked = [], asyncio.Event()
+async def test_150_concurrent_streams_of_one_host_are_relayed(tmp_path: Path) -> None:
+    requested, all_requested = [], asyncio.Event()
 
     async def script(line: Line) -> None:
-        asked.append(await line.request())
+        requested.append(await line.request())
         await line.send(SSE, chunk(said("a")))
-        if len(asked) == 150:
-            all_asked.set()
-        await all_asked.wait()
+        if len(requested) == 150:
+            all_requested.set()
+        await all_requested.wait()
         await line.send(chunk(FINISH + DONE), b"0\r\n\r\n")
 
     async with Provider(script) as provider, serving(tmp_path, provider) as (client, _):

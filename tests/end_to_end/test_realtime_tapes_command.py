@@ -1,4 +1,4 @@
-"""Tapes of realtime sessions from the command line, as a project would use them: `serve` and `replay`."""
+"""Tapes of realtime sessions with the commands `serve` and `replay`."""
 
 import json
 import signal
@@ -15,23 +15,23 @@ SESSIONS = FIXTURES / "realtime"
 PLAYED = ("--replay", str(SESSIONS), "--pace", "instant")
 
 
-def synthesised(socket: ClientConnection) -> list[str]:
-    """A turn of Cartesia's: the types of what it says."""
+def synthesize(socket: ClientConnection) -> list[str]:
+    """Send a request of Cartesia's protocol and return the types of the answers."""
     lines = (SESSIONS / "cartesia" / "tts.jsonl").read_text().splitlines()
     socket.send(json.loads(lines[2])["text"])
     return [json.loads(socket.recv(TIMEOUT_S))["type"] for _ in range(4)]
 
 
-SAID = ["chunk", "timestamps", "chunk", "done"]
+TYPES = ["chunk", "timestamps", "chunk", "done"]
 
 
-def test_what_serve_replays_it_may_record_and_what_it_recorded_it_replays(tmp_path: Path) -> None:
+def test_serve_can_record_what_it_replays_and_replay_what_it_recorded(tmp_path: Path) -> None:
     tapes = tmp_path / "tapes"
     with started("serve", "--port", "0", *PLAYED, "--record", str(tapes)) as bridge:
         assert bridge.stdout is not None
         url = url_in(bridge.stdout.readline())
         with connect(f"{url}/cartesia?cartesia_version=2024-06-10") as socket:
-            assert synthesised(socket) == SAID
+            assert synthesize(socket) == TYPES
         with pytest.raises(InvalidStatus, match="HTTP 401"):
             connect(f"{url}/openai?model=gpt-realtime-unpaid")
         bridge.terminate()
@@ -45,33 +45,33 @@ def test_what_serve_replays_it_may_record_and_what_it_recorded_it_replays(tmp_pa
         assert bridge.stdout is not None
         url = url_in(bridge.stdout.readline())
         with connect(f"{url}/cartesia?cartesia_version=2024-06-10") as socket:
-            assert synthesised(socket) == SAID
+            assert synthesize(socket) == TYPES
 
 
-def test_a_killed_recording_keeps_what_had_been_said_and_says_that_it_was_cut(tmp_path: Path) -> None:
+def test_a_killed_recording_keeps_its_messages_and_is_reported_as_cut(tmp_path: Path) -> None:
     tapes = tmp_path / "tapes"
     with started("serve", "--port", "0", *PLAYED, "--record", str(tapes)) as bridge:
         assert bridge.stdout is not None
         url = url_in(bridge.stdout.readline())
         with connect(f"{url}/cartesia?cartesia_version=2024-06-10") as socket:
-            assert synthesised(socket) == SAID
+            assert synthesize(socket) == TYPES
             [part] = tapes.rglob("*.part")
-            while part.read_bytes().count(b"\n") < 7:  # each is written some instants after it was said
+            while part.read_bytes().count(b"\n") < 7:  # a message is written shortly after it was sent
                 assert bridge.poll() is None
             bridge.send_signal(signal.SIGKILL)
             assert bridge.wait(TIMEOUT_S) == -signal.SIGKILL
     checked = run("tapes", "check", str(tapes))
     assert (checked.returncode, checked.stdout) == (1, "1 tapes, 1 faults\n")
-    assert "The recording was cut" in checked.stderr
+    assert "cut" in checked.stderr
     assert [json.loads(line).get("from") for line in part.read_text().splitlines()[2:]] == ["client", *["provider"] * 4]
 
 
-def test_replay_is_a_provider_of_sockets_too() -> None:
+def test_replay_serves_websocket_sessions() -> None:
     with started("replay", str(SESSIONS), "--port", "0", "--pace", "instant") as provider:
         assert provider.stdout is not None
         word, url = provider.stdout.readline().split()
         assert word == "ready"
         with connect(f"{url.replace('http', 'ws')}/tts/websocket?cartesia_version=2024-06-10") as socket:
-            assert synthesised(socket) == SAID
+            assert synthesize(socket) == TYPES
         provider.terminate()
         assert provider.wait(TIMEOUT_S) == 0

@@ -1,4 +1,4 @@
-"""A bridge that records and is killed while it works: it has whole tapes of all but the last two seconds."""
+"""A recording bridge that is killed under load: its tapes are complete, and lack at most the last two seconds."""
 
 import asyncio
 import json
@@ -16,30 +16,30 @@ SOCKETS = 10
 PER_SECOND = 300
 LASTS_S = 4.0
 LAST_S = 2.0
-"""What may be lost."""
+"""Duration before the kill whose events may be missing, in seconds."""
 
 
-async def ask_on(client: Client, number: int, ended: dict[str, float]) -> None:
-    """Events at a steady pace, until the socket is gone: when which had ended, by name."""
+async def send_events(client: Client, number: int, ended: dict[str, float]) -> None:
+    """Send events at a constant rate until the socket closes; note when each ended, by its name."""
     loop = asyncio.get_running_loop()
     due_at = loop.time() + number / PER_SECOND
     try:
         for each in range(round(LASTS_S * PER_SECOND)):
-            await asyncio.sleep(max(due_at - loop.time(), 0))  # the pace is what is tested
+            await asyncio.sleep(max(due_at - loop.time(), 0))  # the rate is part of the test
             due_at += SOCKETS / PER_SECOND
             name = f"{number}-{each}"
             await client.call({"eventId": name, **step("openai"), "query": {"name": name}})
             ended[name] = loop.time()
             client.frames.clear()
     except AssertionError:
-        return  # what a client says whose socket closes
+        return  # the test client raises it when its socket closes
 
 
 def taped(folder: Path) -> set[str]:
     return {json.loads(read_tape(path).request.body)["name"] for path in folder.rglob("*.jsonl")}
 
 
-async def test_a_bridge_that_is_killed_under_load_has_tapes_of_all_but_the_last_two_seconds(tmp_path: Path) -> None:
+async def test_a_killed_bridge_has_tapes_of_all_events_but_those_of_the_last_two_seconds(tmp_path: Path) -> None:
     ended: dict[str, float] = {}
     config, tapes = tmp_path / "bridge.toml", tmp_path / "tapes"
     async with Provider(provider) as played:
@@ -48,11 +48,11 @@ async def test_a_bridge_that_is_killed_under_load_has_tapes_of_all_but_the_last_
             serving("--config", str(config), "--record", str(tapes)) as bridge,
             bridge.clients(SOCKETS) as clients,
         ):
-            asking = [asyncio.create_task(ask_on(client, n, ended)) for n, client in enumerate(clients)]
+            sending = [asyncio.create_task(send_events(client, n, ended)) for n, client in enumerate(clients)]
             await asyncio.sleep(LASTS_S)
             bridge.process.send_signal(signal.SIGKILL)
             killed_at = asyncio.get_running_loop().time()
-            await asyncio.gather(*asking)
+            await asyncio.gather(*sending)
     due = {name for name, at in ended.items() if at < killed_at - LAST_S}
     assert due
     assert due <= taped(tapes)

@@ -1,4 +1,4 @@
-"""The request log of a bridge that serves: what each header and setting does to the rows of real events."""
+"""The request log of a running bridge: the effect of each header and setting on the rows."""
 
 import errno
 import sqlite3
@@ -28,7 +28,7 @@ ON = '[server]\nlog_path = "log.db"\n'
 
 
 def rows(folder: Path) -> list[Row]:
-    """In the order in which their events began."""
+    """Return all rows in the order in which their events began."""
     with closing(sqlite3.connect(folder / "log.db")) as connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute("SELECT * FROM requests ORDER BY id")]
@@ -39,7 +39,7 @@ def bytes_of_log(folder: Path) -> bytes:
 
 
 @asynccontextmanager
-async def asking(folder: Path, *plays: Plays, config: str = ON, **handshake: Any) -> AsyncIterator[Client]:
+async def logging_client(folder: Path, *plays: Plays, config: str = ON, **handshake: Any) -> AsyncIterator[Client]:
     async with (
         running(config_of(config, folder), ScriptedProvider(*plays)) as server,
         connected(server, **handshake) as client,
@@ -48,28 +48,28 @@ async def asking(folder: Path, *plays: Plays, config: str = ON, **handshake: Any
 
 
 async def one(folder: Path, play: Plays, *, config: str = ON, handshake: Any = None, **request: Any) -> Row:
-    """The row of one event, once its bridge has ended."""
-    async with asking(folder, play, config=config, headers=handshake or {}) as client:
+    """Run a bridge for one event and return its row."""
+    async with logging_client(folder, play, config=config, headers=handshake or {}) as client:
         await client.call({"eventId": "e", **step("openai"), "query": MODEL, **request})
     (row,) = rows(folder)
     return row
 
 
 def with_header(**headers: str) -> Frame:
-    """Of the request, beside the provider's."""
+    """Return a request's headers: the provider's key and these `cf-aig-` headers."""
     named = {f"cf-aig-{name.replace('_', '-')}": value for name, value in headers.items()}
     return {"headers": {"authorization": "Bearer none", **named}}
 
 
-# What a row tells
+# Fields of a row
 
 
-async def test_an_event_of_a_websocket_has_its_row(tmp_path: Path) -> None:
-    async with asking(tmp_path, answers(ANSWER)) as client:
+async def test_an_event_on_a_websocket_has_a_row(tmp_path: Path) -> None:
+    async with logging_client(tmp_path, answers(ANSWER)) as client:
         (frame,) = await client.call({"eventId": 7, **step("openai"), "query": MODEL})
     (row,) = rows(tmp_path)
     assert row["id"] == frame["metadata"]["logId"]
-    told = {
+    expected = {
         "account": "account",
         "gateway": "gateway",
         "request_type": "websocket",
@@ -97,24 +97,24 @@ async def test_an_event_of_a_websocket_has_its_row(tmp_path: Path) -> None:
         "response_size": len(ANSWER),
         "response_head_complete": 1,
     }
-    assert {name: row[name] for name in told} == told
+    assert {name: row[name] for name in expected} == expected
     assert 0 <= row["added"] <= row["first_answer"] <= row["duration"]
 
 
-async def test_an_event_of_http_has_its_row(tmp_path: Path) -> None:
+async def test_an_event_over_http_has_a_row(tmp_path: Path) -> None:
     body = orjson.dumps(MODEL)
     async with (
         running(config_of(ON, tmp_path), ScriptedProvider(answers(ANSWER))) as server,
         connect_http(server) as client,
     ):
-        heard = await client("POST", f"{GATEWAY}/openai/chat/completions", body, {"cf-aig-metadata": '{"a":1}'})
+        response = await client("POST", f"{GATEWAY}/openai/chat/completions", body, {"cf-aig-metadata": '{"a":1}'})
     (row,) = rows(tmp_path)
     assert (row["request_type"], row["path"], row["metadata"]) == ("http", "chat/completions", '{"a":1}')
     assert (row["request_head"], row["response_head"]) == (body.decode(), ANSWER.decode())
-    assert heard.headers["cf-aig-log-id"] == row["id"]
+    assert response.headers["cf-aig-log-id"] == row["id"]
 
 
-async def test_a_stream_has_its_chunks_tokens_and_the_bytes_of_its_body(tmp_path: Path) -> None:
+async def test_the_row_of_a_stream_has_its_chunks_its_tokens_and_its_body(tmp_path: Path) -> None:
     parts = (ROLE, said("Hel"), said("lo"), FINISH, USAGE, DONE)
     row = await one(tmp_path, streams(*parts))
     assert (row["tokens_in"], row["tokens_out"]) == (3, 2)
@@ -123,8 +123,8 @@ async def test_a_stream_has_its_chunks_tokens_and_the_bytes_of_its_body(tmp_path
     assert row["response_content_type"] == "text/event-stream"
 
 
-async def test_a_failure_has_its_code_reason_and_attempts(tmp_path: Path) -> None:
-    async with asking(tmp_path, answers(b'{"error":{"message":"busy"}}', 503), answers(b"{}", 400)) as client:
+async def test_the_row_of_a_failure_has_its_code_its_reason_and_its_attempts(tmp_path: Path) -> None:
+    async with logging_client(tmp_path, answers(b'{"error":{"message":"busy"}}', 503), answers(b"{}", 400)) as client:
         request = [{**step("openai"), "eventId": "e"}, step("anthropic")]
         await client.create(request)
         await client.until_last("e")
@@ -137,14 +137,14 @@ async def test_a_failure_has_its_code_reason_and_attempts(tmp_path: Path) -> Non
     assert [(each["provider"], each["status"]) for each in attempts] == [("openai", 503), ("anthropic", 400)]
 
 
-async def test_a_refused_event_has_its_row_too(tmp_path: Path) -> None:
+async def test_a_refused_event_has_a_row(tmp_path: Path) -> None:
     row = await one(tmp_path, answers(), provider="nobody")
     assert (row["success"], row["provider"], row["code"]) == (0, None, 2008)
 
 
-async def test_a_cached_answer_cost_nothing_and_says_so(tmp_path: Path) -> None:
+async def test_the_row_of_a_cached_answer_has_no_cost(tmp_path: Path) -> None:
     asked = {**step("openai", cacheTtl=60), "query": MODEL}
-    async with asking(tmp_path, answers(ANSWER)) as client:
+    async with logging_client(tmp_path, answers(ANSWER)) as client:
         await client.call({**asked, "eventId": "a"})
         await client.call({**asked, "eventId": "b"})
     miss, hit = rows(tmp_path)
@@ -167,12 +167,12 @@ async def test_a_cached_answer_cost_nothing_and_says_so(tmp_path: Path) -> None:
         ("[gateways.gateway]\ncollect_log = false", None, "true", True),
     ],
 )
-async def test_collect_log_decides_whether_there_is_a_row(
+async def test_collect_log_switches_rows_on_and_off(
     tmp_path: Path, gateway: str, handshake: str | None, header: str | None, kept: bool
 ) -> None:
     opening = {"cf-aig-collect-log": handshake} if handshake else {}
     request = with_header(collect_log=header) if header else {}
-    async with asking(tmp_path, answers(ANSWER), config=ON + gateway, headers=opening) as client:
+    async with logging_client(tmp_path, answers(ANSWER), config=ON + gateway, headers=opening) as client:
         await client.call({"eventId": "e", **step("openai"), **request})
     assert len(rows(tmp_path)) == kept
 
@@ -190,7 +190,7 @@ LOCKED = "[gateways.gateway]\ncollect_log_locked = true\n"
     ],
 )
 @pytest.mark.parametrize("way", ["config", "header", "handshake"])
-async def test_a_locked_gateway_takes_the_choice_of_what_is_logged_from_its_clients(
+async def test_clients_of_a_locked_gateway_cannot_change_what_is_logged(
     own: str, asked: dict[str, bool], expected: tuple[int, int], way: str, tmp_path: Path
 ) -> None:
     [(name, value)] = asked.items()
@@ -200,15 +200,15 @@ async def test_a_locked_gateway_takes_the_choice_of_what_is_logged_from_its_clie
     request = {**step("openai", **(asked if way == "config" else {})), "query": MODEL}
     if way == "header":
         request["headers"] |= named
-    async with asking(tmp_path, answers(ANSWER), config=ON + LOCKED + own, headers=handshake) as client:
+    async with logging_client(tmp_path, answers(ANSWER), config=ON + LOCKED + own, headers=handshake) as client:
         [frame] = await client.call({"eventId": "e", **request})
     kept = rows(tmp_path)
     assert (len(kept), sum(row["request_head"] is not None for row in kept)) == expected
     assert any("collectLog" in warning for warning in frame["metadata"]["warnings"])
 
 
-async def test_an_event_that_no_provider_was_called_for_is_told_from_others(tmp_path: Path) -> None:
-    async with asking(tmp_path, answers(ANSWER), answers(status=500)) as client:
+async def test_an_event_for_which_no_provider_was_called_is_marked_as_refused(tmp_path: Path) -> None:
+    async with logging_client(tmp_path, answers(ANSWER), answers(status=500)) as client:
         for number, provider in enumerate(["openai", "openai", "nobody-knows"]):
             await client.call({"eventId": number, **step(provider), "query": MODEL})
     assert [row["refused"] for row in rows(tmp_path)] == [0, 0, 1]
@@ -223,7 +223,7 @@ async def test_an_event_that_no_provider_was_called_for_is_told_from_others(tmp_
         ("[gateways.gateway]\ncollect_log_payload = false", "true", True),
     ],
 )
-async def test_collect_log_payload_decides_whether_it_has_bodies(
+async def test_collect_log_payload_switches_bodies_on_and_off(
     tmp_path: Path, gateway: str, header: str | None, kept: bool
 ) -> None:
     request = with_header(collect_log_payload=header) if header else {}
@@ -244,20 +244,20 @@ async def test_collect_log_payload_decides_whether_it_has_bodies(
         ("{}", None),
     ],
 )
-async def test_metadata_are_five_entries_at_most(tmp_path: Path, given: str, kept: str | None) -> None:
+async def test_metadata_is_limited_to_five_entries(tmp_path: Path, given: str, kept: str | None) -> None:
     assert (await one(tmp_path, answers(ANSWER), **with_header(metadata=given)))["metadata"] == kept
 
 
-async def test_metadata_of_the_gateway_hold_where_a_request_brings_none(tmp_path: Path) -> None:
+async def test_the_metadata_of_the_gateway_applies_to_requests_without_metadata(tmp_path: Path) -> None:
     config = ON + '[gateways.gateway.metadata]\nteam = "all"'
-    async with asking(tmp_path, answers(ANSWER), answers(ANSWER), config=config) as client:
+    async with logging_client(tmp_path, answers(ANSWER), answers(ANSWER), config=config) as client:
         await client.call({"eventId": "a", **step("openai")})
         await client.call({"eventId": "b", **step("openai"), **with_header(metadata='{"team":"mine"}')})
     assert [row["metadata"] for row in rows(tmp_path)] == ['{"team":"all"}', '{"team":"mine"}']
 
 
-async def test_long_metadata_are_cut_and_the_client_is_told(tmp_path: Path) -> None:
-    async with asking(tmp_path, answers(ANSWER)) as client:
+async def test_long_metadata_is_cut_with_a_warning(tmp_path: Path) -> None:
+    async with logging_client(tmp_path, answers(ANSWER)) as client:
         given = with_header(metadata=orjson.dumps({"team": "x" * 5000}).decode())
         (frame,) = await client.call({"eventId": "e", **step("openai"), **given})
     (row,) = rows(tmp_path)
@@ -265,7 +265,7 @@ async def test_long_metadata_are_cut_and_the_client_is_told(tmp_path: Path) -> N
     assert frame["metadata"]["warnings"] == orjson.loads(row["warnings"])
 
 
-# What it cost
+# Cost
 
 
 @pytest.mark.parametrize(
@@ -280,52 +280,52 @@ async def test_long_metadata_are_cut_and_the_client_is_told(tmp_path: Path) -> N
         (None, b"{}", None, None),
     ],
 )
-async def test_the_cost_is_the_clients_or_the_price_lists(
+async def test_the_cost_comes_from_the_client_or_the_price_list(
     tmp_path: Path, custom: str | None, answer: bytes, cost: float | None, source: str | None
 ) -> None:
     request = with_header(custom_cost=custom) if custom else {}
-    async with asking(tmp_path, answers(answer)) as client:
+    async with logging_client(tmp_path, answers(answer)) as client:
         (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL, **request})
     (row,) = rows(tmp_path)
     assert (row["cost"], row["cost_source"], row["custom_cost"]) == (cost, source, int(source == "custom"))
     assert frame["metadata"].get("cost") == cost
 
 
-async def test_the_cost_is_what_a_provider_reports_that_is_known_to_report_costs(tmp_path: Path) -> None:
+async def test_the_cost_that_a_trusted_provider_reports_is_used(tmp_path: Path) -> None:
     answer = answers(ANSWER.replace(b"100}", b'100,"cost":0.001}'))
-    async with asking(tmp_path, answer) as client:
+    async with logging_client(tmp_path, answer) as client:
         await client.call({"eventId": "e", **step("openrouter"), "query": MODEL})
     (row,) = rows(tmp_path)
     assert (row["cost"], row["cost_source"]) == (0.001, "provider")
 
 
-async def test_a_custom_cost_of_the_gateway_holds_for_all(tmp_path: Path) -> None:
+async def test_a_custom_cost_of_the_gateway_applies_to_all_events(tmp_path: Path) -> None:
     config = ON + "[gateways.gateway.custom_cost]\nper_token_in = 0.0\nper_token_out = 0.0"
     row = await one(tmp_path, answers(ANSWER), config=config)
     assert (row["cost"], row["custom_cost"]) == (0.0, 1)
 
 
-async def test_what_fails_costs_nothing_that_is_known_whatever_the_client_says(tmp_path: Path) -> None:
+async def test_a_failed_event_has_no_cost_even_with_a_custom_cost(tmp_path: Path) -> None:
     row = await one(tmp_path, answers(b"{}", 500), **with_header(custom_cost='{"total_cost":0.5}'))
     assert (row["cost"], row["custom_cost"]) == (None, 0)
 
 
-# The server's settings
+# Settings of the server
 
 
-async def test_without_a_path_there_is_no_log(tmp_path: Path) -> None:
-    async with asking(tmp_path, answers(ANSWER), config="") as client:
+async def test_without_log_path_no_log_is_written(tmp_path: Path) -> None:
+    async with logging_client(tmp_path, answers(ANSWER), config="") as client:
         await client.call({"eventId": "e", **step("openai")})
     assert not (tmp_path / "log.db").exists()
 
 
-@pytest.mark.parametrize("most", [0, 10, 100_000])
-async def test_log_payload_bytes_bound_each_body(tmp_path: Path, most: int) -> None:
+@pytest.mark.parametrize("limit", [0, 10, 100_000])
+async def test_log_payload_bytes_bound_each_body(tmp_path: Path, limit: int) -> None:
     body = b'{"text":"%s"}' % (b"x" * 80_000)
-    row = await one(tmp_path, answers(body), config=f"{ON}log_payload_bytes = {most}")
-    assert row["response_head"] == (body[:most].decode() if most else None)
-    assert row["request_head"] == ('{"model":"gpt-4o-mini"}'[:most] if most else None)
-    assert (row["response_size"], row["response_head_complete"]) == (len(body), int(most > len(body)))
+    row = await one(tmp_path, answers(body), config=f"{ON}log_payload_bytes = {limit}")
+    assert row["response_head"] == (body[:limit].decode() if limit else None)
+    assert row["request_head"] == ('{"model":"gpt-4o-mini"}'[:limit] if limit else None)
+    assert (row["response_size"], row["response_head_complete"]) == (len(body), int(limit > len(body)))
 
 
 def damage(path: Path, data: bytes, *, after: int = 0) -> None:
@@ -336,25 +336,25 @@ def set_aside(folder: Path) -> int:
     return len(list(folder.glob("log.db.damaged-*Z")))
 
 
-async def test_a_damaged_log_does_not_keep_the_bridge_from_starting(tmp_path: Path) -> None:
+async def test_the_bridge_starts_with_a_damaged_log(tmp_path: Path) -> None:
     damage(tmp_path / "log.db", bytes(range(256)) * 64)
     row = await one(tmp_path, answers(ANSWER), config=ON + LIMIT)
     assert row["status_code"] == 200
     assert set_aside(tmp_path) == 1
 
 
-async def test_a_log_that_is_damaged_where_budgets_read_it_does_not_either(
+async def test_the_bridge_starts_with_a_log_that_is_damaged_where_budgets_are_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await one(tmp_path, answers(ANSWER))
     damage(tmp_path / "log.db", b"\xa5" * 200_000, after=16_384)
-    async with asking(tmp_path, answers(ANSWER), config=ON + LIMIT) as client:
+    async with logging_client(tmp_path, answers(ANSWER), config=ON + LIMIT) as client:
         (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL})
     assert frame["metadata"]["success"]
     assert [row["event_id"] for row in rows(tmp_path)] == ["e"]
 
 
-async def test_a_full_disk_does_not_keep_the_bridge_from_starting(
+async def test_the_bridge_starts_with_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object, **__: object) -> int:
@@ -363,7 +363,7 @@ async def test_a_full_disk_does_not_keep_the_bridge_from_starting(
     monkeypatch.setattr("bridge.services.request_log.writer.RETRY_S", 0.001)
     with monkeypatch.context() as disk:
         disk.setattr("bridge.services.request_log.database.os.open", full)
-        opening = asking(tmp_path, *[answers(ANSWER)] * 2, config=ON + LIMIT)
+        opening = logging_client(tmp_path, *[answers(ANSWER)] * 2, config=ON + LIMIT)
         client = await opening.__aenter__()
         (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL})
         assert frame["metadata"]["success"]
@@ -373,22 +373,22 @@ async def test_a_full_disk_does_not_keep_the_bridge_from_starting(
     assert [record.levelname for record in caplog.records if record.name == "bridge.requests"] == ["ERROR", "WARNING"]
 
 
-async def test_log_days_is_how_long_rows_are_kept(tmp_path: Path) -> None:
+async def test_rows_older_than_log_days_are_deleted(tmp_path: Path) -> None:
     await one(tmp_path, answers(ANSWER))
     with closing(sqlite3.connect(tmp_path / "log.db")) as connection, connection:
         connection.execute("UPDATE requests SET id = '0180' || substr(id, 5)")  # it began in 2022
-    async with asking(tmp_path, answers(ANSWER), config=f"{ON}log_days = 30") as client:
+    async with logging_client(tmp_path, answers(ANSWER), config=f"{ON}log_days = 30") as client:
         await client.call({"eventId": "new", **step("openai")})
     assert [row["event_id"] for row in rows(tmp_path)] == ["new"]
 
 
 @pytest.mark.parametrize(("strategy", "kept"), [("DELETE_OLDEST", {"a", "b"}), ("STOP_INSERTING", {"a"})])
-async def test_log_management_bounds_a_gateways_rows(tmp_path: Path, strategy: str, kept: set[str]) -> None:
-    """The bound is the lowest that there is; all rows but one are there before the bridge is."""
+async def test_log_management_limits_the_rows_of_a_gateway(tmp_path: Path, strategy: str, kept: set[str]) -> None:
+    """The limit is the lowest that the setting allows; all rows but one exist before the bridge starts."""
     with closing(RequestTable(tmp_path / "log.db")) as log:
         log.append([stored(number) for number in range(9_999)], {})
     bound = f'log_days = 0\n[gateways.gateway]\nlog_management = 10_000\nlog_management_strategy = "{strategy}"'
-    async with asking(tmp_path, *[answers(ANSWER)] * 2, config=ON + bound) as client:
+    async with logging_client(tmp_path, *[answers(ANSWER)] * 2, config=ON + bound) as client:
         await client.call({"eventId": "a", **step("openai")})
         await client.call({"eventId": "b", **step("openai")})
     found = rows(tmp_path)
@@ -403,7 +403,7 @@ async def test_log_management_bounds_a_gateways_rows(tmp_path: Path, strategy: s
         (lambda path: path.write_text("text, " * 100), "file is not a database"),
     ],
 )
-async def test_a_log_that_cannot_be_used_is_a_problem_of_the_configuration(tmp_path: Path, make: Any, why: str) -> None:
+async def test_an_unusable_log_path_is_a_configuration_error(tmp_path: Path, make: Any, why: str) -> None:
     make(tmp_path / "log.db")
     with pytest.raises(ConfigError, match=f"log_path: .*{why}"):
         async with running(config_of(ON, tmp_path)):
@@ -413,7 +413,7 @@ async def test_a_log_that_cannot_be_used_is_a_problem_of_the_configuration(tmp_p
 # Secrets
 
 
-async def test_no_secret_of_an_event_is_in_the_file(tmp_path: Path) -> None:
+async def test_the_log_holds_no_secret_of_an_event(tmp_path: Path) -> None:
     key = "wunderbar-7391-geheim"
     refusal = orjson.dumps({"error": {"message": f"there is no account for {key}"}})
     request = {
@@ -428,7 +428,7 @@ async def test_no_secret_of_an_event_is_in_the_file(tmp_path: Path) -> None:
         assert secret.encode() not in everything
 
 
-async def test_a_stream_that_was_passed_on_in_pieces_is_kept_from_its_beginning(tmp_path: Path) -> None:
+async def test_the_log_keeps_the_first_bytes_of_a_stream(tmp_path: Path) -> None:
     row = await one(tmp_path, streams(*WHOLE), config=f"{ON}log_payload_bytes = 40")
     assert row["response_head"] == b"".join(WHOLE)[:40].decode()
     assert row["response_head_complete"] == 0

@@ -1,4 +1,4 @@
-"""A bridge that is killed while it works: its log is whole at any moment, and has all but the last second of it."""
+"""A bridge that is killed under load: its log is consistent, and lacks at most the last second."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ from tests.support.socket_provider import Line, Provider
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 SOCKETS = 8
 LAST_S = 1.0
-"""What may be lost."""
+"""Duration before the kill whose events may be missing, in seconds."""
 
 
 async def provider(line: Line) -> None:
@@ -27,19 +27,19 @@ async def provider(line: Line) -> None:
         await line.send(ANSWER)
 
 
-async def ask_on(client: Client, number: int, ended: dict[str, float]) -> None:
-    """One event after the other, until the socket is gone: when which had ended, by logId."""
+async def send_events(client: Client, number: int, ended: dict[str, float]) -> None:
+    """Send one event after the other until the socket closes; note when each ended, by its logId."""
     try:
         for each in range(1_000_000):
             (frame,) = await client.call({"eventId": f"{number}-{each}", **step("openai")})
             ended[frame["metadata"]["logId"]] = asyncio.get_running_loop().time()
             client.frames.clear()
     except AssertionError:
-        return  # what a client says whose socket closes
+        return  # the test client raises it when its socket closes
 
 
 async def kill_after(bridge: Bridge, seconds: float) -> float:
-    await asyncio.sleep(seconds)  # the work of this test is what others do meanwhile
+    await asyncio.sleep(seconds)  # the other tasks send events meanwhile
     bridge.process.send_signal(signal.SIGKILL)
     return asyncio.get_running_loop().time()
 
@@ -60,15 +60,15 @@ def logged(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_a_killed_bridge_has_logged_all_but_the_last_second(tmp_path: Path, seed: int) -> None:
-    """Killed at a moment of chance, under load; and what is left is what the next one goes on with."""
+async def test_a_killed_bridge_has_logged_all_events_but_those_of_the_last_second(tmp_path: Path, seed: int) -> None:
+    """The bridge is killed at a random moment; the next bridge continues with the same log."""
     ended: dict[str, float] = {}
     async with Provider(provider) as played:
         config = config_in(tmp_path, played.port)
         async with serving("--config", config) as bridge, bridge.clients(SOCKETS) as clients:
-            asking = [asyncio.create_task(ask_on(client, n, ended)) for n, client in enumerate(clients)]
+            sending = [asyncio.create_task(send_events(client, n, ended)) for n, client in enumerate(clients)]
             killed_at = await kill_after(bridge, random.Random(seed).uniform(LAST_S + 0.2, LAST_S + 0.7))
-            await asyncio.gather(*asking)
+            await asyncio.gather(*sending)
         due = {log_id for log_id, at in ended.items() if at < killed_at - LAST_S}
         found = logged(tmp_path / "log.db")
         assert due

@@ -1,7 +1,7 @@
-"""The gateway's vocabulary over real sockets: each setting at each place where it may be written, and each header.
+"""Settings over real sockets: each setting at each place where it can be written, and each header.
 
-A row of `ROWS` names a setting, two values of it, and what shows which of them was in force. Of each place a test
-writes the one value everywhere below it and the other value there: what is nearer to the request must win.
+A case of `ROWS` names a setting, two values of it, and a function that observes which value was in force. For each
+place a test writes the value `one` at all weaker places and `other` at this place: the stronger place must win.
 """
 
 import asyncio
@@ -39,41 +39,41 @@ BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 @dataclass(frozen=True)
-class Shown:
-    """All that there is to see of one event."""
+class Observed:
+    """Everything that can be observed of one event."""
 
-    told: ClientEnd
+    outcome: ClientEnd
     calls: list[Played]
-    """Those of a provider that were made for it."""
+    """Requests to providers that were made for the event."""
     row: Row | None
     span: Seen
 
 
 @dataclass(frozen=True)
-class Level:
-    """A setting's row: two values, of which `other` is not the default."""
+class SettingCase:
+    """The case of a setting: two values, of which `other` is not the default."""
 
     setting: str
     one: Any
     other: Any
-    shows: Callable[[Shown], object]
-    """The value that was in force, as far as that can be seen: of these two, `other` if and only if it was."""
+    shows: Callable[[Observed], object]
+    """Return the value that was in force as far as it can be observed: `other` if and only if it was in force."""
     plays: tuple[Plays, ...] = (answers(),)
-    """Of the provider, where `other` is in force."""
+    """Answers of the provider if `other` is in force."""
     gateway: str = ""
-    """More of the gateway's table."""
+    """Other lines of the gateway's table."""
     steps: int = 1
-    """With more than one there has to be a list of them."""
+    """Number of steps; with more than one the entry must accept a list."""
     asks: int = 1
-    """How often, where the last time shows it."""
+    """Number of requests; the last one is observed."""
     apart_s: float = 0.0
-    """How much time lies between them."""
+    """Time between the requests, in seconds."""
     primed: bool = False
-    """Before it another question is asked, with `other`."""
+    """True if a different request with `other` is sent first."""
     pace_s: float = 0.0
-    """So much time passes whenever nothing else happens."""
+    """Time that passes whenever the loop is idle, in seconds."""
     only: tuple[str, ...] = (SOCKET, STEPS, PROVIDER)
-    """The doors at which it can be written, and means anything."""
+    """Entries at which the setting can be written and has an effect."""
 
     def __str__(self) -> str:
         return self.setting
@@ -88,139 +88,159 @@ COUNTED: Final = (
 REFUSAL: Final = b'{"error":{"message":"no","code":"content_policy_violation"}}'
 
 
-def limit_ms(shown: Shown) -> int | None:
-    """The time that was over, as the reason tells it."""
-    assert shown.row is not None
-    found = re.search(r"(\d+) ms", shown.row["reason"] or "")
+def limit_ms(observed: Observed) -> int | None:
+    """Return the limit that the reason of the timeout names."""
+    assert observed.row is not None
+    found = re.search(r"(\d+) ms", observed.row["reason"] or "")
     return int(found[1]) if found else None
 
 
-def pause_ms(shown: Shown, number: int = 1) -> float:
-    """Between two calls of a provider."""
-    before, after = shown.calls[number - 1 : number + 1]
+def pause_ms(observed: Observed, number: int = 1) -> float:
+    """Return the pause between two requests to a provider."""
+    before, after = observed.calls[number - 1 : number + 1]
     return (after.at - before.at) * 1000
 
 
-def row_of(shown: Shown) -> Row:
-    assert shown.row is not None
-    return shown.row
+def row_of(observed: Observed) -> Row:
+    assert observed.row is not None
+    return observed.row
 
 
 ROWS: Final = (
-    Level("connect_timeout", 40, 30, limit_ms, (Plays(connecting=[SILENCE]),)),
-    Level("request_timeout", 40, 30, limit_ms, (Plays(waiting=[SILENCE]),)),
-    Level("idle_timeout", 40, 30, limit_ms, (streams(ROLE, said("a"), SILENCE),)),
-    Level(
+    SettingCase("connect_timeout", 40, 30, limit_ms, (Plays(connecting=[SILENCE]),)),
+    SettingCase("request_timeout", 40, 30, limit_ms, (Plays(waiting=[SILENCE]),)),
+    SettingCase("idle_timeout", 40, 30, limit_ms, (streams(ROLE, said("a"), SILENCE),)),
+    SettingCase(
         "total_timeout",
         60_000,
         30,
-        lambda shown: 30 if row_of(shown)["code"] == 9015 else 60_000,
+        lambda observed: 30 if row_of(observed)["code"] == 9015 else 60_000,
         (Plays(waiting=[SILENCE]),),
         gateway="request_timeout = 1000",
     ),
-    Level("max_attempts", 2, 3, lambda shown: len(shown.calls), (answers(status=500),) * 3, gateway="retry_delay = 0"),
-    Level(
+    SettingCase(
+        "max_attempts",
+        2,
+        3,
+        lambda observed: len(observed.calls),
+        (answers(status=500),) * 3,
+        gateway="retry_delay = 0",
+    ),
+    SettingCase(
         "retry_delay",
         1000,
         4000,
-        lambda shown: 4000 if pause_ms(shown) > 3000 else 1000,
+        lambda observed: 4000 if pause_ms(observed) > 3000 else 1000,
         (answers(status=500), answers()),
         gateway="max_attempts = 2",
         pace_s=0.1,
     ),
-    Level(
+    SettingCase(
         "backoff",
         "linear",
         "constant",
-        lambda shown: "constant" if pause_ms(shown, 3) < 2000 else "linear",
+        lambda observed: "constant" if pause_ms(observed, 3) < 2000 else "linear",
         (answers(status=500),) * 4,
         gateway="max_attempts = 4\nretry_delay = 1000",
         pace_s=0.1,
     ),
-    Level(
+    SettingCase(
         "max_retry_after",
         6000,
         4000,
-        lambda shown: 4000 if len(shown.calls) == 1 else 6000,
+        lambda observed: 4000 if len(observed.calls) == 1 else 6000,
         (answers(status=429, retry_after="5"),),
         gateway="max_attempts = 2",
     ),
-    Level(
+    SettingCase(
         "on_break",
         "error",
         "restart",
-        lambda shown: "restart" if shown.told.metadata.get("restarted") else "error",
+        lambda observed: "restart" if observed.outcome.metadata.get("restarted") else "error",
         (streams(ROLE, said("a"), RESET), streams(*WHOLE)),
         steps=2,
         only=(SOCKET,),
     ),
-    Level(
+    SettingCase(
         "on_policy",
         "answer",
         "next",
-        lambda shown: "next" if shown.told.step == 1 else "answer",
+        lambda observed: "next" if observed.outcome.step == 1 else "answer",
         (answers(REFUSAL, status=400), answers()),
         steps=2,
         only=(SOCKET, STEPS),
     ),
-    Level(
+    SettingCase(
         "frames",
         "items",
         "raw",
-        lambda shown: shown.told.frames[1].get("encoding") == "text" and "raw",
+        lambda observed: observed.outcome.frames[1].get("encoding") == "text" and "raw",
         (streams(*WHOLE),),
         only=(SOCKET,),
     ),
-    Level("cache_ttl", 60, 120, lambda shown: 120 if shown.told.is_cached else 60, asks=2, apart_s=90),
-    Level(
-        "skip_cache", False, True, lambda shown: not shown.told.is_cached, (answers(),) * 2, "cache_ttl = 60", asks=2
+    SettingCase("cache_ttl", 60, 120, lambda observed: 120 if observed.outcome.is_cached else 60, asks=2, apart_s=90),
+    SettingCase(
+        "skip_cache",
+        False,
+        True,
+        lambda observed: not observed.outcome.is_cached,
+        (answers(),) * 2,
+        "cache_ttl = 60",
+        asks=2,
     ),
-    Level("cache_key", "one", "other", lambda shown: shown.told.is_cached and "other", primed=True),
-    Level(
+    SettingCase("cache_key", "one", "other", lambda observed: observed.outcome.is_cached and "other", primed=True),
+    SettingCase(
         "byok_alias",
         "one",
         "other",
-        lambda shown: shown.calls[0].headers["authorization"].removeprefix("Bearer stored-key-"),
+        lambda observed: observed.calls[0].headers["authorization"].removeprefix("Bearer stored-key-"),
     ),
-    Level("collect_log", True, False, lambda shown: shown.row is not None),
-    Level("collect_log_payload", True, False, lambda shown: row_of(shown)["request_head"] is not None),
-    Level("metadata", {"team": "one"}, {"team": "other"}, lambda shown: orjson.loads(row_of(shown)["metadata"])),
-    Level("custom_cost", {"total_cost": 1.0}, {"total_cost": 2.0}, lambda shown: {"total_cost": row_of(shown)["cost"]}),
-    Level("otel_trace_id", TRACE, OTHER_TRACE, lambda shown: shown.span.trace_id),
-    Level("otel_parent_span_id", SPAN, OTHER_SPAN, lambda shown: shown.span.parent_id),
+    SettingCase("collect_log", True, False, lambda observed: observed.row is not None),
+    SettingCase("collect_log_payload", True, False, lambda observed: row_of(observed)["request_head"] is not None),
+    SettingCase(
+        "metadata", {"team": "one"}, {"team": "other"}, lambda observed: orjson.loads(row_of(observed)["metadata"])
+    ),
+    SettingCase(
+        "custom_cost",
+        {"total_cost": 1.0},
+        {"total_cost": 2.0},
+        lambda observed: {"total_cost": row_of(observed)["cost"]},
+    ),
+    SettingCase("otel_trace_id", TRACE, OTHER_TRACE, lambda observed: observed.span.trace_id),
+    SettingCase("otel_parent_span_id", SPAN, OTHER_SPAN, lambda observed: observed.span.parent_id),
 )
 
 
-def test_every_setting_has_its_row() -> None:
+def test_every_setting_has_a_case() -> None:
     assert [row.setting for row in ROWS] == [setting.name for setting in SETTINGS]
 
 
-# The places, from the weakest to the strongest.
+# Places, from the weakest to the strongest
 
 
 IN_GATEWAY, OUTER = "the gateway", "the outer headers"
 CHAIN_HEADERS, CHAIN_CONFIG = "the chain's headers", "the chain's config"
 STEP_HEADERS, STEP_CONFIG = "the step's headers", "the step's config"
-DOORS: Final = {
+ENTRIES: Final = {
     SOCKET: (IN_GATEWAY, OUTER, CHAIN_HEADERS, CHAIN_CONFIG, STEP_HEADERS, STEP_CONFIG),
     STEPS: (IN_GATEWAY, OUTER, CHAIN_HEADERS, CHAIN_CONFIG, STEP_HEADERS, STEP_CONFIG),
     PROVIDER: (IN_GATEWAY, OUTER),
 }
-"""The outer headers are those of the handshake, or of the HTTP request."""
+"""Places of each entry. The outer headers are those of the handshake or of the HTTP request."""
 
 Written = Mapping[str, str]
-"""Which value stands at which place: `one` or `other`."""
+"""The value that is written at each place: `one` or `other`."""
 
 
-def places_of(setting: Setting, door: str) -> list[str]:
-    """Where it may be written."""
+def places_of(setting: Setting, entry: str) -> list[str]:
+    """Return the places where the setting can be written."""
     without = {OUTER, CHAIN_HEADERS, STEP_HEADERS} if setting.header is None else set[str]()
     without |= set() if setting.of_gateway else {IN_GATEWAY}
-    return [place for place in DOORS[door] if place not in without]
+    return [place for place in ENTRIES[entry] if place not in without]
 
 
-def rungs(places: list[str]) -> list[dict[str, str]]:
-    """Of each place: `other` there, and `one` wherever is weaker."""
+def placements(places: list[str]) -> list[dict[str, str]]:
+    """Return for each place: `other` at this place, and `one` at all weaker ones."""
     return [{**dict.fromkeys(places[:at], "one"), place: "other"} for at, place in enumerate(places)]
 
 
@@ -235,29 +255,29 @@ def as_toml(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Asks at one door with a row's setting written here and there."""
+class SettingClient:
+    """Sends events at one entry, with the setting of a case written at chosen places."""
 
-    witness: FullStack
-    row: Level
-    door: str
+    stack: FullStack
+    row: SettingCase
+    entry: str
     header: str | None
-    """What the setting is called where it is one."""
+    """Name of the setting as a header."""
 
     async def ask(self, model: str, written: Written) -> ClientEnd:
-        """One event, whose calls are known by their model."""
+        """Send one event, whose requests to providers are recognised by their model."""
         path = f"/v1/account/{written.get(IN_GATEWAY, 'bare')}"
         outer = {
             "cf-aig-authorization": f"Bearer {TOKEN}",
             "traceparent": f"00-{TRACE}-{SPAN}-01",
             **self._headers(OUTER, written),
         }
-        if self.door == SOCKET:
-            async with connected(self.witness.server, path, headers=outer) as client:
+        if self.entry == SOCKET:
+            async with connected(self.stack.server, path, headers=outer) as client:
                 await client.create(self._chain(model, written), eventId=model)
                 return by_frames(await client.until_last(model))
-        async with connect_http(self.witness.server) as client:
-            if self.door == STEPS:
+        async with connect_http(self.stack.server) as client:
+            if self.entry == STEPS:
                 return by_answer(await client("POST", path, orjson.dumps(self._chain(model, written)), outer))
             return by_answer(await client("POST", f"{path}/openai/x", orjson.dumps({"model": model}), outer))
 
@@ -275,10 +295,12 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(folder: Path, row: Level, door: str, times: int, key: str = "") -> AsyncIterator[Asker]:
-    """At a bridge whose gateways are `bare` of the setting, or have it as `one` or `other`.
+async def setting_client(
+    folder: Path, row: SettingCase, entry: str, times: int, key: str = ""
+) -> AsyncIterator[SettingClient]:
+    """Run a bridge with a gateway `bare` of the setting, and gateways that set it to `one` or `other`.
 
-    `key` is what the configuration calls it, if not by its name.
+    `key` is the name in the configuration, if it differs from the setting's.
     """
     for alias in ("default", "one", "other"):
         (folder / alias).write_text(f"stored-key-{alias}")
@@ -288,82 +310,90 @@ async def asking(folder: Path, row: Level, door: str, times: int, key: str = "")
         lines = {name: f"{key or setting.name} = {as_toml(row.value(name))}\n" for name in ("one", "other")}
         gateways |= {name: line + gateways["bare"] for name, line in lines.items()}
     async with witnessing(folder, gateways, *row.plays * times) as listener:
-        yield Asker(listener, row, door, setting.header)
+        yield SettingClient(listener, row, entry, setting.header)
 
 
-async def asked(asker: Asker, model: str, written: Written) -> ClientEnd:
-    """As often as the row wants."""
-    row = asker.row
+async def ask_repeatedly(client_of_setting: SettingClient, model: str, written: Written) -> ClientEnd:
+    """Send the event as often as the case requires, and return the last outcome."""
+    row = client_of_setting.row
     if row.primed:
-        await asker.ask(f"before {model}", {OUTER: "other"})
-    flying = asyncio.create_task(fly(row.pace_s))
+        await client_of_setting.ask(f"before {model}", {OUTER: "other"})
+    passing = asyncio.create_task(pass_time(row.pace_s))
     try:
-        told = await asker.ask(model, written)
+        outcome = await client_of_setting.ask(model, written)
         for _ in range(1, row.asks):
             advance(row.apart_s)
-            told = await asker.ask(model, written)
-        return told
+            outcome = await client_of_setting.ask(model, written)
+        return outcome
     finally:
-        flying.cancel()
+        passing.cancel()
 
 
-async def fly(pace_s: float) -> None:
+async def pass_time(pace_s: float) -> None:
     while pace_s:
         advance(pace_s)
         await turns(20)
 
 
-def shown(witness: FullStack, told: ClientEnd, model: str) -> Shown:
-    calls = [played for played in witness.provider.played if orjson.loads(played.content)["model"] == model]
-    return Shown(told, calls, witness.rows.get(told.log_id), witness.spans[told.log_id])
+def observed(stack: FullStack, outcome: ClientEnd, model: str) -> Observed:
+    calls = [played for played in stack.provider.played if orjson.loads(played.content)["model"] == model]
+    return Observed(outcome, calls, stack.rows.get(outcome.log_id), stack.spans[outcome.log_id])
 
 
-def check_nothing_of_ours_went_out(witness: FullStack) -> None:
-    for played in witness.provider.played:
+def check_no_gateway_header_was_sent(stack: FullStack) -> None:
+    for played in stack.provider.played:
         assert not [name for name in played.headers if name.startswith("cf-")]
         assert TOKEN not in str(played.headers.raw)
 
 
-@pytest.mark.parametrize(("row", "door"), [(row, door) for row in ROWS for door in DOORS if door in row.only], ids=str)
-async def test_a_setting_is_taken_at_each_place_and_the_nearest_one_wins(row: Level, door: str, tmp_path: Path) -> None:
-    ladder = rungs(places_of(BY_NAME[row.setting], door))
-    async with asking(tmp_path, row, door, len(ladder)) as asker:
-        tolds = [await asked(asker, f"model {number}", written) for number, written in enumerate(ladder)]
-    for number, (told, written) in enumerate(zip(tolds, ladder, strict=True)):
-        assert row.shows(shown(asker.witness, told, f"model {number}")) == row.other, written
-    check_nothing_of_ours_went_out(asker.witness)
+@pytest.mark.parametrize(
+    ("row", "entry"), [(row, entry) for row in ROWS for entry in ENTRIES if entry in row.only], ids=str
+)
+async def test_a_setting_is_read_at_each_place_and_the_one_nearest_to_the_step_wins(
+    row: SettingCase, entry: str, tmp_path: Path
+) -> None:
+    cases = placements(places_of(BY_NAME[row.setting], entry))
+    async with setting_client(tmp_path, row, entry, len(cases)) as client_of_setting:
+        outcomes = [
+            await ask_repeatedly(client_of_setting, f"model {number}", written) for number, written in enumerate(cases)
+        ]
+    for number, (outcome, written) in enumerate(zip(outcomes, cases, strict=True)):
+        assert row.shows(observed(client_of_setting.stack, outcome, f"model {number}")) == row.other, written
+    check_no_gateway_header_was_sent(client_of_setting.stack)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("setting", [setting for setting in SETTINGS if setting.old_header], ids=lambda it: it.name)
-async def test_an_old_name_of_a_header_is_taken_where_the_new_one_is(
-    setting: Setting, door: str, tmp_path: Path
+async def test_the_old_name_of_a_header_is_read_at_the_same_places(
+    setting: Setting, entry: str, tmp_path: Path
 ) -> None:
     [row] = [row for row in ROWS if row.setting == setting.name]
-    places = [place for place in places_of(setting, door) if "headers" in place]
-    async with asking(tmp_path, row, door, len(places)) as asker:
-        old = replace(asker, header=setting.old_header)
-        tolds = [await asked(old, f"model {number}", {place: "other"}) for number, place in enumerate(places)]
-    for number, told in enumerate(tolds):
-        assert row.shows(shown(asker.witness, told, f"model {number}")) == row.other, places[number]
-    check_nothing_of_ours_went_out(asker.witness)
+    places = [place for place in places_of(setting, entry) if "headers" in place]
+    async with setting_client(tmp_path, row, entry, len(places)) as client_of_setting:
+        old = replace(client_of_setting, header=setting.old_header)
+        outcomes = [
+            await ask_repeatedly(old, f"model {number}", {place: "other"}) for number, place in enumerate(places)
+        ]
+    for number, outcome in enumerate(outcomes):
+        assert row.shows(observed(client_of_setting.stack, outcome, f"model {number}")) == row.other, places[number]
+    check_no_gateway_header_was_sent(client_of_setting.stack)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(
     ("theirs", "setting"),
     [("retry_max_attempts", "max_attempts"), ("retry_backoff", "backoff"), ("collect_logs", "collect_log")],
 )
-async def test_a_gateways_settings_carry_over_by_cloudflares_names(
-    theirs: str, setting: str, door: str, tmp_path: Path
+async def test_a_gateway_accepts_settings_by_cloudflares_names(
+    theirs: str, setting: str, entry: str, tmp_path: Path
 ) -> None:
     [row] = [row for row in ROWS if row.setting == setting]
-    async with asking(tmp_path, row, door, 1, theirs) as asker:
-        told = await asked(asker, "model", {IN_GATEWAY: "other"})
-    assert row.shows(shown(asker.witness, told, "model")) == row.other
+    async with setting_client(tmp_path, row, entry, 1, theirs) as client_of_setting:
+        outcome = await ask_repeatedly(client_of_setting, "model", {IN_GATEWAY: "other"})
+    assert row.shows(observed(client_of_setting.stack, outcome, "model")) == row.other
 
 
-# What headers say that is no setting's value.
+# Headers that set nothing, and invalid values
 
 
 WITHOUT_EFFECT: Final = {
@@ -373,49 +403,49 @@ WITHOUT_EFFECT: Final = {
     "cf-aig-run-id": "1",
     "cf-aig-zdr": "true",
 }
-"""Of Cloudflare's service, and of it alone."""
+"""Headers that have a meaning only for Cloudflare's service."""
 
-OUTER_AT: Final = {
+HEADER_PLACES: Final = {
     "handshake": (SOCKET, OUTER),
     "step of a socket": (SOCKET, STEP_HEADERS),
     "request with steps": (STEPS, OUTER),
     "step of a request": (STEPS, STEP_HEADERS),
     "request of a provider's API": (PROVIDER, OUTER),
 }
-everywhere = pytest.mark.parametrize("at", OUTER_AT)
+everywhere = pytest.mark.parametrize("at", HEADER_PLACES)
 
 
-async def asked_with(witness: FullStack, at: str, headers: Mapping[str, str]) -> ClientEnd:
-    """One event, with these headers at that place."""
-    door, place = OUTER_AT[at]
+async def send_with(stack: FullStack, at: str, headers: Mapping[str, str]) -> ClientEnd:
+    """Send one event with these headers at this place."""
+    entry, place = HEADER_PLACES[at]
     own, step_s = (headers, {}) if place == OUTER else ({}, headers)
     query = {"model": "gpt-4o-mini"}
     steps = [{"provider": "openai", "endpoint": "chat/completions", "headers": dict(step_s), "query": query}]
-    if door == SOCKET:
-        return await witness.on_socket(steps, **own)
-    if door == STEPS:
-        return await witness.over_http(steps, **own)
-    return await witness.over_http(query, f"{GATEWAY}/openai/chat/completions", **own)
+    if entry == SOCKET:
+        return await stack.on_socket(steps, **own)
+    if entry == STEPS:
+        return await stack.over_http(steps, **own)
+    return await stack.over_http(query, f"{GATEWAY}/openai/chat/completions", **own)
 
 
 @everywhere
-async def test_what_has_no_meaning_here_is_taken_and_changes_nothing(at: str, tmp_path: Path) -> None:
+async def test_headers_without_effect_are_accepted_and_change_nothing(at: str, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as listener:
-        tolds = [await asked_with(listener, at, headers) for headers in ({}, WITHOUT_EFFECT)]
-    assert [(told.status, told.is_cached) for told in tolds] == [(200, False), (200, True)]
+        outcomes = [await send_with(listener, at, headers) for headers in ({}, WITHOUT_EFFECT)]
+    assert [(outcome.status, outcome.is_cached) for outcome in outcomes] == [(200, False), (200, True)]
     assert [row["warnings"] for row in listener.rows.values()] == [None, None]
     async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        await asked_with(listener, at, WITHOUT_EFFECT)
-    check_nothing_of_ours_went_out(listener)
+        await send_with(listener, at, WITHOUT_EFFECT)
+    check_no_gateway_header_was_sent(listener)
 
 
 @everywhere
-async def test_a_header_that_nobody_knows_changes_nothing_but_adds_a_warning(at: str, tmp_path: Path) -> None:
+async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        assert (await asked_with(listener, at, {"cf-aig-whatever-comes": "1"})).status == 200
+        assert (await send_with(listener, at, {"cf-aig-whatever-comes": "1"})).status == 200
     [row] = listener.rows.values()
-    assert "cf-aig-whatever-comes: unknown, and ignored." in str(row["warnings"])
-    check_nothing_of_ours_went_out(listener)
+    assert "cf-aig-whatever-comes" in str(row["warnings"])
+    check_no_gateway_header_was_sent(listener)
 
 
 @everywhere
@@ -430,15 +460,15 @@ async def test_a_header_that_nobody_knows_changes_nothing_but_adds_a_warning(at:
         ("cf-aig-metadata", '{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}),
     ],
 )
-async def test_a_value_out_of_range_is_the_nearest_one_and_a_warning(
+async def test_a_value_out_of_range_is_replaced_by_the_nearest_one_with_a_warning(
     at: str, header: str, given: str, taken: object, tmp_path: Path
 ) -> None:
     async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        told = await asked_with(listener, at, {header: given})
-    [warning] = orjson.loads(listener.rows[told.log_id]["warnings"])
+        outcome = await send_with(listener, at, {header: given})
+    [warning] = orjson.loads(listener.rows[outcome.log_id]["warnings"])
     assert header in warning
-    assert f"{taken} is used instead" in warning
-    assert told.heard or told.metadata["warnings"] == [warning]
+    assert str(taken) in warning
+    assert outcome.heard or outcome.metadata["warnings"] == [warning]
 
 
 WRONG: Final = {
@@ -459,21 +489,21 @@ WRONG: Final = {
 }
 
 
-def test_every_header_is_among_them() -> None:
+def test_every_header_has_an_invalid_value_to_test() -> None:
     assert [setting.header for setting in SETTINGS if setting.header] == list(WRONG)
 
 
-@pytest.mark.parametrize("at", [at for at in OUTER_AT if at != "handshake"])
+@pytest.mark.parametrize("at", [at for at in HEADER_PLACES if at != "handshake"])
 @pytest.mark.parametrize("header", WRONG)
-async def test_a_value_that_is_none_is_the_events_fault_and_named(at: str, header: str, tmp_path: Path) -> None:
+async def test_an_invalid_value_fails_the_event_with_9003_and_is_named(at: str, header: str, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": ""}) as listener:
-        told = await asked_with(listener, at, {header: WRONG[header]})
-    assert (told.status, told.code) == (400, 9003)
-    assert header in listener.rows[told.log_id]["reason"]
+        outcome = await send_with(listener, at, {header: WRONG[header]})
+    assert (outcome.status, outcome.code) == (400, 9003)
+    assert header in listener.rows[outcome.log_id]["reason"]
 
 
 @pytest.mark.parametrize("header", WRONG)
-async def test_in_a_handshake_it_is_refused_before_there_is_a_socket(header: str, tmp_path: Path) -> None:
+async def test_an_invalid_value_in_a_handshake_refuses_the_handshake_with_9003(header: str, tmp_path: Path) -> None:
     async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
         answered = await client.request(GATEWAY, {**UPGRADE, header: WRONG[header]})
     assert (answered.status, answered.code) == (400, 9003)
@@ -481,7 +511,7 @@ async def test_in_a_handshake_it_is_refused_before_there_is_a_socket(header: str
 
 
 LISTED_USD = 0.00018
-"""Of `COUNTED`, by the price list."""
+"""Cost of `COUNTED` by the price list."""
 
 
 @everywhere
@@ -493,38 +523,38 @@ LISTED_USD = 0.00018
         ({"total_cost": 0.25}, 0.25),
     ],
 )
-async def test_a_custom_cost_counts_what_the_provider_read_from_its_cache_at_its_own_rate(
+async def test_a_custom_cost_has_a_rate_of_its_own_for_tokens_from_the_providers_cache(
     at: str, rates: dict[str, float], usd: float, tmp_path: Path
 ) -> None:
     async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        told = await asked_with(listener, at, {"cf-aig-custom-cost": as_header(rates)})
-    row = listener.rows[told.log_id]
+        outcome = await send_with(listener, at, {"cf-aig-custom-cost": as_header(rates)})
+    row = listener.rows[outcome.log_id]
     assert (row["cost"], row["custom_cost"]) == (pytest.approx(usd), 1)
-    assert told.heard or told.metadata["cost"] == pytest.approx(usd)
-    assert listener.spans[told.log_id].attributes["gen_ai.usage.cost"] == pytest.approx(LISTED_USD), "what is charged"
+    assert outcome.heard or outcome.metadata["cost"] == pytest.approx(usd)
+    assert listener.spans[outcome.log_id].attributes["gen_ai.usage.cost"] == pytest.approx(LISTED_USD)
 
 
-@pytest.mark.parametrize("door", [SOCKET, STEPS])
-async def test_a_bare_authorization_of_a_step_is_that_header(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [SOCKET, STEPS])
+async def test_the_authorization_member_of_a_step_is_sent_as_that_header(entry: str, tmp_path: Path) -> None:
     steps = [{"provider": "openai", "endpoint": "x", "authorization": "Bearer mine", "query": {}}]
     async with witnessing(tmp_path, {"gateway": ""}, answers()) as listener:
-        await (listener.on_socket if door == SOCKET else listener.over_http)(steps)
+        await (listener.on_socket if entry == SOCKET else listener.over_http)(steps)
     assert listener.provider.played[0].headers["authorization"] == "Bearer mine"
 
 
-@pytest.mark.parametrize("door", DOORS)
-async def test_fal_is_called_where_its_header_says(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", ENTRIES)
+async def test_fal_is_called_at_the_url_in_its_header(entry: str, tmp_path: Path) -> None:
     headers = {"x-fal-target-url": "https://queue.fal.run/fal-ai/x"}
     async with witnessing(tmp_path, {"gateway": ""}, answers()) as listener:
-        if door == PROVIDER:
+        if entry == PROVIDER:
             await listener.over_http({}, f"{GATEWAY}/fal", **headers)
         else:
-            ask = listener.on_socket if door == SOCKET else listener.over_http
+            ask = listener.on_socket if entry == SOCKET else listener.over_http
             await ask([{"provider": "fal", "endpoint": "", "headers": headers, "query": {}}])
     assert listener.provider.played[0].url == "https://queue.fal.run/fal-ai/x"
 
 
-def test_the_page_cloudflare_describes_every_header_and_no_other() -> None:
+def test_the_cloudflare_page_describes_every_header_and_no_other() -> None:
     table = pages.read("cloudflare").markdown.partition("| header | here |\n|---|---|\n")[2].partition("\n\n")[0]
     rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
     described = {name: meaning for names, meaning in rows for name in headers_in(names)}
@@ -545,7 +575,7 @@ def headers_in(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text)
 
 
-# What comes back.
+# Answers
 
 
 UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -553,23 +583,23 @@ UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{
 
 @pytest.mark.parametrize("at", ["request with steps", "request of a provider's API"])
 @pytest.mark.parametrize("name", [None, "mine"])
-async def test_an_http_answer_tells_of_its_event(at: str, name: str | None, tmp_path: Path) -> None:
+async def test_the_headers_of_an_http_answer_describe_its_event(at: str, name: str | None, tmp_path: Path) -> None:
     async with witnessing(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as listener:
         named = {"cf-aig-event-id": name} if name else {}
-        tolds = [await asked_with(listener, at, headers) for headers in (named, named, {"cf-aig-backoff": "never"})]
-    for told, cached in zip(tolds, ("MISS", "HIT", "MISS"), strict=True):
-        assert told.heard is not None
-        own = {header: value for header, value in told.heard.headers.items() if header.startswith("cf-")}
-        row = listener.rows[told.log_id]
-        assert UUID7.fullmatch(told.log_id)
+        outcomes = [await send_with(listener, at, headers) for headers in (named, named, {"cf-aig-backoff": "never"})]
+    for outcome, cached in zip(outcomes, ("MISS", "HIT", "MISS"), strict=True):
+        assert outcome.heard is not None
+        own = {header: value for header, value in outcome.heard.headers.items() if header.startswith("cf-")}
+        row = listener.rows[outcome.log_id]
+        assert UUID7.fullmatch(outcome.log_id)
         assert own == {
             "cf-aig-cache-status": cached,
             "cf-aig-event-id": row["event_id"],
-            "cf-aig-log-id": told.log_id,
-            "cf-aig-request-id": told.log_id,
+            "cf-aig-log-id": outcome.log_id,
+            "cf-aig-request-id": outcome.log_id,
             "cf-aig-step": "0",
         }
-        assert row["event_id"] == ((told.status == 200 and name) or told.log_id)
+        assert row["event_id"] == ((outcome.status == 200 and name) or outcome.log_id)
 
 
 OWN_ERRORS: Final = {
@@ -580,10 +610,10 @@ OWN_ERRORS: Final = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("code", OWN_ERRORS)
-async def test_the_bridges_own_errors_have_cloudflares_codes_and_shape(code: int, door: str, tmp_path: Path) -> None:
-    """Clients look at `error[0].code`, at `name`, or at `internalCode`; SDKs at an `error` that is an object."""
+async def test_errors_of_the_bridge_have_cloudflares_codes_and_shape(code: int, entry: str, tmp_path: Path) -> None:
+    """Clients read `error[0].code`, `name` or `internalCode`; SDKs read an `error` that is an object."""
     more, slug, status = OWN_ERRORS[code]
     for alias in ("default", "one", "other"):
         (tmp_path / alias).write_text(f"stored-key-{alias}")
@@ -592,11 +622,11 @@ async def test_the_bridges_own_errors_have_cloudflares_codes_and_shape(code: int
     async with witnessing(tmp_path, {"gateway": more}, answers()) as listener:
         if code == 2003:
             await listener.on_socket(steps)
-        if door == PROVIDER:
-            told = await listener.over_http({}, f"{GATEWAY}/{slug}/x", **headers)
+        if entry == PROVIDER:
+            outcome = await listener.over_http({}, f"{GATEWAY}/{slug}/x", **headers)
         else:
-            told = await (listener.on_socket if door == SOCKET else listener.over_http)(steps, **headers)
-    body = told.frames[-1]["response"] if told.heard is None else orjson.loads(told.heard.body)
+            outcome = await (listener.on_socket if entry == SOCKET else listener.over_http)(steps, **headers)
+    body = outcome.frames[-1]["response"] if outcome.heard is None else orjson.loads(outcome.heard.body)
     message = body["message"]
     assert message
     assert body == {
@@ -604,11 +634,11 @@ async def test_the_bridges_own_errors_have_cloudflares_codes_and_shape(code: int
         "result": [],
         "messages": [],
         "error": {"message": message, "type": "AiGatewayError", "code": code}
-        if door == PROVIDER
+        if entry == PROVIDER
         else [{"code": code, "message": message}],
         "name": "AiGatewayError",
         "httpCode": status,
         "internalCode": code,
         "message": message,
     }
-    assert (told.status, listener.rows[told.log_id]["code"]) == (status, code)
+    assert (outcome.status, listener.rows[outcome.log_id]["code"]) == (status, code)

@@ -1,4 +1,4 @@
-"""The scopes of tokens, at each door: a socket, HTTP in both forms, a realtime session."""
+"""Scopes of tokens at each entry: WebSocket, both HTTP interfaces, realtime sessions."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import ScriptedProvider, answers
+from tests.support.raw_client import RawClient
 from tests.support.raw_http import connect_http
 from tests.support.realtime_harness import UPGRADE, AcceptingProvider, connect_raw
 from tests.support.socket_provider import Provider
@@ -34,7 +35,7 @@ token = "sha256:{DIGEST}"
 
 
 Call = tuple[str, str, str, dict[str, object] | None]
-"""Method, provider, endpoint and body."""
+"""Method, provider, endpoint and body of a request."""
 
 CHAT: Call = ("POST", "openai", "v1/chat/completions", {"model": "gpt-4o-mini"})
 GEMINI: Call = ("POST", "google-ai-studio", "v1beta/models/gemini-2.5-flash:generateContent", {})
@@ -61,32 +62,32 @@ async def over_http(folder: Path, text: str, call: Call, headers: dict[str, str]
     scripted = ScriptedProvider(answers())
     async with running(config_of(text, folder), scripted) as server, connect_http(server) as client:
         data = None if body is None else orjson.dumps(body)
-        heard = await client(method, f"{PATH}/{provider}/{endpoint}", data, {**TOKEN, **headers})
-    assert len(scripted.played) == (heard.status == 200)
-    return heard.status, None if heard.status == 200 else 2009 if b"2009" in heard.body else 0
+        response = await client(method, f"{PATH}/{provider}/{endpoint}", data, {**TOKEN, **headers})
+    assert len(scripted.played) == (response.status == 200)
+    return response.status, None if response.status == 200 else 2009 if b"2009" in response.body else 0
 
 
-DOORS = pytest.mark.parametrize("ask", [over_a_socket, over_http])
+every_entry = pytest.mark.parametrize("ask", [over_a_socket, over_http])
 
 
-@DOORS
+@every_entry
 @pytest.mark.parametrize("call", [CHAT, GEMINI, MODELS])
-async def test_a_stored_key_makes_models_answer_and_lists_them(tmp_path: Path, ask, call: Call) -> None:
+async def test_a_stored_key_can_call_and_list_models(tmp_path: Path, ask, call: Call) -> None:
     assert await ask(tmp_path, gateway(), call, {}) == (200, None)
 
 
-@DOORS
+@every_entry
 @pytest.mark.parametrize("call", [FILES, UPLOAD, RESPONSE])
-async def test_a_stored_key_reaches_nothing_that_its_provider_keeps(tmp_path: Path, ask, call: Call) -> None:
+async def test_a_stored_key_cannot_reach_stored_resources_of_the_provider(tmp_path: Path, ask, call: Call) -> None:
     assert await ask(tmp_path, gateway(), call, {}) == (403, 2009)
 
 
-@DOORS
-async def test_a_key_of_the_clients_own_reaches_all(tmp_path: Path, ask) -> None:
+@every_entry
+async def test_a_key_of_the_client_can_call_any_endpoint(tmp_path: Path, ask) -> None:
     assert await ask(tmp_path, gateway(), FILES, {"authorization": "Bearer own"}) == (200, None)
 
 
-@DOORS
+@every_entry
 @pytest.mark.parametrize(
     ("token", "more"),
     [
@@ -95,11 +96,11 @@ async def test_a_key_of_the_clients_own_reaches_all(tmp_path: Path, ask) -> None
         ('endpoints = ["files"]', ""),
     ],
 )
-async def test_a_gateway_or_a_token_may_have_full_access(tmp_path: Path, ask, token: str, more: str) -> None:
+async def test_a_gateway_or_a_token_may_allow_full_access(tmp_path: Path, ask, token: str, more: str) -> None:
     assert await ask(tmp_path, gateway(token, more), FILES, {}) == (200, None)
 
 
-@DOORS
+@every_entry
 @pytest.mark.parametrize(
     ("token", "call", "status"),
     [
@@ -123,8 +124,8 @@ async def test_a_token_may_be_limited_to_models_endpoints_and_methods(
     assert (await ask(tmp_path, gateway(token), call, {}))[0] == status
 
 
-@DOORS
-async def test_a_model_that_the_body_hides_is_not_let_through(tmp_path: Path, ask) -> None:
+@every_entry
+async def test_a_second_model_member_in_the_body_is_refused(tmp_path: Path, ask) -> None:
     hidden: Call = ("POST", "openai", "v1/chat/completions", {"model": "gpt-4o-mini", "MODEL": "gpt-5"})
     assert await ask(tmp_path, gateway('models = ["gpt-4o-mini"]'), hidden, {}) == (403, 2009)
 
@@ -132,16 +133,16 @@ async def test_a_model_that_the_body_hides_is_not_let_through(tmp_path: Path, as
 @pytest.mark.parametrize(
     ("url", "status"), [("https://queue.fal.run/fal-ai/flux", 200), ("https://rest.alpha.fal.ai/tokens/", 403)]
 )
-async def test_a_url_in_a_header_reaches_no_more(tmp_path: Path, url: str, status: int) -> None:
+async def test_a_url_in_a_header_is_limited_by_the_same_scopes(tmp_path: Path, url: str, status: int) -> None:
     headers = {"x-fal-target-url": url}
     assert (await over_http(tmp_path, gateway(), ("POST", "fal", "", {}), headers))[0] == status
 
 
-# Realtime.
+# Realtime sessions
 
 
 @asynccontextmanager
-async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, AcceptingProvider]]:
+async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[RawClient, AcceptingProvider]]:
     (folder / "key").write_text("stored-secret")
     sockets = AcceptingProvider()
     async with Provider(sockets.script) as provider:
@@ -159,9 +160,9 @@ async def realtime(folder: Path, token: str) -> AsyncIterator[tuple[object, Acce
         ('stored_key_access = "full"', "realtime?call_id=rtc_1"),
     ],
 )
-async def test_a_session_within_the_scopes_is_opened(tmp_path: Path, token: str, endpoint: str) -> None:
+async def test_a_realtime_session_within_the_scopes_is_opened(tmp_path: Path, token: str, endpoint: str) -> None:
     async with realtime(tmp_path, token) as (client, sockets):
-        assert (await client.get(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})).status == 101  # type: ignore[attr-defined]
+        assert (await client.request(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})).status == 101
         side = await sockets.next_session()
         side.line.drop()
     assert side.headers["authorization"] == "Bearer stored-secret"
@@ -178,7 +179,7 @@ async def test_a_session_within_the_scopes_is_opened(tmp_path: Path, token: str,
         ('methods = ["POST"]', "realtime?model=gpt-realtime"),
     ],
 )
-async def test_a_session_beyond_them_is_refused(tmp_path: Path, token: str, endpoint: str) -> None:
+async def test_a_realtime_session_beyond_the_scopes_is_refused(tmp_path: Path, token: str, endpoint: str) -> None:
     async with realtime(tmp_path, token) as (client, _):
-        told = await client.get(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})  # type: ignore[attr-defined]
-    assert told.status == 403
+        response = await client.request(f"{PATH}/openai/{endpoint}", {**UPGRADE, **TOKEN})
+    assert response.status == 403

@@ -1,4 +1,4 @@
-"""Tokens over real sockets: how they are presented, what they may do, and that each event is asked for its own."""
+"""Tokens over real sockets: how clients present them, and their scopes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,7 +36,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def talking(
+async def connected_with(
     folder: Path, *plays: Plays, token: str = TOKEN, **handshake: Any
 ) -> AsyncIterator[tuple[Client, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
@@ -47,23 +47,23 @@ async def talking(
         yield client, provider
 
 
-# How it is presented.
+# Presenting a token
 
 
 @pytest.mark.parametrize("form", ["Bearer {}", "bearer {}", "{}", "  Bearer   {}  "])
-async def test_a_token_comes_by_header_with_or_without_its_scheme(tmp_path: Path, form: str) -> None:
-    async with talking(tmp_path, answers(), headers={"cf-aig-authorization": form.format(TOKEN)}) as (client, _):
+async def test_a_token_is_accepted_in_a_header_with_or_without_its_scheme(tmp_path: Path, form: str) -> None:
+    async with connected_with(tmp_path, answers(), headers={"cf-aig-authorization": form.format(TOKEN)}) as (client, _):
         assert (await client.call({"eventId": 1, **step()}))[-1]["metadata"]["success"] is True
 
 
-async def test_a_token_comes_by_subprotocol_and_is_not_echoed_where_another_is_offered(tmp_path: Path) -> None:
+async def test_a_token_in_a_subprotocol_is_not_echoed_if_another_is_offered(tmp_path: Path) -> None:
     offered = [f"cf-aig-authorization.{TOKEN}", "universal"]
-    async with talking(tmp_path, headers={}, protocols=offered) as (client, _):
+    async with connected_with(tmp_path, headers={}, protocols=offered) as (client, _):
         assert client.socket.protocol == "universal"
 
 
 @pytest.mark.parametrize("headers", [{}, bearer("nobody"), bearer(""), {"authorization": f"Bearer {TOKEN}"}])
-async def test_who_presents_none_of_the_gateway_s_is_refused_with_2009(tmp_path: Path, headers: dict[str, str]) -> None:
+async def test_a_handshake_without_a_valid_token_is_refused_with_2009(tmp_path: Path, headers: dict[str, str]) -> None:
     async with (
         running(config_of(CONFIG, tmp_path)) as server,
         aiohttp.ClientSession() as session,
@@ -72,53 +72,51 @@ async def test_who_presents_none_of_the_gateway_s_is_refused_with_2009(tmp_path:
         assert (answer.status, (await answer.json())["error"][0]["code"]) == (401, 2009)
 
 
-async def test_the_token_does_not_reach_the_provider(tmp_path: Path) -> None:
-    async with talking(tmp_path, answers()) as (client, provider):
+async def test_the_token_is_not_sent_to_the_provider(tmp_path: Path) -> None:
+    async with connected_with(tmp_path, answers()) as (client, provider):
         await client.call({"eventId": 1, **step(), "headers": bearer(TOKEN)})
         assert TOKEN not in str(provider.played[0].headers)
 
 
-# What it may do.
+# Scopes of a token
 
 
 @pytest.mark.parametrize("endpoint", [f"v1/{TOKEN}", f"models?page={TOKEN}", TOKEN.replace("-", "%2D")])
-async def test_a_step_with_a_token_in_its_url_is_refused_alone(tmp_path: Path, endpoint: str) -> None:
-    async with talking(tmp_path, answers()) as (client, provider):
+async def test_a_step_with_a_token_in_its_url_is_refused_with_9003(tmp_path: Path, endpoint: str) -> None:
+    async with connected_with(tmp_path, answers()) as (client, provider):
         refused = (await client.call({"eventId": 1, "provider": "openai", "endpoint": endpoint, "method": "GET"}))[-1]
         assert refused["error"]["code"] == 9003
         assert TOKEN not in str(refused)
         assert not provider.played
-        told = {**step(), "headers": {"x-title": f"Bearer%20{TOKEN}", "x-mine": "1"}}
-        assert (await client.call({"eventId": 2, **told}))[-1]["metadata"]["success"]
+        allowed = {**step(), "headers": {"x-title": f"Bearer%20{TOKEN}", "x-mine": "1"}}
+        assert (await client.call({"eventId": 2, **allowed}))[-1]["metadata"]["success"]
     headers = dict(provider.played[0].headers)
     assert headers["x-mine"] == "1"
     assert "x-title" not in headers
 
 
-async def test_long_headers_are_searched_for_tokens_too(tmp_path: Path) -> None:
+async def test_a_token_in_a_long_header_is_not_sent_to_the_provider(tmp_path: Path) -> None:
     long = "a " * 10_000
     steps = [{**step(), "headers": headers} for headers in ({"x-token": f"{long}{TOKEN}"}, {"x-long": long})]
-    async with talking(tmp_path, answers(status=500), answers()) as (client, provider):
+    async with connected_with(tmp_path, answers(status=500), answers()) as (client, provider):
         assert (await client.call({"eventId": 1, "steps": steps}))[-1]["metadata"]["step"] == "1"
     first, second = (dict(played.headers) for played in provider.played)
     assert "x-token" not in first
     assert second["x-long"] == long
 
 
-async def test_a_token_may_be_bound_to_providers(tmp_path: Path) -> None:
-    """Refused per event, with the step and the token named; and nothing is called, not even an allowed step."""
-    async with talking(tmp_path, answers(), token=OTHER) as (client, provider):
+async def test_a_token_with_providers_may_call_no_other(tmp_path: Path) -> None:
+    """The event fails before any step is called, and the error names the step and the token."""
+    async with connected_with(tmp_path, answers(), token=OTHER) as (client, provider):
         [refused] = await client.call({"eventId": 1, "steps": [step(), {**step(), "provider": "anthropic"}]})
         assert (refused["error"]["code"], refused["metadata"]["status"]) == (2009, 403)
-        assert refused["error"]["message"] == (
-            "step 1: The token 'guest' may not call anthropic; it may call groq, openai."
-        )
+        assert all(name in refused["error"]["message"] for name in ("step 1", "'guest'", "anthropic"))
         assert provider.played == []
         assert (await client.call({"eventId": 2, **step()}))[-1]["metadata"]["success"] is True
 
 
-async def test_a_token_without_scopes_may_call_any(tmp_path: Path) -> None:
-    async with talking(tmp_path, answers()) as (client, _):
+async def test_a_token_without_scopes_may_call_any_provider(tmp_path: Path) -> None:
+    async with connected_with(tmp_path, answers()) as (client, _):
         anthropic = {**step(), "provider": "anthropic", "endpoint": "v1/messages"}
         assert (await client.call({"eventId": 1, **anthropic}))[-1]["metadata"]["success"] is True
 
@@ -126,7 +124,7 @@ async def test_a_token_without_scopes_may_call_any(tmp_path: Path) -> None:
 # bridge token
 
 
-def test_bridge_token_makes_one_whose_line_lets_it_in(tmp_path: Path) -> None:
+def test_bridge_token_prints_a_token_and_its_configuration_line(tmp_path: Path) -> None:
     made = run("token")
     token, line = made.stdout.split()
     assert (made.returncode, token[:4], len(token)) == (0, "ubt_", 47)
@@ -136,12 +134,12 @@ def test_bridge_token_makes_one_whose_line_lets_it_in(tmp_path: Path) -> None:
     config_of(f'[gateways.prod.tokens]\nci = "{line}"', tmp_path)
 
 
-def test_one_that_strays_into_a_text_is_known_by_its_beginning() -> None:
+def test_a_token_in_a_text_is_redacted() -> None:
     token = run("token").stdout.split()[0]
     assert redact_text(f"they sent {token} along") == "they sent ubt_[redacted] along"
 
 
-def test_bridge_token_hashes_nothing_but_a_token() -> None:
+def test_bridge_token_refuses_to_hash_an_empty_line() -> None:
     refused = run("token", "--hash", stdin="\n")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "no token" in refused.stderr

@@ -1,4 +1,4 @@
-"""Tool calls reach the client as each provider sends them: what our pytest plugin is for, used as a user would."""
+"""Check with the pytest plugin, as a user would, that tool calls reach the client as each provider sends them."""
 
 import orjson
 import pytest
@@ -29,7 +29,7 @@ ENDPOINTS = {
         "google-ai-studio/generate-sse-tools",
     ],
 )
-def test_a_tool_is_called_by_its_name(bridge_frames: BridgeFrames, tape: str) -> None:
+def test_the_frames_of_a_tool_call_hold_the_name_of_the_tool(bridge_frames: BridgeFrames, tape: str) -> None:
     provider = tape.partition("/")[0]
     query = orjson.loads(read_tape(TAPES / f"{tape}.jsonl").request.body)
     frames = bridge_frames({"provider": provider, "endpoint": ENDPOINTS[provider], "query": query})

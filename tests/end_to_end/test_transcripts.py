@@ -1,8 +1,8 @@
-"""Golden transcripts: what a client says and what it hears, over taped providers and a real socket.
+"""Golden transcripts: messages of a client and frames of the bridge, over taped providers and a real socket.
 
-`fixtures/transcripts/CASE.jsonl` holds line by line what was said: {"client": message} and {"bridge": frame}. There may
-be {"connect": query} at its beginning, and {"passes_s": seconds}. All but the frames is input. `pytest --bridge-update`
-writes them anew; read the difference before you keep it.
+`fixtures/transcripts/CASE.jsonl` has one message per line: {"client": message} or {"bridge": frame}. The first line may
+be {"connect": query}, and {"passes_s": seconds} advances the clock. Everything but the frames is input.
+`pytest --bridge-update` rewrites the frames; review the difference.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.support.paths import FIXTURES
 CASES = sorted((FIXTURES / "transcripts").glob("*.jsonl"))
 TAPES = sorted((FIXTURES / "tapes").iterdir())
 SLUGS = {"replicate": "custom-replicate-stream"}
-"""Where the provider is not called as the folder of its tapes."""
+"""Slugs of the providers whose folder of tapes has another name."""
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
 CONFIG = """
@@ -32,27 +32,27 @@ base_url = "https://stream.replicate.com/v1"
 """
 
 ENOUGH_TURNS = 200
-"""Of the loop, for any event over tapes that play in no time."""
+"""Turns of the loop within which any event over instant tapes ends."""
 
 
 @pytest.mark.parametrize("path", CASES, ids=[path.stem for path in CASES])
-async def test_transcript(path: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    said = await play([line for line in read(path) if "bridge" not in line], tmp_path)
-    check(path, said, update=pytestconfig.getoption("bridge_update"))
+async def test_a_transcript_is_reproduced(path: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    played = await play([line for line in read(path) if "bridge" not in line], tmp_path)
+    check(path, played, update=pytestconfig.getoption("bridge_update"))
 
 
-def test_there_is_a_transcript_of_every_provider_that_there_are_tapes_of() -> None:
+def test_every_provider_with_tapes_has_a_transcript() -> None:
     assert folders_of([line for path in CASES for line in read(path)]) == TAPES
 
 
 def folders_of(lines: list[Line]) -> list[Path]:
-    """The tapes of the providers that are asked."""
-    asked = orjson.dumps(lines)
-    return [folder for folder in TAPES if f'"provider":"{SLUGS.get(folder.name, folder.name)}"'.encode() in asked]
+    """Return the folders with the tapes of the requested providers."""
+    requested = orjson.dumps(lines)
+    return [folder for folder in TAPES if f'"provider":"{SLUGS.get(folder.name, folder.name)}"'.encode() in requested]
 
 
 async def play(lines: list[Line], folder: Path) -> list[Line]:
-    """The lines again, each followed by the frames that came of it."""
+    """Play the lines and return them, each followed by the frames that it caused."""
     query = lines[0].get("connect", "")
     transport = TapeTransport(folders_of(lines) or TAPES, pace="instant")
     played: list[Line] = []
@@ -66,19 +66,21 @@ async def play(lines: list[Line], folder: Path) -> list[Line]:
                 await client.send(line["client"])
             else:
                 advance(line.get("passes_s", 0.0))
-            played += [{"bridge": without_volatile(counted_anew(frame))} for frame in await heard(client)]
+            played += [
+                {"bridge": without_volatile(without_message_index(frame))} for frame in await frames_until_idle(client)
+            ]
     return played
 
 
-async def heard(client: Client) -> list[Frame]:
-    """The frames up to the moment at which nothing happens any more."""
-    frames = await up_to_now(client)
+async def frames_until_idle(client: Client) -> list[Frame]:
+    """Return the frames that arrive until the bridge is idle."""
+    frames = await frames_until_now(client)
     await turns(ENOUGH_TURNS)
-    return frames + await up_to_now(client)
+    return frames + await frames_until_now(client)
 
 
-async def up_to_now(client: Client) -> list[Frame]:
-    """All that was sent before the answer to a message that can own no event."""
+async def frames_until_now(client: Client) -> list[Frame]:
+    """Return the frames that arrive before the answer to a probe, which is a message of unknown type."""
     await client.send({"type": "universal.probe"})
     frames = []
     while not is_answer_to_probe(frame := await client.receive()):
@@ -90,7 +92,7 @@ def is_answer_to_probe(frame: Frame) -> bool:
     return bool(frame["type"] == "universal.error") and frame["error"]["code"] == 9002
 
 
-def counted_anew(frame: Frame) -> Frame:
-    """Without the count of messages, among which are the probes."""
+def without_message_index(frame: Frame) -> Frame:
+    """Return the frame without its message index, which counts the probes too."""
     frame.get("error", {}).pop("messageIndex", None)
     return frame

@@ -1,4 +1,4 @@
-"""What a scrape tells that reached any one of several processes."""
+"""Metrics of several processes, read from any of them."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ from tests.support.serving import Bridge, serving
 from tests.support.socket_provider import Line, Provider
 
 SCRAPES = 2000
-"""So many are more than enough for what takes no longer than a second."""
+"""Bound on the scrapes of a wait; waits take less than a second."""
 
 Sums = dict[str, float]
-"""By name, over all labels."""
+"""Sums over all labels, by metric name."""
 
 
 async def answers(line: Line) -> None:
@@ -28,7 +28,7 @@ async def answers(line: Line) -> None:
 
 
 async def scraped(bridge: Bridge) -> Sums:
-    """On a connection of its own, which any worker may get."""
+    """Scrape on a new connection, which any worker may accept."""
     address = urlsplit(bridge.url)
     async with aiohttp.ClientSession() as http, http.get(f"http://{address.netloc}/metrics") as answer:
         sums: Sums = {}
@@ -37,31 +37,31 @@ async def scraped(bridge: Bridge) -> Sums:
         return sums
 
 
-async def until(bridge: Bridge, holds: Callable[[Sums], bool]) -> list[Sums]:
-    """All scrapes, up to one of which it holds; fails when it does not come about."""
+async def scrape_until(bridge: Bridge, holds: Callable[[Sums], bool]) -> list[Sums]:
+    """Scrape scrape_until the condition holds, and return all scrapes; fail if it never holds."""
     seen: list[Sums] = []
     for _ in range(SCRAPES):
         seen.append(await scraped(bridge))
         if holds(seen[-1]):
             return seen
-    raise AssertionError(f"it never came about, but {seen[-1]}")
+    raise AssertionError(f"the condition never held; the last scrape: {seen[-1]}")
 
 
-async def test_any_worker_tells_of_all_and_no_counter_goes_down_when_one_is_killed(tmp_path: Path) -> None:
+async def test_any_worker_reports_the_metrics_of_all_and_no_counter_decreases_after_a_kill(tmp_path: Path) -> None:
     async with Provider(answers) as provider, serving(*config_in(tmp_path, provider)) as bridge:
         pids = await bridge.workers(2)
         async with bridge.clients(SOCKETS) as clients:
             for client in clients:
                 await client.call({"eventId": "a", **step()})
-            told = [await scraped(bridge) for _ in range(10)]
-            assert {sums["bridge_events_total"] for sums in told} == {SOCKETS}
-            await until(bridge, lambda sums: (sums["bridge_sockets"], sums["bridge_processes"]) == (SOCKETS, 2))
+            scrapes = [await scraped(bridge) for _ in range(10)]
+            assert {sums["bridge_events_total"] for sums in scrapes} == {SOCKETS}
+            await scrape_until(bridge, lambda sums: (sums["bridge_sockets"], sums["bridge_processes"]) == (SOCKETS, 2))
             os.kill(pids[1], signal.SIGKILL)
             await bridge.next_log_line("a worker ended")
-            after = await until(bridge, lambda sums: sums["bridge_sockets"] < SOCKETS)
+            after = await scrape_until(bridge, lambda sums: sums["bridge_sockets"] < SOCKETS)
             assert after[-1]["bridge_sockets"] > 0
             await bridge.next_log_line("started")
-            again = await until(bridge, lambda sums: sums["bridge_processes"] == 2)
+            again = await scrape_until(bridge, lambda sums: sums["bridge_processes"] == 2)
             assert {sums["bridge_events_total"] for sums in (*after, *again)} == {SOCKETS}
         async with bridge.clients(SOCKETS) as clients:
             for client in clients:
