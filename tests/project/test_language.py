@@ -80,7 +80,7 @@ def named_nodes(tree: ast.Module) -> Iterator[Named]:
 
 
 def names_of(path: Path) -> Iterator[str]:
-    """Yield every name that the module gives: its own, and those of its classes, functions, parameters and variables."""
+    """Yield every name that the module defines: its own, and those of classes, functions, parameters and variables."""
     yield path.stem
     for node in ast.walk(TREES[path]):
         match node:
