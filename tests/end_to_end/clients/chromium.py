@@ -1,4 +1,4 @@
-"""A page in headless Chromium, served on loopback under any name; what it has to tell comes back to the test."""
+"""A page in headless Chromium, served on loopback under any host name; its result is returned to the test."""
 
 import asyncio
 import os
@@ -30,15 +30,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Page:
-    """What serves page.html and takes what its script tells. Its port is the origin's."""
+    """Serves page.html and receives the result of its script. `port` is the port of the origin."""
 
     def __init__(self) -> None:
         self.port = 0
         self._given: dict[str, Any] = {}
         self._told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def told_from(self, origin: str, profile: Path, **given: Any) -> dict[str, Any]:
-        """Loads the page from this origin, gives its script what it is to do, and returns what that tells. Once."""
+    async def run_script(self, origin: str, profile: Path, **given: Any) -> dict[str, Any]:
+        """Load the page from this origin, pass `given` to its script and return the result. Call it once."""
         self._given = given
         async with asyncio.timeout(90), open_page(f"{origin}/page.html", profile):
             return await self._told

@@ -1,7 +1,7 @@
-"""python sdk_talks.py NAME GATEWAY: one talk of an official SDK, told nothing but a gateway's URL and a key.
+"""Run one session of an official SDK: python sdk_talks.py NAME GATEWAY. The SDK gets only the gateway's URL and a key.
 
-Prints what it heard, as JSON. A process of its own, for an SDK may read its host from the environment, trust what that
-names, and start threads that nobody ends.
+The received messages are printed as JSON. It is a separate process, because an SDK may read its host and certificates
+from the environment, and may start threads that never end.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ def cartesia_tts(gateway: str) -> object:
             if event.type == "done":
                 return heard
             assert base64.b64decode(event.data) == AUDIO
-    raise AssertionError("it ended without an end")
+    raise AssertionError("the session ended without a done event")
 
 
 def deepgram_listen(gateway: str) -> object:

@@ -1,6 +1,6 @@
-"""The little conversation that clients written by others hold with a bridge, and what must come of it.
+"""The conversation that each external client has with a bridge, and the check of its frames.
 
-A plain answer, a stream, an error, a cancelled stream, two streams at once. Over tapes, without a clock.
+It has a plain answer, a stream, an error, a cancelled stream and two concurrent streams, over tapes without a clock.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def _long(event_id: str) -> Message:
 
 
 def turns() -> list[Turn]:
-    """What to send; and what to send when the first `universal.stream` of the turn has come."""
+    """Return the turns: messages to send, and messages to send after the turn's first `universal.stream`."""
     return [
         {"send": [_chat("plain", "Say hello.")], "onStream": []},
         {
@@ -59,7 +59,7 @@ def turns() -> list[Turn]:
 
 
 def judge(frames: Sequence[Frame]) -> None:
-    """Raises AssertionError unless the conversation went as it must."""
+    """Check the frames of the conversation. Raise AssertionError if one is wrong."""
     events = {name: [f for f in frames if f["metadata"]["eventId"] == name] for name in _JUDGES}
     assert sum(map(len, events.values())) == len(frames)
     for name, judged in _JUDGES.items():
@@ -114,7 +114,7 @@ _JUDGES = {
 
 
 class Tapes(httpx.AsyncBaseTransport):
-    """Groq's streams go two at a time and in step: none goes on before the other came as far. All else is instant."""
+    """Plays Groq's streams in pairs and in lockstep, and all other tapes instantly."""
 
     def __init__(self) -> None:
         pair = asyncio.Barrier(2)
@@ -128,7 +128,7 @@ class Tapes(httpx.AsyncBaseTransport):
 
 @asynccontextmanager
 async def bridge(folder: Path, allowed_origins: Sequence[str] = ()) -> AsyncIterator[Server]:
-    """A bridge over the tapes, with a gateway `tokened` and a gateway `open`."""
+    """Run a bridge over the tapes with the gateways `tokened` and `open`."""
     digest = hashlib.sha256(TOKEN.encode()).hexdigest()
     text = f"""
         [gateways.tokened.tokens]

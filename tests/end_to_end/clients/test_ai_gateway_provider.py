@@ -1,4 +1,4 @@
-"""Cloudflare's own client from npm, its base URL redirected: `ai-gateway-provider`, with `ai` and two `@ai-sdk`s."""
+"""Cloudflare's npm client `ai-gateway-provider` with a redirected base URL, `ai` and two packages of `@ai-sdk`."""
 
 import asyncio
 import hashlib
@@ -24,8 +24,8 @@ def provider() -> Iterator[str]:
         yield url
 
 
-async def told(provider: str, folder: Path, *asks: dict[str, Any], broken: str = "") -> list[dict[str, Any]]:
-    """What came of each; `broken` is the slug of a provider that cannot be reached."""
+async def run_asks(provider: str, folder: Path, *asks: dict[str, Any], broken: str = "") -> list[dict[str, Any]]:
+    """Return the result of each request; `broken` is the slug of an unreachable provider."""
     urls = {"openai": f"{provider}/v1", "anthropic": provider, **({broken: "http://127.0.0.1:9"} if broken else {})}
     config = f"""
 [gateways.gateway.tokens]
@@ -47,29 +47,31 @@ def ask(*models: str, how: str = "generate", prompt: str = "hello", **more: obje
     return {"models": models, "how": how, "prompt": prompt, **more}
 
 
-async def test_it_answers_and_streams_with_every_model(provider: str, tmp_path: Path) -> None:
+async def test_every_model_answers_and_streams(provider: str, tmp_path: Path) -> None:
     names = ("openai", "responses", "anthropic", "unified")
-    answers = await told(provider, tmp_path, *(ask(name, how=how) for name in names for how in ("generate", "stream")))
+    answers = await run_asks(
+        provider, tmp_path, *(ask(name, how=how) for name in names for how in ("generate", "stream"))
+    )
     assert [answer.get("text") for answer in answers] == [HELLO] * 8, answers
     assert all(answer["pieces"] > 3 for answer in answers[1::2])
     assert {answer["headers"]["cf-aig-step"] for answer in answers} == {"0"}
 
 
 @pytest.mark.parametrize("how", ["generate", "stream"])
-async def test_it_falls_back_and_sees_which_model_answered(provider: str, tmp_path: Path, how: str) -> None:
-    [answer] = await told(provider, tmp_path, ask("anthropic", "openai", how=how), broken="anthropic")
+async def test_a_fallback_reports_the_step_that_answered(provider: str, tmp_path: Path, how: str) -> None:
+    [answer] = await run_asks(provider, tmp_path, ask("anthropic", "openai", how=how), broken="anthropic")
     assert answer["text"] == HELLO
     assert answer["headers"]["cf-aig-step"] == "1"
 
 
-async def test_its_options_are_settings_of_the_event(provider: str, tmp_path: Path) -> None:
+async def test_options_of_the_client_become_settings_of_the_event(provider: str, tmp_path: Path) -> None:
     options = {"eventId": "mine", "cacheTtl": 60, "metadata": {"user": 7}, "retries": {"maxAttempts": 2}}
-    [answer] = await told(provider, tmp_path, ask("openai", options=options))
+    [answer] = await run_asks(provider, tmp_path, ask("openai", options=options))
     assert (answer["text"], answer["headers"]["cf-aig-event-id"]) == (HELLO, "mine")
 
 
-async def test_it_knows_the_bridges_errors_and_the_providers(provider: str, tmp_path: Path) -> None:
-    unauthorised, unknown, wrong = await told(
+async def test_the_client_recognises_errors_of_the_bridge_and_of_providers(provider: str, tmp_path: Path) -> None:
+    unauthorised, unknown, wrong = await run_asks(
         provider,
         tmp_path,
         ask("openai", key="wrong"),

@@ -1,8 +1,8 @@
 """The examples of Cloudflare's page on realtime WebSockets, from each kind of client, with only the host changed.
 
-What they connect to, how they bring their keys, and what they say first:
-developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api. They say it when the socket is open; the page's
-own code does so earlier in some, which no client allows.
+Their targets, keys and first messages are those of
+developers.cloudflare.com/ai-gateway/usage/websockets-api/realtime-api. They send when the socket is open; some code of
+the page sends earlier, which no client allows.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ STT = "encoding=linear16&sample_rate=16000&interim_results=true"
 class Example:
     slug: str
     url: str
-    """What follows the gateway's name."""
+    """Target behind the gateway's name."""
     target: str
-    """What the provider is asked for, and the header with its key."""
+    """Target that the provider receives; `key` is the header with its key."""
     key: tuple[str, str]
     headers: dict[str, str] = field(default_factory=dict)
     protocols: tuple[str, ...] = ()
@@ -114,26 +114,26 @@ EXAMPLES = {
     ),
 }
 
-Heard = tuple[str | bytes, str]
-"""The first message that came, and the subprotocol."""
+Received = tuple[str | bytes, str]
+"""The first message that was received, and the subprotocol."""
 
 
-def by_websockets(url: str, example: Example) -> Heard:
+def by_websockets(url: str, example: Example) -> Received:
     protocols = example.protocols or None
     with connect(url, additional_headers=example.headers, subprotocols=protocols) as socket:  # type: ignore[arg-type]  # strings
         socket.send(example.message)
         return socket.recv(), socket.subprotocol or ""
 
 
-def by_websocket_client(url: str, example: Example) -> Heard:
+def by_websocket_client(url: str, example: Example) -> Received:
     from websocket import ABNF, create_connection
 
     socket = create_connection(url, header=example.headers, subprotocols=example.protocols or None, timeout=30)
     binary = isinstance(example.message, bytes)
     socket.send(example.message, opcode=ABNF.OPCODE_BINARY if binary else ABNF.OPCODE_TEXT)
-    heard, protocol = socket.recv(), socket.getsubprotocol() or ""
+    received, protocol = socket.recv(), socket.getsubprotocol() or ""
     socket.close(timeout=3)
-    return heard, protocol
+    return received, protocol
 
 
 class Provider:
@@ -144,8 +144,8 @@ class Provider:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        heard = (await socket.receive()).data
-        self.seen.append((request.raw_path, {name.lower(): value for name, value in request.headers.items()}, heard))
+        received = (await socket.receive()).data
+        self.seen.append((request.raw_path, {name.lower(): value for name, value in request.headers.items()}, received))
         answer = self._example.answer
         await (socket.send_str(answer) if isinstance(answer, str) else socket.send_bytes(answer))
         while (await socket.receive()).type not in {WSMsgType.CLOSE, WSMsgType.CLOSED}:
@@ -155,7 +155,7 @@ class Provider:
 
 @asynccontextmanager
 async def bridged(folder: Path, example: Example) -> AsyncIterator[Server]:
-    """The gateway `gateway` asks for the token, and the provider sees the key and the message."""
+    """Run a bridge whose gateway requires the token; check that the provider received the key and the message."""
     (folder / "key").write_text("stored")
     provider = Provider(example)
     app = web.Application()
@@ -171,9 +171,9 @@ async def bridged(folder: Path, example: Example) -> AsyncIterator[Server]:
         """
         async with running(config_of(text, folder)) as server:
             yield server
-    [(target, headers, heard)] = provider.seen
+    [(target, headers, received)] = provider.seen
     name, value = example.key
-    assert (target, headers[name], heard) == (example.target, value, example.message)
+    assert (target, headers[name], received) == (example.target, value, example.message)
     assert TOKEN not in str(headers)
     assert "sec-websocket-protocol" not in headers
 
@@ -183,7 +183,7 @@ def url_of(server: Server, example: Example) -> str:
 
 
 def echoed(example: Example) -> set[str]:
-    """No more is said than that it is one of those that were offered."""
+    """Return the subprotocols that may be echoed: those that were offered."""
     return set(example.protocols) or {""}
 
 
@@ -198,16 +198,18 @@ of_each_example = pytest.mark.parametrize("example", EXAMPLES.values(), ids=EXAM
         pytest.param(by_websocket_client, id="websocket-client", marks=pytest.mark.needs("pip-websocket-client")),
     ],
 )
-async def test_it_works_from_python(tmp_path: Path, client: Callable[[str, Example], Heard], example: Example) -> None:
+async def test_an_example_works_with_a_python_client(
+    tmp_path: Path, client: Callable[[str, Example], Received], example: Example
+) -> None:
     async with bridged(tmp_path, example) as server:
-        heard, protocol = await asyncio.to_thread(client, url_of(server, example), example)
-    assert heard == example.answer
+        received, protocol = await asyncio.to_thread(client, url_of(server, example), example)
+    assert received == example.answer
     assert protocol in echoed(example)
 
 
 @pytest.mark.needs("npm-ws")
 @of_each_example
-async def test_it_works_from_node(tmp_path: Path, example: Example) -> None:
+async def test_an_example_works_with_node(tmp_path: Path, example: Example) -> None:
     async with bridged(tmp_path, example) as server:
         process = await asyncio.create_subprocess_exec(
             "node",
@@ -218,32 +220,32 @@ async def test_it_works_from_node(tmp_path: Path, example: Example) -> None:
         )
         asked = {"url": url_of(server, example), "protocols": example.protocols, "headers": example.headers}
         async with asyncio.timeout(60):
-            told, _ = await process.communicate(json.dumps(asked | {"message": plain(example.message)}).encode())
-    judge(json.loads(told), example)
+            result, _ = await process.communicate(json.dumps(asked | {"message": plain(example.message)}).encode())
+    judge(json.loads(result), example)
 
 
 @pytest.mark.needs("chromium")
 @pytest.mark.parametrize(
     "example", [pytest.param(example, id=name) for name, example in EXAMPLES.items() if example.protocols]
 )
-async def test_it_works_from_a_browser(tmp_path: Path, example: Example) -> None:
-    """A page can bring keys in its URL and its subprotocols alone."""
+async def test_an_example_works_in_a_browser(tmp_path: Path, example: Example) -> None:
+    """A page can send keys only in its URL and its subprotocols."""
     async with page() as opened, bridged(tmp_path, example) as server:
-        told = await opened.told_from(
+        result = await opened.run_script(
             f"http://127.0.0.1:{opened.port}",
             tmp_path / "profile",
             url=url_of(server, example),
             protocols=example.protocols,
             message=plain(example.message),
         )
-    judge(told, example)
+    judge(result, example)
 
 
 def plain(message: str | bytes) -> str | list[int]:
-    """As JSON can carry it."""
+    """Return the message in a form that JSON can hold."""
     return message if isinstance(message, str) else list(message)
 
 
-def judge(told: dict[str, object], example: Example) -> None:
-    assert (told["heard"], told["code"]) == (plain(example.answer), 1000)
-    assert told["protocol"] in echoed(example)
+def judge(result: dict[str, object], example: Example) -> None:
+    assert (result["heard"], result["code"]) == (plain(example.answer), 1000)
+    assert result["protocol"] in echoed(example)

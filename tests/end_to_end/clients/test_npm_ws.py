@@ -1,4 +1,4 @@
-"""Node's ws, which Cloudflare's own examples use, talks with a bridge."""
+"""The npm package ws as client, which Cloudflare's examples use."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.needs("npm-ws")
 SCRIPT = Path(__file__).parent / "npm_ws.mjs"
 
 
-async def told_by_ws(server: Server, **handshake: object) -> dict[str, Any]:
-    """What the script has to tell: frames, close code, subprotocol, HTTP status."""
+async def run_ws(server: Server, **handshake: object) -> dict[str, Any]:
+    """Run the script and return its result: frames, close code, subprotocol and HTTP status."""
     given = {"url": f"{server.url}/v1/account/tokened", "turns": turns(), **handshake}
     node = await asyncio.create_subprocess_exec(
         "node", str(SCRIPT), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -24,26 +24,26 @@ async def told_by_ws(server: Server, **handshake: object) -> dict[str, Any]:
     async with asyncio.timeout(60):
         output, _ = await node.communicate(json.dumps(given).encode())
     assert node.returncode == 0
-    told: dict[str, Any] = json.loads(output)
-    return told
+    result: dict[str, Any] = json.loads(output)
+    return result
 
 
-async def test_it_holds_the_talk_with_a_token_in_a_header(tmp_path: Path) -> None:
+async def test_ws_completes_the_conversation_with_a_token_in_a_header(tmp_path: Path) -> None:
     async with bridge(tmp_path) as server:
-        told = await told_by_ws(server, headers={"cf-aig-authorization": f"Bearer {TOKEN}"})
-    judge(told["frames"])
-    assert (told["code"], told["protocol"]) == (1000, "")
+        result = await run_ws(server, headers={"cf-aig-authorization": f"Bearer {TOKEN}"})
+    judge(result["frames"])
+    assert (result["code"], result["protocol"]) == (1000, "")
 
 
-async def test_it_holds_the_talk_with_a_token_among_its_subprotocols(tmp_path: Path) -> None:
-    """The protocol without a credential is echoed: ws breaks off when none is."""
+async def test_ws_completes_the_conversation_with_a_token_in_a_subprotocol(tmp_path: Path) -> None:
+    """The subprotocol without a credential is echoed: ws disconnects if none is."""
     async with bridge(tmp_path) as server:
-        told = await told_by_ws(server, protocols=[f"cf-aig-authorization.{TOKEN}", "universal"])
-    judge(told["frames"])
-    assert (told["code"], told["protocol"]) == (1000, "universal")
+        result = await run_ws(server, protocols=[f"cf-aig-authorization.{TOKEN}", "universal"])
+    judge(result["frames"])
+    assert (result["code"], result["protocol"]) == (1000, "universal")
 
 
-async def test_it_is_told_401_when_its_token_is_wrong(tmp_path: Path) -> None:
+async def test_ws_gets_401_for_a_wrong_token(tmp_path: Path) -> None:
     async with bridge(tmp_path) as server:
-        told = await told_by_ws(server, headers={"cf-aig-authorization": "Bearer another"})
-    assert (told["status"], told["frames"]) == (401, [])
+        result = await run_ws(server, headers={"cf-aig-authorization": "Bearer another"})
+    assert (result["status"], result["frames"]) == (401, [])

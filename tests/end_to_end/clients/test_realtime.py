@@ -38,9 +38,9 @@ class Expected:
     target: str
     header: str
     value: str
-    """With the key's variable, which the test gives its own name as value."""
+    """Value of the header; the key is the name of the variable that holds it."""
     member: str
-    """Of the snippet's message."""
+    """Member that the snippet's message must have."""
     answer: bytes | str = '{"type":"hello"}'
 
 
@@ -104,7 +104,7 @@ async def bridged(folder: Path, expected: Expected, provider: Provider) -> Async
 
 
 async def printed(folder: Path, heading: str, language: str, *command: str) -> str:
-    """What a snippet prints; what the provider was told is looked at."""
+    """Run a snippet and return its output; check the messages that the provider received."""
     expected = EXPECTED[heading]
     provider = Provider(expected.answer)
     async with bridged(folder, expected, provider) as server:
@@ -132,15 +132,15 @@ def test_every_provider_has_a_snippet_in_each_language() -> None:
 
 
 @pytest.mark.parametrize("heading", EXPECTED)
-async def test_the_python_snippet_talks_with_its_provider(tmp_path: Path, heading: str) -> None:
+async def test_the_python_snippet_completes_a_session_with_its_provider(tmp_path: Path, heading: str) -> None:
     answer = EXPECTED[heading].answer
     assert await printed(tmp_path, heading, "python", sys.executable) == f"{answer!s}\n"
 
 
 @pytest.mark.needs("npm-ws")
 @pytest.mark.parametrize("heading", EXPECTED)
-async def test_the_javascript_snippet_talks_with_its_provider(tmp_path: Path, heading: str) -> None:
+async def test_the_javascript_snippet_completes_a_session_with_its_provider(tmp_path: Path, heading: str) -> None:
     answer = EXPECTED[heading].answer
-    (tmp_path / "node_modules").symlink_to(os.environ["NODE_PATH"])  # import knows no NODE_PATH
-    told = await printed(tmp_path, heading, "javascript", "node")
-    assert told == (f"{answer}\n" if isinstance(answer, str) else f"{len(answer)}\n")
+    (tmp_path / "node_modules").symlink_to(os.environ["NODE_PATH"])  # import ignores NODE_PATH
+    output = await printed(tmp_path, heading, "javascript", "node")
+    assert output == (f"{answer}\n" if isinstance(answer, str) else f"{len(answer)}\n")

@@ -1,8 +1,7 @@
-"""Official SDKs hold their realtime talks over a bridge, with nothing changed but their host and their key.
+"""Official SDKs run realtime sessions over a bridge; only their host and their key are changed.
 
-Over TLS where they speak nothing else, with the tests' certificate as their authority. The provider is
-@copilotkit/aimock, which somebody else wrote, where it has such sockets; else a script in the provider's own words, as
-it was recorded or documents them.
+SDKs that require TLS trust the tests' certificate. The provider is @copilotkit/aimock, an independent implementation,
+if it supports the API; otherwise a script with recorded or documented messages of the provider.
 """
 
 import asyncio
@@ -30,54 +29,56 @@ TLS = FIXTURES / "tls"
 SPOKEN = base64.b64encode(AUDIO).decode()
 
 Socket = web.WebSocketResponse[bool]
-Script = Callable[["Told"], Awaitable[None]]
+Script = Callable[["ScriptedSocket"], Awaitable[None]]
 
 
-class Told:
-    """What a script says and hears on its socket."""
+class ScriptedSocket:
+    """Socket of a provider script."""
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
 
-    async def says(self, *messages: object) -> None:
+    async def send(self, *messages: object) -> None:
         for message in messages:
             if isinstance(message, bytes):
                 await self._socket.send_bytes(message)
             else:
                 await self._socket.send_str(orjson.dumps(message).decode())
 
-    async def hears(self) -> object:
-        """The next message: bytes, or what JSON says."""
+    async def receive(self) -> object:
+        """Return the next message: bytes, or the parsed JSON."""
         message = await self._socket.receive()
         if message.type is WSMsgType.BINARY:
             return message.data
         return orjson.loads(message.data) if message.type is WSMsgType.TEXT else None
 
     async def until(self, name: str, value: object) -> None:
-        """Hear on to the message with that member."""
-        while (heard := await self.hears()) is not None and not (isinstance(heard, dict) and heard.get(name) == value):
+        """Read messages up to the one with that member."""
+        while (heard := await self.receive()) is not None and not (
+            isinstance(heard, dict) and heard.get(name) == value
+        ):
             pass
 
 
-async def cartesia_tts(told: Told) -> None:
-    asked = await told.hears()
+async def cartesia_tts(socket: ScriptedSocket) -> None:
+    asked = await socket.receive()
     assert isinstance(asked, dict)
     of = {"context_id": asked["context_id"]}
-    await told.says(
+    await socket.send(
         {"type": "chunk", "data": SPOKEN, "done": False, "status_code": 206, "step_time": 1.5, **of},
         {"type": "done", "done": True, "status_code": 200, **of},
     )
 
 
-async def deepgram_listen(told: Told) -> None:
-    assert await told.hears() == AUDIO
+async def deepgram_listen(socket: ScriptedSocket) -> None:
+    assert await socket.receive() == AUDIO
     said = {"transcript": "hello", "confidence": 0.99, "words": []}
     metadata = {
         "request_id": "r",
         "model_uuid": "m",
         "model_info": {"name": "general-nova-3", "version": "1", "arch": "nova-3"},
     }
-    await told.says(
+    await socket.send(
         {
             "type": "Results",
             "channel_index": [0, 1],
@@ -90,8 +91,8 @@ async def deepgram_listen(told: Told) -> None:
             "from_finalize": False,
         }
     )
-    await told.until("type", "CloseStream")
-    await told.says(
+    await socket.until("type", "CloseStream")
+    await socket.send(
         {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -104,62 +105,62 @@ async def deepgram_listen(told: Told) -> None:
     )
 
 
-async def deepgram_speak(told: Told) -> None:
-    await told.until("type", "Flush")
-    await told.says(AUDIO, {"type": "Flushed", "sequence_id": 0})
+async def deepgram_speak(socket: ScriptedSocket) -> None:
+    await socket.until("type", "Flush")
+    await socket.send(AUDIO, {"type": "Flushed", "sequence_id": 0})
 
 
-async def deepgram_agent(told: Told) -> None:
-    await told.says(
+async def deepgram_agent(socket: ScriptedSocket) -> None:
+    await socket.send(
         {"type": "Welcome", "request_id": "r"},
         {"type": "ConversationText", "role": "assistant", "content": "Of course!"},
     )
 
 
-async def elevenlabs_tts(told: Told) -> None:
-    await told.until("text", "")
-    await told.says({"audio": SPOKEN, "isFinal": None, "alignment": None}, {"audio": None, "isFinal": True})
+async def elevenlabs_tts(socket: ScriptedSocket) -> None:
+    await socket.until("text", "")
+    await socket.send({"audio": SPOKEN, "isFinal": None, "alignment": None}, {"audio": None, "isFinal": True})
 
 
-async def elevenlabs_agent(told: Told) -> None:
-    await told.until("type", "conversation_initiation_client_data")
+async def elevenlabs_agent(socket: ScriptedSocket) -> None:
+    await socket.until("type", "conversation_initiation_client_data")
     initiated = {
         "conversation_id": "c",
         "agent_output_audio_format": "pcm_16000",
         "user_input_audio_format": "pcm_16000",
     }
-    await told.says(
+    await socket.send(
         {"type": "conversation_initiation_metadata", "conversation_initiation_metadata_event": initiated},
         {"type": "ping", "ping_event": {"event_id": 1, "ping_ms": 50}},
     )
-    await told.until("type", "pong")
-    await told.says(
+    await socket.until("type", "pong")
+    await socket.send(
         {"type": "agent_response", "agent_response_event": {"agent_response": "Hello there.", "event_id": 2}}
     )
 
 
-async def google_live(told: Told) -> None:
-    """Each message of Google's is JSON, laid out in lines, in a binary frame."""
+async def google_live(socket: ScriptedSocket) -> None:
+    """Google sends indented JSON in binary frames."""
 
-    async def says(**message: object) -> None:
-        await told.says(orjson.dumps(message, option=orjson.OPT_INDENT_2))
+    async def send(**message: object) -> None:
+        await socket.send(orjson.dumps(message, option=orjson.OPT_INDENT_2))
 
-    setup = await told.hears()
+    setup = await socket.receive()
     assert isinstance(setup, dict)
     assert setup["setup"]["model"] == "models/gemini-live"
-    await says(setupComplete={"sessionId": "16dbe99e-065e-44f9-b025-f09394554a7a"})
-    assert await told.hears() == {
+    await send(setupComplete={"sessionId": "16dbe99e-065e-44f9-b025-f09394554a7a"})
+    assert await socket.receive() == {
         "client_content": {"turns": [{"parts": [{"text": "hello"}], "role": "user"}], "turnComplete": True}
     }
-    await says(serverContent={"modelTurn": {"parts": [{"text": "Hello "}]}})
-    await says(serverContent={"modelTurn": {"parts": [{"text": "there."}]}})
+    await send(serverContent={"modelTurn": {"parts": [{"text": "Hello "}]}})
+    await send(serverContent={"modelTurn": {"parts": [{"text": "there."}]}})
     counts = {"promptTokenCount": 5, "responseTokenCount": 3, "totalTokenCount": 8}
-    await says(serverContent={"turnComplete": True}, usageMetadata=counts)
+    await send(serverContent={"turnComplete": True}, usageMetadata=counts)
 
 
-async def fal_realtime(told: Told) -> None:
-    assert await told.hears() == b"\x81\xa6prompt\xa5a cat"
-    await told.says({"type": "x-fal-message", "action": "metadata"}, b"\x81\xa6images\x90")
+async def fal_realtime(socket: ScriptedSocket) -> None:
+    assert await socket.receive() == b"\x81\xa6prompt\xa5a cat"
+    await socket.send({"type": "x-fal-message", "action": "metadata"}, b"\x81\xa6images\x90")
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,9 @@ class Talk:
     header: tuple[str, str]
     heard: object
     closes: bool = False
-    """The provider says goodbye."""
+    """True if the provider closes the session."""
     tls: bool = False
-    """The SDK speaks nothing else."""
+    """True if the SDK requires TLS."""
 
     @property
     def name(self) -> str:
@@ -236,7 +237,7 @@ class Provider:
         self.seen.append((request.raw_path, {name.lower(): value for name, value in request.headers.items()}))
         socket = web.WebSocketResponse()
         await socket.prepare(request)
-        await self.talk.script(Told(socket))
+        await self.talk.script(ScriptedSocket(socket))
         if self.talk.closes:
             await socket.close()
         while (await socket.receive()).type not in {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED}:
@@ -266,12 +267,12 @@ system_default = tls
 MaxProtocol = TLSv1.2
 """
 """For OpenSSL. The blocking client of websockets writes in one thread while it reads in another, which OpenSSL does not
-allow: in TLS 1.3, where a server speaks unasked behind the handshake, requests are lost now and then, whoever serves.
+allow: in TLS 1.3, where a server sends unrequested messages after the handshake, requests are sometimes lost.
 """
 
 
-async def held(server: Server, folder: Path, name: str, command: tuple[str, ...] = PYTHON) -> object:
-    """What the SDK heard."""
+async def run_sdk(server: Server, folder: Path, name: str, command: tuple[str, ...] = PYTHON) -> object:
+    """Run the SDK and return the messages that it received."""
     gateway = f"{server.url.replace('ws', 'http', 1)}/v1/account/gateway"
     authority, limits = str(TLS / "localhost.pem"), folder / "openssl.cnf"
     limits.write_text(UP_TO_TLS_1_2)
@@ -284,26 +285,26 @@ async def held(server: Server, folder: Path, name: str, command: tuple[str, ...]
     process = await asyncio.create_subprocess_exec(*command, name, gateway, env=environ, stdout=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(60):
-            told, _ = await process.communicate()
+            socket, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode == 0
-    return orjson.loads(told)
+    return orjson.loads(socket)
 
 
 @pytest.mark.parametrize(
     "talk", [pytest.param(talk, id=talk.name, marks=pytest.mark.needs(f"pip-{talk.package}")) for talk in TALKS]
 )
-async def test_an_sdk_talks_with_its_provider(tmp_path: Path, talk: Talk) -> None:
+async def test_an_sdk_completes_a_session_with_its_provider(tmp_path: Path, talk: Talk) -> None:
     provider = Provider(talk)
     app = web.Application()
     app.router.add_get("/{path:.*}", provider.handle)
     async with TestServer(app) as served:
         base = str(served.make_url("")).rstrip("/")
         async with bridged(tmp_path, talk.slug, base, tls=talk.tls) as server:
-            assert await held(server, tmp_path, talk.name) == talk.heard
+            assert await run_sdk(server, tmp_path, talk.name) == talk.heard
     [(target, headers)] = provider.seen
     assert target.startswith(talk.target)
     name, value = talk.header
@@ -320,9 +321,9 @@ async def test_an_sdk_talks_with_its_provider(tmp_path: Path, talk: Talk) -> Non
         pytest.param("google", "google-ai-studio", "", NODE, marks=pytest.mark.needs("npm-google-genai")),
     ],
 )
-async def test_an_sdk_talks_with_a_provider_that_somebody_else_wrote(
+async def test_an_sdk_completes_a_session_with_an_independent_provider(
     tmp_path: Path, name: str, slug: str, base: str, command: tuple[str, ...]
 ) -> None:
     with serving() as url:
         async with bridged(tmp_path, slug, url + base, tls=True) as server:
-            assert await held(server, tmp_path, name, command) == HELLO
+            assert await run_sdk(server, tmp_path, name, command) == HELLO

@@ -1,4 +1,4 @@
-"""Python's websockets talks with a bridge, and sends what others seldom do: fragments, pings, binary messages."""
+"""The Python package websockets as client, also with fragments, pings and binary messages."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def connected(server: Server, **handshake: Any) -> AsyncIterator[ClientCon
 
 
 async def talk(socket: ClientConnection, script: list[Turn]) -> list[Frame]:
-    """All frames in their order; the socket stays open."""
+    """Run the turns and return all frames in order; the socket stays open."""
     frames: list[Frame] = []
     for turn in script:
         in_flight = {message["request"]["eventId"] for message in turn["send"]}
@@ -46,21 +46,21 @@ async def _send(socket: ClientConnection, messages: list[Message]) -> None:
         await socket.send(json.dumps(message))
 
 
-async def test_it_holds_the_talk_with_a_token_in_a_header(tmp_path: Path) -> None:
+async def test_websockets_completes_the_conversation_with_a_token_in_a_header(tmp_path: Path) -> None:
     async with bridge(tmp_path) as server, connected(server, additional_headers=BEARER) as socket:
         judge(await talk(socket, turns()))
         await socket.close()
         assert (socket.close_code, socket.subprotocol) == (1000, None)
 
 
-async def test_it_holds_the_talk_with_a_token_among_its_subprotocols(tmp_path: Path) -> None:
+async def test_websockets_completes_the_conversation_with_a_token_in_a_subprotocol(tmp_path: Path) -> None:
     protocols = [f"cf-aig-authorization.{TOKEN}"]
     async with bridge(tmp_path) as server, connected(server, subprotocols=protocols) as socket:
         judge(await talk(socket, turns()))
         assert socket.subprotocol == protocols[0]
 
 
-async def test_it_is_told_401_when_its_token_is_wrong(tmp_path: Path) -> None:
+async def test_websockets_gets_401_for_a_wrong_token(tmp_path: Path) -> None:
     async with bridge(tmp_path) as server:
         with pytest.raises(InvalidStatus) as refused:
             async with connected(server, additional_headers={"cf-aig-authorization": "Bearer another"}):
@@ -69,7 +69,7 @@ async def test_it_is_told_401_when_its_token_is_wrong(tmp_path: Path) -> None:
     assert json.loads(refused.value.response.body or b"")["internalCode"] == 2009
 
 
-async def test_a_message_may_come_in_fragments_with_pings_between_them(tmp_path: Path) -> None:
+async def test_a_message_may_be_fragmented_with_pings_in_between(tmp_path: Path) -> None:
     plain = turns()[0]["send"][0]
     async with bridge(tmp_path) as server, connected(server, additional_headers=BEARER) as socket:
 
