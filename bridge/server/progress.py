@@ -3,7 +3,7 @@
 from typing import Final
 
 CHECKS_PER_TIMEOUT: Final = 12
-"""How often progress is checked within a timeout: no timeout is exceeded by more than one such interval."""
+"""Progress is checked so often within a timeout: no timeout is exceeded by more than one such interval."""
 
 
 class Progress:

@@ -36,7 +36,7 @@ from bridge.settings.step import StepSettings
 from bridge.tasks import Tasks
 
 MESSAGES_PER_TURN: Final = 64
-"""How many buffered messages a socket handles before it yields to other sockets."""
+"""Buffered messages that a socket handles before it yields to other sockets."""
 
 
 @dataclass(frozen=True, slots=True)

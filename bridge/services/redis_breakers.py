@@ -17,7 +17,7 @@ from bridge.services.redis import RedisDown, RedisStore
 from bridge.tasks import Tasks
 
 _KEEP_MS: Final = int(2 * MAX_INTERVAL_S * 1000)
-"""How long a key stays in the set after its due time: a breaker stays open until a probe closes it."""
+"""A key stays in the set for this long after its due time: a breaker stays open until a probe closes it."""
 
 _PAUSE_S: Final = 0.2
 """Delay before subscribing again: Redis may be available and still refuse the subscription."""

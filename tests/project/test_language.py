@@ -102,6 +102,17 @@ def docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text
 
 
+def attribute_docstrings_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the strings that describe the constant or the attribute above them."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
+
+
+def is_clause(text: str) -> bool:
+    return text.split()[0] in CLAUSES
+
+
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -124,8 +135,14 @@ def test_docstrings_are_sentences_with_a_subject_and_a_verb(path: Path) -> None:
     clauses = [
         f"{relative(path)}:{line}: {text.splitlines()[0]}"
         for line, text in docstrings_of(path)
-        if text.split()[0] in CLAUSES or len(text.split()) < LEAST_WORDS
+        if is_clause(text) or len(text.split()) < LEAST_WORDS
     ]
+    assert clauses == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_descriptions_of_attributes_are_no_bare_clauses(path: Path) -> None:
+    clauses = [f"{relative(path)}:{line}: {text}" for line, text in attribute_docstrings_of(path) if is_clause(text)]
     assert clauses == []
 
 

@@ -21,7 +21,7 @@ from bridge.tasks import Tasks
 log = logging.getLogger("bridge.budgets")
 
 LINGER_S: Final = 0.2
-"""How long spent amounts are collected before a write; a killed process loses up to this much."""
+"""Spent amounts are collected for this long before a write; a killed process loses up to this much."""
 PAUSE_S: Final = 1.0
 """Delay before the file is used again after a fault."""
 CLOSE_S: Final = 5.0
