@@ -1,1 +1,1 @@
-"""The log: what a line looks like (`lines`), and how it is written without ever keeping anybody waiting (`handler`)."""
+"""The log: the format of a line (`format`), a handler that never blocks its caller (`handler`), and terminal output."""

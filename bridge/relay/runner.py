@@ -135,7 +135,7 @@ class EventRunner:
         return await asyncio.to_thread(plan, steps, self._context)
 
     async def _admit(self, settings: StepSettings) -> None:
-        """Ask the gate, where there is one; and see how much of the bodies is wanted."""
+        """Ask the limiter, if there is one, and learn how much of the bodies observers want."""
         services = self._event.runtime.services
         wanted = logged(settings, gateway_of(self._context))
         if (wanted.collect_log, wanted.collect_log_payload) != (settings.collect_log, settings.collect_log_payload):

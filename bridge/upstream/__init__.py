@@ -1,1 +1,1 @@
-"""The way to the providers: the only rooms that speak httpx."""
+"""Calls to providers: the transport below httpx, content decoding, and realtime connections."""

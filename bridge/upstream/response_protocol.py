@@ -57,7 +57,7 @@ class AnswerProtocol(ResponseHandler):
         if self._is_refused:
             return
         if self._has_answer_head:
-            self._refuse(None)  # nobody asked for a second answer
+            self._refuse(None)  # a second answer was not requested
             return
         status = data[0].code
         if 100 <= status < 200 and status != 101:

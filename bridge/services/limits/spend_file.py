@@ -23,17 +23,17 @@ LOG_BYTES: Final = 4 << 20
 
 _SCHEMA: Final = """
     CREATE TABLE IF NOT EXISTS spent (
-        purse TEXT NOT NULL, window INTEGER NOT NULL, expires_at REAL NOT NULL, usd REAL NOT NULL,
-        PRIMARY KEY (purse, window)
+        budget TEXT NOT NULL, window INTEGER NOT NULL, expires_at REAL NOT NULL, usd REAL NOT NULL,
+        PRIMARY KEY (budget, window)
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS spent_by_expiry ON spent (expires_at);
 """
 _ADD: Final = """
-    INSERT INTO spent (purse, window, expires_at, usd) VALUES (?, ?, ?, ?)
-    ON CONFLICT (purse, window) DO UPDATE SET usd = usd + excluded.usd
+    INSERT INTO spent (budget, window, expires_at, usd) VALUES (?, ?, ?, ?)
+    ON CONFLICT (budget, window) DO UPDATE SET usd = usd + excluded.usd
 """
 _PURGE: Final = "DELETE FROM spent WHERE expires_at <= ?"
-_LOAD: Final = "SELECT purse, window, usd FROM spent WHERE expires_at > ? ORDER BY usd DESC LIMIT ?"
+_LOAD: Final = "SELECT budget, window, usd FROM spent WHERE expires_at > ? ORDER BY usd DESC LIMIT ?"
 
 
 class Spent(NamedTuple):

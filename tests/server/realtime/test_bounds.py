@@ -10,7 +10,7 @@ import pytest
 
 from bridge.server.realtime import accounting
 from bridge.server.server import Server
-from tests.end_to_end.test_leaks import COUNT, Holding, back_to, needs_proc
+from tests.end_to_end.test_leaks import COUNT, Resources, needs_proc, until_released
 from tests.support.clock import advance, turns, until
 from tests.support.harness import config_of
 from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
@@ -107,10 +107,10 @@ async def test_a_side_that_does_not_read_gets_one_pong_for_many_pings(tmp_path: 
         await until(lambda: says.sent_bytes)
         await says.stands_still()
         await says.end()
-        before = Holding.now()
+        before = Resources.now()
         await client.send(b"".join(frame(b"%d" % each, PING) for each in range(10_000)) + frame(b"and"))
         assert await side.next_frame() == (TEXT, b"and")
-        assert Holding.now().tasks <= before.tasks
+        assert Resources.now().tasks <= before.tasks
         found = [await client.next_frame() for _ in range(says.sent_bytes // len(server_frame(PIECE)) + 1)]
         assert [each for each in found if each[0] == 10] == [(10, b"9999")]
 
@@ -290,7 +290,7 @@ async def test_a_hundred_sessions_leave_nothing_behind(
     sockets = AcceptingProvider()
     async with realtime_bridge(sockets.script, tmp_path) as server, AsyncExitStack() as stack:
         opened = Opened(server, sockets, stack)
-        before = Holding.now()
+        before = Resources.now()
         pairs = [await opened.one() for _ in range(COUNT)]
         for client, side in pairs:
             await client.send(frame(b"a word"))
@@ -302,7 +302,7 @@ async def test_a_hundred_sessions_leave_nothing_behind(
             client.abort()
             side.line.drop()
         await until(lambda: len(server.connections) == 0)
-        await back_to(before)
+        await until_released(before)
 
 
 @needs_proc
@@ -314,11 +314,11 @@ async def test_failed_handshakes_leave_nothing_behind(tmp_path: Path) -> None:
         line.close()
 
     async with realtime_bridge(refuses, tmp_path) as server:
-        before = Holding.now()
+        before = Resources.now()
         for _ in range(COUNT // 2):
             async with connect_raw(server) as client:
                 assert (await client.request(PATH, UPGRADE)).status == 401
-        await back_to(before)
+        await until_released(before)
 
 
 # A configuration that changes.
