@@ -19,7 +19,7 @@ STORED_KEY_ACCESS: Final = Choice(("models", "full"))
 _SCOPES: Final = {
     "models": (re.compile(r"[^*\s]+\*?"), 'a list of models such as ["gpt-4o-mini", "claude-*"]'),
     "endpoints": (
-        re.compile(r"[^/?#\s]+(?:/[^/?#\s]+)*+"),
+        re.compile(r"[^/?#\s]++(?:/[^/?#\s]++)*"),
         'a list of beginnings of endpoints such as ["v1/embeddings"]',
     ),
     "methods": (re.compile(r"[A-Z]{1,32}"), 'a list of methods such as ["POST"]'),

@@ -37,7 +37,7 @@ _END: Final = rb'(?:"|\\?\Z)'
 _STRING: Final = re.compile(rb'"%b%b' % (_CONTENT, _END), re.DOTALL)
 _CLOSED_OR_OPEN: Final = re.compile(rb'"%b"|("%b\\?\Z)' % (_CONTENT, _CONTENT), re.DOTALL)
 _STRING_REST: Final = re.compile(rb'%b(")?' % _CONTENT, re.DOTALL)
-_TO_LAST_COMMA: Final = re.compile(rb'(?:[^",]*+(?:"%b"[^",]*+)*+,)*+' % _CONTENT, re.DOTALL)
+_TO_LAST_COMMA: Final = re.compile(rb'(?:[^"]*(?:"%b"[^"]*)*,)?' % _CONTENT, re.DOTALL)
 _PREFIX: Final = rb'(?:[^"\\\x80-\xff]{1,64}+|[\xc0-\xff][\x80-\xbf]{0,3}+|\\u[0-9a-fA-F]{4}|\\[^u]){0,16}+'
 """The beginning of a string, which replaces a long one in the short version."""
 _BEGINNING: Final = re.compile(_PREFIX, re.DOTALL)
@@ -49,7 +49,7 @@ _HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _COMPLETE: Final = re.compile(
     rb"(?:[^\\\x80-\xff]++|\\[^u]|%b(?:%b|(?=.{6}))|\\u(?!%b)[0-9a-fA-F]{4}"
-    rb"|[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xff][\x80-\xbf]{3})*+"
+    rb"|[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xff][\x80-\xbf]{3})*"
     % (_HIGH, _LOW, rb"[dD][89abAB][0-9a-fA-F]{2}"),
     re.DOTALL,
 )

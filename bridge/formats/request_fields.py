@@ -97,7 +97,7 @@ def _decodings(body: bytes) -> Iterator[bytes]:
 
 _CONSTANT: Final = re.compile(
     rb"""
-    (?: [^"NI]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+" | N(?!aN) | I(?!nfinity) )*+
+    (?: [^"NI]++ | "[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z) | (?!NaN)N | (?!Infinity)I )*
     (NaN|Infinity)
     """,
     re.VERBOSE | re.DOTALL,

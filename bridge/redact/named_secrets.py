@@ -33,7 +33,7 @@ _ASSIGNED: Final = re.compile(
     r"""(=|:\s{0,2}+)(?:\\?["'])?((?:Bearer|Basic|Token|Key)\s{1,2}+)?([^\s"'&<>\\;,(){}\[\]]{4,4096}+)""",
     re.IGNORECASE,
 )
-_PEM: Final = re.compile(r"KEY(?: BLOCK)?-----((?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){16,16384}+)")
+_PEM: Final = re.compile(r"KEY(?: BLOCK)?-----((?:[A-Za-z0-9+/=\s\\:,]|(?!--)-){16,16384})")
 _FILLED: Final = "***"
 """Marks a value that is masked already."""
 _BEFORE_KEY: Final = "PRIVATE "

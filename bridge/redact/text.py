@@ -119,7 +119,7 @@ _SCHEME_WORDS = [(scheme.lower(), r"(?=\s|%20)") for scheme in _SCHEMES]
 _SCHEME_HINTS = build(_SCHEME_WORDS)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9._~+/=:-]{8,}+")
 _PEM_WORD = "PRIVATE KEY"
-_PEM = re.compile(r"(PRIVATE KEY(?: BLOCK)?-----)(?:[A-Za-z0-9+/=\s\\:,]|-(?!-)){16,}+")
+_PEM = re.compile(r"(PRIVATE KEY(?: BLOCK)?-----)(?:[A-Za-z0-9+/=\s\\:,]|(?!--)-){16,}")
 _WORDS_AFTER_BEARER = frozenset({"authentication", "authorization", "credential", "credentials"})
 
 _SHAPES = re.compile(key_shapes.pattern())
