@@ -5,6 +5,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from bridge.tapes.file import read_tape
 from tests.end_to_end.test_request_log_killed import provider
 from tests.support.event_harness import step
@@ -39,6 +41,7 @@ def taped(folder: Path) -> set[str]:
     return {json.loads(read_tape(path).request.body)["name"] for path in folder.rglob("*.jsonl")}
 
 
+@pytest.mark.needs("quiet-machine")
 async def test_a_killed_bridge_has_tapes_of_all_events_but_those_of_the_last_two_seconds(tmp_path: Path) -> None:
     ended: dict[str, float] = {}
     config, tapes = tmp_path / "bridge.toml", tmp_path / "tapes"
