@@ -33,8 +33,8 @@ async def send_events(client: Client, number: int, ended: dict[str, float]) -> N
             await client.call({"eventId": name, **step("openai"), "query": {"name": name}})
             ended[name] = loop.time()
             client.frames.clear()
-    except AssertionError:
-        return  # the test client raises it when its socket closes
+    except (AssertionError, ConnectionError):
+        return  # the socket closed while the client waited for a frame, or before it sent
 
 
 def taped(folder: Path) -> set[str]:
