@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge.server import message_reader
 from bridge.server.message_reader import SHORT_FRAME_BYTES, MessageReader
-from tests.support.clock import turns, until
+from tests.support.clock import advance, turns, until
 
 MAX_BYTES = 2_000_000
 LONG = SHORT_FRAME_BYTES + 1
@@ -158,6 +158,6 @@ async def test_a_waiting_message_is_dropped_when_the_connection_is_lost() -> Non
     line = Line(ours=True, queue_bytes=1_000)
     line.parser.feed_data(frame(b"x") * 100 + frame(b"x" * LONG))
     line.handler.transport = None
-    await asyncio.sleep(0.02)
+    advance(0.02)
     await turns(3)
     assert line.queue._stalled_reader is not None
