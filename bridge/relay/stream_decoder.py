@@ -23,8 +23,9 @@ class StreamDecoder:
 
     `answered` becomes True at the first item that is neither bookkeeping nor a heartbeat, and when too much bookkeeping
     is held (`bridge/docs/protocol.md`, "When a step has answered"). `failed` becomes True at an item that reports an
-    error. No item after it is passed on, and none after the closing mark. Raw parts of the body still contain what
-    follows the closing mark in the same read.
+    error. No item after it is passed on, and none after the closing mark. Raw parts of the body contain what follows
+    the closing mark up to the last item that was complete when the stream ended: Bedrock sends its usage there, and
+    its SDK reads it.
     """
 
     def __init__(
@@ -58,26 +59,19 @@ class StreamDecoder:
         return self._encoder.passes_all
 
     @property
-    def _is_late(self) -> bool:
-        """True if the next bytes are read for their usage only, since the closing mark has come."""
-        return self.reader.closed and not self._encoder.passes_all
-
-    @property
     def pending_bytes(self) -> int:
         """Number of buffered bytes of an incomplete item."""
         return self._decoder.pending_bytes
 
     def feed(self, data: bytes) -> Sequence[Frame]:
         """Return the frames for one read. Raises ItemTooLarge, and BrokenStream for damaged framing."""
-        is_late = self._is_late
-        items = self._read(self._decoder.feed(data))
-        return [] if is_late else self._pass_on(data, items, self._decoder.pending_bytes)
+        return self._pass_on(data, self._read(self._decoder.feed(data)), self._decoder.pending_bytes)
 
     def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[Sequence[Frame], Verdict]:
         """Return the remaining frames and the verdict, for a body that ended as `ending` says."""
-        is_late = self._is_late
+        is_rest_unwanted = self.reader.closed and not self._encoder.passes_all
         items = self._read(self._decoder.finish())
-        parts = [] if is_late else self._pass_on(b"", items, 0)
+        parts = [] if is_rest_unwanted else self._pass_on(b"", items, 0)
         truncated = self._decoder.truncated
         return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
 

@@ -44,24 +44,28 @@ BODIES: dict[str, tuple[bytes, str, Frame]] = {
 
 
 CLOSED_AT = {
-    "SSE with CRLF and a BOM": len(CRLF) - 1,
-    "an array": len(ARRAY_CLOSED),
-    "an AWS event stream": len(AWS_CLOSED),
+    "SSE with CRLF and a BOM": {len(CRLF) - 1, len(CRLF)},
+    "an array": {len(ARRAY_CLOSED), len(ARRAY_CLOSED) + 1},
+    "an AWS event stream": {len(AWS_CLOSED), len(AWS)},
 }
-"""Number of bytes up to the end of the closing mark's item, if bytes follow it."""
+"""Ends of items from the closing mark on, as numbers of bytes, if bytes follow the closing mark."""
 
 
 def check_runs(name: str, reads: Sequence[Part], sent: bytes) -> None:
-    """Check that the reads were sent; after a closing mark that bytes follow, what is behind its read was not."""
-    body, read_bytes = b"".join(read for read in reads if isinstance(read, bytes)), 0
-    closed_at = CLOSED_AT.get(name, len(body))
-    if len(body) < closed_at or name not in CLOSED_AT:
-        assert sent == body
-        return
-    for read in reads:
-        read_bytes += len(read) if isinstance(read, bytes) and read_bytes < closed_at else 0
+    """Check that the reads were sent: all of them, or up to the end of an item from the closing mark on."""
+    body = b"".join(read for read in reads if isinstance(read, bytes))
     assert body.startswith(sent)
-    assert closed_at <= len(sent) <= read_bytes
+    assert len(sent) == len(body) or len(sent) in CLOSED_AT.get(name, set())
+
+
+async def test_usage_after_the_closing_mark_is_in_the_runs_and_an_incomplete_item_is_not() -> None:
+    usage = aws_message("metadata", b'{"usage":{"inputTokens":1,"outputTokens":2,"totalTokens":3}}')
+    trailer = aws_message("other", b"{}")[:-1]
+    for rest in ([usage], [trailer], [usage[:9], usage[9:] + trailer]):
+        reads: list[Part] = [AWS_CLOSED, *rest]
+        stage = await run_event(RAW, Plays(reads, content_type="application/vnd.amazon.eventstream"))
+        assert stage.types[-1] == "done"
+        assert body_of(stage) == AWS_CLOSED + (usage if rest[0] != trailer else b"")
 
 
 def body_of(stage: EventHarness) -> bytes:
