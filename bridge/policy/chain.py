@@ -49,7 +49,7 @@ class Cause(Enum):
     TIMEOUT = auto()
     STATUS = auto()  # an HTTP error, or an error in a stream with the status of its type
     REDIRECT = auto()
-    UNUSABLE = auto()  # an item too large, a body of the wrong sort
+    UNUSABLE = auto()  # an item too large, a body that is not JSON where JSON is required
 
 
 OUTAGES: Final = frozenset({Cause.CONNECT, Cause.RESET, Cause.BREAK})
@@ -67,7 +67,7 @@ RETRIED_STATUSES: Final = SERVER_ERRORS | {408, 409, 425, 429}
 class StepAnswered:
     """A good answer. For a stream it is reported at the first answer item, and again at the complete end."""
 
-    whole: bool = False
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +274,7 @@ class Chain:
         if key is None:
             return
         if isinstance(outcome, StepAnswered):
-            (self._breakers.succeeded if outcome.whole else self._breakers.answered)(key)
+            (self._breakers.succeeded if outcome.complete else self._breakers.answered)(key)
         elif is_provider_fault(outcome, self._policy):
             self._breakers.failed(key, now, self._probe)
         else:

@@ -41,12 +41,12 @@ _OFF_LOOP_BYTES: Final = 1 << 20
 class StepAttempt:
     """One attempt of one step. Call `run` once."""
 
-    def __init__(self, event: RunningEvent, chain: Chain, planned: PlannedStep, go: Try) -> None:
+    def __init__(self, event: RunningEvent, chain: Chain, planned: PlannedStep, decision: Try) -> None:
         self._event = event
         self._chain = chain
         self._planned = planned
         self._settings = planned.step.settings
-        self._send_request = go
+        self._decision = decision
         self._deadlines = event.interrupt.deadlines
         self._stream_relay: StreamRelay | None = None
         self._long_json = LongBody()
@@ -54,7 +54,7 @@ class StepAttempt:
     async def run(self) -> Outcome | None:
         """Make the call and return its outcome; None if a complete stream was passed on."""
         event, loop = self._event, asyncio.get_running_loop()
-        event.step, event.provider = self._send_request.step, self._planned.provider.slug
+        event.step, event.provider = self._decision.step, self._planned.provider.slug
         event.error, event.state.cached, event.state.byok_alias = None, False, None
         event.known = known_key(self._planned.key)
         began_at, status = loop.time(), None
@@ -71,9 +71,9 @@ class StepAttempt:
             )
             return outcome
         except asyncio.CancelledError:
-            return self._failed(timeout_error(event.interrupt.consume(), self._planned))
+            return self._fail(timeout_error(event.interrupt.consume(), self._planned))
         except BridgeError as error:
-            outcome = self._failed(error)
+            outcome = self._fail(error)
             if isinstance(error, SpendLimit) and not error.is_per_step:
                 raise  # the limit holds for every step
             return outcome
@@ -84,7 +84,7 @@ class StepAttempt:
             self._deadlines.keep_only(Clock.TOTAL)
             slug = self._planned.provider.slug
             failure = event.interrupt.cancelled or event.error
-            event.state.add_attempt(self._send_request.step, slug, status, failure, began_at, loop.time())
+            event.state.add_attempt(self._decision.step, slug, status, failure, began_at, loop.time())
 
     async def _close(self, answer: UpstreamResponse, *, reuse: bool = False) -> None:
         """Close the response. With `reuse` its rest is read first, so that the connection can be used again."""
@@ -120,10 +120,12 @@ class StepAttempt:
             shape, head = await self._sniff(answer)
             if shape is not Shape.SINGLE:
                 return await self._relay_stream(answer, shape, head)
-        body, is_all = await self._collect(answer, head, self._event.writer.max_buffered_bytes if is_good else None)
-        if not is_all:
+        body, is_complete = await self._collect(
+            answer, head, self._event.writer.max_buffered_bytes if is_good else None
+        )
+        if not is_complete:
             return await self._relay_stream(answer, Shape.BYTES, body)
-        return await self._judge(answer, body)
+        return await self._evaluate(answer, body)
 
     async def _relay_stream(self, answer: UpstreamResponse, shape: Shape, head: bytes) -> Outcome | None:
         stream_head = self._build_head(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
@@ -131,7 +133,7 @@ class StepAttempt:
         self._stream_relay = StreamRelay(
             self._event, self._chain, self._planned, answer, stream_head, decoder, from_model=self._planned.calls_model
         )
-        return await self._stream_relay.run(head, last=self._send_request.last)
+        return await self._stream_relay.run(head, last=self._decision.last)
 
     async def _sniff(self, answer: UpstreamResponse) -> tuple[Shape, bytes]:
         """Return the shape of the body, and the bytes that were read to detect it."""
@@ -162,7 +164,7 @@ class StepAttempt:
                 check.feed(data)
                 if body.tell() >= turn_ends:
                     turn_ends = body.tell() + _TURN_BYTES
-                    await asyncio.sleep(0)  # an inflated answer may come without waiting
+                    await asyncio.sleep(0)  # `read` may never suspend while it inflates a body
                 if max_bytes is not None and body.tell() > max_bytes:
                     return body.getvalue(), False
                 data = await self._read(answer)
@@ -172,7 +174,7 @@ class StepAttempt:
         return body.getvalue(), True
 
     async def _read(self, answer: UpstreamResponse) -> bytes:
-        """Read from a body before the client knows of it: a break here counts as no answer (ResetBeforeAnswer)."""
+        """Read from a body that is not announced to the client yet. Raises ResetBeforeAnswer if it breaks."""
         try:
             data = await answer.read()
         except BrokenStream as error:
@@ -180,17 +182,17 @@ class StepAttempt:
         self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
         return data
 
-    async def _judge(self, answer: UpstreamResponse, body: bytes) -> Outcome:
+    async def _evaluate(self, answer: UpstreamResponse, body: bytes) -> Outcome:
         """Return the outcome of a response in one piece. The response is kept: it may become the event's answer."""
         event, status = self._event, answer.status
-        short = self._long_json.finish()
-        read = body if short is None else short
+        shortened = self._long_json.finish()
+        read = body if shortened is None else shortened
         found = parse_response(status, read, answer.content_type, from_model=self._planned.calls_model)
-        checked = short is not None
+        checked = shortened is not None
         if event.known and (found.fault is not None or found.defect is not None or status >= 300):
             body, found = await self._concealed(answer, body)
             checked = False
-        outcome: Outcome = StepAnswered(whole=True)
+        outcome: Outcome = StepAnswered(complete=True)
         if found.fault is not None:
             status = found.fault.status
             pause_ms = requested_delay_ms(answer.headers, time.time())
@@ -204,7 +206,7 @@ class StepAttempt:
             outcome = Failed(Cause.REDIRECT)
         head = replace(self._build_head(answer, answer.content_type), status=status)
         cached = answer.cached
-        event.keep(BufferedResponse(head, body, event.error, found.usage, found.costs, cached, checked))
+        event.set_buffered(BufferedResponse(head, body, event.error, found.usage, found.costs, cached, checked))
         if event.error is None:
             answer.mark_complete()
         return outcome
@@ -212,21 +214,21 @@ class StepAttempt:
     async def _concealed(self, answer: UpstreamResponse, body: bytes) -> tuple[bytes, response.ParsedResponse]:
         """Return an error's body without the stored key that it may quote, and the parsed body."""
         known = self._event.known
-        hide = partial(concealed, body, known)
-        hidden = hide() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(hide)
+        mask = partial(concealed, body, known)
+        masked = mask() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(mask)
         self._event.reservation.release(len(body))
-        self._event.reservation.add(len(hidden))
-        found = parse_response(answer.status, hidden, answer.content_type, from_model=self._planned.calls_model)
+        self._event.reservation.add(len(masked))
+        found = parse_response(answer.status, masked, answer.content_type, from_model=self._planned.calls_model)
         if found.fault is not None:
             found = msgspec.structs.replace(found, fault=concealed_fault(found.fault, known))
-        return hidden, found
+        return masked, found
 
     def _build_head(self, answer: UpstreamResponse, content_type: str, *, items: bool = False) -> ResponseHead:
         slug, alias = self._planned.provider.slug, self._event.state.byok_alias
         headers = concealed_headers(answer.public_headers, self._event.known)
-        return ResponseHead(self._send_request.step, slug, answer.status, content_type, headers, items, alias)
+        return ResponseHead(self._decision.step, slug, answer.status, content_type, headers, items, alias)
 
-    def _failed(self, error: BridgeError) -> Outcome:
+    def _fail(self, error: BridgeError) -> Outcome:
         if self._event.known:
             error.args = (self._event.known.mask_text(str(error)),)
         self._event.error = error.without_traceback()

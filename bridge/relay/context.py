@@ -70,7 +70,7 @@ class RunningEvent:
     phase: str = "starting"
     step: int = 0
     provider: str = ""
-    """Slug of the current step's provider, once it was called."""
+    """Slug of the provider that the current step calls; empty before the first call."""
     error: BridgeError | None = None
     """Error of the last attempt."""
     buffered: BufferedResponse | None = None
@@ -80,11 +80,11 @@ class RunningEvent:
     announced: ResponseHead | None = None
     """Head of the last stream that was started towards the client."""
 
-    def keep(self, whole: BufferedResponse | None) -> None:
-        """Replace the buffered response and release its memory."""
+    def set_buffered(self, response: BufferedResponse | None) -> None:
+        """Replace the buffered response, and release the memory of the previous one."""
         if self.buffered is not None:
             self.reservation.release(len(self.buffered.body))
-        self.buffered = whole
+        self.buffered = response
 
     async def drain(self) -> None:
         """Wait until the client has read its queue. The event's deadlines are paused meanwhile."""

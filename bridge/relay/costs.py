@@ -54,13 +54,13 @@ def _dropped(event: RunningEvent, steps: Sequence[PlannedStep]) -> Iterator[Char
 
 
 def _cost_of(event: RunningEvent, planned: PlannedStep, error: BridgeError | None) -> Cost | None:
-    record, streamed = event.state, event.state.streamed
-    _bound_usage(record)
-    if record.cached:
+    state, streamed = event.state, event.state.streamed
+    _bound_usage(state)
+    if state.cached:
         return Cost(0.0, "cache")
-    if error is not None and streamed is None and record.usage is None and not record.reported:
+    if error is not None and streamed is None and state.usage is None and not state.reported:
         return None  # nothing was received
-    return _price(event, planned, record.usage, record.reported, streamed, is_cut=error is not None)
+    return _price(event, planned, state.usage, state.reported, streamed, is_cut=error is not None)
 
 
 def _price(
@@ -92,8 +92,8 @@ def _estimated(
     planned: PlannedStep, pricer: Pricer, usage: Usage | None, streamed: Streamed, exact: Cost | None
 ) -> Cost | None:
     request_bytes = len(planned.step.readable or planned.step.body)
-    seen = of_cut(usage, request_bytes, streamed.answer_bytes, streamed.chunks)
-    cost = _cost(pricer, planned, seen, {})
+    estimated = of_cut(usage, request_bytes, streamed.answer_bytes, streamed.chunks)
+    cost = _cost(pricer, planned, estimated, {})
     return exact if cost is None or cost == exact else replace(cost, estimated=True)
 
 

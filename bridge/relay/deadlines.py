@@ -26,7 +26,9 @@ class Clock(Enum):
 
 
 class Deadlines:
-    """Call `on_due(clock)` once for each deadline that is reached, in order. The callback may move or clear deadlines.
+    """Deadlines of one event, by clock. `on_due(clock)` is called once for each that is reached, in order.
+
+    The callback may move or clear deadlines.
 
     Moving a deadline into the future costs one assignment: the timer notices when it fires. All deadlines are paused
     while the client does not read.
@@ -85,9 +87,9 @@ class Deadlines:
     def resume(self) -> None:
         if self._paused_at is None:
             return
-        stood = self._loop.time() - self._paused_at
+        paused_s = self._loop.time() - self._paused_at
         self._paused_at = None
-        self._at = {clock: at + stood for clock, at in self._at.items()}
+        self._at = {clock: at + paused_s for clock, at in self._at.items()}
         if self._at and self._timer is None:
             self._arm(min(self._at.values()))
 

@@ -28,15 +28,15 @@ async def with_decoded_bodies(steps: list[ProviderStep], reservation: MemoryRese
     """
     if not any("content-encoding" in step.provider_headers for step in steps):
         return steps
-    left, found = MAX_INFLATED_BYTES, list[ProviderStep]()
+    remaining, found = MAX_INFLATED_BYTES, list[ProviderStep]()
     for step in steps:
         try:
-            body = await decoded(step.body, step.provider_headers.get("content-encoding", ""), reservation, left)
+            body = await decoded(step.body, step.provider_headers.get("content-encoding", ""), reservation, remaining)
         except (BadMessage, TooLarge):
             if step.provider == openai_compat.SLUG:
                 raise
             body = b""
-        left -= len(body or b"")
+        remaining -= len(body or b"")
         found.append(msgspec.structs.replace(step, decoded=body))
     return found
 

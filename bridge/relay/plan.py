@@ -173,11 +173,11 @@ def _runs_models(provider: Provider, target: Target) -> bool:
     return target.host == host or target.host.endswith(f".{host}")
 
 
-def _has_full_timeouts(requested: StepSettings, own: StepSettings) -> bool:
-    """Return True if no timeout is shorter than the gateway's. A shorter one would blame the provider too early."""
+def _has_full_timeouts(requested: StepSettings, defaults: StepSettings) -> bool:
+    """Return True if no timeout is shorter than the gateway's: breakers count timeouts only then."""
     pairs = (
-        (requested.connect_timeout, own.connect_timeout),
-        (requested.request_timeout, own.request_timeout),
-        (requested.idle_timeout, own.idle_timeout),
+        (requested.connect_timeout, defaults.connect_timeout),
+        (requested.request_timeout, defaults.request_timeout),
+        (requested.idle_timeout, defaults.idle_timeout),
     )
-    return requested is own or all(value == 0 or 0 < limit <= value for value, limit in pairs)
+    return requested is defaults or all(value == 0 or 0 < limit <= value for value, limit in pairs)

@@ -53,11 +53,11 @@ class ProviderCall:
         begin_call(self._event, self._planned.step.settings)
 
     async def send(self, on_connected: Callable[[], None]) -> HttpUpstreamResponse:
-        record, self._connected.receiver = self._event.state, on_connected
+        state, self._connected.receiver = self._event.state, on_connected
         try:
             call = await self._authorised(self.request)
-            if record.called_at is None:
-                record.called_at = asyncio.get_running_loop().time()
+            if state.called_at is None:
+                state.called_at = asyncio.get_running_loop().time()
             answer = await self._event.runtime.upstream.open(call)
         except BaseException:
             if self._release_slot is not None:

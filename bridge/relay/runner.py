@@ -1,7 +1,7 @@
 """Run one event from its first message to its last frame.
 
-`run` requests a decision from the chain, runs a `StepAttempt` and reports its outcome to the chain, until the chain
-stops; `_finish` then sends the last frame. Exactly one last frame is sent in every case.
+`run` makes each attempt that the chain decides on and reports its outcome to the chain, until the chain stops;
+`_finish` then sends the last frame. Exactly one last frame is sent in every case.
 """
 
 import asyncio
@@ -64,9 +64,9 @@ class EventRunner:
         self._on_last = on_last
         self._interrupt = Interrupt()
         now_ns = time.time_ns()
-        record = EventState(new_id(now_ns), context.gateway, self._loop.time(), create.warnings, now_ns)
-        self.event_id = event_id or b'"%b"' % record.log_id.encode()
-        self._event = RunningEvent(writer, reservation, context, runtime, record, self._interrupt)
+        state = EventState(new_id(now_ns), context.gateway, self._loop.time(), create.warnings, now_ns)
+        self.event_id = event_id or b'"%b"' % state.log_id.encode()
+        self._event = RunningEvent(writer, reservation, context, runtime, state, self._interrupt)
         self._steps: list[PlannedStep] = []
         self._chain: Chain | None = None
         self._charges: list[Charge] = []
@@ -119,7 +119,7 @@ class EventRunner:
             attempt = StepAttempt(self._event, chain, steps[decision.step], decision)
             outcome = await attempt.run()
             if outcome is None:
-                self._done(attempt.response_head)
+                self._end_stream(attempt.response_head)
                 return
             if isinstance(self._event.error, TotalTimeout):
                 raise self._event.error
@@ -135,7 +135,7 @@ class EventRunner:
         return await asyncio.to_thread(plan, steps, self._context)
 
     async def _admit(self, settings: StepSettings) -> None:
-        """Ask the limiter, if there is one, and learn how much of the bodies observers want."""
+        """Wait for the limiter, if there is one, and set how much of the bodies is kept for observers."""
         services = self._event.runtime.services
         wanted = logged(settings, gateway_of(self._context))
         if (wanted.collect_log, wanted.collect_log_payload) != (settings.collect_log, settings.collect_log_payload):
@@ -167,63 +167,67 @@ class EventRunner:
 
     async def _finish(self, decision: Relay | GiveUp) -> None:
         """Send the last buffered response; raise the event's error if there is none, or if a stream was started."""
-        event, whole = self._event, self._event.buffered
+        event, response = self._event, self._event.buffered
         if isinstance(decision, GiveUp):
             self._skip(decision.skipped)
-            whole = None if event.announced else whole
-        if whole is None:
+            response = None if event.announced else response
+        if response is None:
             assert event.error is not None
             raise event.error
-        await self._answer(whole)
+        await self._send_buffered(response)
 
-    async def _answer(self, whole: BufferedResponse) -> None:
+    async def _send_buffered(self, response: BufferedResponse) -> None:
         """Send a response in one piece as the last frame."""
-        event, record = self._event, self._event.state
+        event, state = self._event, self._event.state
         self._interrupt.deadlines.stop()  # the response is complete
-        record.restarted = event.announced is not None
-        record.drop_stream()
-        record.usage, record.reported, record.cached = whole.usage, whole.reported, whole.cached
-        record.reset_body()
-        record.add_body(whole.body)
-        if record.answered_at is None:
-            record.answered_at = self._loop.time()
-        raw = self._steps[whole.head.step].step.settings.frames == "raw"
-        encode = partial(event.writer.encode_body, whole.body, whole.head.content_type, raw=raw, checked=whole.checked)
-        encoded = encode() if whole.checked or len(whole.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
-        metadata = self._last_metadata(whole.head, whole.error)
-        self._last(partial(event.writer.send_response, whole.head, metadata, encoded, whole.error))
+        state.restarted = event.announced is not None
+        state.drop_stream()
+        state.usage, state.reported, state.cached = response.usage, response.reported, response.cached
+        state.reset_body()
+        state.add_body(response.body)
+        if state.answered_at is None:
+            state.answered_at = self._loop.time()
+        raw = self._steps[response.head.step].step.settings.frames == "raw"
+        encode = partial(
+            event.writer.encode_body, response.body, response.head.content_type, raw=raw, checked=response.checked
+        )
+        encoded = (
+            encode() if response.checked or len(response.body) < OFF_LOOP_BYTES else await asyncio.to_thread(encode)
+        )
+        metadata = self._last_metadata(response.head, response.error)
+        self._send_last(partial(event.writer.send_response, response.head, metadata, encoded, response.error))
         if event.writer.is_full:
             await event.drain()  # its bytes count until the client has read them
 
-    def _done(self, head: ResponseHead) -> None:
-        self._last(partial(self._event.writer.end_stream, self._last_metadata(head, None)))
+    def _end_stream(self, head: ResponseHead) -> None:
+        self._send_last(partial(self._event.writer.end_stream, self._last_metadata(head, None)))
 
     def _fail(self, error: BridgeError) -> None:
         """Send the last frame of a failed event, before or after a stream began."""
         event = self._event
         alias = event.state.byok_alias
-        own = ResponseHead(event.step, self._provider_slug(), error.status, "application/json", byok_alias=alias)
-        metadata = self._last_metadata(event.announced or own, error)
+        head = ResponseHead(event.step, self._provider_slug(), error.status, "application/json", byok_alias=alias)
+        metadata = self._last_metadata(event.announced or head, error)
         send = (
             event.writer.abort_stream
             if event.announced is not None or self._interrupt.cancelled is not None
             else event.writer.send_error
         )
-        self._last(partial(send, metadata, error))
+        self._send_last(partial(send, metadata, error))
 
     def _last_metadata(self, head: ResponseHead, error: BridgeError | None) -> dict[str, object]:
         """Return the metadata of the last frame, with the cost."""
-        record = self._event.state
+        state = self._event.state
         if self._steps:
-            record.model = self._steps[head.step].model
+            state.model = self._steps[head.step].model
             self._charges = charges_of(self._event, self._steps, self._steps[head.step], error)
-            record.cost = total(self._charges)
-        return record.last_metadata(head, self._loop.time(), error)
+            state.cost = total(self._charges)
+        return state.last_metadata(head, self._loop.time(), error)
 
     def _provider_slug(self) -> str | None:
         return self._steps[self._event.step].provider.slug if self._steps else None
 
-    def _last(self, send: Callable[[], None]) -> None:
+    def _send_last(self, send: Callable[[], None]) -> None:
         if not self._ended:
             self._ended = True
             send()
@@ -243,9 +247,9 @@ class EventRunner:
             event.admission.settle(self._charges)
         log.info("event", extra={"fields": event.state.log_fields(self.event_id)})
         if event.runtime.services.observers:
-            entry = summarize(event.state, event.context, self.event_id, self._create, self._steps)
+            summary = summarize(event.state, event.context, self.event_id, self._create, self._steps)
             for observer in event.runtime.services.observers:
-                observer.on_event_end(entry)
+                observer.on_event_end(summary)
 
 
 def new_id(now_ns: int | None = None) -> str:

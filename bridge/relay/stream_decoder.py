@@ -67,13 +67,13 @@ class StreamDecoder:
         """Return the frames for one read. Raises ItemTooLarge, and BrokenStream for damaged framing."""
         return self._pass_on(data, self._read(self._decoder.feed(data)), self._decoder.pending_bytes)
 
-    def finish(self, ending: StreamState, *, clean_end_is_whole: bool) -> tuple[Sequence[Frame], Verdict]:
+    def finish(self, ending: StreamState, *, clean_end_is_complete: bool) -> tuple[Sequence[Frame], Verdict]:
         """Return the remaining frames and the verdict, for a body that ended as `ending` says."""
         is_rest_unwanted = self.reader.closed and not self._encoder.passes_all
         items = self._read(self._decoder.finish())
         parts = [] if is_rest_unwanted else self._pass_on(b"", items, 0)
         truncated = self._decoder.truncated
-        return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_whole)
+        return parts, self.reader.verdict(ending, truncated=truncated, clean_end_is_complete=clean_end_is_complete)
 
     def release(self) -> Sequence[Frame]:
         """Return the frames that were held back, in order. Later frames are not held back."""

@@ -69,27 +69,27 @@ class StreamRelay:
 
     async def run(self, head: bytes, *, last: bool) -> Outcome | None:
         """Relay the stream, of which `head` was read already. Return None if it was complete, else the outcome."""
-        record, stream = self._event.state, self._stream
-        record.reset_body()
+        state, stream = self._event.state, self._stream
+        state.reset_body()
         self._event.phase = "streaming"
         if last and head:
             self._start_stream()  # no attempt can follow, so nothing is held back
         try:
             ending = await self._until_it_ends(head)
-            return self._failed_inside() if ending is None else self._conclude(ending)
+            return self._reported_error() if ending is None else self._conclude(ending)
         finally:
             self._count(0)
-            record.chunks += stream.chunks
+            state.chunks += stream.chunks
             if self._is_started:
                 self._keep_usage()
             self._warn_of_malformed()
 
     def _keep_usage(self) -> None:
-        record, stream = self._event.state, self._stream
+        state, stream = self._event.state, self._stream
         source = stream.reader if self._end is None else self._end.read()
-        record.usage, record.reported = source.usage, source.costs
-        record.streamed = Streamed(
-            self.head, source.usage, source.costs, record.answer_bytes, stream.chunks, self._answer.cached
+        state.usage, state.reported = source.usage, source.costs
+        state.streamed = Streamed(
+            self.head, source.usage, source.costs, state.answer_bytes, stream.chunks, self._answer.cached
         )
 
     async def _until_it_ends(self, head: bytes) -> StreamState | None:
@@ -104,14 +104,14 @@ class StreamRelay:
 
     async def _relay(self, data: bytes) -> StreamState | None:
         """Relay the reads: one await, one call of the decoder and one write for each. This is the hot path."""
-        stream, writer, read, take = self._stream, self._event.writer, self._answer.read, self._event.state.add_body
+        stream, writer, read, add_body = self._stream, self._event.writer, self._answer.read, self._event.state.add_body
         end = self._end
         while data:
-            take(data)
+            add_body(data)
             if end is not None:
                 end.add(data)
-            for turn in _slices(data):
-                if parts := stream.feed(turn):
+            for piece in _slices(data):
+                if parts := stream.feed(piece):
                     writer.write(parts)
                 if stream.answered is not self.has_answered:
                     self._answered()
@@ -123,7 +123,7 @@ class StreamRelay:
                 self._reset_deadlines()
                 if writer.is_full:
                     await self._event.drain()
-                elif turn is not data or self._counted_bytes:
+                elif piece is not data or self._counted_bytes:
                     await asyncio.sleep(0)
             data = await read()
         return StreamState.END
@@ -168,9 +168,9 @@ class StreamRelay:
 
     def _answered(self) -> None:
         self.has_answered = self._stream.answered = True
-        record = self._event.state
-        if record.answered_at is None:
-            record.answered_at = asyncio.get_running_loop().time()
+        state = self._event.state
+        if state.answered_at is None:
+            state.answered_at = asyncio.get_running_loop().time()
         self._deadlines.clear(Clock.REQUEST, Clock.HOLD)
         self._report_to_chain(StepAnswered())
         self._start_stream()
@@ -187,23 +187,23 @@ class StreamRelay:
         event.state.restarted = event.announced is not None
         event.state.drop_stream()
         event.announced = self.head
-        event.keep(None)
+        event.set_buffered(None)
         event.writer.start_stream(
             self.head, event.state.first_metadata(self.head, success=True), self._stream.release()
         )
 
     def _conclude(self, ending: StreamState) -> Outcome | None:
         stream = self._stream
-        clean_end_is_whole = self._planned.provider.ended_without_mark == "done"
-        parts, verdict = stream.finish(ending, clean_end_is_whole=clean_end_is_whole)
+        clean_end_is_complete = self._planned.provider.ended_without_mark == "done"
+        parts, verdict = stream.finish(ending, clean_end_is_complete=clean_end_is_complete)
         self._event.writer.write(parts)
-        is_whole = verdict in {Verdict.COMPLETE, Verdict.COMPLETE_CUT} and not stream.failed
-        if (stream.answered or is_whole) and not self.has_answered:
+        is_complete = verdict in {Verdict.COMPLETE, Verdict.COMPLETE_CUT} and not stream.failed
+        if (stream.answered or is_complete) and not self.has_answered:
             self._answered()
         if stream.failed:
-            return self._failed_inside()
-        if is_whole:
-            self._report_to_chain(StepAnswered(whole=True))
+            return self._reported_error()
+        if is_complete:
+            self._report_to_chain(StepAnswered(complete=True))
             self._warn_of(verdict)
             if verdict is Verdict.COMPLETE:
                 self._answer.mark_complete()
@@ -222,7 +222,7 @@ class StreamRelay:
             items = "one item" if count == 1 else f"{count} items"
             self._event.state.warnings.append(f"{items} of the stream could not be parsed and came as text")
 
-    def _failed_inside(self) -> Outcome:
+    def _reported_error(self) -> Outcome:
         fault = self._stream.reader.fault
         assert fault is not None
         fault = concealed_fault(fault, self._event.known)

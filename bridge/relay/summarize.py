@@ -91,8 +91,8 @@ def logged(settings: StepSettings, gateway: Gateway) -> StepSettings:
     """Return the settings with the gateway's choice of what is logged, if clients may not override it."""
     if not gateway.collect_log_locked:
         return settings
-    own = gateway.settings
-    return replace(settings, collect_log=own.collect_log, collect_log_payload=own.collect_log_payload)
+    fixed = gateway.settings
+    return replace(settings, collect_log=fixed.collect_log, collect_log_payload=fixed.collect_log_payload)
 
 
 def gateway_of(context: RequestContext) -> Gateway:

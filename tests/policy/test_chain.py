@@ -309,7 +309,7 @@ def test_an_answer_beside_a_running_probe_closes_the_breaker() -> None:
 def test_a_request_without_a_breaker_is_neither_skipped_nor_counted() -> None:
     breakers = opened("one")
     no_model_call = replace(ONCE, breaker_key=None)
-    for outcome in (CONNECT, RESET, StepAnswered(whole=True)):
+    for outcome in (CONNECT, RESET, StepAnswered(complete=True)):
         chain = Chain([no_model_call, OTHER], breakers)
         assert chain.start(1) == Try(0, 1, 0.0, last=False)
         chain.next(outcome, 1, NO_JITTER)
@@ -429,7 +429,7 @@ def test_a_whole_answer_ends_the_row() -> None:
         chain.start(0)
         chain.next(outcome, 0, NO_JITTER)
         assert len(breakers) == 1
-    assert chain.next(StepAnswered(whole=True), 0, NO_JITTER) == Relay()
+    assert chain.next(StepAnswered(complete=True), 0, NO_JITTER) == Relay()
     assert len(breakers) == 0
 
 

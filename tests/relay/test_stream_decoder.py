@@ -45,7 +45,7 @@ def body_of(frames: list[bytes]) -> bytes:
 
 
 def finish(stream: StreamDecoder, ending: StreamState = StreamState.END) -> tuple[list[bytes], Verdict]:
-    return stream.finish(ending, clean_end_is_whole=False)
+    return stream.finish(ending, clean_end_is_complete=False)
 
 
 # Holding back.
@@ -252,7 +252,7 @@ def test_how_the_body_ended_decides_whether_the_answer_is_whole(
 def test_a_provider_known_for_it_may_end_without_a_mark() -> None:
     stream = stream_of()
     stream.feed(ANSWER)
-    assert stream.finish(StreamState.END, clean_end_is_whole=True)[1] is Verdict.COMPLETE
+    assert stream.finish(StreamState.END, clean_end_is_complete=True)[1] is Verdict.COMPLETE
 
 
 # Raw runs.
