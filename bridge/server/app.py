@@ -5,31 +5,23 @@ import logging
 from aiohttp import web
 
 from bridge.config import Configuration
-from bridge.config.gateways import Gateway
 from bridge.errors import BadMessage
 from bridge.providers import select_subprotocol
 from bridge.relay.arrivals import Arrivals
 from bridge.relay.context import Runtime
 from bridge.relay.memory import MemoryBudget
 from bridge.server.access import GatewayAccess
-from bridge.server.auth import (
-    PROTOCOL_HEADER,
-    TOKEN_HEADER,
-    check_origin,
-    check_token,
-    heartbeat_s,
-    is_compat,
-    offered_protocols,
-)
+from bridge.server.auth import PROTOCOL_HEADER, TOKEN_HEADER, check_origin, check_token, offered_protocols
 from bridge.server.connections import ConnectionRegistry
+from bridge.server.handshake import read_options
 from bridge.server.health import HealthRoutes
 from bridge.server.http.connection import connection_of
 from bridge.server.http.errors import WEBSOCKET_REQUIRED, UpgradeRequired, error_middleware, set_own_headers
 from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
 from bridge.server.realtime import RealtimeRoutes
-from bridge.server.session import HandshakeOptions, Session
+from bridge.server.session import Session
+from bridge.server.state import ServerState
 from bridge.server.websocket import ClientSocket, set_subprotocol
-from bridge.settings.step import from_headers
 from bridge.upstream.realtime import ConnectorProtocol
 
 log = logging.getLogger("bridge.server")
@@ -41,14 +33,11 @@ class App:
     def __init__(
         self, config: Configuration, runtime: Runtime, connections: ConnectionRegistry, connector: ConnectorProtocol
     ) -> None:
-        self.access = GatewayAccess(config)
-        self._runtime = runtime
-        self._connections = connections
-        self._memory = MemoryBudget(config.server.memory_budget_bytes, "the bridge")
-        self._arrivals = Arrivals()
-        self._realtime = RealtimeRoutes(self.access, runtime, connections, self._memory, connector)
-        self._http = HttpRoutes(self.access, runtime, connections, self._memory, self._arrivals, self._realtime.relay)
-        self._health = HealthRoutes(lambda: self.access.config, runtime, connections, self._memory)
+        memory = MemoryBudget(config.server.memory_budget_bytes, "the bridge")
+        self.state = ServerState(GatewayAccess(config), runtime, connections, memory, Arrivals())
+        self._realtime = RealtimeRoutes(self.state, connector)
+        self._http = HttpRoutes(self.state, self._realtime.relay)
+        self._health = HealthRoutes(self.state)
 
     async def aclose(self) -> None:
         """Close the connections to realtime providers."""
@@ -72,16 +61,16 @@ class App:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         """Answer one handshake, then run the session until it ends."""
-        gateway = self.access.gateway(request.match_info["gateway"])
+        gateway = self.state.access.gateway(request.match_info["gateway"])
         offered = offered_protocols(request.headers.getall(PROTOCOL_HEADER, ()))
         check_origin(gateway, request.headers.get("Host", ""), request.headers.get("Origin"))
         token = check_token(gateway, request.headers.get(TOKEN_HEADER), offered)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             raise UpgradeRequired(WEBSOCKET_REQUIRED)
-        options = self._handshake_options(request, gateway, token)
-        self._connections.check_capacity()
+        options = read_options(request, self.state.access.request_context(request, gateway, token, "websocket"))
+        self.state.connections.check_capacity()
         subprotocol = select_subprotocol(offered, None)
-        max_bytes = 2 * self.access.config.server.max_message_bytes + 1
+        max_bytes = 2 * self.state.settings.max_message_bytes + 1
         response = web.WebSocketResponse(
             autoping=False,
             compress=False,
@@ -96,24 +85,13 @@ class App:
         except ValueError:
             raise BadMessage("invalid Sec-WebSocket-Key header") from None
         connection_of(request).cancel_handshake_timeout()
-        socket = ClientSocket(request, response)
-        server = self.access.config.server
-        session = Session(response, socket, options, server, self._runtime, self._memory, self._arrivals)
-        with self._connections.track(session):
+        session = Session(response, ClientSocket(request, response), options, self.state)
+        with self.state.connections.track(session):
             try:
                 await session.run()
             except Exception:
                 log.exception("unhandled exception in session")
         return response
-
-    def _handshake_options(self, request: web.Request, gateway: Gateway, token: str) -> HandshakeOptions:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        warnings: list[str] = []
-        settings = from_headers(gateway.settings, headers, "handshake", warnings)
-        context = self.access.request_context(request, gateway, token, "websocket")
-        return HandshakeOptions(
-            context, settings, is_compat(request.query, gateway), heartbeat_s(request.query), tuple(warnings)
-        )
 
 
 async def _defer_continue(_: web.Request) -> None:

@@ -8,20 +8,17 @@ from typing import Final
 from aiohttp import web
 
 from bridge import __version__
-from bridge.config import Configuration
 from bridge.config.checks import is_loopback
 from bridge.config.gateways import Gateway, digest_of
 from bridge.errors import OriginRefused, Unauthorized
 from bridge.policy.breaker import Breakers, Failing, Open
 from bridge.protocol.headers import names_a_proxy
-from bridge.relay.context import Runtime
 from bridge.relay.interfaces import Meter, Sample
-from bridge.relay.memory import MemoryBudget
 from bridge.server.auth import check_origin
-from bridge.server.connections import ConnectionRegistry
 from bridge.server.http.errors import NotFound
 from bridge.server.realtime import RealtimeSession
 from bridge.server.session import Session
+from bridge.server.state import ServerState
 from bridge.settings.token_reference import TokenReference
 
 _REFUSED: Final = (
@@ -36,22 +33,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HealthRoutes:
-    """Routes of one server. `config` returns the current configuration; `memory` is the server's budget."""
+    """Handles the requests of operators to one server, and reports the server's state as metrics."""
 
-    def __init__(
-        self,
-        config: Callable[[], Configuration],
-        runtime: Runtime,
-        connections: ConnectionRegistry,
-        memory: MemoryBudget,
-    ) -> None:
-        self._config = config
-        self._runtime = runtime
-        self._connections = connections
-        self._memory = memory
-        self._meter: Meter | None = runtime.services.meter
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._runtime = state.runtime
+        self._connections = state.connections
+        self._memory = state.memory
+        self._meter: Meter | None = state.runtime.services.meter
         if self._meter is not None:
-            self._meter.set_known_gateways(lambda: config().gateways)
+            self._meter.set_known_gateways(lambda: state.access.config.gateways)
             self._meter.register(self._samples)
 
     def routes(self) -> tuple[tuple[str, str, Handler], ...]:
@@ -81,7 +72,7 @@ class HealthRoutes:
     async def _metrics(self, request: web.Request) -> web.Response:
         if self._meter is None:
             raise NotFound("metrics are disabled: set metrics = true")
-        _check_reader(request, self._config().server.metrics_token)
+        _check_reader(request, self._state.settings.metrics_token)
         body, content_type = await self._meter.text(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 

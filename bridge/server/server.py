@@ -78,7 +78,7 @@ class Server:
         if self._tls is not None and config.server.tls_cert is not None:
             server_context(config.server)
             load_certificate(self._tls, config.server)
-        self._config = self._app.access.config = config
+        self._config = self._app.state.access.config = config
         self.connections.max_connections = config.server.max_sockets
         self.connections.revalidate()
 

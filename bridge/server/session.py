@@ -23,33 +23,17 @@ from bridge.errors import (
 from bridge.protocol.frames import heartbeat, refusal
 from bridge.protocol.messages import Cancel, Create, EventId, RejectedMessage, parse
 from bridge.protocol.steps import message_limits
-from bridge.relay.arrivals import Arrivals
-from bridge.relay.context import Runtime
 from bridge.relay.memory import MemoryBudget, MemoryReservation
-from bridge.relay.plan import RequestContext
 from bridge.relay.runner import OFF_LOOP_BYTES, EventRunner, new_id
 from bridge.relay.writer import FrameWriter
+from bridge.server.handshake import HandshakeOptions
 from bridge.server.keepalive import KeepAlive, timeouts_of
+from bridge.server.state import ServerState
 from bridge.server.websocket import ClientSocket
-from bridge.settings.server import ServerSettings
-from bridge.settings.step import StepSettings
 from bridge.tasks import Tasks
 
 MESSAGES_PER_TURN: Final = 64
 """Buffered messages that a socket handles before it yields to other sockets."""
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeOptions:
-    """Options that the handshake set for the session."""
-
-    context: RequestContext
-    settings: StepSettings
-    """The gateway's settings, overridden by those of the handshake."""
-    compat: bool
-    heartbeat_s: float | None
-    warnings: tuple[str, ...] = ()
-    """Warnings about clamped settings; they are repeated in every event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +51,7 @@ _SHUTDOWN: Final = CloseReason(
     WSCloseCode.GOING_AWAY, b"the bridge is shutting down", Draining, "the bridge is shutting down; reconnect"
 )
 _REVOKED: Final = b"the gateway or its token is gone"
+_ID_IN_USE: Final = "an event with this eventId is in flight; use the id again after its last frame"
 
 
 class Session:
@@ -77,19 +62,17 @@ class Session:
         response: "web.WebSocketResponse[bool]",
         socket: ClientSocket,
         options: HandshakeOptions,
-        server: ServerSettings,
-        runtime: Runtime,
-        memory: MemoryBudget,
-        arrivals: Arrivals,
+        state: ServerState,
     ) -> None:
+        server = state.settings
         self._response = response
         self._socket = socket
         self._options = options
         self._server = server
-        self._runtime = runtime
+        self._runtime = state.runtime
         self._limits = message_limits(server)
-        self._budget = MemoryBudget(server.max_buffered_bytes, "this socket", memory)
-        self._arrivals = arrivals
+        self._budget = MemoryBudget(server.max_buffered_bytes, "this socket", state.memory)
+        self._arrivals = state.arrivals
         self._arrival = MemoryReservation(self._budget)
         """The memory of a long message that is still incomplete."""
         self._writable = asyncio.Event()
@@ -219,7 +202,7 @@ class Session:
 
     def _admit(self, event_id: EventId, reservation: MemoryReservation, size: int) -> None:
         if event_id.key in self._events:
-            raise _id_in_use()
+            raise EventIdInUse(_ID_IN_USE)
         if self._close_reason is not None:
             raise self._close_reason.error(self._close_reason.message)
         if len(self._events) >= self._server.max_in_flight:
@@ -235,7 +218,7 @@ class Session:
             event_id = event_id or _generate_id()
             self._runner(refused.create, event_id, MemoryReservation(self._budget), lambda: None).refuse(error)
             return
-        reported = _id_in_use() if refused.owned else error
+        reported = EventIdInUse(_ID_IN_USE) if refused.owned else error
         self._socket.send([refusal(reported, index, event_id.raw if event_id else None)])
 
     def _runner(
@@ -314,7 +297,3 @@ def _generate_id() -> EventId:
     """Return an id for an event whose client sent none."""
     key = new_id()
     return EventId(key, orjson.dumps(key))
-
-
-def _id_in_use() -> EventIdInUse:
-    return EventIdInUse("an event with this eventId is in flight; use the id again after its last frame")

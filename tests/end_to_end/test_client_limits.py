@@ -244,7 +244,7 @@ async def test_incomplete_messages_count_against_the_budget(tmp_path: Path, how:
     ):
         for count, client in enumerate((one, two), 1):
             await client.send(part)
-            await until(lambda: server._app._memory.used > count * (len(part) - LONG_BYTES) - 100_000)  # noqa: B023  # now
+            await until(lambda: server._app.state.memory.used > count * (len(part) - LONG_BYTES) - 100_000)  # noqa: B023  # now
         sending = asyncio.create_task(three.send(part))
         assert await three.close_code() == 1013
         with suppress(ConnectionError):
@@ -282,7 +282,7 @@ async def test_four_of_twelve_long_messages_are_served_if_four_fit(tmp_path: Pat
             assert answer["error"]["code"] == 9008
             assert answer["error"]["messageIndex"] == 0
             assert await client.close_code() == 1013
-        await until(lambda: not server._app._memory.used)
+        await until(lambda: not server._app.state.memory.used)
 
 
 async def _send_evenly(client: RawClient, message: bytes, among: list[RawClient]) -> None:
@@ -304,7 +304,7 @@ async def test_four_of_twelve_long_http_bodies_are_served_if_four_fit(tmp_path: 
         responses = [await task for task in requests]
         assert sorted(each.status for each in responses) == [200] * 4 + [503] * 8
         assert {each.code for each in responses if each.status == 503} == {9008}
-        await until(lambda: not server._app._memory.used)
+        await until(lambda: not server._app.state.memory.used)
 
 
 async def test_a_complete_message_keeps_its_memory_while_it_waits_to_be_parsed(tmp_path: Path) -> None:
@@ -312,11 +312,11 @@ async def test_a_complete_message_keeps_its_memory_while_it_waits_to_be_parsed(t
         running(config_of(CROWDED, tmp_path), ScriptedProvider(answers())) as server,
         open_websocket(server) as client,
     ):
-        async with server._app._arrivals.reading:
+        async with server._app.state.arrivals.reading:
             await client.send(frame(create("a", SIZE)))
-            await until(lambda: server._app._memory.used > SIZE - LONG_BYTES - 100_000)
+            await until(lambda: server._app.state.memory.used > SIZE - LONG_BYTES - 100_000)
             await turns(100)
-            assert server._app._memory.used > SIZE - LONG_BYTES - 100_000
+            assert server._app.state.memory.used > SIZE - LONG_BYTES - 100_000
         assert (await client.receive_json())["metadata"]["success"]
 
 

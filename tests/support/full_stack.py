@@ -149,7 +149,7 @@ class FullStack:
     @property
     def running(self) -> int:
         """Return the number of running events."""
-        return len(self.server._app._runtime.running)
+        return len(self.server._app.state.runtime.running)
 
     async def reading(self, call: int, reads: int) -> None:
         """Wait until so much of the provider's answer to that call was read and relayed."""
@@ -179,7 +179,7 @@ class FullStack:
         if not self.server.connections.is_draining:
             self.samples = await scraped(self.server)
             return
-        meter = self.server._app._runtime.services.meter
+        meter = self.server._app.state.runtime.services.meter
         assert meter is not None
         self.samples = samples_in((await meter.text(""))[0].decode())
 

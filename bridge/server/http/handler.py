@@ -9,8 +9,7 @@ from aiohttp import web
 
 from bridge.errors import BadMessage, BridgeError, ClientError, Draining, OutOfMemoryBudget, TooLarge
 from bridge.protocol.messages import Create, RejectedMessage
-from bridge.relay.arrivals import LONG_BYTES, Arrivals
-from bridge.relay.context import Runtime
+from bridge.relay.arrivals import LONG_BYTES
 from bridge.relay.decoding import decoded
 from bridge.relay.memory import MemoryBudget, MemoryReservation
 from bridge.relay.plan import RequestContext
@@ -19,7 +18,7 @@ from bridge.server.callbacks import ignore
 from bridge.server.http.errors import BodyTooSlow, error_body_for
 from bridge.server.http.response import HttpResponse
 from bridge.server.http.writer import HttpResponseWriter
-from bridge.settings.server import ServerSettings
+from bridge.server.state import ServerState
 
 ParseBody = Callable[[bytes], Create | RejectedMessage]
 """Parses a body into an event; all else of the request is bound. Pure: it may run in a thread."""
@@ -35,20 +34,18 @@ class HttpHandler:
         self,
         request: web.Request,
         context: RequestContext,
-        server: ServerSettings,
-        runtime: Runtime,
-        memory: MemoryBudget,
-        arrivals: Arrivals,
+        state: ServerState,
         more_headers: Mapping[str, str],
     ) -> None:
         """`more_headers` are added to every response."""
+        server = state.settings
         self._request = request
         self._context = context
         self._server = server
-        self._runtime = runtime
+        self._runtime = state.runtime
         self._more_headers = more_headers
-        self._arrivals = arrivals
-        self._reservation = MemoryReservation(MemoryBudget(server.max_buffered_bytes, "this request", memory))
+        self._arrivals = state.arrivals
+        self._reservation = MemoryReservation(MemoryBudget(server.max_buffered_bytes, "this request", state.memory))
         self._response = HttpResponse(request, server.slow_client_timeout / 1000)
         self._runner: EventRunner | None = None
         self._body_timeout: asyncio.Timeout | None = None

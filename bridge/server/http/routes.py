@@ -10,16 +10,13 @@ from bridge.errors import BridgeError
 from bridge.protocol.headers import request_headers
 from bridge.protocol.messages import Create, RejectedMessage
 from bridge.protocol.steps import message_limits
-from bridge.relay.arrivals import Arrivals
-from bridge.relay.context import Runtime
-from bridge.relay.memory import MemoryBudget
-from bridge.server.access import GatewayAccess, authenticate_request, below_gateway
+from bridge.server.access import authenticate_request, below_gateway
 from bridge.server.auth import check_origin
-from bridge.server.connections import ConnectionRegistry
 from bridge.server.http import cors
 from bridge.server.http.errors import error_body_for, error_response
 from bridge.server.http.handler import HttpHandler
 from bridge.server.http.requests import read_step, read_steps
+from bridge.server.state import ServerState
 
 GATEWAY: Final = "/v1/{account}/{gateway}"
 PROVIDER: Final = f"{GATEWAY}/{{provider}}"
@@ -31,21 +28,11 @@ Route = tuple[str, str, Handler]
 class HttpRoutes:
     """Handles the requests of plain HTTP."""
 
-    def __init__(
-        self,
-        access: GatewayAccess,
-        runtime: Runtime,
-        connections: ConnectionRegistry,
-        memory: MemoryBudget,
-        arrivals: Arrivals,
-        realtime: Handler,
-    ) -> None:
+    def __init__(self, state: ServerState, realtime: Handler) -> None:
         """`realtime` handles requests to a provider that ask for an upgrade to a WebSocket."""
-        self._access = access
-        self._runtime = runtime
-        self._connections = connections
-        self._memory = memory
-        self._arrivals = arrivals
+        self._state = state
+        self._access = state.access
+        self._connections = state.connections
         self._realtime = realtime
 
     def routes(self) -> tuple[Route, ...]:
@@ -87,9 +74,10 @@ class HttpRoutes:
             response = error_response(error, error_body_for(request))
             response.headers.update(granted)
             return response
-        server = self._access.config.server
         context = self._access.request_context(request, gateway, token, "http")
-        event = HttpHandler(request, context, server, self._runtime, self._memory, self._arrivals, granted)
+        event = HttpHandler(request, context, self._state, granted)
         with self._connections.track(event):
-            parse = partial(read, headers=headers, defaults=gateway.settings, limits=message_limits(server))
+            parse = partial(
+                read, headers=headers, defaults=gateway.settings, limits=message_limits(self._state.settings)
+            )
             return await event.run(parse, reads_body=reads_body)

@@ -450,7 +450,7 @@ async def test_a_file_of_300_mib_is_relayed_with_a_budget_of_16(tmp_path: Path, 
             async for data in response.aiter_raw():
                 size += len(data)
         assert size == 300 << 20
-        assert server._app._memory.used == 0
+        assert server._app.state.memory.used == 0
 
 
 async def test_a_client_that_stops_reading_a_file_stops_the_provider(tmp_path: Path) -> None:

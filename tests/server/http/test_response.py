@@ -28,7 +28,7 @@ async def house(
         async with connect_http(server, receive_bytes=receive_bytes) as client:
             yield server, provider, client
         await until(lambda: not provider.open_streams and not len(server.connections))
-        assert server._app._memory.used == 0
+        assert server._app.state.memory.used == 0
 
 
 async def let_go_of(client: HttpClient) -> None:
@@ -186,7 +186,7 @@ async def test_bodies_count_in_the_memory_of_the_process(tmp_path: Path) -> None
         connect_http(server) as third,
     ):
         await slow.raw.send(request("POST", CHAT, None, {"Content-Length": "80000"}) + bytes(79_000))
-        await until(lambda: server._app._memory.used == 79_000)
+        await until(lambda: server._app.state.memory.used == 79_000)
         heard = await third(body=bytes(40_000))
         assert (heard.status, heard.code) == (503, 9008)
         assert (await client(body=bytes(10_000))).status == 200

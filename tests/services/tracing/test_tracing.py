@@ -454,7 +454,7 @@ def test_a_configuration_with_spans_needs_the_extra(tmp_path: Path, monkeypatch:
 
 
 def traces_of(server: Any) -> SpanExporters:
-    [found] = [each for each in server._app._runtime.services.observers if isinstance(each, tracing.Tracing)]
+    [found] = [each for each in server._app.state.runtime.services.observers if isinstance(each, tracing.Tracing)]
     assert found._exporters is not None
     return found._exporters
 
