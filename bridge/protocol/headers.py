@@ -11,7 +11,7 @@ import msgspec
 
 from bridge.errors import BadField, TooLarge
 from bridge.formats.json_spans import JsonType, string_in, type_of
-from bridge.settings.step import SETTING_PREFIX
+from bridge.settings.overrides import SETTING_PREFIX
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 _BAD_IN_VALUE: Final = re.compile(r"[\r\n\0]")

@@ -17,8 +17,9 @@ from bridge.formats.request_fields import model_in
 from bridge.protocol.headers import check_size, forwarded_headers, headers_in, validate_headers
 from bridge.protocol.long_strings import base64_in, utf8_in
 from bridge.protocol.small_objects import small_object
+from bridge.settings.overrides import from_config_object, from_headers
 from bridge.settings.server import ServerSettings
-from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.settings.step import SETTINGS, StepSettings
 from bridge.settings.unknown import warn_of_unknown
 
 _METHOD: Final = re.compile(r"[A-Z]{1,32}")

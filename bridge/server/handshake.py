@@ -6,7 +6,8 @@ from aiohttp import web
 
 from bridge.relay.plan import RequestContext
 from bridge.server.auth import heartbeat_s, is_compat
-from bridge.settings.step import StepSettings, from_headers
+from bridge.settings.overrides import from_headers
+from bridge.settings.step import StepSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ reports those that do. Tapes of realtime sessions have another format: `socket_f
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,9 @@ from bridge.tapes.lines import (
     TapeLine,
     TapeOpening,
     TapeRequest,
+    backward_steps,
     bytes_of,
+    check_one_form,
     cut,
     last_line,
     lines_of,
@@ -78,8 +79,7 @@ class TapeChunk(TapeLine):
     base64: bytes | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
-        if (self.text is msgspec.UNSET) == (self.base64 is msgspec.UNSET):
-            raise ValueError("A chunk has either `text` or `base64`")
+        check_one_form(self.text, self.base64)
 
     @classmethod
     def of(cls, ms: int, data: bytes) -> "TapeChunk":
@@ -164,5 +164,4 @@ def _disorder(tape: Tape) -> Iterator[str]:
     if head is not None and any(name.lower() == "content-encoding" for name, _ in pairs(head.headers)):
         yield "has a content-encoding, but chunks are decoded bytes"
     instants = [line.ms for line in (head, *tape.chunks, tape.ending) if line is not None and line.ms is not None]
-    if any(later < earlier for earlier, later in pairwise(instants)):
-        yield "runs backwards: an `ms` is smaller than the one before"
+    yield from backward_steps(instants)

@@ -3,6 +3,8 @@
 The position of a line determines its type, so a tape can be cut but not reordered unnoticed.
 """
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -116,6 +118,18 @@ def written(line: TapeLine) -> bytes:
 
 def pairs(headers: dict[str, str] | Pairs) -> Pairs:
     return list(headers.items()) if isinstance(headers, dict) else headers
+
+
+def check_one_form(text: str | msgspec.UnsetType, base64: bytes | msgspec.UnsetType) -> None:
+    """Raise ValueError unless a chunk or message has either `text` or `base64`."""
+    if (text is msgspec.UNSET) == (base64 is msgspec.UNSET):
+        raise ValueError("A chunk or message has either `text` or `base64`")
+
+
+def backward_steps(instants: Sequence[int]) -> Iterator[str]:
+    """Yield a fault if the instants of a tape's lines are not in order."""
+    if any(later < earlier for earlier, later in pairwise(instants)):
+        yield "runs backwards: an `ms` is smaller than the one before"
 
 
 def lines_of(path: Path) -> list[bytes]:

@@ -12,7 +12,6 @@ messages with JSON are written as text for readability, and text that is not UTF
 
 from collections.abc import Iterator
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -26,7 +25,9 @@ from bridge.tapes.lines import (
     TapeLine,
     TapeOpening,
     TapeRequest,
+    backward_steps,
     bytes_of,
+    check_one_form,
     cut,
     last_line,
     lines_of,
@@ -62,8 +63,7 @@ class Message(TapeLine, kw_only=True):
     explicit_opcode: Opcode | msgspec.UnsetType = msgspec.field(name="opcode", default=msgspec.UNSET)
 
     def __post_init__(self) -> None:
-        if (self.text is msgspec.UNSET) == (self.base64 is msgspec.UNSET):
-            raise ValueError("A message has either `text` or `base64`")
+        check_one_form(self.text, self.base64)
 
     @classmethod
     def of(cls, ms: int, sender: Side, opcode: Opcode, data: bytes) -> "Message":
@@ -152,5 +152,4 @@ def _disorder(tape: SocketTape) -> Iterator[str]:
     if tape.messages and tape.ending.end is SocketEnd.REFUSED:
         yield "was refused, but has messages"
     instants = [tape.handshake.ms, *(message.ms for message in tape.messages), tape.ending.ms]
-    if any(later < earlier for earlier, later in pairwise(instants)):
-        yield "runs backwards: an `ms` is smaller than the one before"
+    yield from backward_steps(instants)

@@ -13,8 +13,9 @@ from bridge.config import ConfigError, Configuration, Gateway, Token, authentica
 from bridge.config.describe import describe
 from bridge.errors import BadField
 from bridge.providers import REGISTRY
+from bridge.settings.overrides import from_config_object, from_headers
 from bridge.settings.server import SERVER, ServerSettings
-from bridge.settings.step import SETTINGS, StepSettings, from_config_object, from_headers
+from bridge.settings.step import SETTINGS, StepSettings
 
 TOKEN = "the-secret-of-ci"
 BUDGET = '{ id = "day", limitType = "cost", limit = 5, window = 60 }'

@@ -362,7 +362,7 @@ async def test_the_bridge_starts_with_a_full_disk(
 
     monkeypatch.setattr("bridge.services.request_log.writer.RETRY_S", 0.001)
     with monkeypatch.context() as disk:
-        disk.setattr("bridge.services.request_log.database.os.open", full)
+        disk.setattr("bridge.services.sqlite.os.open", full)
         opening = logging_client(tmp_path, *[answers(ANSWER)] * 2, config=ON + LIMIT)
         client = await opening.__aenter__()
         (frame,) = await client.call({"eventId": "e", **step("openai"), "query": MODEL})

@@ -12,7 +12,8 @@ from bridge.protocol.headers import check_size, forwarded_headers, strip_proxy_h
 from bridge.protocol.json_document import JsonDocument
 from bridge.protocol.messages import Create, RejectedMessage
 from bridge.protocol.steps import MessageLimits, ProviderStep, RawRequest, StepReader, check_method
-from bridge.settings.step import StepSettings, from_headers
+from bridge.settings.overrides import from_headers
+from bridge.settings.step import StepSettings
 
 EVENT_ID_HEADER: Final = "cf-aig-event-id"
 

@@ -10,7 +10,7 @@ from bridge.server.http.connection import connection_of
 from bridge.server.realtime.plan import RealtimeRequest
 from bridge.server.realtime.session import RealtimeRuntime, RealtimeSession
 from bridge.server.state import ServerState
-from bridge.settings.step import from_headers
+from bridge.settings.overrides import from_headers
 from bridge.upstream.realtime import ConnectorProtocol, HandshakeRefused
 
 

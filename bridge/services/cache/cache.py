@@ -15,7 +15,8 @@ from bridge.relay.memory import MemoryBudget
 from bridge.relay.plan import PlannedStep, RequestContext
 from bridge.services.cache import key as cache_keys
 from bridge.services.cache.memory import MemoryStore
-from bridge.services.cache.shared_call import SharedCall, SharedResponse, Yielder
+from bridge.services.cache.read_chain import Yielder
+from bridge.services.cache.shared_call import SharedCall, SharedResponse
 from bridge.services.cache.stored import Store, StoredAnswer, pack_headers, pack_reads, wall_clock
 from bridge.tasks import Tasks
 from bridge.upstream.answer import UpstreamResponse

@@ -6,7 +6,6 @@ damaged or slow counts as an empty cache, and after a fault it is not used for `
 
 import asyncio
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bridge.services.cache.stored import FORMAT_VERSION, StoredAnswer, decode, encode, wall_clock
+from bridge.services.sqlite import connect, create_file
 from bridge.tasks import Tasks
 
 MAX_BATCH: Final = 64
@@ -118,10 +118,6 @@ class CacheTable:
         self._unchecked_bytes = 0
         self.evictions = 0
 
-    def create_file(self) -> None:
-        """Create the file with mode 0600 if it does not exist. Raises OSError."""
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
     def get(self, key: bytes) -> StoredAnswer | None:
         """Return the stored answer, which may have expired. Raises ValueError if it cannot be decoded."""
         found = self._run(_GET, (_KEY_PREFIX + key,)).fetchone()
@@ -166,17 +162,7 @@ class CacheTable:
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        try:
-            # WAL allows readers beside one writer; a kill loses at most the last writes.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
+        return connect(self._path, _SCHEMA, busy_timeout_s=BUSY_TIMEOUT_S, max_wal_bytes=MAX_WAL_BYTES)
 
 
 log = logging.getLogger("bridge.cache")
@@ -197,6 +183,7 @@ class SqliteStore:
     """Implements `Store`; made by `open_sqlite_store`."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
         self._table = CacheTable(path, max_bytes)
         self._now = wall_clock()
         self._loop = asyncio.get_running_loop()
@@ -236,7 +223,7 @@ class SqliteStore:
 
     async def open(self) -> None:
         """Create the file and start the purge of expired answers. Raises OSError if the file cannot be created."""
-        await self._thread.run(self._table.create_file)
+        await self._thread.run(partial(create_file, self._path))
         self._tasks.start(self._purge_periodically(), "cache purge")
 
     async def close(self) -> None:

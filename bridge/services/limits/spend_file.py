@@ -5,7 +5,6 @@ write to one file.
 """
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bridge.services.limits.windows import MAX_WINDOWS, WindowKey
+from bridge.services.sqlite import connect, create_file
 
 log = logging.getLogger("bridge.budgets")
 
-LOCKED_S: Final = 5.0
-"""The longest wait for a write of another process."""
-LOG_BYTES: Final = 4 << 20
+BUSY_TIMEOUT_S: Final = 5.0
+"""SQLite's busy timeout: the wait for another process's write."""
+MAX_WAL_BYTES: Final = 4 << 20
 """Size to which the write-ahead log is truncated after it grew."""
 
 _SCHEMA: Final = """
@@ -55,9 +55,9 @@ class SpendFile:
         self._path = path
         self._connection: sqlite3.Connection | None = None
 
-    def touch(self) -> None:
+    def create(self) -> None:
         """Create the file with mode 0600 if it does not exist. Raises OSError."""
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        create_file(self._path)
 
     def load(self, now_s: float) -> list[tuple[WindowKey, float]]:
         """Return the windows that still count, with US dollars; the largest amount last."""
@@ -120,22 +120,9 @@ class SpendFile:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self.touch()
-            self._connection = self._connected()
+            self.create()
+            self._connection = connect(self._path, _SCHEMA, busy_timeout_s=BUSY_TIMEOUT_S, max_wal_bytes=MAX_WAL_BYTES)
         return self._connection
-
-    def _connected(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
-        try:
-            # A killed process loses no committed transaction; only a power failure can lose some.
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
-            connection.executescript(_SCHEMA)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

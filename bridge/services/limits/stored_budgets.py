@@ -50,7 +50,7 @@ class StoredBudgets(LocalBudgets):
     async def open(self, *, is_needed: bool) -> None:
         """Load the spent amounts. With `is_needed`, raises OSError if the file cannot be created."""
         if is_needed:
-            await self._thread.run(self._file.touch)
+            await self._thread.run(self._file.create)
         try:
             stored = await self._thread.run(partial(self._file.load, time.time()))
         except (sqlite3.Error, OSError) as error:

@@ -1,6 +1,5 @@
 """Open the SQLite file of a request log for writing, reading or updating rows."""
 
-import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from bridge.services.request_log.damage import LogUnusable, from_os_error, from_sqlite_error
 from bridge.services.request_log.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from bridge.services.sqlite import create_file, use_wal
 
 BUSY_S: Final = 5.0
 """SQLite's busy timeout: the wait for another process's write."""
@@ -28,7 +28,7 @@ def open_to_write(path: Path) -> sqlite3.Connection:
     The caller begins and ends transactions. Raises LogUnusable, LogFaulty and LogDamaged.
     """
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        create_file(path)
     except OSError as error:
         raise from_os_error(path, error) from None
     try:
@@ -53,10 +53,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         else:
             _check(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
+        use_wal(connection, MAX_WAL_BYTES)
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
-        connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_BYTES}")
         _migrate(connection, path)
     except BaseException:
         connection.close()

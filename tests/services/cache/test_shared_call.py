@@ -10,7 +10,7 @@ import pytest
 from bridge.errors import Cancelled
 from bridge.relay.attempt import StepAttempt
 from bridge.relay.interfaces import Services
-from bridge.services.cache import shared_call
+from bridge.services.cache import read_chain, shared_call
 from bridge.services.cache.cache import ResponseCache
 from bridge.services.cache.shared_call import SharedCall, SharedResponse
 from tests.support.clock import run_until_idle, turns
@@ -272,7 +272,7 @@ async def test_the_provider_is_read_only_on_demand() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of more than 2 KB are too large, and the maximal lead is 1 KB."""
-    monkeypatch.setattr(shared_call, "MAX_ANSWER_BYTES", 2000)
+    monkeypatch.setattr(read_chain, "MAX_ANSWER_BYTES", 2000)
     monkeypatch.setattr(shared_call, "MAX_LEAD_BYTES", 1000)
 
 

@@ -1,0 +1,81 @@
+"""Buffered reads of a response, which several readers follow, each at its own pace."""
+
+import asyncio
+from typing import Final
+
+from bridge.relay.memory import MemoryBudget
+from bridge.services.cache.key import MAX_ANSWER_BYTES
+
+LINK_OVERHEAD_BYTES: Final = 100
+"""Estimated memory of a read beside its bytes."""
+
+
+class ReadLink:
+    """One read in a linked list. It is freed once the slowest reader has passed it, unless a `ReadChain` holds it."""
+
+    __slots__ = ("data", "next")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.next: ReadLink | None = None
+
+
+class ReadChain:
+    """Holds the reads from the beginning, while they fit the size of a cacheable answer and the memory budget."""
+
+    def __init__(self, budget: MemoryBudget) -> None:
+        """`budget` is shared with all other calls."""
+        self._budget = budget
+        self._last = ReadLink(b"")
+        self._held_bytes = 0
+        self.first: ReadLink | None = self._last
+        """An empty link before the first read; None when the beginning is no longer held."""
+
+    def add(self, data: bytes) -> None:
+        link = self._last.next = ReadLink(data)
+        self._last = link
+        if self.first is None:
+            return
+        if self._budget.is_full or self._held_bytes > MAX_ANSWER_BYTES:
+            self.release()
+            return
+        size = len(data) + LINK_OVERHEAD_BYTES
+        self._budget.acquire(size, overdraw=True)
+        self._held_bytes += size
+
+    def release(self) -> None:
+        """Stop holding the beginning, and return its memory to the budget."""
+        self.first = None
+        self._budget.release(self._held_bytes)
+        self._held_bytes = 0
+
+    def reads_until(self, last: ReadLink) -> list[bytes]:
+        """Return the reads from the beginning up to `last`. The beginning must still be held."""
+        link, reads = self.first, []
+        while link is not last:
+            assert link is not None
+            link = link.next
+            assert link is not None
+            reads.append(link.data)
+        return reads
+
+
+YIELD_AFTER_BYTES: Final = 65_536
+READ_COST_BYTES: Final = 2048
+"""Bytes that each read counts in addition to its own, because handling a read has a fixed cost."""
+
+
+class Yielder:
+    """Yields to the event loop from time to time, so that a reader of buffered data does not block other tasks."""
+
+    def __init__(self) -> None:
+        self._bytes_since_yield = 0
+
+    def count(self, data: bytes) -> None:
+        self._bytes_since_yield += len(data) + READ_COST_BYTES
+
+    async def maybe_yield(self) -> None:
+        """Yield if more than `YIELD_AFTER_BYTES` were counted since the last yield."""
+        if self._bytes_since_yield > YIELD_AFTER_BYTES:
+            self._bytes_since_yield = 0
+            await asyncio.sleep(0)
