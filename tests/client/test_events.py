@@ -21,7 +21,7 @@ from bridge.tapes.transport import (
     TapeTransport,
     write_tape,
 )
-from tests.support.client_harness import crash, door, heard
+from tests.support.client_harness import after_message, crash, fake_bridge
 from tests.support.clock import turns, until
 from tests.support.harness import config_of, running
 
@@ -210,7 +210,7 @@ async def _say_bytes(socket: web.WebSocketResponse) -> None:
 )
 async def test_every_event_fails_with_the_reason_when_the_socket_ends(script, why):
     async with (
-        door(heard(script), reconnect=False) as (bridge, _),
+        fake_bridge(after_message(script), reconnect=False) as (bridge, _),
         bridge.create(ask("one")) as one,
         bridge.create(ask("two")) as two,
     ):
@@ -225,7 +225,7 @@ async def test_a_close_frame_need_not_have_a_reason() -> None:
     async def close(socket: web.WebSocketResponse) -> None:
         await socket._writer.send_frame(b"", WSMsgType.CLOSE)
 
-    async with door(heard(close), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
+    async with fake_bridge(after_message(close), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
         with pytest.raises(ConnectionLost, match=r"^the bridge closed the socket$") as lost:
             await anext(event)
         assert lost.value.code is None
@@ -235,7 +235,7 @@ async def test_leaving_the_bridge_ends_an_event_that_somebody_else_still_takes()
     async def wait(socket: web.WebSocketResponse) -> None:
         assert (await socket.receive()).type is WSMsgType.CLOSE
 
-    async with door(heard(wait), reconnect=False) as (bridge, _):
+    async with fake_bridge(after_message(wait), reconnect=False) as (bridge, _):
         event = await bridge.create(ask("one")).__aenter__()
         waiting = asyncio.create_task(taken(event))
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
@@ -250,5 +250,5 @@ async def test_heartbeats_and_frames_of_unknown_events_are_ignored():
         await socket.send_json({"type": "universal.done", "metadata": {"eventId": "event-1"}})
         await socket.receive()
 
-    async with door(heard(strange), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
+    async with fake_bridge(after_message(strange), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
         assert [frame.type for frame in await taken(event)] == ["done"]

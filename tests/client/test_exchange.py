@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from bridge.client import ConnectionLost, EventFailed, Exchange, Step, connect
-from tests.support.client_harness import QUERY, bridged, crash, door, heard, serving
+from tests.support.client_harness import QUERY, after_message, bridged, crash, fake_bridge, serving
 from tests.support.clock import turns
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, WHOLE, said
-from tests.support.provider_script import RESET, SILENCE, SSE, Plays, answers, refuses, streams
+from tests.support.event_harness import COMPLETE, DONE, FINISH, OVERLOADED, content
+from tests.support.provider_script import RESET, SILENCE, SSE, ScriptedResponse, answers, refuses, streams
 
 STEP: dict[str, Any] = {"provider": "openai", "endpoint": "chat/completions", "query": QUERY}
 
 
 async def test_a_stream_is_its_head_and_then_its_bytes_run_by_run() -> None:
     gate = asyncio.Event()
-    play = Plays([b": hi\n\n" + said("caf\u00e9"), gate, FINISH + DONE], headers={"x-request-id": "r"})
+    play = ScriptedResponse([b": hi\n\n" + content("caf\u00e9"), gate, FINISH + DONE], headers={"x-request-id": "r"})
     async with bridged(play) as (bridge, _), bridge.exchange(STEP) as exchange:
         assert (exchange.status, exchange.headers["x-request-id"]) == (200, "r")
         assert exchange.headers["content-type"] == SSE
         assert exchange.is_from_provider
         assert exchange.error is None
-        assert await anext(exchange) == b": hi\n\n" + said("caf\u00e9")
+        assert await anext(exchange) == b": hi\n\n" + content("caf\u00e9")
         gate.set()
         assert [run async for run in exchange] == [FINISH + DONE]
         assert (exchange.metadata.chunks, exchange.metadata.success) == (2, True)
@@ -47,7 +47,10 @@ BODIES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("body", "content_type"), BODIES.values(), ids=BODIES)
 async def test_the_body_is_the_providers_to_the_byte(body: bytes, content_type: str) -> None:
     reads = [body[at : at + 50_000] for at in range(0, len(body), 50_000)]
-    async with bridged(Plays(reads, content_type=content_type)) as (bridge, _), bridge.exchange(STEP) as exchange:
+    async with (
+        bridged(ScriptedResponse(reads, content_type=content_type)) as (bridge, _),
+        bridge.exchange(STEP) as exchange,
+    ):
         assert await exchange.read() == body
         assert await exchange.read() == b""
         assert exchange.headers["content-type"] == content_type
@@ -57,7 +60,7 @@ async def test_the_body_is_the_providers_to_the_byte(body: bytes, content_type: 
 async def test_a_step_is_one_of_the_wire_or_one_of_python(step: Any) -> None:
     async with bridged(answers()) as (bridge, provider), bridge.exchange(step) as exchange:
         assert await exchange.read() == b'{"ok":true}'
-    assert provider.played[0].content == b'{"model":"small","messages":[]}'
+    assert provider.requests[0].content == b'{"model":"small","messages":[]}'
 
 
 async def test_method_headers_and_any_body_reach_the_provider() -> None:
@@ -72,10 +75,10 @@ async def test_method_headers_and_any_body_reach_the_provider() -> None:
     }
     async with bridged(answers()) as (bridge, provider), bridge.exchange(step) as exchange:
         await exchange.read()
-    [played] = provider.played
-    assert (played.url, played.content) == ("https://api.openai.com/v1/files/a?b=c", body)
-    assert played.headers["content-type"] == "multipart/form-data; boundary=x"
-    assert played.headers["x-stainless"] == "1"
+    [received] = provider.requests
+    assert (received.url, received.content) == ("https://api.openai.com/v1/files/a?b=c", body)
+    assert received.headers["content-type"] == "multipart/form-data; boundary=x"
+    assert received.headers["x-stainless"] == "1"
 
 
 async def test_an_http_error_is_an_answer() -> None:
@@ -110,56 +113,56 @@ async def extend(runs: list[bytes], exchange: Exchange) -> None:
 
 @pytest.mark.parametrize(("end", "code", "status"), [(RESET, 9016, 200), (OVERLOADED, 9017, 503)])
 async def test_a_body_that_breaks_raises_behind_what_came_of_it(end: Any, code: int, status: int) -> None:
-    async with bridged(streams(said("a"), end)) as (bridge, _), bridge.exchange(STEP) as exchange:
+    async with bridged(streams(content("a"), end)) as (bridge, _), bridge.exchange(STEP) as exchange:
         runs: list[bytes] = []
         with pytest.raises(EventFailed) as failed:
             await extend(runs, exchange)
-        assert b"".join(runs) == said("a") + (end if isinstance(end, bytes) else b"")
+        assert b"".join(runs) == content("a") + (end if isinstance(end, bytes) else b"")
         assert (failed.value.code, failed.value.status, failed.value.response) == (code, status, None)
 
 
 async def test_a_fallback_answers_raw_and_a_broken_answer_is_not_restarted() -> None:
     """Whatever the gateway or the steps say: bytes that were handed on cannot be taken back."""
     step = {**STEP, "config": {"onBreak": "restart", "frames": "items", "maxAttempts": 1}}
-    plays = refuses(), streams(said("a"), RESET), streams(*WHOLE)
+    plays = refuses(), streams(content("a"), RESET), streams(*COMPLETE)
     async with bridged(*plays) as (bridge, provider):
         async with bridge.exchange(step, fallback=[Step("groq", "chat/completions", QUERY), step]) as exchange:
-            assert await anext(exchange) == said("a")
+            assert await anext(exchange) == content("a")
             with pytest.raises(EventFailed):
                 await anext(exchange)
         assert (exchange.metadata.step, exchange.metadata.provider) == ("1", "groq")
-        assert len(provider.played) == 2
+        assert len(provider.requests) == 2
 
 
 async def test_leaving_early_closes_the_providers_connection() -> None:
-    async with bridged(streams(said("a"), SILENCE)) as (bridge, provider):
+    async with bridged(streams(content("a"), SILENCE)) as (bridge, provider):
         async with bridge.exchange(STEP) as exchange:
             await anext(exchange)
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_giving_up_before_the_head_closes_it_too() -> None:
-    async with bridged(Plays(waiting=[SILENCE])) as (bridge, provider):
+    async with bridged(ScriptedResponse(before_head=[SILENCE])) as (bridge, provider):
         opening = asyncio.create_task(bridge.exchange(STEP).open())
-        while not provider.played:
+        while not provider.requests:
             await turns(1)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_it_can_be_opened_and_closed_apart() -> None:
-    async with bridged(streams(*WHOLE)) as (bridge, _):
+    async with bridged(streams(*COMPLETE)) as (bridge, _):
         exchange = await bridge.exchange(STEP, event_id="mine").open()
         assert exchange.id == "mine"
-        assert await exchange.read() == b"".join(WHOLE)
+        assert await exchange.read() == b"".join(COMPLETE)
         exchange.close()
         exchange.close()
 
 
 async def test_a_connection_that_is_lost_raises() -> None:
-    async with door(heard(crash), reconnect=False) as (bridge, _):
+    async with fake_bridge(after_message(crash), reconnect=False) as (bridge, _):
         with pytest.raises(ConnectionLost):
             await bridge.exchange(STEP).open()
 

@@ -8,13 +8,13 @@ import pytest
 
 from bridge.client.forks import FORKED
 from tests.support.client_harness import serving
-from tests.support.event_harness import said
-from tests.support.provider_script import SILENCE, Plays, answers, streams
+from tests.support.event_harness import content
+from tests.support.provider_script import SILENCE, ScriptedResponse, answers, streams
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
-async def run(program: str, *plays: Plays) -> list[str]:
+async def run(program: str, *plays: ScriptedResponse) -> list[str]:
     """The lines that the program prints; its argument is the URL of a bridge."""
     async with serving(*plays) as (url, _, _):
         process = await asyncio.create_subprocess_exec(
@@ -76,7 +76,7 @@ print(next(stream).text, flush=True)
 
 async def test_a_stream_that_was_begun_before_a_fork_is_the_parents() -> None:
     """The child is told so at once, and ends nothing of it."""
-    lines = await run(BEGUN_BEFORE, streams(said("a"), SILENCE))
+    lines = await run(BEGUN_BEFORE, streams(content("a"), SILENCE))
     assert lines == [FORKED, "a"]
 
 

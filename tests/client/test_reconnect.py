@@ -11,9 +11,9 @@ from bridge.client import CannotConnect, ConnectionLost, Reconnect, connect
 from bridge.client.connection import CLOSE_S
 from bridge.client.reconnect import STEADY_S
 from bridge.config import load
-from tests.support.client_harness import QUERY, crash, door, frame, serving, until_closed
+from tests.support.client_harness import QUERY, crash, fake_bridge, frame, serving, until_closed
 from tests.support.clock import advance, turns
-from tests.support.event_harness import said
+from tests.support.event_harness import content
 from tests.support.harness import running
 from tests.support.provider_script import SILENCE, ScriptedProvider, answers, streams
 
@@ -70,7 +70,7 @@ async def begin_and_crash(socket: web.WebSocketResponse) -> None:
 
 
 async def test_events_in_flight_fail_after_their_received_frames() -> None:
-    async with door(begin_and_crash, reconnect=False) as (bridge, _):
+    async with fake_bridge(begin_and_crash, reconnect=False) as (bridge, _):
         async with bridge.stream(*CHAT, event_id="one") as one, bridge.stream(*CHAT, event_id=2) as two:
             for stream in (one, two):
                 assert (await anext(stream)).response == "a"
@@ -90,7 +90,10 @@ async def test_abandoned_events_are_not_listed_in_the_loss() -> None:
                 await socket.send_json(frame("created", message["eventId"]))
         await socket.close(code=1001, message=b"bye")
 
-    async with door(begin_and_close, reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="stays") as stays:
+    async with (
+        fake_bridge(begin_and_close, reconnect=False) as (bridge, _),
+        bridge.stream(*CHAT, event_id="stays") as stays,
+    ):
         async with bridge.stream(*CHAT, event_id="left"):
             pass
         with pytest.raises(ConnectionLost, match="the bridge closed the socket: 1001 bye") as lost:
@@ -99,20 +102,20 @@ async def test_abandoned_events_are_not_listed_in_the_loss() -> None:
 
 
 async def test_the_next_event_goes_over_a_new_socket_and_nothing_is_sent_twice() -> None:
-    async with door(begin_and_crash, answer_all, reconnect=AT_ONCE) as (bridge, keeper):
+    async with fake_bridge(begin_and_crash, answer_all, reconnect=AT_ONCE) as (bridge, keeper):
         async with bridge.stream(*CHAT) as one, bridge.stream(*CHAT) as two:
             for stream in (one, two):
                 with pytest.raises(ConnectionLost):
                     await stream.collect()
         answer = await bridge.request(*CHAT, event_id="third")
     assert answer.response["eventId"] == "third"
-    assert keeper.knocks == 2
+    assert keeper.handshakes == 2
 
 
 async def test_over_a_bridge_whose_sockets_are_killed() -> None:
     """The provider's connection is closed there, the client is told here, and the next event is served."""
     async with (
-        serving(streams(said("a"), SILENCE), answers()) as (url, provider, server),
+        serving(streams(content("a"), SILENCE), answers()) as (url, provider, server),
         connect(url, reconnect=AT_ONCE) as bridge,
         bridge.stream(*CHAT) as stream,
     ):
@@ -122,7 +125,7 @@ async def test_over_a_bridge_whose_sockets_are_killed() -> None:
         with pytest.raises(ConnectionLost):
             await anext(stream)
         assert (await bridge.request(*CHAT)).response == {"ok": True}
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_the_client_reconnects_to_a_restarted_bridge(pauses: Pauses) -> None:
@@ -144,14 +147,14 @@ async def test_the_client_reconnects_to_a_restarted_bridge(pauses: Pauses) -> No
 
 async def test_pauses_double_up_to_a_bound_and_a_good_socket_ends_their_series(pauses: Pauses) -> None:
     doors = crash, 503, 502, crash, 503, 429, begin_and_crash, 503, answer_all
-    async with door(*doors, reconnect=LATER) as (bridge, keeper):
+    async with fake_bridge(*doors, reconnect=LATER) as (bridge, keeper):
         for pause_s in (500, 1000, 2000, 3000, 3000, 3000):
             assert await pauses.next() == f"{pause_s}.0 s"
             advance(pause_s - 1)
             await turns()
-            assert not keeper.knocked.is_set()
+            assert not keeper.handshake_received.is_set()
             advance(1)
-            await keeper.knock()
+            await keeper.wait_handshake()
         async with bridge.stream(*CHAT) as one, bridge.stream(*CHAT) as two:
             advance(STEADY_S)
             for stream in (one, two):
@@ -173,7 +176,7 @@ def test_a_pause_is_a_part_of_the_longest_by_chance(failures: int, chance: float
 
 async def test_a_new_event_waits_for_a_connection_but_not_for_ever(pauses: Pauses) -> None:
     reconnect = Reconnect(first_s=1000.0, wait_s=20.0, chance=lambda: 0.5)
-    async with door(crash, answer_all, reconnect=reconnect) as (bridge, _):
+    async with fake_bridge(crash, answer_all, reconnect=reconnect) as (bridge, _):
         await pauses.next()
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns()
@@ -184,7 +187,7 @@ async def test_a_new_event_waits_for_a_connection_but_not_for_ever(pauses: Pause
 
 async def test_what_waits_for_room_is_served_over_the_new_socket() -> None:
     async with (
-        serving(streams(said("a"), SILENCE), answers()) as (url, _, server),
+        serving(streams(content("a"), SILENCE), answers()) as (url, _, server),
         connect(url, reconnect=AT_ONCE, max_in_flight=1) as bridge,
         bridge.stream(*CHAT),
     ):
@@ -196,7 +199,7 @@ async def test_what_waits_for_room_is_served_over_the_new_socket() -> None:
 
 
 async def test_a_new_event_that_is_given_up_while_it_waits_is_never_sent(pauses: Pauses) -> None:
-    async with door(crash, answer_all, reconnect=LATER) as (bridge, _):
+    async with fake_bridge(crash, answer_all, reconnect=LATER) as (bridge, _):
         await pauses.next()
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="given up"))
         await turns()
@@ -208,7 +211,7 @@ async def test_a_new_event_that_is_given_up_while_it_waits_is_never_sent(pauses:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 302])
 async def test_a_final_refusal_ends_reconnecting(status: int, pauses: Pauses) -> None:
     """Everybody who waits is told at once, and so is who comes later."""
-    async with door(crash, status, reconnect=LATER) as (bridge, keeper):
+    async with fake_bridge(crash, status, reconnect=LATER) as (bridge, keeper):
         await pauses.next()
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns()
@@ -217,12 +220,12 @@ async def test_a_final_refusal_ends_reconnecting(status: int, pauses: Pauses) ->
             with pytest.raises(CannotConnect, match=f"HTTP {status}: not now") as refused:
                 await asked
             assert (refused.value.status, refused.value.code) == (status, 2009)
-        assert keeper.knocks == 2
+        assert keeper.handshakes == 2
 
 
 async def test_the_first_dial_is_the_callers_to_repeat() -> None:
     with pytest.raises(CannotConnect, match="HTTP 503: not now"):
-        async with door(503, answer_all, reconnect=AT_ONCE):
+        async with fake_bridge(503, answer_all, reconnect=AT_ONCE):
             pass
 
 
@@ -236,24 +239,24 @@ async def test_closing_sends_a_close_frame_and_ends_the_events_in_flight() -> No
         said_last.append(socket.close_code)
         closed.set()
 
-    async with door(listen, reconnect=AT_ONCE) as (bridge, keeper):
+    async with fake_bridge(listen, reconnect=AT_ONCE) as (bridge, keeper):
         stream = await bridge.stream(*CHAT).open()
         waiting = asyncio.create_task(anext(stream))
         await turns()
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
         await waiting
     await closed.wait()
-    assert (said_last, keeper.knocks) == ([1000], 1)
+    assert (said_last, keeper.handshakes) == ([1000], 1)
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
         await bridge.request(*CHAT)
     await bridge.close()
 
 
 async def test_over_a_bridge_leaving_closes_the_providers_connections() -> None:
-    async with serving(streams(said("a"), SILENCE)) as (url, provider, _):
+    async with serving(streams(content("a"), SILENCE)) as (url, provider, _):
         async with connect(url) as bridge:
             await anext(await bridge.stream(*CHAT).open())
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_closing_does_not_wait_for_a_bridge_that_answers_no_close_frame() -> None:
@@ -262,7 +265,7 @@ async def test_closing_does_not_wait_for_a_bridge_that_answers_no_close_frame() 
     async def say_nothing(_: web.WebSocketResponse) -> None:
         await deaf.wait()
 
-    async with door(say_nothing, reconnect=AT_ONCE) as (bridge, _):
+    async with fake_bridge(say_nothing, reconnect=AT_ONCE) as (bridge, _):
         closing = asyncio.create_task(bridge.close())
         await turns(50)
         assert not closing.done()
@@ -272,13 +275,13 @@ async def test_closing_does_not_wait_for_a_bridge_that_answers_no_close_frame() 
 
 
 async def test_leaving_while_it_pauses_does_not_wait_for_that(pauses: Pauses) -> None:
-    async with door(crash, reconnect=LATER) as (bridge, keeper):
+    async with fake_bridge(crash, reconnect=LATER) as (bridge, keeper):
         await pauses.next()
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns()
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
         await waiting
-    assert keeper.knocks == 1
+    assert keeper.handshakes == 1
 
 
 async def test_giving_up_a_dial_leaves_nothing_behind() -> None:
@@ -324,7 +327,7 @@ async def test_a_silent_bridge_is_pinged_and_then_lost() -> None:
             if message.type is WSMsgType.PING:
                 pings.append(message.data)
 
-    async with door(count_pings, reconnect=False, autoping=False) as (bridge, _):
+    async with fake_bridge(count_pings, reconnect=False, autoping=False) as (bridge, _):
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns(20)
         for _ in range(2):
@@ -338,7 +341,7 @@ async def test_a_silent_bridge_is_pinged_and_then_lost() -> None:
 
 
 async def test_a_bridge_that_answers_pings_is_kept() -> None:
-    async with door(answer_all, reconnect=False) as (bridge, _):
+    async with fake_bridge(answer_all, reconnect=False) as (bridge, _):
         for _ in range(10):
             advance(20)
             await turns(20)

@@ -15,15 +15,17 @@ import pytest
 from bridge.client import CannotConnect, ConnectionLost, EventFailed
 from bridge.client.sync import SyncBridge, connect
 from tests.support.client_harness import QUERY, serving
-from tests.support.event_harness import WHOLE, said
-from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.event_harness import COMPLETE, content
+from tests.support.provider_script import RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 
 T = TypeVar("T")
 CHAT = ("openai", "chat/completions", QUERY)
 
 
 @asynccontextmanager
-async def using(*plays: Plays) -> AsyncIterator[tuple[Callable[[Callable[[SyncBridge], T]], Any], ScriptedProvider]]:
+async def using(
+    *plays: ScriptedResponse,
+) -> AsyncIterator[tuple[Callable[[Callable[[SyncBridge], T]], Any], ScriptedProvider]]:
     """Runs a caller in a thread of its own, with a bridge that is served by this one."""
 
     async def use(caller: Callable[[SyncBridge], T]) -> T:
@@ -45,7 +47,7 @@ async def test_a_request_gives_an_answer() -> None:
     async with using(answers(b'{"choices":[{"message":{"content":"Hi"}}]}')) as (use, provider):
         answer = await use(lambda bridge: bridge.request(*CHAT, headers={"authorization": "Bearer k"}))
     assert (answer.text, answer.metadata.step) == ("Hi", "0")
-    assert provider.played[0].headers["authorization"] == "Bearer k"
+    assert provider.requests[0].headers["authorization"] == "Bearer k"
     assert threads() == []
 
 
@@ -56,7 +58,7 @@ async def test_a_stream_is_a_plain_iterator() -> None:
             assert next(stream, None) is None
         return texts, stream
 
-    async with using(streams(*WHOLE)) as (use, _):
+    async with using(streams(*COMPLETE)) as (use, _):
         texts, stream = await use(ask)
     assert "".join(texts) == "Hello"
     assert (stream.id, stream.is_streamed, stream.usage, stream.cost) == ("mine", True, None, None)
@@ -69,7 +71,7 @@ async def test_what_is_left_of_a_stream_can_be_collected() -> None:
             next(stream)
             return next(stream).text, stream.collect().text
 
-    async with using(streams(said("un"), said("do"), said("es"), *WHOLE)) as (use, _):
+    async with using(streams(content("un"), content("do"), content("es"), *COMPLETE)) as (use, _):
         assert await use(ask) == ("do", "esHello")
 
 
@@ -81,9 +83,9 @@ async def test_an_exchange_gives_bytes() -> None:
             assert exchange.metadata.provider == "openai"
             return exchange.status, next(exchange), exchange.read(), exchange.headers["content-type"]
 
-    async with using(streams(said("a"), *WHOLE)) as (use, _):
+    async with using(streams(content("a"), *COMPLETE)) as (use, _):
         status, first, rest, content_type = await use(ask)
-    assert (status, first + rest, content_type) == (200, said("a") + b"".join(WHOLE), "text/event-stream")
+    assert (status, first + rest, content_type) == (200, content("a") + b"".join(COMPLETE), "text/event-stream")
 
 
 async def test_an_event_gives_frames_and_can_be_cancelled() -> None:
@@ -93,7 +95,7 @@ async def test_an_event_gives_frames_and_can_be_cancelled() -> None:
             event.cancel()
             return kinds + [frame.type for frame in event]
 
-    async with using(streams(said("a"), SILENCE)) as (use, _):
+    async with using(streams(content("a"), SILENCE)) as (use, _):
         assert await use(ask) == ["created", "stream", "error"]
 
 
@@ -104,9 +106,9 @@ async def test_leaving_a_stream_early_cancels_it() -> None:
                 break
         assert bridge.request(*CHAT).response == {"ok": True}
 
-    async with using(streams(said("a"), SILENCE), answers()) as (use, provider):
+    async with using(streams(content("a"), SILENCE), answers()) as (use, provider):
         await use(ask)
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_errors_are_those_of_the_asynchronous_client() -> None:
@@ -119,7 +121,7 @@ async def test_errors_are_those_of_the_asynchronous_client() -> None:
             bridge.request("openai", "chat/completions", object())
         return refused.value, broken.value
 
-    async with using(answers(b"{}", 429), streams(said("a"), RESET)) as (use, _):
+    async with using(answers(b"{}", 429), streams(content("a"), RESET)) as (use, _):
         refused, broken = await use(ask)
     assert (refused.code, broken.code) == (429, 9016)
 
@@ -129,7 +131,7 @@ async def test_threads_may_share_a_bridge() -> None:
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(lambda _: bridge.request(*CHAT).text, range(20)))
 
-    async with using(*[streams(*WHOLE)] * 20) as (use, _):
+    async with using(*[streams(*COMPLETE)] * 20) as (use, _):
         assert await use(ask) == ["Hello"] * 20
 
 
@@ -159,9 +161,9 @@ async def test_a_closed_bridge_raises_and_closing_is_idempotent() -> None:
         with pytest.raises(ConnectionLost, match="this client closed the socket"):
             bridge.request(*CHAT)
 
-    async with using(streams(said("a"), SILENCE)) as (use, provider):
+    async with using(streams(content("a"), SILENCE)) as (use, provider):
         await use(ask)
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
 
 
 async def test_closing_ends_what_another_thread_waits_for() -> None:
@@ -172,7 +174,7 @@ async def test_closing_ends_what_another_thread_waits_for() -> None:
             bridge.close()
             return waiting.exception()
 
-    async with using(streams(said("a"), SILENCE)) as (use, _):
+    async with using(streams(content("a"), SILENCE)) as (use, _):
         assert isinstance(await use(ask), ConnectionLost)
 
 
@@ -202,7 +204,7 @@ with connect(sys.argv[1]) as bridge, bridge.stream("openai", "chat/completions",
 
 
 async def test_ctrl_c_cancels_the_event_and_the_script_ends() -> None:
-    async with serving(streams(said("a"), SILENCE)) as (url, provider, _):
+    async with serving(streams(content("a"), SILENCE)) as (url, provider, _):
         script = await asyncio.create_subprocess_exec(
             sys.executable, "-c", SCRIPT, url, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
@@ -210,6 +212,6 @@ async def test_ctrl_c_cancels_the_event_and_the_script_ends() -> None:
         assert await script.stdout.readline() == b"a\n"
         os.kill(script.pid, signal.SIGINT)
         _, stderr = await script.communicate()
-        await provider.played[0].over.wait()
+        await provider.requests[0].closed.wait()
     assert script.returncode == -signal.SIGINT
     assert stderr.endswith(b"KeyboardInterrupt\n")

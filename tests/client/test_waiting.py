@@ -9,9 +9,9 @@ from aiohttp import web
 from bridge.client import EventFailed, Stream
 from bridge.client.connection import MAX_BLOCKING_S
 from bridge.client.frame_queue import MAX_QUEUED_BYTES
-from tests.support.client_harness import QUERY, Script, bridged, door, frame, heard
+from tests.support.client_harness import QUERY, Script, after_message, bridged, fake_bridge, frame
 from tests.support.clock import advance, turns
-from tests.support.event_harness import FINISH, said
+from tests.support.event_harness import FINISH, content
 from tests.support.provider_script import streams
 
 CHAT = ("openai", "chat/completions", QUERY)
@@ -30,7 +30,7 @@ def flood(frames: int, said_then: list[Any]) -> Script:
         await socket.send_json(frame("done", "slow"))
         await listening
 
-    return heard(play)
+    return after_message(play)
 
 
 async def _listen(socket: web.WebSocketResponse, said: list[Any]) -> None:
@@ -46,7 +46,7 @@ async def held_up(slow: Stream) -> None:
 
 
 async def test_an_unread_event_blocks_others_until_it_is_closed() -> None:
-    async with door(flood(8, []), reconnect=False) as (bridge, _):
+    async with fake_bridge(flood(8, []), reconnect=False) as (bridge, _):
         async with bridge.stream(*CHAT, event_id="slow") as slow:
             waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
             await held_up(slow)
@@ -57,7 +57,10 @@ async def test_an_unread_event_blocks_others_until_it_is_closed() -> None:
 async def test_others_do_not_wait_for_ever_behind_it() -> None:
     """It is cancelled, and told so behind what waited for it; the others go on."""
     told: list[Any] = []
-    async with door(flood(8, told), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+    async with (
+        fake_bridge(flood(8, told), reconnect=False) as (bridge, _),
+        bridge.stream(*CHAT, event_id="slow") as slow,
+    ):
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
         await held_up(slow)
         advance(MAX_BLOCKING_S)
@@ -72,7 +75,7 @@ async def test_others_do_not_wait_for_ever_behind_it() -> None:
 
 async def test_a_slow_consumer_is_kept_if_no_other_event_waits() -> None:
     """As long as the bridge lets it; the bridge's own patience is a minute."""
-    async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+    async with fake_bridge(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
         await held_up(slow)
         for _ in range(20):
             advance(MAX_BLOCKING_S)
@@ -82,7 +85,7 @@ async def test_a_slow_consumer_is_kept_if_no_other_event_waits() -> None:
 
 async def test_one_that_is_slow_but_keeps_up_is_not_given_up() -> None:
     """It takes more than half of what waits before the others' patience ends, and once more."""
-    async with door(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
+    async with fake_bridge(flood(8, []), reconnect=False) as (bridge, _), bridge.stream(*CHAT, event_id="slow") as slow:
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
         for _ in range(2):
             await held_up(slow)
@@ -97,12 +100,12 @@ async def test_a_frame_larger_than_the_limit_is_accepted() -> None:
         await socket.send_json(frame("created", "large", response=BIG * 8))
         await socket.receive()
 
-    async with door(heard(play), reconnect=False) as (bridge, _):
+    async with fake_bridge(after_message(play), reconnect=False) as (bridge, _):
         assert (await bridge.request(*CHAT, event_id="large")).response == BIG * 8
 
 
 async def test_two_streams_can_be_consumed_in_sequence() -> None:
-    play = streams(*[said("word ")] * 1000, FINISH)
+    play = streams(*[content("word ")] * 1000, FINISH)
     async with bridged(play, play) as (bridge, _), bridge.stream(*CHAT) as one, bridge.stream(*CHAT) as two:
         for stream in (two, one):
             assert "".join([chunk.text async for chunk in stream]) == "word " * 1000

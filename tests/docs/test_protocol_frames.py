@@ -33,8 +33,8 @@ async def test_a_step_may_use_any_method(tmp_path: Path) -> None:
     provider = ScriptedProvider(answers(b'{"data":[]}'))
     [frame] = await frames_of(tmp_path, GET, provider)
     assert frame["metadata"]["eventId"] == GET["request"]["eventId"]
-    assert provider.played[0].url == "https://api.openai.com/v1/models"
-    assert provider.played[0].content == b""
+    assert provider.requests[0].url == "https://api.openai.com/v1/models"
+    assert provider.requests[0].content == b""
 
 
 async def test_the_chain_falls_back_to_its_second_step(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from bridge.tapes.transport import TapeTransport
 from tests.end_to_end.clients.chromium import open_page
 from tests.support import examples
 from tests.support.commands import TAPES
-from tests.support.event_harness import WHOLE
+from tests.support.event_harness import COMPLETE
 from tests.support.harness import config_of, running
 from tests.support.paths import README as README_FILE
 from tests.support.paths import ROOT
@@ -113,11 +113,11 @@ async def test_the_browser_example_prints_the_answer(tmp_path: Path) -> None:
         [gateways.my-gateway.keys.openai]
         default = "file:key"
     """
-    provider = ScriptedProvider(streams(*WHOLE))
+    provider = ScriptedProvider(streams(*COMPLETE))
     async with running(config_of(gateway, tmp_path), provider) as server:
         script = script.replace(BROWSER_URL, f"{server.url}/v1/me/my-gateway")
         assert "Hello" in await console(script, tmp_path / "profile")
-    assert provider.played[0].headers["authorization"] == "Bearer stored-key"
+    assert provider.requests[0].headers["authorization"] == "Bearer stored-key"
 
 
 async def console(script: str, profile: Path) -> list[str]:

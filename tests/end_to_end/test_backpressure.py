@@ -6,13 +6,13 @@ from pathlib import Path
 
 from bridge.server.server import Server
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import said, step
+from tests.support.event_harness import content, step
 from tests.support.harness import config_of, connected, running
 from tests.support.raw_client import RawClient, open_websocket
 from tests.support.sibling import HEAD, Sibling, chunk
 from tests.support.socket_provider import Line, Provider
 
-PIECE = chunk(said("x" * 50_000))
+PIECE = chunk(content("x" * 50_000))
 MAX_BYTES = 32 << 20
 """More than all buffers between provider and client hold, including four of the kernel."""
 
@@ -77,10 +77,10 @@ async def test_a_client_that_does_not_read_pauses_only_its_own_provider(tmp_path
         open_websocket(server) as client,
         connected(server) as other,
     ):
-        await sibling.begins(other)
+        await sibling.start(other)
         await client.send_json(create("a"))
         await endless.until_blocked()
-        await sibling.ends_well(other)
+        await sibling.check_completes(other)
 
 
 async def test_a_paused_stream_continues_when_the_client_reads_again(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from aiohttp import WSMsgType
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.server.server import Server
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import JSON, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import JSON, SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_client import RawClient, frame, open_websocket
 from tests.support.raw_http import connect_http
 
@@ -31,7 +31,7 @@ MAX_BYTES = 32 << 20
 
 
 @asynccontextmanager
-async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def serving(folder: Path, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(CONFIG, folder), provider) as server:
         yield server, provider
@@ -48,46 +48,46 @@ def create(event_id: object, size: int = 40_000, slug: str = "openai") -> bytes:
 
 async def test_a_socket_beyond_its_budget_is_not_read_until_an_event_ends(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    plays = [Plays(waiting=[gate]), *[Plays(waiting=[SILENCE])] * 3]
+    plays = [ScriptedResponse(before_head=[gate]), *[ScriptedResponse(before_head=[SILENCE])] * 3]
     async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
         await client.send(b"".join(frame(create(each)) for each in range(4)))
-        await until(lambda: len(provider.played) == 3)
+        await until(lambda: len(provider.requests) == 3)
         await turns(200)
-        assert len(provider.played) == 3
+        assert len(provider.requests) == 3
         gate.set()
-        await until(lambda: len(provider.played) == 4)
+        await until(lambda: len(provider.requests) == 4)
 
 
 async def test_a_paused_socket_does_not_stop_another_socket(tmp_path: Path) -> None:
-    plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
+    plays = [*[ScriptedResponse(before_head=[SILENCE])] * 3, answers()]
     async with (
         serving(tmp_path, *plays) as (server, provider),
         open_websocket(server) as client,
         connected(server) as other,
     ):
         await client.send(b"".join(frame(create(each)) for each in range(4)))
-        await until(lambda: len(provider.played) == 3)
+        await until(lambda: len(provider.requests) == 3)
         assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
 
 
 async def test_the_events_of_a_paused_client_that_disconnects_are_cancelled(tmp_path: Path) -> None:
-    plays = [*[Plays(waiting=[SILENCE])] * 3, answers()]
+    plays = [*[ScriptedResponse(before_head=[SILENCE])] * 3, answers()]
     async with serving(tmp_path, *plays) as (server, provider), connected(server) as other:
         async with open_websocket(server) as client:
             await client.send(b"".join(frame(create(each)) for each in range(4)))
-            await until(lambda: len(provider.played) == 3)
+            await until(lambda: len(provider.requests) == 3)
         await until(lambda: not provider.open_streams)
         assert (await other.call({"eventId": "a", **step()}))[-1]["metadata"]["success"]
-        assert len(provider.played) == 4
+        assert len(provider.requests) == 4
 
 
 async def test_a_paused_client_does_not_time_out(tmp_path: Path) -> None:
     """Its pongs are behind a megabyte of unread messages."""
     gate = asyncio.Event()
-    plays = [*[Plays(waiting=[gate])] * 3, *[answers()] * 30]
+    plays = [*[ScriptedResponse(before_head=[gate])] * 3, *[answers()] * 30]
     async with serving(tmp_path, *plays) as (server, provider), open_websocket(server) as client:
         sending = asyncio.create_task(client.send(b"".join(frame(create(each)) for each in range(33))))
-        await until(lambda: len(provider.played) == 3)
+        await until(lambda: len(provider.requests) == 3)
         await turns(300)
         for _ in range(200):
             advance(1)
@@ -100,10 +100,10 @@ async def test_a_paused_client_does_not_time_out(tmp_path: Path) -> None:
 
 async def test_buffered_answers_count_against_the_budget(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    half = Plays([b'"' + b"x" * 60_000, gate, b'"'], content_type=JSON)
+    half = ScriptedResponse([b'"' + b"x" * 60_000, gate, b'"'], content_type=JSON)
     async with serving(tmp_path, half, half, half) as (server, provider), connected(server) as client:
         await client.create({"eventId": "a", **step()})
-        await until(lambda: provider.played and provider.played[0].reads)
+        await until(lambda: provider.requests and provider.requests[0].reads)
         [received] = await client.call({"eventId": "b", **step()})
         assert (received["error"]["code"], received["error"]["source"], received["error"]["retryable"]) == (
             9008,
@@ -121,14 +121,14 @@ async def test_buffered_answers_count_against_the_budget(tmp_path: Path) -> None
 
 async def test_a_message_beyond_the_shared_budget_is_refused_until_memory_is_free(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    plays = [*[Plays(waiting=[gate])] * 3, answers()]
+    plays = [*[ScriptedResponse(before_head=[gate])] * 3, answers()]
     async with (
         serving(tmp_path, *plays) as (server, provider),
         open_websocket(server) as one,
         connected(server) as two,
     ):
         await one.send(b"".join(frame(create(each)) for each in range(3)))
-        await until(lambda: len(provider.played) == 3)
+        await until(lambda: len(provider.requests) == 3)
         await two.socket.send_frame(create("late"), WSMsgType.TEXT)
         received = (await two.until_last("late"))[-1]
         assert (received["error"]["code"], received["error"]["retryable"]) == (9008, True)
@@ -141,7 +141,7 @@ async def test_a_message_beyond_the_shared_budget_is_refused_until_memory_is_fre
 @pytest.mark.parametrize("ending", [frame(b"\x03\xe8", WSMsgType.CLOSE), frame(b"x", WSMsgType.CONTINUATION), b""])
 async def test_a_client_that_disconnects_at_once_frees_its_memory(tmp_path: Path, ending: bytes) -> None:
     """Its messages and its close frame arrive together, so its events end before they start."""
-    never = [Plays(waiting=[SILENCE])] * 21
+    never = [ScriptedResponse(before_head=[SILENCE])] * 21
     async with serving(tmp_path, *never) as (server, provider), connected(server) as other:
         for _ in range(10):
             async with open_websocket(server) as client:
@@ -175,7 +175,7 @@ def _too_many_of_one_name() -> Iterator[bytes]:
 async def test_a_client_that_never_reads_is_paused_and_others_are_served(tmp_path: Path, flood: object) -> None:
     assert callable(flood)
     gate = asyncio.Event()
-    plays = streams(said("a"), gate, FINISH, DONE), answers()
+    plays = streams(content("a"), gate, FINISH, DONE), answers()
     async with serving(tmp_path, *plays) as (server, _), open_websocket(server) as client, connected(server) as other:
         await other.create({"eventId": "a", **step()})
         await other.receive()
@@ -267,11 +267,11 @@ CROWDED = "[server]\nmemory_budget_bytes = 8_300_000\nmax_message_bytes = 2_100_
 async def test_four_of_twelve_long_messages_are_served_if_four_fit(tmp_path: Path) -> None:
     """The others get an error, and their close frame arrives although they have not finished sending."""
     gate = asyncio.Event()
-    provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
+    provider = ScriptedProvider(*[ScriptedResponse([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(open_websocket(server, receive_bytes=65_536)) for _ in range(12)]
         sending = [asyncio.create_task(_send_evenly(client, create("a", SIZE), clients)) for client in clients]
-        await until(lambda: len(provider.played) == 4)
+        await until(lambda: len(provider.requests) == 4)
         await asyncio.gather(*sending)
         gate.set()
         received = [await client.receive_json() for client in clients]
@@ -294,11 +294,11 @@ async def _send_evenly(client: RawClient, message: bytes, among: list[RawClient]
 
 async def test_four_of_twelve_long_http_bodies_are_served_if_four_fit(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    provider = ScriptedProvider(*[Plays([gate, b"{}"], content_type=JSON)] * 4)
+    provider = ScriptedProvider(*[ScriptedResponse([gate, b"{}"], content_type=JSON)] * 4)
     async with running(config_of(CROWDED, tmp_path), provider) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connect_http(server)) for _ in range(12)]
         requests = [asyncio.create_task(client(body=bytes(SIZE))) for client in clients]
-        await until(lambda: len(provider.played) == 4)
+        await until(lambda: len(provider.requests) == 4)
         await until(lambda: sum(task.done() for task in requests) == 8)
         gate.set()
         responses = [await task for task in requests]

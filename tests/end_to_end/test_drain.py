@@ -10,16 +10,16 @@ import pytest
 from bridge.server.server import Server
 from bridge.upstream.http import Upstream
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import config_of, connected
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_client import PATH, UPGRADE, connect_raw, open_websocket
 
 CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 
 
 @asynccontextmanager
-async def started(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def started(folder: Path, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     """Run a server that the test stops."""
     provider = ScriptedProvider(*plays)
     server = Server(config_of("[server]\ndrain_timeout = 9_000\n", folder), Upstream(provider))
@@ -52,7 +52,7 @@ async def test_a_drain_closes_idle_sockets_and_the_listening_socket(tmp_path: Pa
 
 async def test_events_in_flight_finish_and_new_events_are_refused(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    whole = streams(said("a"), gate, said("b"), FINISH, DONE)
+    whole = streams(content("a"), gate, content("b"), FINISH, DONE)
     async with started(tmp_path, whole) as (server, _), connected(server) as client:
         await client.create({"eventId": "a", **step()})
         await client.receive()
@@ -70,7 +70,7 @@ async def test_events_in_flight_finish_and_new_events_are_refused(tmp_path: Path
 
 async def test_a_handshake_on_an_open_connection_is_refused_during_a_drain(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    whole = streams(said("a"), gate, FINISH, DONE)
+    whole = streams(content("a"), gate, FINISH, DONE)
     async with (
         started(tmp_path, whole) as (server, _),
         connected(server) as client,
@@ -88,7 +88,7 @@ async def test_a_handshake_on_an_open_connection_is_refused_during_a_drain(tmp_p
 
 
 async def test_the_drain_timeout_ends_events_in_flight(tmp_path: Path) -> None:
-    plays = [streams(said("a"), SILENCE), Plays(waiting=[SILENCE])]
+    plays = [streams(content("a"), SILENCE), ScriptedResponse(before_head=[SILENCE])]
     async with started(tmp_path, *plays) as (server, provider), connected(server) as client:
         await client.create({"eventId": "streaming", **step()})
         await client.receive()
@@ -113,10 +113,10 @@ async def test_the_drain_timeout_ends_events_in_flight(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_does_not_read_does_not_delay_the_stop(tmp_path: Path) -> None:
-    endless = streams(*[said("x" * 10_000)] * 5000)
+    endless = streams(*[content("x" * 10_000)] * 5000)
     async with started(tmp_path, endless) as (server, provider), open_websocket(server) as client:
         await client.send_json(CREATE)
-        await until(lambda: provider.played and provider.played[0].reads > 100)
+        await until(lambda: provider.requests and provider.requests[0].reads > 100)
         stopping = asyncio.create_task(server.stop())
         for _ in range(20):
             advance(1)
@@ -143,7 +143,7 @@ async def test_a_connection_without_a_handshake_does_not_delay_the_stop(tmp_path
 
 async def test_stop_may_be_called_several_times(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    whole = streams(said("a"), gate, FINISH, DONE)
+    whole = streams(content("a"), gate, FINISH, DONE)
     async with started(tmp_path, whole) as (server, _), connected(server) as client:
         await client.create({"eventId": "a", **step()})
         await client.receive()
@@ -162,7 +162,7 @@ async def test_a_server_that_was_never_started_can_be_stopped(tmp_path: Path) ->
 
 async def test_no_task_remains_after_a_stop(tmp_path: Path) -> None:
     before = asyncio.all_tasks()
-    plays = [streams(said("a"), SILENCE)] * 2
+    plays = [streams(content("a"), SILENCE)] * 2
     async with (
         started(tmp_path, *plays) as (server, provider),
         open_websocket(server) as one,

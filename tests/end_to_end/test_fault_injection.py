@@ -12,14 +12,14 @@ from bridge.tapes.fault_injection import InjectedFault, parse_fault
 from bridge.tapes.library import Library
 from bridge.tapes.transport import Tape, TapeHead, TapeTransport
 from tests.support.clock import advance, turns
-from tests.support.event_harness import DONE, FINISH, said
+from tests.support.event_harness import DONE, FINISH, content
 from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.tapes import folder_of, replaying, tape
 
 URL = "https://api.openai.com/v1/chat/completions"
 BODY = b'{"model":"small","stream":true}'
 SSE = TapeHead(status=200, headers={"content-type": "text/event-stream"}, ms=100)
-STREAM = tape(said("one"), said("two"), said("three"), FINISH + DONE, url=URL, body=BODY, head=SSE)
+STREAM = tape(content("one"), content("two"), content("three"), FINISH + DONE, url=URL, body=BODY, head=SSE)
 
 
 def faults_of(*texts: str) -> list[InjectedFault]:
@@ -91,7 +91,7 @@ async def after_one_chunk(folder: Path, fault: str) -> AsyncIterator[aiohttp.Cli
         aiohttp.ClientSession() as session,
         session.post(server.url, data=BODY) as response,
     ):
-        assert await response.content.readany() == said("one")
+        assert await response.content.readany() == content("one")
         yield response
 
 

@@ -13,7 +13,7 @@ from bridge.tapes.file import StreamEnd, Tape, pairs, read_tape
 from tests.support.clock import advance, turns
 from tests.support.harness import Frame, config_of, connected, running
 from tests.support.paths import FIXTURES
-from tests.support.provider_script import RESET, SILENCE, Part, Plays, ScriptedProvider
+from tests.support.provider_script import RESET, SILENCE, Part, ScriptedProvider, ScriptedResponse
 from tests.support.raw_http import GATEWAY, HttpResult, connect_http
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ def split(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-def plays_of(tape: Tape, how: str) -> Plays:
+def plays_of(tape: Tape, how: str) -> ScriptedResponse:
     """Return the tape's answer with its reads as taped, joined, or split."""
     reads = [chunk.data for chunk in tape.chunks]
     if how == "whole":
@@ -48,9 +48,9 @@ def plays_of(tape: Tape, how: str) -> Plays:
         reads = split(b"".join(reads), 7)
     ending = _ENDS[tape.ending.end]
     if tape.head is None:
-        return Plays(waiting=ending)
+        return ScriptedResponse(before_head=ending)
     headers = dict(pairs(tape.head.headers))
-    return Plays([*filter(None, reads), *ending], tape.head.status, headers.pop("content-type", ""), headers)
+    return ScriptedResponse([*filter(None, reads), *ending], tape.head.status, headers.pop("content-type", ""), headers)
 
 
 async def with_time_passing(answer: Coroutine[Any, Any, T]) -> T:

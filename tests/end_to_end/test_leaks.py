@@ -19,9 +19,18 @@ from bridge.relay.runner import EventRunner
 from bridge.relay.stream_relay import StreamRelay
 from bridge.server.server import Server
 from tests.support.clock import turns, until
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, said, step
+from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, content, step
 from tests.support.harness import config_of, connected, is_last, running
-from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.provider_script import (
+    JSON,
+    RESET,
+    SILENCE,
+    ScriptedProvider,
+    ScriptedResponse,
+    answers,
+    refuses,
+    streams,
+)
 from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame, open_websocket
 from tests.support.raw_http import HttpClient
 from tests.support.sibling import HEAD, chunk
@@ -45,14 +54,14 @@ class Streaming:
             if b'"whole"' in body:
                 await line.send(HEAD, chunk(ROLE))
                 await turns()
-                await line.send(chunk(said("a")), chunk(FINISH + DONE), b"0\r\n\r\n")
+                await line.send(chunk(content("a")), chunk(FINISH + DONE), b"0\r\n\r\n")
             else:
                 await self._stream(line)
 
     async def _stream(self, line: Line) -> None:
         self.open_streams += 1
         try:
-            await line.send(HEAD, chunk(said("a")))
+            await line.send(HEAD, chunk(content("a")))
             await line.gone()
         finally:
             self.open_streams -= 1
@@ -189,20 +198,20 @@ async def test_successful_events_share_one_connection_and_release_everything(tmp
     [
         ({}, refuses()),
         ({}, answers(status=503)),
-        ({}, Plays([b'{"a":', RESET], content_type=JSON)),
-        ({}, Plays([b"x" * 3_000_000], content_type=JSON)),
+        ({}, ScriptedResponse([b'{"a":', RESET], content_type=JSON)),
+        ({}, ScriptedResponse([b"x" * 3_000_000], content_type=JSON)),
         ({}, streams(RESET)),
-        ({}, streams(ROLE, said("a"), RESET)),
-        ({}, streams(ROLE, said("a"))),
+        ({}, streams(ROLE, content("a"), RESET)),
+        ({}, streams(ROLE, content("a"))),
         ({}, streams(ROLE, OVERLOADED)),
         ({}, streams(b"data: " + b"x" * 3_000_000)),
         ({"config": {"requestTimeout": 20}}, streams(ROLE, SILENCE)),
-        ({"config": {"idleTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
-        ({"config": {"totalTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
+        ({"config": {"idleTimeout": 20}}, streams(ROLE, content("a"), SILENCE)),
+        ({"config": {"totalTimeout": 20}}, streams(ROLE, content("a"), SILENCE)),
         ({"config": {"cacheTtl": 60}}, refuses()),
-        ({"config": {"cacheTtl": 60}}, streams(ROLE, said("a"), RESET)),
-        ({"config": {"cacheTtl": 60, "idleTimeout": 20}}, streams(ROLE, said("a"), SILENCE)),
-        ({"config": {"onBreak": "restart"}}, streams(ROLE, said("a"), RESET)),
+        ({"config": {"cacheTtl": 60}}, streams(ROLE, content("a"), RESET)),
+        ({"config": {"cacheTtl": 60, "idleTimeout": 20}}, streams(ROLE, content("a"), SILENCE)),
+        ({"config": {"onBreak": "restart"}}, streams(ROLE, content("a"), RESET)),
         ({"provider": "nobody", "endpoint": ""}, None),
         ({"endpoint": "../x"}, None),
         ({"provider": 5}, None),
@@ -211,7 +220,7 @@ async def test_successful_events_share_one_connection_and_release_everything(tmp
 )
 @pytest.mark.parametrize("steps", [1, 2])
 async def test_a_failed_event_is_freed_without_the_garbage_collector(
-    tmp_path: Path, changed: dict[str, object], play: Plays | None, steps: int
+    tmp_path: Path, changed: dict[str, object], play: ScriptedResponse | None, steps: int
 ) -> None:
     """A traceback references its frames, and they may reference the error: such a cycle would delay the release."""
     text = "[server]\nmax_item_bytes = 1_000_000\nmax_buffered_bytes = 2_000_000\n"

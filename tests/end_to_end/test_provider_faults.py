@@ -11,7 +11,7 @@ import pytest
 
 from bridge.server.server import Server
 from tests.support.clock import advance, turns
-from tests.support.event_harness import DONE, FINISH, ROLE, said, step
+from tests.support.event_harness import DONE, FINISH, ROLE, content, step
 from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.sibling import Sibling, chunk
 from tests.support.socket_provider import OK, Line, Provider, Script, sends
@@ -37,9 +37,9 @@ async def serving(
     async with Provider(sibling.script) as other:
         text = CONFIG.format(scheme=scheme, host=host, port=port, sibling=other.port)
         async with running(config_of(text, folder)) as server, connected(server) as client:
-            await sibling.begins(client)
+            await sibling.start(client)
             yield client, server
-            await sibling.ends_well(client)
+            await sibling.check_completes(client)
 
 
 async def call(client: Client, **changed: object) -> list[Frame]:
@@ -145,16 +145,24 @@ BREAKS = [
     Case("closed after its head", send_then(Line.close, SSE), "created", 9012, 502),
     Case("reset after its head", send_then(Line.reset, SSE), "created", 9012, 502),
     Case("closed before an answer", send_then(Line.close, SSE, chunk(ROLE)), "created stream error", 9016),
-    Case("closed in an answer", send_then(Line.close, SSE, chunk(said("a"))), "created stream error", 9016),
-    Case("reset in an answer", send_then(Line.reset, SSE, chunk(said("a"))), "created stream error", 9016),
-    Case("closed in a chunk", send_then(Line.close, SSE, chunk(said("a")), b"ff\r\nhal"), "created stream error", 9016),
+    Case("closed in an answer", send_then(Line.close, SSE, chunk(content("a"))), "created stream error", 9016),
+    Case("reset in an answer", send_then(Line.reset, SSE, chunk(content("a"))), "created stream error", 9016),
     Case(
-        "closed in a chunk's length", send_then(Line.close, SSE, chunk(said("a")), b"f"), "created stream error", 9016
+        "closed in a chunk", send_then(Line.close, SSE, chunk(content("a")), b"ff\r\nhal"), "created stream error", 9016
     ),
     Case(
-        "chunks framed wrongly", send_then(Line.close, SSE, chunk(said("a")), b"xyz\r\n"), "created stream error", 9016
+        "closed in a chunk's length",
+        send_then(Line.close, SSE, chunk(content("a")), b"f"),
+        "created stream error",
+        9016,
     ),
-    Case("no end mark", sends(SSE, chunk(said("a")), b"0\r\n\r\n"), "created stream error", 9016),
+    Case(
+        "chunks framed wrongly",
+        send_then(Line.close, SSE, chunk(content("a")), b"xyz\r\n"),
+        "created stream error",
+        9016,
+    ),
+    Case("no end mark", sends(SSE, chunk(content("a")), b"0\r\n\r\n"), "created stream error", 9016),
     Case("an empty stream", sends(SSE, b"0\r\n\r\n"), "created", 9016, 502),
     Case("JSON that is shorter than announced", send_then(Line.close, body(b"{}")[:-1]), "created", 9012, 502),
     Case("JSON without an end", send_then(Line.reset, body(b"{}")[:-1]), "created", 9012, 502),
@@ -211,8 +219,8 @@ class Silent:
         ([SSE], {"requestTimeout": 9000}, 0, 9013),
         ([SSE, chunk(b": wait\n\n")], {"requestTimeout": 9000}, 1, 9013),
         ([SSE, chunk(ROLE)], {"requestTimeout": 9000}, 2, 9013),
-        ([SSE, chunk(said("a"))], {"idleTimeout": 9000}, 2, 9014),
-        ([SSE, chunk(said("a"))], {"totalTimeout": 9000}, 2, 9015),
+        ([SSE, chunk(content("a"))], {"idleTimeout": 9000}, 2, 9014),
+        ([SSE, chunk(content("a"))], {"totalTimeout": 9000}, 2, 9015),
         ([body(b"{}")[:-1]], {"idleTimeout": 9000}, 0, 9014),
         ([], {"totalTimeout": 9000}, 0, 9015),
     ],
@@ -322,7 +330,7 @@ LONG_INTEGER = str(1 << 90).encode()
 async def test_an_unusual_item_reaches_the_client_unchanged_or_as_text(
     tmp_path: Path, data: bytes, field: bytes
 ) -> None:
-    parts = SSE, chunk(said("a")), chunk(b"data: " + data + b"\n\n"), chunk(FINISH + DONE), b"0\r\n\r\n"
+    parts = SSE, chunk(content("a")), chunk(b"data: " + data + b"\n\n"), chunk(FINISH + DONE), b"0\r\n\r\n"
     async with Provider(sends(*parts)) as provider, serving(tmp_path, provider) as (client, _):
         await client.create({"eventId": "a", **step()})
         await client.receive()
@@ -335,7 +343,7 @@ async def test_an_unusual_item_reaches_the_client_unchanged_or_as_text(
 async def test_a_too_long_item_ends_its_event_with_9018(tmp_path: Path) -> None:
     endless = [chunk(b"x" * 60_000)] * 50
     async with (
-        Provider(Silent(SSE, chunk(said("a")), chunk(b"data: "), *endless)) as provider,
+        Provider(Silent(SSE, chunk(content("a")), chunk(b"data: "), *endless)) as provider,
         serving(tmp_path, provider) as (client, _),
     ):
         frames = await call(client)
@@ -419,7 +427,7 @@ async def test_150_concurrent_streams_of_one_host_are_relayed(tmp_path: Path) ->
 
     async def script(line: Line) -> None:
         requested.append(await line.request())
-        await line.send(SSE, chunk(said("a")))
+        await line.send(SSE, chunk(content("a")))
         if len(requested) == 150:
             all_requested.set()
         await all_requested.wait()

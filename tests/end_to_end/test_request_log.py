@@ -13,10 +13,10 @@ import pytest
 from bridge.config import ConfigError
 from bridge.services.request_log.table import RequestTable
 from tests.support.clock import until
-from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, ROLE, USAGE, content, step
 from tests.support.harness import Client, Frame, config_of, connected, running
 from tests.support.log_rows import row as stored
-from tests.support.provider_script import JSON, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import JSON, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_http import GATEWAY, connect_http
 
 Row = dict[str, Any]
@@ -39,7 +39,9 @@ def bytes_of_log(folder: Path) -> bytes:
 
 
 @asynccontextmanager
-async def logging_client(folder: Path, *plays: Plays, config: str = ON, **handshake: Any) -> AsyncIterator[Client]:
+async def logging_client(
+    folder: Path, *plays: ScriptedResponse, config: str = ON, **handshake: Any
+) -> AsyncIterator[Client]:
     async with (
         running(config_of(config, folder), ScriptedProvider(*plays)) as server,
         connected(server, **handshake) as client,
@@ -47,7 +49,7 @@ async def logging_client(folder: Path, *plays: Plays, config: str = ON, **handsh
         yield client
 
 
-async def one(folder: Path, play: Plays, *, config: str = ON, handshake: Any = None, **request: Any) -> Row:
+async def one(folder: Path, play: ScriptedResponse, *, config: str = ON, handshake: Any = None, **request: Any) -> Row:
     """Run a bridge for one event and return its row."""
     async with logging_client(folder, play, config=config, headers=handshake or {}) as client:
         await client.call({"eventId": "e", **step("openai"), "query": MODEL, **request})
@@ -115,7 +117,7 @@ async def test_an_event_over_http_has_a_row(tmp_path: Path) -> None:
 
 
 async def test_the_row_of_a_stream_has_its_chunks_its_tokens_and_its_body(tmp_path: Path) -> None:
-    parts = (ROLE, said("Hel"), said("lo"), FINISH, USAGE, DONE)
+    parts = (ROLE, content("Hel"), content("lo"), FINISH, USAGE, DONE)
     row = await one(tmp_path, streams(*parts))
     assert (row["tokens_in"], row["tokens_out"]) == (3, 2)
     assert row["chunks"] >= 4
@@ -429,6 +431,6 @@ async def test_the_log_holds_no_secret_of_an_event(tmp_path: Path) -> None:
 
 
 async def test_the_log_keeps_the_first_bytes_of_a_stream(tmp_path: Path) -> None:
-    row = await one(tmp_path, streams(*WHOLE), config=f"{ON}log_payload_bytes = 40")
-    assert row["response_head"] == b"".join(WHOLE)[:40].decode()
+    row = await one(tmp_path, streams(*COMPLETE), config=f"{ON}log_payload_bytes = 40")
+    assert row["response_head"] == b"".join(COMPLETE)[:40].decode()
     assert row["response_head_complete"] == 0

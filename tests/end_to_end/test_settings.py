@@ -19,11 +19,11 @@ import pytest
 from bridge.docs import pages
 from bridge.settings.step import SETTINGS, Setting
 from tests.support.clock import advance, turns
-from tests.support.event_harness import ROLE, WHOLE, said
-from tests.support.full_stack import GATEWAY, ClientEnd, FullStack, Row, by_answer, by_frames, witnessing
+from tests.support.event_harness import COMPLETE, ROLE, content
+from tests.support.full_stack import GATEWAY, ClientEnd, FullStack, Row, by_frames, by_http_result, run_full_stack
 from tests.support.harness import config_of, connected, running
-from tests.support.otlp_receiver import Seen
-from tests.support.provider_script import RESET, SILENCE, Played, Plays, answers, streams
+from tests.support.otlp_receiver import ReceivedSpan
+from tests.support.provider_script import RESET, SILENCE, ReceivedRequest, ScriptedResponse, answers, streams
 from tests.support.raw_client import UPGRADE, connect_raw
 from tests.support.raw_http import connect_http
 
@@ -43,10 +43,10 @@ class Observed:
     """Everything that can be observed of one event."""
 
     outcome: ClientEnd
-    calls: list[Played]
+    calls: list[ReceivedRequest]
     """Requests to providers that were made for the event."""
     row: Row | None
-    span: Seen
+    span: ReceivedSpan
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class SettingCase:
     other: Any
     shows: Callable[[Observed], object]
     """Return the value that was in force as far as it can be observed: `other` if and only if it was in force."""
-    plays: tuple[Plays, ...] = (answers(),)
+    plays: tuple[ScriptedResponse, ...] = (answers(),)
     """Answers of the provider if `other` is in force."""
     gateway: str = ""
     """Other lines of the gateway's table."""
@@ -107,15 +107,15 @@ def row_of(observed: Observed) -> Row:
 
 
 ROWS: Final = (
-    SettingCase("connect_timeout", 40, 30, limit_ms, (Plays(connecting=[SILENCE]),)),
-    SettingCase("request_timeout", 40, 30, limit_ms, (Plays(waiting=[SILENCE]),)),
-    SettingCase("idle_timeout", 40, 30, limit_ms, (streams(ROLE, said("a"), SILENCE),)),
+    SettingCase("connect_timeout", 40, 30, limit_ms, (ScriptedResponse(before_connect=[SILENCE]),)),
+    SettingCase("request_timeout", 40, 30, limit_ms, (ScriptedResponse(before_head=[SILENCE]),)),
+    SettingCase("idle_timeout", 40, 30, limit_ms, (streams(ROLE, content("a"), SILENCE),)),
     SettingCase(
         "total_timeout",
         60_000,
         30,
         lambda observed: 30 if row_of(observed)["code"] == 9015 else 60_000,
-        (Plays(waiting=[SILENCE]),),
+        (ScriptedResponse(before_head=[SILENCE]),),
         gateway="request_timeout = 1000",
     ),
     SettingCase(
@@ -157,7 +157,7 @@ ROWS: Final = (
         "error",
         "restart",
         lambda observed: "restart" if observed.outcome.metadata.get("restarted") else "error",
-        (streams(ROLE, said("a"), RESET), streams(*WHOLE)),
+        (streams(ROLE, content("a"), RESET), streams(*COMPLETE)),
         steps=2,
         only=(SOCKET,),
     ),
@@ -175,7 +175,7 @@ ROWS: Final = (
         "items",
         "raw",
         lambda observed: observed.outcome.frames[1].get("encoding") == "text" and "raw",
-        (streams(*WHOLE),),
+        (streams(*COMPLETE),),
         only=(SOCKET,),
     ),
     SettingCase("cache_ttl", 60, 120, lambda observed: 120 if observed.outcome.is_cached else 60, asks=2, apart_s=90),
@@ -278,8 +278,8 @@ class SettingClient:
                 return by_frames(await client.until_last(model))
         async with connect_http(self.stack.server) as client:
             if self.entry == STEPS:
-                return by_answer(await client("POST", path, orjson.dumps(self._chain(model, written)), outer))
-            return by_answer(await client("POST", f"{path}/openai/x", orjson.dumps({"model": model}), outer))
+                return by_http_result(await client("POST", path, orjson.dumps(self._chain(model, written)), outer))
+            return by_http_result(await client("POST", f"{path}/openai/x", orjson.dumps({"model": model}), outer))
 
     def _chain(self, model: str, written: Written) -> dict[str, object]:
         steps = [{"provider": slug, "endpoint": "x", "query": {"model": model}} for slug in ("openai", "groq")]
@@ -309,8 +309,8 @@ async def setting_client(
     if setting.of_gateway:
         lines = {name: f"{key or setting.name} = {as_toml(row.value(name))}\n" for name in ("one", "other")}
         gateways |= {name: line + gateways["bare"] for name, line in lines.items()}
-    async with witnessing(folder, gateways, *row.plays * times) as listener:
-        yield SettingClient(listener, row, entry, setting.header)
+    async with run_full_stack(folder, gateways, *row.plays * times) as stack:
+        yield SettingClient(stack, row, entry, setting.header)
 
 
 async def ask_repeatedly(client_of_setting: SettingClient, model: str, written: Written) -> ClientEnd:
@@ -336,14 +336,14 @@ async def pass_time(pace_s: float) -> None:
 
 
 def observed(stack: FullStack, outcome: ClientEnd, model: str) -> Observed:
-    calls = [played for played in stack.provider.played if orjson.loads(played.content)["model"] == model]
+    calls = [received for received in stack.provider.requests if orjson.loads(received.content)["model"] == model]
     return Observed(outcome, calls, stack.rows.get(outcome.log_id), stack.spans[outcome.log_id])
 
 
 def check_no_gateway_header_was_sent(stack: FullStack) -> None:
-    for played in stack.provider.played:
-        assert not [name for name in played.headers if name.startswith("cf-")]
-        assert TOKEN not in str(played.headers.raw)
+    for received in stack.provider.requests:
+        assert not [name for name in received.headers if name.startswith("cf-")]
+        assert TOKEN not in str(received.headers.raw)
 
 
 @pytest.mark.parametrize(
@@ -430,22 +430,22 @@ async def send_with(stack: FullStack, at: str, headers: Mapping[str, str]) -> Cl
 
 @everywhere
 async def test_headers_without_effect_are_accepted_and_change_nothing(at: str, tmp_path: Path) -> None:
-    async with witnessing(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as listener:
-        outcomes = [await send_with(listener, at, headers) for headers in ({}, WITHOUT_EFFECT)]
+    async with run_full_stack(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as stack:
+        outcomes = [await send_with(stack, at, headers) for headers in ({}, WITHOUT_EFFECT)]
     assert [(outcome.status, outcome.is_cached) for outcome in outcomes] == [(200, False), (200, True)]
-    assert [row["warnings"] for row in listener.rows.values()] == [None, None]
-    async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        await send_with(listener, at, WITHOUT_EFFECT)
-    check_no_gateway_header_was_sent(listener)
+    assert [row["warnings"] for row in stack.rows.values()] == [None, None]
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
+        await send_with(stack, at, WITHOUT_EFFECT)
+    check_no_gateway_header_was_sent(stack)
 
 
 @everywhere
 async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) -> None:
-    async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        assert (await send_with(listener, at, {"cf-aig-whatever-comes": "1"})).status == 200
-    [row] = listener.rows.values()
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
+        assert (await send_with(stack, at, {"cf-aig-whatever-comes": "1"})).status == 200
+    [row] = stack.rows.values()
     assert "cf-aig-whatever-comes" in str(row["warnings"])
-    check_no_gateway_header_was_sent(listener)
+    check_no_gateway_header_was_sent(stack)
 
 
 @everywhere
@@ -463,12 +463,12 @@ async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) ->
 async def test_a_value_out_of_range_is_replaced_by_the_nearest_one_with_a_warning(
     at: str, header: str, given: str, taken: object, tmp_path: Path
 ) -> None:
-    async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        outcome = await send_with(listener, at, {header: given})
-    [warning] = orjson.loads(listener.rows[outcome.log_id]["warnings"])
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
+        outcome = await send_with(stack, at, {header: given})
+    [warning] = orjson.loads(stack.rows[outcome.log_id]["warnings"])
     assert header in warning
     assert str(taken) in warning
-    assert outcome.heard or outcome.metadata["warnings"] == [warning]
+    assert outcome.http_result or outcome.metadata["warnings"] == [warning]
 
 
 WRONG: Final = {
@@ -496,10 +496,10 @@ def test_every_header_has_an_invalid_value_to_test() -> None:
 @pytest.mark.parametrize("at", [at for at in HEADER_PLACES if at != "handshake"])
 @pytest.mark.parametrize("header", WRONG)
 async def test_an_invalid_value_fails_the_event_with_9003_and_is_named(at: str, header: str, tmp_path: Path) -> None:
-    async with witnessing(tmp_path, {"gateway": ""}) as listener:
-        outcome = await send_with(listener, at, {header: WRONG[header]})
+    async with run_full_stack(tmp_path, {"gateway": ""}) as stack:
+        outcome = await send_with(stack, at, {header: WRONG[header]})
     assert (outcome.status, outcome.code) == (400, 9003)
-    assert header in listener.rows[outcome.log_id]["reason"]
+    assert header in stack.rows[outcome.log_id]["reason"]
 
 
 @pytest.mark.parametrize("header", WRONG)
@@ -526,32 +526,32 @@ LISTED_USD = 0.00018
 async def test_a_custom_cost_has_a_rate_of_its_own_for_tokens_from_the_providers_cache(
     at: str, rates: dict[str, float], usd: float, tmp_path: Path
 ) -> None:
-    async with witnessing(tmp_path, {"gateway": ""}, answers(COUNTED)) as listener:
-        outcome = await send_with(listener, at, {"cf-aig-custom-cost": as_header(rates)})
-    row = listener.rows[outcome.log_id]
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
+        outcome = await send_with(stack, at, {"cf-aig-custom-cost": as_header(rates)})
+    row = stack.rows[outcome.log_id]
     assert (row["cost"], row["custom_cost"]) == (pytest.approx(usd), 1)
-    assert outcome.heard or outcome.metadata["cost"] == pytest.approx(usd)
-    assert listener.spans[outcome.log_id].attributes["gen_ai.usage.cost"] == pytest.approx(LISTED_USD)
+    assert outcome.http_result or outcome.metadata["cost"] == pytest.approx(usd)
+    assert stack.spans[outcome.log_id].attributes["gen_ai.usage.cost"] == pytest.approx(LISTED_USD)
 
 
 @pytest.mark.parametrize("entry", [SOCKET, STEPS])
 async def test_the_authorization_member_of_a_step_is_sent_as_that_header(entry: str, tmp_path: Path) -> None:
     steps = [{"provider": "openai", "endpoint": "x", "authorization": "Bearer mine", "query": {}}]
-    async with witnessing(tmp_path, {"gateway": ""}, answers()) as listener:
-        await (listener.on_socket if entry == SOCKET else listener.over_http)(steps)
-    assert listener.provider.played[0].headers["authorization"] == "Bearer mine"
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers()) as stack:
+        await (stack.on_socket if entry == SOCKET else stack.over_http)(steps)
+    assert stack.provider.requests[0].headers["authorization"] == "Bearer mine"
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 async def test_fal_is_called_at_the_url_in_its_header(entry: str, tmp_path: Path) -> None:
     headers = {"x-fal-target-url": "https://queue.fal.run/fal-ai/x"}
-    async with witnessing(tmp_path, {"gateway": ""}, answers()) as listener:
+    async with run_full_stack(tmp_path, {"gateway": ""}, answers()) as stack:
         if entry == PROVIDER:
-            await listener.over_http({}, f"{GATEWAY}/fal", **headers)
+            await stack.over_http({}, f"{GATEWAY}/fal", **headers)
         else:
-            ask = listener.on_socket if entry == SOCKET else listener.over_http
+            ask = stack.on_socket if entry == SOCKET else stack.over_http
             await ask([{"provider": "fal", "endpoint": "", "headers": headers, "query": {}}])
-    assert listener.provider.played[0].url == "https://queue.fal.run/fal-ai/x"
+    assert stack.provider.requests[0].url == "https://queue.fal.run/fal-ai/x"
 
 
 def test_the_cloudflare_page_describes_every_header_and_no_other() -> None:
@@ -584,13 +584,13 @@ UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{
 @pytest.mark.parametrize("at", ["request with steps", "request of a provider's API"])
 @pytest.mark.parametrize("name", [None, "mine"])
 async def test_the_headers_of_an_http_answer_describe_its_event(at: str, name: str | None, tmp_path: Path) -> None:
-    async with witnessing(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as listener:
+    async with run_full_stack(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as stack:
         named = {"cf-aig-event-id": name} if name else {}
-        outcomes = [await send_with(listener, at, headers) for headers in (named, named, {"cf-aig-backoff": "never"})]
+        outcomes = [await send_with(stack, at, headers) for headers in (named, named, {"cf-aig-backoff": "never"})]
     for outcome, cached in zip(outcomes, ("MISS", "HIT", "MISS"), strict=True):
-        assert outcome.heard is not None
-        own = {header: value for header, value in outcome.heard.headers.items() if header.startswith("cf-")}
-        row = listener.rows[outcome.log_id]
+        assert outcome.http_result is not None
+        own = {header: value for header, value in outcome.http_result.headers.items() if header.startswith("cf-")}
+        row = stack.rows[outcome.log_id]
         assert UUID7.fullmatch(outcome.log_id)
         assert own == {
             "cf-aig-cache-status": cached,
@@ -619,14 +619,14 @@ async def test_errors_of_the_bridge_have_cloudflares_codes_and_shape(code: int, 
         (tmp_path / alias).write_text(f"stored-key-{alias}")
     headers = {"cf-aig-authorization": TOKEN, "cf-aig-byok-alias": "nobody"} if code == 2040 else {}
     steps = [{"provider": slug, "endpoint": "x", "query": {}}]
-    async with witnessing(tmp_path, {"gateway": more}, answers()) as listener:
+    async with run_full_stack(tmp_path, {"gateway": more}, answers()) as stack:
         if code == 2003:
-            await listener.on_socket(steps)
+            await stack.on_socket(steps)
         if entry == PROVIDER:
-            outcome = await listener.over_http({}, f"{GATEWAY}/{slug}/x", **headers)
+            outcome = await stack.over_http({}, f"{GATEWAY}/{slug}/x", **headers)
         else:
-            outcome = await (listener.on_socket if entry == SOCKET else listener.over_http)(steps, **headers)
-    body = outcome.frames[-1]["response"] if outcome.heard is None else orjson.loads(outcome.heard.body)
+            outcome = await (stack.on_socket if entry == SOCKET else stack.over_http)(steps, **headers)
+    body = outcome.frames[-1]["response"] if outcome.http_result is None else orjson.loads(outcome.http_result.body)
     message = body["message"]
     assert message
     assert body == {
@@ -641,4 +641,4 @@ async def test_errors_of_the_bridge_have_cloudflares_codes_and_shape(code: int, 
         "internalCode": code,
         "message": message,
     }
-    assert (outcome.status, listener.rows[outcome.log_id]["code"]) == (status, code)
+    assert (outcome.status, stack.rows[outcome.log_id]["code"]) == (status, code)

@@ -52,7 +52,7 @@ async def over_a_socket(folder: Path, text: str, call: Call, headers: dict[str, 
     scripted = ScriptedProvider(answers())
     async with running(config_of(text, folder), scripted) as server, connected(server, PATH, headers=TOKEN) as client:
         [frame] = await client.call({"eventId": 0, **step})
-    assert len(scripted.played) == (frame["metadata"]["status"] == 200)
+    assert len(scripted.requests) == (frame["metadata"]["status"] == 200)
     return frame["metadata"]["status"], frame.get("error", {}).get("code")
 
 
@@ -63,7 +63,7 @@ async def over_http(folder: Path, text: str, call: Call, headers: dict[str, str]
     async with running(config_of(text, folder), scripted) as server, connect_http(server) as client:
         data = None if body is None else orjson.dumps(body)
         response = await client(method, f"{PATH}/{provider}/{endpoint}", data, {**TOKEN, **headers})
-    assert len(scripted.played) == (response.status == 200)
+    assert len(scripted.requests) == (response.status == 200)
     return response.status, None if response.status == 200 else 2009 if b"2009" in response.body else 0
 
 

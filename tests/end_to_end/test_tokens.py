@@ -12,7 +12,7 @@ from bridge.redact.text import redact_text
 from tests.support.commands import run
 from tests.support.event_harness import step
 from tests.support.harness import Client, config_of, connected, running
-from tests.support.provider_script import Plays, ScriptedProvider, answers
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse, answers
 
 TOKEN, OTHER = "the-secret-of-ci", "the-secret-of-guests"
 PATH = "/v1/account/prod"
@@ -37,7 +37,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def connected_with(
-    folder: Path, *plays: Plays, token: str = TOKEN, **handshake: Any
+    folder: Path, *plays: ScriptedResponse, token: str = TOKEN, **handshake: Any
 ) -> AsyncIterator[tuple[Client, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with (
@@ -75,7 +75,7 @@ async def test_a_handshake_without_a_valid_token_is_refused_with_2009(tmp_path: 
 async def test_the_token_is_not_sent_to_the_provider(tmp_path: Path) -> None:
     async with connected_with(tmp_path, answers()) as (client, provider):
         await client.call({"eventId": 1, **step(), "headers": bearer(TOKEN)})
-        assert TOKEN not in str(provider.played[0].headers)
+        assert TOKEN not in str(provider.requests[0].headers)
 
 
 # Scopes of a token
@@ -87,10 +87,10 @@ async def test_a_step_with_a_token_in_its_url_is_refused_with_9003(tmp_path: Pat
         refused = (await client.call({"eventId": 1, "provider": "openai", "endpoint": endpoint, "method": "GET"}))[-1]
         assert refused["error"]["code"] == 9003
         assert TOKEN not in str(refused)
-        assert not provider.played
+        assert not provider.requests
         allowed = {**step(), "headers": {"x-title": f"Bearer%20{TOKEN}", "x-mine": "1"}}
         assert (await client.call({"eventId": 2, **allowed}))[-1]["metadata"]["success"]
-    headers = dict(provider.played[0].headers)
+    headers = dict(provider.requests[0].headers)
     assert headers["x-mine"] == "1"
     assert "x-title" not in headers
 
@@ -100,7 +100,7 @@ async def test_a_token_in_a_long_header_is_not_sent_to_the_provider(tmp_path: Pa
     steps = [{**step(), "headers": headers} for headers in ({"x-token": f"{long}{TOKEN}"}, {"x-long": long})]
     async with connected_with(tmp_path, answers(status=500), answers()) as (client, provider):
         assert (await client.call({"eventId": 1, "steps": steps}))[-1]["metadata"]["step"] == "1"
-    first, second = (dict(played.headers) for played in provider.played)
+    first, second = (dict(received.headers) for received in provider.requests)
     assert "x-token" not in first
     assert second["x-long"] == long
 
@@ -111,7 +111,7 @@ async def test_a_token_with_providers_may_call_no_other(tmp_path: Path) -> None:
         [refused] = await client.call({"eventId": 1, "steps": [step(), {**step(), "provider": "anthropic"}]})
         assert (refused["error"]["code"], refused["metadata"]["status"]) == (2009, 403)
         assert all(name in refused["error"]["message"] for name in ("step 1", "'guest'", "anthropic"))
-        assert provider.played == []
+        assert provider.requests == []
         assert (await client.call({"eventId": 2, **step()}))[-1]["metadata"]["success"] is True
 
 

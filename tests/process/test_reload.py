@@ -25,10 +25,10 @@ from bridge.server.server import Server
 from bridge.settings.server import SERVER
 from tests.support.clock import advance, turns, until
 from tests.support.commands import ROOT, TIMEOUT_S, started, url_in
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import Client, connected, running
 from tests.support.paths import FIXTURES
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 
 ENVIRON = {"ONE": "first", "TWO": "second", "KEY": "stored-1234567890", "OTHER": "stored-0987654321"}
 TOKENS = '[gateways.prod.tokens]\none = "env:ONE"\ntwo = "env:TWO"\n'
@@ -265,7 +265,7 @@ async def test_files_are_polled_every_second_and_read_at_once_on_sighup(path: Pa
 
 
 @asynccontextmanager
-async def served(path: Path, text: str, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def served(path: Path, text: str, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with running(written(path, text), provider) as server:
         yield server, provider
@@ -281,7 +281,7 @@ async def is_well(client: Client, event_id: int = 1) -> bool:
 
 async def test_a_revoked_token_s_sockets_close_with_1008_once_their_events_were_cancelled(path: Path) -> None:
     async with (
-        served(path, TOKENS, streams(said("a"), SILENCE), answers()) as (server, provider),
+        served(path, TOKENS, streams(content("a"), SILENCE), answers()) as (server, provider),
         came_in(server, "ONE") as busy,
         came_in(server, "ONE") as idle,
         came_in(server, "TWO") as other,
@@ -317,7 +317,7 @@ async def test_an_open_gateway_that_gets_tokens_closes_sockets_without_one(path:
 async def test_http_requests_of_a_revoked_token_are_cancelled_with_an_error(path: Path) -> None:
     """A request without an answer gets 401; a stream that has begun ends incomplete."""
     async with (
-        served(path, TOKENS, streams(SILENCE), streams(said("a"), SILENCE)) as (server, provider),
+        served(path, TOKENS, streams(SILENCE), streams(content("a"), SILENCE)) as (server, provider),
         aiohttp.ClientSession(headers={"cf-aig-authorization": ENVIRON["ONE"]}) as session,
     ):
         url = server.url.replace("ws", "http", 1) + "/v1/account/prod"
@@ -336,7 +336,7 @@ async def test_http_requests_of_a_revoked_token_are_cancelled_with_an_error(path
 async def test_a_reload_does_not_affect_other_events(path: Path) -> None:
     gate = asyncio.Event()
     async with (
-        served(path, TOKENS, streams(said("a"), gate, FINISH, DONE)) as (server, _),
+        served(path, TOKENS, streams(content("a"), gate, FINISH, DONE)) as (server, _),
         came_in(server, "TWO") as client,
     ):
         await client.create({"eventId": "a", **step()})
@@ -357,7 +357,7 @@ async def test_new_connections_use_the_new_configuration(path: Path) -> None:
         assert not await is_well(before)
         async with came_in(server, "TWO") as after:
             assert await is_well(after)
-        assert len(provider.played) == 3
+        assert len(provider.requests) == 3
 
 
 async def test_open_sockets_use_the_current_keys_and_scopes(path: Path) -> None:
@@ -370,7 +370,7 @@ async def test_open_sockets_use_the_current_keys_and_scopes(path: Path) -> None:
         for number, keys in enumerate(("", key.format("KEY"), key.format("OTHER"))):
             server.reload(written(path, TOKENS + keys))
             await client.call({"eventId": number, **BARE})
-        sent = [played.headers.get("authorization") for played in provider.played]
+        sent = [received.headers.get("authorization") for received in provider.requests]
         assert sent == [None, "Bearer stored-1234567890", "Bearer stored-0987654321"]
         server.reload(written(path, scope))
         [refused] = await client.call({"eventId": "late", **BARE})

@@ -17,7 +17,7 @@ from bridge.services.tracing.spans import spans_of
 from bridge.settings.step import StepSettings
 from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, tape_exchange
 from bridge.tapes.file import StreamEnd, TapeEnding
-from tests.support.summaries import entry
+from tests.support.summaries import event_summary
 
 TAIL = "Zq81xvTnW30bLp5Kd92mRfQa"
 """The secret part of every planted secret."""
@@ -64,7 +64,9 @@ def test_a_planted_secret_is_on_no_tape(text: str) -> None:
 
 @pytest.mark.parametrize("text", (ALL | IN_BODIES).values(), ids=ALL | IN_BODIES)
 def test_a_planted_secret_is_in_no_body_of_a_row_or_span(text: str) -> None:
-    kept = entry(bodies=BodyPreviews(text.encode(), text.encode()), request_bytes=len(text), answer_bytes=len(text))
+    kept = event_summary(
+        bodies=BodyPreviews(text.encode(), text.encode()), request_bytes=len(text), answer_bytes=len(text)
+    )
     assert TAIL not in str(row_of(kept))
     assert TAIL not in str(spans_of(kept, TraceContext(1, None, sampled=True)))
 
@@ -72,7 +74,7 @@ def test_a_planted_secret_is_in_no_body_of_a_row_or_span(text: str) -> None:
 @pytest.mark.parametrize("text", ALL.values(), ids=ALL)
 def test_a_planted_secret_is_in_no_field_of_a_row_or_span(text: str) -> None:
     settings = msgspec.structs.replace(StepSettings(), metadata={"note": text, "api_key": "short"})
-    summary = entry(
+    summary = event_summary(
         event_id=text,
         model=text,
         account=text,

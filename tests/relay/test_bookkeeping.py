@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.event_harness import FINISH, ROLE, WHOLE, EventHarness, Frame, House, said, step
+from tests.support.event_harness import COMPLETE, FINISH, ROLE, EventHarness, Frame, ScriptedRuntime, content, step
 from tests.support.event_harness import run as run_event
 from tests.support.provider_script import RESET, SILENCE, answers, streams
 
@@ -31,12 +31,12 @@ BOOKKEEPING = {
 
 @pytest.mark.parametrize("item", BOOKKEEPING.values(), ids=BOOKKEEPING)
 async def test_bookkeeping_is_no_answer(item: bytes) -> None:
-    stage = await run_event(TWO_STEPS, streams(item, RESET), answers())
-    assert (stage.types, stage.metadata["step"]) == (["created"], "1")
+    event = await run_event(TWO_STEPS, streams(item, RESET), answers())
+    assert (event.types, event.metadata["step"]) == (["created"], "1")
 
 
 ANSWERS = {
-    "content": said("a"),
+    "content": content("a"),
     "a finish mark": FINISH,
     "reasoning": sse(b'{"choices":[{"delta":{"reasoning_content":"hm"}}]}'),
     "a tool call": sse(b'{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}'),
@@ -50,72 +50,72 @@ ANSWERS = {
 
 @pytest.mark.parametrize("item", ANSWERS.values(), ids=ANSWERS)
 async def test_everything_else_is(item: bytes) -> None:
-    stage = await House(streams(ROLE + item, SILENCE)).event(TWO_STEPS).begin()
-    assert stage.types[:2] == ["created", "stream"]
-    await stage.cancel()
+    event = await ScriptedRuntime(streams(ROLE + item, SILENCE)).event(TWO_STEPS).start()
+    assert event.types[:2] == ["created", "stream"]
+    await event.cancel()
 
 
 async def test_what_was_held_back_goes_out_in_order_with_the_answer_in_one_write() -> None:
     gate = asyncio.Event()
     ids = [sse(b'{"type":"response.created","n":%d}' % n) for n in range(3)]
     answer = sse(b'{"type":"response.output_text.delta","n":3}')
-    stage = await House(streams(*ids, gate, answer, SILENCE)).event(TWO_STEPS).begin()
-    assert stage.frames == []
-    await stage.open(gate)
-    assert stage.types == ["created", *["stream"] * 4]
-    assert [frame["response"]["n"] for frame in stage.frames[1:]] == [0, 1, 2, 3]
-    assert stage.sink.writes == [5]
-    await stage.cancel()
+    event = await ScriptedRuntime(streams(*ids, gate, answer, SILENCE)).event(TWO_STEPS).start()
+    assert event.frames == []
+    await event.release(gate)
+    assert event.types == ["created", *["stream"] * 4]
+    assert [frame["response"]["n"] for frame in event.frames[1:]] == [0, 1, 2, 3]
+    assert event.sink.frames_per_write == [5]
+    await event.cancel()
 
 
 async def held(*parts: bytes, steps: list[Frame] = TWO_STEPS) -> EventHarness:
-    return await House(streams(*parts, SILENCE)).event(steps).begin()
+    return await ScriptedRuntime(streams(*parts, SILENCE)).event(steps).start()
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["read by read", "in one read"])
 async def test_at_most_sixty_four_items_are_held(together: bool) -> None:
-    stage = await held(*([ROLE * 64] if together else [ROLE] * 64))
-    assert stage.types == []
-    await stage.cancel()
-    stage = await held(*([ROLE * 65] if together else [ROLE] * 65))
-    assert stage.types == ["created", *["stream"] * 65]
-    await stage.cancel()
+    event = await held(*([ROLE * 64] if together else [ROLE] * 64))
+    assert event.types == []
+    await event.cancel()
+    event = await held(*([ROLE * 65] if together else [ROLE] * 65))
+    assert event.types == ["created", *["stream"] * 65]
+    await event.cancel()
 
 
 @pytest.mark.parametrize("frames", ["items", "raw"])
 async def test_at_most_one_mebibyte_is_held(frames: str) -> None:
     item = sse(b'{"type":"message_start","pad":"%s"}' % (b"x" * (1 << 18)))
     steps = [step(frames=frames), step("groq")]
-    house_of = House(streams(*[item] * 3, SILENCE), max_item_bytes=1 << 21)
-    stage = await house_of.event(steps).begin()
-    assert stage.types == []
-    await stage.cancel()
-    stage = await House(streams(*[item] * 4, SILENCE), max_item_bytes=1 << 21).event(steps).begin()
-    assert stage.types[:2] == ["created", "stream"]
-    await stage.cancel()
+    house_of = ScriptedRuntime(streams(*[item] * 3, SILENCE), max_item_bytes=1 << 21)
+    event = await house_of.event(steps).start()
+    assert event.types == []
+    await event.cancel()
+    event = await ScriptedRuntime(streams(*[item] * 4, SILENCE), max_item_bytes=1 << 21).event(steps).start()
+    assert event.types[:2] == ["created", "stream"]
+    await event.cancel()
 
 
 async def test_it_is_held_for_ten_seconds_after_the_first() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(b": no item\n\n", gate, ROLE, SILENCE)).event(TWO_STEPS).begin()
-    await stage.pass_s(100)
-    assert stage.types == []
-    await stage.open(gate)
-    await stage.pass_s(9.9)
-    assert stage.types == []
-    await stage.pass_s(0.2)
-    assert stage.types == ["created", "stream"]
-    await stage.cancel()
+    event = await ScriptedRuntime(streams(b": no item\n\n", gate, ROLE, SILENCE)).event(TWO_STEPS).start()
+    await event.advance(100)
+    assert event.types == []
+    await event.release(gate)
+    await event.advance(9.9)
+    assert event.types == []
+    await event.advance(0.2)
+    assert event.types == ["created", "stream"]
+    await event.cancel()
 
 
 async def test_more_bookkeeping_does_not_prolong_that() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(ROLE, gate, ROLE, SILENCE)).event(TWO_STEPS).begin()
-    await stage.pass_s(9)
-    await stage.open(gate)
-    await stage.pass_s(1.1)
-    assert stage.types == ["created", "stream", "stream"]
-    await stage.cancel()
+    event = await ScriptedRuntime(streams(ROLE, gate, ROLE, SILENCE)).event(TWO_STEPS).start()
+    await event.advance(9)
+    await event.release(gate)
+    await event.advance(1.1)
+    assert event.types == ["created", "stream", "stream"]
+    await event.cancel()
 
 
 LIMITS = {"64 items": ([ROLE] * 65, 0.0), "10 s": ([ROLE], 10.1)}
@@ -124,11 +124,11 @@ LIMITS = {"64 items": ([ROLE] * 65, 0.0), "10 s": ([ROLE], 10.1)}
 @pytest.mark.parametrize(("parts", "seconds"), LIMITS.values(), ids=LIMITS)
 async def test_past_a_limit_the_step_counts_as_answering(parts: list[bytes], seconds: float) -> None:
     gate = asyncio.Event()
-    stage = await House(streams(*parts, gate, RESET)).event([step(maxAttempts=2), step("groq")]).begin()
-    await stage.pass_s(seconds)
-    await stage.open(gate)
-    assert (stage.types[-1], stage.code) == ("error", 9016), "no other step is tried any more"
-    assert len(stage.runtime.provider.played) == 1
+    event = await ScriptedRuntime(streams(*parts, gate, RESET)).event([step(maxAttempts=2), step("groq")]).start()
+    await event.advance(seconds)
+    await event.release(gate)
+    assert (event.types[-1], event.code) == ("error", 9016), "no other step is tried any more"
+    assert len(event.runtime.provider.requests) == 1
 
 
 LAST = {
@@ -140,21 +140,21 @@ LAST = {
 
 @pytest.mark.parametrize("steps", LAST.values(), ids=LAST)
 async def test_nothing_is_held_on_the_last_attempt_of_the_last_step(steps: list[Frame]) -> None:
-    plays = [answers(status=503)] if len(steps) > 1 or steps[0]["config"] else []
-    stage = await House(*plays, streams(ROLE, SILENCE)).event(steps).begin()
-    await stage.pass_s(0.1)
-    assert stage.types == ["created", "stream"]
-    await stage.cancel()
+    responses = [answers(status=503)] if len(steps) > 1 or steps[0]["config"] else []
+    event = await ScriptedRuntime(*responses, streams(ROLE, SILENCE)).event(steps).start()
+    await event.advance(0.1)
+    assert event.types == ["created", "stream"]
+    await event.cancel()
 
 
 async def test_on_other_attempts_of_the_last_step_it_is() -> None:
-    stage = await held(ROLE, steps=[step(maxAttempts=2)])
-    assert stage.types == []
-    await stage.cancel()
+    event = await held(ROLE, steps=[step(maxAttempts=2)])
+    assert event.types == []
+    await event.cancel()
 
 
 async def test_what_a_failed_step_said_is_never_seen() -> None:
     first = sse(b'{"type":"response.created","n":"first"}')
-    stage = await run_event(TWO_STEPS, streams(first, RESET), streams(*WHOLE))
-    assert stage.types == ["created", "stream", "stream", "stream", "done"]
-    assert b"first" not in b"".join(stage.sink.raw)
+    event = await run_event(TWO_STEPS, streams(first, RESET), streams(*COMPLETE))
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
+    assert b"first" not in b"".join(event.sink.raw)

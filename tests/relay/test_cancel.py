@@ -7,32 +7,32 @@ import pytest
 
 from bridge.errors import Cancelled, Draining
 from tests.support.clock import advance, turns
-from tests.support.event_harness import ROLE, WHOLE, EventHarness, House, said, step
+from tests.support.event_harness import COMPLETE, ROLE, EventHarness, ScriptedRuntime, content, step
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import JSON, RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 
-PHASES: dict[str, tuple[list[Plays], str]] = {
-    "connecting": ([Plays(connecting=[SILENCE])], "connecting"),
-    "waiting for the head": ([Plays(waiting=[SILENCE])], "waiting"),
+PHASES: dict[str, tuple[list[ScriptedResponse], str]] = {
+    "connecting": ([ScriptedResponse(before_connect=[SILENCE])], "connecting"),
+    "waiting for the head": ([ScriptedResponse(before_head=[SILENCE])], "waiting"),
     "waiting for the first byte": ([streams(SILENCE)], "waiting"),
-    "collecting": ([Plays([b'{"half":', SILENCE], content_type=JSON)], "waiting"),
+    "collecting": ([ScriptedResponse([b'{"half":', SILENCE], content_type=JSON)], "waiting"),
     "held": ([streams(ROLE, SILENCE)], "streaming"),
-    "streaming": ([streams(said("a"), SILENCE)], "streaming"),
-    "after the finish mark": ([streams(*WHOLE[:3], SILENCE)], "streaming"),
-    "after the closing mark": ([streams(*WHOLE, SILENCE)], "streaming"),
+    "streaming": ([streams(content("a"), SILENCE)], "streaming"),
+    "after the finish mark": ([streams(*COMPLETE[:3], SILENCE)], "streaming"),
+    "after the closing mark": ([streams(*COMPLETE, SILENCE)], "streaming"),
     "backing off": ([answers(status=503)], "backing off"),
 }
 
 
 async def in_phase(name: str) -> EventHarness:
-    plays, phase = PHASES[name]
-    stage = await House(*plays).event([step(maxAttempts=2), step("groq")]).begin()
-    assert stage.relay.phase == phase
-    return stage
+    responses, phase = PHASES[name]
+    event = await ScriptedRuntime(*responses).event([step(maxAttempts=2), step("groq")]).start()
+    assert event.runner.phase == phase
+    return event
 
 
-def check_cancelled(stage: EventHarness) -> None:
-    last = stage.last()
+def check_cancelled(event: EventHarness) -> None:
+    last = event.last_frame()
     assert last["type"] == "universal.error"
     assert last["error"] == {
         "code": 9020,
@@ -41,75 +41,83 @@ def check_cancelled(stage: EventHarness) -> None:
         "retryable": False,
     }
     assert last["metadata"]["success"] is False
-    assert last["metadata"]["status"] == (200 if "created" in stage.types else 499)
+    assert last["metadata"]["status"] == (200 if "created" in event.types else 499)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_every_phase_can_be_cancelled(phase: str) -> None:
-    stage = await in_phase(phase)
-    stage.relay.cancel(Cancelled("cancelled by the client"))
+    event = await in_phase(phase)
+    event.runner.cancel(Cancelled("cancelled by the client"))
     await asyncio.sleep(0)
-    assert stage.runtime.provider.open_streams == 0, "at once"
+    assert event.runtime.provider.open_streams == 0, "at once"
     await turns()
-    check_cancelled(stage)
+    check_cancelled(event)
 
 
 @pytest.mark.parametrize("phase", PHASES)
 async def test_cancelling_twice_is_cancelling_once(phase: str) -> None:
-    stage = await in_phase(phase)
-    stage.relay.cancel(Cancelled("cancelled by the client"))
-    stage.relay.cancel(Draining("too late"))
+    event = await in_phase(phase)
+    event.runner.cancel(Cancelled("cancelled by the client"))
+    event.runner.cancel(Draining("too late"))
     await turns()
-    stage.relay.cancel(Draining("far too late"))
+    event.runner.cancel(Draining("far too late"))
     await turns()
-    check_cancelled(stage)
+    check_cancelled(event)
 
 
 async def test_before_its_task_has_begun() -> None:
-    stage = House().event(step())
-    stage.relay.cancel(Cancelled("cancelled by the client"))
-    await stage.begin()
-    check_cancelled(stage)
-    assert stage.runtime.provider.played == []
+    event = ScriptedRuntime().event(step())
+    event.runner.cancel(Cancelled("cancelled by the client"))
+    await event.start()
+    check_cancelled(event)
+    assert event.runtime.provider.requests == []
 
 
 async def test_while_the_client_does_not_read() -> None:
     gate = asyncio.Event()
-    stage = await House(streams(said("a"), gate, said("b"), SILENCE)).event(step()).begin()
-    stage.sink.stop_reading()
-    await stage.open(gate)
-    await stage.pass_s(100)
-    await stage.cancel()
-    check_cancelled(stage)
+    event = await ScriptedRuntime(streams(content("a"), gate, content("b"), SILENCE)).event(step()).start()
+    event.sink.stop_reading()
+    await event.release(gate)
+    await event.advance(100)
+    await event.cancel()
+    check_cancelled(event)
 
 
 async def test_the_attempt_that_was_cancelled_is_listed_as_such() -> None:
-    stage = await House(answers(status=400), Plays(waiting=[SILENCE])).event([step(), step("groq")]).begin()
-    await stage.cancel()
-    assert [a["code"] for a in stage.metadata["attempts"]] == [400, 9020]
+    event = (
+        await ScriptedRuntime(answers(status=400), ScriptedResponse(before_head=[SILENCE]))
+        .event([step(), step("groq")])
+        .start()
+    )
+    await event.cancel()
+    assert [a["code"] for a in event.metadata["attempts"]] == [400, 9020]
 
 
 async def test_what_was_told_before_stays_told() -> None:
-    stage = await House(streams(said("a"), SILENCE)).event(step()).begin()
-    await stage.cancel()
-    assert stage.types == ["created", "stream", "error"]
-    assert (stage.metadata["step"], stage.metadata["provider"]) == ("0", "openai")
+    event = await ScriptedRuntime(streams(content("a"), SILENCE)).event(step()).start()
+    await event.cancel()
+    assert event.types == ["created", "stream", "error"]
+    assert (event.metadata["step"], event.metadata["provider"]) == ("0", "openai")
 
 
 async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
     """Not even while its last frame waits to be taken."""
     gate = asyncio.Event()
-    stage = await House(Plays(waiting=[gate], body=[b"{}"], content_type=JSON)).event(step()).begin()
-    stage.sink.stop_reading()
-    await stage.open(gate)
-    assert stage.lasts == 1
-    assert not stage.is_over
-    assert stage.runtime.budget.used > 0, "what waits to be taken counts"
-    await stage.cancel()
-    assert not stage.is_over
-    stage.sink.read_on()
+    event = (
+        await ScriptedRuntime(ScriptedResponse(before_head=[gate], body=[b"{}"], content_type=JSON))
+        .event(step())
+        .start()
+    )
+    event.sink.stop_reading()
+    await event.release(gate)
+    assert event.last_frame_count == 1
+    assert not event.is_done
+    assert event.runtime.budget.used > 0, "what waits to be taken counts"
+    await event.cancel()
+    assert not event.is_done
+    event.sink.resume_reading()
     await turns()
-    assert (stage.types, stage.code) == (["created"], None)
+    assert (event.types, event.code) == (["created"], None)
 
 
 # Together with a clock, with data, with an end.
@@ -119,42 +127,48 @@ async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
 @pytest.mark.parametrize("cancel_first", [True, False])
 async def test_together_with_a_clock_the_cancel_wins(clock: str, cancel_first: bool) -> None:
     """In one turn of the loop, the one before the other or behind it."""
-    stage = await House(Plays(connecting=[SILENCE])).event([step(**{clock: 1000}), step("groq")]).begin()
+    event = (
+        await ScriptedRuntime(ScriptedResponse(before_connect=[SILENCE]))
+        .event([step(**{clock: 1000}), step("groq")])
+        .start()
+    )
     loop, error = asyncio.get_running_loop(), Cancelled("cancelled by the client")
     if cancel_first:
-        loop.call_soon(stage.relay.cancel, error)
+        loop.call_soon(event.runner.cancel, error)
     advance(2)
-    loop.call_at(loop.time(), stage.relay.cancel, error)
+    loop.call_at(loop.time(), event.runner.cancel, error)
     await turns()
-    check_cancelled(stage)
+    check_cancelled(event)
 
 
-@pytest.mark.parametrize("rest", [[said("b")], [RESET], []], ids=["data", "a reset", "the end"])
+@pytest.mark.parametrize("rest", [[content("b")], [RESET], []], ids=["data", "a reset", "the end"])
 async def test_together_with_what_the_provider_does_the_cancel_wins(rest: list[bytes]) -> None:
     gate = asyncio.Event()
-    stage = await House(streams(said("a"), gate, *rest)).event([step(onBreak="restart"), step("groq")]).begin()
+    event = (
+        await ScriptedRuntime(streams(content("a"), gate, *rest)).event([step(onBreak="restart"), step("groq")]).start()
+    )
     gate.set()
-    await stage.cancel()
-    check_cancelled(stage)
-    assert stage.types == ["created", "stream", "error"]
+    await event.cancel()
+    check_cancelled(event)
+    assert event.types == ["created", "stream", "error"]
 
 
 async def test_a_task_that_is_cancelled_by_its_owner_ends_its_event_all_the_same() -> None:
-    stage = await House(streams(said("a"), SILENCE)).event(step()).begin()
-    task = stage.task
+    event = await ScriptedRuntime(streams(content("a"), SILENCE)).event(step()).start()
+    task = event.task
     task.cancel()
     await turns()
     assert task.cancelled()
-    assert stage.types == ["created", "stream", "error"]
-    assert stage.frames[-1]["error"]["code"] == 9020
-    assert stage.runtime.provider.open_streams == stage.runtime.budget.used == 0
+    assert event.types == ["created", "stream", "error"]
+    assert event.frames[-1]["error"]["code"] == 9020
+    assert event.runtime.provider.open_streams == event.runtime.budget.used == 0
 
 
 # Over a socket.
 
 
 async def test_the_id_of_a_cancelled_event_may_be_used_again(tmp_path: Path) -> None:
-    provider = ScriptedProvider(streams(said("a"), SILENCE), streams(*WHOLE))
+    provider = ScriptedProvider(streams(content("a"), SILENCE), streams(*COMPLETE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": 7, **step()})
         await client.receive()
@@ -166,7 +180,7 @@ async def test_the_id_of_a_cancelled_event_may_be_used_again(tmp_path: Path) -> 
 
 
 async def test_an_id_that_is_unknown_or_finished_is_ignored(tmp_path: Path) -> None:
-    provider = ScriptedProvider(streams(*WHOLE), streams(*WHOLE))
+    provider = ScriptedProvider(streams(*COMPLETE), streams(*COMPLETE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.cancel("never heard of")
         await client.call({"eventId": "one", **step()})
@@ -177,7 +191,7 @@ async def test_an_id_that_is_unknown_or_finished_is_ignored(tmp_path: Path) -> N
 
 
 async def test_a_message_and_its_cancel_may_come_together(tmp_path: Path) -> None:
-    provider = ScriptedProvider(*[Plays(waiting=[SILENCE])] * 100)
+    provider = ScriptedProvider(*[ScriptedResponse(before_head=[SILENCE])] * 100)
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         for name in range(100):
             await client.create({"eventId": name, **step()})
@@ -188,7 +202,7 @@ async def test_a_message_and_its_cancel_may_come_together(tmp_path: Path) -> Non
 
 
 async def test_closing_the_socket_cancels_all_its_events(tmp_path: Path) -> None:
-    provider = ScriptedProvider(*[streams(said("a"), SILENCE)] * 3)
+    provider = ScriptedProvider(*[streams(content("a"), SILENCE)] * 3)
     async with running(config_of("", tmp_path), provider) as server:
         async with connected(server) as client:
             for name in range(3):
@@ -196,5 +210,5 @@ async def test_closing_the_socket_cancels_all_its_events(tmp_path: Path) -> None
             while len(client.frames) < 6:
                 await client.receive()
             assert provider.open_streams == 3
-        for played in provider.played:
-            await played.over.wait()
+        for received in provider.requests:
+            await received.closed.wait()

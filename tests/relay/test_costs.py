@@ -12,9 +12,9 @@ from bridge.policy.reported import MAX_TOKENS, UNPRICED_USD
 from bridge.relay.costs import ESTIMATED, HIGH_COST, MANY_TOKENS
 from bridge.server.server import Server
 from tests.support.clock import turns, until
-from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, WHOLE, Frame, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, ROLE, USAGE, Frame, content, step
 from tests.support.harness import Client, config_of, connected, running
-from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 
 RATES = {"per_token_in": 1.0, "per_token_out": 100.0}
 PRICED = step(customCost=RATES)
@@ -27,36 +27,38 @@ def metrics_url(server: Server) -> str:
     return server.url.replace("ws", "http", 1) + "/metrics"
 
 
-async def last(folder: Path, play: Plays, request: Frame = PRICED) -> Frame:
+async def last(folder: Path, scripted: ScriptedResponse, request: Frame = PRICED) -> Frame:
     """The last frame's metadata."""
-    async with running(config_of("", folder), ScriptedProvider(play)) as server, connected(server) as client:
+    async with running(config_of("", folder), ScriptedProvider(scripted)) as server, connected(server) as client:
         frames = await client.call({"eventId": 1, **request})
         metadata: Frame = frames[-1]["metadata"]
         return metadata
 
 
 ESTIMATES = {
-    "cut, and nothing was told": (streams(ROLE, said("a"), said("b"), RESET), INPUT + 300),
+    "cut, and nothing was told": (streams(ROLE, content("a"), content("b"), RESET), INPUT + 300),
     "cut, and the input was told, with the first token": (streams(TOLD, TEXT, TEXT, TEXT, RESET), 7 + 400),
-    "whole, and nothing was told": (streams(*WHOLE), INPUT + 300),
+    "whole, and nothing was told": (streams(*COMPLETE), INPUT + 300),
 }
 
 
-@pytest.mark.parametrize(("play", "usd"), ESTIMATES.values(), ids=ESTIMATES)
-async def test_what_a_stream_did_not_tell_is_estimated_and_warned_of(tmp_path: Path, play: Plays, usd: float):
-    metadata = await last(tmp_path, play)
+@pytest.mark.parametrize(("scripted", "usd"), ESTIMATES.values(), ids=ESTIMATES)
+async def test_what_a_stream_did_not_tell_is_estimated_and_warned_of(
+    tmp_path: Path, scripted: ScriptedResponse, usd: float
+):
+    metadata = await last(tmp_path, scripted)
     assert metadata["cost"] == usd
     assert metadata["warnings"] == [ESTIMATED]
 
 
 KNOWN = {
-    "a stream that told its usage": (streams(ROLE, said("a"), FINISH, USAGE, DONE), PRICED, 203.0),
+    "a stream that told its usage": (streams(ROLE, content("a"), FINISH, USAGE, DONE), PRICED, 203.0),
     "an answer in one piece that told its usage": (
         answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'),
         PRICED,
         203.0,
     ),
-    "a cut stream at a price for the whole": (streams(said("a"), RESET), step(customCost={"total_cost": 5.0}), 5.0),
+    "a cut stream at a price for the whole": (streams(content("a"), RESET), step(customCost={"total_cost": 5.0}), 5.0),
     "a cut stream whose provider told what it cost": (
         streams(b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{"cost":0.25}}\n\n', RESET),
         step("openrouter"),
@@ -65,9 +67,9 @@ KNOWN = {
 }
 
 
-@pytest.mark.parametrize(("play", "request_", "usd"), KNOWN.values(), ids=KNOWN)
-async def test_what_was_told_is_no_estimate(tmp_path: Path, play: Plays, request_: Frame, usd: float):
-    metadata = await last(tmp_path, play, request_)
+@pytest.mark.parametrize(("scripted", "request_", "usd"), KNOWN.values(), ids=KNOWN)
+async def test_what_was_told_is_no_estimate(tmp_path: Path, scripted: ScriptedResponse, request_: Frame, usd: float):
+    metadata = await last(tmp_path, scripted, request_)
     assert metadata["cost"] == usd
     assert "warnings" not in metadata
 
@@ -86,16 +88,16 @@ UNKNOWN = {
         {**step("openrouter"), "endpoint": "files"},
     ),
     "a cost that is no amount": (answers(b'{"usage":{"cost":-1}}'), step("openrouter")),
-    "a stream without a price": (streams(said("a"), RESET), step()),
+    "a stream without a price": (streams(content("a"), RESET), step()),
     "an answer in one piece that told nothing": (answers(), PRICED),
     "a failure": (answers(status=500), PRICED),
     "sound, which has no tokens": (streams(b"abc" * 1000, content_type="audio/mpeg"), PRICED),
 }
 
 
-@pytest.mark.parametrize(("play", "request_"), UNKNOWN.values(), ids=UNKNOWN)
-async def test_what_nobody_knows_is_not_told(tmp_path: Path, play: Plays, request_: Frame):
-    metadata = await last(tmp_path, play, request_)
+@pytest.mark.parametrize(("scripted", "request_"), UNKNOWN.values(), ids=UNKNOWN)
+async def test_what_nobody_knows_is_not_told(tmp_path: Path, scripted: ScriptedResponse, request_: Frame):
+    metadata = await last(tmp_path, scripted, request_)
     assert "cost" not in metadata
     assert "warnings" not in metadata
 
@@ -136,7 +138,7 @@ async def test_a_clients_own_price_does_not_hide_that_a_stream_did_not_tell_its_
         '[server]\nlog_path = "log.db"\n[gateways.gateway]\ncustom_cost = { per_token_in = 1.0, per_token_out = 100.0 }'
     )
     request = step(customCost={"total_cost": 0.0})
-    provider = ScriptedProvider(streams(*WHOLE))
+    provider = ScriptedProvider(streams(*COMPLETE))
     async with running(config_of(text, tmp_path), provider) as server, connected(server) as client:
         frames = await client.call({"eventId": 1, **request})
         async with aiohttp.ClientSession() as session, session.get(metrics_url(server)) as response:
@@ -148,10 +150,10 @@ async def test_a_clients_own_price_does_not_hide_that_a_stream_did_not_tell_its_
 
 
 async def test_a_cancelled_stream_cost_what_was_seen_of_it(tmp_path: Path):
-    provider = ScriptedProvider(streams(ROLE, said("a"), SILENCE))
+    provider = ScriptedProvider(streams(ROLE, content("a"), SILENCE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": 1, **PRICED})
-        await until(lambda: provider.played and provider.played[0].reads == 2)
+        await until(lambda: provider.requests and provider.requests[0].reads == 2)
         await turns(20)
         await client.cancel(1)
         frames = await client.until_last(1)
@@ -160,7 +162,7 @@ async def test_a_cancelled_stream_cost_what_was_seen_of_it(tmp_path: Path):
 
 async def test_an_estimate_is_marked_in_the_log(tmp_path: Path):
     text = '[server]\nlog_path = "log.db"'
-    provider = ScriptedProvider(streams(said("a"), RESET))
+    provider = ScriptedProvider(streams(content("a"), RESET))
     async with running(config_of(text, tmp_path), provider) as server, connected(server) as client:
         await client.call({"eventId": 1, **PRICED})
     with closing(sqlite3.connect(tmp_path / "log.db")) as log:
@@ -175,10 +177,13 @@ async def called(client: Client, steps: list[Frame]) -> list[Frame]:
 
 async def test_a_stream_that_broke_is_charged_though_another_answer_came_in_its_place(tmp_path: Path):
     steps = [step(customCost=RATES, onBreak="restart"), step("groq", customCost=RATES)]
-    plays = [streams(TOLD, TEXT, TEXT, TEXT, RESET), streams(ROLE, said("a"), FINISH, USAGE, DONE)]
-    for second, usd in ((plays[1], 203.0), (answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'), 203.0)):
+    responses = [streams(TOLD, TEXT, TEXT, TEXT, RESET), streams(ROLE, content("a"), FINISH, USAGE, DONE)]
+    for second, usd in (
+        (responses[1], 203.0),
+        (answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'), 203.0),
+    ):
         async with (
-            running(config_of("", tmp_path), ScriptedProvider(plays[0], second)) as server,
+            running(config_of("", tmp_path), ScriptedProvider(responses[0], second)) as server,
             connected(server) as client,
         ):
             frames = await called(client, steps)

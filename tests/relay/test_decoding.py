@@ -73,8 +73,8 @@ async def test_a_providers_own_path_gets_the_bytes_that_came_and_the_model_is_kn
     body = CODERS[coding](CHAT_BODY)
     status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/v1/chat/completions", body, coding)
     assert (status, entry.model) == (200, "small")
-    [played] = provider.played
-    assert (played.content, played.headers["content-encoding"]) == (body, coding)
+    [received] = provider.requests
+    assert (received.content, received.headers["content-encoding"]) == (body, coding)
 
 
 @pytest.mark.parametrize("coding", CODERS)
@@ -82,8 +82,8 @@ async def test_compat_decodes_the_body_that_it_rewrites(tmp_path: Path, coding: 
     body = CODERS[coding](b'{"model":"openai/small"}')
     status, provider, entry = await asked(tmp_path, f"{GATEWAY}/compat/chat/completions", body, coding)
     assert (status, entry.model) == (200, "small")
-    [played] = provider.played
-    assert (played.content, "content-encoding" in played.headers) == (b'{"model":"small"}', False)
+    [received] = provider.requests
+    assert (received.content, "content-encoding" in received.headers) == (b'{"model":"small"}', False)
 
 
 @pytest.mark.parametrize("coding", CODERS)
@@ -91,7 +91,7 @@ async def test_the_list_of_steps_is_decoded(tmp_path: Path, coding: str) -> None
     steps = [{"provider": "openai", "endpoint": "chat/completions", "headers": KEY, "query": {"model": "small"}}]
     status, provider, entry = await asked(tmp_path, GATEWAY, CODERS[coding](orjson.dumps(steps)), coding)
     assert (status, entry.model) == (200, "small")
-    assert provider.played[0].content == b'{"model":"small"}'
+    assert provider.requests[0].content == b'{"model":"small"}'
 
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/compat/chat/completions", GATEWAY, f"{ACCOUNT}/gateway/"])
@@ -100,12 +100,12 @@ async def test_what_has_to_be_decoded_and_cannot_be_is_refused(
     tmp_path: Path, path: str, body: bytes, coding: str
 ) -> None:
     status, provider, entry = await asked(tmp_path, path, body, coding)
-    assert (status, entry.code, provider.played) == (400, 9001, [])
+    assert (status, entry.code, provider.requests) == (400, 9001, [])
 
 
 async def test_what_cannot_be_decoded_reaches_a_provider_without_a_known_model(tmp_path: Path) -> None:
     status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/chat/completions", b"no gzip", "gzip")
-    assert (status, entry.model, provider.played[0].content) == (200, None, b"no gzip")
+    assert (status, entry.model, provider.requests[0].content) == (200, None, b"no gzip")
 
 
 async def test_decoded_bytes_count_in_the_memory_budget_and_are_bounded() -> None:

@@ -8,15 +8,15 @@ import httpx
 import pytest
 
 from bridge.upstream.dial import TlsError
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, House, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, OVERLOADED, ROLE, ScriptedRuntime, content, step
 from tests.support.event_harness import run as run_event
-from tests.support.provider_script import JSON, REFUSED, RESET, SSE, Part, Plays, answers, refuses, streams
+from tests.support.provider_script import JSON, REFUSED, RESET, SSE, Part, ScriptedResponse, answers, refuses, streams
 
 QUOTA = b'{"error":{"code":"insufficient_quota","message":"no money left"}}'
 POLICY = b'{"error":{"code":"content_policy_violation","message":"not that"}}'
 
 
-def fails(status: int = 500, body: bytes = b'{"error":{"message":"it failed"}}', **headers: str) -> Plays:
+def fails(status: int = 500, body: bytes = b'{"error":{"message":"it failed"}}', **headers: str) -> ScriptedResponse:
     return answers(body, status, **headers)
 
 
@@ -28,10 +28,10 @@ ALWAYS = {"eventId", "cacheStatus", "logId", "step", "contentType", "status", "s
 
 async def test_an_answer_in_one_piece_is_one_frame() -> None:
     body = b'{"id": 1,\n "big": 12345678901234567890123}'
-    stage = await run_event(step(), answers(body))
-    assert stage.types == ["created"]
-    assert b'"response":%s}' % body in stage.sink.raw[0], "byte for byte"
-    metadata = stage.metadata
+    event = await run_event(step(), answers(body))
+    assert event.types == ["created"]
+    assert b'"response":%s}' % body in event.sink.raw[0], "byte for byte"
+    metadata = event.metadata
     assert metadata["success"] is True
     assert (metadata["step"], metadata["status"], metadata["provider"]) == ("0", 200, "openai")
     assert (metadata["chunks"], metadata["contentType"]) == (0, "application/json")
@@ -39,39 +39,39 @@ async def test_an_answer_in_one_piece_is_one_frame() -> None:
 
 
 async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadata_again() -> None:
-    stage = await run_event(step(), streams(*WHOLE))
-    assert stage.types == ["created", "stream", "stream", "stream", "done"]
-    first, last = stage.frames[0]["metadata"], stage.metadata
+    event = await run_event(step(), streams(*COMPLETE))
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
+    first, last = event.frames[0]["metadata"], event.metadata
     assert first.items() <= last.items()
-    assert "response" not in stage.frames[0]
+    assert "response" not in event.frames[0]
     assert last["chunks"] == 3
-    assert stage.runtime.provider.played[0].was_read_to_its_end
+    assert event.runtime.provider.requests[0].was_read_fully
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 299])
 async def test_any_success_may_be_a_stream(status: int) -> None:
-    stage = await run_event(step(), Plays(WHOLE, status))
-    assert stage.types == ["created", "stream", "stream", "stream", "done"]
-    assert (stage.metadata["status"], stage.metadata["success"]) == (status, True)
+    event = await run_event(step(), ScriptedResponse(COMPLETE, status))
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
+    assert (event.metadata["status"], event.metadata["success"]) == (status, True)
 
 
 async def test_the_providers_headers_are_on_the_first_frame_and_again_on_the_last() -> None:
-    play = Plays(WHOLE, headers={"X-Request-Id": "r1", "Set-Cookie": "a=b", "X-Cost": "1"})
-    stage = await run_event(step(), play)
+    scripted = ScriptedResponse(COMPLETE, headers={"X-Request-Id": "r1", "Set-Cookie": "a=b", "X-Cost": "1"})
+    event = await run_event(step(), scripted)
     expected = {"content-type": SSE, "x-request-id": "r1", "x-cost": "1"}
-    assert [frame["metadata"]["headers"] for frame in (stage.frames[0], stage.last())] == [expected, expected]
+    assert [frame["metadata"]["headers"] for frame in (event.frames[0], event.last_frame())] == [expected, expected]
 
 
 async def test_usage_and_cost_are_told_where_they_are_known() -> None:
     plain = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
     streamed = streams(
-        said("a"),
+        content("a"),
         FINISH,
         b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}\n\n',
         DONE,
     )
-    for play in (plain, streamed):
-        metadata = (await run_event(step("openrouter"), play)).metadata
+    for scripted in (plain, streamed):
+        metadata = (await run_event(step("openrouter"), scripted)).metadata
         assert metadata["usage"] == {"inputTokens": 3, "outputTokens": 2, "totalTokens": 5}
         assert metadata["cost"] == 0.5
     assert not {"usage", "cost"} & (await run_event(step(), answers())).metadata.keys()
@@ -83,8 +83,8 @@ CUT_SHORT = streams(ROLE, RESET)
 RETRIED = {
     **{f"HTTP {status}": fails(status) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)},
     "a connection refused": refuses(),
-    "a connection reset before the head": Plays(waiting=[RESET]),
-    "an answer in one piece that is cut": Plays([b'{"half":', RESET], content_type="application/json"),
+    "a connection reset before the head": ScriptedResponse(before_head=[RESET]),
+    "an answer in one piece that is cut": ScriptedResponse([b'{"half":', RESET], content_type="application/json"),
     "a stream that is cut before it answered": CUT_SHORT,
     "a stream that ends before it answered": streams(ROLE),
     "an empty stream": streams(),
@@ -95,44 +95,44 @@ RETRIED = {
 }
 
 
-@pytest.mark.parametrize("play", RETRIED.values(), ids=RETRIED)
-async def test_these_are_tried_again_on_the_same_step(play: Plays) -> None:
-    stage = await House(play, streams(*WHOLE)).event([step(maxAttempts=2), step("groq")]).begin()
-    assert stage.frames == [], "nothing is told of a step that has not answered"
-    await stage.pass_s(0.6)
-    assert stage.types == ["created", "stream", "stream", "stream", "done"]
-    assert stage.metadata["step"] == "0"
-    assert [attempt["step"] for attempt in stage.metadata["attempts"]] == ["0", "0"]
+@pytest.mark.parametrize("scripted", RETRIED.values(), ids=RETRIED)
+async def test_these_are_tried_again_on_the_same_step(scripted: ScriptedResponse) -> None:
+    event = await ScriptedRuntime(scripted, streams(*COMPLETE)).event([step(maxAttempts=2), step("groq")]).start()
+    assert event.frames == [], "nothing is told of a step that has not answered"
+    await event.advance(0.6)
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
+    assert event.metadata["step"] == "0"
+    assert [attempt["step"] for attempt in event.metadata["attempts"]] == ["0", "0"]
 
 
 NOT_RETRIED = {
     **{f"HTTP {status}": fails(status) for status in (300, 301, 304, 400, 401, 402, 403, 404, 413, 422, 501, 505)},
-    "no TLS": Plays(connecting=[TlsError("no TLS with it")]),
+    "no TLS": ScriptedResponse(before_connect=[TlsError("no TLS with it")]),
     "exhausted quota": fails(429, QUOTA),
     "exhausted quota in a stream": streams(b"data: " + QUOTA + b"\n\n"),
     "a stream whose error stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
-    "what is no HTTP": Plays(waiting=[httpx.RemoteProtocolError("what is this")]),
+    "what is no HTTP": ScriptedResponse(before_head=[httpx.RemoteProtocolError("what is this")]),
     "an item that is too large": streams(ROLE, b"data: {" + b" " * 2000),
 }
 
 
-@pytest.mark.parametrize("play", NOT_RETRIED.values(), ids=NOT_RETRIED)
-async def test_these_go_to_the_next_step_at_once(play: Plays) -> None:
-    runtime = House(play, streams(*WHOLE), max_item_bytes=1000)
-    stage = await runtime.event([step(maxAttempts=5), step("groq")]).begin()
-    assert stage.types == ["created", "stream", "stream", "stream", "done"]
-    assert (stage.metadata["step"], stage.metadata["provider"]) == ("1", "groq")
+@pytest.mark.parametrize("scripted", NOT_RETRIED.values(), ids=NOT_RETRIED)
+async def test_these_go_to_the_next_step_at_once(scripted: ScriptedResponse) -> None:
+    runtime = ScriptedRuntime(scripted, streams(*COMPLETE), max_item_bytes=1000)
+    event = await runtime.event([step(maxAttempts=5), step("groq")]).start()
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
+    assert (event.metadata["step"], event.metadata["provider"]) == ("1", "groq")
 
 
 async def test_by_default_a_step_is_tried_once() -> None:
-    stage = await run_event(step(), fails(503))
-    assert len(stage.runtime.provider.played) == 1
+    event = await run_event(step(), fails(503))
+    assert len(event.runtime.provider.requests) == 1
 
 
 async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
-    runtime = House(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
-    stage = await runtime.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).begin()
-    attempts = stage.metadata["attempts"]
+    runtime = ScriptedRuntime(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
+    event = await runtime.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).start()
+    attempts = event.metadata["attempts"]
     assert [(a["step"], a["provider"], a.get("status"), a.get("code")) for a in attempts] == [
         ("0", "openai", None, 9010),
         ("0", "openai", 503, 503),
@@ -150,41 +150,44 @@ async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
 
 async def test_an_attempt_tells_how_long_it_took() -> None:
     gates = [asyncio.Event(), asyncio.Event()]
-    runtime = House(Plays(waiting=[gates[0], RESET]), Plays([b"{}"], content_type=JSON, waiting=[gates[1]]))
-    stage = await runtime.event([step(), step("groq")]).begin()
+    runtime = ScriptedRuntime(
+        ScriptedResponse(before_head=[gates[0], RESET]),
+        ScriptedResponse([b"{}"], content_type=JSON, before_head=[gates[1]]),
+    )
+    event = await runtime.event([step(), step("groq")]).start()
     for gate, seconds in zip(gates, (2, 3), strict=True):
-        await stage.pass_s(seconds)
-        await stage.open(gate)
-    assert [round(a["durationMs"], -2) for a in stage.metadata["attempts"]] == [2000, 3000]
-    assert round(stage.metadata["durationMs"], -2) == 5000
+        await event.advance(seconds)
+        await event.release(gate)
+    assert [round(a["durationMs"], -2) for a in event.metadata["attempts"]] == [2000, 3000]
+    assert round(event.metadata["durationMs"], -2) == 5000
 
 
 async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
     """Usage and chunks of an attempt that was not told are not those of the answer."""
     begun = b'data: {"type":"message_start","message":{"usage":{"input_tokens":99}}}\n\n'
-    stage = await run_event([step(), step("groq")], streams(begun), answers())
-    assert "usage" not in stage.metadata
-    assert stage.metadata["chunks"] == 0
-    stage = await run_event([step(), step("groq")], streams(begun), refuses())
-    assert "usage" not in stage.metadata
+    event = await run_event([step(), step("groq")], streams(begun), answers())
+    assert "usage" not in event.metadata
+    assert event.metadata["chunks"] == 0
+    event = await run_event([step(), step("groq")], streams(begun), refuses())
+    assert "usage" not in event.metadata
 
 
 # How long the bridge waits before it tries again.
 
 
-async def waits(stage_config: dict[str, object], *plays: Plays) -> list[tuple[float, float]]:
+async def waits(stage_config: dict[str, object], *responses: ScriptedResponse) -> list[tuple[float, float]]:
     """Between which instants each retry began, in tenths of a second."""
-    runtime = House(*plays, answers())
-    stage = await runtime.event(step(**stage_config)).begin()
+    runtime = ScriptedRuntime(*responses, answers())
+    event = await runtime.event(step(**stage_config)).start()
     found, waited, tried = [], 0.0, 1
-    while not stage.is_over:
-        await stage.pass_s(0.1)
+    while not event.is_done:
+        await event.advance(0.1)
         waited += 0.1
-        if len(runtime.provider.played) > tried:
+        if len(runtime.provider.requests) > tried:
             tried += 1
             found.append((waited - 0.1, waited))
             waited = 0.0
-    stage.check_nothing_is_left()
+    event.check_resources_released()
     return found
 
 
@@ -212,67 +215,67 @@ async def test_retry_after_may_be_a_date() -> None:
 
 async def test_one_who_asks_for_more_than_max_retry_after_is_not_asked_again() -> None:
     busy = fails(429, retry_after="11")
-    stage = await run_event(step(maxAttempts=3), busy)
-    assert stage.last()["error"]["retryAfterMs"] == 11_000
-    stage = await run_event([step(maxAttempts=3), step("groq")], busy, answers())
-    assert stage.metadata["step"] == "1"
+    event = await run_event(step(maxAttempts=3), busy)
+    assert event.last_frame()["error"]["retryAfterMs"] == 11_000
+    event = await run_event([step(maxAttempts=3), step("groq")], busy, answers())
+    assert event.metadata["step"] == "1"
     ((_, before),) = await waits({"maxAttempts": 2, "maxRetryAfter": 12_000}, busy)
     assert before > 10.9
 
 
 async def test_retry_after_holds_for_a_later_step_to_the_same_origin() -> None:
-    runtime = House(fails(429, retry_after="3"), answers())
-    stage = await runtime.event([step(), step()]).begin()
-    await stage.pass_s(2.9)
-    assert len(runtime.provider.played) == 1
-    await stage.pass_s(0.2)
-    assert stage.metadata["step"] == "1"
+    runtime = ScriptedRuntime(fails(429, retry_after="3"), answers())
+    event = await runtime.event([step(), step()]).start()
+    await event.advance(2.9)
+    assert len(runtime.provider.requests) == 1
+    await event.advance(0.2)
+    assert event.metadata["step"] == "1"
 
 
 async def test_a_step_whose_origin_asks_for_too_much_is_skipped_and_told() -> None:
-    stage = await run_event([step(), step(), step("groq")], fails(429, retry_after="30"), answers())
-    assert stage.metadata["step"] == "2"
-    first, skipped, answered = stage.metadata["attempts"]
+    event = await run_event([step(), step(), step("groq")], fails(429, retry_after="30"), answers())
+    assert event.metadata["step"] == "2"
+    first, skipped, answered = event.metadata["attempts"]
     assert (first["status"], skipped["step"], skipped["code"], answered["step"]) == (429, "1", 9023, "2")
     assert "maxRetryAfter" in skipped["reason"]
 
 
 async def test_a_pause_is_a_phase() -> None:
-    stage = await House(fails(), answers()).event(step(maxAttempts=2)).begin()
-    assert stage.relay.phase == "backing off"
-    await stage.pass_s(0.7)
-    assert stage.is_over
+    event = await ScriptedRuntime(fails(), answers()).event(step(maxAttempts=2)).start()
+    assert event.runner.phase == "backing off"
+    await event.advance(0.7)
+    assert event.is_done
 
 
 # A policy's refusal.
 
 
 async def test_a_refusal_by_policy_is_the_answer() -> None:
-    stage = await run_event([step(maxAttempts=3), step("groq")], fails(400, POLICY))
-    assert stage.types == ["created"]
-    assert (stage.metadata["status"], stage.metadata["success"]) == (400, False)
-    assert stage.last()["response"]["error"]["code"] == "content_policy_violation"
+    event = await run_event([step(maxAttempts=3), step("groq")], fails(400, POLICY))
+    assert event.types == ["created"]
+    assert (event.metadata["status"], event.metadata["success"]) == (400, False)
+    assert event.last_frame()["response"]["error"]["code"] == "content_policy_violation"
 
 
 async def test_unless_another_opinion_is_wanted() -> None:
-    stage = await run_event([step(onPolicy="next"), step("groq")], fails(400, POLICY), answers())
-    assert (stage.code, stage.metadata["step"]) == (None, "1")
+    event = await run_event([step(onPolicy="next"), step("groq")], fails(400, POLICY), answers())
+    assert (event.code, event.metadata["step"]) == (None, "1")
 
 
 @pytest.mark.parametrize("steps", [[step()], [step(), step("groq")]], ids=["last step", "first of two"])
 async def test_a_refusal_inside_a_stream_is_the_answer_too(steps: list[object]) -> None:
-    stage = await run_event(steps, streams(ROLE, b"data: " + POLICY + b"\n\n"))
-    assert stage.types == ["created", "stream", "stream", "error"]
-    assert (stage.code, stage.last()["error"]["retryable"]) == (9017, False)
-    stage = await run_event(
+    event = await run_event(steps, streams(ROLE, b"data: " + POLICY + b"\n\n"))
+    assert event.types == ["created", "stream", "stream", "error"]
+    assert (event.code, event.last_frame()["error"]["retryable"]) == (9017, False)
+    event = await run_event(
         [step(onPolicy="next"), step("groq")], streams(ROLE, b"data: " + POLICY + b"\n\n"), answers()
     )
-    assert (stage.code, stage.metadata["step"]) == (None, "1")
+    assert (event.code, event.metadata["step"]) == (None, "1")
 
 
 async def test_a_refusal_inside_a_stream_stands_before_an_earlier_failure() -> None:
-    stage = await run_event([step(), step("groq")], fails(503), streams(b"data: " + POLICY + b"\n\n"))
-    assert (stage.types, stage.code) == (["created", "stream", "error"], 9017)
+    event = await run_event([step(), step("groq")], fails(503), streams(b"data: " + POLICY + b"\n\n"))
+    assert (event.types, event.code) == (["created", "stream", "error"], 9017)
 
 
 # When all fail.
@@ -280,20 +283,20 @@ async def test_a_refusal_inside_a_stream_stands_before_an_earlier_failure() -> N
 
 async def test_the_answer_is_the_last_one_that_a_provider_gave_with_its_step() -> None:
     steps = [step(), step("groq"), step("mistral")]
-    stage = await run_event(steps, fails(401), fails(503, b'{"error":"second"}', x_request_id="r2"), refuses())
-    assert stage.types == ["created"]
-    last = stage.last()
+    event = await run_event(steps, fails(401), fails(503, b'{"error":"second"}', x_request_id="r2"), refuses())
+    assert event.types == ["created"]
+    last = event.last_frame()
     assert last["response"] == {"error": "second"}
     assert last["error"] == {"code": 503, "message": "second", "source": "provider", "retryable": True}
-    metadata = stage.metadata
+    metadata = event.metadata
     assert (metadata["step"], metadata["provider"], metadata["status"]) == ("1", "groq", 503)
     assert metadata["headers"]["x-request-id"] == "r2"
     assert [a.get("code") for a in metadata["attempts"]] == [401, 503, 9010]
 
 
 async def test_the_bridges_own_error_is_the_answer_only_if_none_gave_any() -> None:
-    stage = await run_event([step(), step("groq")], refuses(), Plays(waiting=[RESET]))
-    last = stage.last()
+    event = await run_event([step(), step("groq")], refuses(), ScriptedResponse(before_head=[RESET]))
+    last = event.last_frame()
     assert last["type"] == "universal.created"
     assert last["response"] == {
         "success": False,
@@ -306,7 +309,7 @@ async def test_the_bridges_own_error_is_the_answer_only_if_none_gave_any() -> No
         "message": "the provider reset the connection",
     }
     assert last["error"]["code"] == 9012
-    assert (stage.metadata["step"], stage.metadata["status"], stage.metadata["success"]) == ("1", 502, False)
+    assert (event.metadata["step"], event.metadata["status"], event.metadata["success"]) == ("1", 502, False)
 
 
 OWN_ERRORS: dict[str, tuple[list[Part], list[Part], int]] = {
@@ -320,72 +323,72 @@ OWN_ERRORS: dict[str, tuple[list[Part], list[Part], int]] = {
 
 @pytest.mark.parametrize(("connecting", "waiting", "code"), OWN_ERRORS.values(), ids=OWN_ERRORS)
 async def test_each_way_to_get_no_answer_has_its_code(connecting: list[Part], waiting: list[Part], code: int) -> None:
-    stage = await run_event(step(), Plays(connecting=connecting, waiting=waiting))
-    assert (stage.types, stage.code) == (["created"], code)
-    assert stage.last()["response"]["internalCode"] == code
+    event = await run_event(step(), ScriptedResponse(before_connect=connecting, before_head=waiting))
+    assert (event.types, event.code) == (["created"], code)
+    assert event.last_frame()["response"]["internalCode"] == code
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 async def test_a_redirect_is_not_followed(status: int) -> None:
-    stage = await run_event(step(), answers(b"", status, location="https://elsewhere.test/"))
-    assert (stage.code, stage.metadata["status"]) == (9019, status)
-    assert stage.last()["response"] is None
-    assert len(stage.runtime.provider.played) == 1
+    event = await run_event(step(), answers(b"", status, location="https://elsewhere.test/"))
+    assert (event.code, event.metadata["status"]) == (9019, status)
+    assert event.last_frame()["response"] is None
+    assert len(event.runtime.provider.requests) == 1
 
 
 async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
-    stage = await run_event(step(), streams())
-    assert (stage.types, stage.code) == (["created"], 9016)
-    assert stage.metadata["status"] == 502
-    assert stage.last()["error"]["retryable"] is True
+    event = await run_event(step(), streams())
+    assert (event.types, event.code) == (["created"], 9016)
+    assert event.metadata["status"] == 502
+    assert event.last_frame()["error"]["retryable"] is True
 
 
 async def test_the_bodies_of_failed_answers_are_given_back_one_by_one() -> None:
     """There is room for two: the one that is kept so far, and the one that comes."""
     big = b'{"error":"%s"}' % (b"x" * 20_000)
-    runtime = House(*[fails(500, big)] * 4, budget_bytes=45_000)
-    stage = await runtime.event([step(maxAttempts=4, retryDelay=0)]).begin()
-    assert [a["code"] for a in stage.metadata["attempts"]] == [500] * 4
+    runtime = ScriptedRuntime(*[fails(500, big)] * 4, budget_bytes=45_000)
+    event = await runtime.event([step(maxAttempts=4, retryDelay=0)]).start()
+    assert [a["code"] for a in event.metadata["attempts"]] == [500] * 4
 
 
 async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
-    runtime = House(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
-    stage = await runtime.event(step()).begin()
-    assert (stage.types, stage.code, stage.metadata["status"]) == (["created"], 9008, 503)
+    runtime = ScriptedRuntime(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
+    event = await runtime.event(step()).start()
+    assert (event.types, event.code, event.metadata["status"]) == (["created"], 9008, 503)
 
 
 async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -> None:
     half = b"x" * 9000
-    too_long = Plays([half, half], content_type="text/plain")
-    runtime = House(too_long, Plays([half], content_type="text/plain"), budget_bytes=12_000)
-    stage = await runtime.event([step(), step("groq")]).begin()
-    assert (stage.code, stage.metadata["step"]) == (None, "1")
+    too_long = ScriptedResponse([half, half], content_type="text/plain")
+    runtime = ScriptedRuntime(too_long, ScriptedResponse([half], content_type="text/plain"), budget_bytes=12_000)
+    event = await runtime.event([step(), step("groq")]).start()
+    assert (event.code, event.metadata["step"]) == (None, "1")
 
 
 # How complete the metadata of an event that failed are.
 
-FAILED: dict[str, tuple[list[Plays], set[str]]] = {
+FAILED: dict[str, tuple[list[ScriptedResponse], set[str]]] = {
     "a connection refused": ([refuses(), refuses()], {"provider", "attempts"}),
     "an answer that is an error": ([fails(401), fails(401)], {"provider", "attempts", "headers"}),
     "a redirect": ([fails(302), fails(302)], {"provider", "attempts", "headers"}),
-    "an error in a stream": ([fails(), streams(said("a"), OVERLOADED)], {"provider", "attempts", "headers"}),
-    "a broken stream": ([streams(said("a"), RESET)], {"provider", "headers"}),
+    "an error in a stream": ([fails(), streams(content("a"), OVERLOADED)], {"provider", "attempts", "headers"}),
+    "a broken stream": ([streams(content("a"), RESET)], {"provider", "headers"}),
 }
 
 
-@pytest.mark.parametrize(("plays", "more"), FAILED.values(), ids=FAILED)
-async def test_the_metadata_of_a_failed_event_are_complete(plays: list[Plays], more: set[str]) -> None:
-    stage = await run_event([step(maxAttempts=0), step("groq")], *plays)
-    assert set(stage.metadata) == ALWAYS | {"warnings"} | more
-    assert set(stage.last()["error"]) == {"code", "message", "source", "retryable"}
+@pytest.mark.parametrize(("responses", "more"), FAILED.values(), ids=FAILED)
+async def test_the_metadata_of_a_failed_event_are_complete(responses: list[ScriptedResponse], more: set[str]) -> None:
+    event = await run_event([step(maxAttempts=0), step("groq")], *responses)
+    assert set(event.metadata) == ALWAYS | {"warnings"} | more
+    assert set(event.last_frame()["error"]) == {"code", "message", "source", "retryable"}
 
 
 async def test_the_bridges_own_error_is_json_in_one_piece() -> None:
-    stage = await run_event(step(), refuses())
-    assert (stage.metadata["contentType"], stage.metadata["status"]) == ("application/json", 502)
+    event = await run_event(step(), refuses())
+    assert (event.metadata["contentType"], event.metadata["status"]) == ("application/json", 502)
 
 
 @pytest.mark.parametrize(("body", "retryable"), [(b'{"error":{"code":"rate_limit_exceeded"}}', True), (QUOTA, False)])
 async def test_to_wait_does_not_help_where_no_money_is_left(body: bytes, retryable: bool) -> None:
-    stage = await run_event(step(), fails(429, body))
-    assert stage.last()["error"]["retryable"] is retryable
+    event = await run_event(step(), fails(429, body))
+    assert event.last_frame()["error"]["retryable"] is retryable

@@ -12,9 +12,9 @@ from bridge.errors import Cancelled
 from bridge.formats import json_text, long_json, response, stream_reader
 from bridge.formats.long_item import LongBody, LongItem
 from bridge.protocol import frames
-from tests.support.event_harness import DONE, FINISH, ROLE, EventHarness, House, said, step
+from tests.support.event_harness import DONE, FINISH, ROLE, EventHarness, ScriptedRuntime, content, step
 from tests.support.event_harness import Sink as HarnessSink
-from tests.support.provider_script import JSON, SILENCE, Part, Plays, streams
+from tests.support.provider_script import JSON, SILENCE, Part, ScriptedResponse, streams
 
 MIB = 1 << 20
 READ_BYTES = 65_536
@@ -83,8 +83,8 @@ BODIES = {
 async def test_no_callback_handles_more_than_1_mib_of_an_item(kind: str, callback_bytes: CallbackBytes) -> None:
     framing, content_type = BODIES[kind]
     text = long_json_of(8 * MIB)
-    play = streams(*in_reads(framing % text), content_type=content_type)
-    event = await (await House(play, max_item_bytes=64 * MIB).event(step()).begin()).end()
+    scripted = streams(*in_reads(framing % text), content_type=content_type)
+    event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
     [frame] = [frame for frame in event.sink.raw if len(frame) > MIB]
     assert text in frame
     assert callback_bytes.calls["_check"] > 100
@@ -93,10 +93,10 @@ async def test_no_callback_handles_more_than_1_mib_of_an_item(kind: str, callbac
 
 async def test_no_callback_handles_more_than_1_mib_of_an_answer(callback_bytes: CallbackBytes) -> None:
     text = b'{"usage":{"prompt_tokens":3,"completion_tokens":5},"a":"%b"}' % (b"y" * 8 * MIB)
-    event = House(Plays(list(in_reads(text)), content_type=JSON)).event(step())
+    event = ScriptedRuntime(ScriptedResponse(list(in_reads(text)), content_type=JSON)).event(step())
     sent: list[list[bytes]] = []
     event.sink.send_one = sent.append  # type: ignore[method-assign]  # does not join the parts, as a socket does not
-    await (await event.begin()).end()
+    await (await event.start()).wait_until_done()
     [parts] = sent
     assert text in parts
     usage = orjson.loads(parts[0].removesuffix(b',"response":') + b"}")["metadata"]["usage"]
@@ -105,8 +105,8 @@ async def test_no_callback_handles_more_than_1_mib_of_an_answer(callback_bytes: 
 
 
 async def test_a_long_item_that_is_no_json_is_flagged() -> None:
-    play = streams(*in_reads(b"data: %b,}\n\n" % long_json_of(MIB)), said("b"), FINISH, DONE)
-    event = await (await House(play, max_item_bytes=64 * MIB).event(step()).begin()).end()
+    scripted = streams(*in_reads(b"data: %b,}\n\n" % long_json_of(MIB)), content("b"), FINISH, DONE)
+    event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
     malformed = [frame for frame in event.frames if frame.get("malformed")]
     assert len(malformed) == 1
     assert event.types == ["created", "stream", "stream", "stream", "done"]
@@ -114,42 +114,42 @@ async def test_a_long_item_that_is_no_json_is_flagged() -> None:
 
 async def test_long_and_short_items_keep_their_order_and_their_meaning() -> None:
     finish = b'data: {"choices":[{"delta":{"content":"%b"},"finish_reason":"stop"}]}\n\n' % (b"y" * MIB)
-    play = streams(ROLE, said("a"), *in_reads(b"data: %b\n\n" % long_json_of(MIB), said("b"), finish), DONE)
-    event = await (await House(play, max_item_bytes=64 * MIB).event(step()).begin()).end()
+    scripted = streams(ROLE, content("a"), *in_reads(b"data: %b\n\n" % long_json_of(MIB), content("b"), finish), DONE)
+    event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
     assert [len(text) for text in event.texts] == [1, MIB, 1, MIB]
     assert event.types[-1] == "done"
 
 
 async def test_a_long_item_that_reports_an_error_fails_the_step() -> None:
     error = b'data: {"error":{"message":"too busy","type":"overloaded_error","detail":"%b"}}\n\n' % (b"y" * (MIB // 2))
-    play = streams(*in_reads(error))
+    scripted = streams(*in_reads(error))
     event = await (
-        await House(play, streams(said("a"), FINISH, DONE), max_item_bytes=64 * MIB)
+        await ScriptedRuntime(scripted, streams(content("a"), FINISH, DONE), max_item_bytes=64 * MIB)
         .event([step(), step("groq")])
-        .begin()
-    ).end()
+        .start()
+    ).wait_until_done()
     assert [attempt.get("code") for attempt in event.metadata["attempts"]] == [9017, None]
 
 
-async def cancelled_in_the_middle(play: Plays) -> EventHarness:
-    event = await House(play, max_item_bytes=64 * MIB).event(step()).begin(in_turns=40)
-    assert not event.is_over
+async def cancelled_in_the_middle(scripted: ScriptedResponse) -> EventHarness:
+    event = await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start(iterations=40)
+    assert not event.is_done
     before = len(event.frames)
-    event.relay.cancel(Cancelled("cancelled by the client"))
-    await event.end()
+    event.runner.cancel(Cancelled("cancelled by the client"))
+    await event.wait_until_done()
     assert len(event.frames) == before + 1
     return event
 
 
 async def test_a_cancel_in_the_middle_of_a_long_item_ends_the_event_at_once() -> None:
     half = b"data: " + long_json_of(8 * MIB)
-    event = await cancelled_in_the_middle(streams(said("a"), *in_reads(half), SILENCE))
+    event = await cancelled_in_the_middle(streams(content("a"), *in_reads(half), SILENCE))
     assert event.code == 9020
     assert event.texts == ["a"]
 
 
 async def test_a_cancel_before_the_read_of_a_long_item_is_used_up_sends_nothing_more() -> None:
     whole = b"data: " + long_json_of(8 * MIB) + b"\n\n"
-    event = await cancelled_in_the_middle(streams(said("a"), whole, DONE))
+    event = await cancelled_in_the_middle(streams(content("a"), whole, DONE))
     assert event.code == 9020
     assert event.texts == ["a"]

@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 
 from bridge.upstream.dial import TlsError
 from tests.support.clock import ClockLoop, turns
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, USAGE, EventHarness, Frame, House, said, step
-from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, SSE, Part, Plays
+from tests.support.event_harness import (
+    DONE,
+    FINISH,
+    OVERLOADED,
+    ROLE,
+    USAGE,
+    EventHarness,
+    Frame,
+    ScriptedRuntime,
+    content,
+    step,
+)
+from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, SSE, Part, ScriptedResponse
 
 POLICY = b'data: {"error":{"code":"content_filter"}}\n\n'
 
@@ -26,7 +37,7 @@ breaks: st.SearchStrategy[Part] = st.sampled_from(
 reads: st.SearchStrategy[Part] = st.sampled_from(
     [
         ROLE,
-        said("a"),
+        content("a"),
         FINISH,
         USAGE,
         DONE,
@@ -44,14 +55,14 @@ bodies = st.tuples(st.lists(reads, max_size=6), st.just([]) | st.lists(breaks, m
 before: st.SearchStrategy[list[Part]] = st.sampled_from(
     [[], [], [], [], [REFUSED], [TlsError("no TLS")], [RESET], [SILENCE], [Surprise("boo")]]
 )
-plays = st.builds(
-    Plays,
+responses = st.builds(
+    ScriptedResponse,
     body=bodies,
     status=st.sampled_from([200, 200, 200, 200, 302, 400, 401, 429, 503]),
     content_type=st.sampled_from([SSE, SSE, JSON, "audio/mpeg", ""]),
     headers=st.sampled_from([{}, {}, {"retry-after": "1"}, {"retry-after": "60"}]),
-    connecting=before,
-    waiting=before,
+    before_connect=before,
+    before_head=before,
 )
 times_ms = st.sampled_from([1000, 5000, 60_000])
 steps = st.builds(
@@ -83,52 +94,52 @@ def shown(frame: Frame) -> str:
             return "D" if other == "universal.done" else "E"
 
 
-async def move(stages: list[EventHarness], who: int, what: str) -> None:
-    stage = stages[who % len(stages)]
+async def move(events: list[EventHarness], who: int, what: str) -> None:
+    event = events[who % len(events)]
     match what:
         case "cancel":
-            await stage.cancel()
+            await event.cancel()
         case "stop reading":
-            stage.sink.stop_reading()
+            event.sink.stop_reading()
         case "read on":
-            stage.sink.read_on()
+            event.sink.resume_reading()
             await turns()
         case _:
-            await stage.pass_s(0.7 if what == "wait" else 11)
+            await event.advance(0.7 if what == "wait" else 11)
 
 
-def check(stage: EventHarness) -> None:
-    stage.check_nothing_is_left()
-    assert GRAMMAR.fullmatch("".join(map(shown, stage.frames))), stage.types
-    starts = [frame["metadata"] for frame in stage.frames if frame["type"] == "universal.created"]
+def check(event: EventHarness) -> None:
+    event.check_resources_released()
+    assert GRAMMAR.fullmatch("".join(map(shown, event.frames))), event.types
+    starts = [frame["metadata"] for frame in event.frames if frame["type"] == "universal.created"]
     assert [start.get("restarted", False) for start in starts] == [number > 0 for number in range(len(starts))]
-    last = stage.frames[-1]
+    last = event.frames[-1]
     assert last["metadata"]["success"] is ("error" not in last)
     assert last["type"] != "universal.done" or last["metadata"]["success"]
 
 
-async def act(asked: list[list[Frame]], script: list[Plays], course: list[tuple[int, str]]) -> None:
-    runtime = House(*islice(cycle(script), 30), max_item_bytes=2000)
-    stages = [await runtime.event(chain).begin() for chain in asked]
+async def act(asked: list[list[Frame]], script: list[ScriptedResponse], course: list[tuple[int, str]]) -> None:
+    runtime = ScriptedRuntime(*islice(cycle(script), 30), max_item_bytes=2000)
+    events = [await runtime.event(chain).start() for chain in asked]
     for who, what in course:
-        await move(stages, who, what)
-    for stage in stages:
-        stage.sink.read_on()
+        await move(events, who, what)
+    for event in events:
+        event.sink.resume_reading()
     for _ in range(3):
-        await stages[0].pass_s(100)
-    for stage in stages:
-        check(stage)
+        await events[0].advance(100)
+    for event in events:
+        check(event)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     asked=st.lists(chains, min_size=1, max_size=3),
-    script=st.lists(plays, min_size=1, max_size=6),
+    script=st.lists(responses, min_size=1, max_size=6),
     course=st.lists(moves, max_size=8),
 )
 def test_every_event_ends_once_and_leaves_nothing(
-    asked: list[list[Frame]], script: list[Plays], course: list[tuple[int, str]]
+    asked: list[list[Frame]], script: list[ScriptedResponse], course: list[tuple[int, str]]
 ) -> None:
     with asyncio.Runner(loop_factory=ClockLoop) as runner:
         runner.run(act(asked, script, course))

@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 
 from tests.support.aws_eventstream import event as aws_message
 from tests.support.clock import ClockLoop
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, EventHarness, Frame, House, said, step
+from tests.support.event_harness import (
+    COMPLETE,
+    DONE,
+    FINISH,
+    OVERLOADED,
+    ROLE,
+    EventHarness,
+    Frame,
+    ScriptedRuntime,
+    content,
+    step,
+)
 from tests.support.event_harness import run as run_event
-from tests.support.provider_script import RESET, SILENCE, Part, Plays, answers, streams
+from tests.support.provider_script import RESET, SILENCE, Part, ScriptedResponse, answers, streams
 
 RAW = step(frames="raw")
 GEMINI = RAW | {"provider": "google-ai-studio", "endpoint": "v1beta/models/m:streamGenerateContent"}
@@ -22,15 +33,15 @@ AWS_CLOSED = aws_message("contentBlockDelta", b'{"delta":{"text":"caf\xc3\xa9"}}
 )
 AWS = AWS_CLOSED + aws_message("metadata", b'{"usage":{}}')
 ARRAY_CLOSED = b'[{"candidates":[{"index":0,"finishReason":"STOP"}]}\r\n,\r\n{"usageMetadata":{}}]'
-CRLF = b"\xef\xbb\xbf" + b"".join(WHOLE).replace(b"\n", b"\r\n")
+CRLF = b"\xef\xbb\xbf" + b"".join(COMPLETE).replace(b"\n", b"\r\n")
 BODIES: dict[str, tuple[bytes, str, Frame]] = {
-    "SSE": (b"".join((b": hello\n\n", *WHOLE)), "text/event-stream", RAW),
+    "SSE": (b"".join((b": hello\n\n", *COMPLETE)), "text/event-stream", RAW),
     "SSE with CRLF and a BOM": (
         CRLF,
         "text/event-stream",
         RAW,
     ),
-    "SSE without its last blank line": (b"".join(WHOLE).rstrip(), "text/event-stream", RAW),
+    "SSE without its last blank line": (b"".join(COMPLETE).rstrip(), "text/event-stream", RAW),
     "SSE of one line's end": (b"data: caf\xc3\xa9\r\rdata: 2\r\r\n", "text/event-stream", RAW),
     "NDJSON": (b'{"a":1}\n\n{"a":"\xe2\x82\xac"}\n{"a":3}', "application/x-ndjson", RAW),
     "an array": (
@@ -63,16 +74,16 @@ async def test_usage_after_the_closing_mark_is_in_the_runs_and_an_incomplete_ite
     trailer = aws_message("other", b"{}")[:-1]
     for rest in ([usage], [trailer], [usage[:9], usage[9:] + trailer]):
         reads: list[Part] = [AWS_CLOSED, *rest]
-        stage = await run_event(RAW, Plays(reads, content_type="application/vnd.amazon.eventstream"))
-        assert stage.types[-1] == "done"
-        assert body_of(stage) == AWS_CLOSED + (usage if rest[0] != trailer else b"")
+        event = await run_event(RAW, ScriptedResponse(reads, content_type="application/vnd.amazon.eventstream"))
+        assert event.types[-1] == "done"
+        assert body_of(event) == AWS_CLOSED + (usage if rest[0] != trailer else b"")
 
 
-def body_of(stage: EventHarness) -> bytes:
+def body_of(event: EventHarness) -> bytes:
     """The runs, put together again; or the one of an answer in one piece."""
     return b"".join(
         base64.b64decode(frame["response"]) if frame["encoding"] == "base64" else frame["response"].encode()
-        for frame in stage.frames
+        for frame in event.frames
         if "response" in frame
     )
 
@@ -82,9 +93,9 @@ def body_of(stage: EventHarness) -> bytes:
 async def test_the_runs_are_the_body_up_to_the_read_with_the_closing_mark(name: str, size: int) -> None:
     body, called, request_ = BODIES[name]
     reads: list[Part] = [body[at : at + size] for at in range(0, len(body), size)]
-    stage = await run_event(request_, Plays(reads, content_type=called))
-    assert (stage.types[0], stage.types[-1]) == ("created", "done")
-    check_runs(name, reads, body_of(stage))
+    event = await run_event(request_, ScriptedResponse(reads, content_type=called))
+    assert (event.types[0], event.types[-1]) == ("created", "done")
+    check_runs(name, reads, body_of(event))
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -96,45 +107,45 @@ def test_also_where_it_is_held_back_or_cut(data: st.DataObject, name: str, cut: 
     if cut:
         reads[-1:] = [RESET]
 
-    async def play() -> None:
-        stage = await run_event([request_, step()], Plays(reads, content_type=called), answers())
-        if "stream" in stage.types:
-            check_runs(name, reads, body_of(stage))
+    async def scripted() -> None:
+        event = await run_event([request_, step()], ScriptedResponse(reads, content_type=called), answers())
+        if "stream" in event.types:
+            check_runs(name, reads, body_of(event))
         else:
             assert cut, "what was held back was dropped, and the next step answered"
-            assert stage.metadata["step"] == "1"
+            assert event.metadata["step"] == "1"
 
     with asyncio.Runner(loop_factory=ClockLoop) as runner:
-        runner.run(play())
+        runner.run(scripted())
 
 
 async def test_a_run_ends_where_an_item_ends_and_text_is_text() -> None:
     gate = asyncio.Event()
-    first, rest = said("caf\u00e9")[:-5], said("caf\u00e9")[-5:]
-    stage = await House(streams(ROLE + first, gate, rest, SILENCE)).event(RAW).begin()
-    assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode()]
-    await stage.open(gate)
-    assert [frame["response"] for frame in stage.frames[1:]] == [ROLE.decode(), said("caf\u00e9").decode()]
-    assert {frame["encoding"] for frame in stage.frames[1:]} == {"text"}
-    await stage.cancel()
+    first, rest = content("caf\u00e9")[:-5], content("caf\u00e9")[-5:]
+    event = await ScriptedRuntime(streams(ROLE + first, gate, rest, SILENCE)).event(RAW).start()
+    assert [frame["response"] for frame in event.frames[1:]] == [ROLE.decode()]
+    await event.release(gate)
+    assert [frame["response"] for frame in event.frames[1:]] == [ROLE.decode(), content("caf\u00e9").decode()]
+    assert {frame["encoding"] for frame in event.frames[1:]} == {"text"}
+    await event.cancel()
 
 
 async def test_everything_else_is_the_same() -> None:
     """Metadata, holding back, the end mark, an error inside."""
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
-    stage = await run_event([RAW, step("groq")], streams(said("a"), FINISH, usage, DONE))
-    assert (stage.metadata["chunks"], stage.metadata["usage"]["totalTokens"]) == (4, 5)
-    stage = await run_event([RAW, step("groq")], streams(ROLE, RESET), streams(*WHOLE))
-    assert stage.metadata["step"] == "1"
-    stage = await run_event(RAW, streams(said("a"), RESET))
-    assert (stage.code, body_of(stage)) == (9016, said("a"))
-    stage = await run_event([RAW, step("groq")], streams(said("a") + OVERLOADED))
-    assert (stage.code, body_of(stage)) == (9017, said("a") + OVERLOADED)
+    event = await run_event([RAW, step("groq")], streams(content("a"), FINISH, usage, DONE))
+    assert (event.metadata["chunks"], event.metadata["usage"]["totalTokens"]) == (4, 5)
+    event = await run_event([RAW, step("groq")], streams(ROLE, RESET), streams(*COMPLETE))
+    assert event.metadata["step"] == "1"
+    event = await run_event(RAW, streams(content("a"), RESET))
+    assert (event.code, body_of(event)) == (9016, content("a"))
+    event = await run_event([RAW, step("groq")], streams(content("a") + OVERLOADED))
+    assert (event.code, body_of(event)) == (9017, content("a") + OVERLOADED)
 
 
 async def test_an_answer_in_one_piece_that_is_json_is_the_same_too() -> None:
-    stage = await run_event(RAW, answers(b' {"ok": true}\n'))
-    assert stage.sink.raw[-1].endswith(b',"response": {"ok": true}\n}')
+    event = await run_event(RAW, answers(b' {"ok": true}\n'))
+    assert event.sink.raw[-1].endswith(b',"response": {"ok": true}\n}')
 
 
 @pytest.mark.parametrize(
@@ -151,11 +162,11 @@ async def test_an_answer_in_one_piece_that_is_json_is_the_same_too() -> None:
     ],
 )
 async def test_any_other_says_which_bytes_it_stands_for(body: bytes, called: str) -> None:
-    stage = await run_event(RAW, Plays([body], content_type=called))
-    assert body_of(stage) == body
+    event = await run_event(RAW, ScriptedResponse([body], content_type=called))
+    assert body_of(event) == body
 
 
 async def test_what_was_said_of_an_item_that_the_end_broke_off_is_part_of_the_body() -> None:
-    stage = await run_event(RAW, streams(said("a"), b'data: {"cho', RESET))
-    assert body_of(stage) == said("a") + b'data: {"cho'
-    assert stage.code == 9016
+    event = await run_event(RAW, streams(content("a"), b'data: {"cho', RESET))
+    assert body_of(event) == content("a") + b'data: {"cho'
+    assert event.code == 9016

@@ -5,19 +5,19 @@ import asyncio
 import orjson
 import pytest
 
-from tests.support.event_harness import DONE, WHOLE, Frame, House, said, step
+from tests.support.event_harness import COMPLETE, DONE, Frame, ScriptedRuntime, content, step
 from tests.support.event_harness import run as run_event
-from tests.support.provider_script import RESET, Plays, answers, streams
+from tests.support.provider_script import RESET, ScriptedResponse, answers, streams
 
 LIMITED = b'{"error":{"message":"too many","code":429},"user_id":"u"}'
 OK = b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}'
 CHAIN = [step(), step("groq")]
-HTML = Plays([b"<html>Sign in</html>"], content_type="text/html")
+HTML = ScriptedResponse([b"<html>Sign in</html>"], content_type="text/html")
 
 FAILED = {
     "an error in one piece": answers(LIMITED),
     "Workers AI": answers(b'{"result":null,"success":false,"errors":[{"code":3040,"message":"m"}]}'),
-    "text": Plays([b"[ERROR] m"], content_type="text/plain"),
+    "text": ScriptedResponse([b"[ERROR] m"], content_type="text/plain"),
     "truncated JSON": answers(b'{"choices":[{"message":{"content":"Hel'),
     "a page": HTML,
     "an empty body": answers(b""),
@@ -32,31 +32,31 @@ FAILED = {
 }
 
 
-@pytest.mark.parametrize("play", FAILED.values(), ids=FAILED)
-async def test_the_next_step_is_tried(play: Plays) -> None:
-    stage = await run_event(CHAIN, play, answers(OK))
-    assert (stage.types, stage.metadata["step"]) == (["created"], "1")
-    assert stage.last()["response"] == orjson.loads(OK)
+@pytest.mark.parametrize("scripted", FAILED.values(), ids=FAILED)
+async def test_the_next_step_is_tried(scripted: ScriptedResponse) -> None:
+    event = await run_event(CHAIN, scripted, answers(OK))
+    assert (event.types, event.metadata["step"]) == (["created"], "1")
+    assert event.last_frame()["response"] == orjson.loads(OK)
 
 
-@pytest.mark.parametrize("play", FAILED.values(), ids=FAILED)
-async def test_alone_it_is_the_events_failure(play: Plays) -> None:
-    stage = await run_event(step(), play)
-    assert stage.metadata["success"] is False
-    assert stage.code is not None
+@pytest.mark.parametrize("scripted", FAILED.values(), ids=FAILED)
+async def test_alone_it_is_the_events_failure(scripted: ScriptedResponse) -> None:
+    event = await run_event(step(), scripted)
+    assert event.metadata["success"] is False
+    assert event.code is not None
 
 
 async def test_the_body_is_the_answer_with_the_status_that_it_stands_for() -> None:
-    stage = await run_event(step(), answers(LIMITED))
-    assert stage.last()["response"] == orjson.loads(LIMITED)
-    assert stage.metadata["status"] == 429
-    assert stage.last()["error"] == {"code": 429, "message": "too many", "source": "provider", "retryable": True}
+    event = await run_event(step(), answers(LIMITED))
+    assert event.last_frame()["response"] == orjson.loads(LIMITED)
+    assert event.metadata["status"] == 429
+    assert event.last_frame()["error"] == {"code": 429, "message": "too many", "source": "provider", "retryable": True}
 
 
 async def test_a_body_that_does_not_parse_is_an_unusable_answer() -> None:
-    stage = await run_event(step(), answers(b'{"choices":['))
-    assert (stage.last()["response"], stage.last()["malformed"]) == ('{"choices":[', True)
-    assert (stage.code, stage.metadata["status"]) == (9019, 200)
+    event = await run_event(step(), answers(b'{"choices":['))
+    assert (event.last_frame()["response"], event.last_frame()["malformed"]) == ('{"choices":[', True)
+    assert (event.code, event.metadata["status"]) == (9019, 200)
 
 
 TRIES = {
@@ -71,11 +71,11 @@ TRIES = {
 }
 
 
-@pytest.mark.parametrize(("play", "tries"), TRIES.values(), ids=TRIES)
-async def test_it_is_retried_as_its_status_asks(play: Plays, tries: int) -> None:
+@pytest.mark.parametrize(("scripted", "tries"), TRIES.values(), ids=TRIES)
+async def test_it_is_retried_as_its_status_asks(scripted: ScriptedResponse, tries: int) -> None:
     steps = [step(maxAttempts=2, retryDelay=0), step("groq")]
-    stage = await run_event(steps, *[play] * tries, answers(OK))
-    assert [attempt["step"] for attempt in stage.metadata["attempts"]] == ["0"] * tries + ["1"]
+    event = await run_event(steps, *[scripted] * tries, answers(OK))
+    assert [attempt["step"] for attempt in event.metadata["attempts"]] == ["0"] * tries + ["1"]
 
 
 @pytest.mark.parametrize(
@@ -83,39 +83,39 @@ async def test_it_is_retried_as_its_status_asks(play: Plays, tries: int) -> None
 )
 async def test_elsewhere_a_member_error_is_data(method: str, endpoint: str) -> None:
     asked: Frame = {"provider": "openai", "endpoint": endpoint, "method": method}
-    stage = await run_event(asked, answers(b'{"status":"failed","error":{"message":"m"}}'))
-    assert (stage.metadata["success"], stage.metadata["status"]) == (True, 200)
+    event = await run_event(asked, answers(b'{"status":"failed","error":{"message":"m"}}'))
+    assert (event.metadata["success"], event.metadata["status"]) == (True, 200)
 
 
 async def test_an_error_in_a_stream_tells_its_status_in_the_last_frame() -> None:
-    stage = await run_event(step(), streams(said("a"), b'data: {"error":{"code":429,"message":"m"}}\n\n'))
-    assert (stage.frames[0]["metadata"]["status"], stage.metadata["status"]) == (200, 429)
-    assert stage.code == 9017
+    event = await run_event(step(), streams(content("a"), b'data: {"error":{"code":429,"message":"m"}}\n\n'))
+    assert (event.frames[0]["metadata"]["status"], event.metadata["status"]) == (200, 429)
+    assert event.code == 9017
 
 
 async def test_a_stream_that_failed_before_its_answer_tells_its_status() -> None:
-    plays = streams(b'data: {"error":{"code":429,"message":"m"}}\n\n'), Plays(waiting=[RESET])
-    stage = await run_event([step(), step("groq")], *plays)
-    assert (stage.code, stage.metadata["success"]) == (9012, False)
+    responses = streams(b'data: {"error":{"code":429,"message":"m"}}\n\n'), ScriptedResponse(before_head=[RESET])
+    event = await run_event([step(), step("groq")], *responses)
+    assert (event.code, event.metadata["success"]) == (9012, False)
     refused = streams(b'data: {"error":{"code":"content_filter","message":"m"}}\n\n')
-    stage = await run_event(CHAIN, refused)
-    assert stage.metadata["status"] == 400
+    event = await run_event(CHAIN, refused)
+    assert event.metadata["status"] == 400
 
 
 async def test_a_malformed_item_is_passed_on_with_a_warning() -> None:
-    stage = await run_event(step(), streams(*WHOLE[:-1], b'data: {"a":\n\n', b"data: \xff\n\n", DONE))
-    assert [frame["response"] for frame in stage.frames if frame.get("malformed")] == ['{"a":', "\ufffd"]
-    assert stage.metadata["warnings"] == ["2 items of the stream could not be parsed and came as text"]
+    event = await run_event(step(), streams(*COMPLETE[:-1], b'data: {"a":\n\n', b"data: \xff\n\n", DONE))
+    assert [frame["response"] for frame in event.frames if frame.get("malformed")] == ['{"a":', "\ufffd"]
+    assert event.metadata["warnings"] == ["2 items of the stream could not be parsed and came as text"]
 
 
 async def test_a_heartbeat_starts_no_clock_and_does_not_stop_the_one_for_the_answer() -> None:
     gates = [asyncio.Event() for _ in range(3)]
     parts = [part for gate in gates for part in (b'data: {"type":"keepalive"}\n\n', gate)]
-    runtime = House(streams(*parts, *WHOLE), answers(OK))
-    stage = await runtime.event([step(requestTimeout=25_000), step("groq")]).begin()
+    runtime = ScriptedRuntime(streams(*parts, *COMPLETE), answers(OK))
+    event = await runtime.event([step(requestTimeout=25_000), step("groq")]).start()
     for gate in gates[:2]:
-        await stage.pass_s(11)
-        await stage.open(gate)
-    assert stage.types == []
-    await stage.pass_s(4)
-    assert (stage.metadata["step"], stage.metadata["attempts"][0]["code"]) == ("1", 9013)
+        await event.advance(11)
+        await event.release(gate)
+    assert event.types == []
+    await event.advance(4)
+    assert (event.metadata["step"], event.metadata["attempts"][0]["code"]) == ("1", 9013)

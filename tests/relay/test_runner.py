@@ -8,10 +8,10 @@ import pytest
 
 from bridge.errors import Draining
 from tests.support.clock import turns
-from tests.support.event_harness import OVERLOADED, ROLE, WHOLE, Frame, House, is_last, said, step
+from tests.support.event_harness import COMPLETE, OVERLOADED, ROLE, Frame, ScriptedRuntime, content, is_last, step
 from tests.support.event_harness import run as run_event
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.provider_script import RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, refuses, streams
 
 # Faults of what was asked.
 
@@ -23,32 +23,32 @@ FAULTS: dict[str, tuple[Frame, int, int]] = {
 
 @pytest.mark.parametrize(("request_", "code", "status"), FAULTS.values(), ids=FAULTS)
 async def test_what_cannot_be_called_is_the_events_ordinary_last_frame(request_: Frame, code: int, status: int) -> None:
-    stage = await run_event(request_)
-    assert (stage.types, stage.code, stage.metadata["status"]) == (["created"], code, status)
-    assert stage.last()["error"]["source"] == "client"
-    assert stage.last()["response"]["internalCode"] == code
+    event = await run_event(request_)
+    assert (event.types, event.code, event.metadata["status"]) == (["created"], code, status)
+    assert event.last_frame()["error"]["source"] == "client"
+    assert event.last_frame()["response"]["internalCode"] == code
 
 
 async def test_in_a_chain_the_fault_names_its_step_and_nothing_is_called() -> None:
-    stage = await run_event([step(), step("nobody")])
-    assert stage.last()["error"]["message"].startswith("step 1: ")
-    assert stage.runtime.provider.played == []
+    event = await run_event([step(), step("nobody")])
+    assert event.last_frame()["error"]["message"].startswith("step 1: ")
+    assert event.runtime.provider.requests == []
 
 
 async def test_clamped_settings_are_warned_of_on_the_last_frame() -> None:
-    stage = await run_event(step(maxAttempts=9), streams(*WHOLE))
-    assert "warnings" not in stage.frames[0]["metadata"]
-    (warning,) = stage.metadata["warnings"]
+    event = await run_event(step(maxAttempts=9), streams(*COMPLETE))
+    assert "warnings" not in event.frames[0]["metadata"]
+    (warning,) = event.metadata["warnings"]
     assert "maxAttempts" in warning
 
 
 async def test_an_event_may_be_refused_before_it_begins() -> None:
-    stage = House().event(step())
-    stage.relay.refuse(Draining("the bridge is shutting down"))
-    (frame,) = stage.frames
+    event = ScriptedRuntime().event(step())
+    event.runner.refuse(Draining("the bridge is shutting down"))
+    (frame,) = event.frames
     assert (frame["type"], frame["error"]["code"], frame["metadata"]["status"]) == ("universal.created", 9022, 503)
-    assert stage.lasts == 1
-    assert stage.runtime.budget.used == 0
+    assert event.last_frame_count == 1
+    assert event.runtime.budget.used == 0
 
 
 # What reaches the provider.
@@ -56,42 +56,44 @@ async def test_an_event_may_be_refused_before_it_begins() -> None:
 
 async def test_the_provider_gets_the_clients_own_bytes_and_headers() -> None:
     request = step() | {"headers": {"Authorization": "Bearer x", "cf-aig-request-timeout": "5000", "X-Mine": "1"}}
-    stage = await run_event(request, answers())
-    (played,) = stage.runtime.provider.played
-    assert played.url == "https://api.openai.com/v1/chat/completions"
-    assert played.content == b'{"model":"small","stream":true}'
-    assert played.headers["authorization"] == "Bearer x"
-    assert played.headers["x-mine"] == "1"
-    assert not any(name.startswith("cf-aig") for name in played.headers)
+    event = await run_event(request, answers())
+    (received,) = event.runtime.provider.requests
+    assert received.url == "https://api.openai.com/v1/chat/completions"
+    assert received.content == b'{"model":"small","stream":true}'
+    assert received.headers["authorization"] == "Bearer x"
+    assert received.headers["x-mine"] == "1"
+    assert not any(name.startswith("cf-aig") for name in received.headers)
 
 
 # Clients written for Cloudflare.
 
-COMPAT: dict[str, tuple[Plays, list[str], int]] = {
-    "a broken stream": (streams(said("a"), RESET), ["created", "stream", "done"], 9016),
-    "an error inside": (streams(said("a"), OVERLOADED), ["created", "stream", "stream", "done"], 9017),
+COMPAT: dict[str, tuple[ScriptedResponse, list[str], int]] = {
+    "a broken stream": (streams(content("a"), RESET), ["created", "stream", "done"], 9016),
+    "an error inside": (streams(content("a"), OVERLOADED), ["created", "stream", "stream", "done"], 9017),
     "no answer": (refuses(), ["created"], 9010),
 }
 
 
-@pytest.mark.parametrize(("play", "types", "code"), COMPAT.values(), ids=COMPAT)
+@pytest.mark.parametrize(("scripted", "types", "code"), COMPAT.values(), ids=COMPAT)
 async def test_for_a_client_of_cloudflares_a_failed_stream_ends_with_done(
-    play: Plays, types: list[str], code: int
+    scripted: ScriptedResponse, types: list[str], code: int
 ) -> None:
-    stage = await House(play).event(step(), compat=True).begin()
-    assert (stage.types, stage.code) == (types, code)
-    assert stage.metadata["success"] is False
+    event = await ScriptedRuntime(scripted).event(step(), compat=True).start()
+    assert (event.types, event.code) == (types, code)
+    assert event.metadata["success"] is False
 
 
-@pytest.mark.parametrize("play", [streams(said("a"), SILENCE), Plays(waiting=[SILENCE])], ids=["begun", "not begun"])
-async def test_and_so_does_a_cancelled_one(play: Plays) -> None:
-    stage = await House(play).event(step(), compat=True).begin()
-    await stage.cancel()
-    assert (stage.types[-1], stage.code) == ("done", 9020)
+@pytest.mark.parametrize(
+    "scripted", [streams(content("a"), SILENCE), ScriptedResponse(before_head=[SILENCE])], ids=["begun", "not begun"]
+)
+async def test_and_so_does_a_cancelled_one(scripted: ScriptedResponse) -> None:
+    event = await ScriptedRuntime(scripted).event(step(), compat=True).start()
+    await event.cancel()
+    assert (event.types[-1], event.code) == ("done", 9020)
 
 
 async def test_compat_is_asked_for_on_the_url(tmp_path: Path) -> None:
-    provider = ScriptedProvider(*[streams(said("a"), RESET)] * 2)
+    provider = ScriptedProvider(*[streams(content("a"), RESET)] * 2)
     async with running(config_of("", tmp_path), provider) as server:
         for query, last in (("?compat=cloudflare", "universal.done"), ("", "universal.error")):
             async with connected(server, f"/v1/account/gateway{query}") as client:
@@ -108,21 +110,21 @@ class Surprise(Exception):
 
 
 SURPRISES = {
-    "while connecting": (Plays(connecting=[Surprise("boo")]), "created"),
-    "waiting for the head": (Plays(waiting=[Surprise("boo")]), "created"),
+    "while connecting": (ScriptedResponse(before_connect=[Surprise("boo")]), "created"),
+    "waiting for the head": (ScriptedResponse(before_head=[Surprise("boo")]), "created"),
     "before an answer": (streams(Surprise("boo")), "created"),
-    "in a stream": (streams(said("a"), Surprise("boo")), "error"),
+    "in a stream": (streams(content("a"), Surprise("boo")), "error"),
 }
 
 
-@pytest.mark.parametrize(("play", "last"), SURPRISES.values(), ids=SURPRISES)
+@pytest.mark.parametrize(("scripted", "last"), SURPRISES.values(), ids=SURPRISES)
 async def test_an_unexpected_exception_ends_its_event_and_the_log_has_the_traceback(
-    play: Plays, last: str, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedResponse, last: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = await run_event([step(), step("groq")], play)
-    assert (stage.types[-1], stage.code) == (last, 9099)
-    message = stage.last()["error"]["message"]
-    assert stage.metadata["logId"] in message
+    event = await run_event([step(), step("groq")], scripted)
+    assert (event.types[-1], event.code) == (last, 9099)
+    message = event.last_frame()["error"]["message"]
+    assert event.metadata["logId"] in message
     assert "boo" not in message
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
@@ -130,13 +132,15 @@ async def test_an_unexpected_exception_ends_its_event_and_the_log_has_the_traceb
 
 
 async def test_the_attempt_that_met_it_is_listed_with_it(caplog: pytest.LogCaptureFixture) -> None:
-    stage = await run_event([step(), step("groq")], answers(status=400), Plays(waiting=[Surprise("boo")]))
-    assert [a["code"] for a in stage.metadata["attempts"]] == [400, 9099]
+    event = await run_event(
+        [step(), step("groq")], answers(status=400), ScriptedResponse(before_head=[Surprise("boo")])
+    )
+    assert [a["code"] for a in event.metadata["attempts"]] == [400, 9099]
 
 
 async def test_it_touches_no_neighbour(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     gate = asyncio.Event()
-    provider = ScriptedProvider(streams(said("a"), gate, *WHOLE), Plays(waiting=[Surprise("boo")]))
+    provider = ScriptedProvider(streams(content("a"), gate, *COMPLETE), ScriptedResponse(before_head=[Surprise("boo")]))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": "well", **step()})
         await client.receive()
@@ -152,10 +156,10 @@ async def test_it_touches_no_neighbour(tmp_path: Path, caplog: pytest.LogCapture
 async def test_every_event_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "bridge.event")
     request = [step() | {"query": {"model": "other"}}, step("groq")]
-    stage = await run_event(request, answers(status=401), streams(*WHOLE))
+    event = await run_event(request, answers(status=401), streams(*COMPLETE))
     (record,) = caplog.records
     fields = record.__dict__["fields"]
-    metadata = stage.metadata
+    metadata = event.metadata
     assert fields["eventId"] == "event"
     assert fields["model"] == "small", "of the step that answered"
     for name in ("logId", "step", "provider", "status", "success", "chunks", "durationMs"):
@@ -178,52 +182,52 @@ async def test_a_failed_events_line_has_its_code(caplog: pytest.LogCaptureFixtur
 
 async def test_a_huge_read_does_not_starve_a_neighbour() -> None:
     """At most 64 KiB of it go out before others have a turn."""
-    huge = b"".join(said("x" * 1000) for _ in range(1000))
-    runtime = House(streams(huge, SILENCE), streams(*WHOLE), max_item_bytes=1 << 22)
-    stage, neighbour = runtime.event(step()), runtime.event(step())
-    await stage.begin(in_turns=2)
-    begun = len(stage.frames)
+    huge = b"".join(content("x" * 1000) for _ in range(1000))
+    runtime = ScriptedRuntime(streams(huge, SILENCE), streams(*COMPLETE), max_item_bytes=1 << 22)
+    event, neighbour = runtime.event(step()), runtime.event(step())
+    await event.start(iterations=2)
+    begun = len(event.frames)
     assert 0 < begun < 130
-    await neighbour.begin(in_turns=5)
+    await neighbour.start(iterations=5)
     assert neighbour.types[-1] == "done"
-    assert len(stage.frames) < 700
+    assert len(event.frames) < 700
     await turns(50)
-    assert stage.types.count("stream") == 1000
-    await stage.cancel()
+    assert event.types.count("stream") == 1000
+    await event.cancel()
 
 
 async def test_a_client_that_takes_nothing_stops_the_reads_that_feed_it_and_no_others() -> None:
     gate = asyncio.Event()
-    runtime = House(streams(said("a"), gate, *[said("b")] * 10, *WHOLE), streams(*WHOLE))
-    slow = await runtime.event(step()).begin()
+    runtime = ScriptedRuntime(streams(content("a"), gate, *[content("b")] * 10, *COMPLETE), streams(*COMPLETE))
+    slow = await runtime.event(step()).start()
     slow.sink.stop_reading()
-    await slow.open(gate)
+    await slow.release(gate)
     assert slow.texts == ["a", "b"], "what had been asked for when it stopped"
-    quick = await runtime.event(step()).begin()
+    quick = await runtime.event(step()).start()
     assert quick.types[-1] == "done"
-    slow.sink.read_on()
+    slow.sink.resume_reading()
     await turns(50)
     assert slow.types[-1] == "done"
 
 
 async def test_frames_of_one_read_leave_in_one_write() -> None:
-    stage = await run_event(step(), streams(ROLE + said("a") + said("b"), b"".join(WHOLE)))
-    assert stage.sink.writes == [1, 3, 3, 1]
+    event = await run_event(step(), streams(ROLE + content("a") + content("b"), b"".join(COMPLETE)))
+    assert event.sink.frames_per_write == [1, 3, 3, 1]
 
 
 # The connection.
 
 
 async def test_the_answer_of_a_failed_step_is_read_and_a_broken_off_one_is_closed() -> None:
-    stage = await run_event(
-        [step(), step("groq"), step("mistral")], answers(status=500), streams(OVERLOADED, said("x")), answers()
+    event = await run_event(
+        [step(), step("groq"), step("mistral")], answers(status=500), streams(OVERLOADED, content("x")), answers()
     )
-    assert [played.was_read_to_its_end for played in stage.runtime.provider.played] == [True, False, True]
+    assert [received.was_read_fully for received in event.runtime.provider.requests] == [True, False, True]
 
 
 async def test_a_neighbour_of_the_same_id_begins_when_the_first_is_over(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    provider = ScriptedProvider(Plays(waiting=[gate], body=WHOLE), streams(*WHOLE))
+    provider = ScriptedProvider(ScriptedResponse(before_head=[gate], body=COMPLETE), streams(*COMPLETE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": 1, **step()})
         await client.create({"eventId": 1, **step()})

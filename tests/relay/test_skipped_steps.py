@@ -7,152 +7,152 @@ import pytest
 
 from bridge.settings.step import StepSettings
 from tests.support.clock import advance
-from tests.support.event_harness import OVERLOADED, ROLE, WHOLE, EventHarness, House, said, step
-from tests.support.provider_script import RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.event_harness import COMPLETE, OVERLOADED, ROLE, EventHarness, ScriptedRuntime, content, step
+from tests.support.provider_script import RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, refuses, streams
 
-COUNTED: dict[str, Plays] = {
+COUNTED: dict[str, ScriptedResponse] = {
     "a connection refused": refuses(),
-    "a reset": Plays(waiting=[RESET]),
+    "a reset": ScriptedResponse(before_head=[RESET]),
     "HTTP 500": answers(status=500),
     "HTTP 529": answers(status=529),
     "a stream that broke before it answered": streams(ROLE, RESET),
-    "a stream that broke after it answered": streams(said("a"), RESET),
+    "a stream that broke after it answered": streams(content("a"), RESET),
     "an error in a stream that stands for 503": streams(OVERLOADED),
     "an error in HTTP 200 that stands for 503": answers(b'{"error":{"type":"overloaded_error"}}'),
 }
-NOT_COUNTED: dict[str, Plays] = {
+NOT_COUNTED: dict[str, ScriptedResponse] = {
     **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429, 501, 505)},
     "an error in a word that nobody knows": streams(b'data: {"error":{"type":"gremlins"}}\n\n'),
     "an error in a word that nobody knows, in one piece": answers(b'{"error":{"type":"gremlins"}}'),
     "an error in a stream that stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
     "an unknown word in a stream": streams(b'data: {"error":{"type":"unheard_of"}}\n\n'),
-    "an unknown word after an answer": streams(said("a"), b'data: {"error":"no word at all"}\n\n'),
+    "an unknown word after an answer": streams(content("a"), b'data: {"error":"no word at all"}\n\n'),
     "an unknown word in HTTP 200": answers(b'{"error":{"code":"unheard_of"}}'),
 }
 CHAIN = [step(), step("groq")]
 
 
-async def after_five(play: Plays, *more: Plays) -> House:
-    runtime = House(*[play] * 5, *more)
+async def after_five(scripted: ScriptedResponse, *more: ScriptedResponse) -> ScriptedRuntime:
+    runtime = ScriptedRuntime(*[scripted] * 5, *more)
     for _ in range(5):
-        stage = await runtime.event(step()).begin()
-        stage.check_nothing_is_left()
+        event = await runtime.event(step()).start()
+        event.check_resources_released()
     return runtime
 
 
-def listed(stage: EventHarness) -> list[tuple[str, int | None]]:
+def listed(event: EventHarness) -> list[tuple[str, int | None]]:
     """The attempts that the last frame tells of."""
-    return [(attempt["step"], attempt.get("code")) for attempt in stage.frames[-1]["metadata"]["attempts"]]
+    return [(attempt["step"], attempt.get("code")) for attempt in event.frames[-1]["metadata"]["attempts"]]
 
 
-@pytest.mark.parametrize("play", COUNTED.values(), ids=COUNTED)
-async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(play: Plays) -> None:
-    runtime = await after_five(play, answers())
-    stage = await runtime.event(CHAIN).begin()
-    assert listed(stage) == [("0", 9023), ("1", None)]
-    assert stage.metadata["step"] == "1"
-    assert len(runtime.provider.played) == 6
+@pytest.mark.parametrize("scripted", COUNTED.values(), ids=COUNTED)
+async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(scripted: ScriptedResponse) -> None:
+    runtime = await after_five(scripted, answers())
+    event = await runtime.event(CHAIN).start()
+    assert listed(event) == [("0", 9023), ("1", None)]
+    assert event.metadata["step"] == "1"
+    assert len(runtime.provider.requests) == 6
 
 
-@pytest.mark.parametrize("play", [streams(*WHOLE), answers()], ids=["a stream", "in one piece"])
-async def test_a_whole_answer_ends_the_row(play: Plays) -> None:
-    runtime = House(*[refuses()] * 4, play, *[refuses()] * 4, answers())
+@pytest.mark.parametrize("scripted", [streams(*COMPLETE), answers()], ids=["a stream", "in one piece"])
+async def test_a_whole_answer_ends_the_row(scripted: ScriptedResponse) -> None:
+    runtime = ScriptedRuntime(*[refuses()] * 4, scripted, *[refuses()] * 4, answers())
     for _ in range(9):
-        stage = await runtime.event(step()).begin()
-        stage.check_nothing_is_left()
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
+        event = await runtime.event(step()).start()
+        event.check_resources_released()
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
-@pytest.mark.parametrize("play", NOT_COUNTED.values(), ids=NOT_COUNTED)
-async def test_faults_of_credentials_or_input_do_not_count(play: Plays) -> None:
-    runtime = await after_five(play, answers())
-    stage = await runtime.event(CHAIN).begin()
-    assert stage.metadata["step"] == "0"
+@pytest.mark.parametrize("scripted", NOT_COUNTED.values(), ids=NOT_COUNTED)
+async def test_faults_of_credentials_or_input_do_not_count(scripted: ScriptedResponse) -> None:
+    runtime = await after_five(scripted, answers())
+    event = await runtime.event(CHAIN).start()
+    assert event.metadata["step"] == "0"
 
 
 @pytest.mark.parametrize(("asked_ms", "skipped"), [(1000, False), (2000, True), (0, True)])
 async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways_own(asked_ms: int, skipped: bool) -> None:
     own = StepSettings(request_timeout=2000, total_timeout=3000)
-    runtime = House(*[Plays(waiting=[SILENCE])] * 5, answers())
+    runtime = ScriptedRuntime(*[ScriptedResponse(before_head=[SILENCE])] * 5, answers())
     for _ in range(5):
-        stage = await runtime.event(step(requestTimeout=asked_ms or 2000), settings=own).begin()
-        await stage.pass_s(2.1)
-        assert stage.code == 9013
-    stage = await runtime.event(CHAIN, settings=own).begin()
-    assert (stage.metadata["step"] == "1") is skipped
+        event = await runtime.event(step(requestTimeout=asked_ms or 2000), settings=own).start()
+        await event.advance(2.1)
+        assert event.code == 9013
+    event = await runtime.event(CHAIN, settings=own).start()
+    assert (event.metadata["step"] == "1") is skipped
 
 
 async def test_it_is_per_model_and_base_url() -> None:
     runtime = await after_five(refuses(), answers(), answers())
     other_model = step() | {"query": {"model": "large"}}
     for request in (other_model, step("groq")):
-        stage = await runtime.event([request, step("mistral")]).begin()
-        assert stage.metadata["step"] == "0"
+        event = await runtime.event([request, step("mistral")]).start()
+        assert event.metadata["step"] == "0"
 
 
 async def test_after_five_seconds_one_event_probes_it_while_others_go_by() -> None:
     gate = asyncio.Event()
-    runtime = await after_five(refuses(), Plays(WHOLE, waiting=[gate]), answers(), answers())
+    runtime = await after_five(refuses(), ScriptedResponse(COMPLETE, before_head=[gate]), answers(), answers())
     advance(5.1)
-    probe = await runtime.event(CHAIN).begin()
-    other = await runtime.event(CHAIN).begin()
+    probe = await runtime.event(CHAIN).start()
+    other = await runtime.event(CHAIN).start()
     assert listed(other) == [("0", 9023), ("1", None)]
-    await probe.open(gate)
+    await probe.release(gate)
     assert (probe.code, probe.metadata["step"]) == (None, "0")
-    again = await runtime.event(CHAIN).begin()
+    again = await runtime.event(CHAIN).start()
     assert again.metadata["step"] == "0", "its answer has closed the breaker"
 
 
 async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
     runtime = await after_five(refuses(), refuses(), *[answers()] * 3)
     advance(5.1)
-    probe = await runtime.event(CHAIN).begin()
+    probe = await runtime.event(CHAIN).start()
     assert listed(probe) == [("0", 9010), ("1", None)]
     advance(9.8)
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1"
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "1"
     advance(0.3)
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "out of time", "refused for its input"])
 async def test_a_probe_that_told_nothing_of_the_provider_leaves_the_next_event_to_probe(how: str) -> None:
-    play = answers(status=400) if how == "refused for its input" else Plays(waiting=[SILENCE])
-    runtime = await after_five(refuses(), play, answers())
+    scripted = answers(status=400) if how == "refused for its input" else ScriptedResponse(before_head=[SILENCE])
+    runtime = await after_five(refuses(), scripted, answers())
     advance(5.1)
-    probe = await runtime.event(step(totalTimeout=1000)).begin()
+    probe = await runtime.event(step(totalTimeout=1000)).start()
     if how == "cancelled":
         await probe.cancel()
     elif how == "out of time":
-        await probe.pass_s(1.1)
-    probe.check_nothing_is_left()
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
+        await probe.advance(1.1)
+    probe.check_resources_released()
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
 async def test_if_all_steps_are_open_the_one_due_first_is_tried() -> None:
-    runtime = House(*[refuses()] * 10, answers())
+    runtime = ScriptedRuntime(*[refuses()] * 10, answers())
     for request in [step("groq")] * 5 + [step()] * 5:
-        await runtime.event(request).begin()
+        await runtime.event(request).start()
         advance(0.1)
-    stage = await runtime.event(CHAIN).begin()
-    assert listed(stage) == [("0", 9023), ("1", None)], "the second step opened first"
+    event = await runtime.event(CHAIN).start()
+    assert listed(event) == [("0", 9023), ("1", None)], "the second step opened first"
 
 
 async def test_a_probe_forced_before_its_time_does_not_make_the_wait_longer() -> None:
     runtime = await after_five(refuses(), refuses(), *[answers()] * 2)
     advance(3)
-    assert (await runtime.event(step()).begin()).code == 9010
+    assert (await runtime.event(step()).start()).code == 9010
     advance(4.9)
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1"
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "1"
     advance(0.2)
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
 async def test_a_probe_in_flight_keeps_out_no_event_that_has_no_other_step() -> None:
-    runtime = await after_five(refuses(), Plays(waiting=[SILENCE]), answers(), answers())
+    runtime = await after_five(refuses(), ScriptedResponse(before_head=[SILENCE]), answers(), answers())
     advance(5.1)
-    probe = await runtime.event(step()).begin()
-    beside_it = await runtime.event(step()).begin()
-    after_it = await runtime.event(CHAIN).begin()
+    probe = await runtime.event(step()).start()
+    beside_it = await runtime.event(step()).start()
+    after_it = await runtime.event(CHAIN).start()
     await probe.cancel()
     assert beside_it.code is None
     assert after_it.metadata["step"] == "0", "that answer has closed the breaker"
@@ -167,7 +167,7 @@ class Outage(ScriptedProvider):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         is_out = request.url.host == "api.openai.com" and asyncio.get_running_loop().time() < self._ends_at
-        self._plays.append(refuses() if is_out else answers())
+        self._responses.append(refuses() if is_out else answers())
         return await super().handle_async_request(request)
 
 
@@ -175,12 +175,12 @@ class Outage(ScriptedProvider):
 async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, unused_s: float) -> None:
     """Two events a second, each with a fallback; all of them succeed."""
     began_at = asyncio.get_running_loop().time()
-    runtime = House(provider=Outage(began_at + outage_s))
+    runtime = ScriptedRuntime(provider=Outage(began_at + outage_s))
     answered_by = ""
     while answered_by != "0" or asyncio.get_running_loop().time() < began_at + outage_s:
-        stage = await runtime.event(CHAIN).begin()
-        assert stage.code is None
-        answered_by = stage.metadata["step"]
+        event = await runtime.event(CHAIN).start()
+        assert event.code is None
+        answered_by = event.metadata["step"]
         advance(0.5)
     assert asyncio.get_running_loop().time() - began_at - outage_s <= unused_s + 0.5
 
@@ -189,49 +189,49 @@ async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, un
     "changed", [{"method": "FOO"}, {"method": "GET"}, {"endpoint": "v1/files"}, {"endpoint": "v1/models"}]
 )
 async def test_only_posts_to_model_endpoints_count_and_are_skipped(changed: dict[str, str]) -> None:
-    runtime = House(*[answers(status=503)] * 10, answers(), answers())
+    runtime = ScriptedRuntime(*[answers(status=503)] * 10, answers(), answers())
     for _ in range(5):
-        await runtime.event(step() | changed).begin()
+        await runtime.event(step() | changed).start()
     for _ in range(4):
-        await runtime.event(step()).begin()
-    assert (await runtime.event(CHAIN).begin()).metadata["step"] == "1", "the fifth in a row"
-    assert (await runtime.event([step() | changed, step("groq")]).begin()).metadata["step"] == "0"
+        await runtime.event(step()).start()
+    assert (await runtime.event(CHAIN).start()).metadata["step"] == "1", "the fifth in a row"
+    assert (await runtime.event([step() | changed, step("groq")]).start()).metadata["step"] == "0"
 
 
 async def test_skipped_steps_behind_a_failed_one_are_listed_and_its_answer_is_the_answer() -> None:
     runtime = await after_five(refuses(), answers(b'{"error":"no"}', 401))
-    stage = await runtime.event([step("groq"), step()]).begin()
-    assert listed(stage) == [("0", 401), ("1", 9023)]
-    assert (stage.metadata["step"], stage.metadata["status"]) == ("0", 401)
+    event = await runtime.event([step("groq"), step()]).start()
+    assert listed(event) == [("0", 401), ("1", 9023)]
+    assert (event.metadata["step"], event.metadata["status"]) == ("0", 401)
 
 
 async def test_a_restart_skips_open_steps_too() -> None:
-    runtime = await after_five(refuses(), streams(said("a"), RESET), answers())
-    stage = await runtime.event([step("groq", onBreak="restart"), step(), step("mistral")]).begin()
-    assert listed(stage) == [("0", 9016), ("1", 9023), ("2", None)]
+    runtime = await after_five(refuses(), streams(content("a"), RESET), answers())
+    event = await runtime.event([step("groq", onBreak="restart"), step(), step("mistral")]).start()
+    assert listed(event) == [("0", 9016), ("1", 9023), ("2", None)]
 
 
 # Tokens.
 
 
-async def fail_for(house: House, *tokens: str) -> None:
+async def fail_for(house: ScriptedRuntime, *tokens: str) -> None:
     for token in tokens:
         for _ in range(5):
-            assert (await house.event(step(), token=token).begin()).code is not None
+            assert (await house.event(step(), token=token).start()).code is not None
 
 
 async def test_a_token_s_failures_keep_no_model_away_from_another_token() -> None:
-    runtime = House(*[answers(status=500)] * 5, answers(), answers())
+    runtime = ScriptedRuntime(*[answers(status=500)] * 5, answers(), answers())
     await fail_for(runtime, "hostile")
-    assert (await runtime.event(CHAIN, token="other").begin()).metadata["step"] == "0"
-    assert (await runtime.event(CHAIN, token="hostile").begin()).metadata["step"] == "1"
+    assert (await runtime.event(CHAIN, token="other").start()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN, token="hostile").start()).metadata["step"] == "1"
 
 
 async def test_what_is_open_for_two_tokens_is_open_for_the_gateway() -> None:
-    runtime = House(*[answers(status=500)] * 10, answers(), answers(), answers())
+    runtime = ScriptedRuntime(*[answers(status=500)] * 10, answers(), answers(), answers())
     await fail_for(runtime, "one", "two")
-    third = await runtime.event(CHAIN, token="third").begin()
+    third = await runtime.event(CHAIN, token="third").start()
     assert listed(third) == [("0", 9023), ("1", None)]
-    assert (await runtime.event(step(), token="third").begin()).code is None, "it has no other step"
+    assert (await runtime.event(step(), token="third").start()).code is None, "it has no other step"
     advance(5.1)
-    assert (await runtime.event(CHAIN, token="third").begin()).metadata["step"] == "0"
+    assert (await runtime.event(CHAIN, token="third").start()).metadata["step"] == "0"

@@ -11,7 +11,7 @@ from bridge.config import load
 from bridge.config.keys import StoredKey
 from bridge.relay.stored_secrets import concealed, known_key
 from tests.support.harness import Client, Frame, connected, running
-from tests.support.provider_script import JSON, SSE, Plays, ScriptedProvider, answers, refuses
+from tests.support.provider_script import JSON, SSE, ScriptedProvider, ScriptedResponse, answers, refuses
 from tests.support.raw_http import HttpResult, connect_http
 
 KEY = "sk-proj-stored+key/Zq81xvTnW30bLp5Kd92mRf"
@@ -44,9 +44,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def frames_of(folder: Path, *plays: Plays, **more: object) -> list[Frame]:
+async def frames_of(folder: Path, *responses: ScriptedResponse, **more: object) -> list[Frame]:
     config = load(folder / "bridge.toml", ENVIRON, {"port": 0})
-    provider = ScriptedProvider(*plays)
+    provider = ScriptedProvider(*responses)
     async with (
         running(config, provider) as server,
         connected(server, "/v1/account/prod", headers={"cf-aig-authorization": "one"}) as client,
@@ -75,7 +75,7 @@ async def test_a_message_that_is_cut_inside_of_the_key_does_not_tell_its_beginni
 
 
 async def test_an_error_that_is_text_does_not_tell_it(folder: Path) -> None:
-    [last] = await frames_of(folder, Plays([f"bad key {KEY}".encode()], 403, "text/plain"))
+    [last] = await frames_of(folder, ScriptedResponse([f"bad key {KEY}".encode()], 403, "text/plain"))
     assert last["response"] == "bad key " + "*" * len(KEY)
 
 
@@ -91,20 +91,22 @@ async def test_attempts_do_not_tell_it(folder: Path) -> None:
 async def test_an_error_item_of_a_stream_does_not_tell_it(folder: Path, form: str, frames: str) -> None:
     item = b'data: {"error":{"message":"Incorrect API key provided: %b"}}\n\n' % form.encode()
     good = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
-    told = await frames_of(folder, Plays([good, item[:50], item[50:]], 200, SSE), config={"frames": frames})
+    told = await frames_of(folder, ScriptedResponse([good, item[:50], item[50:]], 200, SSE), config={"frames": frames})
     assert told[-1]["error"]["code"] == 9017
     assert not is_told(form, told)
 
 
 async def test_an_answer_without_the_key_is_passed_on_byte_for_byte(folder: Path) -> None:
     body = b'{"error" : {"message":"caf\\u00e9 sk-proj-","n":1.0e0}}'
-    heard = await http_answer(folder, Plays([body], 401, JSON, {"x-debug": "sk-proj-"}))
+    heard = await http_answer(folder, ScriptedResponse([body], 401, JSON, {"x-debug": "sk-proj-"}))
     assert heard.body == body
 
 
-async def http_answer(folder: Path, *plays: Plays, path: str = "openai/v1/chat/completions") -> HttpResult:
+async def http_answer(
+    folder: Path, *responses: ScriptedResponse, path: str = "openai/v1/chat/completions"
+) -> HttpResult:
     config = load(folder / "bridge.toml", ENVIRON, {"port": 0})
-    async with running(config, ScriptedProvider(*plays)) as server, connect_http(server) as client:
+    async with running(config, ScriptedProvider(*responses)) as server, connect_http(server) as client:
         headers = {"cf-aig-authorization": "one", "content-type": JSON}
         return await client(path=f"/v1/account/prod/{path}", body=b'{"model":"openai/m"}', headers=headers)
 
@@ -123,7 +125,7 @@ async def test_a_stream_over_http_does_not_tell_it_wherever_it_is_cut(folder: Pa
     good = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
     item = b'data: {"error":{"message":"Incorrect API key provided: %b"}}\n\n' % KEY.encode()
     for cut in (30, 60, 70, len(item) - 1):
-        heard = await http_answer(folder, Plays([good, item[:cut], item[cut:]], 200, SSE))
+        heard = await http_answer(folder, ScriptedResponse([good, item[:cut], item[cut:]], 200, SSE))
         assert heard.body.startswith(good)
         assert b"stored+key" not in heard.body
         assert len(heard.body) == len(good + item)
@@ -131,7 +133,7 @@ async def test_a_stream_over_http_does_not_tell_it_wherever_it_is_cut(folder: Pa
 
 async def test_a_stream_over_http_that_is_cut_inside_of_the_item_does_not_tell_it(folder: Path) -> None:
     item = b'data: {"error":{"message":"Incorrect API key provided: %b' % KEY.encode()
-    heard = await http_answer(folder, Plays([item], 200, SSE))
+    heard = await http_answer(folder, ScriptedResponse([item], 200, SSE))
     assert b"stored+key" not in heard.body
 
 

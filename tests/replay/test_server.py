@@ -18,7 +18,7 @@ from bridge.tapes.file import StreamEnd, Tape, TapeHead, pairs, read_tape
 from bridge.tapes.library import Library
 from tests.support.clock import advance, turns
 from tests.support.paths import FIXTURES
-from tests.support.tapes import BODY, datas, folder_of, replaying, tape
+from tests.support.tapes import BODY, chunk_data, folder_of, replaying, tape
 
 FIXTURES = FIXTURES / "tapes"
 TAPES = {folder.name: sorted(folder.rglob("*.jsonl")) for folder in FIXTURES.iterdir()}
@@ -112,7 +112,7 @@ async def test_the_tapes_of_a_provider_are_replayed_to_the_byte(provider: str) -
 async def check_replayed(server: ReplayServer, taped: Tape) -> None:
     request, head = taped.request, taped.head
     target = URL(request.url, encoded=True).raw_path_qs
-    wanted = [data for data in datas(taped) if data]
+    wanted = [data for data in chunk_data(taped) if data]
     given = asked(server, target, request.body, request.method, list(pairs(request.headers)))
     if head is None:
         await check_end(given.__aenter__(), taped.ending.end)

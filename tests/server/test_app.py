@@ -13,7 +13,7 @@ from bridge.server.server import Server
 from bridge.upstream.http import Upstream
 from bridge.upstream.transport import AiohttpTransport
 from tests.support.clock import advance, turns
-from tests.support.event_harness import WHOLE, step
+from tests.support.event_harness import COMPLETE, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import ScriptedProvider, streams
 from tests.support.raw_client import PATH, UPGRADE, connect_raw, open_websocket
@@ -235,7 +235,7 @@ async def test_an_invalid_setting_of_the_handshake_is_reported(server: Server) -
     ],
 )
 async def test_a_broken_event_ends_with_done_under_compat(tmp_path: Path, path: str, last: str) -> None:
-    broken = ScriptedProvider(streams(*WHOLE[:2]))
+    broken = ScriptedProvider(streams(*COMPLETE[:2]))
     async with running(config_of(CONFIG, tmp_path), broken) as server, connected(server, path) as client:
         frame = (await client.call({"eventId": "a", **step()}))[-1]
         assert frame["type"] == last
@@ -286,13 +286,13 @@ async def test_no_header_of_the_handshake_is_forwarded(tmp_path: Path) -> None:
         "User-Agent": "a browser",
         "X-Mine": "1",
     }
-    provider = ScriptedProvider(streams(*WHOLE))
+    provider = ScriptedProvider(streams(*COMPLETE))
     async with (
         running(config_of(CONFIG, tmp_path), provider) as server,
         connected(server, TOKENED, headers=headers) as client,
     ):
         await client.call({"eventId": "a", **step()})
-    assert dict(provider.played[0].headers) == {
+    assert dict(provider.requests[0].headers) == {
         "authorization": "Bearer none",
         "content-type": "application/json",
         "accept-encoding": "identity",

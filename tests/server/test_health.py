@@ -15,7 +15,7 @@ from bridge.errors import BridgeError
 from bridge.server.health import _check_reader
 from bridge.server.server import Server
 from tests.support.clock import turns, until
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import SILENCE, ScriptedProvider, streams
 from tests.support.raw_client import RawResponse, connect_raw
@@ -48,7 +48,7 @@ async def test_health_routes_accept_head(tmp_path: Path) -> None:
 async def test_a_draining_bridge_is_alive_but_not_ready(tmp_path: Path) -> None:
     """This also holds for new connections."""
     gate = asyncio.Event()
-    provider = ScriptedProvider(streams(said("a"), gate, FINISH, DONE))
+    provider = ScriptedProvider(streams(content("a"), gate, FINISH, DONE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": "a", **step()})
         await client.receive()
@@ -74,7 +74,7 @@ async def test_a_bridge_with_max_sockets_open_is_not_ready(tmp_path: Path) -> No
 
 async def test_a_bridge_without_free_memory_is_not_ready(tmp_path: Path) -> None:
     config = config_of("[server]\nmemory_budget_bytes = 2048\n", tmp_path)
-    provider = ScriptedProvider(streams(said("a"), SILENCE))
+    provider = ScriptedProvider(streams(content("a"), SILENCE))
     async with running(config, provider) as server, connected(server) as client:
         message = {"type": "universal.create", "request": {"eventId": "a", **step()}, "padding": ""}
         message["padding"] = "x" * (2048 - len(orjson.dumps(message)))

@@ -9,19 +9,19 @@ from aiohttp import WSMsgType
 
 from bridge.server.server import Server
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_client import PATH, RawClient, frame, open_websocket
 
 CREATE = {"type": "universal.create", "request": {"eventId": "a", **step()}}
 PING = b"\x89\x00"
 PONG = frame(b"", WSMsgType.PONG)
-CHUNK = said("x" * 10_000)
+CHUNK = content("x" * 10_000)
 
 
 @asynccontextmanager
-async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def serving(folder: Path, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of("", folder), provider) as server:
         yield server, provider
@@ -81,7 +81,10 @@ async def test_a_part_of_a_long_message_is_a_sign_of_life(tmp_path: Path) -> Non
 
 
 async def test_a_client_that_is_silent_for_60_s_is_dropped_with_its_events(tmp_path: Path) -> None:
-    async with serving(tmp_path, Plays(waiting=[SILENCE])) as (server, provider), open_websocket(server) as client:
+    async with (
+        serving(tmp_path, ScriptedResponse(before_head=[SILENCE])) as (server, provider),
+        open_websocket(server) as client,
+    ):
         await client.send_json(CREATE)
         await until(lambda: provider.open_streams)
         await pass_s(59)
@@ -108,7 +111,7 @@ async def test_a_silent_client_that_reads_is_not_dropped(tmp_path: Path) -> None
 
 async def test_heartbeats_name_the_events_in_flight_and_their_phase(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, Plays(waiting=[SILENCE])) as (server, _),
+        serving(tmp_path, ScriptedResponse(before_head=[SILENCE])) as (server, _),
         connected(server, PATH + "?heartbeat=5") as client,
     ):
         await client.create({"eventId": 7, **step()})
@@ -125,11 +128,11 @@ async def test_heartbeats_name_the_events_in_flight_and_their_phase(tmp_path: Pa
 
 async def test_a_heartbeat_names_the_current_step(tmp_path: Path) -> None:
     async with (
-        serving(tmp_path, answers(status=401), Plays(waiting=[SILENCE])) as (server, provider),
+        serving(tmp_path, answers(status=401), ScriptedResponse(before_head=[SILENCE])) as (server, provider),
         connected(server, PATH + "?heartbeat=5") as client,
     ):
         await client.create([{"eventId": 7, **step()}, step("groq")])
-        await until(lambda: len(provider.played) == 2)
+        await until(lambda: len(provider.requests) == 2)
         await pass_s(5.1)
         assert (await client.receive())["events"] == [{"eventId": 7, "phase": "waiting", "step": "1"}]
 
@@ -202,10 +205,10 @@ async def _read_some(client: RawClient, size: int) -> None:
 
 async def _stands_still(provider: ScriptedProvider) -> None:
     """Wait until the bridge no longer reads from the provider."""
-    await until(lambda: provider.played)
+    await until(lambda: provider.requests)
     reads = -1
-    while reads != provider.played[-1].reads:
-        reads = provider.played[-1].reads
+    while reads != provider.requests[-1].reads:
+        reads = provider.requests[-1].reads
         await turns(300)
 
 

@@ -14,9 +14,9 @@ from bridge.protocol.messages import parse
 from bridge.server.server import Server
 from bridge.server.session import MESSAGES_PER_TURN
 from tests.support.clock import until
-from tests.support.event_harness import WHOLE, said, step
+from tests.support.event_harness import COMPLETE, content, step
 from tests.support.harness import Client, config_of, connected, running
-from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_client import frame, open_websocket
 from tests.support.sibling import Sibling
 
@@ -31,7 +31,7 @@ max_header_bytes = 1024
 
 
 @asynccontextmanager
-async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def serving(folder: Path, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(CONFIG, folder), provider) as server:
         yield server, provider
@@ -41,10 +41,10 @@ async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, Sc
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """Connect a client with an event in flight, which is message 0 and outlives the test."""
     sibling = Sibling()
-    async with serving(tmp_path, sibling.plays, *[answers()] * 3) as (server, _), connected(server) as opened:
-        await sibling.begins(opened)
+    async with serving(tmp_path, sibling.response, *[answers()] * 3) as (server, _), connected(server) as opened:
+        await sibling.start(opened)
         yield opened
-        await sibling.ends_well(opened)
+        await sibling.check_completes(opened)
         assert (await opened.call({"eventId": "after", **step()}))[-1]["metadata"]["success"]
 
 
@@ -187,7 +187,7 @@ async def test_an_event_id_may_be_used_again_after_its_last_frame(client: Client
 
 async def test_a_string_and_an_integer_are_different_event_ids(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    plays = [streams(said("a"), gate, *WHOLE)] * 2
+    plays = [streams(content("a"), gate, *COMPLETE)] * 2
     async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
         await client.create({"eventId": 7, **step()})
         await client.create({"eventId": "7", **step()})
@@ -221,7 +221,7 @@ async def test_a_message_of_twice_the_maximum_length_still_fails_its_event(clien
 
 async def test_events_beyond_the_maximum_are_refused_until_one_ends(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    plays = [*[streams(said("a"), gate, *WHOLE)] * 4, answers()]
+    plays = [*[streams(content("a"), gate, *COMPLETE)] * 4, answers()]
     async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
         for each in range(5):
             await client.create({"eventId": each, **step()})
@@ -262,7 +262,7 @@ async def test_a_token_in_a_message_is_not_passed_on(tmp_path: Path) -> None:
     headers = {"cf-aig-authorization": "Bearer secret", "x-mine": "1", "sec-websocket-key": "k", "host": "h"}
     async with serving(tmp_path, answers()) as (server, provider), connected(server) as client:
         await client.call({"eventId": "a", **step(), "headers": headers})
-    seen = provider.played[-1].headers
+    seen = provider.requests[-1].headers
     assert seen["x-mine"] == "1"
     assert not {"cf-aig-authorization", "sec-websocket-key"} & set(seen)
 
@@ -310,7 +310,7 @@ async def test_a_fragmented_message_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("goodbye", [frame(b"\x03\xe8", WSMsgType.CLOSE), b""])
 async def test_closing_the_socket_cancels_its_events(tmp_path: Path, goodbye: bytes) -> None:
-    never = streams(said("a"), asyncio.Event())
+    never = streams(content("a"), asyncio.Event())
     async with serving(tmp_path, never) as (server, provider), open_websocket(server) as client:
         await client.send_json({"type": "universal.create", "request": {"eventId": "a", **step()}})
         assert (await client.receive_json())["type"] == "universal.created"

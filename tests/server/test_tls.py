@@ -15,10 +15,10 @@ from bridge.server.server import Server
 from bridge.server.tls import server_context
 from bridge.settings.server import ServerSettings
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, said, step
+from tests.support.event_harness import DONE, FINISH, content, step
 from tests.support.harness import Client, config_of, connected, running
 from tests.support.paths import FIXTURES
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, streams
 from tests.support.raw_client import UPGRADE, RawClient, connect_raw
 from tests.support.socket_provider import client_context
 
@@ -67,7 +67,7 @@ ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 
 
 @asynccontextmanager
-async def serving(folder: Path, *plays: Plays) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
+async def serving(folder: Path, *plays: ScriptedResponse) -> AsyncIterator[tuple[Server, ScriptedProvider]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(CONFIG, folder), provider) as server:
         yield server, provider
@@ -81,7 +81,7 @@ async def secured(server: Server, token: str = TOKEN) -> AsyncIterator[Client]:
 
 
 async def test_a_client_with_a_token_gets_a_stream_over_wss(tmp_path: Path) -> None:
-    whole = streams(*[said("x" * 10_000)] * 300, FINISH, DONE)
+    whole = streams(*[content("x" * 10_000)] * 300, FINISH, DONE)
     async with serving(tmp_path, whole) as (server, _), secured(server) as client:
         assert server.url.startswith("wss://")
         frames = await client.call({"eventId": "a", **step()})
@@ -109,7 +109,7 @@ async def test_a_connection_without_tls_is_dropped_without_effect_on_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    whole = streams(said("a"), FINISH, DONE)
+    whole = streams(content("a"), FINISH, DONE)
     async with serving(tmp_path, whole) as (server, _), secured(server) as client, connect_raw(server) as plain:
         await plain.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await plain.read_to_end()
@@ -125,7 +125,7 @@ async def raw(server: Server) -> AsyncIterator[RawClient]:
 
 
 async def test_dropping_the_connection_cancels_its_events(tmp_path: Path) -> None:
-    async with serving(tmp_path, streams(said("a"), SILENCE)) as (server, provider):
+    async with serving(tmp_path, streams(content("a"), SILENCE)) as (server, provider):
         async with raw(server) as client:
             await client.send_json(CREATE)
             await client.receive_json()
@@ -134,10 +134,10 @@ async def test_dropping_the_connection_cancels_its_events(tmp_path: Path) -> Non
 
 async def test_a_client_that_reads_nothing_is_dropped(tmp_path: Path) -> None:
     """An orderly end of TLS would wait for the client."""
-    endless = streams(*[said("x" * 10_000)] * 5000)
+    endless = streams(*[content("x" * 10_000)] * 5000)
     async with serving(tmp_path, endless) as (server, provider), raw(server) as client:
         await client.send_json(CREATE)
-        await until(lambda: provider.played and provider.played[0].reads > 100)
+        await until(lambda: provider.requests and provider.requests[0].reads > 100)
         stopping = asyncio.create_task(server.stop())
         for _ in range(60):
             advance(1)

@@ -36,7 +36,7 @@ async def test_commands_and_scripts_are_answered(redis: RedisServer) -> None:
         add = store.script("return redis.call('INCRBY', KEYS[1], ARGV[1])")
         assert await add([key], [2]) == 2
         assert await add([key], [3]) == 5
-        assert redis.ask("GET", "bridge:1:a:b") == b"$1\r\n5\r\n"
+        assert redis.command("GET", "bridge:1:a:b") == b"$1\r\n5\r\n"
         assert store.is_up
 
 
@@ -65,7 +65,7 @@ async def test_a_silent_redis_is_lost_after_the_time_limit(redis: RedisServer) -
         waits = await asyncio.gather(*(fails(store) for _ in range(200)))
         assert max(waits) < 2
         assert await fails(store) < 0.05
-        redis.thaw()
+        redis.unfreeze()
         await store.wait_available()
         await ping(store)
 
@@ -94,11 +94,11 @@ async def test_a_loss_is_noticed_without_commands(redis: RedisServer, monkeypatc
 
 async def test_a_redis_that_refuses_writes_counts_as_lost(redis: RedisServer) -> None:
     async with opened(redis.url, "bridge") as store:
-        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        redis.command("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(RedisDown):
             await store.call(lambda client: client.set("a", "b"))
         await until(lambda: store.losses)
-        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        redis.command("CONFIG", "SET", "maxmemory", "0")
         await store.wait_available()
 
 
@@ -120,7 +120,7 @@ async def test_scripts_are_loaded_again_after_redis_lost_them(redis: RedisServer
     async with opened(redis.url, "bridge") as store:
         one = store.script("return 1")
         await one([], [])
-        redis.ask("SCRIPT", "FLUSH")
+        redis.command("SCRIPT", "FLUSH")
         assert await one([], []) == 1
 
 
@@ -134,7 +134,7 @@ async def test_a_wrong_password_is_a_loss_and_is_not_shown(
     redis: RedisServer, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)
-    redis.ask("CONFIG", "SET", "requirepass", "right")
+    redis.command("CONFIG", "SET", "requirepass", "right")
     async with opened(f"{redis.url}?password=wrong-secret", "bridge") as store:
         await fails(store)
         assert not store.is_up

@@ -37,7 +37,7 @@ async def process(redis: RedisServer) -> AsyncIterator[tuple[Breakers, RedisStor
 
 
 def subscribers(redis: RedisServer) -> bytes:
-    return redis.ask("PUBSUB", "NUMSUB", "bridge:1:breakers:changes").split(b":")[-1]
+    return redis.command("PUBSUB", "NUMSUB", "bridge:1:breakers:changes").split(b":")[-1]
 
 
 def fail(breakers: Breakers, key: BreakerKey = KEY) -> None:
@@ -64,20 +64,20 @@ async def test_a_later_process_learns_open_breakers_and_their_duration(redis: Re
     async with process(redis) as (one, _):
         fail(one)
         fail(one, NO_MODEL)
-        await until(lambda: b"gpt" in redis.ask("ZRANGE", "bridge:1:breakers", "0", "-1"))
-        await until(lambda: redis.ask("ZCARD", "bridge:1:breakers") == b":2\r\n")
+        await until(lambda: b"gpt" in redis.command("ZRANGE", "bridge:1:breakers", "0", "-1"))
+        await until(lambda: redis.command("ZCARD", "bridge:1:breakers") == b":2\r\n")
         one.answered(NO_MODEL)
-        await until(lambda: redis.ask("ZCARD", "bridge:1:breakers") == b":1\r\n")
+        await until(lambda: redis.command("ZCARD", "bridge:1:breakers") == b":1\r\n")
         async with process(redis) as (late, _):
             await until(lambda: len(late))
             assert FIRST_INTERVAL_S - 2 < open_for(late) <= FIRST_INTERVAL_S
             assert late.due_at(NO_MODEL) == -math.inf
-    assert redis.ask("PTTL", "bridge:1:breakers") != b":-1\r\n", "it expires"
+    assert redis.command("PTTL", "bridge:1:breakers") != b":-1\r\n", "it expires"
 
 
 async def test_a_due_breaker_without_a_probe_stays_open(redis: RedisServer) -> None:
-    due_long_ago_ms = 1_000 * (int(redis.ask("TIME").split(b"\r\n")[2]) - 30)
-    redis.ask("ZADD", "bridge:1:breakers", str(due_long_ago_ms), WRITTEN)
+    due_long_ago_ms = 1_000 * (int(redis.command("TIME").split(b"\r\n")[2]) - 30)
+    redis.command("ZADD", "bridge:1:breakers", str(due_long_ago_ms), WRITTEN)
     async with process(redis) as (late, _):
         await until(lambda: len(late))
         assert -31 < open_for(late) < -28
@@ -89,11 +89,11 @@ async def test_a_due_breaker_without_a_probe_stays_open(redis: RedisServer) -> N
 )
 async def test_invalid_messages_on_the_channel_are_ignored(redis: RedisServer, said: str) -> None:
     async with process(redis) as (one, _):
-        redis.ask("PUBLISH", "bridge:1:breakers:changes", said)
-        redis.ask("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9000]))
+        redis.command("PUBLISH", "bridge:1:breakers:changes", said)
+        redis.command("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9000]))
         await until(lambda: len(one))
         assert 8 < open_for(one) <= 9
-        redis.ask("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9_000_000]))
+        redis.command("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9_000_000]))
         await until(lambda: open_for(one) > 9)
         assert open_for(one) <= MAX_INTERVAL_S
 
@@ -106,9 +106,9 @@ OF_ANOTHER_VERSION = '["gateway", "https://api.openai.com", "gpt", "openai"]'
     ["", "no JSON", "7", "[[]]", "{}", OF_ANOTHER_VERSION, '["a", "b", "c", [], "e"]', '["a", "b", "c", 0, "e"]'],
 )
 async def test_invalid_members_of_the_set_are_ignored(redis: RedisServer, member: str) -> None:
-    soon_ms = 1_000 * (int(redis.ask("TIME").split(b"\r\n")[2]) + 60)
-    redis.ask("ZADD", "bridge:1:breakers", str(soon_ms), member)
-    redis.ask("ZADD", "bridge:1:breakers", str(soon_ms + 1), WRITTEN)
+    soon_ms = 1_000 * (int(redis.command("TIME").split(b"\r\n")[2]) + 60)
+    redis.command("ZADD", "bridge:1:breakers", str(soon_ms), member)
+    redis.command("ZADD", "bridge:1:breakers", str(soon_ms + 1), WRITTEN)
     async with process(redis) as (late, _), process(redis) as (one, _):
         await until(lambda: late.due_at(KEY) > 0)
         fail(one, NO_MODEL)
@@ -131,7 +131,7 @@ async def test_an_evicted_key_is_removed_from_redis(redis: RedisServer) -> None:
     async with process(redis) as (one, _):
         for number in range(MAX_KEYS_PER_TOKEN + 20):
             fail(one, replace(KEY, model=str(number)))
-        await until(lambda: redis.ask("ZCARD", "bridge:1:breakers") == b":%d\r\n" % MAX_KEYS_PER_TOKEN)
+        await until(lambda: redis.command("ZCARD", "bridge:1:breakers") == b":%d\r\n" % MAX_KEYS_PER_TOKEN)
 
 
 async def test_without_redis_breakers_are_local_and_are_shared_again_afterwards(redis: RedisServer) -> None:
@@ -159,7 +159,7 @@ async def test_an_outage_found_by_one_bridge_is_skipped_by_the_other(redis: Redi
         async with connected(one) as client:
             for number in range(FAILURES):
                 await client.call({"eventId": number, **step("openai")})
-        await until(lambda: redis.ask("ZCARD", "bridge:1:breakers") == b":1\r\n")
+        await until(lambda: redis.command("ZCARD", "bridge:1:breakers") == b":1\r\n")
         async with connected(other) as client:
             [*_, last] = await client.call({"eventId": "a", "steps": steps})
     assert (last["metadata"]["step"], last["metadata"]["success"]) == ("1", True)

@@ -1,4 +1,4 @@
-"""A process that puts answers into a cache file until it is killed, and prints the number of each."""
+"""Store answers in a cache file until the process is killed, and print the number of each."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ async def write(path: Path) -> None:
         for round_ in range(1_000_000):
             for number, key in enumerate(KEYS):
                 store.put(key, stored(b"%d" % number * 500, b"%d" % round_))
-                await store.get(key)  # behind it in the thread's line
+                await store.get(key)  # returns after the thread has stored it
                 print(number, flush=True)
 
 

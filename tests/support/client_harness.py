@@ -1,4 +1,4 @@
-"""A client of a running bridge over a scripted provider, and of a stand-in for a bridge."""
+"""Connect a client to a bridge with a scripted provider, or to a fake bridge."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,41 +12,41 @@ from bridge.client import Bridge, Reconnect, connect
 from bridge.config import load
 from bridge.server.server import Server
 from tests.support.harness import running
-from tests.support.provider_script import Plays, ScriptedProvider
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse
 
 QUERY = {"model": "small", "messages": []}
 
 
 @asynccontextmanager
-async def serving(*plays: Plays) -> AsyncIterator[tuple[str, ScriptedProvider, Server]]:
+async def serving(*responses: ScriptedResponse) -> AsyncIterator[tuple[str, ScriptedProvider, Server]]:
     """Yield the URL of a bridge, its provider, and its server."""
-    provider = ScriptedProvider(*plays)
+    provider = ScriptedProvider(*responses)
     async with running(load(None, {}, {"port": 0}), provider) as server:
         yield f"{server.url}/v1/me/default", provider, server
 
 
 @asynccontextmanager
-async def bridged(*plays: Plays) -> AsyncIterator[tuple[Bridge, ScriptedProvider]]:
-    async with serving(*plays) as (url, provider, _), connect(url) as bridge:
+async def bridged(*responses: ScriptedResponse) -> AsyncIterator[tuple[Bridge, ScriptedProvider]]:
+    async with serving(*responses) as (url, provider, _), connect(url) as bridge:
         yield bridge, provider
 
 
 Script = Callable[[web.WebSocketResponse], Awaitable[object]]
 
 
-class Doorkeeper:
-    """Lets sockets in, each with a script, or answers with an HTTP status; keeps count."""
+class FakeBridge:
+    """Answers each handshake with a script for the socket, or with an HTTP error status."""
 
     def __init__(self, *answers: Script | int, autoping: bool) -> None:
-        self._left = list(answers)
+        self._answers = list(answers)
         self._autoping = autoping
-        self.knocks = 0
-        self.knocked = asyncio.Event()
+        self.handshakes = 0
+        self.handshake_received = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.knocks += 1
-        self.knocked.set()
-        answer = self._left.pop(0)
+        self.handshakes += 1
+        self.handshake_received.set()
+        answer = self._answers.pop(0)
         if isinstance(answer, int):
             return web.json_response({"message": "not now", "internalCode": 2009}, status=answer)
         socket = web.WebSocketResponse(autoping=self._autoping)
@@ -54,32 +54,32 @@ class Doorkeeper:
         await answer(socket)
         return socket
 
-    async def knock(self) -> None:
-        """Until somebody knocks."""
-        await self.knocked.wait()
-        self.knocked.clear()
+    async def wait_handshake(self) -> None:
+        """Wait for the next handshake."""
+        await self.handshake_received.wait()
+        self.handshake_received.clear()
 
 
 @asynccontextmanager
-async def door(
+async def fake_bridge(
     *answers: Script | int, reconnect: Reconnect | bool, autoping: bool = True
-) -> AsyncIterator[tuple[Bridge, Doorkeeper]]:
-    keeper = Doorkeeper(*answers, autoping=autoping)
+) -> AsyncIterator[tuple[Bridge, FakeBridge]]:
+    fake = FakeBridge(*answers, autoping=autoping)
     app = web.Application()
-    app.router.add_get("/", keeper.answer)
+    app.router.add_get("/", fake.answer)
     async with TestServer(app) as server, connect(str(server.make_url("/")), reconnect=reconnect) as bridge:
-        await keeper.knock()
-        yield bridge, keeper
+        await fake.wait_handshake()
+        yield bridge, fake
 
 
-def heard(script: Script) -> Script:
+def after_message(script: Script) -> Script:
     """Run the script after the first message."""
 
-    async def play(socket: web.WebSocketResponse) -> None:
+    async def run(socket: web.WebSocketResponse) -> None:
         await socket.receive()
         await script(socket)
 
-    return play
+    return run
 
 
 def frame(kind: str, event_id: str, **more: object) -> dict[str, object]:

@@ -1,12 +1,10 @@
-"""An event loop whose clock tests can advance: deadlines of minutes pass at once, in the order in which they are
-due.
-"""
+"""Provide an event loop whose clock tests advance: timers fire at once, in the order of their times."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
-PATIENCE_TURNS: Final = 200_000
+MAX_ITERATIONS: Final = 200_000
 """Bound on iterations of the loop; they take a second or two in an idle loop."""
 
 
@@ -40,7 +38,7 @@ async def run_until_idle() -> None:
     """Run the loop until no callback is ready; timers and data still in sockets do not count."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, ClockLoop)
-    for _ in range(PATIENCE_TURNS):
+    for _ in range(MAX_ITERATIONS):
         await asyncio.sleep(0)
         if loop.is_idle():
             return
@@ -53,10 +51,10 @@ async def turns(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
-async def until(holds: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds; fail if it never does."""
-    for _ in range(PATIENCE_TURNS):
-        if holds():
+    for _ in range(MAX_ITERATIONS):
+        if condition():
             return
         await asyncio.sleep(0)
     raise AssertionError("the condition never held")

@@ -9,24 +9,24 @@ import pytest
 
 from tests.services.metrics.test_metrics import of, written
 from tests.support.full_stack import ClientEnd, FullStack, Row
-from tests.support.otlp_receiver import Seen
+from tests.support.otlp_receiver import ReceivedSpan
 
 Attempt = tuple[int, str, int | None, int | None]
 """The step, provider, status and code of an attempt."""
 
 
-def assert_consistent(witness: FullStack, *tolds: ClientEnd) -> list[Row]:
+def assert_consistent(stack: FullStack, *ends: ClientEnd) -> list[Row]:
     """Check all events, and return the rows of the given ends, or of all events if none are given."""
-    assert witness.rows.keys() == witness.spans.keys()
-    for log_id, row in witness.rows.items():
-        _span_agrees(witness, row, witness.spans[log_id])
-    _metrics_agree(witness)
-    for told in tolds:
-        _client_agrees(told, witness.rows[told.log_id])
-    return [witness.rows[told.log_id] for told in tolds] or list(witness.rows.values())
+    assert stack.rows.keys() == stack.spans.keys()
+    for log_id, row in stack.rows.items():
+        _span_agrees(stack, row, stack.spans[log_id])
+    _metrics_agree(stack)
+    for end in ends:
+        _client_agrees(end, stack.rows[end.log_id])
+    return [stack.rows[end.log_id] for end in ends] or list(stack.rows.values())
 
 
-def _span_agrees(witness: FullStack, row: Row, span: Seen) -> None:
+def _span_agrees(stack: FullStack, row: Row, span: ReceivedSpan) -> None:
     found = span.attributes
     assert {
         "http.response.status_code": row["status_code"],
@@ -48,8 +48,8 @@ def _span_agrees(witness: FullStack, row: Row, span: Seen) -> None:
     assert span.failed is not bool(row["success"]) is (row["code"] is None)
     lasted_ms = (span.span.end_time_unix_nano - span.span.start_time_unix_nano) / 1e6
     assert lasted_ms == pytest.approx(row["duration"], abs=0.01)
-    children = [(each.attributes, each.failed) for each in witness.attempts_of(span)]
-    assert [_of_child(attributes) for attributes, _ in children] == attempts_of(row)
+    children = [(each.attributes, each.failed) for each in stack.attempts_of(span)]
+    assert [_child_attempt(attributes) for attributes, _ in children] == attempts_of(row)
     assert [failed for _, failed in children] == [code is not None for *_, code in attempts_of(row)]
 
 
@@ -66,55 +66,55 @@ _OPTIONAL = (
 
 
 def attempts_of(row: Row) -> list[Attempt]:
-    return _listed(orjson.loads(row["attempts"] or "[]"))
+    return _attempts_in(orjson.loads(row["attempts"] or "[]"))
 
 
-def _listed(attempts: list[dict[str, Any]]) -> list[Attempt]:
+def _attempts_in(attempts: list[dict[str, Any]]) -> list[Attempt]:
     return [(int(each["step"]), each["provider"], each.get("status"), each.get("code")) for each in attempts]
 
 
-def _of_child(attributes: dict[str, Any]) -> Attempt:
+def _child_attempt(attributes: dict[str, Any]) -> Attempt:
     code, status = attributes.get("error.type"), attributes.get("http.response.status_code")
     step, provider = attributes["bridge.step"], attributes["gen_ai.provider.name"]
     return int(step), provider, status, None if code is None else int(code)
 
 
-def _client_agrees(told: ClientEnd, row: Row) -> None:
-    assert (told.status, told.step) == (row["status_code"], row["step"])
-    if told.heard is not None:
-        # Its head was said at the beginning: a call of another's may have become this event's own since.
-        assert told.is_cached or not row["cached"]
-        assert told.code in {None, row["code"]}
-        assert told.heard.is_complete or not row["success"]
+def _client_agrees(end: ClientEnd, row: Row) -> None:
+    assert (end.status, end.step) == (row["status_code"], row["step"])
+    if end.http_result is not None:
+        # The head was sent when a shared call began; this event may have continued it as its own call since.
+        assert end.is_cached or not row["cached"]
+        assert end.code in {None, row["code"]}
+        assert end.http_result.is_complete or not row["success"]
         return
-    metadata = told.metadata
+    metadata = end.metadata
     usage = metadata.get("usage", {})
-    assert (told.code, told.is_cached) == (row["code"], bool(row["cached"]))
+    assert (end.code, end.is_cached) == (row["code"], bool(row["cached"]))
     assert metadata["success"] is bool(row["success"])
     assert metadata.get("provider") == row["provider"]
     assert metadata.get("cost") == row["cost"]
-    assert metadata["chunks"] == row["chunks"] == [each["type"] for each in told.frames].count("universal.stream")
+    assert metadata["chunks"] == row["chunks"] == [each["type"] for each in end.frames].count("universal.stream")
     assert metadata["durationMs"] == pytest.approx(row["duration"], abs=0.51)
     assert metadata.get("warnings") == (orjson.loads(row["warnings"]) if row["warnings"] else None)
     assert row["cached"] or (usage.get("inputTokens"), usage.get("outputTokens")) == (
         row["tokens_in"],
         row["tokens_out"],
     )
-    assert _listed(metadata.get("attempts", [])) in ([], attempts_of(row))
+    assert _attempts_in(metadata.get("attempts", [])) in ([], attempts_of(row))
 
 
-def _metrics_agree(witness: FullStack) -> None:
+def _metrics_agree(stack: FullStack) -> None:
     expected = Counter[str]()
-    for row in witness.rows.values():
-        for name, value in _counted(row):
+    for row in stack.rows.values():
+        for name, value in _expected_samples(row):
             expected[name] += value
     names = {name.partition("[")[0] for name in expected} | {"bridge_events_total", "bridge_attempts_total"}
-    found = of(witness.samples, *names)
+    found = of(stack.samples, *names)
     found = {name: value for name, value in found.items() if not ("tokens" in name and "outcome=cached" in name)}
     assert found == pytest.approx({name: value for name, value in expected.items() if value})
 
 
-def _counted(row: Row) -> Iterator[tuple[str, float]]:
+def _expected_samples(row: Row) -> Iterator[tuple[str, float]]:
     of_call = {"gateway": row["gateway"], "provider": row["provider"] or "", "outcome": _outcome(row)}
     of_event = {"transport": row["request_type"], "code": _text(row["code"]), "step": str(row["step"])}
     yield written("bridge_events_total", {**of_call, **of_event}), 1

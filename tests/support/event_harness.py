@@ -1,4 +1,4 @@
-"""Runs one event over a scripted provider, with a list as its client, on a clock that tests advance."""
+"""Run one event with a scripted provider, a client that collects frames, and a clock that tests advance."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -19,151 +19,154 @@ from bridge.relay.runner import EventRunner
 from bridge.relay.writer import FrameWriter
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
-from tests.support.clock import advance, turns
-from tests.support.provider_script import Plays, ScriptedProvider
+from tests.support.clock import advance, run_until_idle, turns
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse
 
 Frame = dict[str, Any]
 
 SETTINGS = StepSettings()
-TURNS = 50
-"""Of the loop: more than any event of these tests needs to come as far as it does on its own."""
 
 
-def said(text: str) -> bytes:
-    """Return a chunk of an OpenAI stream, as its provider sends it."""
+def content(text: str) -> bytes:
+    """Return one chunk of an OpenAI stream."""
     return b'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]}\n\n' % text.encode()
 
 
 ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
-"""Bookkeeping."""
+"""A chunk that is no answer yet: bookkeeping."""
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
 DONE = b"data: [DONE]\n\n"
 OVERLOADED = b'data: {"error":{"message":"too busy","type":"overloaded_error"}}\n\n'
-WHOLE = (ROLE, said("Hello"), FINISH, DONE)
+COMPLETE = (ROLE, content("Hello"), FINISH, DONE)
 
 
 class Sink:
-    """A client that takes every frame, except while `is_full`."""
+    """A client that receives every frame. After `stop_reading` it is full until `resume_reading`."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
         self.raw: list[bytes] = []
-        self.writes: list[int] = []
-        """How many frames each write had."""
-        self._taken = asyncio.Event()
-        self._taken.set()
+        self.frames_per_write: list[int] = []
+        """Number of frames of each write."""
+        self._reading = asyncio.Event()
+        self._reading.set()
 
     @property
     def is_full(self) -> bool:
-        return not self._taken.is_set()
+        return not self._reading.is_set()
 
     def send(self, frames: Sequence[bytes | LongFrame]) -> None:
         if frames:
-            self.writes.append(len(frames))
-        whole = [bytes(frame) for frame in frames]
-        self.raw += whole
-        self.frames += map(orjson.loads, whole)
+            self.frames_per_write.append(len(frames))
+        encoded = [bytes(frame) for frame in frames]
+        self.raw += encoded
+        self.frames += map(orjson.loads, encoded)
 
     def send_one(self, parts: list[bytes]) -> None:
         self.send([b"".join(parts)])
 
     async def drain(self) -> None:
-        await self._taken.wait()
+        await self._reading.wait()
 
     def stop_reading(self) -> None:
-        self._taken.clear()
+        self._reading.clear()
 
-    def read_on(self) -> None:
-        self._taken.set()
+    def resume_reading(self) -> None:
+        self._reading.set()
 
 
-class House:
-    """The objects shared by events: one scripted provider behind every slug, breakers, a memory budget."""
+class ScriptedRuntime:
+    """The state that events share: one scripted provider for every slug, breakers, a memory budget."""
 
     def __init__(
         self,
-        *plays: Plays,
+        *responses: ScriptedResponse,
         max_item_bytes: int = 1 << 20,
         budget_bytes: int = 1 << 30,
         provider: ScriptedProvider | None = None,
     ) -> None:
-        self.provider = provider or ScriptedProvider(*plays)
+        self.provider = provider or ScriptedProvider(*responses)
         self.breakers = Breakers()
         self.budget = MemoryBudget(budget_bytes, "this socket")
-        self.shared = Runtime(Upstream(self.provider), self.breakers, max_item_bytes)
+        self.runtime = Runtime(Upstream(self.provider), self.breakers, max_item_bytes)
         done = make_provider("custom-markless", {"base_url": "https://markless.test", "ended_without_mark": "done"})
         self.providers: Mapping[str, Provider] = {**REGISTRY, done.slug: done}
 
     def event(
         self, request: object, *, settings: StepSettings = SETTINGS, compat: bool = False, token: str = ""
     ) -> "EventHarness":
-        """`request` as a client would send it."""
+        """Return an event that has not started. `request` is the member of `universal.create`."""
         return EventHarness(self, request, settings, compat=compat, token=token)
 
 
 class EventHarness:
-    """One event that has not started yet."""
+    """One event of a `ScriptedRuntime`; `start` starts it."""
 
-    def __init__(self, house: House, request: object, settings: StepSettings, *, compat: bool, token: str = "") -> None:
+    def __init__(
+        self, runtime: ScriptedRuntime, request: object, settings: StepSettings, *, compat: bool, token: str = ""
+    ) -> None:
         message = orjson.dumps({"type": "universal.create", "eventId": "event", "request": request})
         create = parse(message, settings, MessageLimits())
         assert isinstance(create, Create), create
         assert create.event_id is not None
-        reservation = MemoryReservation(house.budget)
+        reservation = MemoryReservation(runtime.budget)
         reservation.add(len(message))
-        self.runtime = house
+        self.runtime = runtime
         self.sink = Sink()
-        self.lasts = 0
+        self.last_frame_count = 0
         context = RequestContext(
             "0" * 32,
             "gateway",
             Gateway("gateway", settings=settings),
-            house.providers,
+            runtime.providers,
             lambda: Gateway("gateway"),
             token=token,
         )
         writer = FrameWriter(create.event_id.raw, self.sink, compat=compat)
-        self.relay = EventRunner(create, create.event_id.raw, context, house.shared, writer, reservation, self._on_last)
+        self.runner = EventRunner(
+            create, create.event_id.raw, context, runtime.runtime, writer, reservation, self._on_last
+        )
         self._task: asyncio.Task[None] | None = None
 
     def _on_last(self) -> None:
-        self.lasts += 1
+        self.last_frame_count += 1
 
-    async def begin(self, *, in_turns: int = TURNS) -> "EventHarness":
-        """Start it, and let it come as far as it does on its own."""
-        self._task = asyncio.create_task(self.relay.run())
-        await turns(in_turns)
+    async def start(self, *, iterations: int | None = None) -> "EventHarness":
+        """Start the event and run the loop until it waits, or for `iterations` of the loop."""
+        self._task = asyncio.create_task(self.runner.run())
+        await (run_until_idle() if iterations is None else turns(iterations))
         return self
 
-    async def end(self) -> "EventHarness":
-        """Wait for its end, where that takes a thread's or a neighbour's time."""
+    async def wait_until_done(self) -> "EventHarness":
+        """Wait until the event has ended, for an event that waits for a thread or for another event."""
         await asyncio.wait([self.task])
         return self
 
-    async def pass_s(self, seconds: float) -> "EventHarness":
-        """Let so much time pass, and what is due happen."""
+    async def advance(self, seconds: float) -> "EventHarness":
+        """Advance the clock and run what is due."""
         advance(seconds)
-        await turns(TURNS)
+        await run_until_idle()
         return self
 
-    async def open(self, gate: asyncio.Event) -> "EventHarness":
+    async def release(self, gate: asyncio.Event) -> "EventHarness":
+        """Let the provider's script continue behind `gate`."""
         gate.set()
-        await turns(TURNS)
+        await run_until_idle()
         return self
 
     async def cancel(self) -> "EventHarness":
-        self.relay.cancel(Cancelled("cancelled by the client"))
-        await turns(TURNS)
+        self.runner.cancel(Cancelled("cancelled by the client"))
+        await run_until_idle()
         return self
 
     @property
     def task(self) -> asyncio.Task[None]:
-        assert self._task is not None, "not begun"
+        assert self._task is not None, "not started"
         return self._task
 
     @property
-    def is_over(self) -> bool:
+    def is_done(self) -> bool:
         return self.task.done()
 
     @property
@@ -172,39 +175,40 @@ class EventHarness:
 
     @property
     def types(self) -> list[str]:
-        """What was said so far, without the word that all begin with."""
+        """Types of the frames sent so far, without the prefix `universal.`."""
         return [frame["type"].removeprefix("universal.") for frame in self.frames]
 
     @property
     def texts(self) -> list[str]:
-        """The pieces of an OpenAI answer that came so far."""
+        """Texts of the OpenAI chunks sent so far."""
         chunks = [frame["response"] for frame in self.frames if is_chunk(frame)]
         deltas = [choice["delta"] for chunk in chunks for choice in chunk.get("choices", [])]
         return [delta["content"] for delta in deltas if delta.get("content")]
 
-    def last(self) -> Frame:
-        """The last frame of an event that is over and has left nothing behind."""
-        self.check_nothing_is_left()
+    def last_frame(self) -> Frame:
+        """Return the last frame of an event that has ended, and check that it released its resources."""
+        self.check_resources_released()
         return self.frames[-1]
 
     @property
     def metadata(self) -> Frame:
-        """The last frame's."""
-        found: Frame = self.last()["metadata"]
+        """Metadata of the last frame."""
+        found: Frame = self.last_frame()["metadata"]
         return found
 
     @property
     def code(self) -> int | None:
-        """The last frame's error code; None when there was no error."""
-        last = self.last()
+        """Error code of the last frame; None without an error."""
+        last = self.last_frame()
         assert ("error" in last) is not last["metadata"]["success"]
         code: int | None = last.get("error", {}).get("code")
         return code
 
-    def check_nothing_is_left(self) -> None:
-        assert self.is_over, f"it goes on, {self.relay.phase}, after {self.types}"
+    def check_resources_released(self) -> None:
+        """Check that the event has ended with exactly one last frame and holds no stream and no memory."""
+        assert self.is_done, f"still {self.runner.phase} after {self.types}"
         self.task.result()
-        assert self.lasts == 1
+        assert self.last_frame_count == 1
         assert sum(map(is_last, self.frames)) == 1
         assert is_last(self.frames[-1])
         assert self.runtime.provider.open_streams == 0
@@ -236,6 +240,6 @@ def step(slug: str = "openai", **config: object) -> Frame:
     }
 
 
-async def run(request: object, *plays: Plays, settings: StepSettings = SETTINGS) -> EventHarness:
-    """Run an event whose provider never waits, from start to end."""
-    return await House(*plays).event(request, settings=settings).begin()
+async def run(request: object, *responses: ScriptedResponse, settings: StepSettings = SETTINGS) -> EventHarness:
+    """Run an event until it ends or waits."""
+    return await ScriptedRuntime(*responses).event(request, settings=settings).start()

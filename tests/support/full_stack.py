@@ -1,4 +1,4 @@
-"""A bridge with every service on, and everything it reports of events: frames, rows, spans and metrics."""
+"""Run a bridge with every service, and collect its reports of events: frames, log rows, spans and metrics."""
 
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
@@ -14,8 +14,8 @@ from tests.services.metrics.test_metrics import Samples, samples_in, scraped
 from tests.support.clock import turns, until
 from tests.support.event_harness import step
 from tests.support.harness import Client, Frame, config_of, connected, running
-from tests.support.otlp_receiver import Receiver, Seen, receiving
-from tests.support.provider_script import Plays, ScriptedProvider
+from tests.support.otlp_receiver import ReceivedSpan, Receiver, receiving
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse
 from tests.support.raw_http import HttpClient, HttpResult, connect_http
 
 Row = dict[str, Any]
@@ -36,20 +36,20 @@ class ClientEnd:
     """A member of the last frame; empty over HTTP, like the next two."""
     error: Frame = field(default_factory=dict)
     frames: list[Frame] = field(default_factory=list)
-    heard: HttpResult | None = None
+    http_result: HttpResult | None = None
     """Set only over HTTP."""
 
     @property
     def code(self) -> int | None:
         """Return the code of the bridge's error; on a socket that of any error."""
-        if self.heard is None:
+        if self.http_result is None:
             return self.error.get("code")
-        is_own = self.status >= 400 and b'"AiGatewayError"' in self.heard.body
-        return self.heard.code if is_own else None
+        is_bridge_error = self.status >= 400 and b'"AiGatewayError"' in self.http_result.body
+        return self.http_result.code if is_bridge_error else None
 
 
 def by_frames(frames: list[Frame]) -> ClientEnd:
-    """All records of one event."""
+    """Return the end of an event from all of its frames."""
     last = frames[-1]
     metadata = last["metadata"]
     is_cached = metadata["cacheStatus"] == "HIT"
@@ -64,19 +64,19 @@ def by_frames(frames: list[Frame]) -> ClientEnd:
     )
 
 
-def by_answer(heard: HttpResult) -> ClientEnd:
-    own = {name: value for name, value in heard.headers.items() if name.startswith("cf-aig-")}
-    is_cached = own["cf-aig-cache-status"] == "HIT"
-    return ClientEnd(own["cf-aig-log-id"], heard.status, int(own["cf-aig-step"]), is_cached, heard=heard)
+def by_http_result(result: HttpResult) -> ClientEnd:
+    fields = {name: value for name, value in result.headers.items() if name.startswith("cf-aig-")}
+    is_cached = fields["cf-aig-cache-status"] == "HIT"
+    return ClientEnd(fields["cf-aig-log-id"], result.status, int(fields["cf-aig-step"]), is_cached, http_result=result)
 
 
-class Begun(Protocol):
+class StartedEvent(Protocol):
     """A running event whose client waits for the answer."""
 
     async def end(self) -> ClientEnd:
         """Wait for the end of the event."""
 
-    async def leave(self) -> None:
+    async def cancel(self) -> None:
         """Cancel the event."""
 
 
@@ -87,7 +87,7 @@ class OnSocket:
     async def end(self) -> ClientEnd:
         return by_frames(await self._client.until_last(self._name))
 
-    async def leave(self) -> None:
+    async def cancel(self) -> None:
         await self._client.cancel(self._name)
 
 
@@ -96,14 +96,14 @@ class OverHttp:
         self._client = client
 
     async def end(self) -> ClientEnd:
-        return by_answer(await self._client.read_response())
+        return by_http_result(await self._client.read_response())
 
-    async def leave(self) -> None:
+    async def cancel(self) -> None:
         self._client.raw.abort()
 
 
 class FullStack:
-    """Runs the bridge. `rows`, `spans` and `samples` are set after its end; `samples` were taken right before it."""
+    """Runs the bridge. `rows`, `spans` and `samples` are set after its end; `samples` right before it."""
 
     def __init__(self, server: Server, provider: ScriptedProvider, receiver: Receiver, folder: Path, more: str) -> None:
         self.server, self.provider = server, provider
@@ -131,12 +131,12 @@ class FullStack:
     async def over_http(self, request: object = None, path: str = GATEWAY, **headers: str) -> ClientEnd:
         """Run one event by HTTP: steps at the gateway's path, or a body in a provider's format."""
         async with connect_http(self.server) as client:
-            return by_answer(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
+            return by_http_result(await client("POST", path, orjson.dumps(request or step()), _named(headers)))
 
     @asynccontextmanager
-    async def begun(self, way: str, request: object = None, **headers: str) -> AsyncIterator[Begun]:
+    async def started(self, transport: str, request: object = None, **headers: str) -> AsyncIterator[StartedEvent]:
         """Run an event on a `socket` or over `http`."""
-        if way == "http":
+        if transport == "http":
             async with connect_http(self.server) as client:
                 await client.send_request("POST", GATEWAY, orjson.dumps(request or step()), _named(headers))
                 yield OverHttp(client)
@@ -151,21 +151,21 @@ class FullStack:
         """Return the number of running events."""
         return len(self.server._app.state.runtime.running)
 
-    async def reading(self, call: int, reads: int) -> None:
-        """Wait until so much of the provider's answer to that call was read and relayed."""
-        await until(lambda: len(self.provider.played) > call and self.provider.played[call].reads >= reads)
+    async def wait_for_reads(self, call: int, reads: int) -> None:
+        """Wait until `reads` reads of the provider's response to that call were relayed."""
+        await until(lambda: len(self.provider.requests) > call and self.provider.requests[call].reads >= reads)
         await turns(100)
 
     @property
-    def spans(self) -> dict[str, Seen]:
+    def spans(self) -> dict[str, ReceivedSpan]:
         """Return the spans of events by log id."""
         return {str(seen.attributes["bridge.log_id"]): seen for seen in self._receiver.events}
 
-    def attempts(self) -> list[Seen]:
+    def attempts(self) -> list[ReceivedSpan]:
         """Return the spans of attempts."""
         return self._receiver.attempts
 
-    def attempts_of(self, span: Seen) -> list[Seen]:
+    def attempts_of(self, span: ReceivedSpan) -> list[ReceivedSpan]:
         """Return the children of a span in order."""
         found = [seen for seen in self.attempts() if seen.parent_id == span.span_id]
         return sorted(found, key=lambda seen: int(seen.attributes["bridge.attempt"]))
@@ -191,19 +191,19 @@ class FullStack:
 
 
 @asynccontextmanager
-async def witnessing(
-    folder: Path, gateways: Mapping[str, str], *plays: Plays, server: str = ""
+async def run_full_stack(
+    folder: Path, gateways: Mapping[str, str], *responses: ScriptedResponse, server: str = ""
 ) -> AsyncIterator[FullStack]:
     """Run a bridge. `gateways` maps names to the bodies of their tables; `server` extends the server table."""
-    provider = ScriptedProvider(*plays)
+    provider = ScriptedProvider(*responses)
     async with (
         receiving() as receiver,
         running(config_of(config_for(receiver, gateways, server), folder), provider) as bridge,
     ):
-        listener = FullStack(bridge, provider, receiver, folder, server)
-        yield listener
-        await listener.scrape()
-    listener.read_rows()
+        stack = FullStack(bridge, provider, receiver, folder, server)
+        yield stack
+        await stack.scrape()
+    stack.read_rows()
 
 
 def config_for(receiver: Receiver, gateways: Mapping[str, str], server: str = "") -> str:

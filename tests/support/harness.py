@@ -45,7 +45,7 @@ async def running(
 async def running_without_services(
     config: Configuration, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
 ) -> AsyncIterator[Server]:
-    """Run a bridge without the services of its configuration, such as the current prices."""
+    """Run a bridge with only the services that are passed."""
     server = Server(config, Upstream(transport or AiohttpTransport()), services)
     await server.start()
     try:

@@ -17,7 +17,7 @@ _IDS = ("traceId", "spanId", "parentSpanId")
 
 
 @dataclass
-class Seen:
+class ReceivedSpan:
     """A received span."""
 
     span: Span
@@ -50,7 +50,7 @@ class Receiver:
     port: int = 0
     headers: list[Mapping[str, str]] = field(default_factory=list)
     """The headers of each request, with names in lower case."""
-    spans: list[Seen] = field(default_factory=list)
+    spans: list[ReceivedSpan] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     """The statuses of the next responses; then 200."""
 
@@ -59,15 +59,15 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/v1/traces"
 
     @property
-    def events(self) -> list[Seen]:
+    def events(self) -> list[ReceivedSpan]:
         """Return the spans of events, without those of attempts."""
         return [seen for seen in self.spans if not seen.span.name.startswith("attempt ")]
 
     @property
-    def attempts(self) -> list[Seen]:
+    def attempts(self) -> list[ReceivedSpan]:
         return [seen for seen in self.spans if seen.span.name.startswith("attempt ")]
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         status = self.statuses.pop(0) if self.statuses else 200
         if status == 200:
@@ -83,14 +83,14 @@ class Receiver:
             message.ParseFromString(body)
         for of_resource in message.resource_spans:
             resource = _values(of_resource.resource.attributes)
-            self.spans += [Seen(span, resource) for scope in of_resource.scope_spans for span in scope.spans]
+            self.spans += [ReceivedSpan(span, resource) for scope in of_resource.scope_spans for span in scope.spans]
 
 
 @asynccontextmanager
 async def receiving(*statuses: int) -> AsyncIterator[Receiver]:
     receiver = Receiver(statuses=list(statuses))
     app = web.Application()
-    app.router.add_post("/v1/traces", receiver.take)
+    app.router.add_post("/v1/traces", receiver.receive)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -1,4 +1,4 @@
-"""A provider that plays a script: an httpx transport whose answers continue when the test allows it."""
+"""A scripted provider: an httpx transport whose responses pause until the test releases them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ class Silence(Enum):
 SILENCE = Silence.SILENCE
 
 Part = bytes | asyncio.Event | BaseException | Silence
-"""Bytes are one read; an event is waited for; an exception is raised in their place; silence goes on for ever."""
+"""Bytes are returned by one read, an event is waited for, an exception is raised, and silence never ends."""
 
 RESET = httpx.ReadError("the provider reset the connection")
 REFUSED = httpx.ConnectError("the provider refused the connection")
@@ -25,33 +25,33 @@ JSON = "application/json"
 
 
 @dataclass(frozen=True)
-class Plays:
-    """The script of one answer: what happens before the connection, before the head, and then the body."""
+class ScriptedResponse:
+    """Script of one response: the parts before the connection and before the head, and those of the body."""
 
     body: Sequence[Part] = ()
     status: int = 200
     content_type: str = SSE
     headers: dict[str, str] = field(default_factory=dict)
-    connecting: Sequence[Part] = ()
-    waiting: Sequence[Part] = ()
+    before_connect: Sequence[Part] = ()
+    before_head: Sequence[Part] = ()
 
 
-def streams(*body: Part, content_type: str = SSE) -> Plays:
-    return Plays(body, content_type=content_type)
+def streams(*body: Part, content_type: str = SSE) -> ScriptedResponse:
+    return ScriptedResponse(body, content_type=content_type)
 
 
-def answers(body: bytes = b'{"ok":true}', status: int = 200, **headers: str) -> Plays:
-    """Answer in one piece. Underscores in a header's name stand for hyphens."""
+def answers(body: bytes = b'{"ok":true}', status: int = 200, **headers: str) -> ScriptedResponse:
+    """Return a JSON response in one piece. Underscores in header names stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Plays([body], status, JSON, named)
+    return ScriptedResponse([body], status, JSON, named)
 
 
-def refuses() -> Plays:
-    return Plays(connecting=[REFUSED])
+def refuses() -> ScriptedResponse:
+    return ScriptedResponse(before_connect=[REFUSED])
 
 
-class Played:
-    """One request, and the state of its answer."""
+class ReceivedRequest:
+    """One request, and the state of its response."""
 
     def __init__(self, request: httpx.Request) -> None:
         self.url = str(request.url)
@@ -59,15 +59,15 @@ class Played:
         self.content = request.read()
         self.at = asyncio.get_running_loop().time()
         self.is_connected = False
-        self.over = asyncio.Event()
-        """The connection is not in use any more: read to its end, broken or closed."""
-        self.was_read_to_its_end = False
+        self.closed = asyncio.Event()
+        """Set once the response was read fully, broke, or was closed."""
+        self.was_read_fully = False
         self.reads = 0
 
-    async def part(self, part: Part) -> bytes:
+    async def run_part(self, part: Part) -> bytes:
         if isinstance(part, BaseException):
-            self.over.set()
-            raise type(part)(*part.args)  # not the script's own: its traceback would keep all this alive
+            self.closed.set()
+            raise type(part)(*part.args)  # a copy, because a traceback would keep the test's objects alive
         if isinstance(part, bytes):
             return part
         await (asyncio.get_running_loop().create_future() if part is SILENCE else part.wait())
@@ -75,57 +75,57 @@ class Played:
 
 
 class ScriptedProvider(httpx.AsyncBaseTransport):
-    """Play one script per request, in order; an additional request is an error of the test."""
+    """Answers each request with the next response, in order. An additional request fails the test."""
 
-    def __init__(self, *plays: Plays) -> None:
-        self._plays = list(plays)
-        self.tells_of_connections = True
-        """As our own transports do, and no other."""
-        self.played: list[Played] = []
+    def __init__(self, *responses: ScriptedResponse) -> None:
+        self._responses = list(responses)
+        self.reports_connections = True
+        """True for a transport that calls `on_connected`, as those of the bridge do; other transports do not."""
+        self.requests: list[ReceivedRequest] = []
 
     @property
     def open_streams(self) -> int:
-        return sum(not played.over.is_set() for played in self.played)
+        return sum(not request.closed.is_set() for request in self.requests)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
-        assert len(self.played) < len(self._plays), f"nobody expected a call of {request.url}"
-        play, played = self._plays[len(self.played)], Played(request)
-        self.played.append(played)
+        assert len(self.requests) < len(self._responses), f"unexpected call of {request.url}"
+        response, received = self._responses[len(self.requests)], ReceivedRequest(request)
+        self.requests.append(received)
         try:
-            for part in play.connecting:
-                await played.part(part)
-            played.is_connected = True
-            if self.tells_of_connections:
+            for part in response.before_connect:
+                await received.run_part(part)
+            received.is_connected = True
+            if self.reports_connections:
                 request.extensions["on_connected"]()
-            for part in play.waiting:
-                await played.part(part)
+            for part in response.before_head:
+                await received.run_part(part)
         except BaseException:
-            played.over.set()
+            received.closed.set()
             raise
-        headers = {"content-type": play.content_type, **play.headers}
-        return httpx.Response(play.status, headers=headers, stream=_Body(play, played))
+        headers = {"content-type": response.content_type, **response.headers}
+        return httpx.Response(response.status, headers=headers, stream=_Body(response, received))
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, play: Plays, played: Played) -> None:
-        self._left = list(play.body)
-        self._played = played
+    def __init__(self, response: ScriptedResponse, received: ReceivedRequest) -> None:
+        self._remaining = list(response.body)
+        self._received = received
 
     def __aiter__(self) -> "_Body":
         return self
 
     async def __anext__(self) -> bytes:
-        assert not self._played.over.is_set(), "read after its end"
-        while self._left:
-            data = await self._played.part(self._left[0])
-            del self._left[0]  # after the wait: a read that was cancelled takes nothing away
+        assert not self._received.closed.is_set(), "read after the end"
+        while self._remaining:
+            data = await self._received.run_part(self._remaining[0])
+            del self._remaining[0]  # after the wait, so that a cancelled read loses nothing
             if data:
-                self._played.reads += 1
+                self._received.reads += 1
                 return data
-        self._played.over.set()
-        self._played.was_read_to_its_end = True
+        self._received.closed.set()
+        self._received.was_read_fully = True
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        self._played.over.set()
+        self._received.closed.set()

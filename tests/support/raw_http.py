@@ -60,14 +60,14 @@ class HttpClient:
         lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = [line.partition(": ") for line in lines[1:-2]]
         names = [name.lower() for name, _, _ in headers]
-        assert len(set(names)) == len(names), f"a header comes twice: {names}"
+        assert len(set(names)) == len(names), f"repeated header: {names}"
         return int(lines[0].split()[1]), {name.lower(): value for name, _, value in headers}
 
     async def read_response(self) -> HttpResult:
         """Read the next response as its head frames it."""
         status, headers = await self.read_head()
-        body, is_whole = await self._body(self.methods.pop(0), status, headers)
-        return HttpResult(status, headers, body, is_whole)
+        body, is_complete = await self._body(self.methods.pop(0), status, headers)
+        return HttpResult(status, headers, body, is_complete)
 
     async def read_chunk(self) -> bytes:
         """Return the next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it is cut off."""

@@ -42,7 +42,7 @@ class ProviderSide:
     async def next_frame(self) -> tuple[int, bytes]:
         """Return opcode and unmasked payload of the next frame. Raises IncompleteReadError at the end."""
         first, length = await self.line.exactly(2)
-        assert first & 0xF0 == 0x80, "the bridge sends whole messages, and without extensions"
+        assert first & 0xF0 == 0x80, "the bridge sends unfragmented messages without extensions"
         assert length & 0x80, "a client's frames are masked"
         size = length & 0x7F
         if size == 126:
@@ -102,12 +102,12 @@ class AcceptingProvider:
     def __init__(self, *lines: str, first_bytes: bytes = b"") -> None:
         """`lines` are more headers of its response, `first_bytes` are sent together with it."""
         self._lines = lines
-        self._at_once = first_bytes
+        self._first_bytes = first_bytes
         self._opened: asyncio.Queue[ProviderSide] = asyncio.Queue()
 
     async def script(self, line: Line) -> None:
         head = await line.head()
-        await line.send(switching_protocols(head, *self._lines) + self._at_once)
+        await line.send(switching_protocols(head, *self._lines) + self._first_bytes)
         self._opened.put_nowait(ProviderSide(line, head))
 
     async def next_session(self) -> ProviderSide:
@@ -142,7 +142,7 @@ async def realtime_bridge(
 async def open_session_with_server(
     folder: Path, settings: str = "", services: Services | None = None, *, path: str = PATH
 ) -> AsyncIterator[tuple[Server, RawClient, ProviderSide]]:
-    """Open a session; give the bridge and both sides. At the end the provider's side is dropped first."""
+    """Open a session; yield the bridge and both sides. At the end the provider's side is dropped first."""
     sockets = AcceptingProvider()
     async with AsyncExitStack() as opened:
         server = await opened.enter_async_context(realtime_bridge(sockets.script, folder, settings, services))
@@ -154,7 +154,7 @@ async def open_session_with_server(
 
 @asynccontextmanager
 async def open_session(folder: Path, settings: str = "") -> AsyncIterator[tuple[RawClient, ProviderSide]]:
-    """Open a session; give both of its sides."""
+    """Open a session; yield both of its sides."""
     async with open_session_with_server(folder, settings) as (_, client, side):
         yield client, side
 

@@ -26,17 +26,17 @@ class RedisServer:
         self.url = f"unix://{self._socket}"
 
     def start(self) -> None:
-        """Returns once it answers."""
+        """Start the process and wait until it accepts connections."""
         assert self._process is None
         self._process = subprocess.Popen(["redis-server", str(self._config)], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline()) and b"ready to accept connections" not in line:
             pass
         assert line, "redis-server ended before it was ready"
-        # What it says later nobody reads; it says little, and a full pipe would take hours.
+        # Later output is not read: it is so little that the pipe does not fill up during a test.
 
     def kill(self) -> None:
-        """As a machine that loses its power: no goodbye to anybody."""
+        """Kill the process; connections are reset."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(START_S)
@@ -45,23 +45,23 @@ class RedisServer:
         self._process = None
 
     def freeze(self) -> None:
-        """Connections stay, and nothing is answered."""
+        """Stop the process from answering; connections stay open."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
+    def unfreeze(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
-    def ask(self, *words: str) -> bytes:
-        """The first bytes of its answer to one command, as it sends them: for commands whose answers are short."""
-        with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(START_S)
-            asking.connect(str(self._socket))
-            asking.sendall(f"*{len(words)}\r\n".encode() + b"".join(_bulk(word.encode()) for word in words))
-            return asking.recv(65_536)
+    def command(self, *words: str) -> bytes:
+        """Send one command and return the raw reply, which must be short enough for one read."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(START_S)
+            client.connect(str(self._socket))
+            client.sendall(f"*{len(words)}\r\n".encode() + b"".join(_bulk(word.encode()) for word in words))
+            return client.recv(65_536)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         if self._process is not None:
             self.kill()
 
@@ -73,14 +73,14 @@ def _bulk(word: bytes) -> bytes:
 @contextmanager
 def redis_server() -> Iterator[RedisServer]:
     """Provide a running server for the session."""
-    # A unix socket's path has at most some hundred characters, which a test's own folder may well exceed.
+    # A unix socket's path may have about 100 characters; the path of a test's folder is often longer.
     with tempfile.TemporaryDirectory(prefix="bridge-redis-") as folder:
         server = RedisServer(Path(folder))
         try:
             server.start()
             yield server
         finally:
-            server.end()
+            server.stop()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A provider on a real socket. A script per connection reads, sends and closes."""
+"""Run a provider on a real socket. A script per connection reads, sends and closes."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ class Line:
         self._reader, self._writer = reader, writer
 
     async def head(self) -> bytes:
-        """The next request's head. Raises IncompleteReadError when the other side has closed."""
+        """Return the head of the next request. Raises IncompleteReadError if the peer has closed."""
         return await self._reader.readuntil(b"\r\n\r\n")
 
     async def body(self, head: bytes) -> bytes:
@@ -32,18 +32,18 @@ class Line:
         return await self._reader.readexactly(int(rest.partition(b"\r\n")[0] or 0))
 
     async def request(self) -> bytes:
-        """The next request's head; its body is read and dropped."""
+        """Read the next request and return its head."""
         head = await self.head()
         await self.body(head)
         return head
 
     async def send(self, *parts: bytes) -> None:
-        # Not writelines: up to Python 3.13 an empty part, if it is the last, stays in asyncio's buffer and spins.
+        # Not writelines: up to Python 3.13 an empty last part stays in asyncio's buffer, and the loop spins.
         self._writer.write(b"".join(parts))
         await self._writer.drain()
 
     async def gone(self) -> None:
-        """Returns when the other side has closed, whichever way."""
+        """Wait until the peer has closed or reset the connection."""
         try:
             while await self._reader.read(65_536):
                 pass
@@ -54,29 +54,29 @@ class Line:
         self._writer.transport.pause_reading()
 
     async def exactly(self, size: int) -> bytes:
-        """The next so many bytes. Raises IncompleteReadError when the other side has closed."""
+        """Return the next `size` bytes. Raises IncompleteReadError if the peer has closed."""
         return await self._reader.readexactly(size)
 
     async def take(self, size: int) -> None:
-        """Read so many bytes, and drop them."""
+        """Read `size` bytes and drop them."""
         await self._reader.readexactly(size)
 
     def close(self) -> None:
         self._writer.close()
 
     def reset(self) -> None:
-        """Close with an RST in place of a FIN."""
+        """Close with an RST instead of a FIN."""
         raw = self._writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.drop()
 
     def drop(self) -> None:
-        """Close without flushing; nothing when it is closed."""
+        """Close without flushing. Does nothing if the connection is closed."""
         self._writer.transport.abort()
 
 
 class Provider:
-    """Listen for the duration of a context; on exit, raise what a script raised."""
+    """Listens inside its context. On exit it raises the exception of a script, if there was one."""
 
     def __init__(self, script: Script, *, tls: bool = False) -> None:
         self._script = script
@@ -87,7 +87,7 @@ class Provider:
 
     @property
     def connections(self) -> int:
-        """How many were ever accepted."""
+        """Number of connections accepted so far."""
         return len(self._lines)
 
     async def __aenter__(self) -> "Provider":
@@ -103,7 +103,7 @@ class Provider:
         for line in self._lines:
             line.drop()
         for outcome in outcomes:
-            if isinstance(outcome, Exception) and not isinstance(outcome, _HUNG_UP):
+            if isinstance(outcome, Exception) and not isinstance(outcome, _PEER_CLOSED):
                 raise outcome
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,12 +115,12 @@ class Provider:
         await self._script(line)
 
 
-_HUNG_UP = (asyncio.IncompleteReadError, ConnectionError)
-"""What a script meets when the other side closes; most do not care."""
+_PEER_CLOSED = (asyncio.IncompleteReadError, ConnectionError)
+"""Exceptions in a script whose peer closes; they are ignored."""
 
 
 def sends(*parts: bytes) -> Script:
-    """Answer every request with these bytes, and keep the connection."""
+    """Answer every request with these bytes and keep the connection open."""
 
     async def script(line: Line) -> None:
         while True:
@@ -131,7 +131,7 @@ def sends(*parts: bytes) -> Script:
 
 
 def client_context() -> ssl.SSLContext:
-    """Trust the test certificate, and no other."""
+    """Return a context that trusts only the test certificate."""
     return ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
 
 

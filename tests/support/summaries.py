@@ -8,7 +8,7 @@ from bridge.formats.stream_reader import Usage
 from bridge.relay.summary import EventSummary
 from bridge.settings.step import StepSettings
 
-_ENTRY = EventSummary(
+_SUMMARY = EventSummary(
     log_id="01a1f922-c87e-7410-a065-b234aaf9e09e",
     event_id="event",
     account="account",
@@ -52,6 +52,6 @@ _ENTRY = EventSummary(
 )
 
 
-def entry(**changes: Any) -> EventSummary:
+def event_summary(**changes: Any) -> EventSummary:
     """Return the summary of a buffered answer with these changes."""
-    return msgspec.structs.replace(_ENTRY, **changes)
+    return msgspec.structs.replace(_SUMMARY, **changes)

@@ -20,11 +20,11 @@ def tape(
     end: StreamEnd = StreamEnd.EOF,
     head: TapeHead | None = HEAD,
     method: str = "POST",
-    asked_with: dict[str, str] | Pairs | None = None,
+    headers: dict[str, str] | Pairs | None = None,
 ) -> Tape:
     """Build a tape with one chunk every hundred milliseconds after the head."""
     reads = tuple(TapeChunk.of(100 * at, data) for at, data in enumerate(chunks, start=2))
-    request = TapeRequest.of(method, url, body, asked_with)
+    request = TapeRequest.of(method, url, body, headers)
     return Tape(request, head, reads, TapeEnding(end=end, ms=100 * (len(chunks) + 2)))
 
 
@@ -45,11 +45,11 @@ async def replaying(library: Library) -> AsyncIterator[ReplayServer]:
         await server.stop()
 
 
-def datas(tape: Tape) -> list[bytes]:
+def chunk_data(tape: Tape) -> list[bytes]:
     return [chunk.data for chunk in tape.chunks]
 
 
-def instants(tape: Tape) -> list[int | None]:
+def times_ms(tape: Tape) -> list[int | None]:
     """Return the times of the head, of every chunk and of the ending."""
     lines: Iterable[TapeHead | TapeChunk | TapeEnding | None] = (tape.head, *tape.chunks, tape.ending)
     return [line.ms for line in lines if line is not None]

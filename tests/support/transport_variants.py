@@ -1,4 +1,4 @@
-"""The ways in which a test sends a request: each library, sync and async, direct or over a bridge."""
+"""Variants of sending a request: each library, sync and async, directly or through a bridge."""
 
 import asyncio
 import importlib
@@ -20,11 +20,11 @@ GATEWAY = "/v1/account/gateway"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class LibraryVariant:
     """One of the two libraries, sync or async."""
 
     name: str
-    has_loop: bool
+    is_async: bool
 
     @property
     def library(self) -> Any:
@@ -33,11 +33,11 @@ class Way:
     def transport(self, url: str, token: str | None = None, **options: Any) -> Any:
         module = importlib.import_module(f"bridge.transports.{self.name}")
         asynchronous, blocking = (getattr(module, name) for name in module.__all__)
-        return (asynchronous if self.has_loop else blocking)(url, token, **options)
+        return (asynchronous if self.is_async else blocking)(url, token, **options)
 
     async def use(self, transport: Any, script: Callable[["Client"], Any], **options: Any) -> Any:
         """Run `script`, a coroutine function, with a client: in this loop, or in a thread where its calls may block."""
-        if self.has_loop:
+        if self.is_async:
             async with self.library.AsyncClient(transport=transport, **options) as client:
                 return await script(Client(client))
 
@@ -54,16 +54,16 @@ class Client:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    async def get(self, method: str, url: str, **given: Any) -> Any:
-        """An answer whose body is read."""
-        return await done(self.client.request(method, url, **given))
+    async def get(self, method: str, url: str, **options: Any) -> Any:
+        """Send a request and read the response fully."""
+        return await done(self.client.request(method, url, **options))
 
-    async def send(self, method: str, url: str, **given: Any) -> Any:
-        """An answer whose body is not read."""
-        return await done(self.client.send(self.client.build_request(method, url, **given), stream=True))
+    async def send(self, method: str, url: str, **options: Any) -> Any:
+        """Send a request; the body of the response is not read."""
+        return await done(self.client.send(self.client.build_request(method, url, **options), stream=True))
 
     def runs(self, response: Any) -> AsyncIterator[bytes]:
-        """Its body, as it comes."""
+        """Return the body's raw reads."""
         return each(response.aiter_raw() if hasattr(self.client, "aclose") else response.iter_raw())
 
     async def close(self, response: Any) -> None:
@@ -83,56 +83,56 @@ async def each(items: Any) -> AsyncIterator[Any]:
             yield item
 
 
-every_way = pytest.mark.parametrize(
+every_variant = pytest.mark.parametrize(
     "way",
     [
         pytest.param(
-            Way(name, has_loop),
-            id=f"{name}-{'async' if has_loop else 'sync'}",
+            LibraryVariant(name, is_async),
+            id=f"{name}-{'async' if is_async else 'sync'}",
             marks=[pytest.mark.needs("pip-httpx2")] if name == "httpx2" else [],
         )
         for name in ("httpx", "httpx2")
-        for has_loop in (True, False)
+        for is_async in (True, False)
     ],
 )
 
 
-class House:
+class BridgeWithProvider:
     """A bridge whose provider `custom-own` is a server of the test."""
 
     def __init__(self, port: int, folder: Path, *, path: str = "/v1", more: str = "") -> None:
         self.base = f"http://127.0.0.1:{port}{path}"
-        """The provider's base URL, and in a request a name of it."""
+        """The provider's base URL."""
         self.routes = {self.base: "custom-own"}
         self._port = 0
         self._serve = lambda: running(
             config_of(f'{more}\n[providers.custom-own]\nbase_url = "{self.base}"', folder, port=self._port)
         )
-        self._rooms = AsyncExitStack()
+        self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        self.server = await self._rooms.enter_async_context(self._serve())
+        self.server = await self._stack.enter_async_context(self._serve())
         self.url = self.server.url + GATEWAY
         self._port = int(self.server.url.rpartition(":")[2])
 
     async def close(self) -> None:
-        await self._rooms.aclose()
+        await self._stack.aclose()
 
     async def restart(self) -> None:
-        """The bridge goes, and comes again at the same place."""
+        """Stop the bridge and start a new one on the same port."""
         await self.close()
         await self.open()
 
 
 @asynccontextmanager
-async def house(script: Script, folder: Path, **how: str) -> AsyncIterator[House]:
-    """Run a bridge before a provider that plays a script."""
-    async with Provider(script) as provider, built(House(provider.port, folder, **how)) as at:
+async def bridge_with_provider(script: Script, folder: Path, **options: str) -> AsyncIterator[BridgeWithProvider]:
+    """Run a bridge with a provider that runs a script."""
+    async with Provider(script) as provider, opened(BridgeWithProvider(provider.port, folder, **options)) as at:
         yield at
 
 
 @asynccontextmanager
-async def built(at: House) -> AsyncIterator[House]:
+async def opened(at: BridgeWithProvider) -> AsyncIterator[BridgeWithProvider]:
     await at.open()
     try:
         yield at
@@ -142,23 +142,23 @@ async def built(at: House) -> AsyncIterator[House]:
 
 def free_port() -> int:
     """Return a port on which nothing listens."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        port: int = place.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 
 @asynccontextmanager
-async def losing(messages: list[bytes]) -> AsyncIterator[str]:
-    """Yield the URL of a server that takes one message per socket and disconnects."""
+async def dropping_bridge(messages: list[bytes]) -> AsyncIterator[str]:
+    """Yield the URL of a server that reads one message per socket and aborts the connection."""
 
     async def serve(request: web.Request) -> web.WebSocketResponse:
-        line = web.WebSocketResponse()
-        await line.prepare(request)
-        messages.append((await line.receive()).data)
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        messages.append((await websocket.receive()).data)
         assert request.transport is not None
         request.transport.abort()
-        return line
+        return websocket
 
     app = web.Application()
     app.router.add_get(GATEWAY, serve)
@@ -166,13 +166,13 @@ async def losing(messages: list[bytes]) -> AsyncIterator[str]:
         yield str(server.make_url(GATEWAY))
 
 
-def playing(heard: list[tuple[bytes, bytes]], *parts: bytes, hang_up: bool = False) -> Script:
+def recording_script(received: list[tuple[bytes, bytes]], *parts: bytes, hang_up: bool = False) -> Script:
     """Record every request's head and body, answer with `parts`, and keep the connection unless `hang_up`."""
 
     async def script(line: Line) -> None:
         while True:
             head = await line.head()
-            heard.append((head, await line.body(head)))
+            received.append((head, await line.body(head)))
             await line.send(*parts)
             if hang_up:
                 line.close()

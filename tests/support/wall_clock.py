@@ -5,7 +5,7 @@ import time
 import pytest
 
 NOON_S = 1_767_268_800.0
-"""Noon on a first of January, UTC: every window that divides twelve hours begins."""
+"""Noon UTC on January 1: every window whose length divides twelve hours begins here."""
 
 
 class Wall:

@@ -22,7 +22,7 @@ from bridge.tapes.fault_injection import (
     parse_faults,
 )
 from bridge.tapes.file import StreamEnd, Tape, TapeEnding
-from tests.support.tapes import datas, instants, tape
+from tests.support.tapes import chunk_data, tape, times_ms
 
 WHOLE = tape(b"one", b"two", b"three")
 
@@ -112,7 +112,11 @@ def played(*texts: str, of: Tape = WHOLE, pace: float = 1.0) -> Tape:
 )
 def test_a_reset_takes_what_comes_after_its_place(fault: str, left: list[bytes]) -> None:
     broken = played(fault)
-    assert (broken.head, datas(broken), broken.ending) == (WHOLE.head, left, TapeEnding(end=StreamEnd.RESET, ms=None))
+    assert (broken.head, chunk_data(broken), broken.ending) == (
+        WHOLE.head,
+        left,
+        TapeEnding(end=StreamEnd.RESET, ms=None),
+    )
 
 
 @pytest.mark.parametrize(("fault", "end"), [("reset@head", StreamEnd.RESET), ("stall@head", StreamEnd.STALL)])
@@ -123,7 +127,7 @@ def test_before_the_head_nothing_is_left(fault: str, end: StreamEnd) -> None:
 
 def test_a_stall_without_a_time_ends_the_tape_in_silence() -> None:
     silent = played("stall@chunk:1")
-    assert (datas(silent), silent.ending.end) == ([b"one"], StreamEnd.STALL)
+    assert (chunk_data(silent), silent.ending.end) == ([b"one"], StreamEnd.STALL)
 
 
 @pytest.mark.parametrize(
@@ -140,34 +144,34 @@ def test_a_stall_without_a_time_ends_the_tape_in_silence() -> None:
 )
 def test_a_stall_with_a_time_and_slowness_only_delay(fault: str, at: list[int]) -> None:
     late = played(fault)
-    assert instants(late) == at
-    assert (datas(late), late.ending.end) == (datas(WHOLE), StreamEnd.EOF)
+    assert times_ms(late) == at
+    assert (chunk_data(late), late.ending.end) == (chunk_data(WHOLE), StreamEnd.EOF)
 
 
 def test_a_stall_lasts_as_long_as_it_says_whatever_the_pace() -> None:
-    assert instants(played("stall@chunk:2:20s", pace=0.0)) == [0, 0, 0, 20_000, 20_000]
-    assert instants(played("stall@chunk:2:20s", pace=2.0)) == [200, 400, 600, 20_800, 21_000]
+    assert times_ms(played("stall@chunk:2:20s", pace=0.0)) == [0, 0, 0, 20_000, 20_000]
+    assert times_ms(played("stall@chunk:2:20s", pace=2.0)) == [200, 400, 600, 20_800, 21_000]
 
 
 def test_slowness_counts_from_what_was_recorded_whatever_the_pace() -> None:
     assert (
-        instants(played("slow:10x", pace=0.0)) == instants(played("slow:10x", pace=3.0)) == instants(played(pace=10.0))
+        times_ms(played("slow:10x", pace=0.0)) == times_ms(played("slow:10x", pace=3.0)) == times_ms(played(pace=10.0))
     )
 
 
 def test_an_ending_without_an_instant_of_its_own_comes_after_the_last_line() -> None:
     unmarked = WHOLE._replace(ending=TapeEnding(end=StreamEnd.EOF))
-    assert instants(played("stall@end:1s", of=unmarked))[-1] == 1400
+    assert times_ms(played("stall@end:1s", of=unmarked))[-1] == 1400
     nothing = tape(head=None, end=StreamEnd.RESET)._replace(ending=TapeEnding(end=StreamEnd.RESET))
-    assert instants(played("stall@head:1s", of=nothing)) == [1000]
+    assert times_ms(played("stall@head:1s", of=nothing)) == [1000]
 
 
 def test_a_status_comes_in_the_place_of_the_answer_and_at_once() -> None:
     refused = played("status:503")
     assert refused.head is not None
     assert (refused.head.status, refused.head.headers) == (503, {"content-type": "application/json"})
-    assert instants(refused) == [0, 0, None]
-    assert b"fault on demand" in b"".join(datas(refused))
+    assert times_ms(refused) == [0, 0, None]
+    assert b"fault on demand" in b"".join(chunk_data(refused))
 
 
 @pytest.mark.parametrize("fault", ["reset@chunk:4", "stall@chunk:4", "stall@chunk:4:20s"])
@@ -183,8 +187,8 @@ def test_a_tape_that_has_no_head_has_no_chunk_either(fault: str) -> None:
 
 def test_faults_come_together() -> None:
     broken = played("stall@chunk:1:2s", "reset@chunk:2", "slow:2x")
-    assert (datas(broken), broken.ending.end) == ([b"one", b"two"], StreamEnd.RESET)
-    assert instants(broken) == [200, 400, 2600, 2600]
+    assert (chunk_data(broken), broken.ending.end) == ([b"one", b"two"], StreamEnd.RESET)
+    assert times_ms(broken) == [200, 400, 2600, 2600]
 
 
 def test_of_two_statuses_the_first_counts_and_what_follows_it_applies_to_it() -> None:

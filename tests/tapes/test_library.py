@@ -9,7 +9,7 @@ from bridge.tapes.fault_injection import InvalidFault, parse_fault
 from bridge.tapes.file import StreamEnd, TapeEnding
 from bridge.tapes.library import Library, Miss
 from bridge.tapes.matching import Matching, ReplayRequest
-from tests.support.tapes import BODY, URL, datas, folder_of, tape
+from tests.support.tapes import BODY, URL, chunk_data, folder_of, tape
 
 ONE, TWO = tape(b"one"), tape(b"two")
 OTHER_URL = "https://other.example.com/v1/chat?b=2&a=1"
@@ -32,7 +32,7 @@ def _heard(library: Library, request: ReplayRequest) -> str:
         return "miss"
     status = "" if given.head is None or given.head.status == 200 else f" {given.head.status}"
     end = "" if given.ending.end is StreamEnd.EOF else f" {given.ending.end.value}"
-    return (b"+".join(datas(given)).decode() if not status else "") + status + end
+    return (b"+".join(chunk_data(given)).decode() if not status else "") + status + end
 
 
 def test_an_exhausted_shelf_repeats_its_last_tape(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_miss_without_a_host_compares_with_the_tapes_of_all(tmp_path: Path) ->
 
 def test_a_miss_shows_only_differences_that_count(tmp_path: Path) -> None:
     rules = Matching(ignore_query=("b",), ignore_json=("$.model",), match_headers=("x-tenant",))
-    library = Library(folder_of(tmp_path, tape(asked_with={"X-Tenant": "t"})), matching=rules)
+    library = Library(folder_of(tmp_path, tape(headers={"X-Tenant": "t"})), matching=rules)
     with pytest.raises(Miss) as missed:
         library.take(asked(BODY.replace(b"small", b"large"), URL.replace("b=2", "b=3"), x_tenant="u"))
     assert str(missed.value).splitlines()[2:] == ['  headers.x-tenant: "u" ≠ "t"']

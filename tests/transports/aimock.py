@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.transport_variants import Way
+from tests.support.transport_variants import LibraryVariant
 from tests.transports.sdks import SDKS, Sdk
 
 SERVER = Path(__file__).parent / "aimock.cjs"
@@ -15,9 +15,9 @@ HELLO = "Hello, and thank you for the question: yes."
 BUSY = "busy as "
 
 
-def busy(sdk: type[Sdk], way: Way) -> str:
+def busy(sdk: type[Sdk], way: LibraryVariant) -> str:
     """A question to which the first answer is 429; there is one for each."""
-    return f"{BUSY}{sdk.__name__} {way.has_loop}"
+    return f"{BUSY}{sdk.__name__} {way.is_async}"
 
 
 FIXTURES: list[dict[str, Any]] = [
@@ -32,11 +32,11 @@ FIXTURES: list[dict[str, Any]] = [
     },
     *(
         {
-            "match": {"userMessage": busy(sdk, Way(sdk.library, has_loop)), "sequenceIndex": 0},
+            "match": {"userMessage": busy(sdk, LibraryVariant(sdk.library, is_async)), "sequenceIndex": 0},
             "response": {"error": {"message": "Slow down", "type": "rate_limit_error"}, "status": 429},
         }
         for sdk in SDKS
-        for has_loop in (True, False)
+        for is_async in (True, False)
     ),
     {"match": {"userMessage": BUSY}, "response": {"content": HELLO}},
     {"match": {"userMessage": "hello"}, "response": {"content": HELLO}},

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
-from tests.support.transport_variants import Way, done, each
+from tests.support.transport_variants import LibraryVariant, done, each
 
 WEATHER = "get_weather"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -33,16 +33,16 @@ class Sdk(ABC):
     path: ClassVar[str] = ""
     """What its users write behind a gateway's URL and the slug, to reach the provider there."""
 
-    def __init__(self, way: Way, http: Any) -> None:
+    def __init__(self, way: LibraryVariant, http: Any) -> None:
         """`http` is a client of the library, with the transport in it."""
-        self.has_loop = way.has_loop
+        self.is_async = way.is_async
         self.client = self.make(http)
 
     @classmethod
-    def reaching(cls, gateway: str, way: Way, key: str) -> Self:
+    def reaching(cls, gateway: str, way: LibraryVariant, key: str) -> Self:
         """With nothing changed but its base URL and its key."""
         self = cls.__new__(cls)
-        self.has_loop = way.has_loop
+        self.is_async = way.is_async
         self.client = self.reach(f"{gateway}/{cls.slug}{cls.path}", key)
         return self
 
@@ -71,7 +71,7 @@ class Sdk(ABC):
         return int(error.status_code)
 
     def pick(self, module: str, plain: str, with_loop: str) -> Any:
-        return getattr(import_module(module), with_loop if self.has_loop else plain)
+        return getattr(import_module(module), with_loop if self.is_async else plain)
 
 
 class _Chat(Sdk):
@@ -176,18 +176,18 @@ class GoogleGenAi(Sdk):
     obeys_retry_after = False
 
     def make(self, http: Any) -> Any:
-        options = {"httpx_async_client" if self.has_loop else "httpx_client": http}
+        options = {"httpx_async_client" if self.is_async else "httpx_client": http}
         options["api_version"] = "v1beta"  # the one that the tests' provider speaks
         client = import_module("google.genai").Client(api_key="key", http_options=options)
-        return client.aio if self.has_loop else client
+        return client.aio if self.is_async else client
 
     def reach(self, url: str, key: str) -> Any:
         options = {"base_url": url, "api_version": "v1beta"}
         client = import_module("google.genai").Client(api_key=key, http_options=options)
-        return client.aio if self.has_loop else client
+        return client.aio if self.is_async else client
 
     async def close(self) -> None:
-        await done(self.client.aclose() if self.has_loop else self.client.close())
+        await done(self.client.aclose() if self.is_async else self.client.close())
 
     async def plain(self, text: str) -> str:
         return str((await self._ask(text)).text)
@@ -219,7 +219,7 @@ class Mistral(Sdk):
     def make(self, http: Any) -> Any:
         retry = import_module("mistralai.client.utils")  # it retries when it is told to
         retries = retry.RetryConfig("backoff", retry.BackoffStrategy(500, 5000, 1.5, 60_000), True)
-        named = {"async_client" if self.has_loop else "client": http}
+        named = {"async_client" if self.is_async else "client": http}
         return import_module("mistralai.client").Mistral(api_key="key", retry_config=retries, **named)
 
     def reach(self, url: str, key: str) -> Any:
@@ -227,7 +227,7 @@ class Mistral(Sdk):
 
     async def close(self) -> None:
         await (
-            self.client.__aexit__(None, None, None) if self.has_loop else done(self.client.__exit__(None, None, None))
+            self.client.__aexit__(None, None, None) if self.is_async else done(self.client.__exit__(None, None, None))
         )
 
     async def plain(self, text: str) -> str:
@@ -247,7 +247,7 @@ class Mistral(Sdk):
         return (call.function.name, json.loads(arguments)), str(answer.choices[0].message.content)
 
     async def _ask(self, how: str, messages: Sequence[Any], **more: Any) -> Any:
-        method = getattr(self.client.chat, f"{how}_async" if self.has_loop else how)
+        method = getattr(self.client.chat, f"{how}_async" if self.is_async else how)
         return await done(method(model="small", messages=messages, **more))
 
 
@@ -262,7 +262,7 @@ class Cohere(Sdk):
 
     async def close(self) -> None:
         await (
-            self.client.__aexit__(None, None, None) if self.has_loop else done(self.client.__exit__(None, None, None))
+            self.client.__aexit__(None, None, None) if self.is_async else done(self.client.__exit__(None, None, None))
         )
 
     async def plain(self, text: str) -> str:

@@ -22,16 +22,16 @@ from tests.support.clock import turns, until
 from tests.support.socket_provider import Line, Provider
 from tests.support.transport_variants import (
     GATEWAY,
+    BridgeWithProvider,
     Client,
-    House,
-    Way,
-    built,
+    LibraryVariant,
+    bridge_with_provider,
+    dropping_bridge,
     each,
-    every_way,
+    every_variant,
     free_port,
-    house,
-    losing,
-    playing,
+    opened,
+    recording_script,
 )
 
 HIDDEN = {"content-length", "content-encoding", "transfer-encoding", "connection"}
@@ -99,9 +99,9 @@ def told(headers: Any) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-@every_way
-async def test_an_answer_is_that_of_direct_http(way: Way, answer: bytes, tmp_path: Path) -> None:
-    async with house(playing([], answer), tmp_path) as at:
+@every_variant
+async def test_an_answer_is_that_of_direct_http(way: LibraryVariant, answer: bytes, tmp_path: Path) -> None:
+    async with bridge_with_provider(recording_script([], answer), tmp_path) as at:
 
         async def script(client: Client) -> tuple[object, ...]:
             response = await client.get("POST", f"{at.base}/files", json={"a": 1})
@@ -144,14 +144,14 @@ def asked(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
 
 
 @pytest.mark.parametrize(("method", "path", "given"), REQUESTS.values(), ids=REQUESTS)
-@every_way
+@every_variant
 async def test_a_request_is_that_of_direct_http(
-    way: Way, method: str, path: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: LibraryVariant, method: str, path: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.urandom", bytes)  # of which the boundary of several parts is made
     heard: list[tuple[bytes, bytes]] = []
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    async with house(playing(heard, answer), tmp_path) as at:
+    async with bridge_with_provider(recording_script(heard, answer), tmp_path) as at:
 
         async def script(client: Client) -> None:
             assert (await client.get(method, at.base + path, **given)).status_code == 200
@@ -162,8 +162,8 @@ async def test_a_request_is_that_of_direct_http(
     assert bridged == direct
 
 
-@every_way
-async def test_runs_come_as_the_provider_sends_them(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_runs_come_as_the_provider_sends_them(way: LibraryVariant, tmp_path: Path) -> None:
     """The second is not sent before the first is with the client."""
     gate, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -174,7 +174,7 @@ async def test_runs_come_as_the_provider_sends_them(way: Way, tmp_path: Path) ->
         await line.send(b"data: 2\n\n")
         line.close()
 
-    async with house(script, tmp_path) as at:
+    async with bridge_with_provider(script, tmp_path) as at:
 
         async def read(client: Client) -> list[bytes]:
             runs = []
@@ -190,8 +190,8 @@ async def test_runs_come_as_the_provider_sends_them(way: Way, tmp_path: Path) ->
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
-@every_way
-async def test_to_close_an_answer_early_ends_the_providers_work(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_to_close_an_answer_early_ends_the_providers_work(way: LibraryVariant, tmp_path: Path) -> None:
     """And costs the others on the socket nothing."""
     gone = asyncio.Event()
 
@@ -204,7 +204,7 @@ async def test_to_close_an_answer_early_ends_the_providers_work(way: Way, tmp_pa
         else:
             await line.send(sized(b"{}", JSON))
 
-    async with house(script, tmp_path) as at:
+    async with bridge_with_provider(script, tmp_path) as at:
 
         async def leave(client: Client) -> Any:
             response = await client.send("GET", at.base)
@@ -218,7 +218,7 @@ async def test_to_close_an_answer_early_ends_the_providers_work(way: Way, tmp_pa
             await gone.wait()
 
 
-async def abandoned(way: Way, tmp_path: Path, abandon: Callable[[Client, Any], Awaitable[None]]) -> None:
+async def abandoned(way: LibraryVariant, tmp_path: Path, abandon: Callable[[Client, Any], Awaitable[None]]) -> None:
     """The provider of an abandoned stream is left, and the next request on the same socket is answered."""
     gone, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -231,7 +231,7 @@ async def abandoned(way: Way, tmp_path: Path, abandon: Callable[[Client, Any], A
         else:
             await line.send(sized(b"{}", JSON))
 
-    async with house(script, tmp_path) as at:
+    async with bridge_with_provider(script, tmp_path) as at:
 
         async def leave(client: Client) -> list[int]:
             await abandon(client, await client.send("GET", at.base))
@@ -242,10 +242,10 @@ async def abandoned(way: Way, tmp_path: Path, abandon: Callable[[Client, Any], A
         assert await way.use(way.transport(at.url, routes=at.routes), leave) == [200, 1]
 
 
-@every_way
-async def test_a_stream_that_is_left_by_break_ends_the_providers_work(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_stream_that_is_left_by_break_ends_the_providers_work(way: LibraryVariant, tmp_path: Path) -> None:
     async def abandon(client: Client, response: Any) -> None:
-        if way.has_loop:
+        if way.is_async:
             async for _ in response.aiter_raw():
                 break
         else:
@@ -255,8 +255,8 @@ async def test_a_stream_that_is_left_by_break_ends_the_providers_work(way: Way, 
     await abandoned(way, tmp_path, abandon)
 
 
-@every_way
-async def test_a_collected_response_cancels_the_provider_call(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_collected_response_cancels_the_provider_call(way: LibraryVariant, tmp_path: Path) -> None:
     """The caller neither reads nor closes it, and drops the last reference."""
 
     async def abandon(client: Client, response: Any) -> None:
@@ -267,8 +267,10 @@ async def test_a_collected_response_cancels_the_provider_call(way: Way, tmp_path
 
 
 @pytest.mark.parametrize("how", ["cancel", "wait_for"])
-@pytest.mark.parametrize("way", [way for way in every_way.args[1] if way.values[0].has_loop])
-async def test_a_stream_whose_reader_is_cancelled_ends_the_providers_work(way: Way, how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", [way for way in every_variant.args[1] if way.values[0].is_async])
+async def test_a_stream_whose_reader_is_cancelled_ends_the_providers_work(
+    way: LibraryVariant, how: str, tmp_path: Path
+) -> None:
     async def abandon(client: Client, response: Any) -> None:
         runs = response.aiter_raw()
         assert await anext(runs) == b"data: 1\n\n"
@@ -282,10 +284,12 @@ async def test_a_stream_whose_reader_is_cancelled_ends_the_providers_work(way: W
     await abandoned(way, tmp_path, abandon)
 
 
-@every_way
-async def test_an_answer_closed_early_never_looks_complete(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_an_answer_closed_early_never_looks_complete(way: LibraryVariant, tmp_path: Path) -> None:
     """Its last frame may have come by then: what was dropped cannot be read."""
-    async with house(playing([], sized(b"x" * 100, b"Content-Type: audio/mpeg")), tmp_path) as at:
+    async with bridge_with_provider(
+        recording_script([], sized(b"x" * 100, b"Content-Type: audio/mpeg")), tmp_path
+    ) as at:
 
         async def read(client: Client) -> None:
             response = await client.send("GET", at.base)
@@ -297,15 +301,15 @@ async def test_an_answer_closed_early_never_looks_complete(way: Way, tmp_path: P
         await way.use(way.transport(at.url, routes=at.routes), read)
 
 
-@every_way
-async def test_many_requests_at_once_share_one_socket(way: Way, tmp_path: Path) -> None:
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+@every_variant
+async def test_many_requests_at_once_share_one_socket(way: LibraryVariant, tmp_path: Path) -> None:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
 
         async def ask(client: Client) -> int:
             async def one() -> None:
                 assert (await client.get("POST", at.base, json={})).json() == {}
 
-            if way.has_loop:
+            if way.is_async:
                 await asyncio.gather(*(one() for _ in range(20)))
             else:
                 await asyncio.gather(*(asyncio.to_thread(asyncio.run, one()) for _ in range(20)))
@@ -314,8 +318,8 @@ async def test_many_requests_at_once_share_one_socket(way: Way, tmp_path: Path) 
         assert await way.use(way.transport(at.url, routes=at.routes), ask) == 1
 
 
-@every_way
-async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: LibraryVariant, tmp_path: Path) -> None:
     heard: list[bytes] = []
 
     async def script(line: Line) -> None:
@@ -325,7 +329,7 @@ async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: Way, t
             heard.append(head.partition(b" HTTP")[0] + b" " + await line.body(head))
             await line.send(answer)
 
-    async with house(script, tmp_path) as at:
+    async with bridge_with_provider(script, tmp_path) as at:
 
         async def ask(client: Client) -> Any:
             return (await client.get("POST", f"{at.base}/here", json=[1])).status_code
@@ -336,14 +340,16 @@ async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: Way, t
 
 
 @pytest.mark.parametrize(("config", "attempts"), [({}, 1), ({"maxAttempts": 2, "retryDelay": 0}, 2)], ids=["", "asked"])
-@every_way
+@every_variant
 async def test_the_bridge_tries_once_whatever_the_gateway_says(
-    way: Way, config: dict[str, int], attempts: int, tmp_path: Path
+    way: LibraryVariant, config: dict[str, int], attempts: int, tmp_path: Path
 ) -> None:
     """For the SDK tries again; but who asks for more gets it."""
     heard: list[tuple[bytes, bytes]] = []
     busy = sized(b"{}", JSON, status=b"503 Service Unavailable")
-    async with house(playing(heard, busy), tmp_path, more="[gateways.gateway]\nmax_attempts = 3") as at:
+    async with bridge_with_provider(
+        recording_script(heard, busy), tmp_path, more="[gateways.gateway]\nmax_attempts = 3"
+    ) as at:
 
         async def ask(client: Client) -> Any:
             return (await client.get("POST", at.base, json={})).status_code
@@ -367,7 +373,7 @@ def _for_httpx2(module: str) -> str:
 # What goes wrong.
 
 
-async def fails(way: Way, url: str, transport: Any, **options: Any) -> Any:
+async def fails(way: LibraryVariant, url: str, transport: Any, **options: Any) -> Any:
     """What the library says of a request whose body is read."""
 
     async def ask(client: Client) -> Exception:
@@ -389,14 +395,14 @@ NOT_WHOLE = {
 
 
 @pytest.mark.parametrize(("body", "is_ended", "why"), NOT_WHOLE.values(), ids=NOT_WHOLE)
-@every_way
+@every_variant
 async def test_a_broken_stream_never_looks_complete(
-    way: Way, body: bytes, is_ended: bool, why: str, tmp_path: Path
+    way: LibraryVariant, body: bytes, is_ended: bool, why: str, tmp_path: Path
 ) -> None:
     """What came of it comes, and then an exception."""
     answer = chunked(body, of=b"text/event-stream")
     answer = answer if is_ended else answer.removesuffix(LAST_CHUNK)
-    async with house(playing([], answer, hang_up=True), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], answer, hang_up=True), tmp_path) as at:
 
         async def read(client: Client) -> tuple[bytes, Exception | None]:
             response, came = await client.send("POST", at.base), b""
@@ -411,9 +417,9 @@ async def test_a_broken_stream_never_looks_complete(
     assert (came, why in str(error)) == (body, True)
 
 
-@every_way
-async def test_an_error_of_the_bridge_is_an_http_error_with_its_body(way: Way, tmp_path: Path) -> None:
-    async with built(House(free_port(), tmp_path)) as at:
+@every_variant
+async def test_an_error_of_the_bridge_is_an_http_error_with_its_body(way: LibraryVariant, tmp_path: Path) -> None:
+    async with opened(BridgeWithProvider(free_port(), tmp_path)) as at:
 
         async def ask(client: Client) -> Any:
             return await client.get("POST", at.base, json={})
@@ -426,11 +432,13 @@ async def test_an_error_of_the_bridge_is_an_http_error_with_its_body(way: Way, t
     assert response.headers["x-should-retry"] == "true"
 
 
-@every_way
-async def test_a_wrong_token_is_an_http_error_too(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_wrong_token_is_an_http_error_too(way: LibraryVariant, tmp_path: Path) -> None:
     """An SDK tells it at once; a connection that failed it would try again."""
     digest = hashlib.sha256(b"right").hexdigest()
-    async with house(playing([]), tmp_path, more=f'[gateways.gateway.tokens]\nci = "sha256:{digest}"') as at:
+    async with bridge_with_provider(
+        recording_script([]), tmp_path, more=f'[gateways.gateway.tokens]\nci = "sha256:{digest}"'
+    ) as at:
 
         async def ask(client: Client) -> Any:
             return await client.get("POST", at.base, json={})
@@ -442,15 +450,15 @@ async def test_a_wrong_token_is_an_http_error_too(way: Way, tmp_path: Path) -> N
     assert "HTTP 401: Unauthorized" in body["message"]
 
 
-@every_way
-async def test_no_bridge_is_a_connection_that_failed(way: Way) -> None:
+@every_variant
+async def test_no_bridge_is_a_connection_that_failed(way: LibraryVariant) -> None:
     transport = way.transport(f"ws://127.0.0.1:{free_port()}{GATEWAY}")
     error = await fails(way, "https://api.openai.com/v1/x", transport)
     assert type(error) is way.library.ConnectError
 
 
-@every_way
-async def test_a_bridge_that_does_not_answer_is_a_timeout_of_the_connection(way: Way) -> None:
+@every_variant
+async def test_a_bridge_that_does_not_answer_is_a_timeout_of_the_connection(way: LibraryVariant) -> None:
     async def silent(line: Line) -> None:
         await line.gone()
 
@@ -462,8 +470,8 @@ async def test_a_bridge_that_does_not_answer_is_a_timeout_of_the_connection(way:
 
 
 @pytest.mark.parametrize("said", [b"", EVENTS + b"data: 1\n\n"], ids=["before the head", "inside the body"])
-@every_way
-async def test_silence_is_a_timeout_of_reading_and_cancels(way: Way, said: bytes, tmp_path: Path) -> None:
+@every_variant
+async def test_silence_is_a_timeout_of_reading_and_cancels(way: LibraryVariant, said: bytes, tmp_path: Path) -> None:
     gone = asyncio.Event()
 
     async def script(line: Line) -> None:
@@ -472,7 +480,7 @@ async def test_silence_is_a_timeout_of_reading_and_cancels(way: Way, said: bytes
         await line.gone()
         gone.set()
 
-    async with house(script, tmp_path) as at:
+    async with bridge_with_provider(script, tmp_path) as at:
         timeout = way.library.Timeout(None, read=0.05)
         error = await fails(way, at.base, way.transport(at.url, routes=at.routes), timeout=timeout)
         async with asyncio.timeout(5):
@@ -480,27 +488,27 @@ async def test_silence_is_a_timeout_of_reading_and_cancels(way: Way, said: bytes
     assert type(error) is way.library.ReadTimeout
 
 
-@every_way
-async def test_an_unknown_host_gets_no_request(way: Way) -> None:
+@every_variant
+async def test_an_unknown_host_gets_no_request(way: LibraryVariant) -> None:
     error = await fails(way, "https://llm.example/v1/x", way.transport("ws://127.0.0.1:1/v1/a/g"))
     assert type(error) is way.library.UnsupportedProtocol
     assert "routes={'https://llm.example': 'SLUG'}" in str(error)
 
 
-@every_way
-async def test_a_request_on_a_socket_that_is_lost_is_not_sent_again(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_request_on_a_socket_that_is_lost_is_not_sent_again(way: LibraryVariant, tmp_path: Path) -> None:
     messages: list[bytes] = []
-    async with losing(messages) as url:
+    async with dropping_bridge(messages) as url:
         error = await fails(way, "https://api.openai.com/v1/x", way.transport(url))
     assert type(error) is way.library.RemoteProtocolError
     assert len(messages) == 1
 
 
-@every_way
-async def test_a_socket_that_was_lost_meanwhile_is_dialled_again(way: Way, tmp_path: Path) -> None:
+@every_variant
+async def test_a_socket_that_was_lost_meanwhile_is_dialled_again(way: LibraryVariant, tmp_path: Path) -> None:
     """The bridge was started anew between two requests: nobody notices."""
     loop = asyncio.get_running_loop()
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
 
         async def ask(client: Client) -> list[int]:
             first = await client.get("POST", at.base, json={})
@@ -518,7 +526,7 @@ def threads() -> list[str]:
 
 
 async def test_a_collected_transport_leaves_no_thread(tmp_path: Path) -> None:
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
 
         def ask() -> list[str]:
             client = library.Client(transport=BridgeTransport(at.url, routes=at.routes))
@@ -531,7 +539,7 @@ async def test_a_collected_transport_leaves_no_thread(tmp_path: Path) -> None:
 
 async def test_an_asynchronous_transport_may_be_used_on_one_loop_after_another(tmp_path: Path) -> None:
     """As scripts do that call asyncio.run for every question; each has a socket of its own."""
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
         client = library.AsyncClient(transport=AsyncBridgeTransport(at.url, routes=at.routes))
 
         def ask() -> int:
@@ -541,7 +549,7 @@ async def test_an_asynchronous_transport_may_be_used_on_one_loop_after_another(t
 
 
 async def test_a_program_may_end_without_closing_anything(tmp_path: Path) -> None:
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
         program = PROGRAM.format(url=at.url, base=at.base)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", "-c", program, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -592,7 +600,7 @@ ask("parent")
 async def test_a_transport_that_was_made_before_a_fork_works_in_the_child(
     library_name: str, class_name: str, tmp_path: Path
 ) -> None:
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning"),
             *("-c", FORKS.format(library=library_name, name=class_name), at.url, at.base),
@@ -609,7 +617,7 @@ async def test_a_transport_that_was_made_before_a_fork_works_in_the_child(
 
 
 async def test_closed_twice_is_closed(tmp_path: Path) -> None:
-    async with house(playing([], sized(b"{}", JSON)), tmp_path) as at:
+    async with bridge_with_provider(recording_script([], sized(b"{}", JSON)), tmp_path) as at:
         transport = BridgeTransport(at.url, routes=at.routes)
         client = library.Client(transport=transport)
         assert (await asyncio.to_thread(client.get, at.base)).status_code == 200

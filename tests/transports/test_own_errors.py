@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import config_of, running
-from tests.support.transport_variants import GATEWAY, Way
+from tests.support.transport_variants import GATEWAY, LibraryVariant
 from tests.transports.sdks import SDKS, OpenAi, Sdk
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # what SDKs use of Python is theirs to mend
@@ -28,12 +28,12 @@ def every_sdk(*more: type[Sdk]) -> pytest.MarkDecorator:
         [
             pytest.param(
                 sdk,
-                Way(sdk.library, has_loop),
-                id=f"{sdk.__name__}-{'async' if has_loop else 'sync'}",
+                LibraryVariant(sdk.library, is_async),
+                id=f"{sdk.__name__}-{'async' if is_async else 'sync'}",
                 marks=pytest.mark.needs(f"pip-{sdk.package}"),
             )
             for sdk in (*SDKS, *more)
-            for has_loop in (True, False)
+            for is_async in (True, False)
         ],
     )
 
@@ -53,12 +53,12 @@ def check(sdk: type[Sdk], status: int, message: str, error: Any) -> None:
         assert (MESSAGE in shown, error.type, str(error.code)) == (True, "AiGatewayError", "2009")
 
 
-async def here(way: Way, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    return await (ask() if way.has_loop else asyncio.to_thread(lambda: asyncio.run(ask())))
+async def here(way: LibraryVariant, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return await (ask() if way.is_async else asyncio.to_thread(lambda: asyncio.run(ask())))
 
 
 @every_sdk(Compat)
-async def test_an_sdk_at_the_bridges_url_shows_the_message(sdk: type[Sdk], way: Way, tmp_path: Path) -> None:
+async def test_an_sdk_at_the_bridges_url_shows_the_message(sdk: type[Sdk], way: LibraryVariant, tmp_path: Path) -> None:
     async with running(config_of(TOKENS, tmp_path)) as server:
 
         async def ask() -> Any:
@@ -73,7 +73,7 @@ async def test_an_sdk_at_the_bridges_url_shows_the_message(sdk: type[Sdk], way: 
 
 
 @every_sdk()
-async def test_an_sdk_over_the_transport_shows_the_message(sdk: type[Sdk], way: Way, tmp_path: Path) -> None:
+async def test_an_sdk_over_the_transport_shows_the_message(sdk: type[Sdk], way: LibraryVariant, tmp_path: Path) -> None:
     async with running(config_of(TOKENS, tmp_path)) as server:
         transport = way.transport(server.url + GATEWAY, "wrong")
         told = await way.use(transport, lambda client: failure(sdk(way, client.client)))

@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_recorded_streams import Recording, every_recording, serves
-from tests.support.transport_variants import Client, Way, every_way, house
+from tests.support.transport_variants import Client, LibraryVariant, bridge_with_provider, every_variant
 
 pytestmark = pytest.mark.needs("streams")
 
 
 @every_recording
-@every_way
-async def test_every_recording_has_the_bytes_of_direct_http(way: Way, recording: Recording, tmp_path: Path) -> None:
+@every_variant
+async def test_every_recording_has_the_bytes_of_direct_http(
+    way: LibraryVariant, recording: Recording, tmp_path: Path
+) -> None:
     body = recording.body
     pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
-    async with house(serves(recording, pieces), tmp_path, path="") as at:
+    async with bridge_with_provider(serves(recording, pieces), tmp_path, path="") as at:
 
         async def read(client: Client) -> bytes:
             response = await client.send("POST", f"{at.base}/{recording.endpoint}", json={})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import config_of, running
-from tests.support.transport_variants import GATEWAY, Way, done
+from tests.support.transport_variants import GATEWAY, LibraryVariant, done
 from tests.transports.aimock import HELLO, busy
 from tests.transports.sdks import SDKS, OpenAi, Sdk
 
@@ -24,18 +24,18 @@ every_sdk = pytest.mark.parametrize(
     [
         pytest.param(
             sdk,
-            Way(sdk.library, has_loop),
-            id=f"{sdk.__name__}-{'async' if has_loop else 'sync'}",
+            LibraryVariant(sdk.library, is_async),
+            id=f"{sdk.__name__}-{'async' if is_async else 'sync'}",
             marks=pytest.mark.needs(f"pip-{sdk.package}"),
         )
         for sdk in SDKS
-        for has_loop in (True, False)
+        for is_async in (True, False)
     ],
 )
 
 
 async def over_the_bridge(
-    sdk: type[Sdk], way: Way, provider: str, folder: Path, ask: Callable[[Any], Coroutine[Any, Any, Any]]
+    sdk: type[Sdk], way: LibraryVariant, provider: str, folder: Path, ask: Callable[[Any], Coroutine[Any, Any, Any]]
 ) -> Any:
     """What `ask` gives with the SDK as its makers deliver it: its provider's own URL, and a transport."""
     config = config_of(f'[providers.{sdk.slug}]\nbase_url = "{provider}{sdk.base}"', folder)
@@ -45,19 +45,19 @@ async def over_the_bridge(
 
 
 @every_sdk
-async def test_an_answer(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_an_answer(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     assert await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.plain("hello")) == HELLO
 
 
 @every_sdk
-async def test_a_stream(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_a_stream(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     pieces = await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.stream("hello"))
     assert "".join(pieces) == HELLO
     assert len(pieces) > 3
 
 
 @every_sdk
-async def test_a_tool_and_its_result(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_a_tool_and_its_result(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     call, answer = await over_the_bridge(sdk, way, provider, tmp_path, lambda it: it.tools("weather"))
     assert call == ("get_weather", {"city": "Köln"})
     assert answer == "Blue."
@@ -65,7 +65,9 @@ async def test_a_tool_and_its_result(sdk: type[Sdk], way: Way, provider: str, tm
 
 @pytest.mark.parametrize("how", ["plain", "stream"])
 @every_sdk
-async def test_an_error_of_the_provider(sdk: type[Sdk], way: Way, how: str, provider: str, tmp_path: Path) -> None:
+async def test_an_error_of_the_provider(
+    sdk: type[Sdk], way: LibraryVariant, how: str, provider: str, tmp_path: Path
+) -> None:
     """It is the SDK's own exception, with the provider's status and words."""
 
     async def ask(it: Sdk) -> tuple[int, str]:
@@ -81,7 +83,7 @@ async def test_an_error_of_the_provider(sdk: type[Sdk], way: Way, how: str, prov
 
 @every_sdk
 async def test_retry_after_is_obeyed(
-    sdk: type[Sdk], way: Way, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By those that retry of their own, which reach the provider again over the bridge."""
     slept = pauses(monkeypatch)
@@ -112,11 +114,11 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-@pytest.mark.parametrize("has_loop", [True, False], ids=["async", "sync"])
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
 @pytest.mark.needs("pip-openai")
-async def test_a_file_is_uploaded_and_downloaded(has_loop: bool, provider: str, tmp_path: Path) -> None:
+async def test_a_file_is_uploaded_and_downloaded(is_async: bool, provider: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
-    way = Way("httpx2", has_loop)
+    way = LibraryVariant("httpx2", is_async)
 
     async def ask(it: Sdk) -> bytes:
         file = await done(it.client.files.create(file=("a.bin", content), purpose="batch"))

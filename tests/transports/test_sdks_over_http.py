@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import config_of, running
-from tests.support.transport_variants import GATEWAY, Way, done
+from tests.support.transport_variants import GATEWAY, LibraryVariant, done
 from tests.transports.aimock import HELLO
 from tests.transports.sdks import SDKS, OpenAi, Sdk, user
 
@@ -26,12 +26,12 @@ every_sdk = pytest.mark.parametrize(
     [
         pytest.param(
             sdk,
-            Way(sdk.library, has_loop),
-            id=f"{sdk.__name__}-{'async' if has_loop else 'sync'}",
+            LibraryVariant(sdk.library, is_async),
+            id=f"{sdk.__name__}-{'async' if is_async else 'sync'}",
             marks=pytest.mark.needs(f"pip-{sdk.package}"),
         )
         for sdk in SDKS
-        for has_loop in (True, False)
+        for is_async in (True, False)
     ],
 )
 
@@ -51,7 +51,7 @@ base_url = "{url}"
 
 
 async def over_http(
-    sdk: type[Sdk], way: Way, provider: str, folder: Path, ask: Callable[[Any], Coroutine[Any, Any, Any]]
+    sdk: type[Sdk], way: LibraryVariant, provider: str, folder: Path, ask: Callable[[Any], Coroutine[Any, Any, Any]]
 ) -> Any:
     """What `ask` gives: in this loop, or in a thread where its calls may block."""
     (folder / "key").write_text("the-providers-key")
@@ -65,30 +65,30 @@ async def over_http(
 
     async with running(config_of(config_text(sdk.slug, provider + sdk.base), folder)) as server:
         url = server.url.replace("ws", "http", 1) + GATEWAY
-        return await (run() if way.has_loop else asyncio.to_thread(lambda: asyncio.run(run())))
+        return await (run() if way.is_async else asyncio.to_thread(lambda: asyncio.run(run())))
 
 
 @every_sdk
-async def test_an_answer(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_an_answer(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     assert await over_http(sdk, way, provider, tmp_path, lambda it: it.plain("hello")) == HELLO
 
 
 @every_sdk
-async def test_a_stream(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_a_stream(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     pieces = await over_http(sdk, way, provider, tmp_path, lambda it: it.stream("hello"))
     assert "".join(pieces) == HELLO
     assert len(pieces) > 3
 
 
 @every_sdk
-async def test_a_tool_and_its_result(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_a_tool_and_its_result(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     call, answer = await over_http(sdk, way, provider, tmp_path, lambda it: it.tools("weather"))
     assert call == ("get_weather", {"city": "Köln"})
     assert answer == "Blue."
 
 
 @every_sdk
-async def test_an_error_of_the_provider(sdk: type[Sdk], way: Way, provider: str, tmp_path: Path) -> None:
+async def test_an_error_of_the_provider(sdk: type[Sdk], way: LibraryVariant, provider: str, tmp_path: Path) -> None:
     """It is the SDK's own exception, with the provider's status and words."""
 
     async def ask(it: Sdk) -> tuple[int, str]:
@@ -110,7 +110,7 @@ class AnyModel(OpenAi):
 async def test_one_sdk_and_the_models_of_all_providers(provider: str, tmp_path: Path) -> None:
     """The OpenAI-shaped front, plain and streamed."""
     (tmp_path / "key").write_text("the-providers-key")
-    way = Way("httpx2", has_loop=True)
+    way = LibraryVariant("httpx2", is_async=True)
     async with running(config_of(config_text("mistral", provider), tmp_path)) as server:
         it = AnyModel.reaching(server.url.replace("ws", "http", 1) + GATEWAY, way, TOKEN)
         try:
@@ -125,9 +125,9 @@ async def test_one_sdk_and_the_models_of_all_providers(provider: str, tmp_path: 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == HELLO
 
 
-@pytest.mark.parametrize("has_loop", [True, False], ids=["async", "sync"])
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
 @pytest.mark.needs("pip-openai")
-async def test_a_file_is_uploaded_and_downloaded(has_loop: bool, provider: str, tmp_path: Path) -> None:
+async def test_a_file_is_uploaded_and_downloaded(is_async: bool, provider: str, tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
 
     async def ask(it: Sdk) -> bytes:
@@ -136,4 +136,4 @@ async def test_a_file_is_uploaded_and_downloaded(has_loop: bool, provider: str, 
         down: bytes = (await done(it.client.files.content(file.id))).content
         return down
 
-    assert await over_http(OpenAi, Way("httpx2", has_loop), provider, tmp_path, ask) == content
+    assert await over_http(OpenAi, LibraryVariant("httpx2", is_async), provider, tmp_path, ask) == content

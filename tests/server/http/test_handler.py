@@ -15,14 +15,26 @@ from bridge.relay.summary import EventSummary
 from bridge.server.server import Server
 from bridge.upstream.http import Upstream
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, OVERLOADED, ROLE, content, step
 from tests.support.harness import config_of, running
-from tests.support.provider_script import JSON, RESET, SILENCE, SSE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.provider_script import (
+    JSON,
+    RESET,
+    SILENCE,
+    SSE,
+    ScriptedProvider,
+    ScriptedResponse,
+    answers,
+    refuses,
+    streams,
+)
 from tests.support.raw_http import CHAT, CHAT_BODY, GATEWAY, HttpResult, connect_http
 from tests.support.socket_provider import OK, Line, Provider
 
 
-async def asked(folder: Path, *plays: Plays, config: str = "", **asking: object) -> tuple[HttpResult, ScriptedProvider]:
+async def asked(
+    folder: Path, *plays: ScriptedResponse, config: str = "", **asking: object
+) -> tuple[HttpResult, ScriptedProvider]:
     """Send one request to a bridge whose provider plays a script."""
     provider = ScriptedProvider(*plays)
     async with running(config_of(config, folder), provider) as server, connect_http(server) as client:
@@ -102,8 +114,8 @@ async def test_an_upload_of_several_parts_arrives_as_it_was_sent(tmp_path: Path)
         )
         body = await sent.aread()
         assert (await client.send(sent)).json() == {"ok": True}
-    assert provider.played[0].content == body
-    assert provider.played[0].headers["content-type"] == sent.headers["content-type"]
+    assert provider.requests[0].content == body
+    assert provider.requests[0].headers["content-type"] == sent.headers["content-type"]
 
 
 async def test_a_chunked_body_arrives_complete(tmp_path: Path) -> None:
@@ -114,7 +126,7 @@ async def test_a_chunked_body_arrives_complete(tmp_path: Path) -> None:
         await turns()
         await client.raw.send(b"6;x=y\r\n world\r\n0\r\n\r\n")
         assert (await client.read_response()).status == 200
-    assert provider.played[0].content == b"hello world"
+    assert provider.requests[0].content == b"hello world"
 
 
 async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tmp_path: Path) -> None:
@@ -139,7 +151,7 @@ async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tm
     _, provider = await asked(
         tmp_path, answers(), headers={**ours, **theirs, "anthropic-beta": "a", "Anthropic-Beta": "b"}
     )
-    assert dict(provider.played[0].headers) == {
+    assert dict(provider.requests[0].headers) == {
         **{name.lower(): value for name, value in theirs.items()},
         "anthropic-beta": "a, b",
         "accept-encoding": "identity",
@@ -153,7 +165,7 @@ async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tm
 async def test_any_provider_is_called_by_its_slug(tmp_path: Path, slug: str, host: str) -> None:
     config = '[providers.custom-mine]\nbase_url = "https://mine.test"'
     _, provider = await asked(tmp_path, answers(), config=config, path=f"{GATEWAY}/{slug}/x")
-    assert httpx.URL(provider.played[0].url).host == host
+    assert httpx.URL(provider.requests[0].url).host == host
 
 
 ONE = step()
@@ -177,10 +189,10 @@ async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: 
     )
     assert (heard.status, heard.body) == (200, b'{"ok":true}')
     assert heard.headers["cf-aig-step"] == str(calls - 1)
-    for played in provider.played:
-        assert played.headers["authorization"] == "Bearer none"
-        assert "x-outer" not in played.headers
-        assert played.content == b'{"model":"small","stream":true}'
+    for received in provider.requests:
+        assert received.headers["authorization"] == "Bearer none"
+        assert "x-outer" not in received.headers
+        assert received.content == b'{"model":"small","stream":true}'
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ async def test_a_response_has_the_providers_headers_and_those_of_the_event(tmp_p
         "access-control-allow-origin": "*",
         "cf-aig-step": "7",
     }
-    heard, _ = await asked(tmp_path, Plays([b"x"], 201, "text/plain; Charset=UTF-8", theirs))
+    heard, _ = await asked(tmp_path, ScriptedResponse([b"x"], 201, "text/plain; Charset=UTF-8", theirs))
     log_id = heard.headers["cf-aig-log-id"]
     assert heard.status == 201
     assert heard.headers == {
@@ -276,7 +288,7 @@ async def test_a_providers_error_is_passed_on_unchanged(tmp_path: Path) -> None:
 async def test_a_redirect_is_passed_on_and_not_followed(tmp_path: Path) -> None:
     heard, provider = await asked(tmp_path, answers(b"", 302, location="https://files.example/x"))
     assert (heard.status, heard.headers["location"]) == (302, "https://files.example/x")
-    assert len(provider.played) == 1
+    assert len(provider.requests) == 1
 
 
 async def test_the_bridges_own_error_has_its_status_and_its_body(tmp_path: Path) -> None:
@@ -327,7 +339,7 @@ async def test_settings_of_a_step_override_the_request_and_those_override_the_ga
 async def test_headers_of_the_request_are_the_settings_of_its_one_step(tmp_path: Path) -> None:
     plays = [answers(status=500), answers(status=503), answers()]
     heard, provider = await asked(tmp_path, *plays, headers={"cf-aig-max-attempts": "3", "cf-aig-retry-delay": "0"})
-    assert (heard.status, len(provider.played)) == (200, 3)
+    assert (heard.status, len(provider.requests)) == (200, 3)
 
 
 async def test_an_invalid_setting_is_reported(tmp_path: Path) -> None:
@@ -340,8 +352,10 @@ async def test_an_invalid_setting_is_reported(tmp_path: Path) -> None:
 
 async def test_each_read_of_a_stream_is_passed_on_at_once(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    parts = [b": hello\n\n", ROLE[:20], ROLE[20:], said("a") + said("b"), FINISH, DONE]
-    provider = ScriptedProvider(Plays([*parts[:4], gate, *parts[4:]], 200, "text/event-stream; charset=utf-8"))
+    parts = [b": hello\n\n", ROLE[:20], ROLE[20:], content("a") + content("b"), FINISH, DONE]
+    provider = ScriptedProvider(
+        ScriptedResponse([*parts[:4], gate, *parts[4:]], 200, "text/event-stream; charset=utf-8")
+    )
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         await client.send_request()
         status, headers = await client.read_head()
@@ -354,9 +368,9 @@ async def test_each_read_of_a_stream_is_passed_on_at_once(tmp_path: Path) -> Non
 async def test_a_fallback_inside_a_stream_is_visible_in_a_header_only(tmp_path: Path) -> None:
     """The header names the step that answered."""
     heard, _ = await asked(
-        tmp_path, streams(ROLE, OVERLOADED), streams(*WHOLE), path=GATEWAY, body=orjson.dumps([ONE, TWO])
+        tmp_path, streams(ROLE, OVERLOADED), streams(*COMPLETE), path=GATEWAY, body=orjson.dumps([ONE, TWO])
     )
-    assert (heard.body, heard.is_complete) == (b"".join(WHOLE), True)
+    assert (heard.body, heard.is_complete) == (b"".join(COMPLETE), True)
     assert heard.headers["cf-aig-step"] == "1"
 
 
@@ -364,7 +378,7 @@ async def test_items_held_back_are_sent_after_a_while(tmp_path: Path) -> None:
     provider = ScriptedProvider(streams(ROLE, SILENCE))
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         await client.send_request(path=GATEWAY, body=orjson.dumps([ONE, TWO]))
-        await until(lambda: provider.played and provider.played[0].reads)
+        await until(lambda: provider.requests and provider.requests[0].reads)
         await turns()
         advance(10.1)
         assert (await client.read_head())[0] == 200
@@ -375,9 +389,9 @@ async def test_items_held_back_are_sent_after_a_while(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "parts",
     [
-        [ROLE, said("a")],
-        [ROLE, said("a"), RESET],
-        [said("a"), OVERLOADED],
+        [ROLE, content("a")],
+        [ROLE, content("a"), RESET],
+        [content("a"), OVERLOADED],
     ],
     ids=["no mark", "cut", "an error inside"],
 )
@@ -392,12 +406,12 @@ async def test_a_broken_stream_ends_incomplete(tmp_path: Path, version: str, par
 
 async def test_onbreak_restart_has_no_effect_over_http(tmp_path: Path) -> None:
     body = orjson.dumps([step(onBreak="restart"), TWO])
-    heard, provider = await asked(tmp_path, streams(said("a")), path=GATEWAY, body=body)
-    assert (heard.is_complete, len(provider.played)) == (False, 1)
+    heard, provider = await asked(tmp_path, streams(content("a")), path=GATEWAY, body=body)
+    assert (heard.is_complete, len(provider.requests)) == (False, 1)
 
 
 async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
-    provider = ScriptedProvider(streams(said("a")))
+    provider = ScriptedProvider(streams(content("a")))
     async with running(config_of("", tmp_path), provider) as server, httpx.AsyncClient() as client:
         with pytest.raises(httpx.RemoteProtocolError):
             await client.post(server.url.replace("ws", "http", 1) + CHAT, json={})
@@ -405,8 +419,8 @@ async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "application/x-ndjson", SSE, "text/plain"])
 async def test_binary_bytes_are_passed_on_unchanged(tmp_path: Path, content_type: str) -> None:
-    body = {SSE: b"".join(WHOLE), "application/x-ndjson": b'{"done":true}\n'}.get(content_type, bytes(range(256)))
-    heard, _ = await asked(tmp_path, Plays([body[:7], body[7:]], content_type=content_type))
+    body = {SSE: b"".join(COMPLETE), "application/x-ndjson": b'{"done":true}\n'}.get(content_type, bytes(range(256)))
+    heard, _ = await asked(tmp_path, ScriptedResponse([body[:7], body[7:]], content_type=content_type))
     assert (heard.body, heard.is_complete, heard.headers["content-type"]) == (body, True, content_type)
 
 
@@ -469,11 +483,11 @@ async def test_a_client_that_stops_reading_a_file_stops_the_provider(tmp_path: P
 
 
 async def test_an_answer_from_the_cache_is_the_same_but_for_one_header(tmp_path: Path) -> None:
-    provider = ScriptedProvider(Plays(WHOLE, headers={"x-request-id": "1"}))
+    provider = ScriptedProvider(ScriptedResponse(COMPLETE, headers={"x-request-id": "1"}))
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         first, second = [await client(headers={"cf-aig-cache-ttl": "60"}) for _ in range(2)]
     assert [heard.headers["cf-aig-cache-status"] for heard in (first, second)] == ["MISS", "HIT"]
-    assert (second.status, second.body, second.is_complete) == (200, b"".join(WHOLE), True)
+    assert (second.status, second.body, second.is_complete) == (200, b"".join(COMPLETE), True)
     assert first.headers["x-request-id"] == second.headers["x-request-id"] == "1"
 
 

@@ -11,9 +11,9 @@ import pytest
 from bridge.server.server import Server
 from bridge.upstream.http import Upstream
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, WHOLE, said
+from tests.support.event_harness import COMPLETE, DONE, FINISH, content
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.raw_client import UPGRADE, connect_raw
 from tests.support.raw_http import CHAT, CHAT_BODY, GATEWAY, HttpClient, connect_http, request
 from tests.support.socket_provider import TLS, client_context
@@ -21,7 +21,7 @@ from tests.support.socket_provider import TLS, client_context
 
 @asynccontextmanager
 async def house(
-    folder: Path, *plays: Plays, config: str = "", receive_bytes: int = 65_536
+    folder: Path, *plays: ScriptedResponse, config: str = "", receive_bytes: int = 65_536
 ) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient]]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(config, folder), provider) as server:
@@ -50,14 +50,14 @@ async def test_a_complete_response_has_its_length_and_the_connection_is_kept(tmp
 
 
 async def test_a_stream_is_chunked_and_the_connection_is_kept(tmp_path: Path) -> None:
-    async with house(tmp_path, streams(*WHOLE), streams(*WHOLE)) as (_, _, client):
+    async with house(tmp_path, streams(*COMPLETE), streams(*COMPLETE)) as (_, _, client):
         for _ in range(2):
             heard = await client()
             assert (heard.headers["transfer-encoding"], heard.is_complete) == ("chunked", True)
 
 
-@pytest.mark.parametrize("plays", [answers(), streams(*WHOLE)], ids=["one piece", "stream"])
-async def test_a_request_with_connection_close_closes_the_connection(tmp_path: Path, plays: Plays) -> None:
+@pytest.mark.parametrize("plays", [answers(), streams(*COMPLETE)], ids=["one piece", "stream"])
+async def test_a_request_with_connection_close_closes_the_connection(tmp_path: Path, plays: ScriptedResponse) -> None:
     async with house(tmp_path, plays) as (_, _, client):
         heard = await client(headers={"Connection": "close"})
         assert (heard.headers["connection"], heard.is_complete) == ("close", True)
@@ -65,9 +65,9 @@ async def test_a_request_with_connection_close_closes_the_connection(tmp_path: P
 
 
 async def test_a_stream_over_http_1_0_ends_with_the_connection(tmp_path: Path) -> None:
-    async with house(tmp_path, streams(*WHOLE)) as (_, _, client):
+    async with house(tmp_path, streams(*COMPLETE)) as (_, _, client):
         heard = await client(version="1.0", headers={"Connection": "keep-alive"})
-        assert (heard.body, heard.is_complete) == (b"".join(WHOLE), True)
+        assert (heard.body, heard.is_complete) == (b"".join(COMPLETE), True)
         assert "transfer-encoding" not in heard.headers
 
 
@@ -80,7 +80,7 @@ async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_pa
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "audio/mpeg"])
 async def test_a_response_to_head_has_no_body(tmp_path: Path, content_type: str) -> None:
-    async with house(tmp_path, Plays(content_type=content_type), answers()) as (_, _, client):
+    async with house(tmp_path, ScriptedResponse(content_type=content_type), answers()) as (_, _, client):
         heard = await client("HEAD", CHAT, None)
         assert (heard.status, heard.headers["content-type"], heard.body) == (200, content_type, b"")
         assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
@@ -89,7 +89,7 @@ async def test_a_response_to_head_has_no_body(tmp_path: Path, content_type: str)
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_response_without_a_body_has_no_framing(tmp_path: Path, status: int) -> None:
-    async with house(tmp_path, Plays(status=status), answers()) as (_, _, client):
+    async with house(tmp_path, ScriptedResponse(status=status), answers()) as (_, _, client):
         heard = await client("GET", CHAT, None)
         assert heard.status == status
         assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
@@ -99,11 +99,11 @@ async def test_a_response_without_a_body_has_no_framing(tmp_path: Path, status: 
 async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     """The second request arrives before the first is answered, and in the middle of a stream."""
     gate = asyncio.Event()
-    plays = [streams(said("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
+    plays = [streams(content("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
     async with house(tmp_path, *plays) as (_, provider, client):
         await client.send_request()
         await client.read_head()
-        assert await client.read_chunk() == said("a")
+        assert await client.read_chunk() == content("a")
         asked = [request("POST", CHAT, CHAT_BODY, {})] * 3
         await client.raw.send(b"".join(asked))
         await turns()
@@ -112,7 +112,7 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
         for n in range(3):
             client.methods[:] = ["POST"]
             assert (await client.read_response()).body == b'{"n":%d}' % n
-        assert len(provider.played) == 4
+        assert len(provider.requests) == 4
 
 
 async def test_a_long_complete_response_arrives_complete(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_a_long_complete_response_arrives_complete(tmp_path: Path) -> None
         assert (await client()).body == body
 
 
-@pytest.mark.parametrize("parts", [WHOLE, WHOLE[:2]], ids=["whole", "broken"])
+@pytest.mark.parametrize("parts", [COMPLETE, COMPLETE[:2]], ids=["whole", "broken"])
 async def test_an_incomplete_response_is_visible_over_tls(tmp_path: Path, parts: tuple[bytes, ...]) -> None:
     config = f'[server]\ntls_cert = "{TLS}/localhost.pem"\ntls_key = "{TLS}/localhost-key.pem"'
     provider = ScriptedProvider(streams(*parts))
@@ -130,7 +130,7 @@ async def test_an_incomplete_response_is_visible_over_tls(tmp_path: Path, parts:
         connect_raw(server, receive_bytes=65_536, tls=client_context()) as raw,
     ):
         heard = await HttpClient(raw)()
-        assert (heard.body, heard.is_complete) == (b"".join(parts), parts == WHOLE)
+        assert (heard.body, heard.is_complete) == (b"".join(parts), parts == COMPLETE)
 
 
 # Bodies that come
@@ -143,7 +143,7 @@ async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> Non
         await client.raw.send(b"hello")
         client.methods.append("POST")
         assert (await client.read_response()).status == 200
-        assert provider.played[0].content == b"hello"
+        assert provider.requests[0].content == b"hello"
 
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/openai/x", GATEWAY])
@@ -235,20 +235,20 @@ async def test_a_body_with_invalid_framing_is_refused(tmp_path: Path, framing: b
 @pytest.mark.parametrize(
     "plays",
     [
-        streams(said("a"), SILENCE),
-        Plays(waiting=[SILENCE]),
-        Plays(connecting=[SILENCE]),
-        Plays([b"{", SILENCE], content_type="application/json"),
+        streams(content("a"), SILENCE),
+        ScriptedResponse(before_head=[SILENCE]),
+        ScriptedResponse(before_connect=[SILENCE]),
+        ScriptedResponse([b"{", SILENCE], content_type="application/json"),
     ],
     ids=["in a stream", "before an answer", "before a connection", "in an answer"],
 )
 @pytest.mark.parametrize("leaves", ["abort", "send_eof"])
 async def test_when_the_client_leaves_the_providers_connection_is_closed(
-    tmp_path: Path, plays: Plays, leaves: str
+    tmp_path: Path, plays: ScriptedResponse, leaves: str
 ) -> None:
     async with house(tmp_path, plays) as (server, provider, client):
         await client.send_request()
-        await until(lambda: provider.played)
+        await until(lambda: provider.requests)
         await turns()
         assert provider.open_streams == 1
         getattr(client.raw, leaves)()
@@ -264,7 +264,7 @@ async def test_a_client_that_leaves_while_it_sends_causes_no_call(
         await until(lambda: len(server.connections))
         client.raw.abort()
         await until(lambda: not len(server.connections))
-        assert not provider.played
+        assert not provider.requests
     assert not caplog.records
 
 
@@ -275,15 +275,15 @@ async def test_a_client_that_has_left_already_causes_no_call(tmp_path: Path) -> 
         client.raw.abort()
         await turns(100)
         assert not len(server.connections)
-        assert not provider.played
+        assert not provider.requests
 
 
 async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
-    endless = streams(*[said("x" * 10_000)] * 5000)
+    endless = streams(*[content("x" * 10_000)] * 5000)
     async with house(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
         await client.send_request()
         reads = -1
-        while reads != (reads := provider.played[0].reads if provider.played else -2):
+        while reads != (reads := provider.requests[0].reads if provider.requests else -2):
             await turns(50)
         assert reads < 2000
         for _ in range(11):
@@ -299,7 +299,7 @@ async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> No
 
 
 async def test_a_client_that_reads_slowly_is_served(tmp_path: Path) -> None:
-    gate = [said("x" * 10_000)] * 600
+    gate = [content("x" * 10_000)] * 600
     async with house(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
         await client.send_request()
         await client.read_head()
@@ -317,7 +317,7 @@ async def test_the_remaining_output_of_a_closing_connection_has_a_deadline(tmp_p
     body = orjson.dumps("x" * 3_000_000)
     async with house(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
         await client.send_request(headers={"Connection": "close"})
-        await until(lambda: provider.played and provider.played[0].over.is_set())
+        await until(lambda: provider.requests and provider.requests[0].closed.is_set())
         handlers = server._runner.server
         assert handlers is not None
         for _ in range(200):
@@ -332,7 +332,7 @@ async def test_the_remaining_output_of_a_closing_connection_has_a_deadline(tmp_p
 
 
 async def test_requests_count_towards_max_sockets(tmp_path: Path) -> None:
-    plays = [streams(said("a"), SILENCE), answers()]
+    plays = [streams(content("a"), SILENCE), answers()]
     async with (
         house(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
         connected(server, GATEWAY),
@@ -368,7 +368,7 @@ async def test_a_handshake_may_follow_an_answer_on_the_same_connection(tmp_path:
 
 @asynccontextmanager
 async def stopping(
-    folder: Path, *plays: Plays
+    folder: Path, *plays: ScriptedResponse
 ) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient, HttpClient]]:
     """Run a bridge with one client whose response is being written and one idle client; the test stops it."""
     provider = ScriptedProvider(answers(), *plays)
@@ -378,7 +378,7 @@ async def stopping(
         async with connect_http(server) as busy, connect_http(server) as idle:
             await idle()
             await busy.send_request()
-            await until(lambda: len(provider.played) == 2)
+            await until(lambda: len(provider.requests) == 2)
             yield server, provider, busy, idle
     finally:
         await server.stop()
@@ -387,7 +387,7 @@ async def stopping(
 
 async def test_a_drain_finishes_responses_and_refuses_new_requests(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with stopping(tmp_path, Plays(waiting=[gate], body=list(WHOLE))) as (server, _, busy, idle):
+    async with stopping(tmp_path, ScriptedResponse(before_head=[gate], body=list(COMPLETE))) as (server, _, busy, idle):
         down = asyncio.create_task(server.stop())
         await turns()
         heard = await idle()
@@ -395,27 +395,27 @@ async def test_a_drain_finishes_responses_and_refuses_new_requests(tmp_path: Pat
         assert await idle.raw.read_to_end() == b""
         gate.set()
         heard = await busy.read_response()
-        assert (heard.body, heard.is_complete, heard.headers["connection"]) == (b"".join(WHOLE), True, "close")
+        assert (heard.body, heard.is_complete, heard.headers["connection"]) == (b"".join(COMPLETE), True, "close")
         await down
         assert await busy.raw.read_to_end() == b""
 
 
 async def test_a_stream_that_exceeds_the_drain_is_cut_off(tmp_path: Path) -> None:
-    async with stopping(tmp_path, streams(said("a"), SILENCE)) as (server, _, busy, idle):
+    async with stopping(tmp_path, streams(content("a"), SILENCE)) as (server, _, busy, idle):
         await busy.read_head()
         down = asyncio.create_task(server.stop())
         await turns()
         assert not down.done()
         advance(9.1)
         await down
-        assert await busy.read_chunk() == said("a")
+        assert await busy.read_chunk() == content("a")
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await busy.read_chunk()
         assert await idle.raw.read_to_end() == b""
 
 
 async def test_an_event_without_an_answer_at_the_end_of_a_drain_gets_an_error(tmp_path: Path) -> None:
-    async with stopping(tmp_path, Plays(waiting=[SILENCE])) as (server, _, busy, _):
+    async with stopping(tmp_path, ScriptedResponse(before_head=[SILENCE])) as (server, _, busy, _):
         down = asyncio.create_task(server.stop())
         await turns()
         advance(9.1)

@@ -76,7 +76,7 @@ async def test_a_token_is_accepted_in_its_own_header_and_in_place_of_a_key(
 ) -> None:
     heard, provider = await asked(tmp_path, path, headers, body=orjson.dumps(step()))
     assert heard.status == 200
-    assert TOKEN not in str(provider.played[0].headers.raw)
+    assert TOKEN not in str(provider.requests[0].headers.raw)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_a_token_is_accepted_in_its_own_header_and_in_place_of_a_key(
 async def test_any_other_request_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
     heard, provider = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
     assert (heard.status, heard.code) == (401, 2009)
-    assert not provider.played
+    assert not provider.requests
 
 
 async def test_a_refused_client_gets_no_100_continue(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ async def test_the_gateways_stored_key_takes_the_place_of_the_token(
     """An SDK then needs only its base URL and the token."""
     heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)})
     assert heard.status == 200
-    assert provider.played[0].headers[header] == theirs
+    assert provider.requests[0].headers[header] == theirs
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ async def test_no_token_in_a_step_reaches_a_provider(tmp_path: Path, headers: di
         async with connect_http(server) as client, connected(server, TOKENED, headers=own) as socket:
             assert (await client(path=TOKENED, body=orjson.dumps(asking), headers=own)).status == 200
             await socket.call(asking)
-    for played in provider.played:
-        assert TOKEN not in str(played.headers.raw)
-        assert played.headers["x-mine"] == "1"
+    for received in provider.requests:
+        assert TOKEN not in str(received.headers.raw)
+        assert received.headers["x-mine"] == "1"
 
 
 async def test_a_token_in_the_url_is_refused_for_it_would_reach_the_provider(tmp_path: Path) -> None:
@@ -153,13 +153,13 @@ async def test_a_token_in_the_url_is_refused_for_it_would_reach_the_provider(tmp
     heard, provider = await asked(tmp_path, path, {"cf-aig-authorization": TOKEN})
     assert (heard.status, heard.code) == (400, 9003)
     assert TOKEN.encode() not in heard.body
-    assert not provider.played
+    assert not provider.requests
 
 
 async def test_the_clients_own_key_is_forwarded_without_the_token(tmp_path: Path) -> None:
     headers = {"cf-aig-authorization": TOKEN, "Authorization": "Bearer sk-mine"}
     _, provider = await asked(tmp_path, f"{STORING}/openai/v1/x", headers)
-    assert provider.played[0].headers["authorization"] == "Bearer sk-mine"
+    assert provider.requests[0].headers["authorization"] == "Bearer sk-mine"
 
 
 async def test_no_token_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,7 +230,7 @@ async def test_an_open_gateway_refuses_foreign_pages_and_rebound_names(
 ) -> None:
     heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
     assert (heard.status, heard.code) == (403, 9009)
-    assert not provider.played
+    assert not provider.requests
 
 
 async def test_an_address_typed_into_a_browser_is_served(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ async def test_an_address_typed_into_a_browser_is_served(tmp_path: Path) -> None
 
 async def test_an_options_request_without_origin_reaches_the_provider(tmp_path: Path) -> None:
     heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", {}, method="OPTIONS")
-    assert (heard.status, len(provider.played)) == (200, 1)
+    assert (heard.status, len(provider.requests)) == (200, 1)
 
 
 # Paths
@@ -284,7 +284,7 @@ async def test_other_requests_get_an_error(
     heard, provider = await asked(tmp_path, path, {}, method=method)
     assert heard.status == status
     assert code is None or heard.code == code
-    assert not provider.played
+    assert not provider.requests
 
 
 @pytest.mark.parametrize("headers", [{"X-Long": "x" * 40_000}, {f"X-{n}": "1" for n in range(101)}])
@@ -298,7 +298,7 @@ async def test_long_headers_and_queries_are_accepted(tmp_path: Path) -> None:
     path = f"{OPEN}/openai/x?q={'y' * 30_000}"
     heard, provider = await asked(tmp_path, path, {"Authorization": "Bearer " + "x" * 20_000})
     assert heard.status == 200
-    assert len(provider.played[0].headers["authorization"]) == 20_007
+    assert len(provider.requests[0].headers["authorization"]) == 20_007
 
 
 async def test_a_header_of_unknown_encoding_is_refused(tmp_path: Path) -> None:
@@ -332,12 +332,12 @@ async def test_the_name_of_the_model_selects_the_provider(
         tmp_path, f"{GATEWAY.replace('gateway', 'open')}/compat/{endpoint}", {}, body=body % model.encode()
     )
     assert heard.status == 200
-    assert provider.played[0].url == url
-    assert provider.played[0].content == body % sent.encode()
+    assert provider.requests[0].url == url
+    assert provider.requests[0].content == body % sent.encode()
 
 
 async def test_the_front_may_be_a_step_among_others(tmp_path: Path) -> None:
     chat = {"provider": "compat", "endpoint": "chat/completions", "query": {"model": "groq/llama"}}
     _, provider = await asked(tmp_path, OPEN, {}, body=orjson.dumps([chat]))
-    assert provider.played[0].url == "https://api.groq.com/openai/v1/chat/completions"
-    assert provider.played[0].content == b'{"model":"llama"}'
+    assert provider.requests[0].url == "https://api.groq.com/openai/v1/chat/completions"
+    assert provider.requests[0].content == b'{"model":"llama"}'

@@ -13,9 +13,9 @@ import pytest
 from bridge.config import ConfigError
 from bridge.server.server import Server
 from tests.support.clock import advance, turns
-from tests.support.event_harness import FINISH, OVERLOADED, ROLE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, FINISH, OVERLOADED, ROLE, content, step
 from tests.support.harness import Client, Frame, config_of, connected, running
-from tests.support.provider_script import JSON, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import JSON, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.redis_server import RedisServer
 
 OPEN = "[gateways.gateway]\n"
@@ -31,7 +31,7 @@ class House:
 
     @property
     def calls(self) -> int:
-        return len(self.provider.played)
+        return len(self.provider.requests)
 
     async def call(self, request: object = None, client: Client | None = None) -> list[Frame]:
         """Return all frames of the event."""
@@ -51,7 +51,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(text: str, folder: Path, *plays: Plays, **handshake: Any) -> AsyncIterator[House]:
+async def house(text: str, folder: Path, *plays: ScriptedResponse, **handshake: Any) -> AsyncIterator[House]:
     """Run the bridge. Without plays, every call is answered."""
     provider = ScriptedProvider(*(plays or [answers()] * 10))
     async with running(config_of(text, folder), provider) as server, connected(server, **handshake) as client:
@@ -87,7 +87,7 @@ async def test_a_header_or_a_config_turns_the_cache_on(asked: Frame, tmp_path: P
     async with house(OPEN, tmp_path) as bridge:
         assert await bridge.statuses(asked, asked) == ["MISS", "HIT"]
         assert bridge.calls == 1
-        assert bridge.provider.played[0].headers.keys().isdisjoint({"cf-aig-cache-ttl", "cf-aig-cache-key"})
+        assert bridge.provider.requests[0].headers.keys().isdisjoint({"cf-aig-cache-ttl", "cf-aig-cache-key"})
 
 
 @pytest.mark.parametrize("header", ["cf-aig-cache-ttl", "cf-cache-ttl", "cf-aig-cache-key"])
@@ -235,13 +235,13 @@ async def test_gateways_do_not_share_answers(tmp_path: Path) -> None:
         answers(b'{"error":{"message":"bad"}}', status=400),
         answers(b'{"error":{"message":"busy"}}', status=503),
         answers(status=302, location="https://elsewhere.test"),
-        streams(ROLE, said("a"), FINISH[:20]),
-        streams(ROLE, said("a"), OVERLOADED),
+        streams(ROLE, content("a"), FINISH[:20]),
+        streams(ROLE, content("a"), OVERLOADED),
         streams(),
     ],
 )
-async def test_only_complete_successful_answers_are_stored(play: Plays, tmp_path: Path) -> None:
-    async with house(CACHING, tmp_path, play, streams(*WHOLE)) as bridge:
+async def test_only_complete_successful_answers_are_stored(play: ScriptedResponse, tmp_path: Path) -> None:
+    async with house(CACHING, tmp_path, play, streams(*COMPLETE)) as bridge:
         assert not (await bridge.call())[-1]["metadata"]["success"]
         assert await bridge.statuses(None, None) == ["MISS", "HIT"]
 
@@ -258,7 +258,7 @@ async def test_a_fallbacks_answer_is_stored_for_its_own_step(tmp_path: Path) -> 
 
 async def test_public_headers_are_stored_and_private_ones_are_not(tmp_path: Path) -> None:
     label = "application/json; charset=utf-8"
-    play = Plays([b'{"ok":true}'], 201, label, {"x-request-id": "r1", "set-cookie": "a=secret"})
+    play = ScriptedResponse([b'{"ok":true}'], 201, label, {"x-request-id": "r1", "set-cookie": "a=secret"})
     async with house(CACHING, tmp_path, play) as bridge:
         first, second = [(await bridge.call())[-1]["metadata"] for _ in range(2)]
         assert second["headers"] == first["headers"]
@@ -280,13 +280,13 @@ async def test_a_cached_answer_costs_nothing_and_reports_its_usage(tmp_path: Pat
 @pytest.mark.parametrize("path", ["/v1/account/gateway/openai/v1/chat/completions", "/v1/account/gateway"])
 async def test_a_cached_http_answer_has_the_same_bytes_and_a_cache_header(path: str, tmp_path: Path) -> None:
     body = [step()] if path.endswith("gateway") else {"model": "small", "stream": True}
-    async with house(OPEN, tmp_path, streams(*WHOLE)) as bridge, aiohttp.ClientSession() as session:
+    async with house(OPEN, tmp_path, streams(*COMPLETE)) as bridge, aiohttp.ClientSession() as session:
         url = bridge.server.url.replace("ws://", "http://") + path
         told = []
         for _ in range(2):
             async with session.post(url, json=body, headers={"cf-aig-cache-ttl": "60"}) as response:
                 told.append((response.headers["cf-aig-cache-status"], await response.read()))
-        assert told == [("MISS", b"".join(WHOLE)), ("HIT", b"".join(WHOLE))]
+        assert told == [("MISS", b"".join(COMPLETE)), ("HIT", b"".join(COMPLETE))]
         assert bridge.calls == 1
 
 
@@ -333,7 +333,9 @@ async def test_each_waiter_for_a_shared_call_is_refused_on_its_own(tmp_path: Pat
     ends = asyncio.Event()
     text = tokens("max_concurrent_by_provider = {openai = 1}\nmax_wait = 1000")
     async with (
-        house(text, tmp_path, Plays([ends, b"{}"], content_type=JSON), answers(), headers=bearer("ci")) as bridge,
+        house(
+            text, tmp_path, ScriptedResponse([ends, b"{}"], content_type=JSON), answers(), headers=bearer("ci")
+        ) as bridge,
         connected(bridge.server, headers=bearer("cd")) as other,
     ):
         await bridge.client.create(step(skipCache=True), eventId="first")
@@ -353,7 +355,7 @@ async def test_each_waiter_for_a_shared_call_is_refused_on_its_own(tmp_path: Pat
 async def test_a_hit_needs_no_concurrency_slot(tmp_path: Path) -> None:
     ends = asyncio.Event()
     text = OPEN + "cache_ttl = 60\nmax_concurrent_by_provider = {openai = 1}\nmax_wait = 0\n"
-    async with house(text, tmp_path, answers(), Plays([ends, b"{}"], content_type=JSON)) as bridge:
+    async with house(text, tmp_path, answers(), ScriptedResponse([ends, b"{}"], content_type=JSON)) as bridge:
         assert await bridge.status() == "MISS"
         await bridge.client.create(step(skipCache=True), eventId="long")
         await turns(200)
@@ -367,7 +369,7 @@ async def test_a_hit_needs_no_concurrency_slot(tmp_path: Path) -> None:
 
 async def test_a_cache_file_survives_a_restart_of_the_bridge(tmp_path: Path) -> None:
     text = '[server]\ncache_path = "answers.db"\n' + CACHING
-    async with house(text, tmp_path, streams(*WHOLE)) as bridge:
+    async with house(text, tmp_path, streams(*COMPLETE)) as bridge:
         first = await bridge.call()
         assert first[-1]["metadata"]["cacheStatus"] == "MISS"
     async with house(text, tmp_path) as bridge:
@@ -389,7 +391,7 @@ async def test_bridges_that_share_a_redis_share_their_answers(redis: RedisServer
     text = f'[server]\nredis_url = "{redis.url}"\n' + CACHING
     async with house(text, tmp_path) as one, house(text, tmp_path) as other:
         assert await one.status() == "MISS"
-        while redis.ask("KEYS", "*:cache:*").startswith(b"*0"):
+        while redis.command("KEYS", "*:cache:*").startswith(b"*0"):
             await turns()
         assert await other.status() == "HIT"
         redis.kill()
@@ -401,13 +403,13 @@ REPORTED = {
     "in one piece": answers(b'{"error":{"message":"too many","code":429}}'),
     "Workers AI": answers(b'{"result":null,"success":false,"errors":[{"code":3040,"message":"m"}]}'),
     "truncated": answers(b'{"choices":['),
-    "in a stream": streams(said("a"), b'error: {"code":503,"message":"m"}\n\n'),
+    "in a stream": streams(content("a"), b'error: {"code":503,"message":"m"}\n\n'),
     "the end mark alone": streams(b"data: [DONE]\n\n"),
 }
 
 
 @pytest.mark.parametrize("play", REPORTED.values(), ids=REPORTED.keys())
-async def test_an_error_inside_http_200_is_not_stored(play: Plays, tmp_path: Path) -> None:
+async def test_an_error_inside_http_200_is_not_stored(play: ScriptedResponse, tmp_path: Path) -> None:
     async with house(CACHING, tmp_path, play, answers()) as bridge:
         failed = (await bridge.call())[-1]["metadata"]
         assert (failed["success"], failed["cacheStatus"]) == (False, "MISS")

@@ -25,13 +25,13 @@ async def test_stores_share_answers_until_they_expire(redis: RedisServer) -> Non
         reading = RedisCacheStore(other)
         assert await reading.get(KEYS[0]) == stored(b"a", b"bc", ttl_s=60)
         assert (store.faults, reading.faults) == (0, 0)
-        lives_ms = int(redis.ask("PTTL", name(KEYS[0]))[1:])
+        lives_ms = int(redis.command("PTTL", name(KEYS[0]))[1:])
         assert 50_000 < lives_ms <= 60_000
 
 
 async def test_an_undecodable_answer_is_not_found(redis: RedisServer) -> None:
     async with redis_opened(redis.url, "bridge") as shared, redis_cache.open_redis_store(shared) as store:
-        redis.ask("SET", name(KEYS[0]), "x")
+        redis.command("SET", name(KEYS[0]), "x")
         assert await store.get(KEYS[0]) is None
         assert store.faults == 1
 

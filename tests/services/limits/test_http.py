@@ -14,7 +14,7 @@ from tests.services.limits.test_limiter import BY_PROVIDER, OPEN, RATE, budget, 
 from tests.support.clock import advance, turns, until
 from tests.support.event_harness import step
 from tests.support.harness import config_of, running
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers
 from tests.support.wall_clock import Wall
 
 CHAIN = "/v1/account/gateway"
@@ -39,7 +39,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(text: str, folder: Path, *plays: Plays) -> AsyncIterator[House]:
+async def house(text: str, folder: Path, *plays: ScriptedResponse) -> AsyncIterator[House]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(text, folder), provider) as server, aiohttp.ClientSession() as session:
         yield House(server.url.replace("ws", "http", 1), provider, session)
@@ -65,10 +65,10 @@ async def test_an_exhausted_budget_is_429(tmp_path: Path, wall: Wall, path: str)
 
 @both
 async def test_an_event_that_waits_for_money_in_vain_gets_retry_after_one_second(tmp_path: Path, wall: Wall, path: str):
-    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+    async with house(OPEN + budget(), tmp_path, costing(0.5), ScriptedResponse(before_head=[SILENCE])) as place:
         assert (await place.post(path))[0] == 200
         first = place.begin(path)
-        await until(lambda: len(place.provider.played) == 2)
+        await until(lambda: len(place.provider.requests) == 2)
         second = place.begin(path)
         await turns(200)
         advance(WAIT_S)
@@ -83,17 +83,19 @@ async def test_requests_wait_for_a_slot(tmp_path: Path, path: str, limit: str):
     gate = asyncio.Event()
     async with house(limit, tmp_path, waiting(gate), answers()) as place:
         first, second = place.begin(path), place.begin(path)
-        await until(lambda: place.provider.played)
+        await until(lambda: place.provider.requests)
         await turns(100)
-        assert len(place.provider.played) == 1
+        assert len(place.provider.requests) == 1
         gate.set()
         assert [(await each)[0] for each in (first, second)] == [200, 200]
 
 
 async def test_requests_wait_no_longer_than_max_wait(tmp_path: Path):
-    async with house(OPEN + "max_concurrent = 1\nmax_wait = 2000", tmp_path, Plays(waiting=[SILENCE])) as place:
+    async with house(
+        OPEN + "max_concurrent = 1\nmax_wait = 2000", tmp_path, ScriptedResponse(before_head=[SILENCE])
+    ) as place:
         first = place.begin(DIRECT)
-        await until(lambda: place.provider.played)
+        await until(lambda: place.provider.requests)
         second = place.begin(DIRECT)
         await turns(200)
         advance(2)
@@ -106,7 +108,7 @@ async def test_a_client_that_disconnects_leaves_the_queue(tmp_path: Path):
     gate = asyncio.Event()
     async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
         first = place.begin(DIRECT)
-        await until(lambda: place.provider.played)
+        await until(lambda: place.provider.requests)
         second = place.begin(DIRECT)
         await turns(200)
         second.cancel()
@@ -114,7 +116,7 @@ async def test_a_client_that_disconnects_leaves_the_queue(tmp_path: Path):
         third = place.begin(DIRECT)
         gate.set()
         assert [(await each)[0] for each in (first, third)] == [200, 200]
-        assert len(place.provider.played) == 2
+        assert len(place.provider.requests) == 2
 
 
 async def test_a_long_relayed_answer_is_charged_by_the_usage_at_its_end(tmp_path: Path, wall: Wall):

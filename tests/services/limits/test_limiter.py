@@ -15,9 +15,18 @@ from bridge.server.server import Server
 from bridge.services.limits.budgets import SOON_MS
 from bridge.services.limits.reserving import WAIT_S
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import ROLE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, ROLE, content, step
 from tests.support.harness import Client, Frame, config_of, connected, running
-from tests.support.provider_script import JSON, RESET, SILENCE, Plays, ScriptedProvider, answers, refuses, streams
+from tests.support.provider_script import (
+    JSON,
+    RESET,
+    SILENCE,
+    ScriptedProvider,
+    ScriptedResponse,
+    answers,
+    refuses,
+    streams,
+)
 from tests.support.wall_clock import Wall
 
 BARE = "[gateways.gateway]\n"
@@ -37,7 +46,7 @@ token = "sha256:{ours}"
 """
 
 
-def costing(usd: float) -> Plays:
+def costing(usd: float) -> ScriptedResponse:
     """An answer that costs so much at the price of `OPEN`."""
     return answers(used(usd))
 
@@ -80,16 +89,16 @@ class House:
 
     async def calls(self, count: int) -> None:
         """Until the provider has been called so often; and then it is not called any more."""
-        await until(lambda: len(self.provider.played) == count)
+        await until(lambda: len(self.provider.requests) == count)
         await turns(100)
-        assert len(self.provider.played) == count
+        assert len(self.provider.requests) == count
 
     def reload(self, text: str) -> None:
         self.server.reload(config_of(text, self._folder))
 
 
 @asynccontextmanager
-async def house(text: str, folder: Path, *plays: Plays, **handshake: Any) -> AsyncIterator[House]:
+async def house(text: str, folder: Path, *plays: ScriptedResponse, **handshake: Any) -> AsyncIterator[House]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(text, folder), provider) as server, connected(server, **handshake) as client:
         yield House(server, provider, client, folder)
@@ -183,7 +192,7 @@ async def test_every_attempt_counts_in_the_window(tmp_path: Path, wall: Wall):
     failing = [answers(status=500)] * 5
     async with house(text, tmp_path, *failing) as place:
         frame = await place.call([step(slug, maxAttempts=5, retryDelay=0) for slug in ("openai", "groq", "mistral")])
-        assert len(place.provider.played) == 5
+        assert len(place.provider.requests) == 5
         assert (code(frame), frame["metadata"]["step"]) == (500, "0"), "the last answer that a provider gave"
         codes = [attempt["code"] for attempt in frame["metadata"]["attempts"]]
         assert codes == [500] * 5 + [2003, 2003]
@@ -197,7 +206,7 @@ async def test_a_step_refused_by_the_window_is_a_failed_step(tmp_path: Path, wal
         assert (code(frame), frame["metadata"]["step"]) == (2003, "1")
         assert frame["error"]["retryAfterMs"] == 60_001
         assert [attempt["code"] for attempt in frame["metadata"]["attempts"]] == [9010, 2003, 2003]
-        assert len(place.provider.played) == 1
+        assert len(place.provider.requests) == 1
 
 
 async def test_a_token_s_window_counts_its_attempts_too(tmp_path: Path, wall: Wall):
@@ -209,7 +218,7 @@ async def test_a_token_s_window_counts_its_attempts_too(tmp_path: Path, wall: Wa
 
 async def test_an_attempt_without_a_slot_is_not_counted_as_a_call(tmp_path: Path, wall: Wall):
     text = RATE + "max_concurrent_by_provider = { openai = 1 }\nmax_wait = 0"
-    async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
+    async with house(text, tmp_path, ScriptedResponse(before_head=[SILENCE]), answers()) as place:
         await place.begin()
         await place.calls(1)
         frame = await place.call([step(), step("groq")])
@@ -219,8 +228,8 @@ async def test_an_attempt_without_a_slot_is_not_counted_as_a_call(tmp_path: Path
 # How many at once.
 
 
-def waiting(gate: asyncio.Event) -> Plays:
-    return Plays(waiting=[gate], body=[b"{}"], content_type=JSON)
+def waiting(gate: asyncio.Event) -> ScriptedResponse:
+    return ScriptedResponse(before_head=[gate], body=[b"{}"], content_type=JSON)
 
 
 async def test_events_above_the_limit_wait_and_proceed_in_order(tmp_path: Path):
@@ -232,14 +241,14 @@ async def test_events_above_the_limit_wait_and_proceed_in_order(tmp_path: Path):
             gates[done].set()
             await place.end(names[done])
             await place.calls(3 + done)
-            assert place.provider.played[-1].content == b'{"model":"%d"}' % (2 + done)
+            assert place.provider.requests[-1].content == b'{"model":"%d"}' % (2 + done)
         for gate in gates:
             gate.set()
 
 
 async def test_an_event_that_waits_too_long_gets_a_retry_delay(tmp_path: Path):
     text = OPEN + "max_concurrent = 1\nmax_wait = 3000"
-    async with house(text, tmp_path, Plays(waiting=[SILENCE])) as place:
+    async with house(text, tmp_path, ScriptedResponse(before_head=[SILENCE])) as place:
         await place.begin()
         await place.calls(1)
         second = await place.begin()
@@ -252,7 +261,7 @@ async def test_an_event_that_waits_too_long_gets_a_retry_delay(tmp_path: Path):
 
 
 async def test_a_full_queue_refuses_events(tmp_path: Path):
-    async with house(OPEN + "max_concurrent = 1", tmp_path, Plays(waiting=[SILENCE])) as place:
+    async with house(OPEN + "max_concurrent = 1", tmp_path, ScriptedResponse(before_head=[SILENCE])) as place:
         for _ in range(5):
             await place.begin()
         assert code(await place.call()) == 9005
@@ -271,7 +280,7 @@ async def test_a_cancelled_event_leaves_the_queue(tmp_path: Path):
 
 @pytest.mark.parametrize("limit", ["max_concurrent = 1", "max_concurrent_by_provider = { openai = 1 }"])
 async def test_total_timeout_runs_while_an_event_waits(tmp_path: Path, limit: str):
-    async with house(OPEN + limit, tmp_path, Plays(waiting=[SILENCE])) as place:
+    async with house(OPEN + limit, tmp_path, ScriptedResponse(before_head=[SILENCE])) as place:
         await place.begin()
         await place.calls(1)
         second = await place.begin(step(totalTimeout=2000))
@@ -283,10 +292,10 @@ async def test_total_timeout_runs_while_an_event_waits(tmp_path: Path, limit: st
 async def test_a_slot_is_released_however_its_event_ends(tmp_path: Path):
     plays = [
         answers(status=500),
-        Plays(connecting=[OSError()]),
-        streams(said("a"), RESET),
-        Plays(waiting=[SILENCE]),
-        streams(*WHOLE),
+        ScriptedResponse(before_connect=[OSError()]),
+        streams(content("a"), RESET),
+        ScriptedResponse(before_head=[SILENCE]),
+        streams(*COMPLETE),
     ]
     limits = "max_concurrent = 1\nmax_concurrent_by_provider = { openai = 1 }"
     async with house(OPEN + limits, tmp_path, *plays) as place:
@@ -316,7 +325,7 @@ BY_PROVIDER = OPEN + "max_concurrent_by_provider = { openai = 1 }\n"
 
 async def test_a_provider_slot_is_held_until_the_answer_is_read(tmp_path: Path):
     gate = asyncio.Event()
-    async with house(BY_PROVIDER, tmp_path, streams(ROLE, said("a"), gate, *WHOLE), answers()) as place:
+    async with house(BY_PROVIDER, tmp_path, streams(ROLE, content("a"), gate, *COMPLETE), answers()) as place:
         first, second = [await place.begin() for _ in range(2)]
         await place.calls(1)
         gate.set()
@@ -325,7 +334,7 @@ async def test_a_provider_slot_is_held_until_the_answer_is_read(tmp_path: Path):
 
 async def test_connect_timeout_does_not_run_while_an_event_waits_for_a_slot(tmp_path: Path):
     gate = asyncio.Event()
-    async with house(BY_PROVIDER, tmp_path, waiting(gate), Plays(connecting=[SILENCE])) as place:
+    async with house(BY_PROVIDER, tmp_path, waiting(gate), ScriptedResponse(before_connect=[SILENCE])) as place:
         await place.begin()
         second = await place.begin(step(connectTimeout=1000, requestTimeout=2000))
         await place.calls(1)
@@ -339,7 +348,7 @@ async def test_connect_timeout_does_not_run_while_an_event_waits_for_a_slot(tmp_
 
 async def test_a_step_without_a_free_provider_slot_falls_back_to_the_next(tmp_path: Path):
     text = BY_PROVIDER + "max_wait = 0"
-    async with house(text, tmp_path, Plays(waiting=[SILENCE]), answers()) as place:
+    async with house(text, tmp_path, ScriptedResponse(before_head=[SILENCE]), answers()) as place:
         await place.begin()
         await place.calls(1)
         frame = await place.call([step(maxAttempts=3), step("groq")])
@@ -385,7 +394,7 @@ async def test_a_sliding_budget_recovers_gradually(tmp_path: Path, wall: Wall):
 
 async def test_events_in_flight_reserve_the_recent_cost_of_their_model(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
-    slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
+    slow = ScriptedResponse(before_head=[gate], body=[used(0.1)], content_type=JSON)
     async with house(OPEN + budget(), tmp_path, costing(0.4), slow, slow, costing(0.1)) as place:
         await place.call()
         running = [await place.begin(), await place.begin()]
@@ -399,7 +408,10 @@ async def test_events_in_flight_reserve_the_recent_cost_of_their_model(tmp_path:
 
 async def test_an_event_kept_out_by_reservations_waits_for_a_settlement(tmp_path: Path, wall: Wall):
     gates = [asyncio.Event() for _ in range(3)]
-    plays = [costing(0.4), *(Plays(waiting=[gate], body=[used(0.1)], content_type=JSON) for gate in gates)]
+    plays = [
+        costing(0.4),
+        *(ScriptedResponse(before_head=[gate], body=[used(0.1)], content_type=JSON) for gate in gates),
+    ]
     async with house(OPEN + budget(), tmp_path, *plays) as place:
         await place.call()
         names = [await place.begin() for _ in range(3)]
@@ -415,7 +427,7 @@ async def test_an_event_kept_out_by_reservations_waits_for_a_settlement(tmp_path
 
 async def test_waiting_events_are_refused_as_soon_as_the_money_is_spent(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
-    play = Plays(waiting=[gate], body=[used(2.0)], content_type=JSON)
+    play = ScriptedResponse(before_head=[gate], body=[used(2.0)], content_type=JSON)
     async with house(OPEN + budget(), tmp_path, costing(0.5), play) as place:
         await place.call()
         names = [await place.begin() for _ in range(20)]
@@ -430,7 +442,9 @@ async def test_one_of_many_calls_with_unknown_price_passes_a_budget_that_it_exce
     """Only their provider will tell what they cost; until then each holds a dollar."""
     gate = asyncio.Event()
     body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
-    async with house(BARE + budget(), tmp_path, Plays(waiting=[gate], body=[body], content_type=JSON)) as place:
+    async with house(
+        BARE + budget(), tmp_path, ScriptedResponse(before_head=[gate], body=[body], content_type=JSON)
+    ) as place:
         names = [await place.begin(step("openrouter")) for _ in range(200)]
         await place.calls(1)
         gate.set()
@@ -441,7 +455,7 @@ async def test_one_of_many_calls_with_unknown_price_passes_a_budget_that_it_exce
 async def test_cheap_calls_do_not_lower_the_reservation_of_an_expensive_one(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
     dear = step() | {"query": {"max_tokens": 1, "max_completion_tokens": 60_000}}
-    plays = [*[costing(0.0)] * 3, *[Plays(waiting=[SILENCE])] * 2]
+    plays = [*[costing(0.0)] * 3, *[ScriptedResponse(before_head=[SILENCE])] * 2]
     async with house(text, tmp_path, *plays) as place:
         for _ in range(3):
             assert code(await place.call()) is None
@@ -456,7 +470,7 @@ async def test_a_compressed_body_does_not_hide_its_maximum_answer_length(tmp_pat
     dear = step() | {"body": body, "encoding": "base64"}
     del dear["query"]
     dear["headers"] = {"content-encoding": "gzip"}
-    async with house(text, tmp_path, *[Plays(waiting=[SILENCE])] * 2) as place:
+    async with house(text, tmp_path, *[ScriptedResponse(before_head=[SILENCE])] * 2) as place:
         for _ in range(2):
             await place.begin(dear)
         await place.calls(2)
@@ -464,7 +478,7 @@ async def test_a_compressed_body_does_not_hide_its_maximum_answer_length(tmp_pat
 
 
 async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing_behind(tmp_path: Path, wall: Wall):
-    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+    async with house(OPEN + budget(), tmp_path, costing(0.5), ScriptedResponse(before_head=[SILENCE])) as place:
         await place.call()
         await place.begin()
         await place.calls(2)
@@ -475,7 +489,7 @@ async def test_an_event_that_waits_for_money_can_be_cancelled_and_leaves_nothing
 
 
 async def test_total_timeout_runs_while_an_event_waits_for_money(tmp_path: Path, wall: Wall):
-    async with house(OPEN + budget(), tmp_path, costing(0.5), Plays(waiting=[SILENCE])) as place:
+    async with house(OPEN + budget(), tmp_path, costing(0.5), ScriptedResponse(before_head=[SILENCE])) as place:
         await place.call()
         await place.begin()
         await place.calls(2)
@@ -490,7 +504,9 @@ async def test_many_concurrent_events_overspend_by_at_most_one_estimate(tmp_path
     gate = asyncio.Event()
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.001 }\n" + budget()
     request = step() | {"query": {"max_tokens": 300}}
-    told = Plays(waiting=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON)
+    told = ScriptedResponse(
+        before_head=[gate], body=[b'{"usage":{"prompt_tokens":3,"completion_tokens":300}}'], content_type=JSON
+    )
     async with house(text, tmp_path, *[told] * 4) as place:
         names = [await place.begin(request) for _ in range(50)]
         await place.calls(4)
@@ -568,7 +584,12 @@ async def test_a_failed_step_reserves_once(tmp_path: Path, wall: Wall):
 async def test_a_more_expensive_step_reserves_more_than_the_failed_one(tmp_path: Path, wall: Wall):
     text = BARE + "custom_cost = { per_token_in = 0.0, per_token_out = 0.00001 }\n" + budget()
     cheap, dear = (step() | {"query": {"max_tokens": tokens_}} for tokens_ in (1, 60_000))
-    plays = [answers(status=500), Plays(waiting=[SILENCE]), answers(status=500), Plays(waiting=[SILENCE])]
+    plays = [
+        answers(status=500),
+        ScriptedResponse(before_head=[SILENCE]),
+        answers(status=500),
+        ScriptedResponse(before_head=[SILENCE]),
+    ]
     async with house(text, tmp_path, *plays, answers(status=500)) as place:
         for calls in (2, 4):
             await place.begin([cheap, dear])
@@ -577,7 +598,7 @@ async def test_a_more_expensive_step_reserves_more_than_the_failed_one(tmp_path:
         await turns(100)
         advance(WAIT_S)
         assert code(await place.end(name)) == 2041
-        assert len(place.provider.played) == 4, "two dear ones are in flight, and hold more than there is"
+        assert len(place.provider.requests) == 4, "two dear ones are in flight, and hold more than there is"
 
 
 async def test_a_single_event_may_continue_with_a_more_expensive_step(tmp_path: Path, wall: Wall):
@@ -605,7 +626,7 @@ async def test_a_rule_added_by_a_reload_applies_from_the_next_event_on(tmp_path:
 
 async def test_the_event_that_continues_a_shared_call_is_charged_for_it(tmp_path: Path, wall: Wall):
     gate = asyncio.Event()
-    play = Plays(waiting=[gate], body=[used(1.0)], content_type=JSON)
+    play = ScriptedResponse(before_head=[gate], body=[used(1.0)], content_type=JSON)
     async with house(OPEN + "cache_ttl = 300\n" + budget(), tmp_path, play) as place:
         leader, other = [await place.begin() for _ in range(2)]
         await place.calls(1)
@@ -618,7 +639,9 @@ async def test_the_event_that_continues_a_shared_call_is_charged_for_it(tmp_path
 
 
 async def test_an_event_whose_client_leaves_settles_its_reservation(tmp_path: Path, wall: Wall):
-    async with house(OPEN + budget(), tmp_path, costing(0.4), *[Plays(waiting=[SILENCE])] * 2, costing(0.1)) as place:
+    async with house(
+        OPEN + budget(), tmp_path, costing(0.4), *[ScriptedResponse(before_head=[SILENCE])] * 2, costing(0.1)
+    ) as place:
         await place.call()
         async with connected(place.server) as other:
             for _ in range(2):

@@ -11,7 +11,7 @@ from tests.services.limits.test_limiter import BARE, OPEN, House, budget, code, 
 from tests.support.clock import turns
 from tests.support.event_harness import step
 from tests.support.harness import Frame, connected, running
-from tests.support.provider_script import JSON, Plays, ScriptedProvider, answers
+from tests.support.provider_script import JSON, ScriptedProvider, ScriptedResponse, answers
 from tests.support.redis_server import RedisServer
 from tests.support.wall_clock import Wall
 
@@ -21,7 +21,9 @@ RATE = OPEN + "rate_limiting_limit = 40\nrate_limiting_interval = 3600\n"
 
 
 @asynccontextmanager
-async def bridges(text: str, folder: Path, redis: RedisServer, *plays: Sequence[Plays]) -> AsyncIterator[list[House]]:
+async def bridges(
+    text: str, folder: Path, redis: RedisServer, *plays: Sequence[ScriptedResponse]
+) -> AsyncIterator[list[House]]:
     """One for each of the lists of plays."""
     # Patient: a machine that is busy elsewhere is not to be taken for a Redis that is lost.
     config = f'[server]\nredis_url = "{redis.url}"\nredis_timeout = 10000\n{text}'
@@ -90,7 +92,7 @@ async def settled(house: House, expected: int) -> Frame:
 
 async def test_money_reserved_by_one_bridge_is_unavailable_to_others(tmp_path: Path, redis: RedisServer, wall: Wall):
     gate = asyncio.Event()
-    slow = Plays(waiting=[gate], body=[used(0.1)], content_type=JSON)
+    slow = ScriptedResponse(before_head=[gate], body=[used(0.1)], content_type=JSON)
     async with bridges(OPEN + budget(), tmp_path, redis, [costing(0.5), slow], [costing(0.1)]) as (one, other):
         await one.call()
         running_ = await one.begin()
@@ -107,7 +109,7 @@ async def test_money_reserved_by_one_bridge_is_unavailable_to_others(tmp_path: P
 async def test_many_calls_at_several_bridges_do_not_exceed_a_budget(tmp_path: Path, redis: RedisServer, wall: Wall):
     gate = asyncio.Event()
     body = b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":2.0}}'
-    slow = Plays(waiting=[gate], body=[body], content_type=JSON)
+    slow = ScriptedResponse(before_head=[gate], body=[body], content_type=JSON)
     async with bridges(BARE + budget(), tmp_path, redis, [slow], []) as (one, other):
         first = await one.begin(step("openrouter"))
         await one.calls(1)
@@ -137,7 +139,7 @@ async def test_without_redis_each_bridge_continues_and_reports_spending_when_it_
             await runtime.call()
         redis.freeze()
         assert [code(await one.call()) for _ in range(2)] == [None, 2041]
-        redis.thaw()
+        redis.unfreeze()
         while code(await other.call()) is None:  # until it has heard of it
             pass
         assert (await settled(other, 2041))["error"]["retryAfterMs"] == 43_200_001

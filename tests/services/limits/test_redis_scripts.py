@@ -95,5 +95,5 @@ async def test_a_window_expires_after_the_next_window(store: RedisStore, redis: 
     pages, hour = SpendScripts(store), budget_of()
     await pages.reserve([hour], 1.0, NOON_S)
     key, number = windows_of(hour, NOON_S)[0]
-    ttl = int(redis.ask("TTL", store.key("spent", key, str(number)))[1:-2])
+    ttl = int(redis.command("TTL", store.key("spent", key, str(number)))[1:-2])
     assert HOUR_S < ttl <= 2 * HOUR_S + 1

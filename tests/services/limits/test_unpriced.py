@@ -10,7 +10,7 @@ from bridge.policy.breaker import FAILURES
 from bridge.services.limits.budgets import SpendContext, first_unpriced
 from tests.support.event_harness import step
 from tests.support.harness import Frame, config_of, connected, running
-from tests.support.provider_script import Plays, ScriptedProvider, answers
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse, answers
 
 RULE = '{ id = "day", limitType = "cost", limit = 1.0, window = 86400 }'
 BUDGET = f"spend_limits.rules = [{RULE}]\n"
@@ -28,7 +28,9 @@ def posted(endpoint: str) -> Frame:
     return asked(None, endpoint=endpoint, query={"purpose": "batch"})
 
 
-async def last_frames(folder: Path, text: str, *requests: object, plays: tuple[Plays, ...] = ()) -> list[Frame]:
+async def last_frames(
+    folder: Path, text: str, *requests: object, plays: tuple[ScriptedResponse, ...] = ()
+) -> list[Frame]:
     provider = ScriptedProvider(*plays)
     frames = []
     config = config_of(f"[gateways.gateway]\n{text}", folder)
@@ -36,7 +38,7 @@ async def last_frames(folder: Path, text: str, *requests: object, plays: tuple[P
         for number, request in enumerate(requests):
             await client.create(request, eventId=f"event {number}")
             frames.append((await client.until_last(f"event {number}"))[-1])
-    assert len(provider.played) == len(plays)
+    assert len(provider.requests) == len(plays)
     return frames
 
 

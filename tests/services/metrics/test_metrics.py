@@ -17,11 +17,11 @@ from bridge.services.metrics.exposition import GROUPS
 from bridge.services.metrics.metrics import MAX_CACHED_ROWS, Metrics
 from bridge.services.metrics.shared_counters import SharedCounters
 from tests.support.clock import advance, turns, until
-from tests.support.event_harness import DONE, FINISH, OVERLOADED, ROLE, USAGE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, OVERLOADED, ROLE, USAGE, content, step
 from tests.support.harness import config_of, connected, running
-from tests.support.provider_script import SILENCE, Plays, ScriptedProvider, answers, streams
+from tests.support.provider_script import SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
 from tests.support.redis_server import RedisServer
-from tests.support.summaries import entry
+from tests.support.summaries import event_summary
 
 CONFIG = '[gateways."*"]\n[gateways.mine]\n'
 
@@ -61,7 +61,7 @@ def of(samples: Samples, *names: str) -> Samples:
 
 @asynccontextmanager
 async def bridge(
-    folder: Path, *plays: Plays, config: str = CONFIG, shared: Path | None = None
+    folder: Path, *plays: ScriptedResponse, config: str = CONFIG, shared: Path | None = None
 ) -> AsyncIterator[Server]:
     async with running(config_of(config, folder), ScriptedProvider(*plays), shared) as server:
         yield server
@@ -69,12 +69,12 @@ async def bridge(
 
 async def test_each_event_is_counted_by_its_outcome_and_each_attempt_by_its_code(tmp_path: Path) -> None:
     plays = [
-        streams(ROLE, said("a"), FINISH, USAGE, DONE),  # answered
+        streams(ROLE, content("a"), FINISH, USAGE, DONE),  # answered
         answers(b'{"error":{"message":"slow down"}}', status=429),  # the first step of a chain …
         answers(b"{}"),  # … and its second
         answers(b'{"error":{"message":"no"}}', status=401),
-        streams(said("a"), OVERLOADED),  # broken after it answered
-        streams(said("a"), SILENCE),  # cancelled
+        streams(content("a"), OVERLOADED),  # broken after it answered
+        streams(content("a"), SILENCE),  # cancelled
     ]
     async with bridge(tmp_path, *plays) as server, connected(server, "/v1/account/mine") as client:
         await client.call({"eventId": "streamed", **step()})
@@ -122,7 +122,7 @@ async def test_each_event_is_counted_by_its_outcome_and_each_attempt_by_its_code
 
 async def test_durations_are_counted_in_their_buckets(tmp_path: Path) -> None:
     gate = asyncio.Event()
-    async with bridge(tmp_path, streams(ROLE, gate, said("a"), FINISH, DONE)) as server, connected(server) as client:
+    async with bridge(tmp_path, streams(ROLE, gate, content("a"), FINISH, DONE)) as server, connected(server) as client:
         await client.create({"eventId": "a", **step()})
         await turns(200)
         advance(3)
@@ -136,7 +136,7 @@ async def test_durations_are_counted_in_their_buckets(tmp_path: Path) -> None:
 
 
 async def test_gauges_are_sampled_at_the_scrape(tmp_path: Path) -> None:
-    plays = [streams(said("a"), SILENCE), *(answers(b"{}", status=500) for _ in range(5))]
+    plays = [streams(content("a"), SILENCE), *(answers(b"{}", status=500) for _ in range(5))]
     async with bridge(tmp_path, *plays) as server:
         async with connected(server) as client:
             await client.create({"eventId": "a", **step()})
@@ -177,7 +177,7 @@ def test_rows_beyond_the_limit_count_as_other() -> None:
     metrics = Metrics(SharedCounters(max_rows=len(GROUPS) + 4))
     metrics.set_known_gateways(lambda: [f"gateway-{each}" for each in range(10)])
     for each in range(10):
-        metrics.on_event_end(entry(gateway=f"gateway-{each}"))
+        metrics.on_event_end(event_summary(gateway=f"gateway-{each}"))
     rows = {key: list(row) for key, row in metrics._counters.rows() if key[0] == EVENTS.name}
     assert sum(row[0] for row in rows.values()) == 10
     assert rows[(EVENTS.name, *["other"] * 6)][0] >= 8
@@ -186,14 +186,14 @@ def test_rows_beyond_the_limit_count_as_other() -> None:
 def test_cached_rows_are_bounded() -> None:
     metrics = Metrics(SharedCounters())
     for each in range(MAX_CACHED_ROWS + 10):
-        metrics.on_event_end(entry(gateway=f"gateway-{each}"))
+        metrics.on_event_end(event_summary(gateway=f"gateway-{each}"))
     assert len(metrics._event_rows) <= MAX_CACHED_ROWS
     [(_, row)] = [(key, row) for key, row in metrics._counters.rows() if key[0] == EVENTS.name and key[1] == "*"]
     assert row[0] == MAX_CACHED_ROWS + 10
 
 
 async def test_the_accept_header_can_select_openmetrics(tmp_path: Path) -> None:
-    async with bridge(tmp_path, streams(*WHOLE)) as server, connected(server) as client:
+    async with bridge(tmp_path, streams(*COMPLETE)) as server, connected(server) as client:
         await client.call({"eventId": "a", **step()})
         text = await text_of(server, Accept="application/openmetrics-text; version=1.0.0, text/plain;q=0.5")
     families = {family.name: family.type for family in parse_openmetrics(text)}
@@ -202,7 +202,7 @@ async def test_the_accept_header_can_select_openmetrics(tmp_path: Path) -> None:
 
 
 async def test_each_server_has_its_own_counters(tmp_path: Path) -> None:
-    async with bridge(tmp_path, streams(*WHOLE)) as server, bridge(tmp_path) as other, connected(server) as client:
+    async with bridge(tmp_path, streams(*COMPLETE)) as server, bridge(tmp_path) as other, connected(server) as client:
         await client.call({"eventId": "a", **step()})
         assert of(await scraped(other), "bridge_events_total") == {}
         assert len(of(await scraped(server), "bridge_events_total")) == 1
@@ -213,9 +213,9 @@ async def test_a_scrape_of_any_worker_covers_all_workers(tmp_path: Path) -> None
     folder = tmp_path / "tallies"
     folder.mkdir()
     events = "bridge_events_total[gateway=* outcome=answered provider=openai step=0 transport=websocket]"
-    async with bridge(tmp_path, *[streams(*WHOLE)] * 2, shared=folder) as one:
+    async with bridge(tmp_path, *[streams(*COMPLETE)] * 2, shared=folder) as one:
         async with (
-            bridge(tmp_path, streams(*WHOLE), shared=folder) as other,
+            bridge(tmp_path, streams(*COMPLETE), shared=folder) as other,
             connected(one) as client,
             connected(other) as another,
         ):
@@ -232,7 +232,7 @@ async def test_a_scrape_of_any_worker_covers_all_workers(tmp_path: Path) -> None
         samples = await scraped(one)
         assert samples[events] == 2
         assert of(samples, "bridge_sockets", "bridge_processes") == {"bridge_processes[version=0.1.0]": 1}
-        async with bridge(tmp_path, streams(*WHOLE), shared=folder) as following, connected(following) as client:
+        async with bridge(tmp_path, streams(*COMPLETE), shared=folder) as following, connected(following) as client:
             await client.call({"eventId": "a", **step()})
             assert (await scraped(following))[events] == 3
     assert len(list(folder.iterdir())) == 2
@@ -285,7 +285,7 @@ async def test_the_metrics_include_the_state_of_redis(tmp_path: Path, redis: Red
 
 async def test_metrics_can_be_turned_off(tmp_path: Path) -> None:
     config = "[server]\nmetrics = false\n"
-    async with bridge(tmp_path, streams(*WHOLE), config=config) as server, connected(server) as client:
+    async with bridge(tmp_path, streams(*COMPLETE), config=config) as server, connected(server) as client:
         await client.call({"eventId": "a", **step()})
         async with aiohttp.ClientSession() as http, http.get(address(server, "/metrics")) as answer:
             assert answer.status == 404

@@ -19,7 +19,7 @@ from bridge.services.request_log.log import QueueBounds
 from bridge.services.request_log.writer import RequestLogWriter
 from bridge.settings.step import StepSettings
 from tests.support.clock import until
-from tests.support.summaries import entry
+from tests.support.summaries import event_summary
 
 NOISE = bytes(range(256)) * 64
 DAY_NS = 86_400 * 10**9
@@ -47,7 +47,9 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 def event(number: int, **changes: Any) -> EventSummary:
     now_ns = time.time_ns()
-    return entry(**{"log_id": uuid7(now_ns // 10**6, number), "created_at_ns": now_ns, "event_id": number, **changes})
+    return event_summary(
+        **{"log_id": uuid7(now_ns // 10**6, number), "created_at_ns": now_ns, "event_id": number, **changes}
+    )
 
 
 def kept(path: Path, gateway: str = "gateway") -> list[int]:

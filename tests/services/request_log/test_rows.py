@@ -11,7 +11,7 @@ from bridge.formats.usage import Usage
 from bridge.relay.summary import BodyPreviews, Cost, SentSecrets, SessionTotals
 from bridge.services.request_log.rows import MAX_CHARS, memory_bytes, row_of, storable
 from bridge.settings.step import StepSettings
-from tests.support.summaries import entry
+from tests.support.summaries import event_summary
 
 KEY = "wunderbar-7391-geheim"
 """A key that matches no known key format."""
@@ -23,12 +23,12 @@ def sent(headers: dict[str, str] | None = None, query: str = "", key: StoredKey 
 
 def told(**changes: Any) -> str:
     """Return all texts of a row as one string."""
-    return repr(row_of(entry(**changes)))
+    return repr(row_of(event_summary(**changes)))
 
 
 def test_every_field_of_an_event_has_its_column() -> None:
     made = row_of(
-        entry(
+        event_summary(
             token="team",
             cost=Cost(0.25, "custom", estimated=True),
             byok_alias="eu",
@@ -93,17 +93,17 @@ def test_every_field_of_an_event_has_its_column() -> None:
 
 
 def test_a_cached_answer_has_no_cost_and_no_tokens() -> None:
-    made = row_of(entry(cached=True, cost=Cost(0.0, "cache")))
+    made = row_of(event_summary(cached=True, cost=Cost(0.0, "cache")))
     assert (made.cached, made.cost, made.tokens_in, made.tokens_out) == (True, 0.0, 0, 0)
 
 
 def test_unknown_values_are_null() -> None:
-    made = row_of(entry(usage=None, cost=None, first_answer_ms=None, added_ms=None, token=""))
+    made = row_of(event_summary(usage=None, cost=None, first_answer_ms=None, added_ms=None, token=""))
     assert {made.tokens_in, made.tokens_out, made.cost, made.first_answer, made.added, made.token} == {None}
 
 
 def test_without_bodies_there_are_sizes_only() -> None:
-    made = row_of(entry(bodies=None))
+    made = row_of(event_summary(bodies=None))
     assert (made.request_head, made.response_head, made.request_size) == (None, None, 300)
     assert not made.request_head_complete
 
@@ -118,7 +118,7 @@ def test_without_bodies_there_are_sizes_only() -> None:
     ],
 )
 def test_a_text_body_is_stored_as_text(body: bytes, kept: object) -> None:
-    assert row_of(entry(bodies=BodyPreviews(body, body))).request_head == kept
+    assert row_of(event_summary(bodies=BodyPreviews(body, body))).request_head == kept
 
 
 @pytest.mark.parametrize(
@@ -151,35 +151,42 @@ def test_a_secret_repeated_by_the_provider_reaches_no_row(carried: SentSecrets, 
 @pytest.mark.parametrize("kept", range(4, len(KEY)))
 def test_a_secret_cut_at_the_end_of_a_body_reaches_no_row(kept: int) -> None:
     body = b'{"echo":"' + KEY[:kept].encode()
-    made = row_of(entry(sent=(sent({"authorization": KEY}),), bodies=BodyPreviews(body, body)))
+    made = row_of(event_summary(sent=(sent({"authorization": KEY}),), bodies=BodyPreviews(body, body)))
     assert made.request_head == made.response_head == '{"echo":"' + "*" * kept
 
 
 def test_text_that_looks_like_a_key_is_masked() -> None:
     body = b'{"content":"try sk-abcdefghijklmnop","api_key":"short"}'
-    made = row_of(entry(bodies=BodyPreviews(body, body), reason="Incorrect API key provided: sk-abcdefghijklmnop"))
+    made = row_of(
+        event_summary(bodies=BodyPreviews(body, body), reason="Incorrect API key provided: sk-abcdefghijklmnop")
+    )
     assert made.request_head == made.response_head == '{"content":"try sk-****************","api_key":"*****"}'
     assert made.reason == "Incorrect API key provided: sk-[redacted]"
 
 
 def test_a_service_account_key_is_not_searched_for() -> None:
     account = StoredKey("google-vertex-ai", "default", GoogleAccount('{"private_key":"x"}'), "file:F")
-    assert row_of(entry(sent=(sent(key=account),))).success
+    assert row_of(event_summary(sent=(sent(key=account),))).success
 
 
 def test_texts_from_outside_are_cut() -> None:
     long = "x" * 70_000
-    made = row_of(entry(path=long, reason=long, request_content_type=long, answer_content_type=long, account=long))
+    made = row_of(
+        event_summary(path=long, reason=long, request_content_type=long, answer_content_type=long, account=long)
+    )
     texts = (made.path, made.reason, made.request_content_type, made.response_content_type, made.account)
     assert {len(text or "") for text in texts} == {MAX_CHARS}
 
 
 def test_a_lone_surrogate_is_replaced() -> None:
-    assert storable(row_of(entry(account="a\udcff"))).account == "a?"
-    assert row_of(entry(warnings=["a\udcff"])).warnings == '["a\\udcff"]'
+    assert storable(row_of(event_summary(account="a\udcff"))).account == "a?"
+    assert row_of(event_summary(warnings=["a\udcff"])).warnings == '["a\\udcff"]'
 
 
 def test_the_estimated_memory_covers_bodies_and_headers() -> None:
     bodies = BodyPreviews(b"x" * 1000, b"y" * 2000)
-    light, heavy = entry(), entry(bodies=bodies, sent=(sent({"x": "z" * 3000}, "q" * 100),), path="p" * 500)
+    light, heavy = (
+        event_summary(),
+        event_summary(bodies=bodies, sent=(sent({"x": "z" * 3000}, "q" * 100),), path="p" * 500),
+    )
     assert memory_bytes(heavy) - memory_bytes(light) >= 1000 + 2000 + 3000 + 100 + 400

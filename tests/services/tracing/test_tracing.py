@@ -24,11 +24,11 @@ from bridge.services.tracing.otlp_json import JsonExporter
 from bridge.settings.step import StepSettings
 from tests.services.metrics.test_metrics import address, of, scraped
 from tests.support.clock import turns
-from tests.support.event_harness import DONE, FINISH, ROLE, USAGE, WHOLE, said, step
+from tests.support.event_harness import COMPLETE, DONE, FINISH, ROLE, USAGE, content, step
 from tests.support.harness import config_of, connected, running
 from tests.support.otlp_receiver import Receiver, free_port, receiving
-from tests.support.provider_script import Plays, ScriptedProvider, answers, streams
-from tests.support.summaries import entry
+from tests.support.provider_script import ScriptedProvider, ScriptedResponse, answers, streams
+from tests.support.summaries import event_summary
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 OTHER_TRACE, OTHER_SPAN = "1" * 32, "2" * 16
@@ -42,7 +42,7 @@ def config_for(receiver: Receiver, more: str = "") -> str:
 async def traced(
     folder: Path,
     request: Any,
-    *plays: Plays,
+    *plays: ScriptedResponse,
     more: str = "",
     handshake: Mapping[str, str] | None = None,
 ) -> Receiver:
@@ -60,7 +60,7 @@ async def traced(
 
 def test_a_realtime_span_holds_the_session_totals_and_its_end() -> None:
     talk = SessionTotals(1, 2, 30, 40, "provider", 1011)
-    [span, _] = spans.spans_of(entry(transport="realtime", realtime=talk), TraceContext(1, None, True))
+    [span, _] = spans.spans_of(event_summary(transport="realtime", realtime=talk), TraceContext(1, None, True))
     assert span.attributes is not None
     told = {name: value for name, value in span.attributes.items() if name.startswith("bridge.server.realtime.")}
     assert told == {f"bridge.server.realtime.{name}": value for name, value in asdict(talk).items()}
@@ -70,7 +70,8 @@ def test_a_realtime_span_holds_the_session_totals_and_its_end() -> None:
 async def test_an_event_is_a_span_and_each_attempt_a_child_of_it(tmp_path: Path, content_type: str) -> None:
     gate = asyncio.Event()
     provider = ScriptedProvider(
-        answers(b'{"error":{"message":"slow down"}}', status=429), streams(ROLE, gate, said("a"), FINISH, USAGE, DONE)
+        answers(b'{"error":{"message":"slow down"}}', status=429),
+        streams(ROLE, gate, content("a"), FINISH, USAGE, DONE),
     )
     async with receiving() as receiver:
         config = config_of(config_for(receiver, f'content_type = "{content_type}"'), tmp_path)
@@ -184,7 +185,7 @@ async def test_an_event_belongs_to_the_trace_that_its_client_names(
 ) -> None:
     request = {**step(**config)}
     request["headers"] = {**request["headers"], **headers}
-    receiver = await traced(tmp_path, request, streams(*WHOLE), handshake=handshake)
+    receiver = await traced(tmp_path, request, streams(*COMPLETE), handshake=handshake)
     [event], [attempt] = receiver.events, receiver.attempts
     assert (event.trace_id, event.parent_id) == expected
     assert (attempt.trace_id, attempt.parent_id) == (expected[0], event.span_id)
@@ -206,7 +207,7 @@ async def test_an_http_event_belongs_to_the_trace_that_its_client_names(
 ) -> None:
     asked = step()["query"] if path else [step()]
     async with receiving() as receiver:
-        provider = ScriptedProvider(streams(*WHOLE))
+        provider = ScriptedProvider(streams(*COMPLETE))
         async with (
             running(config_of(config_for(receiver), tmp_path), provider) as server,
             aiohttp.ClientSession() as http,
@@ -237,31 +238,31 @@ async def test_an_http_event_belongs_to_the_trace_that_its_client_names(
     ],
 )
 def test_the_end_of_the_path_determines_the_operation(path: str | None, operation: str) -> None:
-    [event, *_] = spans.spans_of(entry(path=path, model=None), TraceContext(1, None, sampled=True))
+    [event, *_] = spans.spans_of(event_summary(path=path, model=None), TraceContext(1, None, sampled=True))
     assert event.name == operation
 
 
 async def test_an_unsampled_trace_gets_no_spans(tmp_path: Path) -> None:
     request = step() | {"headers": {"traceparent": f"00-{TRACE}-{SPAN}-00"}}
-    assert (await traced(tmp_path, request, streams(*WHOLE))).spans == []
+    assert (await traced(tmp_path, request, streams(*COMPLETE))).spans == []
 
 
 async def test_only_the_traceparent_of_a_step_reaches_the_provider(tmp_path: Path) -> None:
     for headers, expected in (({"traceparent": TRACEPARENT}, TRACEPARENT), ({}, None)):
-        provider = ScriptedProvider(streams(*WHOLE))
+        provider = ScriptedProvider(streams(*COMPLETE))
         handshake = {"traceparent": f"00-{OTHER_TRACE}-{OTHER_SPAN}-01"}
         async with (
             running(config_of("", tmp_path), provider) as server,
             connected(server, headers=handshake) as client,
         ):
             await client.call({"eventId": "a", **step(), "headers": headers})
-        [request] = provider.played
+        [request] = provider.requests
         assert request.headers.get("traceparent") == expected
 
 
 async def test_metadata_cannot_imitate_the_bridges_attributes(tmp_path: Path) -> None:
     metadata = {"team": "bridges", "paid": True, "seats": 3, "gen_ai.usage.cost": 0, "error.type": "forged"}
-    receiver = await traced(tmp_path, step(metadata=metadata), streams(*WHOLE))
+    receiver = await traced(tmp_path, step(metadata=metadata), streams(*COMPLETE))
     [event] = receiver.events
     found = event.attributes
     assert (found["team"], found["paid"], found["seats"]) == ("bridges", True, 3)
@@ -272,7 +273,7 @@ async def test_an_unencodable_value_affects_no_other_span(tmp_path: Path) -> Non
     """OTLP supports neither lone surrogates nor integers of more than 64 bits."""
     for content_type in ("json", "protobuf"):
         request = step(metadata={"big": 2**80, "small": -1}) | {"query": {"model": "x" * 5000 + "\ud800"}}
-        receiver = await traced(tmp_path, request, streams(*WHOLE), more=f'content_type = "{content_type}"')
+        receiver = await traced(tmp_path, request, streams(*COMPLETE), more=f'content_type = "{content_type}"')
         [event] = receiver.events
         assert (event.attributes["big"], event.attributes["small"]) == (str(2**80), -1)
         assert len(event.attributes["gen_ai.request.model"]) <= spans.MAX_CHARS
@@ -280,7 +281,7 @@ async def test_an_unencodable_value_affects_no_other_span(tmp_path: Path) -> Non
 
 def test_a_lone_surrogate_becomes_a_question_mark() -> None:
     settings = StepSettings(metadata={"half \ud800": "half \udfff"})
-    halves = entry(settings=settings, model="half \ud800", event_id="half \ud800")
+    halves = event_summary(settings=settings, model="half \ud800", event_id="half \ud800")
     [event, *_] = spans.spans_of(halves, TraceContext(1, None, sampled=True))
     assert event.name == "chat half ?"
     for name in ("half ?", "gen_ai.request.model", "bridge.event_id"):
@@ -292,7 +293,7 @@ async def test_the_collectors_headers_are_sent(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("let-me-in")
     more = 'authorization = "file:secret"\nheaders = { x-team = "bridges", x-api-key = "file:key" }\n'
     for content_type in ("json", "protobuf"):
-        receiver = await traced(tmp_path, step(), streams(*WHOLE), more=f'{more}content_type = "{content_type}"')
+        receiver = await traced(tmp_path, step(), streams(*COMPLETE), more=f'{more}content_type = "{content_type}"')
         [headers] = receiver.headers
         assert headers["authorization"] == "Bearer of-good-news"
         assert (headers["x-team"], headers["x-api-key"]) == ("bridges", "let-me-in")
@@ -340,7 +341,7 @@ async def test_the_environments_collector_gets_the_spans_of_every_gateway(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{receiver.port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-team=bridges")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "my-bridge")
-        provider = ScriptedProvider(streams(*WHOLE))
+        provider = ScriptedProvider(streams(*COMPLETE))
         async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
             await client.call({"eventId": "a", **step()})
     [event] = receiver.events
@@ -361,7 +362,7 @@ async def test_an_unreachable_collector_is_counted_and_logged_once(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("bridge.services.tracing.otlp_json.RETRY_DELAY_S", 0.001)
     receiver = Receiver(free_port())
-    async with running(config_of(config_for(receiver), tmp_path), ScriptedProvider(streams(*WHOLE))) as server:
+    async with running(config_of(config_for(receiver), tmp_path), ScriptedProvider(streams(*COMPLETE))) as server:
         async with connected(server) as client:
             await client.call({"eventId": "a", **step()})
         for collector in traces_of(server)._all():
@@ -436,7 +437,7 @@ async def test_surplus_collectors_are_closed(monkeypatch: pytest.MonkeyPatch) ->
     async with receiving() as receiver:
         exporting = SpanExporters(everywhere=False)
         for each in range(4):
-            exporting.on_event_end(entry(otel=(OtelExporter(f"{receiver.url}?{each}"),)))
+            exporting.on_event_end(event_summary(otel=(OtelExporter(f"{receiver.url}?{each}"),)))
         await exporting.close()
         assert len(receiver.spans) == 8
         assert {labels[0]: value for _, labels, value in exporting.samples()}["sent"] == 8
@@ -461,4 +462,4 @@ def traces_of(server: Any) -> SpanExporters:
 
 def ended() -> EndedEvent:
     """Return an event with two spans."""
-    return EndedEvent(entry(), TraceContext(1, None, sampled=True))
+    return EndedEvent(event_summary(), TraceContext(1, None, sampled=True))
