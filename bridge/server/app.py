@@ -21,7 +21,7 @@ from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
 from bridge.server.realtime import RealtimeRoutes
 from bridge.server.session import Session
 from bridge.server.state import ServerState
-from bridge.server.websocket import ClientSocket, set_subprotocol
+from bridge.server.websocket import ClientSocket, ClientWebSocket, set_subprotocol
 from bridge.upstream.realtime import ConnectorProtocol
 
 log = logging.getLogger("bridge.server")
@@ -71,13 +71,7 @@ class App:
         self.state.connections.check_capacity()
         subprotocol = select_subprotocol(offered, None)
         max_bytes = 2 * self.state.settings.max_message_bytes + 1
-        response = web.WebSocketResponse(
-            autoping=False,
-            compress=False,
-            decode_text=False,
-            max_msg_size=max_bytes,
-            protocols=(subprotocol,) if subprotocol else (),
-        )
+        response = ClientWebSocket((subprotocol,) if subprotocol else (), max_bytes)
         set_subprotocol(response, subprotocol)
         connection_of(request).upgrade_to(response, max_bytes)
         try:

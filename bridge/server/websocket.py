@@ -1,31 +1,28 @@
-"""The connection below a WebSocket, with its progress monitored, and the client's socket with a fast way to send.
+"""The connection below a WebSocket, with its progress monitored, and the client's socket.
 
-aiohttp's own `send_frame` takes a coroutine and a write per frame. Here several frames are sent in one write: a
-server's frames are unmasked and compression is off, so a frame is its length and its payload (RFC 6455, section 5.2).
+aiohttp's own `send_frame` takes a coroutine and a write per frame; here frames are sent by an `Outbox`.
 """
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from bridge.net import unsent_bytes
-from bridge.protocol.frames import Frame
 from bridge.relay.arrivals import LONG_BYTES
 from bridge.server.auth import PROTOCOL_HEADER
 from bridge.server.callbacks import ignore
 from bridge.server.http.connection import HttpConnection
+from bridge.server.outbox import Outbox
 
 CLOSE_GRACE_S: Final = 5.0
 """The time in which a client has to read its remaining data and to answer a close frame; then it is disconnected."""
 
 _FIN: Final = 0x80
 _SHORT: Final = struct.Struct("!BB").pack
-_MEDIUM: Final = struct.Struct("!BBH").pack
-_LONG: Final = struct.Struct("!BBQ").pack
 
 
 class MonitoredConnection(asyncio.Protocol):
@@ -144,46 +141,51 @@ class MonitoredConnection(asyncio.Protocol):
             self._transport.write(_SHORT(_FIN | opcode, len(payload)) + payload)
 
 
-class ClientSocket(MonitoredConnection):
-    """Sends frames to a client on a prepared `WebSocketResponse`."""
+class ClientWebSocket(web.WebSocketResponse[bool]):
+    """A client's WebSocket that announces its close frame.
 
-    def __init__(self, request: web.BaseRequest, response: "web.WebSocketResponse[bool]") -> None:
+    aiohttp also closes by itself while it receives: after a close frame, a violation of the protocol or a lost
+    connection.
+    """
+
+    def __init__(self, protocols: Iterable[str], max_message_bytes: int) -> None:
+        """`max_message_bytes`: a message of this size or more closes the connection with 1009."""
+        super().__init__(
+            autoping=False, compress=False, decode_text=False, max_msg_size=max_message_bytes, protocols=protocols
+        )
+        self.on_close: Callable[[], None] = ignore
+        """Called before the close frame is written."""
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        self.on_close()
+        return await super().close(code=code, message=message, drain=drain)
+
+
+class ClientSocket(MonitoredConnection):
+    """Sends frames to a client on a prepared `ClientWebSocket`."""
+
+    def __init__(self, request: web.BaseRequest, response: ClientWebSocket) -> None:
         assert request.transport is not None
         super().__init__(request.transport, request.protocol)
         self._response = response
         self._connection = request.protocol
-        self._sent_close = False
+        self._outbox = Outbox(request.transport)
+        self.send = self._outbox.send
+        self.send_one = self._outbox.send_one
+        response.on_close = self._outbox.end
 
-    def send(self, frames: Sequence[Frame]) -> None:
-        """Send frames in as few writes as possible. They are dropped if the socket is closing."""
-        if self._is_closing:
-            return
-        parts: list[bytes] = []
-        for frame in frames:
-            size = len(frame)
-            if size < 126:
-                parts.append(_SHORT(_FIN | WSMsgType.TEXT, size))
-            elif size < 65_536:
-                parts.append(_MEDIUM(_FIN | WSMsgType.TEXT, 126, size))
-            else:
-                self._write(b"".join(parts))
-                self._write_long([frame] if isinstance(frame, bytes) else frame.parts, size)
-                parts = []
-                continue
-            parts.append(bytes(frame))
-        self._write(b"".join(parts))
+    @property
+    def queued_bytes(self) -> int:
+        return 0 if self._closed.is_set() else super().queued_bytes + self._outbox.queued_bytes
 
-    def send_one(self, parts: list[bytes]) -> None:
-        """Send one frame that consists of `parts`, without copying a long one."""
-        size = sum(map(len, parts))
-        if size < 65_536:
-            self.send([b"".join(parts)])
-        elif not self._is_closing:
-            self._write_long(parts, size)
+    @property
+    def sent_bytes(self) -> int:
+        return self._outbox.written_bytes - super().queued_bytes
 
     def control(self, opcode: WSMsgType, payload: bytes = b"") -> None:
-        """Send a control frame, unless a close frame was sent."""
-        if not self._response.closed and not self._sent_close:
+        """Send a control frame behind all queued frames, unless a close frame was sent."""
+        if not self._outbox.is_ended:
+            self._outbox.flush()
             super().control(opcode, payload)
 
     def discard(self) -> None:
@@ -207,7 +209,7 @@ class ClientSocket(MonitoredConnection):
         frame. aiohttp's `close` does not read while a task waits for a message, so that task is stopped first.
         """
         self.control(WSMsgType.CLOSE, struct.pack("!H", code) + reason)
-        self._sent_close = True
+        self._outbox.end()
         with suppress(Exception):  # aiohttp raises several types, depending on how the connection is lost
             async with asyncio.timeout(CLOSE_GRACE_S):
                 queue = self._response._reader
@@ -219,20 +221,9 @@ class ClientSocket(MonitoredConnection):
                     pass
         await self.disconnect()
 
-    @property
-    def _is_closing(self) -> bool:
-        return self._sent_close or self._response.closed or self._transport.is_closing()
-
-    def _write_long(self, parts: list[bytes], size: int) -> None:
-        """Write a long frame without joining its parts, which would copy it."""
-        self._write(_LONG(_FIN | WSMsgType.TEXT, 127, size))
-        for part in parts:
-            self._write(part)
-
-    def _write(self, data: bytes) -> None:
-        if data:
-            self._written_bytes += len(data)
-            self._transport.write(data)
+    async def disconnect(self) -> None:
+        self._outbox.end()
+        await super().disconnect()
 
 
 def set_subprotocol(response: "web.WebSocketResponse[bool]", protocol: str | None) -> None:

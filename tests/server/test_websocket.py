@@ -9,9 +9,9 @@ import pytest
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestServer
 
-from bridge.server.websocket import ClientSocket
-from tests.support.clock import advance, turns, until
-from tests.support.raw_client import RawClient, open_websocket
+from bridge.server.websocket import ClientSocket, ClientWebSocket
+from tests.support.clock import advance, run_until_idle, turns, until
+from tests.support.raw_client import RawClient, frame, open_websocket
 
 
 class Door:
@@ -19,10 +19,11 @@ class Door:
 
     def __init__(self) -> None:
         self.opened: asyncio.Future[tuple[ClientSocket, asyncio.Transport]] = asyncio.get_running_loop().create_future()
+        self.response = ClientWebSocket((), 1 << 22)
         self.heard: list[bytes] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        response = web.WebSocketResponse(autoping=False, compress=False, decode_text=False)
+        response = self.response
         await response.prepare(request)
         assert request.transport is not None
         self.opened.set_result((ClientSocket(request, response), request.transport))
@@ -86,6 +87,7 @@ async def test_short_frames_are_sent_in_one_write(pair: Pair, monkeypatch: pytes
     monkeypatch.setattr(pair.transport, "write", lambda data: (writes.append(len(data)), write(data)))
     pair.socket.send([b"x" * 100] * 50)
     pair.socket.send([])
+    await run_until_idle()
     assert writes == [102 * 50]
 
 
@@ -105,8 +107,9 @@ async def test_a_long_frame_is_not_copied(pair: Pair, monkeypatch: pytest.Monkey
     long = b"x" * 70_000
     pair.socket.send([b"before", long, b"after"])
     pair.socket.send_one([b"{", long, b"}"])
+    await run_until_idle()
     assert sum(each is long for each in writes) == 2
-    assert len(writes) == 8
+    assert len(writes) == 5
 
 
 async def test_control_frames_are_sent_between_others(pair: Pair) -> None:
@@ -128,6 +131,58 @@ async def test_frames_after_a_close_frame_are_dropped(pair: Pair) -> None:
     assert await pair.client.next_frame() == (WSMsgType.CLOSE, b"\x03\xe9bye")
     await closing
     assert await pair.client.read_to_end() == b""
+
+
+async def test_a_close_frame_is_sent_behind_queued_frames(pair: Pair) -> None:
+    pair.socket.send([b"last"])
+    closing = asyncio.create_task(pair.socket.close(1001, b"bye"))
+    await turns(1)
+    assert await pair.client.next_frame() == (WSMsgType.TEXT, b"last")
+    assert await pair.client.next_frame() == (WSMsgType.CLOSE, b"\x03\xe9bye")
+    assert await pair.client.read_to_end() == b""
+    await closing
+
+
+async def test_so_is_one_to_a_client_that_is_still_sending(pair: Pair) -> None:
+    pair.socket.send([b"last"])
+    reading_ended = asyncio.Event()
+    closing = asyncio.create_task(pair.socket.close_and_drain(1013, b"full", reading_ended))
+    await turns(1)
+    pair.socket.send([b"late"])
+    assert await pair.client.next_frame() == (WSMsgType.TEXT, b"last")
+    assert await pair.client.next_frame() == (WSMsgType.CLOSE, b"\x03\xf5full")
+    reading_ended.set()
+    await pair.client.send(frame(b"\x03\xe8", WSMsgType.CLOSE))
+    await closing
+    assert b"late" not in await pair.client.read_to_end()
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [(frame(b"\x03\xe8", WSMsgType.CLOSE), b"\x03\xe8"), (frame(b"x", 3), b"\x03\xea")],
+    ids=["a close frame", "a violation of the protocol"],
+)
+async def test_so_is_the_one_that_answers_the_client(pair: Pair, ending: bytes, code: bytes) -> None:
+    """aiohttp writes it while it receives; no frame may follow a close frame."""
+    end = pair.door.response.on_close
+
+    def on_close() -> None:
+        pair.socket.send([b"last"])
+        end()
+        pair.socket.send([b"late"])
+
+    pair.door.response.on_close = on_close
+    await pair.client.send(ending)
+    assert await pair.client.next_frame() == (WSMsgType.TEXT, b"last")
+    opcode, payload = await pair.client.next_frame()
+    assert (opcode, payload[:2]) == (WSMsgType.CLOSE, code)
+    assert await pair.client.read_to_end() == b""
+
+
+async def test_a_disconnect_writes_queued_frames(pair: Pair) -> None:
+    pair.socket.send([b"last"])
+    await pair.socket.disconnect()
+    assert await pair.client.read_to_end() == b"\x81\x04last"
 
 
 async def test_frames_for_a_lost_connection_are_dropped(pair: Pair) -> None:
@@ -171,6 +226,22 @@ async def test_cancelling_one_waiter_does_not_cancel_others(pair: Pair) -> None:
     assert not two.done()
     await pair.take_all()
     await two
+
+
+async def test_frames_that_were_not_written_yet_count_as_queued(pair: Pair) -> None:
+    pair.socket.send([b"x" * 100])
+    assert (pair.socket.queued_bytes, pair.socket.sent_bytes) == (102, 0)
+    await pair.client.next_frame()
+    assert (pair.socket.queued_bytes, pair.socket.sent_bytes) == (0, 102)
+
+
+async def test_short_frames_without_end_make_a_socket_full_in_the_iteration_in_which_they_are_sent(pair: Pair) -> None:
+    for _ in range(100_000):
+        pair.socket.send([b"x" * 1000])
+        if pair.socket.is_full:
+            break
+    assert pair.socket.is_full
+    await pair.take_all()
 
 
 @pytest.mark.parametrize("whose", ["theirs", "ours"])
