@@ -1,4 +1,4 @@
-"""`universal.cancel`: in whatever phase, at once, with one last frame; and what else may come at the same moment."""
+"""`universal.cancel` ends an event in any phase with one last frame, whatever happens at the same time."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import Cancelled, Draining
-from tests.support.clock import advance, turns
+from tests.support.clock import advance, run_until_idle
 from tests.support.event_harness import COMPLETE, ROLE, EventHarness, ScriptedRuntime, content, step
 from tests.support.harness import config_of, connected, running
 from tests.support.provider_script import JSON, RESET, SILENCE, ScriptedProvider, ScriptedResponse, answers, streams
@@ -49,23 +49,23 @@ async def test_every_phase_can_be_cancelled(phase: str) -> None:
     event = await in_phase(phase)
     event.runner.cancel(Cancelled("cancelled by the client"))
     await asyncio.sleep(0)
-    assert event.runtime.provider.open_streams == 0, "at once"
-    await turns()
+    assert event.runtime.provider.open_streams == 0
+    await run_until_idle()
     check_cancelled(event)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-async def test_cancelling_twice_is_cancelling_once(phase: str) -> None:
+async def test_a_second_cancel_has_no_effect(phase: str) -> None:
     event = await in_phase(phase)
     event.runner.cancel(Cancelled("cancelled by the client"))
-    event.runner.cancel(Draining("too late"))
-    await turns()
-    event.runner.cancel(Draining("far too late"))
-    await turns()
+    event.runner.cancel(Draining("second cancel"))
+    await run_until_idle()
+    event.runner.cancel(Draining("third cancel"))
+    await run_until_idle()
     check_cancelled(event)
 
 
-async def test_before_its_task_has_begun() -> None:
+async def test_an_event_can_be_cancelled_before_its_task_starts() -> None:
     event = ScriptedRuntime().event(step())
     event.runner.cancel(Cancelled("cancelled by the client"))
     await event.start()
@@ -73,7 +73,7 @@ async def test_before_its_task_has_begun() -> None:
     assert event.runtime.provider.requests == []
 
 
-async def test_while_the_client_does_not_read() -> None:
+async def test_an_event_can_be_cancelled_while_the_client_does_not_read() -> None:
     gate = asyncio.Event()
     event = await ScriptedRuntime(streams(content("a"), gate, content("b"), SILENCE)).event(step()).start()
     event.sink.stop_reading()
@@ -83,7 +83,7 @@ async def test_while_the_client_does_not_read() -> None:
     check_cancelled(event)
 
 
-async def test_the_attempt_that_was_cancelled_is_listed_as_such() -> None:
+async def test_the_cancelled_attempt_is_listed_with_its_code() -> None:
     event = (
         await ScriptedRuntime(answers(status=400), ScriptedResponse(before_head=[SILENCE]))
         .event([step(), step("groq")])
@@ -93,15 +93,15 @@ async def test_the_attempt_that_was_cancelled_is_listed_as_such() -> None:
     assert [a["code"] for a in event.metadata["attempts"]] == [400, 9020]
 
 
-async def test_what_was_told_before_stays_told() -> None:
+async def test_a_cancel_after_the_first_frame_keeps_step_and_provider() -> None:
     event = await ScriptedRuntime(streams(content("a"), SILENCE)).event(step()).start()
     await event.cancel()
     assert event.types == ["created", "stream", "error"]
     assert (event.metadata["step"], event.metadata["provider"]) == ("0", "openai")
 
 
-async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
-    """Not even while its last frame waits to be taken."""
+async def test_a_cancel_after_the_last_frame_has_no_effect() -> None:
+    """Also while the client has not read the last frame yet."""
     gate = asyncio.Event()
     event = (
         await ScriptedRuntime(ScriptedResponse(before_head=[gate], body=[b"{}"], content_type=JSON))
@@ -112,21 +112,21 @@ async def test_an_event_that_is_over_is_not_cancelled_any_more() -> None:
     await event.release(gate)
     assert event.last_frame_count == 1
     assert not event.is_done
-    assert event.runtime.budget.used > 0, "what waits to be taken counts"
+    assert event.runtime.budget.used > 0, "unread frames count"
     await event.cancel()
     assert not event.is_done
     event.sink.resume_reading()
-    await turns()
+    await run_until_idle()
     assert (event.types, event.code) == (["created"], None)
 
 
-# Together with a clock, with data, with an end.
+# A cancel that coincides with a deadline, with data or with the end.
 
 
 @pytest.mark.parametrize("clock", ["connectTimeout", "requestTimeout", "totalTimeout"])
 @pytest.mark.parametrize("cancel_first", [True, False])
-async def test_together_with_a_clock_the_cancel_wins(clock: str, cancel_first: bool) -> None:
-    """In one turn of the loop, the one before the other or behind it."""
+async def test_a_cancel_takes_precedence_over_a_deadline(clock: str, cancel_first: bool) -> None:
+    """Both happen in one turn of the loop, in either order."""
     event = (
         await ScriptedRuntime(ScriptedResponse(before_connect=[SILENCE]))
         .event([step(**{clock: 1000}), step("groq")])
@@ -137,12 +137,12 @@ async def test_together_with_a_clock_the_cancel_wins(clock: str, cancel_first: b
         loop.call_soon(event.runner.cancel, error)
     advance(2)
     loop.call_at(loop.time(), event.runner.cancel, error)
-    await turns()
+    await run_until_idle()
     check_cancelled(event)
 
 
 @pytest.mark.parametrize("rest", [[content("b")], [RESET], []], ids=["data", "a reset", "the end"])
-async def test_together_with_what_the_provider_does_the_cancel_wins(rest: list[bytes]) -> None:
+async def test_a_cancel_takes_precedence_over_the_providers_next_read(rest: list[bytes]) -> None:
     gate = asyncio.Event()
     event = (
         await ScriptedRuntime(streams(content("a"), gate, *rest)).event([step(onBreak="restart"), step("groq")]).start()
@@ -153,18 +153,18 @@ async def test_together_with_what_the_provider_does_the_cancel_wins(rest: list[b
     assert event.types == ["created", "stream", "error"]
 
 
-async def test_a_task_that_is_cancelled_by_its_owner_ends_its_event_all_the_same() -> None:
+async def test_an_event_whose_task_is_cancelled_sends_a_last_frame() -> None:
     event = await ScriptedRuntime(streams(content("a"), SILENCE)).event(step()).start()
     task = event.task
     task.cancel()
-    await turns()
+    await run_until_idle()
     assert task.cancelled()
     assert event.types == ["created", "stream", "error"]
     assert event.frames[-1]["error"]["code"] == 9020
     assert event.runtime.provider.open_streams == event.runtime.budget.used == 0
 
 
-# Over a socket.
+# Events of one socket.
 
 
 async def test_the_id_of_a_cancelled_event_may_be_used_again(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ async def test_an_id_that_is_unknown_or_finished_is_ignored(tmp_path: Path) -> N
         assert len(client.frames) == 10, "five each, and nothing else"
 
 
-async def test_a_message_and_its_cancel_may_come_together(tmp_path: Path) -> None:
+async def test_a_message_can_be_cancelled_immediately(tmp_path: Path) -> None:
     provider = ScriptedProvider(*[ScriptedResponse(before_head=[SILENCE])] * 100)
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         for name in range(100):

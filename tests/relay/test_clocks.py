@@ -1,4 +1,4 @@
-"""The clocks of an event: what starts, stops and resets each, and what the client is told when one strikes."""
+"""Timeouts of an event: what starts, stops and resets each, and which error the client receives."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bridge.relay.deadlines import Clock, Interrupt
-from tests.support.clock import advance, turns
+from tests.support.clock import advance, run_until_idle, turns
 from tests.support.event_harness import COMPLETE, ROLE, EventHarness, ScriptedRuntime, content, step
 from tests.support.event_harness import run as run_event
 from tests.support.provider_script import JSON, SILENCE, Part, ScriptedResponse, answers, streams
@@ -15,12 +15,12 @@ from tests.support.provider_script import JSON, SILENCE, Part, ScriptedResponse,
 NO_LIMIT = {"connectTimeout": 0, "requestTimeout": 0, "idleTimeout": 0, "totalTimeout": 0}
 
 
-async def begin(scripted: ScriptedResponse, **config: object) -> EventHarness:
-    """An event with no clock but those of `config`, in milliseconds."""
+async def start(scripted: ScriptedResponse, **config: object) -> EventHarness:
+    """Start an event with no timeouts but those of `config`, in milliseconds."""
     return await ScriptedRuntime(scripted).event(step(**NO_LIMIT | config)).start()
 
 
-async def strikes_between(event: EventHarness, after_s: float, before_s: float, code: int) -> None:
+async def check_fails_between(event: EventHarness, after_s: float, before_s: float, code: int) -> None:
     await event.advance(after_s)
     assert not event.is_done
     await event.advance(before_s - after_s)
@@ -29,19 +29,19 @@ async def strikes_between(event: EventHarness, after_s: float, before_s: float, 
 
 
 async def test_connect_timeout_ends_with_the_connection() -> None:
-    event = await begin(ScriptedResponse(before_connect=[SILENCE]), connectTimeout=1000)
+    event = await start(ScriptedResponse(before_connect=[SILENCE]), connectTimeout=1000)
     assert event.runner.phase == "connecting"
-    await strikes_between(event, 0.9, 1.1, 9010)
+    await check_fails_between(event, 0.9, 1.1, 9010)
     assert "connectTimeout" in event.last_frame()["error"]["message"]
     gate = asyncio.Event()
-    event = await begin(ScriptedResponse(COMPLETE, before_head=[gate]), connectTimeout=1000)
+    event = await start(ScriptedResponse(COMPLETE, before_head=[gate]), connectTimeout=1000)
     assert event.runner.phase == "waiting"
     await event.advance(100)
     await event.release(gate)
     assert event.code is None
 
 
-async def test_it_ends_at_the_head_if_the_transport_tells_of_no_connection() -> None:
+async def test_connect_timeout_ends_at_the_head_if_the_transport_reports_no_connection() -> None:
     gate = asyncio.Event()
     runtime = ScriptedRuntime(ScriptedResponse([gate, *COMPLETE]))
     runtime.provider.reports_connections = False
@@ -52,21 +52,21 @@ async def test_it_ends_at_the_head_if_the_transport_tells_of_no_connection() -> 
 
 
 async def test_request_timeout_runs_until_the_head() -> None:
-    await strikes_between(await begin(ScriptedResponse(before_head=[SILENCE]), requestTimeout=1000), 0.9, 1.1, 9013)
+    await check_fails_between(await start(ScriptedResponse(before_head=[SILENCE]), requestTimeout=1000), 0.9, 1.1, 9013)
 
 
 NO_ANSWER: dict[str, Part] = {
     "headers": b"",
     "comments": b": busy\n\n",
     "bookkeeping": ROLE,
-    "half an item": content("a")[:-1],
+    "an incomplete item": content("a")[:-1],
 }
 
 
 @pytest.mark.parametrize("part", NO_ANSWER.values(), ids=NO_ANSWER)
 @pytest.mark.parametrize("steps", [1, 2])
-async def test_nor_do_headers_comments_bookkeeping_stop_request_timeout(part: Part, steps: int) -> None:
-    """Neither where they are passed on at once, nor where they are held back."""
+async def test_headers_comments_and_bookkeeping_do_not_stop_request_timeout(part: Part, steps: int) -> None:
+    """Both if they are sent immediately and if they are held back."""
     runtime = ScriptedRuntime(streams(part, SILENCE), answers())
     chain = [step(**NO_LIMIT | {"requestTimeout": 5000}), step("groq")][:steps]
     event = await runtime.event(chain).start()
@@ -77,7 +77,7 @@ async def test_nor_do_headers_comments_bookkeeping_stop_request_timeout(part: Pa
     assert event.metadata["attempts"][0]["code"] == 9013 if steps == 2 else event.code == 9013
 
 
-async def test_comments_for_longer_than_bookkeeping_is_held_are_no_answer_either() -> None:
+async def test_comments_do_not_start_the_answer_after_the_hold_limit() -> None:
     runtime = ScriptedRuntime(streams(b": busy\n\n", SILENCE), answers())
     event = await runtime.event([step(**NO_LIMIT | {"requestTimeout": 30_000}), step("groq")]).start()
     await event.advance(29)
@@ -86,14 +86,14 @@ async def test_comments_for_longer_than_bookkeeping_is_held_are_no_answer_either
     assert (event.code, event.metadata["step"]) == (None, "1")
 
 
-async def test_request_timeout_covers_an_answer_in_one_piece_to_its_end() -> None:
-    event = await begin(ScriptedResponse([b'{"half":', SILENCE], content_type=JSON), requestTimeout=1000)
-    await strikes_between(event, 0.9, 1.1, 9013)
+async def test_request_timeout_covers_the_whole_body_of_a_buffered_answer() -> None:
+    event = await start(ScriptedResponse([b'{"half":', SILENCE], content_type=JSON), requestTimeout=1000)
+    await check_fails_between(event, 0.9, 1.1, 9013)
 
 
 async def test_the_first_answer_item_stops_request_timeout() -> None:
     gate = asyncio.Event()
-    event = await begin(streams(content("a"), gate, *COMPLETE), requestTimeout=1000)
+    event = await start(streams(content("a"), gate, *COMPLETE), requestTimeout=1000)
     await event.advance(100)
     await event.release(gate)
     assert event.types[-1] == "done"
@@ -102,30 +102,30 @@ async def test_the_first_answer_item_stops_request_timeout() -> None:
 @pytest.mark.parametrize("part", [content("b"), b": beat\n\n", b"data"], ids=["an item", "a comment", "a part"])
 async def test_any_byte_resets_idle_timeout(part: bytes) -> None:
     gate = asyncio.Event()
-    event = await begin(streams(content("a"), gate, part, SILENCE), idleTimeout=1000)
+    event = await start(streams(content("a"), gate, part, SILENCE), idleTimeout=1000)
     await event.advance(0.9)
     await event.release(gate)
-    await strikes_between(event, 0.9, 1.1, 9014)
+    await check_fails_between(event, 0.9, 1.1, 9014)
     assert "idleTimeout" in event.last_frame()["error"]["message"]
 
 
-async def test_also_of_an_answer_in_one_piece() -> None:
+async def test_any_byte_of_a_buffered_answer_resets_idle_timeout() -> None:
     gate = asyncio.Event()
-    event = await begin(ScriptedResponse([b"{", gate, b" ", SILENCE], content_type=JSON), idleTimeout=1000)
+    event = await start(ScriptedResponse([b"{", gate, b" ", SILENCE], content_type=JSON), idleTimeout=1000)
     await event.advance(0.9)
     await event.release(gate)
-    await strikes_between(event, 0.9, 1.1, 9014)
+    await check_fails_between(event, 0.9, 1.1, 9014)
 
 
-async def test_idle_timeout_begins_with_the_head() -> None:
+async def test_idle_timeout_starts_at_the_head() -> None:
     gate = asyncio.Event()
-    event = await begin(ScriptedResponse([SILENCE], before_head=[gate]), idleTimeout=1000)
+    event = await start(ScriptedResponse([SILENCE], before_head=[gate]), idleTimeout=1000)
     await event.advance(100)
     await event.release(gate)
-    await strikes_between(event, 0.9, 1.1, 9014)
+    await check_fails_between(event, 0.9, 1.1, 9014)
 
 
-async def test_no_clock_but_the_total_outlasts_its_attempt() -> None:
+async def test_only_total_timeout_outlasts_its_attempt() -> None:
     gate = asyncio.Event()
     runtime = ScriptedRuntime(answers(status=400), ScriptedResponse(COMPLETE, before_head=[gate]))
     config = {"connectTimeout": 1000, "requestTimeout": 1000, "idleTimeout": 1000}
@@ -149,7 +149,7 @@ PHASES: dict[str, list[ScriptedResponse]] = {
 async def test_total_timeout_ends_every_phase(responses: list[ScriptedResponse]) -> None:
     config = NO_LIMIT | {"totalTimeout": 1000, "maxAttempts": 2, "onBreak": "restart"}
     event = await ScriptedRuntime(*responses).event([step(**config), step("groq")]).start()
-    await strikes_between(event, 0.9, 1.1, 9015)
+    await check_fails_between(event, 0.9, 1.1, 9015)
     assert event.last_frame()["error"]["retryable"] is False
 
 
@@ -158,19 +158,19 @@ async def test_total_timeout_counts_all_steps_and_retries_together() -> None:
     runtime = ScriptedRuntime(*[ScriptedResponse(before_head=[SILENCE])] * 2)
     event = await runtime.event([step(**config), step("groq", **config)]).start()
     await event.advance(0.7)
-    await strikes_between(event, 0.2, 0.4, 9015)
+    await check_fails_between(event, 0.2, 0.4, 9015)
     assert [a["code"] for a in event.metadata["attempts"]] == [9013, 9015]
 
 
-async def test_in_an_array_total_timeout_is_the_first_steps() -> None:
+async def test_the_first_steps_total_timeout_applies_to_the_event() -> None:
     steps = [step(**NO_LIMIT | {"totalTimeout": 2000}), step("groq", **NO_LIMIT | {"totalTimeout": 500})]
     event = await ScriptedRuntime(answers(status=400), ScriptedResponse(before_head=[SILENCE])).event(steps).start()
-    await strikes_between(event, 1.9, 2.1, 9015)
+    await check_fails_between(event, 1.9, 2.1, 9015)
 
 
-async def test_zero_is_no_limit() -> None:
+async def test_a_timeout_of_zero_means_no_limit() -> None:
     gate = asyncio.Event()
-    event = await begin(ScriptedResponse(COMPLETE, before_connect=[gate]))
+    event = await start(ScriptedResponse(COMPLETE, before_connect=[gate]))
     await event.advance(10 * 3_600)
     await event.release(gate)
     assert event.types[-1] == "done"
@@ -184,12 +184,12 @@ DEFAULTS = {
 
 
 @pytest.mark.parametrize(("scripted", "seconds", "code"), DEFAULTS.values(), ids=DEFAULTS)
-async def test_defaults(scripted: ScriptedResponse, seconds: float, code: int) -> None:
+async def test_default_timeouts_apply(scripted: ScriptedResponse, seconds: float, code: int) -> None:
     event = await ScriptedRuntime(scripted).event(step()).start()
-    await strikes_between(event, seconds - 0.1, seconds + 0.1, code)
+    await check_fails_between(event, seconds - 0.1, seconds + 0.1, code)
 
 
-async def test_a_timeout_goes_to_the_next_step_and_is_retried_on_the_last_alone() -> None:
+async def test_a_timeout_is_retried_only_on_the_last_step() -> None:
     silent = ScriptedResponse(before_head=[SILENCE])
     config = {"requestTimeout": 1000, "maxAttempts": 2, "retryDelay": 0}
     event = await ScriptedRuntime(silent, silent, answers()).event([step(**config), step("groq", **config)]).start()
@@ -198,42 +198,42 @@ async def test_a_timeout_goes_to_the_next_step_and_is_retried_on_the_last_alone(
     assert [(a["step"], a.get("code")) for a in event.metadata["attempts"]] == [("0", 9013), ("1", 9013), ("1", None)]
 
 
-# A client that does not read.
+# Pausing.
 
 
-async def test_the_clocks_stand_still_while_the_client_does_not_read() -> None:
+async def test_deadlines_pause_while_the_client_does_not_read() -> None:
     gates = [asyncio.Event(), asyncio.Event()]
     config = {"idleTimeout": 1000, "totalTimeout": 2000}
-    event = await begin(streams(content("a"), gates[0], content("b"), gates[1], *COMPLETE), **config)
+    event = await start(streams(content("a"), gates[0], content("b"), gates[1], *COMPLETE), **config)
     event.sink.stop_reading()
     await event.release(gates[0])
     reads = event.runtime.provider.requests[0].reads
     await event.advance(100)
     assert not event.is_done
-    assert event.runtime.provider.requests[0].reads == reads, "the provider waits too"
+    assert event.runtime.provider.requests[0].reads == reads, "the provider is not read"
     event.sink.resume_reading()
-    await turns()
+    await run_until_idle()
     await event.advance(0.9)
     await event.release(gates[1])
     assert event.types[-1] == "done"
 
 
-async def test_and_go_on_from_where_they_stood() -> None:
+async def test_deadlines_resume_with_the_remaining_time() -> None:
     gate = asyncio.Event()
-    event = await begin(streams(content("a"), gate, content("b"), SILENCE), totalTimeout=2000)
+    event = await start(streams(content("a"), gate, content("b"), SILENCE), totalTimeout=2000)
     await event.advance(1)
     event.sink.stop_reading()
     await event.release(gate)
     await event.advance(100)
     event.sink.resume_reading()
-    await turns()
-    await strikes_between(event, 0.9, 1.1, 9015)
+    await run_until_idle()
+    await check_fails_between(event, 0.9, 1.1, 9015)
 
 
 # Races.
 
 
-async def test_when_two_clocks_strike_at_once_the_total_is_not_lost() -> None:
+async def test_total_timeout_takes_precedence_over_another_timeout_at_the_same_instant() -> None:
     config = NO_LIMIT | {"requestTimeout": 1000, "totalTimeout": 1000}
     event = (
         await ScriptedRuntime(ScriptedResponse(before_head=[SILENCE]))
@@ -244,33 +244,33 @@ async def test_when_two_clocks_strike_at_once_the_total_is_not_lost() -> None:
     assert event.code == 9015
 
 
-async def test_a_total_that_strikes_while_another_clocks_blow_is_on_its_way_is_not_lost() -> None:
-    """Whoever is interrupted may take some turns to come to its end."""
-    alarm, struck = Interrupt(), list[Clock]()
+async def test_total_timeout_takes_precedence_during_another_interrupt() -> None:
+    """An interrupted task may take several turns of the loop to end."""
+    interrupt, consumed = Interrupt(), list[Clock]()
 
-    async def slow_to_end() -> None:
-        alarm.attach()
+    async def ends_slowly() -> None:
+        interrupt.attach()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             advance(1)
             await turns()
-            struck.append(alarm.consume())
-        await asyncio.sleep(0)  # and is not interrupted any more
+            consumed.append(interrupt.consume())
+        await asyncio.sleep(0)  # is not interrupted again
 
-    alarm.deadlines.set(Clock.IDLE, 1)
-    alarm.deadlines.set(Clock.TOTAL, 2)
-    task = asyncio.create_task(slow_to_end())
-    await turns()
+    interrupt.deadlines.set(Clock.IDLE, 1)
+    interrupt.deadlines.set(Clock.TOTAL, 2)
+    task = asyncio.create_task(ends_slowly())
+    await run_until_idle()
     advance(1)
     await task
-    assert struck == [Clock.TOTAL]
+    assert consumed == [Clock.TOTAL]
     assert task.cancelling() == 0
-    alarm.deadlines.stop()
+    interrupt.deadlines.stop()
 
 
-async def test_a_deadline_that_an_earlier_one_clears_does_not_strike() -> None:
-    """Both are due in one turn of the loop: what was held back goes out, and with that the step has answered."""
+async def test_a_due_deadline_that_an_earlier_one_clears_does_not_fire() -> None:
+    """Both are due in one turn of the loop: when held items are sent, the step has answered."""
     config = NO_LIMIT | {"requestTimeout": 10_500}
     event = await ScriptedRuntime(streams(ROLE, SILENCE)).event([step(**config), step("groq")]).start()
     await event.advance(11)
@@ -279,38 +279,38 @@ async def test_a_deadline_that_an_earlier_one_clears_does_not_strike() -> None:
     await event.cancel()
 
 
-async def test_a_cancellation_by_the_tasks_owner_is_not_taken_for_a_clock() -> None:
-    alarm = Interrupt()
+async def test_a_cancellation_by_the_tasks_owner_is_not_consumed_as_a_deadline() -> None:
+    interrupt = Interrupt()
 
     async def interrupted_twice() -> None:
-        alarm.attach()
+        interrupt.attach()
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            alarm.consume()
+            interrupt.consume()
 
-    alarm.deadlines.set(Clock.IDLE, 1)
+    interrupt.deadlines.set(Clock.IDLE, 1)
     task = asyncio.create_task(interrupted_twice())
-    await turns()
+    await run_until_idle()
     asyncio.get_running_loop().call_soon(task.cancel)
     advance(1)
     await asyncio.wait([task])
     assert task.cancelled()
-    alarm.deadlines.stop()
+    interrupt.deadlines.stop()
 
 
-async def test_an_answer_that_has_come_cannot_be_overtaken_by_a_clock() -> None:
-    """A long one is made a frame of in a thread, and the event's time runs out meanwhile."""
-    body, thread_is_free = b"x" * (1 << 20), threading.Event()
+async def test_no_deadline_fires_after_the_answer_was_received() -> None:
+    """A long body is encoded in a thread while the total timeout passes."""
+    body, release_thread = b"x" * (1 << 20), threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
-    occupied = loop.run_in_executor(None, thread_is_free.wait)
+    blocker = loop.run_in_executor(None, release_thread.wait)
     event = await run_event(step(totalTimeout=1000), ScriptedResponse([body], content_type="text/plain"))
     await event.advance(2)
-    went_on = not event.is_done
-    thread_is_free.set()
-    await occupied
+    was_running = not event.is_done
+    release_thread.set()
+    await blocker
     await event.wait_until_done()
-    assert went_on
+    assert was_running
     assert event.code is None
     assert len(event.last_frame()["response"]) == 1 << 20

@@ -1,4 +1,4 @@
-"""What an event cost: told, estimated where a stream did not tell, or unknown."""
+"""Cost of an event: reported, estimated from a stream without usage, or unknown."""
 
 import sqlite3
 from contextlib import closing
@@ -19,7 +19,7 @@ from tests.support.provider_script import RESET, SILENCE, ScriptedProvider, Scri
 RATES = {"per_token_in": 1.0, "per_token_out": 100.0}
 PRICED = step(customCost=RATES)
 INPUT = len(orjson.dumps(PRICED["query"])) // 4
-TOLD = b'data: {"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}\n\n'
+INPUT_USAGE = b'data: {"type":"message_start","message":{"usage":{"input_tokens":7,"output_tokens":1}}}\n\n'
 TEXT = b'data: {"type":"content_block_delta","delta":{"text":"a"}}\n\n'
 
 
@@ -28,7 +28,7 @@ def metrics_url(server: Server) -> str:
 
 
 async def last(folder: Path, scripted: ScriptedResponse, request: Frame = PRICED) -> Frame:
-    """The last frame's metadata."""
+    """Run one event and return the metadata of its last frame."""
     async with running(config_of("", folder), ScriptedProvider(scripted)) as server, connected(server) as client:
         frames = await client.call({"eventId": 1, **request})
         metadata: Frame = frames[-1]["metadata"]
@@ -36,30 +36,32 @@ async def last(folder: Path, scripted: ScriptedResponse, request: Frame = PRICED
 
 
 ESTIMATES = {
-    "cut, and nothing was told": (streams(ROLE, content("a"), content("b"), RESET), INPUT + 300),
-    "cut, and the input was told, with the first token": (streams(TOLD, TEXT, TEXT, TEXT, RESET), 7 + 400),
-    "whole, and nothing was told": (streams(*COMPLETE), INPUT + 300),
+    "cut, without usage": (streams(ROLE, content("a"), content("b"), RESET), INPUT + 300),
+    "cut, with input tokens and the first output token": (streams(INPUT_USAGE, TEXT, TEXT, TEXT, RESET), 7 + 400),
+    "complete, without usage": (streams(*COMPLETE), INPUT + 300),
 }
 
 
 @pytest.mark.parametrize(("scripted", "usd"), ESTIMATES.values(), ids=ESTIMATES)
-async def test_what_a_stream_did_not_tell_is_estimated_and_warned_of(
-    tmp_path: Path, scripted: ScriptedResponse, usd: float
-):
+async def test_unreported_usage_is_estimated_with_a_warning(tmp_path: Path, scripted: ScriptedResponse, usd: float):
     metadata = await last(tmp_path, scripted)
     assert metadata["cost"] == usd
     assert metadata["warnings"] == [ESTIMATED]
 
 
 KNOWN = {
-    "a stream that told its usage": (streams(ROLE, content("a"), FINISH, USAGE, DONE), PRICED, 203.0),
-    "an answer in one piece that told its usage": (
+    "a stream with usage": (streams(ROLE, content("a"), FINISH, USAGE, DONE), PRICED, 203.0),
+    "a buffered answer with usage": (
         answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'),
         PRICED,
         203.0,
     ),
-    "a cut stream at a price for the whole": (streams(content("a"), RESET), step(customCost={"total_cost": 5.0}), 5.0),
-    "a cut stream whose provider told what it cost": (
+    "a cut stream at a fixed price per request": (
+        streams(content("a"), RESET),
+        step(customCost={"total_cost": 5.0}),
+        5.0,
+    ),
+    "a cut stream with a reported cost": (
         streams(b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{"cost":0.25}}\n\n', RESET),
         step("openrouter"),
         0.25,
@@ -68,7 +70,9 @@ KNOWN = {
 
 
 @pytest.mark.parametrize(("scripted", "request_", "usd"), KNOWN.values(), ids=KNOWN)
-async def test_what_was_told_is_no_estimate(tmp_path: Path, scripted: ScriptedResponse, request_: Frame, usd: float):
+async def test_a_reported_cost_is_not_an_estimate(
+    tmp_path: Path, scripted: ScriptedResponse, request_: Frame, usd: float
+):
     metadata = await last(tmp_path, scripted, request_)
     assert metadata["cost"] == usd
     assert "warnings" not in metadata
@@ -83,20 +87,20 @@ UNKNOWN = {
         answers(b'{"usage":{"cost":9e15}}'),
         {**step("openrouter"), "method": "GET", "endpoint": "files/1"},
     ),
-    "a cost in the answer to a POST that makes no model answer": (
+    "a cost in the answer of a POST to another endpoint": (
         answers(b'{"usage":{"cost":9e15}}'),
         {**step("openrouter"), "endpoint": "files"},
     ),
-    "a cost that is no amount": (answers(b'{"usage":{"cost":-1}}'), step("openrouter")),
+    "a negative cost": (answers(b'{"usage":{"cost":-1}}'), step("openrouter")),
     "a stream without a price": (streams(content("a"), RESET), step()),
-    "an answer in one piece that told nothing": (answers(), PRICED),
+    "a buffered answer without usage": (answers(), PRICED),
     "a failure": (answers(status=500), PRICED),
-    "sound, which has no tokens": (streams(b"abc" * 1000, content_type="audio/mpeg"), PRICED),
+    "audio, which has no tokens": (streams(b"abc" * 1000, content_type="audio/mpeg"), PRICED),
 }
 
 
 @pytest.mark.parametrize(("scripted", "request_"), UNKNOWN.values(), ids=UNKNOWN)
-async def test_what_nobody_knows_is_not_told(tmp_path: Path, scripted: ScriptedResponse, request_: Frame):
+async def test_an_unknown_cost_is_omitted(tmp_path: Path, scripted: ScriptedResponse, request_: Frame):
     metadata = await last(tmp_path, scripted, request_)
     assert "cost" not in metadata
     assert "warnings" not in metadata
@@ -110,7 +114,7 @@ REPORTED = {
 
 
 @pytest.mark.parametrize(("slug", "body", "usd"), REPORTED.values(), ids=REPORTED)
-async def test_a_cost_counts_from_providers_that_are_known_to_report_costs(
+async def test_a_reported_cost_counts_if_the_provider_is_known_to_report_costs(
     tmp_path: Path, slug: str, body: bytes, usd: float
 ):
     metadata = await last(tmp_path, answers(body), step(slug))
@@ -124,7 +128,7 @@ async def test_a_reported_cost_counts_up_to_ten_times_the_estimate(tmp_path: Pat
     assert metadata["warnings"] == [HIGH_COST]
 
 
-async def test_more_tokens_than_can_be_meant_are_not_counted(tmp_path: Path):
+async def test_token_counts_are_capped(tmp_path: Path):
     body = b'{"usage":{"prompt_tokens":900000000000,"completion_tokens":2,"total_tokens":900000000002}}'
     metadata = await last(tmp_path, answers(body), PRICED)
     assert metadata["usage"] == {"inputTokens": MAX_TOKENS, "outputTokens": 2, "totalTokens": MAX_TOKENS + 2}
@@ -132,8 +136,8 @@ async def test_more_tokens_than_can_be_meant_are_not_counted(tmp_path: Path):
     assert metadata["warnings"] == [MANY_TOKENS]
 
 
-async def test_a_clients_own_price_does_not_hide_that_a_stream_did_not_tell_its_usage(tmp_path: Path):
-    """What is charged is the estimate by the price that the gateway knows."""
+async def test_a_client_price_does_not_suppress_the_estimate_of_unreported_usage(tmp_path: Path):
+    """The charge is the estimate at the gateway's price."""
     text = (
         '[server]\nlog_path = "log.db"\n[gateways.gateway]\ncustom_cost = { per_token_in = 1.0, per_token_out = 100.0 }'
     )
@@ -149,7 +153,7 @@ async def test_a_clients_own_price_does_not_hide_that_a_stream_did_not_tell_its_
     assert float(counted.rpartition(" ")[2]) == charged
 
 
-async def test_a_cancelled_stream_cost_what_was_seen_of_it(tmp_path: Path):
+async def test_a_cancelled_stream_is_charged_for_its_received_part(tmp_path: Path):
     provider = ScriptedProvider(streams(ROLE, content("a"), SILENCE))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
         await client.create({"eventId": 1, **PRICED})
@@ -170,14 +174,14 @@ async def test_an_estimate_is_marked_in_the_log(tmp_path: Path):
     assert rows == [(INPUT + 100, 1, "custom")]
 
 
-async def called(client: Client, steps: list[Frame]) -> list[Frame]:
+async def call(client: Client, steps: list[Frame]) -> list[Frame]:
     await client.create(steps, eventId=1)
     return await client.until_last(1)
 
 
-async def test_a_stream_that_broke_is_charged_though_another_answer_came_in_its_place(tmp_path: Path):
+async def test_a_broken_stream_is_charged_in_addition_to_its_replacement(tmp_path: Path):
     steps = [step(customCost=RATES, onBreak="restart"), step("groq", customCost=RATES)]
-    responses = [streams(TOLD, TEXT, TEXT, TEXT, RESET), streams(ROLE, content("a"), FINISH, USAGE, DONE)]
+    responses = [streams(INPUT_USAGE, TEXT, TEXT, TEXT, RESET), streams(ROLE, content("a"), FINISH, USAGE, DONE)]
     for second, usd in (
         (responses[1], 203.0),
         (answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2}}'), 203.0),
@@ -186,14 +190,14 @@ async def test_a_stream_that_broke_is_charged_though_another_answer_came_in_its_
             running(config_of("", tmp_path), ScriptedProvider(responses[0], second)) as server,
             connected(server) as client,
         ):
-            frames = await called(client, steps)
+            frames = await call(client, steps)
             assert frames[-1]["metadata"]["cost"] == 7 + 400 + usd
             assert frames[-1]["metadata"]["warnings"] == [ESTIMATED]
 
 
-async def test_a_restart_that_fails_charges_the_stream_that_broke_once(tmp_path: Path):
+async def test_a_failed_restart_charges_the_broken_stream_once(tmp_path: Path):
     steps = [step(customCost=RATES, onBreak="restart"), step("groq", customCost=RATES)]
-    provider = ScriptedProvider(streams(TOLD, TEXT, TEXT, TEXT, RESET), answers(status=500))
+    provider = ScriptedProvider(streams(INPUT_USAGE, TEXT, TEXT, TEXT, RESET), answers(status=500))
     async with running(config_of("", tmp_path), provider) as server, connected(server) as client:
-        frames = await called(client, steps)
+        frames = await call(client, steps)
         assert frames[-1]["metadata"]["cost"] == 7 + 400

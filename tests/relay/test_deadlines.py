@@ -1,4 +1,4 @@
-"""Deadlines of one event, and how one that is reached interrupts its task and nobody else's."""
+"""Deadlines of one event, and the interrupt of its task."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -8,279 +8,282 @@ import pytest
 
 from bridge.errors import Cancelled, SlowClient
 from bridge.relay.deadlines import Clock, Deadlines, Interrupt
-from tests.support.clock import advance, turns
+from tests.support.clock import advance, freeze, run_until_idle
 
 
-async def pass_s(seconds: float) -> None:
+async def run_for(seconds: float) -> None:
+    freeze()
     advance(seconds)
-    await turns()
+    await run_until_idle()
 
 
-class Due:
-    """Deadlines, and which of them were reached, in order."""
+class FiredDeadlines:
+    """Deadlines, and the clocks of those that fired, in order."""
 
     def __init__(self) -> None:
         self.clocks: list[Clock] = []
-        self.then: Callable[[Clock], None] = lambda clock: None
+        self.callback: Callable[[Clock], None] = lambda clock: None
         self.deadlines = Deadlines(self._on_due)
 
     def _on_due(self, clock: Clock) -> None:
         self.clocks.append(clock)
-        self.then(clock)
+        self.callback(clock)
 
 
-async def test_a_deadline_is_told_of_once_when_it_is_reached() -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 5)
-    await pass_s(4.9)
-    assert due.clocks == []
-    assert due.deadlines.is_set(Clock.IDLE)
-    await pass_s(0.2)
-    assert due.clocks == [Clock.IDLE]
-    assert not due.deadlines.is_set(Clock.IDLE)
-    await pass_s(1000)
-    assert due.clocks == [Clock.IDLE]
+async def test_a_deadline_fires_once() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    await run_for(4.9)
+    assert fired.clocks == []
+    assert fired.deadlines.is_set(Clock.IDLE)
+    await run_for(0.2)
+    assert fired.clocks == [Clock.IDLE]
+    assert not fired.deadlines.is_set(Clock.IDLE)
+    await run_for(1000)
+    assert fired.clocks == [Clock.IDLE]
 
 
-async def test_several_are_told_of_in_the_order_in_which_they_are_due() -> None:
-    due = Due()
-    due.deadlines.set(Clock.TOTAL, 3)
-    due.deadlines.set(Clock.REQUEST, 1)
-    due.deadlines.set(Clock.IDLE, 2)
-    due.deadlines.set(Clock.CONNECT, 9)
-    await pass_s(5)
-    assert due.clocks == [Clock.REQUEST, Clock.IDLE, Clock.TOTAL]
-    await pass_s(5)
-    assert due.clocks[-1] is Clock.CONNECT
+async def test_deadlines_fire_in_the_order_of_their_times() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.TOTAL, 3)
+    fired.deadlines.set(Clock.REQUEST, 1)
+    fired.deadlines.set(Clock.IDLE, 2)
+    fired.deadlines.set(Clock.CONNECT, 9)
+    await run_for(5)
+    assert fired.clocks == [Clock.REQUEST, Clock.IDLE, Clock.TOTAL]
+    await run_for(5)
+    assert fired.clocks[-1] is Clock.CONNECT
 
 
 @pytest.mark.parametrize(("then_s", "late_s"), [(10, 10), (2, 2)])
-async def test_one_that_was_moved_is_reached_where_it_was_moved_to(then_s: float, late_s: float) -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 5)
-    await pass_s(1)
-    due.deadlines.set(Clock.IDLE, then_s)
-    await pass_s(late_s - 0.1)
-    assert due.clocks == []
-    await pass_s(0.2)
-    assert due.clocks == [Clock.IDLE]
+async def test_a_moved_deadline_fires_at_its_new_time(then_s: float, late_s: float) -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    await run_for(1)
+    fired.deadlines.set(Clock.IDLE, then_s)
+    await run_for(late_s - 0.1)
+    assert fired.clocks == []
+    await run_for(0.2)
+    assert fired.clocks == [Clock.IDLE]
 
 
-async def test_to_move_one_into_the_future_arms_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 5)
+async def test_moving_a_deadline_into_the_future_arms_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
     loop = asyncio.get_running_loop()
     armed = []
     monkeypatch.setattr(loop, "call_at", lambda *args, **kwargs: armed.append(args))
     for _ in range(100):
-        due.deadlines.set(Clock.IDLE, 5)
-    due.deadlines.set(Clock.TOTAL, 60)
+        fired.deadlines.set(Clock.IDLE, 5)
+    fired.deadlines.set(Clock.TOTAL, 60)
     assert armed == []
 
 
 @pytest.mark.parametrize(("setting_ms", "is_set"), [(0, False), (1, True)])
-async def test_a_setting_of_zero_is_no_limit_and_takes_one_away(setting_ms: int, is_set: bool) -> None:
-    due = Due()
-    due.deadlines.set_ms(Clock.IDLE, setting_ms)
-    assert due.deadlines.is_set(Clock.IDLE) is is_set
-    due.deadlines.set_ms(Clock.IDLE, 0)
-    assert not due.deadlines.is_set(Clock.IDLE)
-    await pass_s(1)
-    assert due.clocks == []
+async def test_a_setting_of_zero_clears_the_deadline(setting_ms: int, is_set: bool) -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set_ms(Clock.IDLE, setting_ms)
+    assert fired.deadlines.is_set(Clock.IDLE) is is_set
+    fired.deadlines.set_ms(Clock.IDLE, 0)
+    assert not fired.deadlines.is_set(Clock.IDLE)
+    await run_for(1)
+    assert fired.clocks == []
 
 
-async def test_those_that_were_cleared_are_not_reached() -> None:
-    due = Due()
+async def test_cleared_deadlines_do_not_fire() -> None:
+    fired = FiredDeadlines()
     for clock in Clock:
-        due.deadlines.set(clock, 1)
-    due.deadlines.clear(Clock.IDLE, Clock.HOLD, Clock.IDLE)
-    due.deadlines.keep_only(Clock.TOTAL)
-    await pass_s(2)
-    assert due.clocks == [Clock.TOTAL]
+        fired.deadlines.set(clock, 1)
+    fired.deadlines.clear(Clock.IDLE, Clock.HOLD, Clock.IDLE)
+    fired.deadlines.keep_only(Clock.TOTAL)
+    await run_for(2)
+    assert fired.clocks == [Clock.TOTAL]
 
 
-async def test_nothing_is_reached_after_the_stop() -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 1)
-    due.deadlines.stop()
-    due.deadlines.stop()
-    await pass_s(2)
-    assert due.clocks == []
+async def test_no_deadline_fires_after_stop() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 1)
+    fired.deadlines.stop()
+    fired.deadlines.stop()
+    await run_for(2)
+    assert fired.clocks == []
 
 
-async def test_what_is_told_of_one_may_clear_or_move_the_others() -> None:
-    due = Due()
+async def test_the_callback_may_clear_or_move_other_deadlines() -> None:
+    fired = FiredDeadlines()
 
-    def then(clock: Clock) -> None:
+    def callback(clock: Clock) -> None:
         if clock is Clock.HOLD:
-            due.deadlines.clear(Clock.REQUEST)
-            due.deadlines.set(Clock.IDLE, 10)
+            fired.deadlines.clear(Clock.REQUEST)
+            fired.deadlines.set(Clock.IDLE, 10)
 
-    due.then = then
-    due.deadlines.set(Clock.HOLD, 1)
-    due.deadlines.set(Clock.REQUEST, 2)
-    due.deadlines.set(Clock.IDLE, 3)
-    await pass_s(5)
-    assert due.clocks == [Clock.HOLD]
-    await pass_s(9)
-    assert due.clocks == [Clock.HOLD]
-    await pass_s(2)
-    assert due.clocks == [Clock.HOLD, Clock.IDLE]
-
-
-# Standing still.
+    fired.callback = callback
+    fired.deadlines.set(Clock.HOLD, 1)
+    fired.deadlines.set(Clock.REQUEST, 2)
+    fired.deadlines.set(Clock.IDLE, 3)
+    await run_for(5)
+    assert fired.clocks == [Clock.HOLD]
+    await run_for(9)
+    assert fired.clocks == [Clock.HOLD]
+    await run_for(2)
+    assert fired.clocks == [Clock.HOLD, Clock.IDLE]
 
 
-async def test_no_time_passes_while_the_clocks_stand_still() -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 5)
-    due.deadlines.set(Clock.TOTAL, 8)
-    await pass_s(3)
-    due.deadlines.pause()
-    await pass_s(1000)
-    due.deadlines.pause()
-    await pass_s(1000)
-    due.deadlines.resume()
-    await pass_s(1.9)
-    assert due.clocks == []
-    await pass_s(0.2)
-    assert due.clocks == [Clock.IDLE]
-    await pass_s(3)
-    assert due.clocks == [Clock.IDLE, Clock.TOTAL]
+# Pausing.
 
 
-async def test_nor_for_one_that_is_set_meanwhile() -> None:
-    due = Due()
-    due.deadlines.pause()
-    await pass_s(100)
-    due.deadlines.set(Clock.IDLE, 5)
-    await pass_s(100)
-    assert due.clocks == []
-    due.deadlines.resume()
-    await pass_s(4.9)
-    assert due.clocks == []
-    await pass_s(0.2)
-    assert due.clocks == [Clock.IDLE]
+async def test_paused_deadlines_do_not_advance() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    fired.deadlines.set(Clock.TOTAL, 8)
+    await run_for(3)
+    fired.deadlines.pause()
+    await run_for(1000)
+    fired.deadlines.pause()
+    await run_for(1000)
+    fired.deadlines.resume()
+    await run_for(1.9)
+    assert fired.clocks == []
+    await run_for(0.2)
+    assert fired.clocks == [Clock.IDLE]
+    await run_for(3)
+    assert fired.clocks == [Clock.IDLE, Clock.TOTAL]
 
 
-async def test_to_go_on_without_having_stood_changes_nothing() -> None:
-    due = Due()
-    due.deadlines.set(Clock.IDLE, 5)
-    due.deadlines.resume()
-    due.deadlines.pause()
-    due.deadlines.resume()
-    due.deadlines.resume()
-    await pass_s(5.1)
-    assert due.clocks == [Clock.IDLE]
+async def test_a_deadline_set_while_paused_starts_at_resume() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.pause()
+    await run_for(100)
+    fired.deadlines.set(Clock.IDLE, 5)
+    await run_for(100)
+    assert fired.clocks == []
+    fired.deadlines.resume()
+    await run_for(4.9)
+    assert fired.clocks == []
+    await run_for(0.2)
+    assert fired.clocks == [Clock.IDLE]
+
+
+async def test_resume_without_pause_changes_nothing() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    fired.deadlines.resume()
+    fired.deadlines.pause()
+    fired.deadlines.resume()
+    fired.deadlines.resume()
+    await run_for(5.1)
+    assert fired.clocks == [Clock.IDLE]
 
 
 # Interrupting.
 
 
 @asynccontextmanager
-async def attached(alarm: Interrupt, run: Coroutine[object, object, object]) -> AsyncIterator["asyncio.Task[object]"]:
-    """A task that `alarm` interrupts; it runs until the block is left at the latest."""
+async def attached(
+    interrupt: Interrupt, run: Coroutine[object, object, object]
+) -> AsyncIterator["asyncio.Task[object]"]:
+    """Run a task that `interrupt` interrupts; it is cancelled at the end of the block."""
 
     async def body() -> object:
-        alarm.attach()
+        interrupt.attach()
         return await run
 
     task = asyncio.create_task(body())
-    await turns()
+    await run_until_idle()
     try:
         yield task
     finally:
-        alarm.deadlines.stop()
+        interrupt.deadlines.stop()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def catch(alarm: Interrupt) -> Clock:
-    """Waits without end; which clock interrupted that."""
+async def wait_for_interrupt(interrupt: Interrupt) -> Clock:
+    """Wait without end, and return the clock that interrupted it."""
     try:
         return await asyncio.Future()
     except asyncio.CancelledError:
-        return alarm.consume()
+        return interrupt.consume()
 
 
-async def test_a_clock_interrupts_the_task_which_goes_on() -> None:
-    alarm = Interrupt()
+async def test_a_deadline_interrupts_the_task_which_can_continue() -> None:
+    interrupt = Interrupt()
 
     async def run() -> list[Clock]:
-        alarm.deadlines.set(Clock.CONNECT, 1)
-        caught = [await catch(alarm)]
-        alarm.deadlines.set(Clock.IDLE, 1)
-        return [*caught, await catch(alarm)]
+        interrupt.deadlines.set(Clock.CONNECT, 1)
+        consumed = [await wait_for_interrupt(interrupt)]
+        interrupt.deadlines.set(Clock.IDLE, 1)
+        return [*consumed, await wait_for_interrupt(interrupt)]
 
-    async with attached(alarm, run()) as task:
-        await pass_s(1.1)
+    async with attached(interrupt, run()) as task:
+        await run_for(1.1)
         assert not task.done()
-        await pass_s(1.1)
+        await run_for(1.1)
         assert await task == [Clock.CONNECT, Clock.IDLE]
         assert task.cancelling() == 0
 
 
-async def test_holding_back_interrupts_nobody() -> None:
-    alarm = Interrupt()
-    told = []
-    alarm.on_hold_over = lambda: told.append(True)
-    async with attached(alarm, catch(alarm)) as task:
-        alarm.deadlines.set(Clock.HOLD, 1)
-        await pass_s(2)
-        assert told == [True]
+async def test_the_hold_deadline_does_not_interrupt_the_task() -> None:
+    interrupt = Interrupt()
+    calls = []
+    interrupt.on_hold_over = lambda: calls.append(True)
+    async with attached(interrupt, wait_for_interrupt(interrupt)) as task:
+        interrupt.deadlines.set(Clock.HOLD, 1)
+        await run_for(2)
+        assert calls == [True]
         assert not task.done()
 
 
 @pytest.mark.parametrize("first", [Clock.REQUEST, Clock.TOTAL])
-async def test_of_two_that_strike_together_the_total_is_never_lost(first: Clock) -> None:
-    alarm = Interrupt()
+async def test_the_total_deadline_takes_precedence_over_one_at_the_same_time(first: Clock) -> None:
+    interrupt = Interrupt()
     second = ({Clock.REQUEST, Clock.TOTAL} - {first}).pop()
-    async with attached(alarm, catch(alarm)) as task:
-        alarm.deadlines.set(first, 1)
-        alarm.deadlines.set(second, 1.001)
-        await pass_s(2)
+    async with attached(interrupt, wait_for_interrupt(interrupt)) as task:
+        interrupt.deadlines.set(first, 1)
+        interrupt.deadlines.set(second, 1.001)
+        await run_for(2)
         assert await task is Clock.TOTAL
 
 
-async def test_a_cancelled_event_is_not_mistaken_for_one_that_a_clock_interrupted() -> None:
-    alarm = Interrupt()
-    async with attached(alarm, catch(alarm)) as task:
-        alarm.cancel(Cancelled("by the client"))
-        alarm.cancel(SlowClient("too late"))
-        await turns()
+async def test_consume_raises_if_the_event_was_cancelled() -> None:
+    interrupt = Interrupt()
+    async with attached(interrupt, wait_for_interrupt(interrupt)) as task:
+        interrupt.cancel(Cancelled("by the client"))
+        interrupt.cancel(SlowClient("second cancel"))
+        await run_until_idle()
         assert task.cancelled()
-        assert isinstance(alarm.cancelled, Cancelled)
+        assert isinstance(interrupt.cancelled, Cancelled)
 
 
 @pytest.mark.parametrize("clock_first", [True, False])
 @pytest.mark.parametrize("from_outside", [True, False])
-async def test_nor_when_a_clock_strikes_in_the_same_turn(clock_first: bool, from_outside: bool) -> None:
-    alarm = Interrupt()
-    async with attached(alarm, catch(alarm)) as task:
-        strike = asyncio.get_running_loop().call_soon
-        alarm.deadlines.set(Clock.IDLE, 0.5)
+async def test_consume_raises_if_a_deadline_and_a_cancel_coincide(clock_first: bool, from_outside: bool) -> None:
+    interrupt = Interrupt()
+    async with attached(interrupt, wait_for_interrupt(interrupt)) as task:
+        call_soon = asyncio.get_running_loop().call_soon
+        interrupt.deadlines.set(Clock.IDLE, 0.5)
         advance(1)
-        cancel = task.cancel if from_outside else lambda: alarm.cancel(Cancelled("by the client"))
+        cancel = task.cancel if from_outside else lambda: interrupt.cancel(Cancelled("by the client"))
         if clock_first:
             await asyncio.sleep(0)
-        strike(cancel)
-        await turns()
+        call_soon(cancel)
+        await run_until_idle()
         assert task.cancelled()
 
 
-async def test_an_event_cancelled_before_its_task_began_is_known_to_be() -> None:
-    alarm = Interrupt()
-    alarm.cancel(Cancelled("at once"))
-    assert alarm.cancelled is not None
-    async with attached(alarm, asyncio.sleep(0)) as task:
+async def test_a_cancel_before_the_task_starts_is_recorded() -> None:
+    interrupt = Interrupt()
+    interrupt.cancel(Cancelled("by the client"))
+    assert interrupt.cancelled is not None
+    async with attached(interrupt, asyncio.sleep(0)) as task:
         await task
 
 
-async def test_an_interruption_that_is_no_clock_s_is_passed_on() -> None:
-    alarm = Interrupt()
-    async with attached(alarm, catch(alarm)) as task:
+async def test_consume_raises_if_no_deadline_fired() -> None:
+    interrupt = Interrupt()
+    async with attached(interrupt, wait_for_interrupt(interrupt)) as task:
         task.cancel()
-        await turns()
+        await run_until_idle()
         assert task.cancelled()
     with pytest.raises(asyncio.CancelledError):
         Interrupt().consume()

@@ -1,4 +1,4 @@
-"""Compressed request bodies: read by the bridge, passed on as they came, decoded where the bridge rewrites them."""
+"""Compressed request bodies: decoded to read fields, relayed unchanged unless the bridge rewrites them."""
 
 import gzip
 import zlib
@@ -34,8 +34,8 @@ KEY = {"authorization": "Bearer k", "content-type": "application/json"}
 MIB = 1 << 20
 
 
-def hold(most: int = 256 * MIB) -> tuple[MemoryBudget, MemoryReservation]:
-    budget = MemoryBudget(most, "the test")
+def reserve(max_bytes: int = 256 * MIB) -> tuple[MemoryBudget, MemoryReservation]:
+    budget = MemoryBudget(max_bytes, "the test")
     return budget, MemoryReservation(budget)
 
 
@@ -44,35 +44,33 @@ def step(body: bytes, coding: str | None, provider: str = "openai") -> ProviderS
     return ProviderStep(provider, "chat/completions", "POST", headers, headers, body, StepSettings())
 
 
-class Log:
+class SummaryList:
+    """An observer that collects event summaries."""
+
     def __init__(self) -> None:
-        self.entries: list[EventSummary] = []
+        self.summaries: list[EventSummary] = []
 
-    def begun(self, *_: object) -> None: ...
-
-    def on_event_end(self, entry: EventSummary) -> None:
-        self.entries.append(entry)
+    def on_event_end(self, summary: EventSummary) -> None:
+        self.summaries.append(summary)
 
 
-async def asked(folder: Path, path: str, body: bytes, coding: str) -> tuple[int, ScriptedProvider, EventSummary]:
-    provider, log = ScriptedProvider(answers()), Log()
-    server = Server(config_of("", folder), Upstream(provider), Services(observers=(log,)))
+async def send(folder: Path, path: str, body: bytes, coding: str) -> tuple[int, ScriptedProvider, EventSummary]:
+    provider, observer = ScriptedProvider(answers()), SummaryList()
+    server = Server(config_of("", folder), Upstream(provider), Services(observers=(observer,)))
     await server.start()
     try:
         async with connect_http(server) as client:
-            heard = await client(path=path, body=body, headers={**KEY, "content-encoding": coding})
+            response = await client(path=path, body=body, headers={**KEY, "content-encoding": coding})
     finally:
         await server.stop()
-    return heard.status, provider, log.entries[0]
+    return response.status, provider, observer.summaries[0]
 
 
 @pytest.mark.parametrize("coding", CODERS)
-async def test_a_providers_own_path_gets_the_bytes_that_came_and_the_model_is_known(
-    tmp_path: Path, coding: str
-) -> None:
+async def test_a_provider_path_receives_the_coded_body_and_the_model_is_known(tmp_path: Path, coding: str) -> None:
     body = CODERS[coding](CHAT_BODY)
-    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/v1/chat/completions", body, coding)
-    assert (status, entry.model) == (200, "small")
+    status, provider, summary = await send(tmp_path, f"{GATEWAY}/openai/v1/chat/completions", body, coding)
+    assert (status, summary.model) == (200, "small")
     [received] = provider.requests
     assert (received.content, received.headers["content-encoding"]) == (body, coding)
 
@@ -80,8 +78,8 @@ async def test_a_providers_own_path_gets_the_bytes_that_came_and_the_model_is_kn
 @pytest.mark.parametrize("coding", CODERS)
 async def test_compat_decodes_the_body_that_it_rewrites(tmp_path: Path, coding: str) -> None:
     body = CODERS[coding](b'{"model":"openai/small"}')
-    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/compat/chat/completions", body, coding)
-    assert (status, entry.model) == (200, "small")
+    status, provider, summary = await send(tmp_path, f"{GATEWAY}/compat/chat/completions", body, coding)
+    assert (status, summary.model) == (200, "small")
     [received] = provider.requests
     assert (received.content, "content-encoding" in received.headers) == (b'{"model":"small"}', False)
 
@@ -89,53 +87,55 @@ async def test_compat_decodes_the_body_that_it_rewrites(tmp_path: Path, coding: 
 @pytest.mark.parametrize("coding", CODERS)
 async def test_the_list_of_steps_is_decoded(tmp_path: Path, coding: str) -> None:
     steps = [{"provider": "openai", "endpoint": "chat/completions", "headers": KEY, "query": {"model": "small"}}]
-    status, provider, entry = await asked(tmp_path, GATEWAY, CODERS[coding](orjson.dumps(steps)), coding)
-    assert (status, entry.model) == (200, "small")
+    status, provider, summary = await send(tmp_path, GATEWAY, CODERS[coding](orjson.dumps(steps)), coding)
+    assert (status, summary.model) == (200, "small")
     assert provider.requests[0].content == b'{"model":"small"}'
 
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/compat/chat/completions", GATEWAY, f"{ACCOUNT}/gateway/"])
 @pytest.mark.parametrize(("body", "coding"), [(b"no gzip", "gzip"), (b"{}", "compress"), (b"", "gzip, br")])
-async def test_what_has_to_be_decoded_and_cannot_be_is_refused(
+async def test_a_body_that_must_be_decoded_and_cannot_be_is_refused(
     tmp_path: Path, path: str, body: bytes, coding: str
 ) -> None:
-    status, provider, entry = await asked(tmp_path, path, body, coding)
-    assert (status, entry.code, provider.requests) == (400, 9001, [])
+    status, provider, summary = await send(tmp_path, path, body, coding)
+    assert (status, summary.code, provider.requests) == (400, 9001, [])
 
 
-async def test_what_cannot_be_decoded_reaches_a_provider_without_a_known_model(tmp_path: Path) -> None:
-    status, provider, entry = await asked(tmp_path, f"{GATEWAY}/openai/chat/completions", b"no gzip", "gzip")
-    assert (status, entry.model, provider.requests[0].content) == (200, None, b"no gzip")
+async def test_an_undecodable_body_is_relayed_without_a_known_model(tmp_path: Path) -> None:
+    status, provider, summary = await send(tmp_path, f"{GATEWAY}/openai/chat/completions", b"no gzip", "gzip")
+    assert (status, summary.model, provider.requests[0].content) == (200, None, b"no gzip")
 
 
 async def test_decoded_bytes_count_in_the_memory_budget_and_are_bounded() -> None:
     bomb = gzip.compress(bytes(10 * MIB))
-    budget, held = hold()
-    assert await decoded(bomb, "gzip", held, 10 * MIB) == bytes(10 * MIB)
+    budget, reservation = reserve()
+    assert await decoded(bomb, "gzip", reservation, 10 * MIB) == bytes(10 * MIB)
     assert budget.used == 10 * MIB
     with pytest.raises(TooLarge):
-        await decoded(bomb, "gzip", held, 10 * MIB - 1)
+        await decoded(bomb, "gzip", reservation, 10 * MIB - 1)
     assert budget.used == 10 * MIB
-    budget, held = hold(MIB)
+    budget, reservation = reserve(MIB)
     with pytest.raises(OutOfMemoryBudget):
-        await decoded(bomb, "gzip", held, 10 * MIB)
+        await decoded(bomb, "gzip", reservation, 10 * MIB)
     assert budget.used == 0
 
 
-async def test_all_steps_of_an_event_share_one_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_steps_of_an_event_share_one_inflation_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_INFLATED_BYTES", 5 * MIB)
     bomb = gzip.compress(bytes(3 * MIB))
-    budget, held = hold()
-    plain, first, second = await with_decoded_bodies([step(b"{}", None), step(bomb, "gzip"), step(bomb, "gzip")], held)
+    budget, reservation = reserve()
+    plain, first, second = await with_decoded_bodies(
+        [step(b"{}", None), step(bomb, "gzip"), step(bomb, "gzip")], reservation
+    )
     assert (plain.readable, len(first.readable), second.readable) == (b"{}", 3 * MIB, b"")
     assert (second.body, budget.used) == (bomb, 3 * MIB)
     with pytest.raises(TooLarge):
-        await with_decoded_bodies([step(bomb, "gzip"), step(bomb, "gzip", "compat")], held)
+        await with_decoded_bodies([step(bomb, "gzip"), step(bomb, "gzip", "compat")], reservation)
     with pytest.raises(BadMessage):
-        await with_decoded_bodies([step(b"{}", "gzip", "compat")], held)
+        await with_decoded_bodies([step(b"{}", "gzip", "compat")], reservation)
 
 
-async def test_a_bomb_is_inflated_a_megabyte_per_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_most_one_mebibyte_is_inflated_per_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = 0
 
     async def pause(_: float) -> None:
@@ -145,5 +145,5 @@ async def test_a_bomb_is_inflated_a_megabyte_per_turn(monkeypatch: pytest.Monkey
     monkeypatch.setattr(decoding.asyncio, "sleep", pause)
     for coding in CODERS:
         turns = 0
-        await decoded(CODERS[coding](bytes(32 * MIB)), coding, hold()[1], 64 * MIB)
+        await decoded(CODERS[coding](bytes(32 * MIB)), coding, reserve()[1], 64 * MIB)
         assert turns >= 16, coding

@@ -1,4 +1,4 @@
-"""What the client and the log are told of an event."""
+"""Metadata of an event's frames and fields of its log line."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from bridge.formats.stream_reader import Usage
 from bridge.relay.event_state import EventState, ResponseHead
 from bridge.relay.summary import Cost
 
-HEADING = ResponseHead(1, "openai", 200, "application/json")
+HEAD = ResponseHead(1, "openai", 200, "application/json")
 FIRST = {
     "cacheStatus": "MISS",
     "logId": "log-id",
@@ -21,30 +21,30 @@ FIRST = {
 }
 
 
-def record(**fields: Any) -> EventState:
+def new_state(**fields: Any) -> EventState:
     return EventState("log-id", "mine", 100.0, **{"warnings": []} | fields)
 
 
 # The first frame.
 
 
-def test_the_first_frame_says_who_answers_and_how() -> None:
-    assert record().first_metadata(HEADING, success=True) == FIRST
+def test_the_first_frame_has_the_head_of_the_response() -> None:
+    assert new_state().first_metadata(HEAD, success=True) == FIRST
 
 
-def test_the_provider_s_headers_are_shown_even_if_there_are_none() -> None:
+def test_the_first_frame_has_the_providers_headers_even_if_empty() -> None:
     for headers in ({}, {"x-request-id": "7"}):
         head = ResponseHead(1, "openai", 200, "application/json", headers)
-        assert record().first_metadata(head, success=True) == FIRST | {"headers": headers}
+        assert new_state().first_metadata(head, success=True) == FIRST | {"headers": headers}
 
 
-def test_a_stream_that_takes_another_s_place_says_so() -> None:
-    assert record(restarted=True).first_metadata(HEADING, success=True) == FIRST | {"restarted": True}
+def test_a_stream_that_replaces_another_is_marked_as_restarted() -> None:
+    assert new_state(restarted=True).first_metadata(HEAD, success=True) == FIRST | {"restarted": True}
 
 
-def test_an_event_refused_before_it_came_to_a_provider_names_none() -> None:
+def test_an_event_refused_before_planning_has_no_provider() -> None:
     head = ResponseHead(0, None, 400, "application/json")
-    metadata = record().last_metadata(head, 100.0, NoAnswerInTime("x"))
+    metadata = new_state().last_metadata(head, 100.0, NoAnswerInTime("x"))
     assert "provider" not in metadata
     assert (metadata["step"], metadata["status"], metadata["success"]) == ("0", 400, False)
 
@@ -52,12 +52,12 @@ def test_an_event_refused_before_it_came_to_a_provider_names_none() -> None:
 # The last frame.
 
 
-def test_the_last_frame_has_all_of_the_first_and_what_it_took() -> None:
-    assert record().last_metadata(HEADING, 101.2345, None) == FIRST | {"durationMs": 1234, "chunks": 0}
+def test_the_last_frame_repeats_the_first_and_adds_duration_and_chunks() -> None:
+    assert new_state().last_metadata(HEAD, 101.2345, None) == FIRST | {"durationMs": 1234, "chunks": 0}
 
 
-def test_a_failed_event_s_says_so() -> None:
-    assert record().last_metadata(HEADING, 100.0, NoAnswerInTime("late")) == FIRST | {
+def test_the_last_frame_of_a_failed_event_reports_failure() -> None:
+    assert new_state().last_metadata(HEAD, 100.0, NoAnswerInTime("late")) == FIRST | {
         "success": False,
         "durationMs": 0,
         "chunks": 0,
@@ -65,7 +65,7 @@ def test_a_failed_event_s_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "expected"),
     [
         ({"chunks": 7}, {"chunks": 7}),
         ({"cost": Cost(0.0, "provider")}, {"cost": 0.0}),
@@ -79,17 +79,17 @@ def test_a_failed_event_s_says_so() -> None:
         ({"restarted": True}, {"restarted": True}),
     ],
 )
-def test_it_tells_what_is_known_and_no_more(fields: dict[str, Any], told: dict[str, Any]) -> None:
-    assert record(**fields).last_metadata(HEADING, 100.0, None) == FIRST | {"durationMs": 0, "chunks": 0} | told
+def test_the_last_frame_has_only_known_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert new_state(**fields).last_metadata(HEAD, 100.0, None) == FIRST | {"durationMs": 0, "chunks": 0} | expected
 
 
-def test_attempts_are_listed_when_there_was_more_than_one() -> None:
-    kept = record()
-    kept.add_attempt(0, "openai", 429, ProviderStatus(429, "slow down", retryable=True, retry_after_ms=None), 0.0, 0.5)
-    assert "attempts" not in kept.last_metadata(HEADING, 100.0, None)
-    kept.add_attempt(0, "openai", None, ConnectFailed("refused"), 1.0, 1.0015)
-    kept.add_attempt(1, "groq", 200, None, 2.0, 4.0)
-    assert kept.last_metadata(HEADING, 100.0, None)["attempts"] == [
+def test_attempts_are_listed_if_there_is_more_than_one() -> None:
+    state = new_state()
+    state.add_attempt(0, "openai", 429, ProviderStatus(429, "slow down", retryable=True, retry_after_ms=None), 0.0, 0.5)
+    assert "attempts" not in state.last_metadata(HEAD, 100.0, None)
+    state.add_attempt(0, "openai", None, ConnectFailed("refused"), 1.0, 1.0015)
+    state.add_attempt(1, "groq", 200, None, 2.0, 4.0)
+    assert state.last_metadata(HEAD, 100.0, None)["attempts"] == [
         {"step": "0", "provider": "openai", "durationMs": 500, "status": 429, "code": 429, "reason": "slow down"},
         {"step": "0", "provider": "openai", "durationMs": 2, "code": 9010, "reason": "refused"},
         {"step": "1", "provider": "groq", "durationMs": 2000, "status": 200},
@@ -99,17 +99,17 @@ def test_attempts_are_listed_when_there_was_more_than_one() -> None:
 # The log.
 
 
-def test_the_provider_s_headers_are_shown_as_text() -> None:
+def test_header_bytes_are_decoded_as_utf_8_or_latin_1() -> None:
     bytes_in_latin_1 = "报告.pdf".encode().decode("latin-1")
     head = ResponseHead(1, "openai", 200, "application/json", {"a": bytes_in_latin_1, "b": "caf\xe9"})
-    assert record().first_metadata(head, success=True)["headers"] == {"a": "报告.pdf", "b": "café"}
+    assert new_state().first_metadata(head, success=True)["headers"] == {"a": "报告.pdf", "b": "café"}
 
 
-def test_the_log_has_the_outcome_and_nothing_of_headers() -> None:
-    kept = record(model="gpt", usage=Usage(1))
+def test_the_log_has_the_outcome_without_headers() -> None:
+    state = new_state(model="gpt", usage=Usage(1))
     head = ResponseHead(0, "openai", 503, "text/plain", {"x-secret": "1"})
-    kept.last_metadata(head, 100.5, NoAnswerInTime("late"))
-    assert kept.log_fields(b'"my-request"') == {
+    state.last_metadata(head, 100.5, NoAnswerInTime("late"))
+    assert state.log_fields(b'"my-request"') == {
         "gateway": "mine",
         "eventId": "my-request",
         "logId": "log-id",
@@ -126,16 +126,18 @@ def test_the_log_has_the_outcome_and_nothing_of_headers() -> None:
     }
 
 
-def test_of_an_attempt_it_has_no_reason_for_a_provider_may_say_anything() -> None:
-    kept = record()
-    kept.add_attempt(0, "openai", 401, ProviderStatus(401, "no key sk", retryable=False, retry_after_ms=None), 0.0, 0.5)
-    kept.add_attempt(1, "groq", 200, None, 2.0, 4.0)
-    told = kept.last_metadata(HEADING, 100.0, None)
-    assert kept.log_fields(b"1")["attempts"] == [
+def test_the_log_omits_the_reasons_of_attempts() -> None:
+    state = new_state()
+    state.add_attempt(
+        0, "openai", 401, ProviderStatus(401, "no key sk", retryable=False, retry_after_ms=None), 0.0, 0.5
+    )
+    state.add_attempt(1, "groq", 200, None, 2.0, 4.0)
+    metadata = state.last_metadata(HEAD, 100.0, None)
+    assert state.log_fields(b"1")["attempts"] == [
         {"step": "0", "provider": "openai", "durationMs": 500, "status": 401, "code": 401},
         {"step": "1", "provider": "groq", "durationMs": 2000, "status": 200},
     ]
-    assert "no key sk" in str(told["attempts"])
+    assert "no key sk" in str(metadata["attempts"])
 
 
 @pytest.mark.parametrize(
@@ -147,9 +149,9 @@ def test_of_an_attempt_it_has_no_reason_for_a_provider_may_say_anything() -> Non
         (rb'"\ud83d"', "\ud83d"),
     ],
 )
-def test_the_log_has_the_event_s_name_as_it_reads(raw: bytes, logged: str | int) -> None:
-    assert record().log_fields(raw)["eventId"] == logged
+def test_the_log_has_the_parsed_event_id(raw: bytes, logged: str | int) -> None:
+    assert new_state().log_fields(raw)["eventId"] == logged
 
 
-def test_an_event_without_a_last_frame_is_logged_all_the_same() -> None:
-    assert record().log_fields(b"1") == {"gateway": "mine", "eventId": 1}
+def test_an_event_without_a_last_frame_is_logged() -> None:
+    assert new_state().log_fields(b"1") == {"gateway": "mine", "eventId": 1}

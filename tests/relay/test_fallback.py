@@ -1,4 +1,4 @@
-"""What is retried, what falls through, and what the client is told in the end, over streamed and plain answers."""
+"""Retries, fallbacks and the final answer, for streams and buffered answers."""
 
 import asyncio
 import time
@@ -21,24 +21,24 @@ def fails(status: int = 500, body: bytes = b'{"error":{"message":"it failed"}}',
 
 
 ALWAYS = {"eventId", "cacheStatus", "logId", "step", "contentType", "status", "success", "durationMs", "chunks"}
-"""What the metadata of every last frame holds."""
+"""Members of the metadata of every last frame."""
 
-# Answers that need no second try.
+# Answers of the first attempt.
 
 
-async def test_an_answer_in_one_piece_is_one_frame() -> None:
+async def test_a_buffered_answer_is_one_frame() -> None:
     body = b'{"id": 1,\n "big": 12345678901234567890123}'
     event = await run_event(step(), answers(body))
     assert event.types == ["created"]
-    assert b'"response":%s}' % body in event.sink.raw[0], "byte for byte"
+    assert b'"response":%s}' % body in event.sink.raw[0], "unchanged"
     metadata = event.metadata
     assert metadata["success"] is True
     assert (metadata["step"], metadata["status"], metadata["provider"]) == ("0", 200, "openai")
     assert (metadata["chunks"], metadata["contentType"]) == (0, "application/json")
-    assert "attempts" not in metadata, "there was one"
+    assert "attempts" not in metadata, "listed only if there are several"
 
 
-async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadata_again() -> None:
+async def test_a_stream_is_created_then_items_then_done_with_the_complete_metadata() -> None:
     event = await run_event(step(), streams(*COMPLETE))
     assert event.types == ["created", "stream", "stream", "stream", "done"]
     first, last = event.frames[0]["metadata"], event.metadata
@@ -49,20 +49,20 @@ async def test_a_stream_is_created_then_its_items_then_done_with_all_the_metadat
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 299])
-async def test_any_success_may_be_a_stream(status: int) -> None:
+async def test_any_2xx_status_may_be_a_stream(status: int) -> None:
     event = await run_event(step(), ScriptedResponse(COMPLETE, status))
     assert event.types == ["created", "stream", "stream", "stream", "done"]
     assert (event.metadata["status"], event.metadata["success"]) == (status, True)
 
 
-async def test_the_providers_headers_are_on_the_first_frame_and_again_on_the_last() -> None:
+async def test_the_first_and_the_last_frame_have_the_providers_headers() -> None:
     scripted = ScriptedResponse(COMPLETE, headers={"X-Request-Id": "r1", "Set-Cookie": "a=b", "X-Cost": "1"})
     event = await run_event(step(), scripted)
     expected = {"content-type": SSE, "x-request-id": "r1", "x-cost": "1"}
     assert [frame["metadata"]["headers"] for frame in (event.frames[0], event.last_frame())] == [expected, expected]
 
 
-async def test_usage_and_cost_are_told_where_they_are_known() -> None:
+async def test_known_usage_and_cost_are_reported() -> None:
     plain = answers(b'{"usage":{"prompt_tokens":3,"completion_tokens":2,"cost":0.5}}')
     streamed = streams(
         content("a"),
@@ -77,28 +77,28 @@ async def test_usage_and_cost_are_told_where_they_are_known() -> None:
     assert not {"usage", "cost"} & (await run_event(step(), answers())).metadata.keys()
 
 
-# What is retried on the same step.
+# Retries on the same step.
 
 CUT_SHORT = streams(ROLE, RESET)
 RETRIED = {
     **{f"HTTP {status}": fails(status) for status in (408, 409, 425, 429, 500, 502, 503, 504, 529)},
     "a connection refused": refuses(),
     "a connection reset before the head": ScriptedResponse(before_head=[RESET]),
-    "an answer in one piece that is cut": ScriptedResponse([b'{"half":', RESET], content_type="application/json"),
+    "a buffered answer that is cut": ScriptedResponse([b'{"half":', RESET], content_type="application/json"),
     "a stream that is cut before it answered": CUT_SHORT,
     "a stream that ends before it answered": streams(ROLE),
     "an empty stream": streams(),
-    "comments and nothing else": streams(b": busy\n\n"),
-    "a stream whose error stands for 503": streams(ROLE, OVERLOADED),
-    "a stream whose error stands for 429": streams(b'data: {"error":{"type":"rate_limit_error"}}\n\n'),
-    "a bare JSON error in place of a stream": streams(b'{"error":{"code":503,"message":"busy"}}'),
+    "only comments": streams(b": busy\n\n"),
+    "a stream with an error that means 503": streams(ROLE, OVERLOADED),
+    "a stream with an error that means 429": streams(b'data: {"error":{"type":"rate_limit_error"}}\n\n'),
+    "a bare JSON error instead of a stream": streams(b'{"error":{"code":503,"message":"busy"}}'),
 }
 
 
 @pytest.mark.parametrize("scripted", RETRIED.values(), ids=RETRIED)
-async def test_these_are_tried_again_on_the_same_step(scripted: ScriptedResponse) -> None:
+async def test_a_temporary_failure_is_retried_on_the_same_step(scripted: ScriptedResponse) -> None:
     event = await ScriptedRuntime(scripted, streams(*COMPLETE)).event([step(maxAttempts=2), step("groq")]).start()
-    assert event.frames == [], "nothing is told of a step that has not answered"
+    assert event.frames == [], "no frame is sent before the answer"
     await event.advance(0.6)
     assert event.types == ["created", "stream", "stream", "stream", "done"]
     assert event.metadata["step"] == "0"
@@ -107,17 +107,17 @@ async def test_these_are_tried_again_on_the_same_step(scripted: ScriptedResponse
 
 NOT_RETRIED = {
     **{f"HTTP {status}": fails(status) for status in (300, 301, 304, 400, 401, 402, 403, 404, 413, 422, 501, 505)},
-    "no TLS": ScriptedResponse(before_connect=[TlsError("no TLS with it")]),
+    "a TLS error": ScriptedResponse(before_connect=[TlsError("no common protocol version")]),
     "exhausted quota": fails(429, QUOTA),
     "exhausted quota in a stream": streams(b"data: " + QUOTA + b"\n\n"),
-    "a stream whose error stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
-    "what is no HTTP": ScriptedResponse(before_head=[httpx.RemoteProtocolError("what is this")]),
+    "a stream with an error that means 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
+    "invalid HTTP": ScriptedResponse(before_head=[httpx.RemoteProtocolError("malformed head")]),
     "an item that is too large": streams(ROLE, b"data: {" + b" " * 2000),
 }
 
 
 @pytest.mark.parametrize("scripted", NOT_RETRIED.values(), ids=NOT_RETRIED)
-async def test_these_go_to_the_next_step_at_once(scripted: ScriptedResponse) -> None:
+async def test_a_permanent_failure_goes_to_the_next_step_without_a_retry(scripted: ScriptedResponse) -> None:
     runtime = ScriptedRuntime(scripted, streams(*COMPLETE), max_item_bytes=1000)
     event = await runtime.event([step(maxAttempts=5), step("groq")]).start()
     assert event.types == ["created", "stream", "stream", "stream", "done"]
@@ -129,7 +129,7 @@ async def test_by_default_a_step_is_tried_once() -> None:
     assert len(event.runtime.provider.requests) == 1
 
 
-async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
+async def test_every_attempt_is_listed_with_its_outcome() -> None:
     runtime = ScriptedRuntime(refuses(), fails(503), streams(ROLE, OVERLOADED), answers())
     event = await runtime.event([step(maxAttempts=2, retryDelay=0), step("groq"), step("mistral")]).start()
     attempts = event.metadata["attempts"]
@@ -148,7 +148,7 @@ async def test_every_attempt_is_listed_with_what_became_of_it() -> None:
     assert all(isinstance(a["durationMs"], int) for a in attempts)
 
 
-async def test_an_attempt_tells_how_long_it_took() -> None:
+async def test_an_attempt_is_listed_with_its_duration() -> None:
     gates = [asyncio.Event(), asyncio.Event()]
     runtime = ScriptedRuntime(
         ScriptedResponse(before_head=[gates[0], RESET]),
@@ -162,23 +162,22 @@ async def test_an_attempt_tells_how_long_it_took() -> None:
     assert round(event.metadata["durationMs"], -2) == 5000
 
 
-async def test_nothing_of_a_failed_attempt_is_left_in_the_answer() -> None:
-    """Usage and chunks of an attempt that was not told are not those of the answer."""
-    begun = b'data: {"type":"message_start","message":{"usage":{"input_tokens":99}}}\n\n'
-    event = await run_event([step(), step("groq")], streams(begun), answers())
+async def test_usage_of_a_failed_attempt_is_not_reported() -> None:
+    start = b'data: {"type":"message_start","message":{"usage":{"input_tokens":99}}}\n\n'
+    event = await run_event([step(), step("groq")], streams(start), answers())
     assert "usage" not in event.metadata
     assert event.metadata["chunks"] == 0
-    event = await run_event([step(), step("groq")], streams(begun), refuses())
+    event = await run_event([step(), step("groq")], streams(start), refuses())
     assert "usage" not in event.metadata
 
 
-# How long the bridge waits before it tries again.
+# Delays before a retry.
 
 
-async def waits(stage_config: dict[str, object], *responses: ScriptedResponse) -> list[tuple[float, float]]:
-    """Between which instants each retry began, in tenths of a second."""
+async def delays(config: dict[str, object], *responses: ScriptedResponse) -> list[tuple[float, float]]:
+    """Return the bounds of the delay before each retry, in seconds, to a tenth of a second."""
     runtime = ScriptedRuntime(*responses, answers())
-    event = await runtime.event(step(**stage_config)).start()
+    event = await runtime.event(step(**config)).start()
     found, waited, tried = [], 0.0, 1
     while not event.is_done:
         await event.advance(0.1)
@@ -194,36 +193,38 @@ async def waits(stage_config: dict[str, object], *responses: ScriptedResponse) -
 @pytest.mark.parametrize(
     ("backoff", "expected_s"), [("constant", [1, 1, 1]), ("linear", [1, 2, 3]), ("exponential", [1, 2, 4])]
 )
-async def test_the_pause_grows_as_the_step_says_give_or_take_a_fifth(backoff: str, expected_s: list[float]) -> None:
+async def test_the_delay_follows_the_backoff_setting_with_jitter_of_a_fifth(
+    backoff: str, expected_s: list[float]
+) -> None:
     config: dict[str, object] = {"maxAttempts": 4, "retryDelay": 1000, "backoff": backoff}
-    for pause_s, (after, before) in zip(expected_s, await waits(config, *[fails()] * 3), strict=True):
+    for pause_s, (after, before) in zip(expected_s, await delays(config, *[fails()] * 3), strict=True):
         assert pause_s * 0.8 - 0.11 <= after
         assert before <= pause_s * 1.2 + 0.11
 
 
 @pytest.mark.parametrize("headers", [{"retry_after": "3"}, {"retry_after_ms": "3000", "retry_after": "9"}])
-async def test_retry_after_takes_the_place_of_the_pause(headers: dict[str, str]) -> None:
-    ((after, before),) = await waits({"maxAttempts": 2, "retryDelay": 100}, fails(429, **headers))
+async def test_retry_after_replaces_the_delay(headers: dict[str, str]) -> None:
+    ((after, before),) = await delays({"maxAttempts": 2, "retryDelay": 100}, fails(429, **headers))
     assert after < 3.01 < before + 0.11
 
 
 async def test_retry_after_may_be_a_date() -> None:
     at = formatdate(time.time() + 5, usegmt=True)
-    ((_, before),) = await waits({"maxAttempts": 2, "retryDelay": 100}, fails(429, retry_after=at))
+    ((_, before),) = await delays({"maxAttempts": 2, "retryDelay": 100}, fails(429, retry_after=at))
     assert 3.8 <= before <= 5.2, "a date has whole seconds"
 
 
-async def test_one_who_asks_for_more_than_max_retry_after_is_not_asked_again() -> None:
+async def test_a_retry_after_above_max_retry_after_prevents_a_retry() -> None:
     busy = fails(429, retry_after="11")
     event = await run_event(step(maxAttempts=3), busy)
     assert event.last_frame()["error"]["retryAfterMs"] == 11_000
     event = await run_event([step(maxAttempts=3), step("groq")], busy, answers())
     assert event.metadata["step"] == "1"
-    ((_, before),) = await waits({"maxAttempts": 2, "maxRetryAfter": 12_000}, busy)
+    ((_, before),) = await delays({"maxAttempts": 2, "maxRetryAfter": 12_000}, busy)
     assert before > 10.9
 
 
-async def test_retry_after_holds_for_a_later_step_to_the_same_origin() -> None:
+async def test_retry_after_applies_to_later_steps_of_the_same_origin() -> None:
     runtime = ScriptedRuntime(fails(429, retry_after="3"), answers())
     event = await runtime.event([step(), step()]).start()
     await event.advance(2.9)
@@ -232,7 +233,7 @@ async def test_retry_after_holds_for_a_later_step_to_the_same_origin() -> None:
     assert event.metadata["step"] == "1"
 
 
-async def test_a_step_whose_origin_asks_for_too_much_is_skipped_and_told() -> None:
+async def test_a_step_whose_origin_requested_a_longer_wait_is_skipped_and_listed() -> None:
     event = await run_event([step(), step(), step("groq")], fails(429, retry_after="30"), answers())
     assert event.metadata["step"] == "2"
     first, skipped, answered = event.metadata["attempts"]
@@ -240,30 +241,30 @@ async def test_a_step_whose_origin_asks_for_too_much_is_skipped_and_told() -> No
     assert "maxRetryAfter" in skipped["reason"]
 
 
-async def test_a_pause_is_a_phase() -> None:
+async def test_the_phase_during_a_delay_is_backing_off() -> None:
     event = await ScriptedRuntime(fails(), answers()).event(step(maxAttempts=2)).start()
     assert event.runner.phase == "backing off"
     await event.advance(0.7)
     assert event.is_done
 
 
-# A policy's refusal.
+# Policy refusals.
 
 
-async def test_a_refusal_by_policy_is_the_answer() -> None:
+async def test_a_policy_refusal_is_the_answer() -> None:
     event = await run_event([step(maxAttempts=3), step("groq")], fails(400, POLICY))
     assert event.types == ["created"]
     assert (event.metadata["status"], event.metadata["success"]) == (400, False)
     assert event.last_frame()["response"]["error"]["code"] == "content_policy_violation"
 
 
-async def test_unless_another_opinion_is_wanted() -> None:
+async def test_a_policy_refusal_goes_to_the_next_step_if_on_policy_is_next() -> None:
     event = await run_event([step(onPolicy="next"), step("groq")], fails(400, POLICY), answers())
     assert (event.code, event.metadata["step"]) == (None, "1")
 
 
 @pytest.mark.parametrize("steps", [[step()], [step(), step("groq")]], ids=["last step", "first of two"])
-async def test_a_refusal_inside_a_stream_is_the_answer_too(steps: list[object]) -> None:
+async def test_a_policy_refusal_inside_a_stream_is_the_answer(steps: list[object]) -> None:
     event = await run_event(steps, streams(ROLE, b"data: " + POLICY + b"\n\n"))
     assert event.types == ["created", "stream", "stream", "error"]
     assert (event.code, event.last_frame()["error"]["retryable"]) == (9017, False)
@@ -273,15 +274,15 @@ async def test_a_refusal_inside_a_stream_is_the_answer_too(steps: list[object]) 
     assert (event.code, event.metadata["step"]) == (None, "1")
 
 
-async def test_a_refusal_inside_a_stream_stands_before_an_earlier_failure() -> None:
+async def test_a_policy_refusal_inside_a_stream_replaces_an_earlier_failure() -> None:
     event = await run_event([step(), step("groq")], fails(503), streams(b"data: " + POLICY + b"\n\n"))
     assert (event.types, event.code) == (["created", "stream", "error"], 9017)
 
 
-# When all fail.
+# Failure of all steps.
 
 
-async def test_the_answer_is_the_last_one_that_a_provider_gave_with_its_step() -> None:
+async def test_the_last_provider_response_is_the_answer_if_all_steps_fail() -> None:
     steps = [step(), step("groq"), step("mistral")]
     event = await run_event(steps, fails(401), fails(503, b'{"error":"second"}', x_request_id="r2"), refuses())
     assert event.types == ["created"]
@@ -294,7 +295,7 @@ async def test_the_answer_is_the_last_one_that_a_provider_gave_with_its_step() -
     assert [a.get("code") for a in metadata["attempts"]] == [401, 503, 9010]
 
 
-async def test_the_bridges_own_error_is_the_answer_only_if_none_gave_any() -> None:
+async def test_the_bridges_error_is_the_answer_if_no_provider_responded() -> None:
     event = await run_event([step(), step("groq")], refuses(), ScriptedResponse(before_head=[RESET]))
     last = event.last_frame()
     assert last["type"] == "universal.created"
@@ -316,14 +317,16 @@ OWN_ERRORS: dict[str, tuple[list[Part], list[Part], int]] = {
     "connect": ([REFUSED], [], 9010),
     "TLS": ([TlsError("its certificate is not accepted")], [], 9011),
     "reset before an answer": ([], [RESET], 9012),
-    "no HTTP": ([], [httpx.RemoteProtocolError("what is this")], 9019),
-    "what cannot be sent": ([], [httpx.LocalProtocolError("no such header")], 9007),
+    "invalid HTTP": ([], [httpx.RemoteProtocolError("malformed head")], 9019),
+    "a request that cannot be sent": ([], [httpx.LocalProtocolError("no such header")], 9007),
 }
 
 
-@pytest.mark.parametrize(("connecting", "waiting", "code"), OWN_ERRORS.values(), ids=OWN_ERRORS)
-async def test_each_way_to_get_no_answer_has_its_code(connecting: list[Part], waiting: list[Part], code: int) -> None:
-    event = await run_event(step(), ScriptedResponse(before_connect=connecting, before_head=waiting))
+@pytest.mark.parametrize(("before_connect", "before_head", "code"), OWN_ERRORS.values(), ids=OWN_ERRORS)
+async def test_each_failure_without_a_response_has_its_code(
+    before_connect: list[Part], before_head: list[Part], code: int
+) -> None:
+    event = await run_event(step(), ScriptedResponse(before_connect=before_connect, before_head=before_head))
     assert (event.types, event.code) == (["created"], code)
     assert event.last_frame()["response"]["internalCode"] == code
 
@@ -336,28 +339,28 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
     assert len(event.runtime.provider.requests) == 1
 
 
-async def test_an_empty_stream_on_the_last_step_never_starts() -> None:
+async def test_an_empty_stream_on_the_last_step_is_not_started() -> None:
     event = await run_event(step(), streams())
     assert (event.types, event.code) == (["created"], 9016)
     assert event.metadata["status"] == 502
     assert event.last_frame()["error"]["retryable"] is True
 
 
-async def test_the_bodies_of_failed_answers_are_given_back_one_by_one() -> None:
-    """There is room for two: the one that is kept so far, and the one that comes."""
+async def test_the_memory_of_a_failed_response_is_released_by_the_next_one() -> None:
+    """The budget has room for two responses: the buffered one and the next one."""
     big = b'{"error":"%s"}' % (b"x" * 20_000)
     runtime = ScriptedRuntime(*[fails(500, big)] * 4, budget_bytes=45_000)
     event = await runtime.event([step(maxAttempts=4, retryDelay=0)]).start()
     assert [a["code"] for a in event.metadata["attempts"]] == [500] * 4
 
 
-async def test_an_answer_for_which_there_is_no_room_is_refused() -> None:
+async def test_an_answer_that_exceeds_the_memory_budget_is_refused() -> None:
     runtime = ScriptedRuntime(answers(b'"%s"' % (b"x" * 20_000)), budget_bytes=10_000)
     event = await runtime.event(step()).start()
     assert (event.types, event.code, event.metadata["status"]) == (["created"], 9008, 503)
 
 
-async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -> None:
+async def test_a_response_that_exceeds_the_memory_budget_releases_its_memory() -> None:
     half = b"x" * 9000
     too_long = ScriptedResponse([half, half], content_type="text/plain")
     runtime = ScriptedRuntime(too_long, ScriptedResponse([half], content_type="text/plain"), budget_bytes=12_000)
@@ -365,11 +368,11 @@ async def test_a_second_step_has_room_for_its_answer_when_the_first_had_none() -
     assert (event.code, event.metadata["step"]) == (None, "1")
 
 
-# How complete the metadata of an event that failed are.
+# Metadata of failed events.
 
 FAILED: dict[str, tuple[list[ScriptedResponse], set[str]]] = {
     "a connection refused": ([refuses(), refuses()], {"provider", "attempts"}),
-    "an answer that is an error": ([fails(401), fails(401)], {"provider", "attempts", "headers"}),
+    "an HTTP error": ([fails(401), fails(401)], {"provider", "attempts", "headers"}),
     "a redirect": ([fails(302), fails(302)], {"provider", "attempts", "headers"}),
     "an error in a stream": ([fails(), streams(content("a"), OVERLOADED)], {"provider", "attempts", "headers"}),
     "a broken stream": ([streams(content("a"), RESET)], {"provider", "headers"}),
@@ -377,18 +380,18 @@ FAILED: dict[str, tuple[list[ScriptedResponse], set[str]]] = {
 
 
 @pytest.mark.parametrize(("responses", "more"), FAILED.values(), ids=FAILED)
-async def test_the_metadata_of_a_failed_event_are_complete(responses: list[ScriptedResponse], more: set[str]) -> None:
+async def test_the_metadata_of_a_failed_event_is_complete(responses: list[ScriptedResponse], more: set[str]) -> None:
     event = await run_event([step(maxAttempts=0), step("groq")], *responses)
     assert set(event.metadata) == ALWAYS | {"warnings"} | more
     assert set(event.last_frame()["error"]) == {"code", "message", "source", "retryable"}
 
 
-async def test_the_bridges_own_error_is_json_in_one_piece() -> None:
+async def test_the_bridges_error_has_content_type_json() -> None:
     event = await run_event(step(), refuses())
     assert (event.metadata["contentType"], event.metadata["status"]) == ("application/json", 502)
 
 
 @pytest.mark.parametrize(("body", "retryable"), [(b'{"error":{"code":"rate_limit_exceeded"}}', True), (QUOTA, False)])
-async def test_to_wait_does_not_help_where_no_money_is_left(body: bytes, retryable: bool) -> None:
+async def test_an_exhausted_quota_is_not_retryable(body: bytes, retryable: bool) -> None:
     event = await run_event(step(), fails(429, body))
     assert event.last_frame()["error"]["retryable"] is retryable

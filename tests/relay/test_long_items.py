@@ -21,7 +21,7 @@ READ_BYTES = 65_536
 
 
 class CallbackBytes:
-    """Counts the bytes that the steps of an item's way receive in each callback of the loop."""
+    """Counts the bytes that the processing functions of an item receive in each callback of the loop."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -95,7 +95,7 @@ async def test_no_callback_handles_more_than_1_mib_of_an_answer(callback_bytes: 
     text = b'{"usage":{"prompt_tokens":3,"completion_tokens":5},"a":"%b"}' % (b"y" * 8 * MIB)
     event = ScriptedRuntime(ScriptedResponse(list(in_reads(text)), content_type=JSON)).event(step())
     sent: list[list[bytes]] = []
-    event.sink.send_one = sent.append  # type: ignore[method-assign]  # does not join the parts, as a socket does not
+    event.sink.send_one = sent.append  # type: ignore[method-assign]  # keeps the parts separate, as a socket does
     await (await event.start()).wait_until_done()
     [parts] = sent
     assert text in parts
@@ -104,7 +104,7 @@ async def test_no_callback_handles_more_than_1_mib_of_an_answer(callback_bytes: 
     assert callback_bytes.max <= MIB
 
 
-async def test_a_long_item_that_is_no_json_is_flagged() -> None:
+async def test_a_long_item_of_invalid_json_is_flagged() -> None:
     scripted = streams(*in_reads(b"data: %b,}\n\n" % long_json_of(MIB)), content("b"), FINISH, DONE)
     event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
     malformed = [frame for frame in event.frames if frame.get("malformed")]
@@ -112,7 +112,7 @@ async def test_a_long_item_that_is_no_json_is_flagged() -> None:
     assert event.types == ["created", "stream", "stream", "stream", "done"]
 
 
-async def test_long_and_short_items_keep_their_order_and_their_meaning() -> None:
+async def test_long_and_short_items_keep_their_order() -> None:
     finish = b'data: {"choices":[{"delta":{"content":"%b"},"finish_reason":"stop"}]}\n\n' % (b"y" * MIB)
     scripted = streams(ROLE, content("a"), *in_reads(b"data: %b\n\n" % long_json_of(MIB), content("b"), finish), DONE)
     event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
@@ -141,15 +141,15 @@ async def cancelled_in_the_middle(scripted: ScriptedResponse) -> EventHarness:
     return event
 
 
-async def test_a_cancel_in_the_middle_of_a_long_item_ends_the_event_at_once() -> None:
-    half = b"data: " + long_json_of(8 * MIB)
-    event = await cancelled_in_the_middle(streams(content("a"), *in_reads(half), SILENCE))
+async def test_a_cancel_inside_a_long_item_ends_the_event() -> None:
+    incomplete = b"data: " + long_json_of(8 * MIB)
+    event = await cancelled_in_the_middle(streams(content("a"), *in_reads(incomplete), SILENCE))
     assert event.code == 9020
     assert event.texts == ["a"]
 
 
-async def test_a_cancel_before_the_read_of_a_long_item_is_used_up_sends_nothing_more() -> None:
-    whole = b"data: " + long_json_of(8 * MIB) + b"\n\n"
-    event = await cancelled_in_the_middle(streams(content("a"), whole, DONE))
+async def test_a_cancel_inside_a_long_read_sends_no_more_items() -> None:
+    item = b"data: " + long_json_of(8 * MIB) + b"\n\n"
+    event = await cancelled_in_the_middle(streams(content("a"), item, DONE))
     assert event.code == 9020
     assert event.texts == ["a"]

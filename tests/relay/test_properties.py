@@ -1,4 +1,4 @@
-"""Whatever providers and clients do, and whenever: every event has one last frame, and leaves nothing behind."""
+"""Random behaviour of providers and clients: every event has one last frame and releases its resources."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge.upstream.dial import TlsError
-from tests.support.clock import ClockLoop, turns
+from tests.support.clock import ClockLoop, run_until_idle
 from tests.support.event_harness import (
     DONE,
     FINISH,
@@ -27,12 +27,12 @@ from tests.support.provider_script import JSON, REFUSED, RESET, SILENCE, SSE, Pa
 POLICY = b'data: {"error":{"code":"content_filter"}}\n\n'
 
 
-class Surprise(Exception):
-    """What nobody expects."""
+class UnexpectedError(Exception):
+    """An exception of no known type."""
 
 
 breaks: st.SearchStrategy[Part] = st.sampled_from(
-    [RESET, SILENCE, Surprise("boo"), httpx.RemoteProtocolError("what is this")]
+    [RESET, SILENCE, UnexpectedError("boo"), httpx.RemoteProtocolError("malformed head")]
 )
 reads: st.SearchStrategy[Part] = st.sampled_from(
     [
@@ -53,7 +53,7 @@ bodies = st.tuples(st.lists(reads, max_size=6), st.just([]) | st.lists(breaks, m
     lambda parts: [*parts[0], *parts[1]]
 )
 before: st.SearchStrategy[list[Part]] = st.sampled_from(
-    [[], [], [], [], [REFUSED], [TlsError("no TLS")], [RESET], [SILENCE], [Surprise("boo")]]
+    [[], [], [], [], [REFUSED], [TlsError("no TLS")], [RESET], [SILENCE], [UnexpectedError("boo")]]
 )
 responses = st.builds(
     ScriptedResponse,
@@ -78,13 +78,15 @@ steps = st.builds(
     totalTimeout=times_ms,
 )
 chains = st.lists(steps, min_size=1, max_size=3)
-moves = st.tuples(st.integers(0, 2), st.sampled_from(["cancel", "stop reading", "read on", "wait", "wait long"]))
+client_actions = st.tuples(
+    st.integers(0, 2), st.sampled_from(["cancel", "stop reading", "resume reading", "wait", "wait long"])
+)
 
 GRAMMAR = re.compile(r"(Cs*)*A|(Cs*)+D|(Cs*)*E")
-"""Of one event's frames: a stream that was begun, one of its items; an answer, done, error."""
+"""Frames of one event: C created, s stream item, A buffered answer, D done, E error."""
 
 
-def shown(frame: Frame) -> str:
+def symbol(frame: Frame) -> str:
     match frame["type"]:
         case "universal.created":
             return "A" if "response" in frame else "C"
@@ -94,23 +96,23 @@ def shown(frame: Frame) -> str:
             return "D" if other == "universal.done" else "E"
 
 
-async def move(events: list[EventHarness], who: int, what: str) -> None:
-    event = events[who % len(events)]
-    match what:
+async def perform(events: list[EventHarness], index: int, action: str) -> None:
+    event = events[index % len(events)]
+    match action:
         case "cancel":
             await event.cancel()
         case "stop reading":
             event.sink.stop_reading()
-        case "read on":
+        case "resume reading":
             event.sink.resume_reading()
-            await turns()
+            await run_until_idle()
         case _:
-            await event.advance(0.7 if what == "wait" else 11)
+            await event.advance(0.7 if action == "wait" else 11)
 
 
 def check(event: EventHarness) -> None:
     event.check_resources_released()
-    assert GRAMMAR.fullmatch("".join(map(shown, event.frames))), event.types
+    assert GRAMMAR.fullmatch("".join(map(symbol, event.frames))), event.types
     starts = [frame["metadata"] for frame in event.frames if frame["type"] == "universal.created"]
     assert [start.get("restarted", False) for start in starts] == [number > 0 for number in range(len(starts))]
     last = event.frames[-1]
@@ -118,11 +120,13 @@ def check(event: EventHarness) -> None:
     assert last["type"] != "universal.done" or last["metadata"]["success"]
 
 
-async def act(asked: list[list[Frame]], script: list[ScriptedResponse], course: list[tuple[int, str]]) -> None:
+async def run_events(
+    requests: list[list[Frame]], script: list[ScriptedResponse], actions: list[tuple[int, str]]
+) -> None:
     runtime = ScriptedRuntime(*islice(cycle(script), 30), max_item_bytes=2000)
-    events = [await runtime.event(chain).start() for chain in asked]
-    for who, what in course:
-        await move(events, who, what)
+    events = [await runtime.event(chain).start() for chain in requests]
+    for index, action in actions:
+        await perform(events, index, action)
     for event in events:
         event.sink.resume_reading()
     for _ in range(3):
@@ -134,12 +138,12 @@ async def act(asked: list[list[Frame]], script: list[ScriptedResponse], course: 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    asked=st.lists(chains, min_size=1, max_size=3),
+    requests=st.lists(chains, min_size=1, max_size=3),
     script=st.lists(responses, min_size=1, max_size=6),
-    course=st.lists(moves, max_size=8),
+    actions=st.lists(client_actions, max_size=8),
 )
-def test_every_event_ends_once_and_leaves_nothing(
-    asked: list[list[Frame]], script: list[ScriptedResponse], course: list[tuple[int, str]]
+def test_every_event_has_one_last_frame_and_releases_its_resources(
+    requests: list[list[Frame]], script: list[ScriptedResponse], actions: list[tuple[int, str]]
 ) -> None:
     with asyncio.Runner(loop_factory=ClockLoop) as runner:
-        runner.run(act(asked, script, course))
+        runner.run(run_events(requests, script, actions))

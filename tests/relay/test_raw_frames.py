@@ -1,4 +1,4 @@
-"""`frames: raw`: the provider's body as it came, in runs that end where items end; everything else is the same."""
+"""`frames: raw` sends the provider's body unchanged, in runs that end at item ends."""
 
 import asyncio
 import base64
@@ -42,7 +42,7 @@ BODIES: dict[str, tuple[bytes, str, Frame]] = {
         RAW,
     ),
     "SSE without its last blank line": (b"".join(COMPLETE).rstrip(), "text/event-stream", RAW),
-    "SSE of one line's end": (b"data: caf\xc3\xa9\r\rdata: 2\r\r\n", "text/event-stream", RAW),
+    "SSE with CR line ends": (b"data: caf\xc3\xa9\r\rdata: 2\r\r\n", "text/event-stream", RAW),
     "NDJSON": (b'{"a":1}\n\n{"a":"\xe2\x82\xac"}\n{"a":3}', "application/x-ndjson", RAW),
     "an array": (
         ARRAY_CLOSED + b"\n",
@@ -69,7 +69,7 @@ def check_runs(name: str, reads: Sequence[Part], sent: bytes) -> None:
     assert len(sent) == len(body) or len(sent) in CLOSED_AT.get(name, set())
 
 
-async def test_usage_after_the_closing_mark_is_in_the_runs_and_an_incomplete_item_is_not() -> None:
+async def test_usage_after_the_closing_mark_is_sent_and_an_incomplete_item_is_not() -> None:
     usage = aws_message("metadata", b'{"usage":{"inputTokens":1,"outputTokens":2,"totalTokens":3}}')
     trailer = aws_message("other", b"{}")[:-1]
     for rest in ([usage], [trailer], [usage[:9], usage[9:] + trailer]):
@@ -80,7 +80,7 @@ async def test_usage_after_the_closing_mark_is_in_the_runs_and_an_incomplete_ite
 
 
 def body_of(event: EventHarness) -> bytes:
-    """The runs, put together again; or the one of an answer in one piece."""
+    """Return the body: the joined runs, or the response of a buffered answer."""
     return b"".join(
         base64.b64decode(frame["response"]) if frame["encoding"] == "base64" else frame["response"].encode()
         for frame in event.frames
@@ -90,36 +90,36 @@ def body_of(event: EventHarness) -> bytes:
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("size", [1, 7, 50, 10_000])
-async def test_the_runs_are_the_body_up_to_the_read_with_the_closing_mark(name: str, size: int) -> None:
-    body, called, request_ = BODIES[name]
+async def test_raw_runs_are_the_body_up_to_an_item_end_from_the_closing_mark_on(name: str, size: int) -> None:
+    body, label, request_ = BODIES[name]
     reads: list[Part] = [body[at : at + size] for at in range(0, len(body), size)]
-    event = await run_event(request_, ScriptedResponse(reads, content_type=called))
+    event = await run_event(request_, ScriptedResponse(reads, content_type=label))
     assert (event.types[0], event.types[-1]) == ("created", "done")
     check_runs(name, reads, body_of(event))
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(data=st.data(), name=st.sampled_from(sorted(BODIES)), cut=st.booleans())
-def test_also_where_it_is_held_back_or_cut(data: st.DataObject, name: str, cut: bool) -> None:
-    body, called, request_ = BODIES[name]
+def test_raw_runs_are_the_body_if_items_are_held_or_the_body_is_cut(data: st.DataObject, name: str, cut: bool) -> None:
+    body, label, request_ = BODIES[name]
     places = sorted(data.draw(st.sets(st.integers(1, len(body) - 1), max_size=8)))
     reads: list[Part] = [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
     if cut:
         reads[-1:] = [RESET]
 
     async def scripted() -> None:
-        event = await run_event([request_, step()], ScriptedResponse(reads, content_type=called), answers())
+        event = await run_event([request_, step()], ScriptedResponse(reads, content_type=label), answers())
         if "stream" in event.types:
             check_runs(name, reads, body_of(event))
         else:
-            assert cut, "what was held back was dropped, and the next step answered"
+            assert cut, "held items are dropped, and the next step answers"
             assert event.metadata["step"] == "1"
 
     with asyncio.Runner(loop_factory=ClockLoop) as runner:
         runner.run(scripted())
 
 
-async def test_a_run_ends_where_an_item_ends_and_text_is_text() -> None:
+async def test_a_raw_run_ends_at_an_item_end_and_is_sent_as_text() -> None:
     gate = asyncio.Event()
     first, rest = content("caf\u00e9")[:-5], content("caf\u00e9")[-5:]
     event = await ScriptedRuntime(streams(ROLE + first, gate, rest, SILENCE)).event(RAW).start()
@@ -130,8 +130,7 @@ async def test_a_run_ends_where_an_item_ends_and_text_is_text() -> None:
     await event.cancel()
 
 
-async def test_everything_else_is_the_same() -> None:
-    """Metadata, holding back, the end mark, an error inside."""
+async def test_raw_frames_have_the_same_metadata_and_errors_as_items() -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
     event = await run_event([RAW, step("groq")], streams(content("a"), FINISH, usage, DONE))
     assert (event.metadata["chunks"], event.metadata["usage"]["totalTokens"]) == (4, 5)
@@ -143,13 +142,13 @@ async def test_everything_else_is_the_same() -> None:
     assert (event.code, body_of(event)) == (9017, content("a") + OVERLOADED)
 
 
-async def test_an_answer_in_one_piece_that_is_json_is_the_same_too() -> None:
+async def test_a_buffered_json_answer_is_the_same_in_raw_frames() -> None:
     event = await run_event(RAW, answers(b' {"ok": true}\n'))
     assert event.sink.raw[-1].endswith(b',"response": {"ok": true}\n}')
 
 
 @pytest.mark.parametrize(
-    ("body", "called"),
+    ("body", "label"),
     [
         (b"", "application/json"),
         (b"null", "text/plain"),
@@ -161,12 +160,12 @@ async def test_an_answer_in_one_piece_that_is_json_is_the_same_too() -> None:
         (b"caf\xe9", "application/octet-stream"),
     ],
 )
-async def test_any_other_says_which_bytes_it_stands_for(body: bytes, called: str) -> None:
-    event = await run_event(RAW, ScriptedResponse([body], content_type=called))
+async def test_a_buffered_answer_of_other_content_names_its_encoding(body: bytes, label: str) -> None:
+    event = await run_event(RAW, ScriptedResponse([body], content_type=label))
     assert body_of(event) == body
 
 
-async def test_what_was_said_of_an_item_that_the_end_broke_off_is_part_of_the_body() -> None:
+async def test_the_beginning_of_a_cut_item_is_sent() -> None:
     event = await run_event(RAW, streams(content("a"), b'data: {"cho', RESET))
     assert body_of(event) == content("a") + b'data: {"cho'
     assert event.code == 9016

@@ -46,7 +46,9 @@ def listed(event: EventHarness) -> list[tuple[str, int | None]]:
 
 
 @pytest.mark.parametrize("scripted", COUNTED.values(), ids=COUNTED)
-async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(scripted: ScriptedResponse) -> None:
+async def test_five_failures_in_a_row_open_the_breaker_and_the_skipped_step_is_listed(
+    scripted: ScriptedResponse,
+) -> None:
     runtime = await after_five(scripted, answers())
     event = await runtime.event(CHAIN).start()
     assert listed(event) == [("0", 9023), ("1", None)]
@@ -55,7 +57,7 @@ async def test_five_failures_in_a_row_open_it_and_a_skipped_step_is_listed(scrip
 
 
 @pytest.mark.parametrize("scripted", [streams(*COMPLETE), answers()], ids=["a stream", "in one piece"])
-async def test_a_whole_answer_ends_the_row(scripted: ScriptedResponse) -> None:
+async def test_a_complete_answer_ends_the_row_of_failures(scripted: ScriptedResponse) -> None:
     runtime = ScriptedRuntime(*[refuses()] * 4, scripted, *[refuses()] * 4, answers())
     for _ in range(9):
         event = await runtime.event(step()).start()
@@ -64,14 +66,14 @@ async def test_a_whole_answer_ends_the_row(scripted: ScriptedResponse) -> None:
 
 
 @pytest.mark.parametrize("scripted", NOT_COUNTED.values(), ids=NOT_COUNTED)
-async def test_faults_of_credentials_or_input_do_not_count(scripted: ScriptedResponse) -> None:
+async def test_errors_of_credentials_or_input_do_not_count(scripted: ScriptedResponse) -> None:
     runtime = await after_five(scripted, answers())
     event = await runtime.event(CHAIN).start()
     assert event.metadata["step"] == "0"
 
 
 @pytest.mark.parametrize(("asked_ms", "skipped"), [(1000, False), (2000, True), (0, True)])
-async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways_own(asked_ms: int, skipped: bool) -> None:
+async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways(asked_ms: int, skipped: bool) -> None:
     own = StepSettings(request_timeout=2000, total_timeout=3000)
     runtime = ScriptedRuntime(*[ScriptedResponse(before_head=[SILENCE])] * 5, answers())
     for _ in range(5):
@@ -82,7 +84,7 @@ async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways_own(asked
     assert (event.metadata["step"] == "1") is skipped
 
 
-async def test_it_is_per_model_and_base_url() -> None:
+async def test_a_breaker_applies_to_one_model_and_base_url() -> None:
     runtime = await after_five(refuses(), answers(), answers())
     other_model = step() | {"query": {"model": "large"}}
     for request in (other_model, step("groq")):
@@ -90,7 +92,7 @@ async def test_it_is_per_model_and_base_url() -> None:
         assert event.metadata["step"] == "0"
 
 
-async def test_after_five_seconds_one_event_probes_it_while_others_go_by() -> None:
+async def test_one_event_probes_an_open_step_after_five_seconds() -> None:
     gate = asyncio.Event()
     runtime = await after_five(refuses(), ScriptedResponse(COMPLETE, before_head=[gate]), answers(), answers())
     advance(5.1)
@@ -103,7 +105,7 @@ async def test_after_five_seconds_one_event_probes_it_while_others_go_by() -> No
     assert again.metadata["step"] == "0", "its answer has closed the breaker"
 
 
-async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
+async def test_a_failed_probe_doubles_the_open_interval() -> None:
     runtime = await after_five(refuses(), refuses(), *[answers()] * 3)
     advance(5.1)
     probe = await runtime.event(CHAIN).start()
@@ -115,7 +117,7 @@ async def test_a_probe_that_fails_keeps_it_open_for_twice_as_long() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "out of time", "refused for its input"])
-async def test_a_probe_that_told_nothing_of_the_provider_leaves_the_next_event_to_probe(how: str) -> None:
+async def test_an_inconclusive_probe_lets_the_next_event_probe(how: str) -> None:
     scripted = answers(status=400) if how == "refused for its input" else ScriptedResponse(before_head=[SILENCE])
     runtime = await after_five(refuses(), scripted, answers())
     advance(5.1)
@@ -128,7 +130,7 @@ async def test_a_probe_that_told_nothing_of_the_provider_leaves_the_next_event_t
     assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
-async def test_if_all_steps_are_open_the_one_due_first_is_tried() -> None:
+async def test_the_step_due_first_is_tried_if_all_are_open() -> None:
     runtime = ScriptedRuntime(*[refuses()] * 10, answers())
     for request in [step("groq")] * 5 + [step()] * 5:
         await runtime.event(request).start()
@@ -137,7 +139,7 @@ async def test_if_all_steps_are_open_the_one_due_first_is_tried() -> None:
     assert listed(event) == [("0", 9023), ("1", None)], "the second step opened first"
 
 
-async def test_a_probe_forced_before_its_time_does_not_make_the_wait_longer() -> None:
+async def test_an_early_forced_probe_does_not_lengthen_the_open_interval() -> None:
     runtime = await after_five(refuses(), refuses(), *[answers()] * 2)
     advance(3)
     assert (await runtime.event(step()).start()).code == 9010
@@ -147,7 +149,7 @@ async def test_a_probe_forced_before_its_time_does_not_make_the_wait_longer() ->
     assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
-async def test_a_probe_in_flight_keeps_out_no_event_that_has_no_other_step() -> None:
+async def test_a_probe_in_flight_does_not_block_an_event_without_another_step() -> None:
     runtime = await after_five(refuses(), ScriptedResponse(before_head=[SILENCE]), answers(), answers())
     advance(5.1)
     probe = await runtime.event(step()).start()
@@ -172,7 +174,7 @@ class Outage(ScriptedProvider):
 
 
 @pytest.mark.parametrize(("outage_s", "unused_s"), [(6, 5.5), (9, 10.5), (30, 20.5), (600, 20.5)])
-async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, unused_s: float) -> None:
+async def test_a_recovered_primary_is_used_again_soon(outage_s: int, unused_s: float) -> None:
     """Two events a second, each with a fallback; all of them succeed."""
     began_at = asyncio.get_running_loop().time()
     runtime = ScriptedRuntime(provider=Outage(began_at + outage_s))
@@ -188,7 +190,7 @@ async def test_a_primary_that_has_recovered_is_used_again_soon(outage_s: int, un
 @pytest.mark.parametrize(
     "changed", [{"method": "FOO"}, {"method": "GET"}, {"endpoint": "v1/files"}, {"endpoint": "v1/models"}]
 )
-async def test_only_posts_to_model_endpoints_count_and_are_skipped(changed: dict[str, str]) -> None:
+async def test_only_posts_to_model_endpoints_are_counted_and_skipped(changed: dict[str, str]) -> None:
     runtime = ScriptedRuntime(*[answers(status=503)] * 10, answers(), answers())
     for _ in range(5):
         await runtime.event(step() | changed).start()
@@ -198,14 +200,14 @@ async def test_only_posts_to_model_endpoints_count_and_are_skipped(changed: dict
     assert (await runtime.event([step() | changed, step("groq")]).start()).metadata["step"] == "0"
 
 
-async def test_skipped_steps_behind_a_failed_one_are_listed_and_its_answer_is_the_answer() -> None:
+async def test_the_last_response_is_the_answer_if_all_later_steps_are_skipped() -> None:
     runtime = await after_five(refuses(), answers(b'{"error":"no"}', 401))
     event = await runtime.event([step("groq"), step()]).start()
     assert listed(event) == [("0", 401), ("1", 9023)]
     assert (event.metadata["step"], event.metadata["status"]) == ("0", 401)
 
 
-async def test_a_restart_skips_open_steps_too() -> None:
+async def test_a_restart_skips_open_steps() -> None:
     runtime = await after_five(refuses(), streams(content("a"), RESET), answers())
     event = await runtime.event([step("groq", onBreak="restart"), step(), step("mistral")]).start()
     assert listed(event) == [("0", 9016), ("1", 9023), ("2", None)]
@@ -220,14 +222,14 @@ async def fail_for(house: ScriptedRuntime, *tokens: str) -> None:
             assert (await house.event(step(), token=token).start()).code is not None
 
 
-async def test_a_token_s_failures_keep_no_model_away_from_another_token() -> None:
+async def test_failures_of_one_token_do_not_affect_another_token() -> None:
     runtime = ScriptedRuntime(*[answers(status=500)] * 5, answers(), answers())
     await fail_for(runtime, "hostile")
     assert (await runtime.event(CHAIN, token="other").start()).metadata["step"] == "0"
     assert (await runtime.event(CHAIN, token="hostile").start()).metadata["step"] == "1"
 
 
-async def test_what_is_open_for_two_tokens_is_open_for_the_gateway() -> None:
+async def test_a_breaker_open_for_two_tokens_is_open_for_the_gateway() -> None:
     runtime = ScriptedRuntime(*[answers(status=500)] * 10, answers(), answers(), answers())
     await fail_for(runtime, "one", "two")
     third = await runtime.event(CHAIN, token="third").start()

@@ -1,4 +1,4 @@
-"""One streamed answer: what is held back and when it is let go, where a raw run is cut, what a fault stops."""
+"""Decoding of one stream: held items and their release, the ends of raw runs, and errors."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def responses(frames: list[bytes]) -> list[Any]:
 
 
 def body_of(frames: list[bytes]) -> bytes:
-    """The provider's body, put together from raw frames."""
+    """Return the provider's body, joined from raw frames."""
     body = b""
     for frame in map(json.loads, frames):
         text = frame["response"]
@@ -48,7 +48,7 @@ def finish(stream: StreamDecoder, ending: StreamState = StreamState.END) -> tupl
     return stream.finish(ending, clean_end_is_complete=False)
 
 
-# Holding back.
+# Held items.
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -65,7 +65,7 @@ def test_bookkeeping_is_held_back_until_it_is_released_in_order(raw: bool) -> No
     assert (len(after), stream.chunks) == (1, 3)
 
 
-def test_once_released_everything_is_passed_on_at_once() -> None:
+def test_everything_is_passed_on_immediately_after_release() -> None:
     stream = stream_of()
     assert stream.release() == []
     assert len(stream.feed(BOOKKEEPING)) == 1
@@ -73,7 +73,7 @@ def test_once_released_everything_is_passed_on_at_once() -> None:
     assert (stream.chunks, stream.is_holding) == (1, False)
 
 
-def test_the_end_mark_answers_and_makes_no_frame() -> None:
+def test_the_end_mark_counts_as_an_answer_and_makes_no_frame() -> None:
     stream = stream_of()
     assert stream.feed(BOOKKEEPING) == []
     assert not stream.answered
@@ -83,7 +83,7 @@ def test_the_end_mark_answers_and_makes_no_frame() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", COMMENT, b"data:\n\n", b'event: ping\ndata: {"type":"ping"}\n\n'])
-def test_the_end_mark_alone_is_no_answer(before: bytes) -> None:
+def test_the_end_mark_alone_does_not_count_as_an_answer(before: bytes) -> None:
     stream = stream_of()
     assert stream.feed(before + DONE) == []
     assert (stream.answered, stream.reader.closed) == (False, True)
@@ -102,7 +102,7 @@ def test_items_after_the_closing_mark_are_counted_and_are_in_raw_runs_only(raw: 
     assert stream.is_over
 
 
-BEATS = [
+HEARTBEATS = [
     b"data:\n\n",
     b"data: \n\n",
     b"data: : keepalive\n\n",
@@ -114,23 +114,23 @@ BEATS = [
 ]
 
 
-@pytest.mark.parametrize("beat", BEATS)
-def test_a_heartbeat_is_dropped_before_the_answer_and_relayed_after_it(beat: bytes) -> None:
+@pytest.mark.parametrize("heartbeat", HEARTBEATS)
+def test_a_heartbeat_is_dropped_before_the_answer_and_relayed_after_it(heartbeat: bytes) -> None:
     stream = stream_of()
-    assert stream.feed(beat * 200) == []
+    assert stream.feed(heartbeat * 200) == []
     assert (stream.answered, stream.is_holding) == (False, False)
-    assert stream.feed(BOOKKEEPING + beat * 200) == []
+    assert stream.feed(BOOKKEEPING + heartbeat * 200) == []
     assert (stream.answered, stream.is_holding) == (False, True)
     stream.feed(ANSWER)
     assert len(stream.release()) == 2
-    assert len(stream.feed(beat)) == 1
+    assert len(stream.feed(heartbeat)) == 1
 
 
-@pytest.mark.parametrize("beat", BEATS)
-def test_raw_frames_drop_no_heartbeat(beat: bytes) -> None:
+@pytest.mark.parametrize("heartbeat", HEARTBEATS)
+def test_raw_frames_drop_no_heartbeat(heartbeat: bytes) -> None:
     stream = stream_of(raw=True)
-    assert stream.feed(beat * 3 + ANSWER) == []
-    assert body_of(stream.release()) == beat * 3 + ANSWER
+    assert stream.feed(heartbeat * 3 + ANSWER) == []
+    assert body_of(stream.release()) == heartbeat * 3 + ANSWER
 
 
 MESSAGE_START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
@@ -139,7 +139,7 @@ TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","delta"
 
 
 @pytest.mark.parametrize("body", [PING + MESSAGE_START + PING, MESSAGE_START + PING, PING + PING + MESSAGE_START])
-def test_a_ping_of_anthropic_keeps_its_place(body: bytes) -> None:
+def test_an_anthropic_ping_keeps_its_position(body: bytes) -> None:
     stream = stream_of()
     assert stream.feed(body) == stream.feed(TEXT) == []
     types = [response["type"] for response in responses(stream.release())]
@@ -156,7 +156,7 @@ def test_held_pings_are_bounded() -> None:
     assert len(stream.release()) == 2 + MAX_PINGS
 
 
-def test_comments_neither_answer_nor_count_as_held() -> None:
+def test_comments_are_neither_answers_nor_held_items() -> None:
     for raw in (False, True):
         stream = stream_of(raw=raw)
         assert stream.feed(COMMENT * 200) == []
@@ -165,19 +165,19 @@ def test_comments_neither_answer_nor_count_as_held() -> None:
 
 
 @pytest.mark.parametrize("raw", [False, True])
-@pytest.mark.parametrize("at_once", [False, True])
-def test_as_many_items_are_held_as_allowed(raw: bool, at_once: bool) -> None:
+@pytest.mark.parametrize("in_one_read", [False, True])
+def test_held_items_are_bounded(raw: bool, in_one_read: bool) -> None:
     stream = stream_of(raw=raw)
-    for body in [BOOKKEEPING * MAX_HELD_ITEMS] if at_once else [BOOKKEEPING] * MAX_HELD_ITEMS:
+    for body in [BOOKKEEPING * MAX_HELD_ITEMS] if in_one_read else [BOOKKEEPING] * MAX_HELD_ITEMS:
         assert stream.feed(body) == []
     assert not stream.answered
     assert stream.feed(BOOKKEEPING) == []
     assert stream.answered
-    assert len(stream.release()) == (2 if raw and at_once else MAX_HELD_ITEMS + 1)
+    assert len(stream.release()) == (2 if raw and in_one_read else MAX_HELD_ITEMS + 1)
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_as_many_bytes_are_held_as_allowed(raw: bool) -> None:
+def test_held_bytes_are_bounded(raw: bool) -> None:
     pad = b"x" * (MAX_HELD_BYTES // 2 - 200)
     start = b'data: {"type":"message_start","pad":"%b"}\n\n' % pad
     stream = stream_of(raw=raw)
@@ -187,10 +187,10 @@ def test_as_many_bytes_are_held_as_allowed(raw: bool) -> None:
     assert stream.answered
 
 
-# Faults.
+# Errors.
 
 
-def test_the_item_that_reports_an_error_is_the_last_to_be_passed_on() -> None:
+def test_no_item_is_passed_on_after_an_error_item() -> None:
     stream = stream_of()
     stream.release()
     frames = stream.feed(ANSWER + FAULT + ANSWER + DONE)
@@ -201,13 +201,13 @@ def test_the_item_that_reports_an_error_is_the_last_to_be_passed_on() -> None:
     assert not stream.reader.closed
 
 
-def test_an_error_alone_is_no_answer_and_stays_held() -> None:
+def test_an_error_item_alone_does_not_count_as_an_answer_and_stays_held() -> None:
     stream = stream_of()
     assert stream.feed(BOOKKEEPING + FAULT) == []
     assert (stream.failed, stream.answered) == (True, False)
 
 
-def test_an_error_that_the_end_of_the_body_flushes_is_passed_on_too() -> None:
+def test_an_error_item_completed_by_the_end_of_the_body_is_passed_on() -> None:
     stream = stream_of()
     stream.release()
     assert stream.feed(FAULT.rstrip()) == []
@@ -215,7 +215,7 @@ def test_an_error_that_the_end_of_the_body_flushes_is_passed_on_too() -> None:
     assert (stream.failed, len(frames)) == (True, 1)
 
 
-def test_an_item_too_large_is_raised() -> None:
+def test_a_too_large_item_raises() -> None:
     with pytest.raises(ItemTooLarge):
         stream_of().feed(b"data: " + b"x" * (1 << 22))
 
@@ -241,7 +241,7 @@ def test_an_item_too_large_is_raised() -> None:
     ],
 )
 @pytest.mark.parametrize("raw", [False, True])
-def test_how_the_body_ended_decides_whether_the_answer_is_whole(
+def test_the_verdict_depends_on_how_the_body_ended(
     body: bytes, ending: StreamState, verdict: Verdict, raw: bool
 ) -> None:
     stream = stream_of(raw=raw)
@@ -249,7 +249,7 @@ def test_how_the_body_ended_decides_whether_the_answer_is_whole(
     assert finish(stream, ending)[1] is verdict
 
 
-def test_a_provider_known_for_it_may_end_without_a_mark() -> None:
+def test_a_clean_end_without_a_mark_is_complete_if_the_provider_sends_none() -> None:
     stream = stream_of()
     stream.feed(ANSWER)
     assert stream.finish(StreamState.END, clean_end_is_complete=True)[1] is Verdict.COMPLETE
@@ -258,7 +258,7 @@ def test_a_provider_known_for_it_may_end_without_a_mark() -> None:
 # Raw runs.
 
 
-def test_a_raw_run_ends_where_an_item_ends() -> None:
+def test_a_raw_run_ends_at_an_item_end() -> None:
     stream = stream_of(raw=True)
     stream.release()
     assert stream.feed(ANSWER[:20]) == []
@@ -270,7 +270,7 @@ def test_a_raw_run_ends_where_an_item_ends() -> None:
     assert stream.chunks == 2
 
 
-def test_what_no_item_came_of_is_in_the_last_run() -> None:
+def test_the_bytes_of_an_incomplete_item_are_in_the_last_run() -> None:
     stream = stream_of(raw=True)
     stream.release()
     assert stream.feed(b"data: {") == []
@@ -278,7 +278,7 @@ def test_what_no_item_came_of_is_in_the_last_run() -> None:
     assert (body_of(frames), verdict) == (b"data: {", Verdict.BROKEN)
 
 
-def test_a_raw_run_that_is_no_utf_8_is_base64_and_its_neighbours_are_not() -> None:
+def test_only_a_raw_run_that_is_not_utf_8_is_sent_as_base64() -> None:
     stream = stream_of(raw=True)
     stream.release()
     frames = [*stream.feed(ANSWER), *stream.feed(b"data: \xff\n\n"), *stream.feed(DONE)]
@@ -300,7 +300,7 @@ def closing_mark_end(body: bytes) -> int | None:
 
 
 @given(body=PIECES.map(b"".join), data=st.data(), released=st.booleans())
-def test_raw_runs_put_together_are_the_body_up_to_an_item_end_from_the_closing_mark_on(
+def test_joined_raw_runs_are_the_body_up_to_an_item_end_from_the_closing_mark_on(
     body: bytes, data: st.DataObject, released: bool
 ) -> None:
     stream = stream_of(raw=True)
@@ -316,7 +316,7 @@ def test_raw_runs_put_together_are_the_body_up_to_an_item_end_from_the_closing_m
     assert stream.chunks == len(frames)
 
 
-def test_no_raw_run_holds_a_part_of_an_item_that_follows_the_closing_mark() -> None:
+def test_no_raw_run_contains_a_partial_item_after_the_closing_mark() -> None:
     stream = stream_of(raw=True)
     stream.release()
     frames = [*stream.feed(ANSWER + FINISH + DONE + ANSWER[:10]), *stream.feed(ANSWER[10:20])]
@@ -325,19 +325,19 @@ def test_no_raw_run_holds_a_part_of_an_item_that_follows_the_closing_mark() -> N
 
 
 @given(body=PIECES.map(b"".join), data=st.data())
-def test_the_same_body_makes_the_same_frames_wherever_it_is_cut(body: bytes, data: st.DataObject) -> None:
-    whole, pieces = stream_of(), stream_of()
-    expected = [*whole.release(), *whole.feed(body), *finish(whole)[0]]
-    frames = pieces.release()
+def test_frames_do_not_depend_on_how_the_body_is_split_into_reads(body: bytes, data: st.DataObject) -> None:
+    stream, split_stream = stream_of(), stream_of()
+    expected = [*stream.release(), *stream.feed(body), *finish(stream)[0]]
+    frames = split_stream.release()
     for piece in cut_at(body, data.draw(st.lists(st.integers(0, len(body))))):
-        frames += pieces.feed(piece)
-    assert [*frames, *finish(pieces)[0]] == expected
+        frames += split_stream.feed(piece)
+    assert [*frames, *finish(split_stream)[0]] == expected
 
 
 @given(
     body=st.binary(), shape=st.sampled_from([shape for shape in Shape if shape is not Shape.SINGLE]), raw=st.booleans()
 )
-def test_whatever_comes_only_the_bridge_s_own_errors_are_raised(body: bytes, shape: Shape, raw: bool) -> None:
+def test_any_input_raises_only_the_bridges_errors(body: bytes, shape: Shape, raw: bool) -> None:
     stream = stream_of(shape, raw=raw)
     try:
         frames = [*stream.feed(body), *finish(stream)[0], *stream.release()]

@@ -1,4 +1,4 @@
-"""Only of steps that were tried are secrets kept, to know them by when a provider tells them back."""
+"""A summary holds the secrets of the tried steps only; they are searched for in the provider's text."""
 
 from pathlib import Path
 
@@ -12,20 +12,20 @@ from tests.support.provider_script import ScriptedProvider, answers
 STEP = {"provider": "openai", "endpoint": "v1/chat/completions", "query": {"model": "m", "messages": []}}
 
 
-class Entries:
-    """Implements `relay.entry.Observer`."""
+class SummaryList:
+    """An observer that collects event summaries."""
 
     def __init__(self) -> None:
-        self.entries: list[EventSummary] = []
+        self.summaries: list[EventSummary] = []
 
-    def on_event_end(self, entry: EventSummary) -> None:
-        self.entries.append(entry)
+    def on_event_end(self, summary: EventSummary) -> None:
+        self.summaries.append(summary)
 
 
-async def test_an_entry_has_the_headers_of_the_steps_that_were_tried(tmp_path: Path) -> None:
-    entries = Entries()
+async def test_a_summary_has_the_secrets_of_tried_steps_only(tmp_path: Path) -> None:
+    summaries = SummaryList()
     provider = ScriptedProvider(answers(b"{}", 500), answers())
-    server = Server(config_of("", tmp_path), Upstream(provider), Services(observers=(entries,)))
+    server = Server(config_of("", tmp_path), Upstream(provider), Services(observers=(summaries,)))
     await server.start()
     try:
         async with connected(server) as client:
@@ -34,5 +34,5 @@ async def test_an_entry_has_the_headers_of_the_steps_that_were_tried(tmp_path: P
             await client.until_last("a")
     finally:
         await server.stop()
-    [entry] = entries.entries
-    assert [sent.headers["authorization"] for sent in entry.sent] == ["Bearer key-0", "Bearer key-1"]
+    [summary] = summaries.summaries
+    assert [sent.headers["authorization"] for sent in summary.sent] == ["Bearer key-0", "Bearer key-1"]

@@ -14,9 +14,16 @@ class ClockLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._advanced_s = 0.0
+        self._frozen_at: float | None = None
 
     def time(self) -> float:
-        return super().time() + self._advanced_s
+        now = super().time() if self._frozen_at is None else self._frozen_at
+        return now + self._advanced_s
+
+    def freeze(self) -> None:
+        """Stop the real clock, for tests without sockets: only `advance` moves the time."""
+        if self._frozen_at is None:
+            self._frozen_at = super().time()
 
     def is_idle(self) -> bool:
         """Return True if no callback is ready to run, besides the one that is running."""
@@ -25,6 +32,13 @@ class ClockLoop(asyncio.SelectorEventLoop):
     def advance(self, seconds: float) -> None:
         """Advance the clock; callbacks that become due run in the next iteration of the loop."""
         self._advanced_s += seconds
+
+
+def freeze() -> None:
+    """Freeze the clock of the running test."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ClockLoop)
+    loop.freeze()
 
 
 def advance(seconds: float) -> None:

@@ -19,7 +19,7 @@ from bridge.relay.runner import EventRunner
 from bridge.relay.writer import FrameWriter
 from bridge.settings.step import StepSettings
 from bridge.upstream.http import Upstream
-from tests.support.clock import advance, run_until_idle, turns
+from tests.support.clock import advance, freeze, run_until_idle, turns
 from tests.support.provider_script import ScriptedProvider, ScriptedResponse
 
 Frame = dict[str, Any]
@@ -86,6 +86,7 @@ class ScriptedRuntime:
         budget_bytes: int = 1 << 30,
         provider: ScriptedProvider | None = None,
     ) -> None:
+        freeze()
         self.provider = provider or ScriptedProvider(*responses)
         self.breakers = Breakers()
         self.budget = MemoryBudget(budget_bytes, "this socket")
