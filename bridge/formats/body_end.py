@@ -30,7 +30,7 @@ class BodyEnd:
     def read(self) -> ParsedResponse:
         """Return the counts, empty if there are none. Never raises, whatever the bytes."""
         end = bytes(self._kept[-KEPT_BYTES:])
-        for start in _candidate_positions(end):
+        for start in candidate_positions(end):
             for opening in _OPENINGS:
                 # Only a member of the outermost object is valid JSON with all text after it: after text in a string,
                 # or a deeper member, there are too many brackets.
@@ -40,7 +40,8 @@ class BodyEnd:
         return ParsedResponse()
 
 
-def _candidate_positions(end: bytes) -> Iterator[int]:
+def candidate_positions(end: bytes) -> Iterator[int]:
+    """Yield the positions in the end of a JSON text at which a member with counts may begin, the likeliest first."""
     for member, max_count in _MEMBERS:
         place = len(end)
         for _ in range(max_count):

@@ -41,7 +41,7 @@ class Item(msgspec.Struct, gc=False):
     status: int | None = None
     """HTTP status from a comment `:HTTP_STATUS/401` in the same block."""
     parts: list[bytes] | None = None
-    """The checked bytes of a JSON item of more than 256 KiB, in parts.
+    """The value of an item of more than 256 KiB for a frame, in parts, with the members that describe its encoding.
 
-    `data` is then a short version for interpretation, in which long strings are cut.
+    `data` is then a short version for interpretation: JSON in which long strings are cut, or the beginning of a text.
     """

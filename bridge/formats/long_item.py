@@ -1,6 +1,11 @@
 """Collect and check items of more than 256 KiB in parts as they arrive, so that no call processes a whole item."""
 
-from typing import Final
+import codecs
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import orjson
 
 from bridge.formats.buffer import kind_of
 from bridge.formats.item import Item, ItemKind
@@ -8,44 +13,45 @@ from bridge.formats.long_json import BLOCK_BYTES, LongJson
 
 LONG_ITEM_BYTES: Final = 1 << 18
 """Size from which an item is processed in parts. The bytes received until then are processed at once."""
+_BEGINNING_CHARS: Final = 1024
+"""Length of the beginning of a long text, by which the text is interpreted."""
+
+_utf8: Final = codecs.getincrementaldecoder("utf-8")
 
 
 class LongItem:
     """Collect the data of one item in parts of at least 64 KiB."""
 
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
+    def __init__(self, kind_of: Callable[[bytes], ItemKind] = kind_of) -> None:
+        """Create an empty item; `kind_of` returns the kind of the data by its first bytes."""
+        self._kind_of = kind_of
         self._block = bytearray()
-        self._json: LongJson | None = None
+        self._content: _ItemContent | None = None
+        self.size = 0
 
     def feed(self, data: bytes) -> None:
         """Add data. The work of a call is proportional to `data`, which is split into blocks."""
+        self.size += len(data)
         for start in range(0, len(data), BLOCK_BYTES):
             self._block += data[start : start + BLOCK_BYTES]
             if len(self._block) >= BLOCK_BYTES:
                 self._flush()
 
     def item(self, event: str | None = None, id_: str | None = None) -> Item:
-        """Return the item: JSON in parts, anything else in one piece. Call it once."""
-        self._flush()
-        parts, reading = self._parts, self._json
-        short = reading.finish() if reading is not None else None
-        if short is not None:
-            return Item(short, ItemKind.JSON, event, id_, parts=parts)
-        data = b"".join(parts)
-        kind = kind_of(data)
-        return Item(data, ItemKind.MALFORMED if kind is ItemKind.JSON else kind, event, id_)
+        """Return the item. Call it once."""
+        if self._block or self._content is None:
+            self._flush()
+        assert self._content is not None
+        item = self._content.item()
+        item.event, item.id = event, id_
+        return item
 
     def _flush(self) -> None:
         part = bytes(self._block)
         self._block.clear()
-        if not part:
-            return
-        if not self._parts and kind_of(part) is ItemKind.JSON:
-            self._json = LongJson()
-        self._parts.append(part)
-        if self._json is not None:
-            self._json.feed(part)
+        if self._content is None:
+            self._content = _CONTENTS[self._kind_of(part)]()
+        self._content = self._content.feed(part)
 
 
 class LongBody:
@@ -77,3 +83,107 @@ class LongBody:
         self._block.clear()
         for start in range(0, len(block), BLOCK_BYTES):
             self._json.feed(block[start : start + BLOCK_BYTES])
+
+
+class _ItemContent(Protocol):
+    """The content of an item of one kind."""
+
+    def feed(self, part: bytes) -> "_ItemContent":
+        """Add a part; return the content to which the next part is added."""
+
+    def item(self) -> Item: ...
+
+
+class _JsonContent:
+    """JSON, which is kept as it is; it becomes text as soon as it is known not to be JSON."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._json = LongJson()
+
+    def feed(self, part: bytes) -> "_ItemContent":
+        self._parts.append(part)
+        self._json.feed(part)
+        return self if self._json.is_valid else self._as_text()
+
+    def item(self) -> Item:
+        short = self._json.finish()
+        return self._as_text().item() if short is None else Item(short, ItemKind.JSON, parts=self._parts)
+
+    def _as_text(self) -> "_TextContent":
+        text = _TextContent(ItemKind.MALFORMED)
+        for part in self._parts:
+            text.feed(part)
+        return text
+
+
+class _TextContent:
+    """Text, which is encoded as a JSON string."""
+
+    def __init__(self, kind: ItemKind = ItemKind.TEXT) -> None:
+        self._kind = kind
+        self._decoder = _utf8()
+        self._beginning: str | None = None
+        self._parts = [b'"']
+
+    def feed(self, part: bytes) -> "_ItemContent":
+        self._add(part)
+        return self
+
+    def item(self) -> Item:
+        self._add(b"", is_end=True)
+        is_malformed = self._kind is ItemKind.MALFORMED
+        self._parts.append(b'","malformed":true' if is_malformed else b'"')
+        return Item((self._beginning or "").encode(), self._kind, parts=self._parts)
+
+    def _add(self, part: bytes, *, is_end: bool = False) -> None:
+        try:
+            text = self._decoder.decode(part, is_end)
+        except UnicodeDecodeError:
+            self._kind = ItemKind.MALFORMED
+            self._decoder.errors = "replace"  # an incomplete character of the last part is still in the decoder
+            text = self._decoder.decode(part, is_end)
+        if self._beginning is None:
+            self._beginning = text[:_BEGINNING_CHARS]
+        self._parts.append(orjson.dumps(text)[1:-1])
+
+
+class _BytesContent:
+    """Binary data, which is encoded as base64."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._beginning: bytes | None = None
+        self._parts = [b'"']
+
+    def feed(self, part: bytes) -> "_ItemContent":
+        if self._beginning is None:
+            self._beginning = part[:_BEGINNING_CHARS]
+        data = self._rest + part
+        end = len(data) - len(data) % 3
+        self._rest = data[end:]
+        self._parts.append(b64encode(data[:end]))
+        return self
+
+    def item(self) -> Item:
+        self._parts.append(b64encode(self._rest) + b'","encoding":"base64"')
+        return Item(self._beginning or b"", ItemKind.BYTES, parts=self._parts)
+
+
+class _EndMark:
+    """The mark `[DONE]`; what follows it in the same item is not kept."""
+
+    def feed(self, part: bytes) -> "_ItemContent":
+        return self
+
+    def item(self) -> Item:
+        return Item(b"[DONE]", ItemKind.DONE)
+
+
+_CONTENTS: Final[dict[ItemKind, Callable[[], _ItemContent]]] = {
+    ItemKind.JSON: _JsonContent,
+    ItemKind.TEXT: _TextContent,
+    ItemKind.MALFORMED: _TextContent,
+    ItemKind.BYTES: _BytesContent,
+    ItemKind.DONE: _EndMark,
+}

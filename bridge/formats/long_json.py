@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from bridge.formats.json_parse import MAX_PARTS
+from bridge.formats.body_end import candidate_positions
 from bridge.formats.json_text import replace_lone_surrogates, truncated_at_depth
 
 BLOCK_BYTES: Final = 1 << 16
@@ -23,6 +23,15 @@ BLOCK_BYTES: Final = 1 << 16
 _MAX_TOKEN_BYTES: Final = 1 << 20
 """Bound on a number, or on a run of tokens outside strings without a comma."""
 _MAX_SHORT_BYTES: Final = 1 << 20
+MAX_SHORT_PARTS: Final = 50_000
+"""Bound on the values of a short version, which takes a millisecond per 2,000 of them to decode."""
+_LIST_BYTES: Final = 4096
+_SPARSE: Final = 16
+"""A segment that is still longer, with a quotation mark or an opening bracket in every 16 bytes at most, may be a list
+of numbers.
+"""
+_KEPT_BYTES: Final = 1 << 16
+"""Size of the beginning and the end that are kept of a text with more values."""
 _OPEN_STRING_BYTES: Final = 4096
 """An unfinished string up to this size waits for the next block, so that the short version contains it."""
 _ESCAPE_BYTES: Final = 12
@@ -45,6 +54,12 @@ _SHORTEN: Final = re.compile(
     rb'"(?:([^"\\]{0,1024}+(?:\\.[^"\\]{0,64}+){0,64}+)"|(%b)%b%b)' % (_PREFIX, _CONTENT, _END), re.DOTALL
 )
 _SHORTEN_MORE: Final = re.compile(rb'"(?:([^"\\]{0,128}+)"|(%b)%b%b)' % (_PREFIX, _CONTENT, _END), re.DOTALL)
+_NUMBERS: Final = re.compile(
+    rb'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z))|(?<=[\[,])(?:[ \t\r\n]*+-?[0-9][0-9.eE+-]*+[ \t\r\n]*+,){8,}', re.DOTALL
+)
+"""A string, or consecutive numbers of a list, such as those of an embedding."""
+_OPENINGS: Final = (b"{", b'{"response":{', b'{"result":{')
+"""Texts before the last members of an object: its own, or those of the answer inside (OpenAI Responses, Workers AI)."""
 _HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _COMPLETE: Final = re.compile(
@@ -72,6 +87,7 @@ class LongJson:
         self._open: bytes | None = None  # the opening brackets around `_text`; None before the first comma
         self._short: list[bytes] = []
         self._short_bytes = self._parts = 0
+        self._end: bytes | None = None  # the end of the short version, once it has too many values to be kept
         self.is_valid = True
         """False as soon as the text is known not to be JSON in UTF-8."""
 
@@ -88,16 +104,15 @@ class LongJson:
     def finish(self) -> bytes | None:
         """Return the text with long strings cut; None if it is not one JSON value in UTF-8. Call it once.
 
-        A text of more than `MAX_PARTS` values is reduced to the members before its first nested container.
+        Most numbers of a long list are left out. If there are still too many values, the text is reduced to the members
+        before its first nested container, and those with counts at its end.
         """
         try:
             self._decode(b"", True)
             if self.is_valid and not self._in_string:
                 self._check(self._text, b"")
                 self._keep_short(self._text)
-                if self._parts <= MAX_PARTS:
-                    return b"".join(self._short)
-                return truncated_at_depth(1, self._short[0]) or b"{}"
+                return b"".join(self._short) if self._end is None else _reduced(self._short[0], self._end)
         except (ValueError, RecursionError):
             pass
         self.is_valid = False
@@ -190,13 +205,33 @@ class LongJson:
         return opened
 
     def _keep_short(self, text: bytes) -> None:
-        if self._parts > MAX_PARTS:
+        if self._end is not None:
+            self._end = (self._end + text[-_KEPT_BYTES:])[-_KEPT_BYTES:]
             return
         pattern = _SHORTEN if self._short_bytes <= _MAX_SHORT_BYTES else _SHORTEN_MORE
         short = pattern.sub(rb'"\1\2"', text)
+        if len(short) > _LIST_BYTES and _SPARSE * (short.count(b'"') + short.count(b"[")) < len(short):
+            short = _NUMBERS.sub(rb"\1", short)
         self._parts += short.count(b",") + short.count(b"[") + short.count(b"{")
         self._short.append(short)
         self._short_bytes += len(short)
+        if self._parts > MAX_SHORT_PARTS or self._short_bytes > 2 * _MAX_SHORT_BYTES:
+            whole = b"".join(self._short)
+            self._short, self._end = [whole[:_KEPT_BYTES]], whole[-_KEPT_BYTES:]
+
+
+def _reduced(beginning: bytes, end: bytes) -> bytes:
+    """Return a JSON object with the first members and the counts among the last ones."""
+    first = truncated_at_depth(1, beginning) or b"{}"
+    for start in candidate_positions(end):
+        for opening in _OPENINGS:
+            try:
+                _check(opening + end[start:])
+            except (ValueError, RecursionError):
+                continue
+            separator = b"" if first == b"{}" else b","
+            return first[:-1] + separator + opening[1:] + end[start:]
+    return first
 
 
 def _check(text: bytes) -> None:

@@ -16,7 +16,7 @@ class NdjsonDecoder:
         self._at_start = True
         self._long: LongItem | None = None
         self._long_bytes = 0
-        self._may_be_long = True  # not yet decided for the current line
+        self._blanks = bytearray()  # blanks of the long line that may be its last ones
         self.truncated = False
 
     @property
@@ -29,44 +29,59 @@ class NdjsonDecoder:
         cut = data.rfind(b"\n") + 1
         items = self._items(self._pending.take(data[:cut])) if cut else []
         self._pending.add(data[cut:])
-        self._may_be_long |= cut > 0
-        if self._may_be_long and len(self._pending) > LONG_ITEM_BYTES:
+        if len(self._pending) > LONG_ITEM_BYTES:
             self._begin_long()
         return items
 
     def _begin_long(self) -> None:
-        """Check the line as it arrives if it is an object or array; any other line waits for its end."""
-        self._may_be_long = False
         raw = self._pending.take()
         line = (raw.removeprefix(BOM) if self._at_start else raw).lstrip(_BLANKS)
-        if kind_of(line) is not ItemKind.JSON:
-            self._pending.add(raw)
-            return
         self._at_start = False
-        self._long, self._long_bytes = LongItem(), len(raw)
-        self._long.feed(line)
+        self._long, self._long_bytes = LongItem(_kind_of), len(raw)
+        self._add_to_line(self._long, line)
 
     def _feed_long(self, item: LongItem, data: bytes) -> list[Item]:
         line, end, rest = data.partition(b"\n")
         self._long_bytes += len(line)
         self._pending.check(self._long_bytes)
-        item.feed(line)
+        self._add_to_line(item, line)
         if not end:
             return []
-        self._long, self._long_bytes, self._may_be_long = None, 0, True
-        return [item.item(), *self.feed(rest)]
+        long_item = self._end_long(item)
+        return [*([] if long_item is None else [long_item]), *self.feed(rest)]
+
+    def _add_to_line(self, item: LongItem, part: bytes) -> None:
+        """Add a part of the line, without blanks at the beginning and the end of the line."""
+        part = part if item.size else part.lstrip(_BLANKS)
+        if content := part.rstrip(_BLANKS):
+            item.feed(bytes(self._blanks))
+            self._blanks.clear()
+            item.feed(content)
+        self._blanks += part[len(content) :]
+
+    def _end_long(self, item: LongItem) -> Item | None:
+        self._long, self._long_bytes = None, 0
+        self._blanks.clear()
+        return item.item() if item.size else None
 
     def finish(self) -> list[Item]:
         if self._long is not None:
-            item = self._long.item()
-            self.truncated = item.parts is None
-            return [] if self.truncated else [item]
+            return self._finish_long(self._long)
         left = self._pending.take()
         items = self._items(left)
         if all(item.kind is not ItemKind.JSON or is_complete(item.data) for item in items):
             return items
         self._pending.add(left)
         self.truncated = True
+        return []
+
+    def _finish_long(self, item: LongItem) -> list[Item]:
+        size = self._long_bytes
+        long_item = self._end_long(item)
+        self.truncated = long_item is not None and long_item.kind is ItemKind.MALFORMED
+        if not self.truncated:
+            return [] if long_item is None else [long_item]
+        self._long, self._long_bytes = item, size
         return []
 
     def _items(self, lines: bytes) -> list[Item]:
@@ -78,10 +93,14 @@ class NdjsonDecoder:
 
 
 def _item(data: bytes) -> Item:
-    """Return the item of a line.
+    return Item(data, _kind_of(data))
+
+
+def _kind_of(data: bytes) -> ItemKind:
+    """Return the kind of a line.
 
     A bare `5` is JSON here, unlike in SSE; some proxies reduce `data: [DONE]` to `[DONE]`.
     """
     if data.startswith(ERROR_TEXT):
-        return Item(data, ItemKind.TEXT)
-    return Item(data, ItemKind.DONE if kind_of(data) is ItemKind.DONE else ItemKind.JSON)
+        return ItemKind.TEXT
+    return ItemKind.DONE if kind_of(data) is ItemKind.DONE else ItemKind.JSON

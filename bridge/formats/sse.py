@@ -4,17 +4,15 @@ Blank lines are searched once per read; the bytes between two of them are a bloc
 are decoded to text, so a U+2028 inside JSON is never taken for a line end.
 """
 
-import re
 from collections.abc import Callable
 
 from bridge.formats.buffer import BOM, JSON_STARTS, PendingBuffer, is_complete, kind_of
 from bridge.formats.item import Item, ItemKind
-from bridge.formats.long_item import LONG_ITEM_BYTES, LongItem
+from bridge.formats.long_block import STATUS, LongBlock, is_whole
+from bridge.formats.long_item import LONG_ITEM_BYTES
 
 _CR = ord("\r")
-_STATUS = re.compile(rb":?HTTP_STATUS/([45][0-9]{2})")
 _EVENT = b"event: "
-_DATA = b"data:"
 _OBJECT = b"data: {"
 _EVENT_AT = len(_EVENT)
 _DATA_AT = len(b"data: ")
@@ -33,8 +31,7 @@ class SseDecoder:
         self._before = b"\n"  # the byte before the next read; a block starts after a line end
         self._after_cr = False  # the last block ended with CR: a following LF belongs to it
         self._at_start = True
-        self._long: _LongBlock | None = None
-        self._may_be_long = True  # not yet decided for the current block
+        self._long: LongBlock | None = None
         self.truncated = False
 
     @property
@@ -50,10 +47,9 @@ class SseDecoder:
         cut = _block_end(self._before, data, bytes.rfind)
         items = self._items(data[:cut]) if cut else []
         if rest := data[cut:]:
-            self._may_be_long |= cut > 0
             self._pending.add(rest)
             self._before = rest[-1:]
-            if self._may_be_long and len(self._pending) > LONG_ITEM_BYTES:
+            if len(self._pending) > LONG_ITEM_BYTES:
                 self._begin_long()
         elif cut:
             self._before = b"\n"
@@ -62,9 +58,7 @@ class SseDecoder:
 
     def finish(self) -> list[Item]:
         if self._long is not None:
-            long_item = self._long.item()
-            self.truncated = long_item.parts is None and long_item.kind is not ItemKind.DONE
-            return [] if self.truncated else [long_item]
+            return self._finish_long(self._long)
         left = self._pending.take()
         block = self._with_lf(left).removesuffix(b"\n").split(b"\n")
         item = _item_of_any(block)
@@ -76,16 +70,11 @@ class SseDecoder:
         return []
 
     def _begin_long(self) -> None:
-        """Start reading line by line if the block is one long line of data; any other block waits for its end."""
-        self._may_be_long = False
         raw = self._pending.take()
-        block = _LongBlock(self._pending)
-        if block.begin(self._with_lf(raw), len(raw), after_cr=raw.endswith(b"\r")):
-            self._long = block
-        else:
-            self._pending.add(raw)
+        self._long = LongBlock(self._pending)
+        self._long.begin(self._with_lf(raw), len(raw), after_cr=raw.endswith(b"\r"))
 
-    def _feed_long(self, block: "_LongBlock", data: bytes) -> list[Item]:
+    def _feed_long(self, block: LongBlock, data: bytes) -> list[Item]:
         cut = _block_end(self._before, data, bytes.find)
         block.add(data[:cut] if cut else data)
         if not cut:
@@ -93,10 +82,17 @@ class SseDecoder:
             return []
         self._long = None
         self._before = b"\n"
-        self._may_be_long = True
         rest = data[cut:]
         self._after_cr = not rest and data.endswith(b"\r")
-        return [block.item(), *(self.feed(rest) if rest else ())]
+        long_item = block.item()
+        return [*([] if long_item is None else [long_item]), *(self.feed(rest) if rest else ())]
+
+    def _finish_long(self, block: LongBlock) -> list[Item]:
+        long_item = block.item()
+        if long_item is not None and is_whole(long_item):
+            return [long_item]
+        self.truncated = block.has_fields
+        return []
 
     def _items(self, end: bytes) -> list[Item]:
         """Return the items of all blocks up to `end`, the part of the newest read that completes the last block."""
@@ -120,80 +116,6 @@ class SseDecoder:
             self._at_start = False
             raw = raw.removeprefix(BOM)
         return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if _CR in raw else raw
-
-
-class _LongBlock:
-    """A block of more than 256 KiB, whose lines are processed as they arrive. Its data is not bare JSON."""
-
-    def __init__(self, limit: PendingBuffer) -> None:
-        self._limit = limit
-        self._data = LongItem()
-        self._line = bytearray()
-        self._others: list[bytes] = []
-        self._in_data = self._has_data = self._after_cr = False
-        self.size = 0
-
-    def begin(self, text: bytes, size: int, *, after_cr: bool) -> bool:
-        """Add the beginning of the block, with LF for line ends; return False if its last line is not data."""
-        *lines, last = text.split(b"\n")
-        if not last.startswith(b"data:") or any(line.lstrip().startswith(JSON_STARTS) for line in lines):
-            return False
-        self.size, self._after_cr = size, after_cr
-        self._add_lines(text)
-        return True
-
-    def add(self, raw: bytes) -> None:
-        """Add more of the block. Raise ItemTooLarge if it exceeds the limit."""
-        self.size += len(raw)
-        self._limit.check(self.size)
-        if self._after_cr:
-            raw = raw.removeprefix(b"\n")
-        self._after_cr = raw.endswith(b"\r")
-        self._add_lines(raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if _CR in raw else raw)
-
-    def item(self) -> Item:
-        """Return the item of the complete block."""
-        self._end_line()
-        named = _item_of_any([b"data: {}", *self._others])
-        assert named is not None
-        if named.exception:
-            return named
-        item = self._data.item(named.event, named.id)
-        item.status = named.status
-        return item
-
-    def _add_lines(self, text: bytes) -> None:
-        if b"\n" not in text:
-            self._add_to_line(text)
-            return
-        first, *others = text.split(b"\n")
-        self._add_to_line(first)
-        for line in others:
-            self._end_line()
-            self._add_to_line(line)
-
-    def _add_to_line(self, text: bytes) -> None:
-        if self._in_data:
-            self._data.feed(text)
-            return
-        self._line += text
-        if len(self._line) > len(_DATA) and self._line.startswith(_DATA):
-            self._begin_data(bytes(self._line[len(_DATA) :]).removeprefix(b" "))
-
-    def _begin_data(self, value: bytes) -> None:
-        self._line.clear()
-        if self._has_data:
-            self._data.feed(b"\n")
-        self._in_data = self._has_data = True
-        self._data.feed(value)
-
-    def _end_line(self) -> None:
-        if not self._in_data and self._line in (b"data", _DATA):
-            self._begin_data(b"")
-        elif not self._in_data and self._line:
-            self._others.append(bytes(self._line))
-        self._line.clear()
-        self._in_data = False
 
 
 def _block_end(before: bytes, data: bytes, find: Callable[[bytes, bytes], int]) -> int:
@@ -244,7 +166,7 @@ def _item_of_any(block: list[bytes]) -> Item | None:
             id_ = _text(value)
         elif name == b"error":
             errors.append(value)
-        elif found := _STATUS.fullmatch(line):
+        elif found := STATUS.fullmatch(line):
             status = int(found[1])
         elif not data and line.lstrip().startswith(JSON_STARTS):
             data = block[at:]

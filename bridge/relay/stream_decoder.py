@@ -102,8 +102,8 @@ class StreamDecoder:
             if mark is Mark.FAILED:
                 self.failed = True
                 if self._conceal is not None:
-                    data = item.data if item.parts is None else b"".join(item.parts)
-                    passed[-1] = msgspec.structs.replace(item, data=self._conceal(data), parts=None)
+                    # Of a long item the short version is passed on: masking the item would block the event loop.
+                    passed[-1] = msgspec.structs.replace(item, data=self._conceal(item.data), parts=None)
                 break
             self._held_items += self._held is not None
             self.answered |= mark is not Mark.BOOKKEEPING and not reader.is_empty

@@ -10,7 +10,8 @@ from bridge.docs import pages
 from bridge.errors import all_errors
 from bridge.formats.codings import MAX_INFLATED_BYTES
 from bridge.formats.dialects import DIALECTS
-from bridge.formats.json_parse import MAX_PARTS
+from bridge.formats.long_item import LONG_ITEM_BYTES
+from bridge.formats.long_json import MAX_SHORT_PARTS
 from bridge.policy.breaker import (
     FAILURES,
     FIRST_INTERVAL_S,
@@ -49,7 +50,8 @@ MIB = 1 << 20
         f"`?heartbeat=SECONDS` (1 to {MAX_HEARTBEAT_S})",
         f"at most {PUBLIC_HEADERS_BYTES >> 10} KiB; without hop-by-hop headers",
         f"at most {MAX_INFLATED_BYTES // MIB} MiB per event",
-        f"more than {MAX_PARTS:,} JSON values",
+        f"more than {LONG_ITEM_BYTES >> 10} KiB is checked in parts",
+        f"more than {MAX_SHORT_PARTS:,} JSON values",
         f"ping after {SERVER.ping_interval // 1000} s",
         f"for {SERVER.peer_timeout // 1000} s (`peer_timeout`)",
         f"| bytes of one message | {SERVER.max_message_bytes // MIB} MiB |",

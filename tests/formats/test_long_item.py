@@ -3,15 +3,16 @@
 import itertools
 import random
 
+import orjson
 import pytest
 
 from bridge.errors import ItemTooLarge
 from bridge.formats import long_item, ndjson, sse
 from bridge.formats.decoders import Shape, decoder_for
-from bridge.formats.item import Item
+from bridge.formats.item import Item, ItemKind
 from bridge.formats.stream_reader import StreamReader
 from bridge.protocol.frames import EventFrames
-from tests.support.decoding import decode
+from tests.support.decoding import decode, in_pieces
 
 LINES = [
     b"event: delta",
@@ -46,7 +47,7 @@ def frames(items: list[Item]) -> list[bytes]:
 def set_limit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     for module in (sse, ndjson):
         monkeypatch.setattr(module, "LONG_ITEM_BYTES", limit)
-    monkeypatch.setattr(long_item, "BLOCK_BYTES", 4)
+    monkeypatch.setattr(long_item, "BLOCK_BYTES", 8)  # the first block decides the kind
 
 
 @pytest.mark.parametrize(("shape", "seed"), list(itertools.product([Shape.SSE, Shape.NDJSON], range(15))))
@@ -78,3 +79,63 @@ def test_a_long_item_is_counted_while_it_comes(shape: Shape, begin: bytes) -> No
         assert decoder.pending_bytes == len(begin) + count * 65_536
     with pytest.raises(ItemTooLarge):
         decoder.feed(b"y" * 65_536)
+
+
+def long_item_of(shape: Shape, body: bytes, read_bytes: int = 65_521) -> Item:
+    [item], truncated = decode(shape, in_pieces(body, read_bytes), 64 << 20)
+    assert not truncated
+    return item
+
+
+@pytest.mark.parametrize(("shape", "framing"), [(Shape.SSE, b"data: %b\n\n"), (Shape.NDJSON, b'{"%b\n')])
+@pytest.mark.parametrize("text", [b"\xc3\xbc", b"\xe2\x82\xac\xff", b'\x00"\\', b"\xf0\x9f\x98\x80"])
+def test_a_long_text_is_the_same_string_as_a_short_one(shape: Shape, framing: bytes, text: bytes) -> None:
+    body = framing % (text * 200_003)
+    item = long_item_of(shape, body)
+    assert item.parts is not None
+    [frame] = frames([item])
+    plain = body.strip().removeprefix(b"data: ")
+    assert orjson.loads(frame)["response"] == plain.decode(errors="replace")
+    is_malformed = shape is Shape.NDJSON or b"\xff" in text
+    assert item.kind is (ItemKind.MALFORMED if is_malformed else ItemKind.TEXT)
+    assert orjson.loads(frame).get("malformed", False) is is_malformed
+
+
+@pytest.mark.parametrize("before", [b": %b\n", b"unknown: %b\n", b"unknown%b\n", b": a\n: %b\n", b" " * 99 + b"%b\n"])
+def test_a_long_line_without_data_is_not_collected(before: bytes) -> None:
+    decoder = decoder_for(Shape.SSE, 64 << 20)
+    for _ in range(40):
+        assert decoder.feed(before.replace(b"\n", b"") % (b"y" * 65_536)) == []
+    held = decoder._long  # type: ignore[attr-defined]
+    assert len(held._line) < 200_000
+    assert [item.data for item in decoder.feed(b"\ndata: {}\n\n")] == [b"{}"]
+
+
+def test_many_short_lines_of_comments_are_one_block() -> None:
+    item = long_item_of(Shape.SSE, b": a\n" * 400_000 + b":HTTP_STATUS/429\n" + b": b\n" * 9 + b'data: {"a":1}\n\n')
+    assert (item.data, item.status) == (b'{"a":1}', 429)
+
+
+@pytest.mark.parametrize("field", [b"event: %b", b"id: %b", b"error: %b"])
+def test_a_field_of_more_than_1_mib_is_refused(field: bytes) -> None:
+    with pytest.raises(ItemTooLarge):
+        decode(Shape.SSE, [field % b"y", *[b"y" * 65_536] * 17], 64 << 20)
+
+
+def test_error_fields_of_more_than_1_mib_together_are_refused() -> None:
+    with pytest.raises(ItemTooLarge):
+        decode(Shape.SSE, [b"error: %b\n" % (b"y" * 65_536)] * 17, 64 << 20)
+
+
+def test_bare_json_that_is_long_is_one_item_with_all_its_lines() -> None:
+    text = b'{"a":"%b",\n: no comment\ndata: "no field"}' % (b"y" * 400_000)
+    item = long_item_of(Shape.SSE, text + b"\n\n")
+    assert item.kind is ItemKind.MALFORMED
+    assert orjson.loads(frames([item])[0])["response"] == text.decode()
+
+
+def test_a_long_block_without_data_is_no_item() -> None:
+    assert decode(Shape.SSE, in_pieces(b": a\n" * 200_000 + b"\n", 65_536)) == ([], False)
+    assert decode(Shape.SSE, in_pieces(b": a\n" * 200_000, 65_536)) == ([], False)
+    assert decode(Shape.SSE, in_pieces(b"retry: 9\n" * 99_000, 65_536)) == ([], True)
+    assert decode(Shape.NDJSON, in_pieces(b" " * 400_000 + b"\n", 65_536)) == ([], False)

@@ -79,5 +79,32 @@ def test_the_short_version_keeps_all_but_the_rest_of_long_strings() -> None:
 
 
 def test_a_text_of_too_many_values_is_read_up_to_its_first_container() -> None:
-    text = b'{"type":"big","values":[%b1]}' % (b"1," * 600_000)
+    text = b'{"type":"big","values":[%b1]}' % (b"[]," * 600_000)
     assert parse(finish(text, 65_536) or b"") == {"type": "big", "values": None}
+
+
+def test_a_list_of_numbers_leaves_room_for_the_counts_behind_it() -> None:
+    vector = b'{"object":"embedding","index":7,"embedding":[%b0.5]}' % (b"-0.0123e-5,\n " * 1536)
+    text = b'{"object":"list","data":[%b],"usage":{"prompt_tokens":9}}' % b",".join([vector] * 400)
+    read = parse(finish(text, 65_536) or b"")
+    assert read["usage"] == {"prompt_tokens": 9}
+    assert [(each["object"], each["index"]) for each in read["data"]] == [("embedding", 7)] * 400
+
+
+def test_numbers_inside_a_string_are_kept() -> None:
+    numbers = ",".join(map(str, range(200)))
+    text = b'{"v":[%b1],"message":"%b"}' % (b"1," * 100_000, numbers.encode())
+    assert parse(finish(text, 65_536) or b"")["message"] == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        (b'{"type":"big","values":[%b1],"usage":{"input_tokens":3}}', {"usage": {"input_tokens": 3}}),
+        (b'{"type":"big","response":{"values":[%b1],"usage":{"a":3}}}', {"response": {"usage": {"a": 3}}}),
+    ],
+)
+def test_a_text_of_too_many_values_is_read_for_the_counts_at_its_end(text: bytes, counts: dict[str, object]) -> None:
+    read = parse(finish(text % (b"{}," * 600_000), 65_536) or b"")
+    assert read["type"] == "big"
+    assert read | counts == read
