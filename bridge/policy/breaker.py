@@ -1,15 +1,15 @@
 """Decide which providers are skipped for a while, and when each may be tried again.
 
-A key is closed until `FAILURES` failures in a row came within `WINDOW_S`. Then it is open: calls skip it. Once it is
-due one call is let through, its probe; an answer closes the key, a failure opens it for twice as long, at most for
+A key is closed until `FAILURES` failures in a row occur within `WINDOW_S`. Then it is open: calls skip it. Once it is
+due, one call is permitted, its probe: an answer closes the key, a failure opens it for twice as long, at most for
 `MAX_INTERVAL_S`. A call may also be forced before the key is due; its failure reopens the key for the same interval.
 
     (nothing known) ──failed──▶ Failing ──failed──▶ Open ─acquire─▶ Probing ──failed──▶ Open, doubled if it was due
            ▲                       │                  │  ◀─release──   │
            └──────succeeded────────┴────answered──────┴────────────────┘
 
-Keys belong to one token, so that no token keeps a provider away from another. Only where the keys of two tokens are
-open is the provider skipped for the gateway's other tokens too, until only one of the two is not yet due.
+Each key belongs to one token, so that the failures of one token do not affect another. If the keys of two tokens are
+open, the gateway's other tokens skip the provider as well, until at most one of the two is not yet due.
 
 States of other processes are merged by `merge`; `Report` receives the changes made here.
 
@@ -55,7 +55,7 @@ class BreakerKey:
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """Closed, with a row of failures that may yet open it; oldest first, fewer than `FAILURES`."""
+    """Closed, with a row of failures; oldest first, fewer than `FAILURES`."""
 
     failed_at: tuple[float, ...]
     due_at: ClassVar[float] = -math.inf
@@ -69,15 +69,15 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """Open, with one call in flight to learn whether it still has to be.
+    """Open, with one call in flight that tests the provider.
 
-    The value that `Breakers.acquire` returned is the pass of that call, compared by identity: a later equal probe is
-    another one. So a probe that was replaced has no effect, and a pass is valid once.
+    `Breakers.acquire` returns the object, and `failed` and `release` compare it by identity: a probe that was replaced
+    has no effect, also if a later one is equal, and each is valid once.
     """
 
     opened: Open
     due_at: float
-    """Instant after which the running probe no longer keeps other calls out."""
+    """Instant from which another call may replace the running probe."""
     was_due: bool
     """True if the interval had passed. A forced probe does not show how long the outage lasts."""
 
@@ -86,7 +86,7 @@ State = Failing | Open | Probing
 
 _Name = tuple[str | None, ...]
 _Index = dict[_Name, dict[BreakerKey, None]]
-"""Keys by what they have in common, in the order in which they changed."""
+"""Keys by a common property, in the order of their changes."""
 
 Report = Callable[[BreakerKey, float | None], None]
 """Called with each key that was opened here and its interval in seconds, or None if it was closed. Must not block."""
@@ -99,7 +99,7 @@ def _ignore(key: BreakerKey, open_s: float | None) -> None:
 class Breakers:
     """The keys that have failed recently: at most `max_keys`, and `max_keys_per_token` of one token.
 
-    Where there are more, the key whose state changed longest ago is forgotten first.
+    Above these limits the least recently changed key is evicted first.
     """
 
     __slots__ = ("_max_keys", "_max_keys_per_token", "_of_token", "_open_for", "_report", "_states")
@@ -132,10 +132,10 @@ class Breakers:
         return min(range(len(keys)), key=lambda index: (self._is_probed(keys[index]), self.due_at(keys[index]), index))
 
     def acquire(self, key: BreakerKey, now: float) -> Probing | None:
-        """Begin a call, due or not; if it is the key's probe, return its pass.
+        """Start a call, due or not. Return the probe if the call is the key's probe, else None.
 
-        The pass goes back with `failed` or `release`, else the probe keeps others out until its interval has run.
-        A call that is forced beside a running probe is none: only one at a time measures how long the outage lasts.
+        Pass the probe to `failed` or `release`; otherwise it blocks other calls for its interval. A call that is
+        forced beside a running probe is not a probe: one at a time measures how long the outage lasts.
         """
         state = self._states.get(key)
         match state:
@@ -149,20 +149,20 @@ class Breakers:
                 assert_never(state)
 
     def answered(self, key: BreakerKey) -> None:
-        """Close the key, for an answer of its probe or of another call.
+        """Close the key after an answer of its probe or of another call has started.
 
-        A row of failures is kept, because an answer that has begun may still break and count as one.
+        A row of failures is kept, because the answer may still break and count as a failure.
         """
         if not isinstance(self._states.get(key), Failing):
             self.succeeded(key)
 
     def succeeded(self, key: BreakerKey) -> None:
-        """Close and forget the key: an answer was whole."""
+        """Close and remove the key after a complete answer."""
         if isinstance(self._drop(key), Open | Probing):
             self._report(key, None)
 
     def failed(self, key: BreakerKey, now: float, probe: Probing | None) -> None:
-        """Count a failure caused by the provider; `probe` is the pass of the call."""
+        """Count a failure caused by the provider; `probe` is the result of `acquire`."""
         state = self._states.get(key)
         match state:
             case None:
@@ -177,7 +177,7 @@ class Breakers:
                 assert_never(state)
 
     def release(self, key: BreakerKey, probe: Probing | None) -> None:
-        """Return the pass of a call that showed nothing about the provider; the key is as before."""
+        """End a probe that showed nothing about the provider; the key is as before."""
         if probe is not None and self._states.get(key) is probe:
             self._put(key, probe.opened)
 
@@ -214,17 +214,17 @@ class Breakers:
     def _put(self, key: BreakerKey, state: State) -> None:
         self._drop(key)
         self._states[key] = state
-        own = self._of_token.setdefault(key.owner, {})
-        own[key] = None
+        of_token = self._of_token.setdefault(key.owner, {})
+        of_token[key] = None
         if isinstance(state, Open | Probing):
             self._open_for.setdefault(key.target, {})[key] = None
-        if len(own) > self._max_keys_per_token:
-            self._evict(next(iter(own)))
+        if len(of_token) > self._max_keys_per_token:
+            self._evict(next(iter(of_token)))
         elif len(self._states) > self._max_keys:
             self._evict(next(iter(self._states)))
 
     def _evict(self, key: BreakerKey) -> None:
-        """Forget a key because the limit is reached, here and in other processes."""
+        """Remove a key because a limit is reached, here and in other processes."""
         if isinstance(self._drop(key), Open | Probing):
             self._report(key, None)
 

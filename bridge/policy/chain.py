@@ -42,9 +42,9 @@ class StepPolicy:
 class Cause(Enum):
     """Reasons why an attempt failed."""
 
-    CONNECT = auto()  # refused, reset while dialling, no such host
+    CONNECT = auto()  # refused, reset while connecting, unknown host
     TLS = auto()
-    RESET = auto()  # reset or cut once the request was sent
+    RESET = auto()  # reset or cut after the request was sent
     BREAK = auto()  # a broken or empty stream
     TIMEOUT = auto()
     STATUS = auto()  # an HTTP error, or an error in a stream with the status of its type
@@ -133,7 +133,7 @@ class Try:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The reported outcome is the event's answer. If it is a stream that breaks, report `Broke`."""
+    """The reported outcome is the event's answer. Report `Broke` if its stream breaks later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,16 +78,16 @@ def expected(body: bytes) -> Usage:
     return Usage(inputs, output_tokens * min(answers, MAX_ANSWERS))
 
 
-def of_cut(reported: Usage | None, request_bytes: int, answer_bytes: int, chunks: int) -> Usage:
+def cut_stream_usage(reported: Usage | None, request_bytes: int, answer_bytes: int, chunks: int) -> Usage:
     """Return the usage of a stream that was cut: the reported counts, and estimates for the missing ones.
 
     Early reports contain few output tokens, so the greater of reported and estimated is used.
     """
-    seen = max(chunks, answer_bytes // BYTES_PER_CHUNK)
+    received = max(chunks, answer_bytes // BYTES_PER_CHUNK)
     if reported is None:
-        return Usage(request_bytes // BYTES_PER_TOKEN, seen)
+        return Usage(request_bytes // BYTES_PER_TOKEN, received)
     inputs = request_bytes // BYTES_PER_TOKEN if reported.input_tokens is None else reported.input_tokens
-    return Usage(inputs, max(reported.output_tokens or 0, seen), reported.cached_tokens)
+    return Usage(inputs, max(reported.output_tokens or 0, received), reported.cached_tokens)
 
 
 def _requested_numbers(body: bytes) -> dict[str, list[int]]:
@@ -118,14 +118,14 @@ def _number(value: msgspec.Raw) -> int | None:
 class Averages:
     """Moving averages of recent costs in US dollars, for the most recently used keys."""
 
-    def __init__(self, most: int = MAX_MODELS) -> None:
-        self._most = most
+    def __init__(self, max_keys: int = MAX_MODELS) -> None:
+        self._max_keys = max_keys
         self._usd: dict[Hashable, float] = {}
 
     def add(self, key: Hashable, usd: float) -> None:
         known = self._usd.pop(key, usd)
         self._usd[key] = known + _SHARE * (usd - known)
-        if len(self._usd) > self._most:
+        if len(self._usd) > self._max_keys:
             del self._usd[next(iter(self._usd))]
 
     def usd(self, key: Hashable) -> float | None:

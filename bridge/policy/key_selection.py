@@ -1,4 +1,4 @@
-"""Select the stored key for a step whose request brings no credential of its own.
+"""Select the stored key for a step whose request has no credential.
 
 Source: developers.cloudflare.com/ai-gateway/configuration/bring-your-own-keys, and usage/providers/vertex.
 """
@@ -14,7 +14,7 @@ from bridge.errors import UnknownKey
 from bridge.protocol.steps import ProviderStep
 from bridge.providers import Provider
 
-_ELSEWHERE: Final = {
+_OTHER_HEADERS: Final = {
     "aws-bedrock": ("x-api-key",),  # at its Mantle endpoint
     "google-vertex-ai": ("x-goog-api-key",),
 }
@@ -36,15 +36,15 @@ Keys = Mapping[tuple[str, str], StoredKey]
 
 def credential_headers(provider: Provider) -> frozenset[str]:
     """Return the headers, in lower case, in which a request may bring the provider's key."""
-    return frozenset({"authorization", provider.credential.header, *_ELSEWHERE.get(provider.slug, ())})
+    return frozenset({"authorization", provider.credential.header, *_OTHER_HEADERS.get(provider.slug, ())})
 
 
 def key_for(step: ProviderStep, provider: Provider, keys: Keys) -> StoredKey | None:
-    """Return the stored key; None if the request brings its own, or if none is stored and none is named.
+    """Return the stored key; None if the request has a credential, or if no key is stored and no alias is set.
 
-    Raises UnknownKey for a name without a key.
+    Raises UnknownKey for an alias without a key.
     """
-    if _brings_its_own(step, provider):
+    if _has_credential(step, provider):
         return _account_in(step) if provider.slug == "google-vertex-ai" else None
     alias = step.settings.byok_alias
     if (key := keys.get((provider.slug, alias))) is not None:
@@ -58,7 +58,7 @@ def key_for(step: ProviderStep, provider: Provider, keys: Keys) -> StoredKey | N
     )
 
 
-def _brings_its_own(step: ProviderStep, provider: Provider) -> bool:
+def _has_credential(step: ProviderStep, provider: Provider) -> bool:
     if not credential_headers(provider).isdisjoint(step.provider_headers):
         return True
     in_query = _IN_QUERY.get(provider.slug)
@@ -66,7 +66,7 @@ def _brings_its_own(step: ProviderStep, provider: Provider) -> bool:
 
 
 def _account_in(step: ProviderStep) -> StoredKey | None:
-    """Return the service account whose JSON, in base64, is sent in place of an access token."""
+    """Return the service account whose base64-encoded JSON is sent instead of an access token."""
     coded = _CODED_OBJECT.fullmatch(step.provider_headers.get("authorization", ""))
     if coded is None:
         return None

@@ -45,19 +45,19 @@ def routed(step: ProviderStep, providers: Mapping[str, Provider]) -> ProviderSte
             f"model: {provider.slug} has no OpenAI-shaped endpoint that follows from a model's name; "
             f"call its own API, as provider {provider.slug}"
         )
-    at = _place(span, text)
+    at = _offset_of(span, text)
     rest = body[at + memoryview(span).nbytes :]
     return msgspec.structs.replace(
         step,
         provider=provider.slug,
         endpoint=provider.compat_path + mark + query,
-        provider_headers=_of_plain_text(step.provider_headers),
+        provider_headers=_without_coding(step.provider_headers),
         body=b"".join((body[:at], orjson.dumps(model), rest)),
         decoded=None,
     )
 
 
-def _of_plain_text(headers: dict[str, str]) -> dict[str, str]:
+def _without_coding(headers: dict[str, str]) -> dict[str, str]:
     """Return the headers for a body without content coding."""
     return {name: value for name, value in headers.items() if name != "content-encoding"}
 
@@ -66,7 +66,7 @@ def _in_utf8(body: bytes) -> bytes:
     try:
         return to_utf8(body)
     except UnicodeError as error:
-        raise BadField(f"the body is no JSON object: {error}") from None
+        raise BadField(f"the body is not a JSON object: {error}") from None
 
 
 def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
@@ -77,7 +77,7 @@ def _read(body: bytes) -> tuple[bytearray, msgspec.Raw]:
         except msgspec.DecodeError:
             return _decoded(replace_invalid(body))
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadField(f"the body is no JSON object: {error}") from None
+        raise BadField(f"the body is not a JSON object: {error}") from None
 
 
 def _decoded(body: bytes) -> tuple[bytearray, msgspec.Raw]:
@@ -85,7 +85,7 @@ def _decoded(body: bytes) -> tuple[bytearray, msgspec.Raw]:
     return text, _compat_body.decode(text).model
 
 
-def _place(span: msgspec.Raw, text: bytearray) -> int:
+def _offset_of(span: msgspec.Raw, text: bytearray) -> int:
     """Return the offset of the span in `text`: a change there shows in the span. Equal text may occur elsewhere."""
     view = memoryview(span)
     wanted, first = bytes(view), view[0]

@@ -56,7 +56,7 @@ def without_tokens(step: ProviderStep, gateway: Gateway) -> ProviderStep:
 
 
 def check_target(target: Target, gateway: Gateway) -> None:
-    """Raise BadField if the URL to be called holds a token: an account id or a header may have put it there."""
+    """Raise BadField if the target URL contains a token, from an account id or a header."""
     if not gateway.is_open and holds_token(f"{target.host}/{target.raw_path.decode()}", gateway):
         raise _refusal("the provider's URL")
 
@@ -86,5 +86,5 @@ def _refusal(where: str) -> BadField:
 
 
 def _bare(value: str) -> str:
-    """Return the credential without a scheme in front of it."""
+    """Return the credential without its scheme."""
     return value.strip().rpartition(" ")[2]

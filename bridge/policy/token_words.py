@@ -1,6 +1,6 @@
-"""Find the words of a text that could be a token: as they stand, percent-decoded, and base64-decoded. Pure.
+"""Find the words of a text that could be a token: plain, percent-decoded, and base64-decoded. Pure.
 
-Tokens are known by their digests alone, so a text cannot be searched for them: each word is digested in turn. Work and
+Only the digests of tokens are known, so a text cannot be searched for tokens: each word is digested. Work and
 memory are proportional to the length of the text.
 """
 
@@ -26,12 +26,12 @@ _INNER: Final = ("=", ":", ".")
 _QUOTES: Final = "\"'()[]{}<>"
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 _TO_STANDARD: Final = str.maketrans("-_", "+/")
-_MOST_DECODINGS: Final = 2
+_MAX_DECODINGS: Final = 2
 """A proxy in front of a provider may decode a path once before the provider does."""
 
 
 def token_words(text: str) -> set[str]:
-    """Return every word of `text` that could be a token; words that a delimiter cuts differently are all returned."""
+    """Return every word of `text` that could be a token, for every way in which delimiters may split the text."""
     found: set[str] = set()
     for form in _forms(text):
         found.update(_words(form))
@@ -43,7 +43,7 @@ def token_words(text: str) -> set[str]:
 
 def _forms(text: str) -> Iterator[str]:
     yield text
-    for _ in range(_MOST_DECODINGS):
+    for _ in range(_MAX_DECODINGS):
         decoded = unquote(text)
         if decoded == text:
             return

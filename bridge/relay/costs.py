@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.errors import BridgeError
 from bridge.formats.stream_reader import Usage
-from bridge.policy.cost_estimates import of_cut
+from bridge.policy.cost_estimates import cut_stream_usage
 from bridge.policy.reported import MAX_TIMES_ESTIMATE, MAX_TOKENS, Reported, bounded_usage, reported_usd
 from bridge.relay.context import RunningEvent
 from bridge.relay.event_state import EventState, Streamed
@@ -92,7 +92,7 @@ def _estimated(
     planned: PlannedStep, pricer: Pricer, usage: Usage | None, streamed: Streamed, exact: Cost | None
 ) -> Cost | None:
     request_bytes = len(planned.step.readable or planned.step.body)
-    estimated = of_cut(usage, request_bytes, streamed.answer_bytes, streamed.chunks)
+    estimated = cut_stream_usage(usage, request_bytes, streamed.answer_bytes, streamed.chunks)
     cost = _cost(pricer, planned, estimated, {})
     return exact if cost is None or cost == exact else replace(cost, estimated=True)
 

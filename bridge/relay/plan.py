@@ -11,7 +11,7 @@ from bridge.policy import openai_compat
 from bridge.policy.breaker import BreakerKey
 from bridge.policy.chain import StepPolicy
 from bridge.policy.key_selection import key_for
-from bridge.policy.scopes import Wanted, check_call, check_provider
+from bridge.policy.scopes import RequestedCall, check_call, check_provider
 from bridge.policy.token_filter import check_target, without_tokens
 from bridge.protocol.messages import ProviderStep
 from bridge.providers import Provider, Target, lookup, model_of, resolve
@@ -118,8 +118,8 @@ def planned_step(
     if is_socket:
         calls_model = any(is_model_socket(endpoint, provider.slug) for endpoint in endpoints)
     if token is not None:
-        wanted = Wanted(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
-        check_call(token, gateway, wanted)
+        call = RequestedCall(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
+        check_call(token, gateway, call)
     policy = _policy(step, provider, target, model, context, calls_model=calls_model)
     price = context.gateway_at_connect.settings.custom_cost
     return PlannedStep(step, provider, target, model, policy, key, price, calls_model)

@@ -1,4 +1,4 @@
-"""The pause before a retry, and what a provider's headers ask for."""
+"""Delays before a retry, computed and requested by a provider's headers."""
 
 import math
 
@@ -22,23 +22,23 @@ NOW_UNIX = 784_111_777.0
         ("exponential", [500, 1000, 2000, 4000]),
     ],
 )
-def test_the_delay_grows_by_its_kind(kind: Backoff, delays_ms: list[int]) -> None:
+def test_the_delay_grows_according_to_the_backoff(kind: Backoff, delays_ms: list[int]) -> None:
     assert [delay_ms(kind, 500, number, NO_JITTER) for number in (1, 2, 3, 4)] == delays_ms
 
 
 @pytest.mark.parametrize(
     ("chance", "expected_ms"), [(0.0, 800), (0.5, 1000), (0.75, 1100), (math.nextafter(1, 0), 1200)]
 )
-def test_chance_spreads_the_delay_by_a_fifth_either_way(chance: float, expected_ms: int) -> None:
+def test_jitter_varies_the_delay_by_a_fifth(chance: float, expected_ms: int) -> None:
     assert delay_ms("constant", 1000, 1, chance) == expected_ms
 
 
-def test_the_bound_lies_before_the_jitter() -> None:
+def test_the_delay_is_capped_before_jitter() -> None:
     assert delay_ms("exponential", 5000, 10**9, 0.0) == MAX_DELAY_MS * 0.8
     assert delay_ms("linear", 5000, 10**9, NO_JITTER) == MAX_DELAY_MS
 
 
-def test_no_delay_stays_none() -> None:
+def test_a_delay_of_zero_stays_zero() -> None:
     assert delay_ms("exponential", 0, 4, 0.9) == 0
 
 
@@ -48,7 +48,7 @@ def test_no_delay_stays_none() -> None:
     number=st.integers(1, 2**40),
     chance=st.floats(0, 1, exclude_max=True),
 )
-def test_a_delay_is_never_negative_and_never_beyond_its_bound(
+def test_a_delay_is_between_zero_and_the_maximum_with_jitter(
     kind: Backoff, retry_delay_ms: int, number: int, chance: float
 ) -> None:
     assert 0 <= delay_ms(kind, retry_delay_ms, number, chance) <= 1.2 * MAX_DELAY_MS
@@ -71,7 +71,7 @@ def test_a_delay_is_never_negative_and_never_beyond_its_bound(
         ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_REQUESTED_MS),
     ],
 )
-def test_seconds_and_every_form_of_http_date_are_read(value: str, expected_ms: int) -> None:
+def test_retry_after_is_parsed_as_seconds_or_any_form_of_http_date(value: str, expected_ms: int) -> None:
     assert retry_after_ms(value, NOW_UNIX) == expected_ms
 
 
@@ -83,11 +83,11 @@ def test_seconds_and_every_form_of_http_date_are_read(value: str, expected_ms: i
         "Sun, 06 Nov 1994 08:49:37 +0200",
     ],
 )
-def test_what_cannot_be_read_asks_for_nothing(value: str) -> None:
+def test_an_invalid_retry_after_requests_no_delay(value: str) -> None:
     assert retry_after_ms(value, NOW_UNIX) is None
 
 
-def test_a_value_of_absurd_length_is_not_looked_at() -> None:
+def test_a_too_long_retry_after_is_ignored() -> None:
     assert retry_after_ms("9" * 41, NOW_UNIX) is None
     assert retry_after_ms("9" * 1_000_000, NOW_UNIX) is None
 
@@ -96,9 +96,9 @@ ALMOST_HTTP_DATES = st.from_regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d
 
 
 @given(st.text(max_size=60) | ALMOST_HTTP_DATES, st.floats(0, 1e12))
-def test_no_value_raises_or_is_negative(value: str, now_unix: float) -> None:
-    asked = retry_after_ms(value, now_unix)
-    assert asked is None or 0 <= asked <= MAX_REQUESTED_MS
+def test_any_value_gives_none_or_a_bounded_delay(value: str, now_unix: float) -> None:
+    requested = retry_after_ms(value, now_unix)
+    assert requested is None or 0 <= requested <= MAX_REQUESTED_MS
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,7 @@ def test_no_value_raises_or_is_negative(value: str, now_unix: float) -> None:
         ([("retry-after-ms", "-1")], None),
     ],
 )
-def test_the_finer_header_goes_first(headers: list[tuple[str, str]], expected_ms: int | None) -> None:
+def test_retry_after_ms_takes_precedence_over_retry_after(
+    headers: list[tuple[str, str]], expected_ms: int | None
+) -> None:
     assert requested_delay_ms(headers, NOW_UNIX) == expected_ms

@@ -1,4 +1,4 @@
-"""The OpenAI-shaped front: which provider a model's name means, and what becomes of the body."""
+"""The OpenAI-compatible endpoint: routing by the model's name, and the rewritten body."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def step(body: bytes, endpoint: str = "chat/completions") -> ProviderStep:
 
 
 @pytest.mark.parametrize(
-    ("body", "provider", "after"),
+    ("body", "provider", "rewritten"),
     [
         (b'{"model":"openai/gpt-4o"}', "openai", b'{"model":"gpt-4o"}'),
         (b' { "n":1.0,"model" :\n"groq/a/b" ,"x":"y" } ', "groq", b' { "n":1.0,"model" :\n"a/b" ,"x":"y" } '),
@@ -38,30 +38,28 @@ def step(body: bytes, endpoint: str = "chat/completions") -> ProviderStep:
         ('{"model":"openai/x"}'.encode("utf-16"), "openai", b'{"model":"x"}'),
     ],
 )
-def test_the_name_of_the_provider_is_taken_out_and_nothing_else_is_touched(
-    body: bytes, provider: str, after: bytes
-) -> None:
+def test_only_the_provider_prefix_of_the_model_is_removed(body: bytes, provider: str, rewritten: bytes) -> None:
     found = routed(step(body), PROVIDERS)
-    assert (found.provider, found.body) == (provider, after)
+    assert (found.provider, found.body) == (provider, rewritten)
 
 
 @pytest.mark.parametrize("endpoint", ["chat/completions", "/chat/completions", "v1/chat/completions"])
-def test_the_endpoint_is_the_providers_own(endpoint: str) -> None:
+def test_the_endpoint_is_the_providers_compatible_path(endpoint: str) -> None:
     found = routed(step(b'{"model":"cohere/command"}', f"{endpoint}?a=%2F"), PROVIDERS)
     assert found.endpoint == "compatibility/v1/chat/completions?a=%2F"
 
 
 @pytest.mark.parametrize(
-    ("body", "endpoint", "error", "said"),
+    ("body", "endpoint", "error", "keyword"),
     [
         (b"{}", "chat/completions", BadField, "PROVIDER/MODEL"),
         (b'{"model":7}', "chat/completions", BadField, "PROVIDER/MODEL"),
         (b'{"model":null}', "chat/completions", BadField, "PROVIDER/MODEL"),
         (b'{"model":"gpt-4o"}', "chat/completions", BadField, "PROVIDER/MODEL"),
-        (b"[]", "chat/completions", BadField, "no JSON object"),
-        (b"", "chat/completions", BadField, "no JSON object"),
-        (b'{"model":"openai/x"', "chat/completions", BadField, "no JSON object"),
-        (b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "chat/completions", BadField, "no JSON object"),
+        (b"[]", "chat/completions", BadField, "not a JSON object"),
+        (b"", "chat/completions", BadField, "not a JSON object"),
+        (b'{"model":"openai/x"', "chat/completions", BadField, "not a JSON object"),
+        (b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "chat/completions", BadField, "not a JSON object"),
         (b'{"model":"nobody/x"}', "chat/completions", UnknownProvider, "nobody"),
         (b'{"model":"deepgram/x"}', "chat/completions", BadField, "call its own API, as provider deepgram"),
         (b'{"model":"google-vertex-ai/x"}', "chat/completions", BadField, "as provider google-vertex-ai"),
@@ -69,13 +67,13 @@ def test_the_endpoint_is_the_providers_own(endpoint: str) -> None:
         (b'{"model":"openai/x"}', "", BadField, "only chat/completions"),
     ],
 )
-def test_what_names_no_provider_is_told_what_to_do(
-    body: bytes, endpoint: str, error: type[BridgeError], said: str
+def test_an_unroutable_request_is_refused_with_a_hint(
+    body: bytes, endpoint: str, error: type[BridgeError], keyword: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=keyword):
         routed(step(body, endpoint), PROVIDERS)
 
 
-def test_a_body_full_of_what_looks_like_the_model_takes_no_time_to_speak_of() -> None:
+def test_a_body_with_many_similar_strings_is_routed() -> None:
     body = b'{"a":[%s"openai/x"],"model":"openai/x"}' % (b'"openai/x",' * 100_000)
     assert routed(step(body), PROVIDERS).body.endswith(b'"model":"x"}')

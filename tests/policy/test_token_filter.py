@@ -1,4 +1,4 @@
-"""Tokens where a provider's key would be."""
+"""The gateway's tokens in place of a provider's key, and their removal from provider requests."""
 
 import base64
 import hashlib
@@ -34,11 +34,11 @@ def step(endpoint: str = "v1/x", **headers: str) -> ProviderStep:
         ({}, None),
     ],
 )
-def test_an_sdks_key_may_be_a_token(headers: dict[str, str], name: str | None) -> None:
+def test_an_sdk_key_header_may_contain_a_token(headers: dict[str, str], name: str | None) -> None:
     assert token_as_key(GATEWAY, headers) == name
 
 
-def test_a_token_is_taken_out_and_all_else_stays() -> None:
+def test_only_the_token_is_removed() -> None:
     kept = without_tokens(step(authorization="Bearer secret-of-a", x_api_key="sk", x_mine="1"), GATEWAY)
     assert kept.provider_headers == {"x-api-key": "sk", "x-mine": "1"}
 
@@ -47,19 +47,19 @@ def test_a_token_is_taken_out_and_all_else_stays() -> None:
     "value",
     ["Bearer secret-of-a, Bearer sk", "Bearer sk,Bearer secret-of-a", "Bearer\tsecret-of-b", "secret-of-b, sk"],
 )
-def test_a_token_beside_another_credential_is_taken_out_with_it(value: str) -> None:
-    """As two headers of one name are joined."""
+def test_a_header_with_a_token_and_a_credential_is_removed(value: str) -> None:
+    """Repeated headers are joined with commas."""
     assert without_tokens(step(authorization=value), GATEWAY).provider_headers == {}
 
 
-@pytest.mark.parametrize("given", [step(authorization="Bearer sk"), step("v1/x?key=sk&a=secret-of-c")])
-def test_a_step_without_one_is_the_same_step(given: ProviderStep) -> None:
-    assert without_tokens(given, GATEWAY) is given
+@pytest.mark.parametrize("original", [step(authorization="Bearer sk"), step("v1/x?key=sk&a=secret-of-c")])
+def test_a_step_without_a_token_is_unchanged(original: ProviderStep) -> None:
+    assert without_tokens(original, GATEWAY) is original
 
 
-def test_an_open_gateway_has_none() -> None:
-    given = step("v1/x?key=secret-of-a", authorization="Bearer secret-of-a")
-    assert without_tokens(given, OPEN) is given
+def test_an_open_gateway_has_no_tokens() -> None:
+    original = step("v1/x?key=secret-of-a", authorization="Bearer secret-of-a")
+    assert without_tokens(original, OPEN) is original
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_an_open_gateway_has_none() -> None:
         "url=https://x.example/?key=secret-of-a",
     ],
 )
-def test_one_in_the_url_is_refused_without_being_told(query: str) -> None:
+def test_a_token_in_the_query_is_refused_and_not_quoted(query: str) -> None:
     with pytest.raises(BadField, match="cf-aig-authorization") as refused:
         without_tokens(step(f"v1/x?{query}"), GATEWAY)
     assert "secret" not in str(refused.value)
@@ -118,30 +118,30 @@ def base64_of(text: str) -> str:
         "<secret-of-a>",
     ],
 )
-def test_a_header_that_holds_a_token_in_any_form_is_taken_out_whatever_its_name(value: str) -> None:
+def test_any_header_that_contains_a_token_in_any_form_is_removed(value: str) -> None:
     kept = without_tokens(step(x_title=value, x_mine="1"), GATEWAY)
     assert kept.provider_headers == {"x-mine": "1"}
 
 
-def test_a_header_named_like_a_token_is_taken_out() -> None:
+def test_a_header_whose_name_is_a_token_is_removed() -> None:
     assert without_tokens(step(secret_of_a="1"), GATEWAY).provider_headers == {}
 
 
 @pytest.mark.parametrize("token", ["a/b+c==", "a.b.c", "pass=word", "two:parts", "ÄÖ-Ü", "a;b"])
-def test_a_token_with_delimiters_in_it_is_found_too(token: str) -> None:
+def test_a_token_with_delimiters_is_found(token: str) -> None:
     gateway = Gateway("g", (Token("t", hashlib.sha256(token.encode()).digest()),))
     for value in (token, f"Bearer {token}", base64_of(f"user:{token}")):
         assert without_tokens(step(x_other=value), gateway).provider_headers == {}
 
 
-def test_the_url_to_be_called_holds_none() -> None:
+def test_a_token_in_the_target_url_is_refused() -> None:
     with pytest.raises(BadField) as refused:
         check_target(Target("https", "secret-of-a.example", None, b"/v1", "https://x"), GATEWAY)
     assert "secret" not in str(refused.value)
     check_target(Target("https", "api.example", None, b"/v1/x?key=secret-of-c", "https://x"), GATEWAY)
 
 
-def test_no_subprotocol_that_holds_one_is_offered_on() -> None:
+def test_a_subprotocol_that_contains_a_token_is_not_offered() -> None:
     offered = ("realtime", "secret-of-a", "x.secret-of-b", "y.secret-of-c")
     assert protocols_without_tokens(offered, GATEWAY) == ("realtime", "y.secret-of-c")
     assert protocols_without_tokens(offered, OPEN) == offered

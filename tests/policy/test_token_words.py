@@ -1,4 +1,4 @@
-"""The words of a text that could be a token."""
+"""Words of a text that could be a token."""
 
 import base64
 
@@ -18,7 +18,7 @@ from bridge.policy.token_words import token_words
         ("a%253Db", "a=b"),
     ],
 )
-def test_a_word_is_found_as_it_stands_and_decoded(text: str, word: str) -> None:
+def test_a_word_is_found_plain_and_decoded(text: str, word: str) -> None:
     assert word in token_words(text)
 
 
@@ -27,8 +27,8 @@ def test_an_empty_text_has_no_words() -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "ab,", "%41", "a=", "a.b/c:d ", "QUJDRA== "])
-def test_twice_the_text_has_at_most_about_twice_the_characters_in_its_words(text: str) -> None:
-    """Many short words that differ, and one word without an end, are the extremes."""
+def test_the_size_of_all_words_is_linear_in_the_text(text: str) -> None:
+    """Many different short words and one very long word are the worst cases."""
     short, long = (sum(map(len, token_words(text * count))) for count in (1_000, 2_000))
     assert long <= 2 * short + 100
     distinct = " ".join(f"{text}{number}" for number in range(4_000))
