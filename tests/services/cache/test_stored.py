@@ -18,7 +18,7 @@ def test_the_reads_are_restored(reads: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    "lengths", [b"", b"\x01", struct.pack("<I", 4), struct.pack("<I", 6), struct.pack("<III", 5, 0, 0)]
+    "lengths", [b"", b"\x01", struct.pack("<I", 3), struct.pack("<I", 5), struct.pack("<III", 4, 0, 0)]
 )
 def test_lengths_that_do_not_match_the_body_are_rejected(lengths: bytes) -> None:
     with pytest.raises(ValueError):
