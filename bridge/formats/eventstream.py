@@ -13,17 +13,22 @@ import orjson
 from bridge.errors import BrokenStream
 from bridge.formats.buffer import PendingBuffer, kind_of
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.long_item import LONG_ITEM_BYTES
+from bridge.formats.long_message import LongMessage
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
 _SIZE = struct.Struct(">H")
 _FRAMING_BYTES = _PRELUDE.size + _CRC.size
+_MAX_HEADERS_BYTES = 131_072
+"""The maximum that the specification sets."""
 
 # Header values by type: true, false, byte, short, int, long, timestamp, uuid have fixed sizes; bytes and string do not.
 _FIXED_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
 _EVENT = "event"
+_CHUNK = "chunk"
 _NAMED_BY = {_EVENT: ":event-type", "exception": ":exception-type", "error": ":error-code"}
 
 
@@ -31,21 +36,28 @@ class EventStreamDecoder:
     """Return one item per message: its payload, or for Bedrock's `chunk` the JSON inside.
 
     `max_item_bytes` includes the framing, and is checked as soon as the length is known. Raise BrokenStream if a CRC or
-    a length is wrong: the next message cannot be found then.
+    a length is wrong: the next message cannot be found then. A chunk of more than 256 KiB must begin with its member
+    `bytes`, in valid base64.
     """
 
     def __init__(self, max_item_bytes: int) -> None:
         self._pending = PendingBuffer(max_item_bytes)
         self._needed = _PRELUDE.size
+        self._long: LongMessage | None = None
+        self._long_headers: dict[str, str] = {}
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._pending)
+        return len(self._pending) if self._long is None else self._long.size
 
     def feed(self, data: bytes) -> list[Item]:
+        if self._long is not None:
+            return self._feed_long(self._long, data)
         if len(self._pending) + len(data) < self._needed:
             self._pending.add(data)
+            if len(self._pending) > LONG_ITEM_BYTES:
+                self._begin_long()
             return []
         received = self._pending.take(data)
         items = []
@@ -58,8 +70,27 @@ class EventStreamDecoder:
         return items
 
     def finish(self) -> list[Item]:
-        self.truncated = len(self._pending) > 0
+        self.truncated = self.pending_bytes > 0
         return []
+
+    def _begin_long(self) -> None:
+        beginning = self._pending.take()
+        _, headers_length, _ = _PRELUDE.unpack_from(beginning)
+        payload_at = _PRELUDE.size + headers_length
+        headers = self._long_headers = _headers(beginning[_PRELUDE.size : payload_at])
+        _, name = _type_and_name(headers)
+        kind = ItemKind.BYTES if _is_binary(headers) else None
+        self._long = LongMessage(beginning, payload_at, self._needed, kind, is_chunk=name == _CHUNK)
+
+    def _feed_long(self, message: LongMessage, data: bytes) -> list[Item]:
+        rest = message.add(data)
+        if not message.is_complete:
+            return []
+        self._long, self._needed = None, _PRELUDE.size
+        message_type, name = _type_and_name(self._long_headers)
+        item = message.item(name)
+        item.exception = message_type != _EVENT
+        return [item, *self.feed(rest)]
 
     def _length(self, received: bytes, at: int) -> int:
         """Return the length of the message at `at`, or of its prelude while that is incomplete."""
@@ -69,6 +100,8 @@ class EventStreamDecoder:
         _check_crc(received[at : at + 8], crc)
         if headers_length > length - _FRAMING_BYTES:
             raise BrokenStream("a message of the AWS event stream is shorter than its parts")
+        if headers_length > _MAX_HEADERS_BYTES:
+            raise BrokenStream(f"the headers of an AWS event stream message are longer than {_MAX_HEADERS_BYTES} bytes")
         self._pending.check(length)
         return int(length)
 
@@ -86,16 +119,24 @@ def _item(message: bytes) -> Item:
     payload_at = _PRELUDE.size + headers_length
     headers = _headers(message[_PRELUDE.size : payload_at])
     payload = message[payload_at : -_CRC.size]
-    message_type = headers.get(":message-type", _EVENT)
-    name = headers.get(_NAMED_BY.get(message_type, ""))
+    message_type, name = _type_and_name(headers)
     data = _data(name, payload) or _error_data(headers)
-    kind = ItemKind.BYTES if headers.get(":content-type") == "application/octet-stream" else kind_of(data)
+    kind = ItemKind.BYTES if _is_binary(headers) else kind_of(data)
     return Item(data, kind, name, exception=message_type != _EVENT)
+
+
+def _type_and_name(headers: dict[str, str]) -> tuple[str, str | None]:
+    message_type = headers.get(":message-type", _EVENT)
+    return message_type, headers.get(_NAMED_BY.get(message_type, ""))
+
+
+def _is_binary(headers: dict[str, str]) -> bool:
+    return headers.get(":content-type") == "application/octet-stream"
 
 
 def _data(name: str | None, payload: bytes) -> bytes:
     """Return the content of the payload. InvokeModelWithResponseStream wraps the model's JSON in base64."""
-    if name != "chunk":
+    if name != _CHUNK:
         return payload
     try:
         return _chunk.decode(payload).inner

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from bridge.formats.buffer import BOM, PendingBuffer, is_complete
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.long_item import LONG_ITEM_BYTES, LongItem
 
 _BLANKS = b" \t\r\n" + BOM  # no JSON value begins or ends with a byte of the BOM
 _BACKSLASH = ord("\\")
@@ -30,33 +31,62 @@ class JsonArrayDecoder:
     def __init__(self, max_item_bytes: int) -> None:
         self._pending = PendingBuffer(max_item_bytes)
         self._scanner = _Scanner()
+        self._long: LongItem | None = None
         self.truncated = False
 
     @property
     def pending_bytes(self) -> int:
-        return len(self._pending)
+        return len(self._pending) if self._long is None else self._long.size
 
     def feed(self, data: bytes) -> list[Item]:
         items = []
         start = 0
         for end, resume, closes in self._scanner.cuts(data):
-            if element := self._pending.take(data[start:end]).strip(_BLANKS):
+            if self._long is not None:
+                self._add_to_long(self._long, data[start:end])
+                items.append(self._long.item())
+                self._long = None
+            elif element := self._pending.take(data[start:end]).strip(_BLANKS):
                 self._pending.check(len(element))
                 items.append(Item(element))
             if closes:
                 items.append(Item(b"]", ItemKind.DONE))
             start = resume
         rest = data[start:]
+        if self._long is not None:
+            self._add_to_long(self._long, rest)
+            return items
         self._pending.add(rest if self._pending else rest.lstrip(_BLANKS))
+        if len(self._pending) > LONG_ITEM_BYTES:
+            self._long = LongItem(_json_kind, _BLANKS)
+            self._add_to_long(self._long, self._pending.take())
         return items
 
     def finish(self) -> list[Item]:
+        if self._long is not None:
+            return self._finish_long(self._long)
         left = self._pending.take()
         if self._scanner.is_no_array and is_complete(left):
             return [Item(left.strip(_BLANKS))]
         self._pending.add(left)
         self.truncated = bool(left) or self._scanner.depth > 0
         return []
+
+    def _add_to_long(self, item: LongItem, part: bytes) -> None:
+        item.feed(part)
+        self._pending.check(item.size)
+
+    def _finish_long(self, item: LongItem) -> list[Item]:
+        if self._scanner.is_no_array and (element := item.item()).kind is ItemKind.JSON:
+            self._long = None
+            return [element]
+        self.truncated = True
+        return []
+
+
+def _json_kind(_: bytes) -> ItemKind:
+    """Return the kind of every element: one that is not JSON is malformed."""
+    return ItemKind.JSON
 
 
 class _Cut(NamedTuple):

@@ -22,16 +22,27 @@ _utf8: Final = codecs.getincrementaldecoder("utf-8")
 class LongItem:
     """Collect the data of one item in parts of at least 64 KiB."""
 
-    def __init__(self, kind_of: Callable[[bytes], ItemKind] = kind_of) -> None:
-        """Create an empty item; `kind_of` returns the kind of the data by its first bytes."""
+    def __init__(self, kind_of: Callable[[bytes], ItemKind] = kind_of, blanks: bytes = b"") -> None:
+        """Create an empty item; `kind_of` returns the kind of the data by its first bytes.
+
+        `blanks` are left out at the beginning and the end of the data.
+        """
         self._kind_of = kind_of
+        self._blanks = blanks
+        self._held_blanks = b""
         self._block = bytearray()
         self._content: _ItemContent | None = None
         self.size = 0
+        """Number of bytes, without blanks at the beginning."""
 
     def feed(self, data: bytes) -> None:
         """Add data. The work of a call is proportional to `data`, which is split into blocks."""
-        self.size += len(data)
+        if self._blanks:
+            data = data if self.size else data.lstrip(self._blanks)
+            self.size += len(data)
+            data = self._without_last_blanks(data)
+        else:
+            self.size += len(data)
         for start in range(0, len(data), BLOCK_BYTES):
             self._block += data[start : start + BLOCK_BYTES]
             if len(self._block) >= BLOCK_BYTES:
@@ -45,6 +56,16 @@ class LongItem:
         item = self._content.item()
         item.event, item.id = event, id_
         return item
+
+    def _without_last_blanks(self, data: bytes) -> bytes:
+        """Return the held blanks and `data`; hold the blanks at its end, which may be the end of the item."""
+        content = data.rstrip(self._blanks)
+        blanks = data[len(content) :]
+        if not content:
+            self._held_blanks += blanks
+            return b""
+        before, self._held_blanks = self._held_blanks, blanks
+        return before + content
 
     def _flush(self) -> None:
         part = bytes(self._block)

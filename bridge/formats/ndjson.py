@@ -16,7 +16,6 @@ class NdjsonDecoder:
         self._at_start = True
         self._long: LongItem | None = None
         self._long_bytes = 0
-        self._blanks = bytearray()  # blanks of the long line that may be its last ones
         self.truncated = False
 
     @property
@@ -35,33 +34,23 @@ class NdjsonDecoder:
 
     def _begin_long(self) -> None:
         raw = self._pending.take()
-        line = (raw.removeprefix(BOM) if self._at_start else raw).lstrip(_BLANKS)
+        line = raw.removeprefix(BOM) if self._at_start else raw
         self._at_start = False
-        self._long, self._long_bytes = LongItem(_kind_of), len(raw)
-        self._add_to_line(self._long, line)
+        self._long, self._long_bytes = LongItem(_kind_of, _BLANKS), len(raw)
+        self._long.feed(line)
 
     def _feed_long(self, item: LongItem, data: bytes) -> list[Item]:
         line, end, rest = data.partition(b"\n")
         self._long_bytes += len(line)
         self._pending.check(self._long_bytes)
-        self._add_to_line(item, line)
+        item.feed(line)
         if not end:
             return []
         long_item = self._end_long(item)
         return [*([] if long_item is None else [long_item]), *self.feed(rest)]
 
-    def _add_to_line(self, item: LongItem, part: bytes) -> None:
-        """Add a part of the line, without blanks at the beginning and the end of the line."""
-        part = part if item.size else part.lstrip(_BLANKS)
-        if content := part.rstrip(_BLANKS):
-            item.feed(bytes(self._blanks))
-            self._blanks.clear()
-            item.feed(content)
-        self._blanks += part[len(content) :]
-
     def _end_long(self, item: LongItem) -> Item | None:
         self._long, self._long_bytes = None, 0
-        self._blanks.clear()
         return item.item() if item.size else None
 
     def finish(self) -> list[Item]:

@@ -1,17 +1,20 @@
 """Items that are read in parts: they say the same as in one piece."""
 
+import base64
 import itertools
+import json
 import random
 
 import orjson
 import pytest
 
-from bridge.errors import ItemTooLarge
-from bridge.formats import long_item, ndjson, sse
+from bridge.errors import BrokenStream, ItemTooLarge
+from bridge.formats import eventstream, json_array, long_item, ndjson, sse
 from bridge.formats.decoders import Shape, decoder_for
 from bridge.formats.item import Item, ItemKind
 from bridge.formats.stream_reader import StreamReader
 from bridge.protocol.frames import EventFrames
+from tests.support.aws_eventstream import event, header, message, string_header
 from tests.support.decoding import decode, in_pieces
 
 LINES = [
@@ -34,6 +37,16 @@ LINES = [
     b"",
     b"",
 ]
+ELEMENTS = [
+    b'{"a": "0123456789" , "b" : [ 1 , 2 ] } ',
+    b'"a string, \\" [ { of some length  "',
+    b"[[[[1]]], 123456789012345]",
+    b"1234567890123456 ",
+    b'{"a" "no JSON"}',
+    b"   ",
+    b"12345   67890",
+]
+CLOSINGS = [[b"1]"], [b"1]", b"1"], [b"1]", b'["a value of another array"]'], []]
 ENDS = [b"\n", b"\r\n", b"\r"]
 
 
@@ -45,12 +58,14 @@ def frames(items: list[Item]) -> list[bytes]:
 
 
 def set_limit(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    for module in (sse, ndjson):
+    for module in (sse, ndjson, json_array, eventstream):
         monkeypatch.setattr(module, "LONG_ITEM_BYTES", limit)
     monkeypatch.setattr(long_item, "BLOCK_BYTES", 8)  # the first block decides the kind
 
 
-@pytest.mark.parametrize(("shape", "seed"), list(itertools.product([Shape.SSE, Shape.NDJSON], range(15))))
+@pytest.mark.parametrize(
+    ("shape", "seed"), list(itertools.product([Shape.SSE, Shape.NDJSON, Shape.JSON_ARRAY], range(15)))
+)
 def test_a_body_gives_the_same_frames_in_parts_and_in_one_piece(
     shape: Shape, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +75,8 @@ def test_a_body_gives_the_same_frames_in_parts_and_in_one_piece(
         lines = draw.choices(LINES, k=draw.randrange(1, 12))
         if shape is Shape.NDJSON:
             end, lines = b"\n", [line.removeprefix(b"data:") for line in lines]
+        if shape is Shape.JSON_ARRAY:
+            end, lines = draw.choice([b",", b" ,\r\n "]), [b"[", *draw.choices(ELEMENTS, k=4), *draw.choice(CLOSINGS)]
         body = end.join(lines) + draw.choice([b"", end, end * 2])
         cuts = sorted(draw.sample(range(len(body) + 1), min(len(body), draw.randrange(1, 8))))
         reads = [body[start:stop] for start, stop in itertools.pairwise([0, *cuts, len(body)])]
@@ -139,3 +156,73 @@ def test_a_long_block_without_data_is_no_item() -> None:
     assert decode(Shape.SSE, in_pieces(b": a\n" * 200_000, 65_536)) == ([], False)
     assert decode(Shape.SSE, in_pieces(b"retry: 9\n" * 99_000, 65_536)) == ([], True)
     assert decode(Shape.NDJSON, in_pieces(b" " * 400_000 + b"\n", 65_536)) == ([], False)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"bytes":"%b","p":"abcd"}' % base64.b64encode(b'{"a":"%b"}' % (b"y" * 400_001)),
+        b' { "bytes" : "%b"}' % base64.b64encode(b"text" * 100_000),
+        b'{"p":"abcd","bytes":"%b"}' % base64.b64encode(b"y" * 400_000),
+        b'{"a":"%b"}' % (b"y" * 400_000),
+        b"\xff" * 400_000,
+    ],
+)
+@pytest.mark.parametrize("name", ["chunk", "contentBlockDelta"])
+def test_a_long_message_gives_the_same_frame_with_any_reads(name: str, payload: bytes) -> None:
+    body = event(name, payload) + event("next", b"{}")
+    for read_bytes in (65_536, 1021):
+        items, truncated = decode(Shape.EVENT_STREAM, in_pieces(body, read_bytes), 64 << 20)
+        assert [item.event for item in items] == [name, "next"]
+        assert items[0].parts is not None
+        assert not truncated
+        is_chunk = name == "chunk" and not payload.startswith(b'{"p"')
+        value = json.loads(frames(items)[0])["response"]
+        if is_chunk and b"bytes" in payload[:9]:
+            content = base64.b64decode(json.loads(payload)["bytes"])
+            assert value == (json.loads(content) if content.startswith(b"{") else content.decode())
+        else:
+            assert value == (json.loads(payload) if payload.startswith(b"{") else payload.decode(errors="replace"))
+
+
+def test_a_long_binary_message_is_base64() -> None:
+    headers = string_header(":content-type", "application/octet-stream")
+    payload = bytes(range(256)) * 2000
+    [item], _ = decode(Shape.EVENT_STREAM, in_pieces(message(headers, payload), 65_536), 64 << 20)
+    frame = json.loads(frames([item])[0])
+    assert (base64.b64decode(frame["response"]), frame["encoding"]) == (payload, "base64")
+
+
+def test_a_long_exception_is_marked_as_one() -> None:
+    headers = string_header(":message-type", "exception") + string_header(":exception-type", "throttlingException")
+    body = message(headers, b'{"message":"%b"}' % (b"y" * 400_000))
+    [item], _ = decode(Shape.EVENT_STREAM, in_pieces(body, 65_536), 64 << 20)
+    assert (item.exception, item.event) == (True, "throttlingException")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"bytes":"%b"' % (b"YWJj" * 100_000),
+        b'{"bytes":"%bYWI="}' % (b"YWI=" * 100_000),
+        b'{"bytes":"%bY"}' % (b"YWJj" * 100_000),
+        b'{"bytes":"%b*"}' % (b"YWJj" * 100_000),
+        b'{"bytes":"YWJj","p":"%b"}' % (b"y" * 400_000),
+    ],
+)
+def test_a_long_chunk_without_valid_base64_breaks_the_stream(payload: bytes) -> None:
+    with pytest.raises(BrokenStream):
+        decode(Shape.EVENT_STREAM, in_pieces(event("chunk", payload), 65_536), 64 << 20)
+
+
+@pytest.mark.parametrize("at", [20, 200_000, 399_000, -1])
+def test_one_wrong_bit_in_a_long_message_breaks_the_stream(at: int) -> None:
+    body = bytearray(event("delta", b'{"a":"%b"}' % (b"y" * 400_000)))
+    body[at] ^= 1
+    with pytest.raises(BrokenStream):
+        decode(Shape.EVENT_STREAM, in_pieces(bytes(body), 65_536), 64 << 20)
+
+
+def test_headers_longer_than_the_specification_allows_break_the_stream() -> None:
+    with pytest.raises(BrokenStream):
+        decode(Shape.EVENT_STREAM, [message(header("a", 6, b"\0\0") * 40_000, b"{}")[:400_000]], 64 << 20)

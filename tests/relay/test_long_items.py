@@ -1,6 +1,7 @@
 """Long items and answers: no call of the loop handles more than 1 MiB of them."""
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,8 +11,11 @@ import pytest
 
 from bridge.errors import Cancelled
 from bridge.formats import json_text, long_json, response, stream_reader
+from bridge.formats.long_block import LongBlock
 from bridge.formats.long_item import LongBody, LongItem
+from bridge.formats.long_message import LongMessage
 from bridge.protocol import frames
+from tests.support.aws_eventstream import event as aws_event
 from tests.support.event_harness import DONE, FINISH, ROLE, EventHarness, ScriptedRuntime, content, step
 from tests.support.event_harness import Sink as HarnessSink
 from tests.support.provider_script import JSON, SILENCE, Part, ScriptedResponse, streams
@@ -58,6 +62,8 @@ def callback_bytes(monkeypatch: pytest.MonkeyPatch) -> CallbackBytes:
         counted.count(owner, name, len)
     for kind in (LongItem, LongBody):
         counted.count(kind, "feed", lambda _, data: len(data))
+    for part in (LongBlock, LongMessage):
+        counted.count(part, "add", lambda _, data: len(data))
     counted.count(response, "_members_of", len)
     counted.count(HarnessSink, "send", lambda _, sent: sum(len(frame) for frame in sent if isinstance(frame, bytes)))
     return counted
@@ -72,18 +78,25 @@ def long_json_of(size: int) -> bytes:
     return b'{"choices":[{"delta":{"content":"%b"}}]}' % (b"y" * size)
 
 
-BODIES = {
-    "SSE": (b"data: %b\n\n", "text/event-stream"),
-    "SSE with CR LF and an id": (b"id: 7\r\ndata: %b\r\n\r\n", "text/event-stream"),
-    "NDJSON": (b"%b\n", "application/x-ndjson"),
+BODIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "SSE": (lambda text: b"data: %b\n\n" % text, "text/event-stream"),
+    "SSE with CR LF and an id": (lambda text: b"id: 7\r\ndata: %b\r\n\r\n" % text, "text/event-stream"),
+    "SSE behind comments": (lambda text: b": a\n" * MIB + b"data: %b\n\n" % text, "text/event-stream"),
+    "bare JSON in SSE": (lambda text: b": a\n\n%b\n\n" % text, "text/event-stream"),
+    "NDJSON": (lambda text: b"%b\n" % text, "application/x-ndjson"),
+    "AWS event stream": (lambda text: aws_event("delta", text), "application/vnd.amazon.eventstream"),
+    "Bedrock chunk": (
+        lambda text: aws_event("chunk", b'{"bytes":"%b"}' % base64.b64encode(text)),
+        "application/vnd.amazon.eventstream",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", BODIES)
 async def test_no_callback_handles_more_than_1_mib_of_an_item(kind: str, callback_bytes: CallbackBytes) -> None:
-    framing, content_type = BODIES[kind]
-    text = long_json_of(8 * MIB)
-    scripted = streams(*in_reads(framing % text), content_type=content_type)
+    body, content_type = BODIES[kind]
+    text = long_json_of(12 * MIB)
+    scripted = streams(*in_reads(body(text)), content_type=content_type)
     event = await (await ScriptedRuntime(scripted, max_item_bytes=64 * MIB).event(step()).start()).wait_until_done()
     [frame] = [frame for frame in event.sink.raw if len(frame) > MIB]
     assert text in frame
