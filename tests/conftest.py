@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a virtual clock, and the marker `needs` for tools that a machine may lack."""
+"""Fixtures for all tests: a virtual clock, and the markers of tests that a machine may be unable to run."""
 
 import asyncio
 import os
@@ -9,11 +9,15 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.clock import ClockLoop
 
 pytest_plugins = ["pytester", "bridge.testing.plugin", "tests.support.redis_server", "tests.support.wall_clock"]
+
+hypothesis.settings.register_profile("tests", deadline=None)  # a deadline is a bound in seconds of any machine
+hypothesis.settings.load_profile("tests")
 
 IN_CI = bool(os.environ.get("BRIDGE_CI"))
 """True in CI, where a missing tool fails its tests, since the CI script installs the tools."""
@@ -26,6 +30,8 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("quiet") and not IN_CI:
+        pytest.skip("its bound is in seconds of a machine that runs nothing else (BRIDGE_CI)")
     for marker in item.iter_markers("needs"):
         for requirement in marker.args:
             if reason := _missing(requirement):
@@ -48,8 +54,6 @@ def _missing(requirement: str) -> str | None:
         case "autobahn":
             program = os.environ.get("BRIDGE_WSTEST")
             return None if program and shutil.which(program) else "BRIDGE_WSTEST names no wstest of the Autobahn suite"
-        case "quiet-machine":
-            return None if IN_CI else "its bound is in seconds of a machine that runs nothing else (BRIDGE_CI)"
         case "npm-ws":
             return None if _node_has("ws") else "node with the npm package ws is missing (NODE_PATH)"
         case "npm-aimock":

@@ -41,7 +41,7 @@ def taped(folder: Path) -> set[str]:
     return {json.loads(read_tape(path).request.body)["name"] for path in folder.rglob("*.jsonl")}
 
 
-@pytest.mark.needs("quiet-machine")
+@pytest.mark.quiet
 async def test_a_killed_bridge_has_tapes_of_all_events_but_those_of_the_last_two_seconds(tmp_path: Path) -> None:
     ended: dict[str, float] = {}
     config, tapes = tmp_path / "bridge.toml", tmp_path / "tapes"
