@@ -17,7 +17,7 @@ from bridge.cli.replay import replay_options
 from bridge.tapes.fault_injection import Reset, Slow
 from bridge.tapes.file import StreamEnd, Tape, TapeChunk, TapeEnding, TapeHead, TapeRequest, write_tape
 from bridge.tapes.matching import Matching
-from tests.support.commands import TIMEOUT_S, run, started, url_in
+from tests.support.commands import TIMEOUT_S, run, run_here, started, url_in
 from tests.support.harness import Client
 
 URL = "https://api.openai.com/v1/chat/completions"
@@ -91,7 +91,7 @@ def test_its_options_say_what_may_differ_what_follows_and_what_goes_wrong(tapes:
     ],
 )
 def test_invalid_replay_options_are_usage_errors(tapes: Path, command: str, options: str, words: str) -> None:
-    refused = run(*command.split(), str(tapes), *options.split())
+    refused = run_here(*command.split(), str(tapes), *options.split())
     assert refused.returncode == 2
     assert words in " ".join(refused.stderr.split())
 
@@ -110,7 +110,7 @@ async def test_a_bridge_that_replays_has_the_same_options(tapes: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--fault reset@head", "--pace instant"])
 def test_a_bridge_without_tapes_takes_no_rules_for_them(option: str) -> None:
-    refused = run("serve", *option.split())
+    refused = run_here("serve", *option.split())
     assert refused.returncode == 2
     assert "--replay DIR" in refused.stderr
 

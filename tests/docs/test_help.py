@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from bridge.cli import app
 from bridge.docs import pages
-from tests.support.commands import run
+from tests.support.commands import run_here
 
 runner = CliRunner()
 
@@ -44,7 +44,7 @@ def test_a_page_on_a_terminal_is_rendered() -> None:
     [("erorrs", "'errors'"), ("../errors", "errors"), ("/etc/passwd", "bridge help"), ("", "bridge help")],
 )
 def test_an_unknown_topic_is_wrong_usage_and_the_nearest_one_is_named(topic: str, telling: str) -> None:
-    refused = run("help", topic)
+    refused = run_here("help", topic)
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert telling in refused.stderr

@@ -1,4 +1,4 @@
-"""`bridge logs`, as a shell starts it, over a real file."""
+"""`bridge logs` over a real file. `tests/docs/test_request_log.py` starts its commands as a shell does."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ import pytest
 from bridge.cli.logs import filters
 from bridge.services.request_log.schema import LogRow
 from bridge.services.request_log.table import RequestTable
-from tests.support.commands import run, started
+from tests.support.commands import run_here, started
 from tests.support.log_rows import row
 
 NOW_MS = time.time_ns() // 1_000_000
@@ -35,7 +35,7 @@ def log(path: Path) -> Iterator[RequestTable]:
 
 
 def logs(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    return run("logs", *map(str, args), **environ)
+    return run_here("logs", *map(str, args), **environ)
 
 
 def told(*args: object) -> list[str]:
