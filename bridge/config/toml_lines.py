@@ -1,6 +1,6 @@
 """Find the line of each key of a TOML file; the standard library's parser does not report it.
 
-Grammar: toml.io/en/v1.0.0. The text has been accepted by `tomllib`; nothing is checked here.
+Grammar: toml.io/en/v1.0.0. `tomllib` has accepted the text before, so it is not validated here.
 """
 
 import re
@@ -33,9 +33,9 @@ class _Token(NamedTuple):
 
 
 def key_lines(text: str) -> dict[Path, int]:
-    """Return the line, from 1, where each key and table is first named, by its full path.
+    """Return the line, from 1, of the first occurrence of each key and table, by its full path.
 
-    Tables implied by a longer name count as named there. Keys of tables inside arrays are left out; those of
+    A dotted name is an occurrence of each table on its path. Keys of inline tables inside arrays are omitted; keys of
     `[[array]]` tables have the array's path.
     """
     lines: dict[Path, int] = {}
@@ -43,9 +43,9 @@ def key_lines(text: str) -> dict[Path, int]:
     table: Path = ()
     for token in tokens:
         if token.text == "[":
-            table = _named((), tokens, lines, "]")
+            table = _read_name((), tokens, lines, "]")
         elif token.kind != "mark":
-            _value(_named(table, tokens, lines, "=", token), tokens, lines)
+            _skip_value(_read_name(table, tokens, lines, "=", token), tokens, lines)
     return lines
 
 
@@ -59,27 +59,27 @@ def _tokens(text: str) -> Iterator[_Token]:
         line += match[0].count("\n")
 
 
-def _named(
+def _read_name(
     prefix: Path, tokens: Iterator[_Token], lines: dict[Path, int], end: str, first: _Token | None = None
 ) -> Path:
-    """Read a dotted key up to the mark `end` and record the line of each table on its path."""
+    """Read a dotted name up to the mark `end`, and record the line of each part. Return its full path."""
     token = first or next(tokens)
     path = prefix
     while token.text != end:
         if token.kind != "mark":
-            path = (*path, _plain(token))
+            path = (*path, _key_text(token))
             lines.setdefault(path, token.line)
         token = next(tokens)
     return path
 
 
-def _plain(token: _Token) -> str:
+def _key_text(token: _Token) -> str:
     name = tomllib.loads(f"name = {token.text}")["name"] if token.kind == "string" else token.text
     assert isinstance(name, str)
     return name
 
 
-def _value(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> str:
+def _skip_value(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> str:
     """Skip a value and return the mark that ends it: a line end, or in an inline table a comma or brace."""
     depth = 0
     for token in tokens:
@@ -96,8 +96,9 @@ def _value(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> str:
 
 
 def _inline_table(path: Path, tokens: Iterator[_Token], lines: dict[Path, int]) -> None:
+    """Record the keys of an inline table, whose opening brace was read."""
     for token in tokens:
         if token.text == "}":
             return
-        if token.kind != "mark" and _value(_named(path, tokens, lines, "=", token), tokens, lines) == "}":
+        if token.kind != "mark" and _skip_value(_read_name(path, tokens, lines, "=", token), tokens, lines) == "}":
             return

@@ -84,7 +84,7 @@ def _price(
 
 
 def _is_unreported(usage: Usage | None) -> bool:
-    """Return True if a token count is missing. A price given by the client does not change that."""
+    """Return True if a token count is missing. A client's price does not change that."""
     return usage is None or usage.input_tokens is None or usage.output_tokens is None
 
 

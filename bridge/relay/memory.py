@@ -1,4 +1,4 @@
-"""Bound the bytes that one socket and the whole process hold at once."""
+"""Limit the bytes that one socket and the process hold at the same time."""
 
 from bridge.errors import OutOfMemoryBudget
 

@@ -1,4 +1,4 @@
-"""Explains why no tape answers a request: the nearest tape and the differences. Pure.
+"""Explain why no tape answers a request: name the nearest tape and the differences. Pure.
 
 A message has at most 1,500 characters and contains no secret.
 """
@@ -14,7 +14,7 @@ from bridge.tapes.matching import HOST_HEADER, STRICT, Matching, ReplayRequest
 
 SHOWN_DIFFERENCES: Final = 5
 COUNTED_DIFFERENCES: Final = 100
-DEEPEST_COMPARED: Final = 64
+MAX_COMPARED_DEPTH: Final = 64
 CLIPPED_CHARS: Final = 60
 COMMON_CHARS: Final = 20
 MESSAGE_CHARS: Final = 1500
@@ -31,7 +31,7 @@ def explain(
     """
     near = [(name, other) for name, other in taped if _is_near(request, other)]
     explanation = (
-        _nearest(request, near, matching) if near else _elsewhere(request, [other for _, other in taped], hint)
+        _nearest(request, near, matching) if near else _other_places(request, [other for _, other in taped], hint)
     )
     return _redacted(f"No tape for {request.name}\n{explanation}")
 
@@ -65,15 +65,15 @@ def mismatch(name: str, number: int, sent: tuple[str, object], taped: tuple[str,
     if taped is None:
         text = f"{start} is one more than {name} has:\n  {_clipped(_shown(sent[1]), CLIPPED_CHARS)}"
         return Mismatch(_redacted(text), f"message {number} is one more than the tape has")
-    between = (*differences(sent[0], taped[0], ("opcode",)), *differences(sent[1], taped[1], whole="message"))
+    between = (*differences(sent[0], taped[0], ("opcode",)), *differences(sent[1], taped[1], root="message"))
     lines = _listed(list(islice(between, COUNTED_DIFFERENCES)))
     text = "\n  ".join([f"{start} is not that of {name}, line {line}; sent ≠ taped:", *lines])
     return Mismatch(_redacted(text), redact_text(f"message {number} is not the tape's: {lines[0]}"))
 
 
-def differences(sent: object, taped: object, path: tuple[str, ...] = (), *, whole: str = "body") -> Iterator[str]:
+def differences(sent: object, taped: object, path: tuple[str, ...] = (), *, root: str = "body") -> Iterator[str]:
     """Yield the differences of two JSON values in the order of `sent`: `messages[0].content: "Hi" ≠ "Ho"`."""
-    if len(path) > DEEPEST_COMPARED:
+    if len(path) > MAX_COMPARED_DEPTH:
         return
     if isinstance(sent, dict) and isinstance(taped, dict):
         for name in {**sent, **taped}:
@@ -83,7 +83,7 @@ def differences(sent: object, taped: object, path: tuple[str, ...] = (), *, whol
             yield from differences(one, other, (*path, f"[{index}]"))
     # True, 1 and 1.0 are equal in Python but not in JSON.
     elif type(sent) is not type(taped) or sent != taped:
-        yield f"{''.join(path).removeprefix('.') or whole}: {_pair(sent, taped)}"
+        yield f"{''.join(path).removeprefix('.') or root}: {_pair(sent, taped)}"
 
 
 def _redacted(message: str) -> str:
@@ -95,7 +95,10 @@ def _is_near(request: ReplayRequest, taped: ReplayRequest) -> bool:
 
 
 def _nearest(request: ReplayRequest, near: Iterable[tuple[str, ReplayRequest]], matching: Matching) -> str:
-    compared = ((name, list(islice(_between(request, other, matching), COUNTED_DIFFERENCES))) for name, other in near)
+    compared = (
+        (name, list(islice(_request_differences(request, other, matching), COUNTED_DIFFERENCES)))
+        for name, other in near
+    )
     name, found = min(compared, key=lambda one: len(one[1]))
     return "\n  ".join([f"The nearest is {name}; sent ≠ taped:", *_listed(found)])
 
@@ -105,22 +108,22 @@ def _listed(found: Sequence[str]) -> list[str]:
     return [*shown, f"and {len(found) - SHOWN_DIFFERENCES} more"] if len(found) > SHOWN_DIFFERENCES else shown
 
 
-def _between(request: ReplayRequest, taped: ReplayRequest, matching: Matching) -> Iterator[str]:
+def _request_differences(request: ReplayRequest, taped: ReplayRequest, matching: Matching) -> Iterator[str]:
     yield from differences(request.what, taped.what, ("method",))
     yield from differences(dict(matching.query(request)), dict(matching.query(taped)), ("query",))
     yield from differences(dict(matching.headers(request)), dict(matching.headers(taped)), ("headers",))
     yield from differences(matching.body(request), matching.body(taped))
 
 
-def _elsewhere(request: ReplayRequest, taped: Iterable[ReplayRequest], hint: str) -> str:
+def _other_places(request: ReplayRequest, taped: Iterable[ReplayRequest], hint: str) -> str:
     """Return the places of the tapes, the most similar first."""
-    places = sorted({other.place for other in taped}, key=lambda place: -_likeness(request.place, place))
+    places = sorted({other.place for other in taped}, key=lambda place: -_similarity(request.place, place))
     what = "path" if request.any_host else "host and path"
     listed = "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
     return f"{hint}\n{listed}" if hint else listed
 
 
-def _likeness(one: str, other: str) -> float:
+def _similarity(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other, autojunk=False).ratio()
 
 

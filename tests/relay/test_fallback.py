@@ -12,7 +12,7 @@ from tests.support.event_harness import COMPLETE, DONE, FINISH, OVERLOADED, ROLE
 from tests.support.event_harness import run as run_event
 from tests.support.provider_script import JSON, REFUSED, RESET, SSE, Part, ScriptedResponse, answers, refuses, streams
 
-QUOTA = b'{"error":{"code":"insufficient_quota","message":"no money left"}}'
+QUOTA = b'{"error":{"code":"insufficient_quota","message":"quota exhausted"}}'
 POLICY = b'{"error":{"code":"content_policy_violation","message":"not that"}}'
 
 

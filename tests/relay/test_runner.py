@@ -188,14 +188,14 @@ async def test_the_log_line_of_a_failed_event_has_its_code(caplog: pytest.LogCap
 
 async def test_a_long_read_does_not_delay_other_events() -> None:
     """At most 64 KiB of a read are processed before other events run."""
-    huge = b"".join(content("x" * 1000) for _ in range(1000))
-    runtime = ScriptedRuntime(streams(huge, SILENCE), streams(*COMPLETE), max_item_bytes=1 << 22)
-    event, neighbour = runtime.event(step()), runtime.event(step())
+    long_read = b"".join(content("x" * 1000) for _ in range(1000))
+    runtime = ScriptedRuntime(streams(long_read, SILENCE), streams(*COMPLETE), max_item_bytes=1 << 22)
+    event, other = runtime.event(step()), runtime.event(step())
     await event.start(iterations=2)
-    begun = len(event.frames)
-    assert 0 < begun < 130
-    await neighbour.start(iterations=5)
-    assert neighbour.types[-1] == "done"
+    frames_before = len(event.frames)
+    assert 0 < frames_before < 130
+    await other.start(iterations=5)
+    assert other.types[-1] == "done"
     assert len(event.frames) < 700
     await run_until_idle()
     assert event.types.count("stream") == 1000
@@ -209,8 +209,8 @@ async def test_a_client_that_does_not_read_pauses_only_its_own_event() -> None:
     slow.sink.stop_reading()
     await slow.release(gate)
     assert slow.texts == ["a", "b"], "the read that was in progress"
-    quick = await runtime.event(step()).start()
-    assert quick.types[-1] == "done"
+    other = await runtime.event(step()).start()
+    assert other.types[-1] == "done"
     slow.sink.resume_reading()
     await run_until_idle()
     assert slow.types[-1] == "done"
@@ -221,7 +221,7 @@ async def test_frames_of_one_read_are_sent_in_one_write() -> None:
     assert event.sink.frames_per_write == [1, 3, 3, 1]
 
 
-# The connection.
+# Connections.
 
 
 async def test_a_failed_response_is_read_fully_and_a_broken_one_is_closed() -> None:

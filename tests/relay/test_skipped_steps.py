@@ -17,22 +17,22 @@ COUNTED: dict[str, ScriptedResponse] = {
     "HTTP 529": answers(status=529),
     "a stream that broke before it answered": streams(ROLE, RESET),
     "a stream that broke after it answered": streams(content("a"), RESET),
-    "an error in a stream that stands for 503": streams(OVERLOADED),
-    "an error in HTTP 200 that stands for 503": answers(b'{"error":{"type":"overloaded_error"}}'),
+    "an error in a stream that means 503": streams(OVERLOADED),
+    "an error in HTTP 200 that means 503": answers(b'{"error":{"type":"overloaded_error"}}'),
 }
 NOT_COUNTED: dict[str, ScriptedResponse] = {
     **{f"HTTP {status}": answers(status=status) for status in (302, 400, 401, 404, 408, 429, 501, 505)},
-    "an error in a word that nobody knows": streams(b'data: {"error":{"type":"gremlins"}}\n\n'),
-    "an error in a word that nobody knows, in one piece": answers(b'{"error":{"type":"gremlins"}}'),
-    "an error in a stream that stands for 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
-    "an unknown word in a stream": streams(b'data: {"error":{"type":"unheard_of"}}\n\n'),
-    "an unknown word after an answer": streams(content("a"), b'data: {"error":"no word at all"}\n\n'),
-    "an unknown word in HTTP 200": answers(b'{"error":{"code":"unheard_of"}}'),
+    "an unknown error type": streams(b'data: {"error":{"type":"gremlins"}}\n\n'),
+    "an unknown error type in a buffered answer": answers(b'{"error":{"type":"gremlins"}}'),
+    "an error in a stream that means 400": streams(b'data: {"error":{"type":"invalid_request_error"}}\n\n'),
+    "another unknown error type in a stream": streams(b'data: {"error":{"type":"unheard_of"}}\n\n'),
+    "an error without a type after an answer": streams(content("a"), b'data: {"error":"no word at all"}\n\n'),
+    "an unknown error code in HTTP 200": answers(b'{"error":{"code":"unheard_of"}}'),
 }
 CHAIN = [step(), step("groq")]
 
 
-async def after_five(scripted: ScriptedResponse, *more: ScriptedResponse) -> ScriptedRuntime:
+async def runtime_after_five(scripted: ScriptedResponse, *more: ScriptedResponse) -> ScriptedRuntime:
     runtime = ScriptedRuntime(*[scripted] * 5, *more)
     for _ in range(5):
         event = await runtime.event(step()).start()
@@ -41,7 +41,7 @@ async def after_five(scripted: ScriptedResponse, *more: ScriptedResponse) -> Scr
 
 
 def listed(event: EventHarness) -> list[tuple[str, int | None]]:
-    """The attempts that the last frame tells of."""
+    """Return step and code of the attempts in the last frame."""
     return [(attempt["step"], attempt.get("code")) for attempt in event.frames[-1]["metadata"]["attempts"]]
 
 
@@ -49,7 +49,7 @@ def listed(event: EventHarness) -> list[tuple[str, int | None]]:
 async def test_five_failures_in_a_row_open_the_breaker_and_the_skipped_step_is_listed(
     scripted: ScriptedResponse,
 ) -> None:
-    runtime = await after_five(scripted, answers())
+    runtime = await runtime_after_five(scripted, answers())
     event = await runtime.event(CHAIN).start()
     assert listed(event) == [("0", 9023), ("1", None)]
     assert event.metadata["step"] == "1"
@@ -67,25 +67,25 @@ async def test_a_complete_answer_ends_the_row_of_failures(scripted: ScriptedResp
 
 @pytest.mark.parametrize("scripted", NOT_COUNTED.values(), ids=NOT_COUNTED)
 async def test_errors_of_credentials_or_input_do_not_count(scripted: ScriptedResponse) -> None:
-    runtime = await after_five(scripted, answers())
+    runtime = await runtime_after_five(scripted, answers())
     event = await runtime.event(CHAIN).start()
     assert event.metadata["step"] == "0"
 
 
-@pytest.mark.parametrize(("asked_ms", "skipped"), [(1000, False), (2000, True), (0, True)])
-async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways(asked_ms: int, skipped: bool) -> None:
-    own = StepSettings(request_timeout=2000, total_timeout=3000)
+@pytest.mark.parametrize(("requested_ms", "skipped"), [(1000, False), (2000, True), (0, True)])
+async def test_a_timeout_counts_unless_it_is_shorter_than_the_gateways(requested_ms: int, skipped: bool) -> None:
+    gateway_settings = StepSettings(request_timeout=2000, total_timeout=3000)
     runtime = ScriptedRuntime(*[ScriptedResponse(before_head=[SILENCE])] * 5, answers())
     for _ in range(5):
-        event = await runtime.event(step(requestTimeout=asked_ms or 2000), settings=own).start()
+        event = await runtime.event(step(requestTimeout=requested_ms or 2000), settings=gateway_settings).start()
         await event.advance(2.1)
         assert event.code == 9013
-    event = await runtime.event(CHAIN, settings=own).start()
+    event = await runtime.event(CHAIN, settings=gateway_settings).start()
     assert (event.metadata["step"] == "1") is skipped
 
 
 async def test_a_breaker_applies_to_one_model_and_base_url() -> None:
-    runtime = await after_five(refuses(), answers(), answers())
+    runtime = await runtime_after_five(refuses(), answers(), answers())
     other_model = step() | {"query": {"model": "large"}}
     for request in (other_model, step("groq")):
         event = await runtime.event([request, step("mistral")]).start()
@@ -94,7 +94,7 @@ async def test_a_breaker_applies_to_one_model_and_base_url() -> None:
 
 async def test_one_event_probes_an_open_step_after_five_seconds() -> None:
     gate = asyncio.Event()
-    runtime = await after_five(refuses(), ScriptedResponse(COMPLETE, before_head=[gate]), answers(), answers())
+    runtime = await runtime_after_five(refuses(), ScriptedResponse(COMPLETE, before_head=[gate]), answers(), answers())
     advance(5.1)
     probe = await runtime.event(CHAIN).start()
     other = await runtime.event(CHAIN).start()
@@ -102,11 +102,11 @@ async def test_one_event_probes_an_open_step_after_five_seconds() -> None:
     await probe.release(gate)
     assert (probe.code, probe.metadata["step"]) == (None, "0")
     again = await runtime.event(CHAIN).start()
-    assert again.metadata["step"] == "0", "its answer has closed the breaker"
+    assert again.metadata["step"] == "0", "the answer closed the breaker"
 
 
 async def test_a_failed_probe_doubles_the_open_interval() -> None:
-    runtime = await after_five(refuses(), refuses(), *[answers()] * 3)
+    runtime = await runtime_after_five(refuses(), refuses(), *[answers()] * 3)
     advance(5.1)
     probe = await runtime.event(CHAIN).start()
     assert listed(probe) == [("0", 9010), ("1", None)]
@@ -116,15 +116,15 @@ async def test_a_failed_probe_doubles_the_open_interval() -> None:
     assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
 
 
-@pytest.mark.parametrize("how", ["cancelled", "out of time", "refused for its input"])
-async def test_an_inconclusive_probe_lets_the_next_event_probe(how: str) -> None:
-    scripted = answers(status=400) if how == "refused for its input" else ScriptedResponse(before_head=[SILENCE])
-    runtime = await after_five(refuses(), scripted, answers())
+@pytest.mark.parametrize("ending", ["cancelled", "timed out", "invalid input"])
+async def test_an_inconclusive_probe_lets_the_next_event_probe(ending: str) -> None:
+    scripted = answers(status=400) if ending == "invalid input" else ScriptedResponse(before_head=[SILENCE])
+    runtime = await runtime_after_five(refuses(), scripted, answers())
     advance(5.1)
     probe = await runtime.event(step(totalTimeout=1000)).start()
-    if how == "cancelled":
+    if ending == "cancelled":
         await probe.cancel()
-    elif how == "out of time":
+    elif ending == "timed out":
         await probe.advance(1.1)
     probe.check_resources_released()
     assert (await runtime.event(CHAIN).start()).metadata["step"] == "0"
@@ -140,7 +140,7 @@ async def test_the_step_due_first_is_tried_if_all_are_open() -> None:
 
 
 async def test_an_early_forced_probe_does_not_lengthen_the_open_interval() -> None:
-    runtime = await after_five(refuses(), refuses(), *[answers()] * 2)
+    runtime = await runtime_after_five(refuses(), refuses(), *[answers()] * 2)
     advance(3)
     assert (await runtime.event(step()).start()).code == 9010
     advance(4.9)
@@ -150,18 +150,18 @@ async def test_an_early_forced_probe_does_not_lengthen_the_open_interval() -> No
 
 
 async def test_a_probe_in_flight_does_not_block_an_event_without_another_step() -> None:
-    runtime = await after_five(refuses(), ScriptedResponse(before_head=[SILENCE]), answers(), answers())
+    runtime = await runtime_after_five(refuses(), ScriptedResponse(before_head=[SILENCE]), answers(), answers())
     advance(5.1)
     probe = await runtime.event(step()).start()
-    beside_it = await runtime.event(step()).start()
-    after_it = await runtime.event(CHAIN).start()
+    concurrent = await runtime.event(step()).start()
+    later = await runtime.event(CHAIN).start()
     await probe.cancel()
-    assert beside_it.code is None
-    assert after_it.metadata["step"] == "0", "that answer has closed the breaker"
+    assert concurrent.code is None
+    assert later.metadata["step"] == "0", "the answer closed the breaker"
 
 
 class Outage(ScriptedProvider):
-    """OpenAI refuses connections until `ends_at`; everybody else answers."""
+    """OpenAI refuses connections until `ends_at`; other providers answer."""
 
     def __init__(self, ends_at: float) -> None:
         super().__init__()
@@ -201,14 +201,14 @@ async def test_only_posts_to_model_endpoints_are_counted_and_skipped(changed: di
 
 
 async def test_the_last_response_is_the_answer_if_all_later_steps_are_skipped() -> None:
-    runtime = await after_five(refuses(), answers(b'{"error":"no"}', 401))
+    runtime = await runtime_after_five(refuses(), answers(b'{"error":"no"}', 401))
     event = await runtime.event([step("groq"), step()]).start()
     assert listed(event) == [("0", 401), ("1", 9023)]
     assert (event.metadata["step"], event.metadata["status"]) == ("0", 401)
 
 
 async def test_a_restart_skips_open_steps() -> None:
-    runtime = await after_five(refuses(), streams(content("a"), RESET), answers())
+    runtime = await runtime_after_five(refuses(), streams(content("a"), RESET), answers())
     event = await runtime.event([step("groq", onBreak="restart"), step(), step("mistral")]).start()
     assert listed(event) == [("0", 9016), ("1", 9023), ("2", None)]
 
@@ -216,10 +216,10 @@ async def test_a_restart_skips_open_steps() -> None:
 # Tokens.
 
 
-async def fail_for(house: ScriptedRuntime, *tokens: str) -> None:
+async def fail_for(runtime: ScriptedRuntime, *tokens: str) -> None:
     for token in tokens:
         for _ in range(5):
-            assert (await house.event(step(), token=token).start()).code is not None
+            assert (await runtime.event(step(), token=token).start()).code is not None
 
 
 async def test_failures_of_one_token_do_not_affect_another_token() -> None:
@@ -234,6 +234,8 @@ async def test_a_breaker_open_for_two_tokens_is_open_for_the_gateway() -> None:
     await fail_for(runtime, "one", "two")
     third = await runtime.event(CHAIN, token="third").start()
     assert listed(third) == [("0", 9023), ("1", None)]
-    assert (await runtime.event(step(), token="third").start()).code is None, "it has no other step"
+    assert (await runtime.event(step(), token="third").start()).code is None, (
+        "an event without another step is not skipped"
+    )
     advance(5.1)
     assert (await runtime.event(CHAIN, token="third").start()).metadata["step"] == "0"

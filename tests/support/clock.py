@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 MAX_ITERATIONS: Final = 200_000
-"""Bound on iterations of the loop; they take a second or two in an idle loop."""
+"""Limit of iterations; they take one or two seconds in an idle loop."""
 
 
 class ClockLoop(asyncio.SelectorEventLoop):

@@ -82,7 +82,7 @@ def _child_attempt(attributes: dict[str, Any]) -> Attempt:
 def _client_agrees(end: ClientEnd, row: Row) -> None:
     assert (end.status, end.step) == (row["status_code"], row["step"])
     if end.http_result is not None:
-        # The head was sent when a shared call began; this event may have continued it as its own call since.
+        # The head was sent when a shared call began; this event may have taken it over since.
         assert end.is_cached or not row["cached"]
         assert end.code in {None, row["code"]}
         assert end.http_result.is_complete or not row["success"]

@@ -1,4 +1,4 @@
-"""The examples of the manual: the fenced code blocks of its pages."""
+"""Find the examples in the documentation: the fenced code blocks of its pages."""
 
 import re
 

@@ -70,7 +70,7 @@ class HttpClient:
         return HttpResult(status, headers, body, is_complete)
 
     async def read_chunk(self) -> bytes:
-        """Return the next chunk of a chunked body; empty at its end. Raises IncompleteReadError where it is cut off."""
+        """Return the next chunk of a chunked body; empty at its end. Raises IncompleteReadError if it is cut."""
         size = int(await self._reader.readuntil(b"\r\n"), 16)
         data = await self._reader.readexactly(size + 2)
         assert data.endswith(b"\r\n")

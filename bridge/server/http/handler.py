@@ -21,10 +21,10 @@ from bridge.server.http.writer import HttpResponseWriter
 from bridge.server.state import ServerState
 
 ParseBody = Callable[[bytes], Create | RejectedMessage]
-"""Parses a body into an event; all else of the request is bound. Pure: it may run in a thread."""
+"""Parses the body into an event; the other parts of the request are bound. Pure: it may run in a thread."""
 
 _MIN_BODY_BYTES: Final = 16_384
-"""The minimum of a body's bytes that must arrive within `peer_timeout`, unless the body ends."""
+"""Number of body bytes that must arrive within `peer_timeout`, unless the body ends."""
 
 
 class HttpHandler:
@@ -61,7 +61,7 @@ class HttpHandler:
             else:
                 await runner.run()
         except ConnectionError:
-            pass  # the client left before its request was complete
+            pass  # the client closed the connection before its request was complete
         finally:
             self._reservation.release_all()
         return self._response.detach()
@@ -73,7 +73,7 @@ class HttpHandler:
         if self._runner is not None:
             self._runner.cancel(Draining("the bridge is shutting down"))
         else:
-            self._response.abort()  # its body is still being received
+            self._response.abort()  # the body is still being received
 
     def revalidate(self) -> None:
         """Cancel the event if it is no longer authorized. Before the event begins, planning its steps checks this."""
