@@ -77,7 +77,7 @@ class TapeFolder:
         if folder not in self._made:
             folder.mkdir(_FOLDER_MODE, exist_ok=True)
             self._made.add(folder)
-        name = f"{_file_name(request.what)}-{_place(request)}"
+        name = f"{_file_name(request.matched_method)}-{_place(request)}"
         if self._numbers is None:
             self._numbers = count(1 + max(_numbers_in(self.path), default=0))
         for number in self._numbers:

@@ -77,8 +77,8 @@ class TapeRequest(TapeLine):
         return _KINDS[httpx.URL(self.url).scheme]
 
     @property
-    def what(self) -> str:
-        """Return its method, or SOCKET_METHOD for a session."""
+    def matched_method(self) -> str:
+        """Return the method of the request, or SOCKET_METHOD for a session."""
         return SOCKET_METHOD if self.kind else self.method
 
 

@@ -57,18 +57,18 @@ class ReplayRequest(NamedTuple):
         return "" if self.any_host else self.url.netloc.decode()
 
     @property
-    def place(self) -> str:
+    def host_and_path(self) -> str:
         return f"{self.host}{self.url.path}"
 
     @property
     def name(self) -> str:
         """Return the method and the URL without secrets."""
         url = self.url.raw_path.decode("ascii") if self.any_host else str(self.url)
-        return f"{self.what} {redact_url(url)}"
+        return f"{self.matched_method} {redact_url(url)}"
 
     @property
-    def what(self) -> str:
-        """Return the method, or SOCKET_METHOD for a WebSocket handshake."""
+    def matched_method(self) -> str:
+        """Return the compared method: that of the request, or SOCKET_METHOD for a WebSocket handshake."""
         return SOCKET_METHOD if self.url.scheme in {"ws", "wss"} else self.method.upper()
 
 
@@ -105,7 +105,9 @@ class Matching:
 
     def key(self, request: ReplayRequest) -> MatchKey:
         body = hashlib.sha256(_canonical(self.body(request))).hexdigest()
-        return MatchKey(request.host, request.what, request.url.path, self.query(request), self.headers(request), body)
+        return MatchKey(
+            request.host, request.matched_method, request.url.path, self.query(request), self.headers(request), body
+        )
 
     def query(self, request: ReplayRequest) -> tuple[tuple[str, str], ...]:
         """Return the compared query parameters, decoded and sorted by name."""

@@ -91,7 +91,7 @@ def _redacted(message: str) -> str:
 
 
 def _is_near(request: ReplayRequest, taped: ReplayRequest) -> bool:
-    return request.url.path == taped.url.path if request.any_host else request.place == taped.place
+    return request.url.path == taped.url.path if request.any_host else request.host_and_path == taped.host_and_path
 
 
 def _nearest(request: ReplayRequest, near: Iterable[tuple[str, ReplayRequest]], matching: Matching) -> str:
@@ -109,7 +109,7 @@ def _listed(found: Sequence[str]) -> list[str]:
 
 
 def _request_differences(request: ReplayRequest, taped: ReplayRequest, matching: Matching) -> Iterator[str]:
-    yield from differences(request.what, taped.what, ("method",))
+    yield from differences(request.matched_method, taped.matched_method, ("method",))
     yield from differences(dict(matching.query(request)), dict(matching.query(taped)), ("query",))
     yield from differences(dict(matching.headers(request)), dict(matching.headers(taped)), ("headers",))
     yield from differences(matching.body(request), matching.body(taped))
@@ -117,7 +117,9 @@ def _request_differences(request: ReplayRequest, taped: ReplayRequest, matching:
 
 def _other_places(request: ReplayRequest, taped: Iterable[ReplayRequest], hint: str) -> str:
     """Return the places of the tapes, the most similar first."""
-    places = sorted({other.place for other in taped}, key=lambda place: -_similarity(request.place, place))
+    places = sorted(
+        {other.host_and_path for other in taped}, key=lambda place: -_similarity(request.host_and_path, place)
+    )
     what = "path" if request.any_host else "host and path"
     listed = "\n  ".join([f"No tape for this {what}; there are tapes for:", *places])
     return f"{hint}\n{listed}" if hint else listed

@@ -21,7 +21,7 @@ def session_row(tape: SocketTape) -> tuple[str, ...]:
     """Return the row of a session in the list of tapes; its messages count as chunks."""
     request, status = tape.request, str(tape.handshake.status)
     return (
-        one_line(request.what),
+        one_line(request.matched_method),
         one_line(request.url),
         status,
         str(len(tape.messages)),
@@ -31,7 +31,7 @@ def session_row(tape: SocketTape) -> tuple[str, ...]:
 
 
 def session_text(tape: SocketTape) -> Iterator[str]:
-    yield f"{one_line(tape.request.what)} {one_line(tape.request.url)}"
+    yield f"{one_line(tape.request.matched_method)} {one_line(tape.request.url)}"
     yield from headers(pairs(tape.request.headers))
     yield f"{tape.handshake.ms:>8} ms  {tape.handshake.status}"
     yield from headers(pairs(tape.handshake.headers))
