@@ -75,9 +75,25 @@ class KnownSecrets:
         is_short = len(line) <= WINDOW_BYTES and len(self._starts) <= MAX_SEPARATE_SEARCHES
         if is_short and not any(start in line for start in self._starts):
             return line
+        return self._masked(line, len(line))[0]
+
+    def mask_beginning(self, body: bytes) -> bytes:
+        """Mask a text that is to be continued; return it without the last bytes, which may belong to a secret.
+
+        The caller keeps the rest of `body`, and masks it with what follows.
+        """
+        if self.has_too_many:
+            return b"*" * len(body)
+        masked, end = self._masked(body, max(len(body) - self._longest, 0))
+        return masked[:end]
+
+    def _masked(self, line: bytes, last: int) -> tuple[bytes, int]:
+        """Mask the secrets that begin before `last`; return the line, and the end of the last one or `last`."""
         masked: bytearray | None = None
         end = 0
         for at in self._candidate_positions(line):
+            if at >= last:
+                break
             if at < end:
                 continue
             form, length = self._longest_at(line, at)
@@ -85,7 +101,7 @@ class KnownSecrets:
                 masked = bytearray(line) if masked is None else masked
                 masked[at : at + length] = self._fillers[form][:length]
                 end = at + length
-        return line if masked is None else bytes(masked)
+        return line if masked is None else bytes(masked), max(end, last)
 
     def mask_text(self, text: str) -> str:
         """Mask these secrets in a text."""

@@ -1,13 +1,18 @@
-"""Encode a stream for the client: as items, as parts of the body cut at item ends, or as unchanged bytes."""
+"""Encode a stream for the client: as items, as runs of the body, or as unchanged bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from bridge.formats.item import Item
 from bridge.protocol.frames import EventFrames, Frame
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 
 Conceal = Callable[[bytes], bytes]
 """Masks secrets in bytes without changing the length."""
+
+MAX_RUN_BYTES: Final = 1 << 20
+"""Size from which a run is cut inside an item: encoding a longer one would block the event loop."""
+_MAX_CHARACTER_BYTES: Final = 4
 
 
 class StreamEncoder(Protocol):
@@ -38,12 +43,12 @@ class ItemEncoder:
 
 
 class RunEncoder:
-    """Cuts the body at item ends, so that a secret inside an item is not split."""
+    """Cuts the body at item ends, and inside an item of more than 1 MiB, but never inside a secret or a character."""
 
     passes_all = True
 
-    def __init__(self, conceal: Conceal | None = None) -> None:
-        self._conceal = conceal
+    def __init__(self, known: KnownSecrets = NO_SECRETS) -> None:
+        self._known = known
         self._run = bytearray()
 
     def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> list[bytes]:
@@ -51,21 +56,39 @@ class RunEncoder:
         run += data
         end = len(run) - pending_bytes
         if end <= 0:
-            return []
+            return [] if len(run) <= MAX_RUN_BYTES else self._beginning()
         with memoryview(run) as view:
             body = bytes(view[:end])
         del run[:end]
-        return [body if self._conceal is None else self._conceal(body)]
+        return [self._known.mask(body) if self._known else body]
+
+    def _beginning(self) -> list[bytes]:
+        """Return the beginning of a long incomplete item."""
+        run = bytes(self._run)
+        beginning = self._known.mask_beginning(run) if self._known else run
+        end = len(beginning) - _split_character_bytes(run[: len(beginning)])
+        del self._run[:end]
+        return [beginning[:end]] if end else []
+
+
+def _split_character_bytes(text: bytes) -> int:
+    """Return the number of bytes of an incomplete character of UTF-8 at the end."""
+    for length in range(1, min(len(text), _MAX_CHARACTER_BYTES) + 1):
+        byte = text[-length]
+        if byte & 0xC0 != 0x80:  # not a continuation byte
+            needed = 1 + (byte >= 0xC0) + (byte >= 0xE0) + (byte >= 0xF0)
+            return length if length < needed else 0
+    return 0
 
 
 class RawEncoder:
-    """Encodes the body as raw frames, each up to the end of its last item."""
+    """Encodes the body as raw frames, each a run of the body."""
 
     passes_all = False
 
-    def __init__(self, frames: EventFrames, conceal: Conceal | None = None) -> None:
+    def __init__(self, frames: EventFrames, known: KnownSecrets = NO_SECRETS) -> None:
         self._frames = frames
-        self._runs = RunEncoder(conceal)
+        self._runs = RunEncoder(known)
 
     def encode(self, data: bytes, items: list[Item], pending_bytes: int) -> Sequence[Frame]:
         return list(map(self._frames.run, self._runs.encode(data, items, pending_bytes)))

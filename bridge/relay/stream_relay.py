@@ -58,7 +58,7 @@ class StreamRelay:
         self._answer = answer
         self._deadlines = event.interrupt.deadlines
         conceal = event.known.mask if event.known else None
-        encoder = event.writer.stream_encoder(raw=planned.step.settings.frames == "raw", conceal=conceal)
+        encoder = event.writer.stream_encoder(raw=planned.step.settings.frames == "raw", known=event.known)
         self._stream = StreamDecoder(decoder, StreamReader(from_model=from_model), encoder, conceal)
         self._end = None if head.items or head.content_type.startswith(("audio/", "video/")) else BodyEnd()
 

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from bridge.errors import BridgeError
 from bridge.protocol.frames import EventFrames, Frame, error_body, error_object, response_value
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.relay.event_state import ResponseHead
-from bridge.relay.stream_encoders import Conceal, ItemEncoder, RawEncoder, StreamEncoder
+from bridge.relay.stream_encoders import ItemEncoder, RawEncoder, StreamEncoder
 
 Metadata = Mapping[str, object]
 
@@ -29,10 +30,10 @@ class ResponseWriter(Protocol):
 
     async def drain(self) -> None: ...
 
-    def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
+    def stream_encoder(self, *, raw: bool, known: KnownSecrets = NO_SECRETS) -> StreamEncoder:
         """Return the encoder for `write`; `raw` is True for the setting `frames: raw`.
 
-        `conceal` is applied to everything that is passed on as bytes, because errors are not recognised there.
+        `known` are masked in everything that is passed on as bytes, because errors are not recognised there.
         """
 
     def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
@@ -91,8 +92,8 @@ class FrameWriter:
     def is_full(self) -> bool:
         return self._sink.is_full
 
-    def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
-        return RawEncoder(self._frames, conceal) if raw else ItemEncoder(self._frames)
+    def stream_encoder(self, *, raw: bool, known: KnownSecrets = NO_SECRETS) -> StreamEncoder:
+        return RawEncoder(self._frames, known) if raw else ItemEncoder(self._frames)
 
     def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
         self._sink.send([self._frames.stream_start(metadata), *held])

@@ -6,8 +6,9 @@ from typing import Final
 from bridge.errors import BridgeError
 from bridge.protocol.frames import Frame
 from bridge.protocol.response_headers import is_forwardable
+from bridge.redact.known_secrets import NO_SECRETS, KnownSecrets
 from bridge.relay.event_state import ResponseHead
-from bridge.relay.stream_encoders import BYTES, Conceal, RunEncoder, StreamEncoder
+from bridge.relay.stream_encoders import BYTES, RunEncoder, StreamEncoder
 from bridge.relay.writer import Metadata
 from bridge.server.http.errors import NOSNIFF, ErrorBody, retry_after
 from bridge.server.http.response import HttpResponse
@@ -35,8 +36,8 @@ class HttpResponseWriter:
     def is_full(self) -> bool:
         return self._response.is_full
 
-    def stream_encoder(self, *, raw: bool, conceal: Conceal | None = None) -> StreamEncoder:
-        return BYTES if conceal is None else RunEncoder(conceal)
+    def stream_encoder(self, *, raw: bool, known: KnownSecrets = NO_SECRETS) -> StreamEncoder:
+        return RunEncoder(known) if known else BYTES
 
     def start_stream(self, head: ResponseHead, metadata: Metadata, held: Sequence[Frame]) -> None:
         self._response.begin(head.status, self._headers(head, metadata), held)
