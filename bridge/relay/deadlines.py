@@ -34,20 +34,21 @@ class Deadlines:
     while the client does not read.
     """
 
-    __slots__ = ("_at", "_loop", "_on_due", "_paused_at", "_timer")
+    __slots__ = ("_at", "_loop", "_on_due", "_paused_at", "_timer", "_timer_at")
 
     def __init__(self, on_due: Callable[[Clock], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_due = on_due
         self._at: dict[Clock, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # not read from the handle: uvloop returns one without `when` for a time that has come
         self._paused_at: float | None = None
 
     def set(self, clock: Clock, seconds: float) -> None:
         """Set a deadline `seconds` from now. Paused time does not count."""
         now = self._loop.time() if self._paused_at is None else self._paused_at
         at = self._at[clock] = now + seconds
-        if self._timer is None or at < self._timer.when():
+        if self._timer is None or at < self._timer_at:
             self._arm(at)
 
     def set_ms(self, clock: Clock, setting_ms: int) -> None:
@@ -96,7 +97,7 @@ class Deadlines:
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._fire)
+        self._timer, self._timer_at = self._loop.call_at(at, self._fire), at
 
     def _fire(self) -> None:
         self._timer = None

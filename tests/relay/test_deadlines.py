@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 
 from bridge.errors import Cancelled, SlowClient
 from bridge.relay.deadlines import Clock, Deadlines, Interrupt
@@ -53,6 +54,20 @@ async def test_deadlines_fire_in_the_order_of_their_times() -> None:
     assert fired.clocks == [Clock.REQUEST, Clock.IDLE, Clock.TOTAL]
     await run_for(5)
     assert fired.clocks[-1] is Clock.CONNECT
+
+
+def test_a_deadline_is_set_while_another_is_due_on_uvloop() -> None:
+    async def run() -> list[Clock]:
+        fired, reached = FiredDeadlines(), asyncio.Event()
+        fired.callback = lambda clock: reached.set()
+        fired.deadlines.set(Clock.IDLE, 0)
+        fired.deadlines.set(Clock.TOTAL, 5)
+        await reached.wait()
+        fired.deadlines.end()
+        return fired.clocks
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(run()) == [Clock.IDLE]
 
 
 @pytest.mark.parametrize(("then_s", "late_s"), [(10, 10), (2, 2)])
