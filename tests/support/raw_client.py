@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import WSMsgType
 
+from tests.support.socket_provider import reset
+
 KEY = base64.b64encode(bytes(16)).decode()
 UPGRADE: Mapping[str, str] = {
     "Host": "127.0.0.1",
@@ -46,6 +48,10 @@ class RawClient:
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    def write(self, data: bytes) -> None:
+        """Send without waiting until the kernel takes it."""
+        self._writer.write(data)
 
     async def send_json(self, message: object) -> None:
         """Send a text message of JSON."""
@@ -90,6 +96,10 @@ class RawClient:
 
     def abort(self) -> None:
         self._writer.transport.abort()
+
+    def reset(self) -> None:
+        """Close the connection with an RST in place of a FIN."""
+        reset(self._writer)
 
 
 class HasUrl(Protocol):

@@ -1,6 +1,7 @@
 """Run a provider on a real socket. A script per connection reads, sends and closes."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -66,9 +67,7 @@ class Line:
 
     def reset(self) -> None:
         """Close with an RST instead of a FIN."""
-        raw = self._writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.drop()
+        reset(self._writer)
 
     def drop(self) -> None:
         """Close without flushing. Does nothing if the connection is closed."""
@@ -80,7 +79,7 @@ class Provider:
 
     def __init__(self, script: Script, *, tls: bool = False) -> None:
         self._script = script
-        self._tls = _server_context() if tls else None
+        self._tls = server_context() if tls else None
         self._tasks: list[asyncio.Task[None]] = []
         self._lines: list[Line] = []
         self.port = 0
@@ -130,12 +129,22 @@ def sends(*parts: bytes) -> Script:
     return script
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection with an RST in place of a FIN; do nothing if it is closed."""
+    descriptor = writer.get_extra_info("socket").fileno()
+    if descriptor >= 0:
+        # A duplicate has the same options; uvloop's own object does not let them be set.
+        with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 def client_context() -> ssl.SSLContext:
     """Return a context that trusts only the test certificate."""
     return ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
 
 
-def _server_context() -> ssl.SSLContext:
+def server_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "localhost.pem", TLS / "localhost-key.pem")
     return context
