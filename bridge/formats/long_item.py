@@ -3,6 +3,7 @@
 import codecs
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 import orjson
@@ -204,7 +205,7 @@ class _EndMark:
 _CONTENTS: Final[dict[ItemKind, Callable[[], _ItemContent]]] = {
     ItemKind.JSON: _JsonContent,
     ItemKind.TEXT: _TextContent,
-    ItemKind.MALFORMED: _TextContent,
+    ItemKind.MALFORMED: partial(_TextContent, ItemKind.MALFORMED),
     ItemKind.BYTES: _BytesContent,
     ItemKind.DONE: _EndMark,
 }

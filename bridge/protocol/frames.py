@@ -5,6 +5,7 @@ JSON from a provider is never re-encoded: its bytes are placed between a prefix,
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from bridge.formats import json_parse
 from bridge.formats.item import Item, ItemKind
 from bridge.formats.json_spans import ABSENT, JsonType, string_in, type_of
 from bridge.formats.json_text import is_json
+from bridge.formats.long_item import LONG_ITEM_BYTES, LongItem
 
 Json = Mapping[str, object]
 
@@ -248,6 +250,8 @@ def _raw_value(body: bytes) -> bytes:
 
 
 def _text(data: bytes) -> bytes:
+    if len(data) > LONG_ITEM_BYTES:
+        return _in_parts(data, ItemKind.TEXT)
     try:
         return orjson.dumps(data.decode())
     except UnicodeDecodeError:
@@ -255,11 +259,25 @@ def _text(data: bytes) -> bytes:
 
 
 def _malformed(data: bytes) -> bytes:
+    if len(data) > LONG_ITEM_BYTES:
+        return _in_parts(data, ItemKind.MALFORMED)
     return orjson.dumps(data.decode(errors="replace")) + b',"malformed":true'
 
 
 def _base64(data: bytes) -> bytes:
+    if len(data) > LONG_ITEM_BYTES:
+        return _in_parts(data, ItemKind.BYTES)
     return b'"' + base64.b64encode(data) + b'","encoding":"base64"'
+
+
+def _in_parts(data: bytes, kind: ItemKind) -> bytes:
+    """Encode long data part by part, so that other threads can run in between."""
+    item = LongItem(lambda _: kind)
+    for start in range(0, len(data), LONG_ITEM_BYTES):
+        item.feed(data[start : start + LONG_ITEM_BYTES])
+    encoded = BytesIO()
+    encoded.writelines(part for part in item.item().parts or ())
+    return encoded.getvalue()
 
 
 _ENCODERS: Final[Mapping[ItemKind, Callable[[bytes], bytes]]] = {

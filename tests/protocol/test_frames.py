@@ -396,3 +396,16 @@ def test_an_error_s_message_can_always_be_sent() -> None:
     for error in (BadField("half \ud83d"), ProviderErrorInStream("half \ud83d", retryable=False)):
         assert read(error_body(error))["message"] == "half ?"
         read(FRAMES.error({"attempts": [{"reason": str(error)}]}, error_object(error)))
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json", "image/png"])
+@pytest.mark.parametrize("end", [b"", b"\xc3", b"\xff", b"\x00"])
+def test_a_long_body_is_encoded_like_a_short_one(content_type: str, end: bytes) -> None:
+    unit = 'é"\\\n€😀y'.encode()
+    long = read(b'{"response":' + response_value(unit * 40_000 + end, content_type) + b"}")
+    short = read(b'{"response":' + response_value(unit * 3 + end, content_type) + b"}")
+    assert long.keys() == short.keys()
+    if content_type == "image/png":
+        assert base64.b64decode(long["response"]) == unit * 40_000 + end
+    else:
+        assert long["response"] == (unit * 40_000 + end).decode(errors="replace")
