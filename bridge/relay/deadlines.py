@@ -1,10 +1,13 @@
-"""Deadlines of one event: instants on the loop's clock that share one timer, and the interrupt of the event's task."""
+"""Deadlines of one event: instants on the loop's clock, and the interrupt of the event's task."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Final
 
 from bridge.errors import BridgeError
+from bridge.relay.second_buckets import shared_buckets
 
 
 class Clock(Enum):
@@ -14,15 +17,22 @@ class Clock(Enum):
     REQUEST = auto()
     """Until the first answer item of an attempt."""
     IDLE = auto()
-    """Until the next byte of a body."""
+    """Until the next byte of a body; each read restarts it."""
     TOTAL = auto()
     """Until the end of the event, with all steps and retries."""
     HOLD = auto()
     """Until items that are held back are sent."""
     SILENCE = auto()
-    """Until a stream that sent its finish mark, and nothing after it, counts as complete."""
+    """Until a stream that sent its finish mark, and nothing after it, counts as complete; each read restarts it."""
     LINGER = auto()
     """Until reading stops after the closing mark; the rest is read to keep the connection."""
+
+    __hash__ = object.__hash__  # Enum's own is a Python function, which makes each lookup several times slower
+
+
+_NEVER: Final = math.inf
+_RESTARTED: Final = (Clock.IDLE, Clock.SILENCE)
+"""Deadlines that each read restarts."""
 
 
 class Deadlines:
@@ -30,25 +40,52 @@ class Deadlines:
 
     The callback may move or clear deadlines.
 
-    Moving a deadline into the future costs one assignment: the timer notices when it fires. All deadlines are paused
-    while the client does not read.
+    Nothing is armed for a read: `touch` stores an instant. Nor is anything armed for a deadline that is not the event's
+    first. The first one waits in a bucket that all events share, and gets a timer of its own in its last second. When
+    the bucket or the timer is due, the instants are compared, since they may have moved. All deadlines are paused while
+    the client does not read.
     """
 
-    __slots__ = ("_at", "_loop", "_on_due", "_paused_at", "_timer", "_timer_at")
+    __slots__ = (
+        "_armed_at",
+        "_at",
+        "_buckets",
+        "_loop",
+        "_on_due",
+        "_paused_at",
+        "_read_at",
+        "_second",
+        "_seconds",
+        "_timer",
+    )
 
     def __init__(self, on_due: Callable[[Clock], None]) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._buckets = shared_buckets()
+        self._loop = self._buckets.loop
         self._on_due = on_due
         self._at: dict[Clock, float] = {}
+        """Instants. Those of `_RESTARTED` do not count the reads since they were compared last."""
+        self._read_at = -math.inf
+        self._seconds: dict[Clock, float] = {}
+        """Durations of `_RESTARTED`."""
+        self._armed_at = _NEVER
+        """The instant of the next comparison."""
         self._timer: asyncio.Handle | None = None
-        self._timer_at = 0.0  # not read from the handle: uvloop returns one without `when` for a time that has come
+        self._second: int | None = None
+        """The bucket in which this object waits."""
         self._paused_at: float | None = None
+
+    def touch(self) -> None:
+        """Restart IDLE and SILENCE, as far as they are set: a read has come. This is the hot path."""
+        self._read_at = self._loop.time()
 
     def set(self, clock: Clock, seconds: float) -> None:
         """Set a deadline `seconds` from now. Paused time does not count."""
         now = self._loop.time() if self._paused_at is None else self._paused_at
         at = self._at[clock] = now + seconds
-        if self._timer is None or at < self._timer_at:
+        if clock in _RESTARTED:
+            self._seconds[clock] = seconds
+        if at < self._armed_at:
             self._arm(at)
 
     def set_ms(self, clock: Clock, setting_ms: int) -> None:
@@ -66,14 +103,13 @@ class Deadlines:
             self._at.pop(clock, None)
 
     def keep_only(self, kept: Clock) -> None:
-        self._at = {clock: at for clock, at in self._at.items() if clock is kept}
+        self._at = {kept: self._at[kept]} if kept in self._at else {}
 
     def stop(self) -> None:
         """Clear all deadlines and the timer."""
         self._at.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._armed_at != _NEVER:
+            self._disarm()
 
     def end(self) -> None:
         """Stop for good, and drop the callback, which refers back to this object."""
@@ -89,26 +125,59 @@ class Deadlines:
         if self._paused_at is None:
             return
         paused_s = self._loop.time() - self._paused_at
+        self._read_at = min(self._read_at, self._paused_at) + paused_s
         self._paused_at = None
         self._at = {clock: at + paused_s for clock, at in self._at.items()}
-        if self._at and self._timer is None:
-            self._arm(min(self._at.values()))
+        self._arm_first()
 
-    def _arm(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = self._loop.call_at(at, self._fire), at
+    def wake(self) -> None:
+        """Continue: the second of the bucket has begun."""
+        self._second, self._armed_at = None, _NEVER
+        if self._paused_at is None:  # else `resume` arms
+            self._count_reads()
+            self._arm_first()
 
     def _fire(self) -> None:
-        self._timer = None
+        self._timer, self._armed_at = None, _NEVER
         if self._paused_at is not None:
-            return  # `resume` arms the timer
+            return  # `resume` arms
+        self._count_reads()
         now = self._loop.time()
         while self._at and self._at[first := min(self._at, key=self._at.__getitem__)] <= now:
             del self._at[first]
             self._on_due(first)
-        if self._at:
-            self._arm(min(self._at.values()))
+        self._arm_first()
+
+    def _count_reads(self) -> None:
+        """Move the deadlines that were restarted by reads."""
+        for clock in _RESTARTED:
+            if clock in self._at:
+                self._at[clock] = max(self._at[clock], self._read_at + self._seconds[clock])
+
+    def _arm_first(self) -> None:
+        if self._at and (at := min(self._at.values())) < self._armed_at:
+            self._arm(at)
+
+    def _arm(self, at: float) -> None:
+        """Compare the instants at `at`, or when its second begins."""
+        if self._armed_at != _NEVER:
+            self._disarm()
+        second = int(at)
+        if second > self._loop.time():
+            self._armed_at = self._second = second
+            self._buckets.add(second, self)
+        else:
+            self._armed_at = at
+            self._timer = self._loop.call_at(at, self._fire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        elif self._second is not None:
+            self._buckets.remove(self._second, self)
+            self._second = None
+        self._armed_at = _NEVER
 
 
 class Interrupt:

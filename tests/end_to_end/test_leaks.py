@@ -16,6 +16,7 @@ from bridge.relay.attempt import StepAttempt
 from bridge.relay.context import RunningEvent
 from bridge.relay.deadlines import Deadlines, Interrupt
 from bridge.relay.runner import EventRunner
+from bridge.relay.second_buckets import shared_buckets
 from bridge.relay.stream_relay import StreamRelay
 from bridge.server.server import Server
 from tests.support.clock import turns, until
@@ -83,14 +84,20 @@ class Resources(NamedTuple):
     descriptors: int
     tasks: int
     timers: int
-    """Pending timers; the loop discards cancelled ones later."""
+    """Pending timers, without the one of the buckets; the loop discards cancelled ones later."""
+    deadlines: int
+    """Events that wait in the buckets, which have one timer for all; it may outlast them."""
 
     @classmethod
     def now(cls) -> "Resources":
         loop = asyncio.get_running_loop()
         timers = loop._scheduled  # type: ignore[attr-defined]  # no public interface
+        buckets = shared_buckets()
         return cls(
-            len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks()), sum(not timer.cancelled() for timer in timers)
+            len(os.listdir("/proc/self/fd")),
+            len(asyncio.all_tasks()),
+            sum(not timer.cancelled() and timer is not buckets._timer for timer in timers),
+            len(buckets),
         )
 
     def is_no_more_than(self, before: "Resources") -> bool:

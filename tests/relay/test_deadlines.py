@@ -9,6 +9,7 @@ import uvloop
 
 from bridge.errors import Cancelled, SlowClient
 from bridge.relay.deadlines import Clock, Deadlines, Interrupt
+from bridge.relay.second_buckets import shared_buckets
 from tests.support.clock import advance, freeze, run_until_idle
 
 
@@ -144,6 +145,87 @@ async def test_the_callback_may_clear_or_move_other_deadlines() -> None:
     assert fired.clocks == [Clock.HOLD, Clock.IDLE]
 
 
+# Reads.
+
+
+RESTARTED = [Clock.IDLE, Clock.SILENCE]
+
+
+@pytest.mark.parametrize("clock", RESTARTED)
+async def test_a_read_restarts_idle_and_silence(clock: Clock) -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(clock, 5)
+    for _ in range(10):
+        await run_for(4)
+        fired.deadlines.touch()
+    await run_for(4.9)
+    assert fired.clocks == []
+    await run_for(0.2)
+    assert fired.clocks == [clock]
+
+
+async def test_a_read_restarts_a_deadline_in_its_last_second_too() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 0.5)
+    for _ in range(10):
+        await run_for(0.4)
+        fired.deadlines.touch()
+    assert fired.clocks == []
+    await run_for(0.6)
+    assert fired.clocks == [Clock.IDLE]
+
+
+async def test_a_read_restarts_nothing_else_and_sets_nothing() -> None:
+    fired = FiredDeadlines()
+    others = [clock for clock in Clock if clock not in RESTARTED]
+    for seconds, clock in enumerate(others, 3):
+        fired.deadlines.set(clock, seconds)
+    await run_for(2)
+    fired.deadlines.touch()
+    await run_for(100)
+    assert fired.clocks == others
+
+
+async def test_a_deadline_that_is_set_after_a_read_counts_from_then() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.touch()
+    await run_for(3)
+    fired.deadlines.set(Clock.IDLE, 5)
+    await run_for(4.9)
+    assert fired.clocks == []
+    fired.deadlines.set(Clock.IDLE, 1)
+    await run_for(1.1)
+    assert fired.clocks == [Clock.IDLE]
+
+
+async def test_a_read_arms_no_timer_and_enters_no_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    loop, armed = asyncio.get_running_loop(), list[object]()
+    monkeypatch.setattr(loop, "call_at", lambda *args, **kwargs: armed.append(args))
+    before = len(shared_buckets())
+    for _ in range(100):
+        advance(0.01)
+        fired.deadlines.touch()
+    assert (armed, len(shared_buckets())) == ([], before)
+
+
+async def test_many_events_share_one_timer_until_the_last_second() -> None:
+    def timers() -> int:
+        scheduled = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]  # no public access
+        return sum(not timer.cancelled() for timer in scheduled)
+
+    before, events = timers(), [FiredDeadlines() for _ in range(100)]
+    for place, fired in enumerate(events):
+        fired.deadlines.set(Clock.CONNECT, 10 + place % 3)
+        fired.deadlines.set(Clock.IDLE, 300)
+        fired.deadlines.set(Clock.TOTAL, 0.5 + place)
+    assert timers() <= before + 3
+    for fired in events:
+        fired.deadlines.end()
+    assert (timers(), len(shared_buckets())) == (before + 1, 0)
+
+
 # Pausing.
 
 
@@ -172,6 +254,21 @@ async def test_a_deadline_set_while_paused_starts_at_resume() -> None:
     fired.deadlines.set(Clock.IDLE, 5)
     await run_for(100)
     assert fired.clocks == []
+    fired.deadlines.resume()
+    await run_for(4.9)
+    assert fired.clocks == []
+    await run_for(0.2)
+    assert fired.clocks == [Clock.IDLE]
+
+
+async def test_a_read_while_paused_counts_as_one_at_the_pause() -> None:
+    fired = FiredDeadlines()
+    fired.deadlines.set(Clock.IDLE, 5)
+    await run_for(3)
+    fired.deadlines.pause()
+    await run_for(100)
+    fired.deadlines.touch()
+    await run_for(100)
     fired.deadlines.resume()
     await run_for(4.9)
     assert fired.clocks == []
