@@ -20,14 +20,14 @@ Step = dict[str, Any]
 
 
 def step(provider: str, endpoint: str, data: str | None, headers: Sequence[str], method: str | None) -> Step:
-    given = {
+    members = {
         "provider": provider,
         "endpoint": endpoint,
         "method": method,
         "headers": _headers(headers),
         "query": None if data is None else _json("--data", data),
     }
-    return {name: value for name, value in given.items() if value}
+    return {name: value for name, value in members.items() if value}
 
 
 def fallback(text: str) -> Step:

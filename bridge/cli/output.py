@@ -14,9 +14,8 @@ class Printer:
     def __init__(self, out: TextIO, err: TextIO, *, frames: bool) -> None:
         for stream in (out, err):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(
-                    errors="replace"
-                )  # an answer may contain characters that the terminal's encoding lacks
+                # An answer may contain characters that the terminal's encoding lacks.
+                stream.reconfigure(errors="replace")
         self._out, self._err = out, err
         self._frames = frames
         self._is_terminal = is_terminal(out)

@@ -24,8 +24,8 @@ def make() -> int:
 
 def hash_input() -> int:
     """Print the line of a token from stdin; on a terminal, prompt for it without echo."""
-    given = typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
-    token = given.removeprefix("\ufeff").strip()  # byte order mark of Windows files
+    line = typer.prompt("Token", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    token = line.removeprefix("\ufeff").strip()  # byte order mark of Windows files
     if not token:
         typer.echo("bridge: no token on stdin", err=True)
         return 2

@@ -1,7 +1,7 @@
 """Runs an event loop in a background thread, for callers without a loop and for callers that block theirs.
 
-`anyio.from_thread.BlockingPortal` is no substitute: it does not recognise the child of a fork. Its thread does not run
-there, so every call would wait forever.
+`anyio.from_thread.BlockingPortal` is not a substitute: it does not recognise the child of a fork, in which its
+thread does not run, so every call would wait forever.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ class EventFailed(CallFailed):
         self.failure = failure
         self.metadata = metadata
         self.response = response
-        """Error body of the provider or of the bridge; None if the answer broke after it had begun."""
+        """Error body of the provider or of the bridge; None if the answer broke after it had started."""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.failure.message}"

@@ -56,15 +56,15 @@ class Step:
     def as_json(self) -> Json:
         """Return the step in the form of the protocol, without unset members."""
         query = orjson.Fragment(self.query) if isinstance(self.query, bytes) else self.query
-        given = {
+        optional = {
             "method": self.method,
             "headers": dict(self.headers) or None,
             "query": query,
             "config": dict(self.config) or None,
             **_body(self.body),
         }
-        named = {"provider": self.provider, "endpoint": self.endpoint}
-        return named | {name: value for name, value in given.items() if value is not None}
+        required = {"provider": self.provider, "endpoint": self.endpoint}
+        return required | {name: value for name, value in optional.items() if value is not None}
 
 
 AnyStep = Step | Mapping[str, Any]

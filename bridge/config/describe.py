@@ -43,7 +43,7 @@ def _server(server: ServerSettings) -> Iterator[str]:
 
 def _gateway(gateway: Gateway) -> Iterator[str]:
     name = "for any name" if gateway.name == ANY else gateway.name
-    tokens = ", ".join(f"{token.name} ({token.given})" for token in gateway.tokens)
+    tokens = ", ".join(f"{token.name} ({token.source})" for token in gateway.tokens)
     yield f"gateway {name}: " + (f"tokens {tokens}" if tokens else "open to anyone who can reach it")
     yield from _differences((row.name, getattr(gateway.settings, row.name), row.default) for row in SETTINGS)
     yield from _differences(
@@ -62,7 +62,7 @@ def _gateway(gateway: Gateway) -> Iterator[str]:
     for token in gateway.tokens:
         yield from (f"  token {token.name}: {scope}" for scope in _scopes(token))
     for key in gateway.keys.values():
-        yield f"  key of {key.provider}: {key.alias} ({key.given})"
+        yield f"  key of {key.provider}: {key.alias} ({key.source})"
     for exporter in gateway.otel:
         yield f"  traces to {redact_url(exporter.url)} ({exporter.content_type})"
 

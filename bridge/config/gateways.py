@@ -30,7 +30,7 @@ class Token:
     name: str
     digest: bytes = field(repr=False)
     """SHA-256 of the token's UTF-8 bytes."""
-    given: str = "sha256"
+    source: str = "sha256"
     """The configured form without the secret: `sha256`, `env:NAME` or `file:PATH`."""
     providers: frozenset[str] | None = None
     """Provider slugs that the token may call. None allows all, also in the fields below."""

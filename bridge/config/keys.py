@@ -36,7 +36,7 @@ class StoredKey:
     alias: str
     """Empty for a service account supplied by the request."""
     secret: Secret = field(repr=False)
-    given: str
+    source: str
     """The configured form without the secret: `env:NAME` or `file:PATH`."""
 
     @property

@@ -168,8 +168,8 @@ def _server(
     )
     values: dict[str, Any] = {}
     locations: dict[str, Location] = {}
-    for given, converters, location, base in sources:
-        for name, value in report.take(given, converters, location).items():
+    for fields, converters, location, base in sources:
+        for name, value in report.take(fields, converters, location).items():
             values[name] = base / value if isinstance(value, Path) else value
             locations[name] = location(name)
     return ServerSettings(**values), locations
@@ -183,13 +183,13 @@ def _with_redis(
     if named is None or named.url:
         return server
     try:
-        found = RedisUrlConverter().parse(secrets.read(named.given))
+        found = RedisUrlConverter().parse(secrets.read(named.shown))
         if not found.url:
-            raise ValueError(f"{named.given} contains a reference, not a URL")
+            raise ValueError(f"{named.shown} contains a reference, not a URL")
     except ValueError as error:
         report.add(locations["redis_url"], str(error))
         return server
-    return replace(server, redis_url=RedisUrl(named.given, found.url))
+    return replace(server, redis_url=RedisUrl(named.shown, found.url))
 
 
 def _with_metrics_token(
@@ -200,7 +200,7 @@ def _with_metrics_token(
     if named is None:
         return server
     try:
-        digest, _ = read_token(named.given, secrets)
+        digest, _ = read_token(named.reference, secrets)
     except ValueError as error:
         report.add(locations["metrics_token"], str(error))
         return server
@@ -216,14 +216,14 @@ def _flag(name: str) -> Location:
 
 
 def _providers(report: Report, tables: Mapping[str, object]) -> Mapping[str, Provider]:
-    changes = {slug: _changes(report, slug, given) for slug, given in tables.items()}
+    changes = {slug: _changes(report, slug, table) for slug, table in tables.items()}
     return providers.with_overrides({slug: values for slug, values in changes.items() if values is not None})
 
 
-def _changes(report: Report, slug: str, given: object) -> dict[str, object] | None:
+def _changes(report: Report, slug: str, value: object) -> dict[str, object] | None:
     """Return the changes of one provider's table; None if it is invalid, which is reported."""
     location = partial(report.location, "providers", slug)
-    table = report.table(given, location())
+    table = report.table(value, location())
     values = report.take(table, _CONVERT_PROVIDER, location)
     if "base_url" in table and "base_url" not in values:
         return None  # already reported

@@ -55,7 +55,7 @@ LIMITS: Final[Mapping[str, DocumentedKey]] = {
     "max_concurrent_by_provider": DocumentedKey(
         "no limit", "The same for each provider: a table of provider and number."
     ),
-    "max_wait": DocumentedKey("`10000`", "Milliseconds that an event waits for its turn. 0: it is refused at once."),
+    "max_wait": DocumentedKey("`10000`", "Milliseconds that an event waits for a slot. 0: it is refused at once."),
 }
 """Keys of a gateway and of a token's table that limit it."""
 

@@ -1,7 +1,7 @@
 """Decode server-sent events as the HTML standard (9.2.5 and 9.2.6) defines them, and as providers really send them.
 
 Blank lines are searched once per read; the bytes between two of them are a block. Only the values of `event:` and `id:`
-are decoded to text, so a U+2028 inside JSON is never taken for a line end.
+are decoded to text, so a U+2028 inside JSON is never mistaken for a line end.
 """
 
 from collections.abc import Callable

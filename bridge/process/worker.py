@@ -64,9 +64,9 @@ class Worker:
 
 
 def this_worker(environ: MutableMapping[str, str]) -> Worker | None:
-    """Return this process as a worker, or None if it is none.
+    """Return this process as a worker, or None if it is not one.
 
-    The arguments are removed from `environ`, so that processes which this one starts are no workers.
+    The arguments are removed from `environ`, so that processes which this one starts do not count as workers.
     """
     args = environ.pop(VARIABLE, None)
     return Worker(WorkerArgs.from_text(args)) if args else None

@@ -31,7 +31,7 @@ _TYPE_FIRST: Final = b'{"type":'
 _TEXTS: Final = {"application/xml", "application/javascript", "application/x-www-form-urlencoded", "application/yaml"}
 _TEXT_ENDS: Final = ("+xml", "+yaml")
 _STREAMS: Final = {"text/event-stream", "application/x-ndjson", "application/jsonl"}
-"""Content types of streams. A body in one piece with such a type is no stream, but most likely an error in JSON."""
+"""Content types of streams. A body in one piece with such a type is not a stream, but most likely an error in JSON."""
 
 
 class _Typed(msgspec.Struct):

@@ -53,18 +53,18 @@ def opening(provider: Provider, path: str, query: str, offered: Sequence[str]) -
     """
     settings, parameters = provider.realtime, list(_parameters(query))
     ours = {*settings.key_parameters, *(("model",) if settings.model_in_path and not path else ())}
-    taken = {name: value for name, value, _ in reversed(parameters) if name in ours and value}
+    own = {name: value for name, value, _ in reversed(parameters) if name in ours and value}
     kept = [(name, text) for name, _, text in parameters if name not in ours]
-    path = path or quote(taken.get("model", ""), safe="@/:,") or settings.endpoint
+    path = path or quote(own.get("model", ""), safe="@/:,") or settings.endpoint
     if not path:
         required = "a model (?model=)" if settings.model_in_path else "an endpoint"
         raise EndpointRefused(f"A realtime URL of {provider.slug} must contain {required} after the provider.")
     endpoint = f"{path}?{'&'.join(text for _, text in kept)}" if kept else path
     return RealtimeHandshake(
         endpoint,
-        _offered_key(provider, offered) or _key_in_url(provider, taken),
+        _offered_key(provider, offered) or _key_in_url(provider, own),
         tuple(offer.value for offer in _offers(offered) if offer.is_public and not offer.is_word),
-        taken.get("model") or model_of(endpoint, None),
+        own.get("model") or model_of(endpoint, None),
         any(is_secret_name(name) for name, _ in kept),
     )
 
@@ -130,9 +130,9 @@ def _offered_key(provider: Provider, offered: Sequence[str]) -> tuple[str, str] 
     return None
 
 
-def _key_in_url(provider: Provider, taken: Mapping[str, str]) -> tuple[str, str] | None:
-    name = next((name for name in provider.realtime.key_parameters if name in taken), None)
-    return _header(provider.credential, taken[name], f"the parameter {name}") if name else None
+def _key_in_url(provider: Provider, own: Mapping[str, str]) -> tuple[str, str] | None:
+    name = next((name for name in provider.realtime.key_parameters if name in own), None)
+    return _header(provider.credential, own[name], f"the parameter {name}") if name else None
 
 
 def _header(credential: Credential, key: str, source: str) -> tuple[str, str]:

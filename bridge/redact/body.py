@@ -24,7 +24,7 @@ Span = tuple[int, int]
 MAX_PASSES: Final = 4
 """Bound on repeated passes: a mask may let the text around it look like a secret, in a body that is hardly JSON."""
 MIN_DIGITS: Final = 6
-"""Shorter numbers are taken for counts, not for PINs."""
+"""Shorter numbers are treated as counts, not as PINs."""
 MAX_NAME_CHARS: Final = 64
 MAX_BACKSLASHES: Final = 64
 """Bound on the backslashes before a quotation mark: JSON in a JSON string, six levels deep."""
@@ -66,7 +66,7 @@ _NUMBER = re.compile(rf"-?(\d{{{MIN_DIGITS},}}+)(?![\d.eE])")
 
 
 def secret_fields(text: str) -> Iterator[Span]:
-    """Yield the spans of values of secret JSON fields: strings, lists of strings, and integers that are no counts.
+    """Yield the spans of values of secret JSON fields: strings, lists of strings, and integers that are not counts.
 
     JSON may stand inside a JSON string, as the arguments of tools do: its quotation marks are escaped.
     """

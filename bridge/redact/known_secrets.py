@@ -255,7 +255,7 @@ def _in_base64(secret: bytes, shift: int, altchars: bytes) -> tuple[bytes, bytes
     """Return the base64 characters that only the secret determines after `shift` bytes, and a filler for them.
 
     The filler decodes to letters. The characters at both edges also depend on the neighbours: at most four bits of the
-    secret remain there. Together with these bits an `o` is no quotation mark, backslash or control character.
+    secret remain there. Together with these bits an `o` is not a quotation mark, backslash or control character.
     """
     determined = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
     form, plain = (

@@ -37,7 +37,7 @@ class Runtime:
     max_item_bytes: int
     services: Services = field(default_factory=Services)
     running: set[Running] = field(default_factory=set)
-    """Events and sessions that have begun and not ended."""
+    """Events and sessions that have started and not ended."""
 
 
 @dataclass(frozen=True, slots=True)

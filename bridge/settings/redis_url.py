@@ -13,13 +13,13 @@ _REFERENCE: Final = re.compile(r"(env|file):.+")
 class RedisUrl:
     """A Redis URL or a reference that is still to be read."""
 
-    given: str
+    shown: str
     """The form that may be shown: a reference, or a URL without user, password and options."""
     url: str = field(default="", repr=False)
     """Empty until the reference has been read."""
 
     def __str__(self) -> str:
-        return self.given
+        return self.shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ _REFERENCE: Final = re.compile(r"(env|file|sha256):.+")
 class TokenReference:
     """The reference, and the digest of the token."""
 
-    given: str = field(repr=False)
+    reference: str = field(repr=False)
     digest: bytes = field(default=b"", repr=False)
     """SHA-256 of the token; empty until it has been read."""
 
     def __str__(self) -> str:
-        return "sha256" if self.given.startswith("sha256:") else self.given
+        return "sha256" if self.reference.startswith("sha256:") else self.reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def secrets_of_header(name: str, value: str) -> Iterator[str]:
     if name == SUBPROTOCOL:
         yield from _secrets_of_subprotocols(value)
     elif is_secret_name(name):
-        # The attributes after a cookie's value, such as a domain, are no secrets.
+        # The attributes after a cookie's value, such as a domain, are not secrets.
         shown = value.partition(";")[0] if name == SET_COOKIE else _SIGNED_NAMES.sub("", value)
         scheme = _SCHEME.match(shown)
         bare = shown[scheme.end() :] if scheme else shown

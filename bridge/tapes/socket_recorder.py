@@ -143,7 +143,7 @@ class _TapeFile:
         self._folder = recording_thread.folder
         self._sent = sent
         self._part: Path | None = None
-        """Path of the tape. None before it is begun, and after a failure, which has been logged."""
+        """Path of the tape. None before it is created, and after a failure, which has been logged."""
 
     def refuse(self, answered: ReceivedHead, body: bytes) -> None:
         self.begin(answered, body)

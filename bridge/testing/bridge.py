@@ -111,5 +111,5 @@ def _check(pace: Pace, exhausted: Exhausted) -> None:
         raise NotPlayable(f"exhausted: {exhausted!r} is not repeat or miss")
 
 
-def _as_tuple(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _as_tuple(paths: str | Iterable[str]) -> tuple[str, ...]:
+    return (paths,) if isinstance(paths, str) else tuple(paths)

@@ -61,5 +61,5 @@ def test_the_numbers_are_those_of_the_code(sentence: str) -> None:
 
 def test_the_numbers_in_words_are_those_of_the_code() -> None:
     assert (MAX_WAITING_PER_SLOT, MAX_TIMES_ESTIMATE) == (4, 10)
-    assert "At most four wait for each turn" in text_of("limits")
+    assert "At most four wait for each slot" in text_of("limits")
     assert "up to ten times the estimate" in text_of("limits")

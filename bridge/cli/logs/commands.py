@@ -47,8 +47,10 @@ def logs(
 ) -> None:
     """List events, the newest last."""
     if context.invoked_subcommand is not None:
-        if given := [name for name in context.params if _is_given(context, name)]:
-            raise typer.BadParameter(f"put --{given[0]} after the command: bridge logs {context.invoked_subcommand} …")
+        if options := [name for name in context.params if _is_on_command_line(context, name)]:
+            raise typer.BadParameter(
+                f"put --{options[0]} after the command: bridge logs {context.invoked_subcommand} …"
+            )
         return
     from bridge.cli.logs import filters, table
 
@@ -104,12 +106,12 @@ def rate(
     """Rate the answer of an event."""
     from bridge.cli.logs import actions, filters
 
-    given = filters.metadata_of(metadata or [])
-    if score is None and thumbs is None and not given:
+    added = filters.metadata_of(metadata or [])
+    if score is None and thumbs is None and not added:
         raise typer.BadParameter("a rating needs --score, --thumbs or --metadata")
-    raise typer.Exit(actions.rate(filters.log_of(config, path), row, score, thumbs, given))
+    raise typer.Exit(actions.rate(filters.log_of(config, path), row, score, thumbs, added))
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
+def _is_on_command_line(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -21,7 +21,7 @@ _STATUS: Final = re.compile(r"([1-5])(?:xx|(\d\d))")
 
 
 def log_of(config: Path | None, path: Path | None) -> Path:
-    """Return the path of the log: the given one, or the one in the configuration.
+    """Return the path of the log: `path`, or the one in the configuration.
 
     It reads nothing else of the configuration, so reading a log does not require the secrets that it refers to.
     """
@@ -30,7 +30,7 @@ def log_of(config: Path | None, path: Path | None) -> Path:
     if os.environ.get(_VARIABLE):
         return Path(os.environ[_VARIABLE])
     if config is None:
-        raise typer.BadParameter(f"no log given: use --path FILE or --config FILE, or set {_VARIABLE}")
+        raise typer.BadParameter(f"no log is named: use --path FILE or --config FILE, or set {_VARIABLE}")
     found = _server(config).get("log_path")
     if not isinstance(found, str):
         raise typer.BadParameter(f"{config} names no log: set log_path under [server]", param_hint="--config")

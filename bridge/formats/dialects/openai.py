@@ -119,7 +119,7 @@ class OpenAiAudio(EventDialect):
 
 
 class OpenAiImage(EventDialect):
-    """Generated or edited images: there may be several, so `completed` is no closing mark."""
+    """Generated or edited images: there may be several, so `completed` is not a closing mark."""
 
     name = "openai-image"
     _completed = frozenset({"image_generation.completed", "image_edit.completed"})

@@ -120,7 +120,7 @@ class WorkersAi(Dialect):
         return value if value.get("errors") else None
 
     def mark(self, event: str | None, value: Value) -> Mark:
-        """Return the mark. A chunk with text beside its counts may be any chunk, so it is no finish mark."""
+        """Return the mark. A chunk with text beside its counts may be any chunk, so it is not a finish mark."""
         counts = bool(value.get("usage")) and not value.get("response")
         self.finished = counts or is_reason(value.get("finish_reason"))
         return Mark.ANSWER

@@ -138,7 +138,7 @@ class HttpConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if request.writer.output_size:
-            raise ConnectionError("the response has begun and cannot be replaced by an error")
+            raise ConnectionError("the response has started and cannot be replaced by an error")
         log.debug("request failed in aiohttp: %s", type(exc).__name__)
         error = BadMessage("the request is not valid HTTP") if status == 400 else InternalError("internal error")
         response = error_response(error)

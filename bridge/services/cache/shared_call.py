@@ -122,7 +122,7 @@ class SharedCall:
         if self.answer is not None:
             await self.answer.aclose()
         elif self._call_task is not None:
-            # By the loop's next iteration the task has started, so its cancellation releases the slot it was given.
+            # By the loop's next iteration the task has started, so its cancellation releases its slot.
             asyncio.get_running_loop().call_soon(self._call_task.cancel)
 
     async def _send(self, call: ProviderCaller) -> None:

@@ -68,7 +68,7 @@ DURATION: Final = Metric(
 ADDED: Final = Metric(
     "bridge_added_seconds",
     "histogram",
-    "Time from an event's start to its first provider call: the bridge's share, waiting for a turn included.",
+    "Time from an event's start to its first provider call: the bridge's share, waiting for a slot included.",
     _BRIDGE_S,
 )
 CALLS: Final = Group(
