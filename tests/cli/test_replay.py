@@ -118,9 +118,8 @@ def test_a_bridge_without_tapes_takes_no_rules_for_them(option: str) -> None:
 def test_a_folder_without_tapes_and_a_port_in_use_are_reported_in_one_line(tapes: Path, tmp_path: Path) -> None:
     refused = run("replay", str(tmp_path / "nowhere"))
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr == (
-        f"bridge: {tmp_path / 'nowhere'}: No tape found: expected a folder with *.jsonl files, or one such file\n"
-    )
+    assert refused.stderr.startswith(f"bridge: {tmp_path / 'nowhere'}: No tape found")
+    assert refused.stderr.count("\n") == 1
     with replaying(str(tapes)) as url:
         port = url.rpartition(":")[2]
         refused = run("replay", str(tapes), "--port", port)

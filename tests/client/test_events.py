@@ -56,7 +56,7 @@ async def bridge_over(folder: Path) -> AsyncIterator[tuple[Bridge, TapeTransport
         yield bridge, tapes
 
 
-async def taken(event: Event) -> list[Frame]:
+async def frames_of(event: Event) -> list[Frame]:
     return [frame async for frame in event]
 
 
@@ -67,7 +67,7 @@ def texts(frames: list[Frame]) -> str:
 async def test_an_event_gives_its_frames_in_order_and_as_they_came(tmp_path):
     record(tmp_path, "hello", item("Hel"), item("lo"), DONE)
     async with bridge_over(tmp_path) as (bridge, _), bridge.create(ask("hello")) as event:
-        frames = await taken(event)
+        frames = await frames_of(event)
     assert [frame.type for frame in frames] == ["created", "stream", "stream", "done"]
     assert [frame.is_last for frame in frames] == [False, False, False, True]
     assert texts(frames) == "Hello"
@@ -81,11 +81,11 @@ async def test_events_on_one_socket_each_get_their_own_frames(tmp_path):
 
     async with bridge_over(tmp_path) as (bridge, _):
 
-        async def said(name: str) -> str:
+        async def text_of_event(name: str) -> str:
             async with bridge.create(ask(name)) as event:
-                return texts(await taken(event))
+                return texts(await frames_of(event))
 
-        assert await asyncio.gather(*map(said, names)) == [f"{name} " * 30 for name in names]
+        assert await asyncio.gather(*map(text_of_event, names)) == [f"{name} " * 30 for name in names]
 
 
 async def test_a_request_may_be_a_chain_and_may_hold_json_that_stays_as_it_is(tmp_path):
@@ -94,7 +94,7 @@ async def test_a_request_may_be_a_chain_and_may_hold_json_that_stays_as_it_is(tm
     async with bridge_over(tmp_path) as (bridge, _):
         for chain in ([ask("on no tape"), second], {"steps": [ask("on no tape"), second]}):
             async with bridge.create(chain) as event:
-                frames = await taken(event)
+                frames = await frames_of(event)
             assert frames[-1].metadata.step == "1"
             assert texts(frames) == "two"
 
@@ -109,7 +109,7 @@ async def test_leaving_early_cancels_and_the_socket_goes_on(tmp_path):
                     break
         assert tapes.playing == 1
         async with bridge.create(ask("hello")) as event:
-            assert texts(await taken(event)) == "Hello"
+            assert texts(await frames_of(event)) == "Hello"
         await turns()
         assert tapes.playing == 0
 
@@ -131,7 +131,7 @@ async def test_a_cancelled_event_still_gives_its_last_frame(tmp_path):
     async with bridge_over(tmp_path) as (bridge, tapes), bridge.create(ask("endless")) as event:
         frames = [await anext(event), await anext(event)]
         event.cancel()
-        frames += await taken(event)
+        frames += await frames_of(event)
         assert [frame.type for frame in frames] == ["created", "stream", "error"]
         assert frames[-1].error is not None
         assert frames[-1].error.code == 9020
@@ -142,7 +142,7 @@ async def test_a_cancelled_event_still_gives_its_last_frame(tmp_path):
 async def test_a_failed_event_raises_nothing(tmp_path):
     record(tmp_path, "hello", DONE)
     async with bridge_over(tmp_path) as (bridge, _), bridge.create(ask("on no tape")) as event:
-        [frame] = await taken(event)
+        [frame] = await frames_of(event)
     assert frame.error is not None
     assert (frame.error.code, frame.error.retryable) == (9019, False)
     assert "hello.jsonl" in frame.error.message
@@ -155,7 +155,7 @@ async def test_a_name_is_the_callers_and_may_be_used_again_once_its_event_is_ove
             async with bridge.create({**ask("hello"), "eventId": 7}) as event:
                 with pytest.raises(ValueError, match="7"):
                     await bridge.create(ask("hello"), 7).__aenter__()
-                assert {frame.metadata.event_id for frame in await taken(event)} == {7}
+                assert {frame.metadata.event_id for frame in await frames_of(event)} == {7}
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ async def test_a_message_that_can_own_no_event_ends_the_event_that_it_was_meant_
     record(tmp_path, "hello", item("Hello"), DONE)
     async with bridge_over(tmp_path) as (bridge, _):
         async with bridge.create(ask("hello")) as event:
-            await taken(event)
+            await frames_of(event)
         async with bridge.create(request_, event_id) as event:
-            [frame] = await taken(event)
+            [frame] = await frames_of(event)
         assert frame.error is not None
         assert frame.error.code == code
 
@@ -237,7 +237,7 @@ async def test_leaving_the_bridge_ends_an_event_that_somebody_else_still_takes()
 
     async with fake_bridge(after_message(wait), reconnect=False) as (bridge, _):
         event = await bridge.create(ask("one")).__aenter__()
-        waiting = asyncio.create_task(taken(event))
+        waiting = asyncio.create_task(frames_of(event))
     with pytest.raises(ConnectionLost, match="this client closed the socket"):
         await waiting
 
@@ -251,4 +251,4 @@ async def test_heartbeats_and_frames_of_unknown_events_are_ignored():
         await socket.receive()
 
     async with fake_bridge(after_message(strange), reconnect=False) as (bridge, _), bridge.create(ask("one")) as event:
-        assert [frame.type for frame in await taken(event)] == ["done"]
+        assert [frame.type for frame in await frames_of(event)] == ["done"]

@@ -14,7 +14,7 @@ def frame(kind: str = "stream", **members: object) -> Frame:
 
 
 def test_all_that_a_last_frame_tells_has_a_name_and_a_type() -> None:
-    told = frame(
+    received = frame(
         "done",
         metadata={
             "eventId": 7,
@@ -39,7 +39,7 @@ def test_all_that_a_last_frame_tells_has_a_name_and_a_type() -> None:
             "of a later version": {},
         },
     )
-    assert told.metadata == Metadata(
+    assert received.metadata == Metadata(
         event_id=7,
         cache_status="MISS",
         log_id="0190",

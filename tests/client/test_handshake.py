@@ -82,10 +82,10 @@ async def test_a_server_without_tls_is_reported() -> None:
     ],
 )
 async def test_a_server_without_upgrade_is_refused_and_a_redirect_is_not_followed(answer, why):
-    asked: list[str] = []
+    paths: list[str] = []
 
     async def serve(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        paths.append(request.path)
         return answer
 
     app = web.Application()
@@ -93,4 +93,4 @@ async def test_a_server_without_upgrade_is_refused_and_a_redirect_is_not_followe
     async with TestServer(app) as server:
         with pytest.raises(CannotConnect, match=why):
             await connect(str(server.make_url("/here")), "secret")
-    assert asked == ["/here"]
+    assert paths == ["/here"]

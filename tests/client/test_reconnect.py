@@ -29,10 +29,10 @@ class Pauses(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._begun = asyncio.Event()
-        self.told: list[str] = []
+        self.cancelled: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(record.getMessage())
+        self.cancelled.append(record.getMessage())
         self._begun.set()
 
     async def next(self) -> str:
@@ -40,7 +40,7 @@ class Pauses(logging.Handler):
         await self._begun.wait()
         self._begun.clear()
         await turns()
-        return self.told[-1].rpartition("reconnecting in ")[2]
+        return self.cancelled[-1].rpartition("reconnecting in ")[2]
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def pauses() -> Iterator[Pauses]:
 async def answer_all(socket: web.WebSocketResponse) -> None:
     """Every event is answered with its own message."""
     async for message in socket:
-        asked = message.json()
-        await socket.send_json(frame("created", asked["eventId"], response=asked))
+        message_body = message.json()
+        await socket.send_json(frame("created", message_body["eventId"], response=message_body))
 
 
 async def begin_and_crash(socket: web.WebSocketResponse) -> None:
@@ -216,9 +216,9 @@ async def test_a_final_refusal_ends_reconnecting(status: int, pauses: Pauses) ->
         waiting = asyncio.create_task(bridge.request(*CHAT))
         await turns()
         advance(500)
-        for asked in (waiting, bridge.request(*CHAT)):
+        for message_body in (waiting, bridge.request(*CHAT)):
             with pytest.raises(CannotConnect, match=f"HTTP {status}: not now") as refused:
-                await asked
+                await message_body
             assert (refused.value.status, refused.value.code) == (status, 2009)
         assert keeper.handshakes == 2
 

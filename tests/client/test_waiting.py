@@ -33,9 +33,9 @@ def flood(frames: int, said_then: list[Any]) -> Script:
     return after_message(play)
 
 
-async def _listen(socket: web.WebSocketResponse, said: list[Any]) -> None:
+async def _listen(socket: web.WebSocketResponse, expecteds: list[Any]) -> None:
     async for message in socket:
-        said.append(message.json())
+        expecteds.append(message.json())
 
 
 async def held_up(slow: Stream) -> None:
@@ -56,9 +56,9 @@ async def test_an_unread_event_blocks_others_until_it_is_closed() -> None:
 
 async def test_others_do_not_wait_for_ever_behind_it() -> None:
     """It is cancelled, and told so behind what waited for it; the others go on."""
-    told: list[Any] = []
+    messages: list[Any] = []
     async with (
-        fake_bridge(flood(8, told), reconnect=False) as (bridge, _),
+        fake_bridge(flood(8, messages), reconnect=False) as (bridge, _),
         bridge.stream(*CHAT, event_id="slow") as slow,
     ):
         waiting = asyncio.create_task(bridge.request(*CHAT, event_id="quick"))
@@ -70,7 +70,7 @@ async def test_others_do_not_wait_for_ever_behind_it() -> None:
             await anext(slow)
         assert (failed.value.source, failed.value.status) == ("client", 499)
         await turns()
-        assert told[1:] == [{"type": "universal.cancel", "eventId": "slow"}]
+        assert messages[1:] == [{"type": "universal.cancel", "eventId": "slow"}]
 
 
 async def test_a_slow_consumer_is_kept_if_no_other_event_waits() -> None:

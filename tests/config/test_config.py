@@ -108,7 +108,7 @@ def test_the_headers_are_cloudflares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "changed"),
+    ("value", "changed"),
     [
         ({"requestTimeout": 5000, "maxAttempts": 3}, {"request_timeout": 5000, "max_attempts": 3}),
         ({"requestTimeout": 5000.0}, {"request_timeout": 5000}),
@@ -120,17 +120,17 @@ def test_the_headers_are_cloudflares() -> None:
         ({"retryDelay": 5000, "temperature": None}, {"retry_delay": 5000}),
     ],
 )  # fmt: skip
-def test_config_fields_change_their_settings_and_no_other(given: dict[str, object], changed: dict[str, Any]) -> None:
+def test_config_fields_change_their_settings_and_no_other(value: dict[str, object], changed: dict[str, Any]) -> None:
     warnings: list[str] = []
-    settings = from_config_object(BASE, given, "request.config", warnings)
+    settings = from_config_object(BASE, value, "request.config", warnings)
     assert settings == msgspec.structs.replace(BASE, **changed)
     assert type(settings.request_timeout) is int
     assert warnings == []
 
 
-@pytest.mark.parametrize("given", [{}, {"max_attempts": 3, "unknown": object()}])
-def test_the_base_itself_is_returned_when_no_field_applies(given: dict[str, object]) -> None:
-    assert from_config_object(BASE, given, "request.config", []) is BASE
+@pytest.mark.parametrize("value", [{}, {"max_attempts": 3, "unknown": object()}])
+def test_the_base_itself_is_returned_when_no_field_applies(value: dict[str, object]) -> None:
+    assert from_config_object(BASE, value, "request.config", []) is BASE
 
 
 def test_the_base_itself_is_returned_when_no_header_applies() -> None:
@@ -138,7 +138,7 @@ def test_the_base_itself_is_returned_when_no_header_applies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wire", "given", "taken"),
+    ("wire", "value", "nearest"),
     [
         ("maxAttempts", 0, 1),
         ("maxAttempts", 6, 5),
@@ -147,18 +147,18 @@ def test_the_base_itself_is_returned_when_no_header_applies() -> None:
         ("requestTimeout", 1e300, 2**31 - 1),
     ],
 )
-def test_a_number_out_of_range_is_clamped_with_a_warning(wire: str, given: float, taken: int) -> None:
+def test_a_number_out_of_range_is_clamped_with_a_warning(wire: str, value: float, nearest: int) -> None:
     warnings: list[str] = []
-    settings = from_config_object(BASE, {wire: given}, "request[1].config", warnings)
-    assert taken in msgspec.structs.astuple(settings)
+    settings = from_config_object(BASE, {wire: value}, "request[1].config", warnings)
+    assert nearest in msgspec.structs.astuple(settings)
     assert len(warnings) == 1
     assert warnings[0].startswith(f"request[1].config.{wire}: ")
-    assert warnings[0].endswith(f" {taken} is used instead.")
+    assert warnings[0].endswith(f" {nearest} is used instead.")
     assert len(warnings[0]) < 200
 
 
 @pytest.mark.parametrize(
-    ("wire", "given", "message"),
+    ("wire", "value", "message"),
     [
         ("maxAttempts", "three", "'three' is not a whole number from 1 to 5"),
         ("maxAttempts", True, "true is not a whole number from 1 to 5"),
@@ -180,10 +180,10 @@ def test_a_number_out_of_range_is_clamped_with_a_warning(wire: str, given: float
     ],
 )
 def test_a_value_of_the_wrong_type_is_a_bad_field_with_value_and_expected_type(
-    wire: str, given: object, message: str
+    wire: str, value: object, message: str
 ) -> None:
     with pytest.raises(BadField) as caught:
-        from_config_object(BASE, {wire: given}, "request.config", [])
+        from_config_object(BASE, {wire: value}, "request.config", [])
     assert str(caught.value) == f"request.config.{wire}: {message}"
 
 
@@ -247,7 +247,7 @@ def test_without_a_file_one_open_gateway_serves_any_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("[gateways.prod]", False),
         (f"[gateways.prod]\nspend_limits.rules = [{BUDGET}]", True),
@@ -256,12 +256,12 @@ def test_without_a_file_one_open_gateway_serves_any_name() -> None:
     ],
 )
 def test_a_note_reports_a_missing_price_list_and_its_effect_on_budgets(
-    files: Files, monkeypatch: pytest.MonkeyPatch, text: str, told: bool
+    files: Files, monkeypatch: pytest.MonkeyPatch, text: str, reported: bool
 ) -> None:
     monkeypatch.setattr(loading, "find_spec", lambda _: None)
     [note] = files.load(text).notes
     assert "universal-bridge[cost]" in note
-    assert ("9027" in note) is told
+    assert ("9027" in note) is reported
 
 
 def test_a_file_without_gateways_has_an_open_one_and_a_note(files: Files) -> None:
@@ -347,11 +347,11 @@ def test_a_gateway_has_its_own_settings(files: Files) -> None:
     assert gateway.allowed_hosts == ("bridge.example.com:8787",)
 
 
-@pytest.mark.parametrize("given", [f"sha256:{DIGEST}", f"sha256:{DIGEST.upper()}", "env:CI_TOKEN", "file:secrets/ci"])
-def test_a_token_is_known_in_every_configured_form(files: Files, given: str) -> None:
+@pytest.mark.parametrize("value", [f"sha256:{DIGEST}", f"sha256:{DIGEST.upper()}", "env:CI_TOKEN", "file:secrets/ci"])
+def test_a_token_is_known_in_every_configured_form(files: Files, value: str) -> None:
     (files.folder / "secrets").mkdir()
     (files.folder / "secrets" / "ci").write_text(TOKEN + "\n")
-    gateway = files.load(f'[gateways.prod.tokens]\nci = "{given}"', {"CI_TOKEN": TOKEN}).gateways["prod"]
+    gateway = files.load(f'[gateways.prod.tokens]\nci = "{value}"', {"CI_TOKEN": TOKEN}).gateways["prod"]
     assert not gateway.is_open
     assert authenticate(gateway, TOKEN) == "ci"
 
@@ -371,7 +371,7 @@ def test_a_token_does_not_show_its_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "reported"),
     [
         (f'"{TOKEN}"', "bridge token --hash"),
         (f'"sha256:{TOKEN}"', "bridge token --hash"),
@@ -386,12 +386,12 @@ def test_a_token_does_not_show_its_digest() -> None:
         ('"file:binary"', "not UTF-8"),
     ],
 )
-def test_a_token_that_cannot_be_used_is_refused_and_never_repeated(files: Files, given: str, told: str) -> None:
+def test_a_token_that_cannot_be_used_is_refused_and_never_repeated(files: Files, value: str, reported: str) -> None:
     (files.folder / "binary").write_bytes(b"\xff\xfe")
-    text = f"\n[gateways.prod.tokens]\nci = {given}"
+    text = f"\n[gateways.prod.tokens]\nci = {value}"
     [(key, line, message)] = files.problems(text, {"EMPTY": " \n"}, host="0.0.0.0")
     assert (key, line) == ("gateways.prod.tokens.ci", 3)
-    assert told in message
+    assert reported in message
     assert TOKEN not in message
 
 
@@ -466,8 +466,8 @@ def test_all_mistakes_are_reported_at_once_in_order_of_lines(files: Files) -> No
         tls_cert = "missing.pem"
         tls_key = "missing.key"
         """
-    told = files.problems(text, {"BRIDGE_SERVER_PROT": "1", "BRIDGE_SERVER_LOG_LEVEL": "loud"}, port="x")
-    assert [(line, key) for key, line, _ in told] == [
+    reported = files.problems(text, {"BRIDGE_SERVER_PROT": "1", "BRIDGE_SERVER_LOG_LEVEL": "loud"}, port="x")
+    assert [(line, key) for key, line, _ in reported] == [
         (3, "providers.openai.base_url"),
         (5, "gateways.prod.max_attempts"),
         (6, "gateways.prod.frames"),

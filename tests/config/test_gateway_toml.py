@@ -153,7 +153,7 @@ READ = Limits(
 def test_gateways_and_tokens_have_the_same_limit_keys(path: Path) -> None:
     assert gateway(path, "[gateways.prod]" + LIMITS).limits == READ
     [token] = gateway(path, f'[gateways.prod.tokens.ci]\ntoken = "env:TOKEN"{LIMITS}').tokens
-    assert (token.name, token.given, token.limits) == ("ci", "env:TOKEN", READ)
+    assert (token.name, token.source, token.limits) == ("ci", "env:TOKEN", READ)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize(("text", "key", "message"), MISTAKES.values(), ids=MISTAKES)
 def test_an_invalid_limit_is_reported_with_key_and_line(path: Path, text: str, key: str, message: str) -> None:
-    [(line, where, told)] = problems(path, f"[gateways.prod]\n{text}")
+    [(line, where, reported)] = problems(path, f"[gateways.prod]\n{text}")
     assert (line, where) == (2, f"gateways.prod.{key}")
-    assert message in told
+    assert message in reported
 
 
 def test_unpriced_calls_are_refused_unless_they_are_allowed(path: Path) -> None:
@@ -339,7 +339,7 @@ def test_a_key_file_in_another_encoding_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slug", "given", "secret"),
+    ("slug", "value", "secret"),
     [
         ("aws-bedrock", '"env:AWS"', AwsKey("AKIA", SECRET, "session", "eu-west-1")),
         ("aws-bedrock", '"env:KEY"', SECRET),
@@ -353,13 +353,13 @@ def test_a_key_file_in_another_encoding_is_refused(path: Path) -> None:
         ("google-vertex-ai", '"env:KEY"', SECRET),
     ],
 )
-def test_a_key_may_be_structured(path: Path, slug: str, given: str, secret: object) -> None:
-    [key] = gateway(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {given}").keys.values()
+def test_a_key_may_be_structured(path: Path, slug: str, value: str, secret: object) -> None:
+    [key] = gateway(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {value}").keys.values()
     assert key.secret == secret
 
 
 @pytest.mark.parametrize(
-    ("slug", "given", "message"),
+    ("slug", "value", "message"),
     [
         ("openai", f'"{SECRET}"', 'given as "env:NAME" or "file:PATH", never as plain text'),
         ("openai", "1234", "never as plain text"),
@@ -376,37 +376,40 @@ def test_a_key_may_be_structured(path: Path, slug: str, given: str, secret: obje
     ],
 )
 def test_a_key_that_cannot_be_used_is_refused_and_never_repeated(
-    path: Path, slug: str, given: str, message: str
+    path: Path, slug: str, value: str, message: str
 ) -> None:
     (path.parent / "two-lines").write_text(f"{SECRET}\n{SECRET}")
     (path.parent / "broken").write_text(f'{{"private_key": "{SECRET}"')
-    [(line, key, told)] = problems(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {given}")
+    [(line, key, reported)] = problems(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {value}")
     assert (line, key) == (4, f"gateways.prod.keys.{slug}.default")
-    assert message in told
-    assert SECRET not in told
+    assert message in reported
+    assert SECRET not in reported
 
 
 @pytest.mark.parametrize(
-    ("slug", "given", "module", "extra"),
+    ("slug", "value", "module", "extra"),
     [("aws-bedrock", '"env:AWS"', "botocore", "aws"), ("google-vertex-ai", '"env:ACCOUNT"', "google.auth", "gcp")],
 )
 def test_a_key_without_its_package_names_the_extra(
-    path: Path, monkeypatch: pytest.MonkeyPatch, slug: str, given: str, module: str, extra: str
+    path: Path, monkeypatch: pytest.MonkeyPatch, slug: str, value: str, module: str, extra: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    [(line, key, told)] = problems(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {given}")
+    [(line, key, reported)] = problems(path, f"{TOKENS}[gateways.prod.keys.{slug}]\ndefault = {value}")
     assert (line, key) == (4, f"gateways.prod.keys.{slug}.default")
-    assert told.endswith(f"needs the extra {extra}: pip install 'universal-bridge[{extra}]'")
+    assert reported.endswith(f"needs the extra {extra}: pip install 'universal-bridge[{extra}]'")
 
 
 def test_each_invalid_part_of_an_aws_key_is_reported_at_its_place(path: Path) -> None:
     text = (
         f'{TOKENS}[gateways.prod.keys.aws-bedrock]\ndefault = {{ access_key_id = "x", secret_access_key = "{SECRET}" }}'
     )
-    told = problems(path, text)
+    reported = problems(path, text)
     where = "gateways.prod.keys.aws-bedrock.default"
-    assert [(line, key) for line, key, _ in told] == [(4, f"{where}.access_key_id"), (4, f"{where}.secret_access_key")]
-    assert SECRET not in str(told)
+    assert [(line, key) for line, key, _ in reported] == [
+        (4, f"{where}.access_key_id"),
+        (4, f"{where}.secret_access_key"),
+    ]
+    assert SECRET not in str(reported)
 
 
 @pytest.mark.parametrize(
@@ -419,8 +422,8 @@ def test_each_invalid_part_of_an_aws_key_is_reported_at_its_place(path: Path) ->
     ],
 )
 def test_keys_need_a_known_provider_and_a_gateway_with_tokens(path: Path, text: str, key: str, message: str) -> None:
-    [(_, where, told)] = problems(path, text)
-    assert (where, message in told) == (key, True)
+    [(_, where, reported)] = problems(path, text)
+    assert (where, message in reported) == (key, True)
 
 
 def test_a_key_is_never_shown() -> None:
@@ -464,10 +467,10 @@ def test_collectors_have_cloudflares_names(path: Path) -> None:
     ],
 )
 def test_an_invalid_collector_is_reported_without_its_secrets(path: Path, text: str, key: str, message: str) -> None:
-    [(line, where, told)] = problems(path, f"[gateways.prod]\notel = [{text}]")
+    [(line, where, reported)] = problems(path, f"[gateways.prod]\notel = [{text}]")
     assert (line, where) == (2, f"gateways.prod.{key}")
-    assert message in told
-    assert SECRET not in told
+    assert message in reported
+    assert SECRET not in reported
 
 
 # What it means.
@@ -521,7 +524,7 @@ def test_a_description_contains_scopes_limits_and_keys_and_no_secret(path: Path)
 
 
 def test_all_problems_of_a_gateway_are_reported_in_one_pass(path: Path) -> None:
-    told: list[Any] = problems(
+    reported: list[Any] = problems(
         path,
         """
         [gateways.prod]
@@ -534,4 +537,4 @@ def test_all_problems_of_a_gateway_are_reported_in_one_pass(path: Path) -> None:
         default = "plain"
         """,
     )
-    assert [line for line, _, _ in told] == [3, 4, 5, 7, 9]
+    assert [line for line, _, _ in reported] == [3, 4, 5, 7, 9]

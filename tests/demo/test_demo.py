@@ -109,13 +109,12 @@ def test_a_tape_that_is_missing_fails_its_scene_and_the_demo(tmp_path):
 def test_missing_tapes_and_a_port_in_use_are_reported_in_one_line(tmp_path):
     out = io.StringIO()
     assert play(tmp_path, PlainScreen(out), stay=False, port=0, pace=0) == 1
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         assert play(TAPES, PlainScreen(out), stay=False, port=port, pace=0) == 1
-    assert out.getvalue().splitlines() == [
-        f"{tmp_path}: No tape found: expected a folder with *.jsonl files, or one such file",
-        f"cannot listen on 127.0.0.1:{port}: Address already in use",
-    ]
+    no_tapes, no_port = out.getvalue().splitlines()
+    assert no_tapes.startswith(f"{tmp_path}: No tape found")
+    assert no_port == f"cannot listen on 127.0.0.1:{port}: Address already in use"
 
 
 def test_an_invalid_port_is_a_usage_error():

@@ -322,9 +322,10 @@ async def test_the_bytes_that_wait_for_the_disk_are_bounded_and_the_length_of_a_
                 await client_close_frame(client)
                 side.line.drop()
     assert messages_on(the_tape(tapes)) == [message] * 5
-    [response] = [record.message for record in caplog.records if record.name == "bridge.recording"]
-    assert response.startswith("a session with 127.0.0.1:")
-    assert response.endswith(" is not recorded: too many others wait to be written")
+    [line] = [record.message for record in caplog.records if record.name == "bridge.recording"]
+    assert "127.0.0.1:" in line
+    assert "not recorded" in line
+    assert "too many" in line
 
 
 @pytest.mark.parametrize("fails", ["begin", "add", "seal"])
@@ -342,9 +343,8 @@ async def test_a_full_disk_loses_the_tape_but_not_the_session(
         await exchange(client, side, EXCHANGE)
         side.line.drop()
     assert not [*tapes.rglob("*.jsonl")]
-    assert [record.message for record in caplog.records if record.name == "bridge.recording"] == [
-        "a tape could not be written: No space left on device"
-    ]
+    [line] = [record.message for record in caplog.records if record.name == "bridge.recording"]
+    assert os.strerror(errno.ENOSPC) in line
 
 
 # Order and pace of a replay

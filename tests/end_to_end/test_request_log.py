@@ -145,10 +145,10 @@ async def test_a_refused_event_has_a_row(tmp_path: Path) -> None:
 
 
 async def test_the_row_of_a_cached_answer_has_no_cost(tmp_path: Path) -> None:
-    asked = {**step("openai", cacheTtl=60), "query": MODEL}
+    sent_request = {**step("openai", cacheTtl=60), "query": MODEL}
     async with logging_client(tmp_path, answers(ANSWER)) as client:
-        await client.call({**asked, "eventId": "a"})
-        await client.call({**asked, "eventId": "b"})
+        await client.call({**sent_request, "eventId": "a"})
+        await client.call({**sent_request, "eventId": "b"})
     miss, hit = rows(tmp_path)
     assert (miss["cached"], miss["tokens_in"], miss["cost_source"]) == (0, 1000, "prices")
     assert (hit["cached"], hit["tokens_in"], hit["cost"], hit["cost_source"]) == (1, 0, 0.0, "cache")
@@ -183,7 +183,7 @@ LOCKED = "[gateways.gateway]\ncollect_log_locked = true\n"
 
 
 @pytest.mark.parametrize(
-    ("own", "asked", "expected"),
+    ("own", "sent_request", "expected"),
     [
         ("", {"collectLog": False}, (1, 1)),
         ("", {"collectLogPayload": False}, (1, 1)),
@@ -193,13 +193,13 @@ LOCKED = "[gateways.gateway]\ncollect_log_locked = true\n"
 )
 @pytest.mark.parametrize("way", ["config", "header", "handshake"])
 async def test_clients_of_a_locked_gateway_cannot_change_what_is_logged(
-    own: str, asked: dict[str, bool], expected: tuple[int, int], way: str, tmp_path: Path
+    own: str, sent_request: dict[str, bool], expected: tuple[int, int], way: str, tmp_path: Path
 ) -> None:
-    [(name, value)] = asked.items()
+    [(name, value)] = sent_request.items()
     header = {"collectLog": "cf-aig-collect-log", "collectLogPayload": "cf-aig-collect-log-payload"}[name]
     named = {header: str(value).lower()}
     handshake = named if way == "handshake" else {}
-    request = {**step("openai", **(asked if way == "config" else {})), "query": MODEL}
+    request = {**step("openai", **(sent_request if way == "config" else {})), "query": MODEL}
     if way == "header":
         request["headers"] |= named
     async with logging_client(tmp_path, answers(ANSWER), config=ON + LOCKED + own, headers=handshake) as client:
@@ -238,7 +238,7 @@ async def test_collect_log_payload_switches_bodies_on_and_off(
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("headers", "kept"),
     [
         ('{"team":"search","seat":7,"paid":true,"rate":0.5}', '{"team":"search","seat":7,"paid":true,"rate":0.5}'),
         ('{"a":1,"b":2,"c":3,"d":4,"e":5,"f":6}', '{"a":1,"b":2,"c":3,"d":4,"e":5}'),
@@ -246,8 +246,8 @@ async def test_collect_log_payload_switches_bodies_on_and_off(
         ("{}", None),
     ],
 )
-async def test_metadata_is_limited_to_five_entries(tmp_path: Path, given: str, kept: str | None) -> None:
-    assert (await one(tmp_path, answers(ANSWER), **with_header(metadata=given)))["metadata"] == kept
+async def test_metadata_is_limited_to_five_entries(tmp_path: Path, headers: str, kept: str | None) -> None:
+    assert (await one(tmp_path, answers(ANSWER), **with_header(metadata=headers)))["metadata"] == kept
 
 
 async def test_the_metadata_of_the_gateway_applies_to_requests_without_metadata(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ async def test_the_metadata_of_the_gateway_applies_to_requests_without_metadata(
 
 async def test_long_metadata_is_cut_with_a_warning(tmp_path: Path) -> None:
     async with logging_client(tmp_path, answers(ANSWER)) as client:
-        given = with_header(metadata=orjson.dumps({"team": "x" * 5000}).decode())
-        (frame,) = await client.call({"eventId": "e", **step("openai"), **given})
+        headers = with_header(metadata=orjson.dumps({"team": "x" * 5000}).decode())
+        (frame,) = await client.call({"eventId": "e", **step("openai"), **headers})
     (row,) = rows(tmp_path)
     assert orjson.loads(row["metadata"]) == {"team": "x" * 1024}
     assert frame["metadata"]["warnings"] == orjson.loads(row["warnings"])

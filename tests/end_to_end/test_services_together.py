@@ -67,7 +67,7 @@ async def test_a_repeated_request_gets_the_cached_answer_at_no_cost(
 async def test_the_cache_can_answer_a_fallback_step(way: str, tmp_path: Path) -> None:
     plays = [answers(ANSWER), answers(status=500)]
     async with run_full_stack(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, *plays) as stack:
-        outcomes = [await ask(stack, way, asked) for asked in ([TWO], [ONE, TWO])]
+        outcomes = [await ask(stack, way, request) for request in ([TWO], [ONE, TWO])]
     _, row = assert_consistent(stack, *outcomes)
     assert attempts_of(row) == [(0, "openai", 500, 500), (1, "groq", 200, None)]
     assert (row["step"], row["cached"], row["cost"], row["success"]) == (1, 1, 0, 1)
@@ -75,9 +75,9 @@ async def test_the_cache_can_answer_a_fallback_step(way: str, tmp_path: Path) ->
 
 @both
 async def test_a_retry_is_logged_as_an_attempt_of_the_same_event(way: str, tmp_path: Path) -> None:
-    asked = step(maxAttempts=2, retryDelay=0)
+    request = step(maxAttempts=2, retryDelay=0)
     async with run_full_stack(tmp_path, {"gateway": PRICED}, answers(status=503), streams(*STREAM)) as stack:
-        outcome = await ask(stack, way, asked)
+        outcome = await ask(stack, way, request)
     [row] = assert_consistent(stack, outcome)
     assert attempts_of(row) == [(0, "openai", 503, 503), (0, "openai", 200, None)]
     assert (row["success"], row["cost"], row["tokens_out"]) == (1, pytest.approx(USD), 2)
@@ -99,7 +99,7 @@ async def test_if_all_steps_fail_the_last_answer_of_a_provider_is_reported_with_
 async def test_a_skipped_step_is_logged_as_an_attempt(way: str, tmp_path: Path) -> None:
     plays = [*[answers(status=500)] * 5, answers(ANSWER)]
     async with run_full_stack(tmp_path, {"gateway": PRICED}, *plays) as stack:
-        outcomes = [await ask(stack, way, asked) for asked in (*[ONE] * 5, [ONE, TWO])]
+        outcomes = [await ask(stack, way, request) for request in (*[ONE] * 5, [ONE, TWO])]
     row = assert_consistent(stack, *outcomes)[-1]
     assert attempts_of(row) == [(0, "openai", None, 9023), (1, "groq", 200, None)]
     assert (row["step"], row["success"]) == (1, 1)
@@ -193,10 +193,10 @@ async def test_a_broken_stream_is_not_cached(way: str, tmp_path: Path) -> None:
 
 
 async def test_a_restarted_event_has_one_row_with_the_cost_of_all_its_streams(tmp_path: Path) -> None:
-    asked = [step(onBreak="restart"), TWO]
+    request = [step(onBreak="restart"), TWO]
     plays = [streams(ROLE, content("x"), RESET), streams(*STREAM)]
     async with run_full_stack(tmp_path, {"gateway": PRICED + "cache_ttl = 60"}, *plays) as stack:
-        outcomes = [await stack.on_socket(each) for each in (asked, TWO)]
+        outcomes = [await stack.on_socket(each) for each in (request, TWO)]
     first, again = assert_consistent(stack, *outcomes)
     assert attempts_of(first) == [(0, "openai", 200, 9016), (1, "groq", 200, None)]
     lost_usd = len(orjson.dumps(ONE["query"])) // 4 * 0.001 + 2 * 0.01
@@ -305,7 +305,7 @@ async def test_a_step_without_a_free_slot_at_its_provider_fails_with_9005(way: s
         stack.started(way) as first,
     ):
         await until(lambda: stack.provider.open_streams == 1)
-        outcomes = [await ask(stack, way, asked) for asked in (ONE, [ONE, TWO])]
+        outcomes = [await ask(stack, way, request) for request in (ONE, [ONE, TWO])]
         gate.set()
         outcomes.append(await first.end())
     refused, passed_over, answered = assert_consistent(stack, *outcomes)
@@ -403,7 +403,7 @@ async def test_a_key_that_a_provider_echoes_is_not_stored_whichever_step_answers
 async def test_beyond_a_spend_limit_only_cached_answers_are_served(way: str, tmp_path: Path, wall: Wall) -> None:
     rule = "spend_limits.rules = [{ id = 'day', limitType = 'cost', limit = 0.02, window = 86400 }]"
     async with run_full_stack(tmp_path, {"gateway": PRICED + "cache_ttl = 60\n" + rule}, answers(ANSWER)) as stack:
-        outcomes = [await ask(stack, way, asked) for asked in (ONE, ONE, TWO, [TWO, ONE])]
+        outcomes = [await ask(stack, way, request) for request in (ONE, ONE, TWO, [TWO, ONE])]
     rows = assert_consistent(stack, *outcomes)
     assert [(row["code"], row["cached"], row["cost"]) for row in rows] == [
         (None, 0, pytest.approx(USD)),

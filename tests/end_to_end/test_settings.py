@@ -1,6 +1,6 @@
 """Settings over real sockets: each setting at each place where it can be written, and each header.
 
-A case of `ROWS` names a setting, two values of it, and a function that observes which value was in force. For each
+A case of `CASES` names a setting, two values of it, and a function that observes which value was in force. For each
 place a test writes the value `one` at all weaker places and `other` at this place: the stronger place must win.
 """
 
@@ -56,7 +56,7 @@ class SettingCase:
     setting: str
     one: Any
     other: Any
-    shows: Callable[[Observed], object]
+    in_force: Callable[[Observed], object]
     """Return the value that was in force as far as it can be observed: `other` if and only if it was in force."""
     plays: tuple[ScriptedResponse, ...] = (answers(),)
     """Answers of the provider if `other` is in force."""
@@ -64,15 +64,15 @@ class SettingCase:
     """Other lines of the gateway's table."""
     steps: int = 1
     """Number of steps; with more than one the entry must accept a list."""
-    asks: int = 1
-    """Number of requests; the last one is observed."""
-    apart_s: float = 0.0
-    """Time between the requests, in seconds."""
-    primed: bool = False
-    """True if a different request with `other` is sent first."""
+    events: int = 1
+    """Number of equal events; the last one is observed."""
+    interval_s: float = 0.0
+    """Time between the events, in seconds."""
+    after_another: bool = False
+    """True if a different event with `other` is sent first."""
     pace_s: float = 0.0
     """Time that passes whenever the loop is idle, in seconds."""
-    only: tuple[str, ...] = (SOCKET, STEPS, PROVIDER)
+    entries: tuple[str, ...] = (SOCKET, STEPS, PROVIDER)
     """Entries at which the setting can be written and has an effect."""
 
     def __str__(self) -> str:
@@ -106,7 +106,7 @@ def row_of(observed: Observed) -> Row:
     return observed.row
 
 
-ROWS: Final = (
+CASES: Final = (
     SettingCase("connect_timeout", 40, 30, limit_ms, (ScriptedResponse(before_connect=[SILENCE]),)),
     SettingCase("request_timeout", 40, 30, limit_ms, (ScriptedResponse(before_head=[SILENCE]),)),
     SettingCase("idle_timeout", 40, 30, limit_ms, (streams(ROLE, content("a"), SILENCE),)),
@@ -159,7 +159,7 @@ ROWS: Final = (
         lambda observed: "restart" if observed.outcome.metadata.get("restarted") else "error",
         (streams(ROLE, content("a"), RESET), streams(*COMPLETE)),
         steps=2,
-        only=(SOCKET,),
+        entries=(SOCKET,),
     ),
     SettingCase(
         "on_policy",
@@ -168,7 +168,7 @@ ROWS: Final = (
         lambda observed: "next" if observed.outcome.step == 1 else "answer",
         (answers(REFUSAL, status=400), answers()),
         steps=2,
-        only=(SOCKET, STEPS),
+        entries=(SOCKET, STEPS),
     ),
     SettingCase(
         "frames",
@@ -176,9 +176,11 @@ ROWS: Final = (
         "raw",
         lambda observed: observed.outcome.frames[1].get("encoding") == "text" and "raw",
         (streams(*COMPLETE),),
-        only=(SOCKET,),
+        entries=(SOCKET,),
     ),
-    SettingCase("cache_ttl", 60, 120, lambda observed: 120 if observed.outcome.is_cached else 60, asks=2, apart_s=90),
+    SettingCase(
+        "cache_ttl", 60, 120, lambda observed: 120 if observed.outcome.is_cached else 60, events=2, interval_s=90
+    ),
     SettingCase(
         "skip_cache",
         False,
@@ -186,9 +188,11 @@ ROWS: Final = (
         lambda observed: not observed.outcome.is_cached,
         (answers(),) * 2,
         "cache_ttl = 60",
-        asks=2,
+        events=2,
     ),
-    SettingCase("cache_key", "one", "other", lambda observed: observed.outcome.is_cached and "other", primed=True),
+    SettingCase(
+        "cache_key", "one", "other", lambda observed: observed.outcome.is_cached and "other", after_another=True
+    ),
     SettingCase(
         "byok_alias",
         "one",
@@ -212,7 +216,7 @@ ROWS: Final = (
 
 
 def test_every_setting_has_a_case() -> None:
-    assert [row.setting for row in ROWS] == [setting.name for setting in SETTINGS]
+    assert [case.setting for case in CASES] == [setting.name for setting in SETTINGS]
 
 
 # Places, from the weakest to the strongest
@@ -228,7 +232,7 @@ ENTRIES: Final = {
 }
 """Places of each entry. The outer headers are those of the handshake or of the HTTP request."""
 
-Written = Mapping[str, str]
+Placement = Mapping[str, str]
 """The value that is written at each place: `one` or `other`."""
 
 
@@ -239,7 +243,7 @@ def places_of(setting: Setting, entry: str) -> list[str]:
     return [place for place in ENTRIES[entry] if place not in without]
 
 
-def placements(places: list[str]) -> list[dict[str, str]]:
+def placements_at(places: list[str]) -> list[dict[str, str]]:
     """Return for each place: `other` at this place, and `one` at all weaker ones."""
     return [{**dict.fromkeys(places[:at], "one"), place: "other"} for at, place in enumerate(places)]
 
@@ -255,75 +259,75 @@ def as_toml(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class SettingClient:
+class SettingSender:
     """Sends events at one entry, with the setting of a case written at chosen places."""
 
     stack: FullStack
-    row: SettingCase
+    case: SettingCase
     entry: str
     header: str | None
     """Name of the setting as a header."""
 
-    async def ask(self, model: str, written: Written) -> ClientEnd:
+    async def send(self, model: str, placement: Placement) -> ClientEnd:
         """Send one event, whose requests to providers are recognised by their model."""
-        path = f"/v1/account/{written.get(IN_GATEWAY, 'bare')}"
+        path = f"/v1/account/{placement.get(IN_GATEWAY, 'bare')}"
         outer = {
             "cf-aig-authorization": f"Bearer {TOKEN}",
             "traceparent": f"00-{TRACE}-{SPAN}-01",
-            **self._headers(OUTER, written),
+            **self._headers(OUTER, placement),
         }
         if self.entry == SOCKET:
             async with connected(self.stack.server, path, headers=outer) as client:
-                await client.create(self._chain(model, written), eventId=model)
+                await client.create(self._chain(model, placement), eventId=model)
                 return by_frames(await client.until_last(model))
         async with connect_http(self.stack.server) as client:
             if self.entry == STEPS:
-                return by_http_result(await client("POST", path, orjson.dumps(self._chain(model, written)), outer))
+                return by_http_result(await client("POST", path, orjson.dumps(self._chain(model, placement)), outer))
             return by_http_result(await client("POST", f"{path}/openai/x", orjson.dumps({"model": model}), outer))
 
-    def _chain(self, model: str, written: Written) -> dict[str, object]:
+    def _chain(self, model: str, placement: Placement) -> dict[str, object]:
         steps = [{"provider": slug, "endpoint": "x", "query": {"model": model}} for slug in ("openai", "groq")]
-        steps[0] |= self._level(STEP_HEADERS, STEP_CONFIG, written)
-        return {**self._level(CHAIN_HEADERS, CHAIN_CONFIG, written), "steps": steps[: self.row.steps]}
+        steps[0] |= self._level(STEP_HEADERS, STEP_CONFIG, placement)
+        return {**self._level(CHAIN_HEADERS, CHAIN_CONFIG, placement), "steps": steps[: self.case.steps]}
 
-    def _level(self, headers: str, config: str, written: Written) -> dict[str, Any]:
-        values = {BY_NAME[self.row.setting].wire: self.row.value(written[config])} if config in written else {}
-        return {"headers": self._headers(headers, written), "config": values}
+    def _level(self, headers: str, config: str, placement: Placement) -> dict[str, Any]:
+        values = {BY_NAME[self.case.setting].wire: self.case.value(placement[config])} if config in placement else {}
+        return {"headers": self._headers(headers, placement), "config": values}
 
-    def _headers(self, place: str, written: Written) -> dict[str, str]:
-        return {self.header: as_header(self.row.value(written[place]))} if place in written and self.header else {}
+    def _headers(self, place: str, placement: Placement) -> dict[str, str]:
+        return {self.header: as_header(self.case.value(placement[place]))} if place in placement and self.header else {}
 
 
 @asynccontextmanager
-async def setting_client(
-    folder: Path, row: SettingCase, entry: str, times: int, key: str = ""
-) -> AsyncIterator[SettingClient]:
+async def running_with(
+    folder: Path, case: SettingCase, entry: str, times: int, key: str = ""
+) -> AsyncIterator[SettingSender]:
     """Run a bridge with a gateway `bare` of the setting, and gateways that set it to `one` or `other`.
 
     `key` is the name in the configuration, if it differs from the setting's.
     """
     for alias in ("default", "one", "other"):
         (folder / alias).write_text(f"stored-key-{alias}")
-    setting = BY_NAME[row.setting]
-    gateways = {"bare": CLOSED + row.gateway}
+    setting = BY_NAME[case.setting]
+    gateways = {"bare": CLOSED + case.gateway}
     if setting.of_gateway:
-        lines = {name: f"{key or setting.name} = {as_toml(row.value(name))}\n" for name in ("one", "other")}
+        lines = {name: f"{key or setting.name} = {as_toml(case.value(name))}\n" for name in ("one", "other")}
         gateways |= {name: line + gateways["bare"] for name, line in lines.items()}
-    async with run_full_stack(folder, gateways, *row.plays * times) as stack:
-        yield SettingClient(stack, row, entry, setting.header)
+    async with run_full_stack(folder, gateways, *case.plays * times) as stack:
+        yield SettingSender(stack, case, entry, setting.header)
 
 
-async def ask_repeatedly(client_of_setting: SettingClient, model: str, written: Written) -> ClientEnd:
+async def send_events(sender: SettingSender, model: str, placement: Placement) -> ClientEnd:
     """Send the event as often as the case requires, and return the last outcome."""
-    row = client_of_setting.row
-    if row.primed:
-        await client_of_setting.ask(f"before {model}", {OUTER: "other"})
-    passing = asyncio.create_task(pass_time(row.pace_s))
+    case = sender.case
+    if case.after_another:
+        await sender.send(f"before {model}", {OUTER: "other"})
+    passing = asyncio.create_task(pass_time(case.pace_s))
     try:
-        outcome = await client_of_setting.ask(model, written)
-        for _ in range(1, row.asks):
-            advance(row.apart_s)
-            outcome = await client_of_setting.ask(model, written)
+        outcome = await sender.send(model, placement)
+        for _ in range(1, case.events):
+            advance(case.interval_s)
+            outcome = await sender.send(model, placement)
         return outcome
     finally:
         passing.cancel()
@@ -347,19 +351,19 @@ def check_no_gateway_header_was_sent(stack: FullStack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "entry"), [(row, entry) for row in ROWS for entry in ENTRIES if entry in row.only], ids=str
+    ("case", "entry"), [(case, entry) for case in CASES for entry in ENTRIES if entry in case.entries], ids=str
 )
 async def test_a_setting_is_read_at_each_place_and_the_one_nearest_to_the_step_wins(
-    row: SettingCase, entry: str, tmp_path: Path
+    case: SettingCase, entry: str, tmp_path: Path
 ) -> None:
-    cases = placements(places_of(BY_NAME[row.setting], entry))
-    async with setting_client(tmp_path, row, entry, len(cases)) as client_of_setting:
+    placements = placements_at(places_of(BY_NAME[case.setting], entry))
+    async with running_with(tmp_path, case, entry, len(placements)) as sender:
         outcomes = [
-            await ask_repeatedly(client_of_setting, f"model {number}", written) for number, written in enumerate(cases)
+            await send_events(sender, f"model {number}", placement) for number, placement in enumerate(placements)
         ]
-    for number, (outcome, written) in enumerate(zip(outcomes, cases, strict=True)):
-        assert row.shows(observed(client_of_setting.stack, outcome, f"model {number}")) == row.other, written
-    check_no_gateway_header_was_sent(client_of_setting.stack)
+    for number, (outcome, placement) in enumerate(zip(outcomes, placements, strict=True)):
+        assert case.in_force(observed(sender.stack, outcome, f"model {number}")) == case.other, placement
+    check_no_gateway_header_was_sent(sender.stack)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
@@ -367,30 +371,28 @@ async def test_a_setting_is_read_at_each_place_and_the_one_nearest_to_the_step_w
 async def test_the_old_name_of_a_header_is_read_at_the_same_places(
     setting: Setting, entry: str, tmp_path: Path
 ) -> None:
-    [row] = [row for row in ROWS if row.setting == setting.name]
+    [case] = [case for case in CASES if case.setting == setting.name]
     places = [place for place in places_of(setting, entry) if "headers" in place]
-    async with setting_client(tmp_path, row, entry, len(places)) as client_of_setting:
-        old = replace(client_of_setting, header=setting.old_header)
-        outcomes = [
-            await ask_repeatedly(old, f"model {number}", {place: "other"}) for number, place in enumerate(places)
-        ]
+    async with running_with(tmp_path, case, entry, len(places)) as sender:
+        old = replace(sender, header=setting.old_header)
+        outcomes = [await send_events(old, f"model {number}", {place: "other"}) for number, place in enumerate(places)]
     for number, outcome in enumerate(outcomes):
-        assert row.shows(observed(client_of_setting.stack, outcome, f"model {number}")) == row.other, places[number]
-    check_no_gateway_header_was_sent(client_of_setting.stack)
+        assert case.in_force(observed(sender.stack, outcome, f"model {number}")) == case.other, places[number]
+    check_no_gateway_header_was_sent(sender.stack)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize(
-    ("theirs", "setting"),
+    ("alias", "setting"),
     [("retry_max_attempts", "max_attempts"), ("retry_backoff", "backoff"), ("collect_logs", "collect_log")],
 )
 async def test_a_gateway_accepts_settings_by_cloudflares_names(
-    theirs: str, setting: str, entry: str, tmp_path: Path
+    alias: str, setting: str, entry: str, tmp_path: Path
 ) -> None:
-    [row] = [row for row in ROWS if row.setting == setting]
-    async with setting_client(tmp_path, row, entry, 1, theirs) as client_of_setting:
-        outcome = await ask_repeatedly(client_of_setting, "model", {IN_GATEWAY: "other"})
-    assert row.shows(observed(client_of_setting.stack, outcome, "model")) == row.other
+    [case] = [case for case in CASES if case.setting == setting]
+    async with running_with(tmp_path, case, entry, 1, alias) as sender:
+        outcome = await send_events(sender, "model", {IN_GATEWAY: "other"})
+    assert case.in_force(observed(sender.stack, outcome, "model")) == case.other
 
 
 # Headers that set nothing, and invalid values
@@ -412,7 +414,7 @@ HEADER_PLACES: Final = {
     "step of a request": (STEPS, STEP_HEADERS),
     "request of a provider's API": (PROVIDER, OUTER),
 }
-everywhere = pytest.mark.parametrize("at", HEADER_PLACES)
+at_every_place = pytest.mark.parametrize("at", HEADER_PLACES)
 
 
 async def send_with(stack: FullStack, at: str, headers: Mapping[str, str]) -> ClientEnd:
@@ -428,7 +430,7 @@ async def send_with(stack: FullStack, at: str, headers: Mapping[str, str]) -> Cl
     return await stack.over_http(query, f"{GATEWAY}/openai/chat/completions", **own)
 
 
-@everywhere
+@at_every_place
 async def test_headers_without_effect_are_accepted_and_change_nothing(at: str, tmp_path: Path) -> None:
     async with run_full_stack(tmp_path, {"gateway": "cache_ttl = 60"}, answers(COUNTED)) as stack:
         outcomes = [await send_with(stack, at, headers) for headers in ({}, WITHOUT_EFFECT)]
@@ -439,7 +441,7 @@ async def test_headers_without_effect_are_accepted_and_change_nothing(at: str, t
     check_no_gateway_header_was_sent(stack)
 
 
-@everywhere
+@at_every_place
 async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) -> None:
     async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
         assert (await send_with(stack, at, {"cf-aig-whatever-comes": "1"})).status == 200
@@ -448,9 +450,9 @@ async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) ->
     check_no_gateway_header_was_sent(stack)
 
 
-@everywhere
+@at_every_place
 @pytest.mark.parametrize(
-    ("header", "given", "taken"),
+    ("header", "value", "nearest"),
     [
         ("cf-aig-max-attempts", "9", 5),
         ("cf-aig-max-attempts", "0", 1),
@@ -461,17 +463,17 @@ async def test_an_unknown_header_only_adds_a_warning(at: str, tmp_path: Path) ->
     ],
 )
 async def test_a_value_out_of_range_is_replaced_by_the_nearest_one_with_a_warning(
-    at: str, header: str, given: str, taken: object, tmp_path: Path
+    at: str, header: str, value: str, nearest: object, tmp_path: Path
 ) -> None:
     async with run_full_stack(tmp_path, {"gateway": ""}, answers(COUNTED)) as stack:
-        outcome = await send_with(stack, at, {header: given})
+        outcome = await send_with(stack, at, {header: value})
     [warning] = orjson.loads(stack.rows[outcome.log_id]["warnings"])
     assert header in warning
-    assert str(taken) in warning
+    assert str(nearest) in warning
     assert outcome.http_result or outcome.metadata["warnings"] == [warning]
 
 
-WRONG: Final = {
+INVALID: Final = {
     "cf-aig-request-timeout": "soon",
     "cf-aig-max-attempts": "many",
     "cf-aig-retry-delay": "1.5",
@@ -490,22 +492,22 @@ WRONG: Final = {
 
 
 def test_every_header_has_an_invalid_value_to_test() -> None:
-    assert [setting.header for setting in SETTINGS if setting.header] == list(WRONG)
+    assert [setting.header for setting in SETTINGS if setting.header] == list(INVALID)
 
 
 @pytest.mark.parametrize("at", [at for at in HEADER_PLACES if at != "handshake"])
-@pytest.mark.parametrize("header", WRONG)
+@pytest.mark.parametrize("header", INVALID)
 async def test_an_invalid_value_fails_the_event_with_9003_and_is_named(at: str, header: str, tmp_path: Path) -> None:
     async with run_full_stack(tmp_path, {"gateway": ""}) as stack:
-        outcome = await send_with(stack, at, {header: WRONG[header]})
+        outcome = await send_with(stack, at, {header: INVALID[header]})
     assert (outcome.status, outcome.code) == (400, 9003)
     assert header in stack.rows[outcome.log_id]["reason"]
 
 
-@pytest.mark.parametrize("header", WRONG)
+@pytest.mark.parametrize("header", INVALID)
 async def test_an_invalid_value_in_a_handshake_refuses_the_handshake_with_9003(header: str, tmp_path: Path) -> None:
     async with running(config_of("", tmp_path)) as server, connect_raw(server) as client:
-        answered = await client.request(GATEWAY, {**UPGRADE, header: WRONG[header]})
+        answered = await client.request(GATEWAY, {**UPGRADE, header: INVALID[header]})
     assert (answered.status, answered.code) == (400, 9003)
     assert header.encode() in answered.body
 
@@ -514,7 +516,7 @@ LISTED_USD = 0.00018
 """Cost of `COUNTED` by the price list."""
 
 
-@everywhere
+@at_every_place
 @pytest.mark.parametrize(
     ("rates", "usd"),
     [

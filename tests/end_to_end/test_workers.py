@@ -214,8 +214,8 @@ async def test_the_supervisor_logs_its_workers_at_the_start(tmp_path: Path, prov
     ],
 )
 def test_an_error_of_all_workers_is_reported_once(args: list[str], code: int, error: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, shared_socket() as shared:
-        names = {"taken": taken.getsockname()[1], "shared": shared.getsockname()[1]}
+    with socket.create_server(("127.0.0.1", 0)) as occupied, shared_socket() as shared:
+        names = {"taken": occupied.getsockname()[1], "shared": shared.getsockname()[1]}
         ended = run("serve", "--workers", "2", "--allow-open", *(arg.format(**names) for arg in args))
     assert (ended.returncode, ended.stdout) == (code, "")
     assert ended.stderr.startswith(error.format(**names))

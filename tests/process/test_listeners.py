@@ -11,8 +11,8 @@ from bridge.process.listeners import Listeners, url_of
 def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
     listeners = Listeners("localhost", 0, balanced=balanced)
     try:
-        given = [listeners.for_worker() for _ in range(3)]
-        for sockets in given:
+        assigned = [listeners.for_worker() for _ in range(3)]
+        for sockets in assigned:
             assert {made.getsockname()[1] for made in sockets} == {listeners.address[1]}
             for made in sockets:
                 made.listen()
@@ -20,7 +20,7 @@ def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
             pass
     finally:
         listeners.close()
-        for sockets in given:
+        for sockets in assigned:
             for each in sockets:
                 each.close()
 
@@ -28,10 +28,10 @@ def test_all_workers_get_sockets_of_one_address(balanced: bool) -> None:
 def test_an_address_in_use_is_not_shared() -> None:
     """Sharing with SO_REUSEPORT is refused too: two bridges on one port would each get part of the clients."""
     with (
-        socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as occupied,
         pytest.raises(OSError, match="in use"),
     ):
-        Listeners("127.0.0.1", taken.getsockname()[1])
+        Listeners("127.0.0.1", occupied.getsockname()[1])
 
 
 @pytest.mark.parametrize(

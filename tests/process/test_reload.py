@@ -217,8 +217,8 @@ async def test_an_invalid_file_changes_nothing_and_is_reported_once_with_its_lin
     write(path, '[gateways.new]\nmax_atempts = 3\n[server]\nport = "x"')
     assert not await applied.noticed()
     assert not await applied.noticed()
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == [
         f"{path}:2: gateways.new.max_atempts: unknown key; did you mean max_attempts?",
         f"{path}:4: server.port: 'x' is not a whole number from 0 to 65535",
         "invalid configuration; the current one stays in use",

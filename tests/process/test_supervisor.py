@@ -98,11 +98,11 @@ async def test_a_command_that_cannot_run_is_reported(tmp_path: Path) -> None:
     ],
 )
 def test_workers_that_die_early_are_replaced_with_growing_pauses(lived_s: float, pauses_s: list[float]) -> None:
-    pause_s, taken = 0.0, []
+    pause_s, observed_s = 0.0, []
     for _ in pauses_s:
         pause_s = _pause_s(lived_s, pause_s)
-        taken.append(pause_s)
-    assert taken == pauses_s
+        observed_s.append(pause_s)
+    assert observed_s == pauses_s
 
 
 def test_a_process_that_no_supervisor_started_is_no_worker() -> None:

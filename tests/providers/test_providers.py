@@ -255,10 +255,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("endpoint", "said"), HOSTILE)
+@pytest.mark.parametrize(("endpoint", "message"), HOSTILE)
 @pytest.mark.parametrize("slug", ["openai", "anthropic"])
-def test_an_escape_is_refused_with_its_reason(slug: str, endpoint: str, said: str) -> None:
-    with pytest.raises(EndpointRefused, match=re.escape(said)) as refused:
+def test_an_escape_is_refused_with_its_reason(slug: str, endpoint: str, message: str) -> None:
+    with pytest.raises(EndpointRefused, match=re.escape(message)) as refused:
         goes(slug, endpoint)
     assert str(refused.value).isascii()
     assert str(refused.value).isprintable()
@@ -488,7 +488,7 @@ def test_an_override_keeps_the_rest_of_the_registry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slug", "table", "said"),
+    ("slug", "table", "message"),
     [
         ("nebius", {"base_url": "https://h"}, "custom-NAME"),
         ("custom-", {"base_url": "https://h"}, "custom-NAME"),
@@ -502,13 +502,13 @@ def test_an_override_keeps_the_rest_of_the_registry() -> None:
         ("azure-openai", {"base_url": "https://{resource}.h"}, "all placeholders"),
     ],
 )
-def test_an_invalid_table_is_refused_with_its_reason(slug: str, table: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_an_invalid_table_is_refused_with_its_reason(slug: str, table: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         with_overrides({slug: table})
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("", "http://"),
         ("ftp://h", "http://"),
@@ -534,8 +534,8 @@ def test_an_invalid_table_is_refused_with_its_reason(slug: str, table: dict[str,
         ("https://h/{nobody}", "{nobody}"),
     ],
 )
-def test_an_invalid_base_url_is_refused_and_not_repeated(url: str, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)) as refused:
+def test_an_invalid_base_url_is_refused_and_not_repeated(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as refused:
         validate_base_url(url)
     assert "hunter2" not in str(refused.value)
 

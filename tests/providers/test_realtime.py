@@ -16,7 +16,7 @@ LIVE = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateCo
 RUN = f"/client/v4/accounts/{ACCOUNT}/ai/run/@cf/deepgram"
 
 
-def asked(slug: str, path: str = "", query: str = "", offered: tuple[str, ...] = ()) -> tuple[str, object]:
+def target_and_key(slug: str, path: str = "", query: str = "", offered: tuple[str, ...] = ()) -> tuple[str, object]:
     """The URL that is dialled, without its scheme, and the key's header."""
     provider = lookup(slug, REGISTRY)
     found = opening(provider, path, query, offered)
@@ -194,7 +194,7 @@ def coded(key: str) -> str:
 def test_a_realtime_url_has_the_providers_target_and_its_key_in_a_header(
     slug: str, path: str, query: str, offered: tuple[str, ...], url: str, key: object
 ) -> None:
-    assert asked(slug, path, query, offered) == (url, key)
+    assert target_and_key(slug, path, query, offered) == (url, key)
 
 
 @pytest.mark.parametrize(
@@ -215,24 +215,24 @@ def test_the_model_is_read_from_the_url(slug: str, path: str, query: str, model:
 @pytest.mark.parametrize("slug", ["fal", "deepgram", "workers-ai", "anthropic"])
 def test_a_url_without_an_endpoint_is_refused_if_the_provider_has_no_default(slug: str) -> None:
     with pytest.raises(EndpointRefused, match=slug):
-        asked(slug)
+        target_and_key(slug)
 
 
 def test_what_a_url_says_beside_its_key_arrives_as_it_was_written() -> None:
-    url, _ = asked("cartesia", "", "b=%2F&a=1&api_key=k&empty=&flag&a=2")
+    url, _ = target_and_key("cartesia", "", "b=%2F&a=1&api_key=k&empty=&flag&a=2")
     assert url == "api.cartesia.ai/tts/websocket?b=%2F&a=1&empty=&flag&a=2"
 
 
 @pytest.mark.parametrize("path", ["../admin", "v1/%2e%2e/admin", "//evil", "https://evil/"])
 def test_no_endpoint_leaves_its_provider(path: str) -> None:
     with pytest.raises(EndpointRefused):
-        asked("openai", path)
+        target_and_key("openai", path)
 
 
 @pytest.mark.parametrize("model", ["../../../x", "@cf/../../x"])
 def test_no_model_leaves_its_provider(model: str) -> None:
     with pytest.raises(EndpointRefused):
-        asked("workers-ai", "", f"model={model}")
+        target_and_key("workers-ai", "", f"model={model}")
 
 
 # Keys.
@@ -262,22 +262,22 @@ def test_a_key_that_is_a_valid_subprotocol_is_unchanged(key: str) -> None:
 def test_a_key_of_fal_works_as_a_browsers_subprotocol() -> None:
     key = "0c6b1c3e-1111-2222-3333-444455556666:0123456789abcdef"
     for written in (coded(key), key.replace(":", "%3A")):
-        assert asked("fal", "fal-ai/x", "", (f"fal-api-key.{written}",))[1] == ("authorization", f"Key {key}")
+        assert target_and_key("fal", "fal-ai/x", "", (f"fal-api-key.{written}",))[1] == ("authorization", f"Key {key}")
 
 
 @pytest.mark.parametrize("query", ["api_key=a%0Ab", "api_key=a%20b", "api_key=%C3%A9"])
 def test_a_key_that_is_invalid_in_a_header_is_refused_and_not_repeated(query: str) -> None:
     with pytest.raises(BadField) as refused:
-        asked("openai", "", query)
+        target_and_key("openai", "", query)
     assert str(refused.value) == "the parameter api_key contains no key that is valid in a header"
 
 
 def test_an_empty_key_is_no_key() -> None:
-    assert asked("openai", "", "api_key=&model=m") == ("api.openai.com/v1/realtime?model=m", None)
+    assert target_and_key("openai", "", "api_key=&model=m") == ("api.openai.com/v1/realtime?model=m", None)
 
 
 def test_a_subprotocol_comes_before_the_url() -> None:
-    assert asked("openai", "", "api_key=url", ("openai-insecure-api-key.protocol",))[1] == (
+    assert target_and_key("openai", "", "api_key=url", ("openai-insecure-api-key.protocol",))[1] == (
         "authorization",
         "Bearer protocol",
     )

@@ -87,8 +87,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
 def test_twice_the_text_takes_a_search_at_most_three_times_as_long(hostile: tuple[list[str], str]) -> None:
-    given, unit = hostile
-    known = KnownSecrets(given)
+    text, unit = hostile
+    known = KnownSecrets(text)
     body = (unit * (1 << 17))[: 1 << 17].encode()
     assert any(_cpu_s(known, body) <= 3 * _cpu_s(known, body[: 1 << 16]) + 0.02 for _ in range(5))
 

@@ -36,7 +36,7 @@ async def server_of(folder: Path, *tapes: Tape, pace: float = 0.0) -> AsyncItera
 
 
 @asynccontextmanager
-async def asked(
+async def requested(
     server: ReplayServer,
     path: str = PATH,
     body: bytes = BODY,
@@ -70,7 +70,7 @@ async def chunks_of(response: aiohttp.ClientResponse, at_most: int = 1 << 30) ->
 async def said_by(server: ReplayServer, path: str, body: bytes = BODY, **headers: str) -> tuple[int, str]:
     """Return status and text. Underscores in names of headers stand for hyphens."""
     named = [(name.replace("_", "-"), value) for name, value in headers.items()]
-    async with asked(server, path, body, headers=named) as response:
+    async with requested(server, path, body, headers=named) as response:
         return response.status, await response.text()
 
 
@@ -113,11 +113,11 @@ async def check_replayed(server: ReplayServer, taped: Tape) -> None:
     request, head = taped.request, taped.head
     target = URL(request.url, encoded=True).raw_path_qs
     wanted = [data for data in chunk_data(taped) if data]
-    given = asked(server, target, request.body, request.method, list(pairs(request.headers)))
+    received = requested(server, target, request.body, request.method, list(pairs(request.headers)))
     if head is None:
-        await check_end(given.__aenter__(), taped.ending.end)
+        await check_end(received.__aenter__(), taped.ending.end)
         return
-    async with given as response:
+    async with received as response:
         assert response.status == head.status, await response.text()
         expected = [(name.lower(), value) for name, value in pairs(head.headers) if name.lower() not in FRAMING]
         assert plain(response) == expected
@@ -160,7 +160,7 @@ async def test_headers_are_those_of_the_recording_but_for_its_framing(tmp_path: 
     ]
     async with (
         server_of(tmp_path, tape(b"text", head=TapeHead(status=201, headers=recorded, ms=0))) as server,
-        asked(server) as response,
+        requested(server) as response,
     ):
         assert (response.status, await response.read()) == (201, b"text")
         assert list(response.headers.items()) == [
@@ -186,7 +186,7 @@ async def test_each_chunk_leaves_at_its_instant_in_a_write_of_its_own(tmp_path: 
 
 
 async def test_an_empty_chunk_does_not_end_the_response(tmp_path: Path) -> None:
-    async with server_of(tmp_path, tape(b"one", b"", b"two")) as server, asked(server) as response:
+    async with server_of(tmp_path, tape(b"one", b"", b"two")) as server, requested(server) as response:
         assert await chunks_of(response) == [b"one", b"two"]
 
 
@@ -211,7 +211,7 @@ async def test_a_reset_before_the_head_sends_no_byte(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [StreamEnd.STALL, StreamEnd.CLIENT])
 async def test_a_stall_lasts_until_the_client_leaves(tmp_path: Path, end: StreamEnd) -> None:
     async with server_of(tmp_path, tape(b"one", end=end)) as server:
-        async with asked(server) as response:
+        async with requested(server) as response:
             assert await chunks_of(response, 1) == [b"one"]
             advance(86_400)
             await turns()
@@ -223,7 +223,7 @@ async def test_a_stall_lasts_until_the_client_leaves(tmp_path: Path, end: Stream
 async def test_stopping_does_not_wait_for_answers(tmp_path: Path) -> None:
     server = ReplayServer(Library(folder_of(tmp_path, tape(b"one", end=StreamEnd.STALL)), pace="instant"))
     await server.start()
-    async with asked(server) as response:
+    async with requested(server) as response:
         assert await chunks_of(response, 1) == [b"one"]
         await server.stop()
         with pytest.raises(aiohttp.ClientPayloadError):
@@ -249,7 +249,7 @@ async def test_a_client_of_http_1_0_gets_the_plain_body(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 204), ("GET", 304)])
 async def test_a_response_that_must_not_have_a_body_has_none(tmp_path: Path, method: str, status: int) -> None:
     bodyless = tape(b"body", method=method, head=TapeHead(status=status, headers={"x-kept": "yes"}, ms=0))
-    async with server_of(tmp_path, bodyless) as server, asked(server, method=method) as response:
+    async with server_of(tmp_path, bodyless) as server, requested(server, method=method) as response:
         assert (response.status, response.headers["x-kept"]) == (status, "yes")
         assert await response.read() == b""
 
@@ -275,7 +275,7 @@ async def test_any_method_and_path_is_replayed(tmp_path: Path) -> None:
     odd = "https://api.example.com/v1/models/@cf/meta%2Fllama%0A:run?q=a%20b"
     async with (
         server_of(tmp_path, tape(b"one", url=odd, method="PATCH")) as server,
-        asked(server, odd.removeprefix("https://api.example.com"), method="PATCH") as response,
+        requested(server, odd.removeprefix("https://api.example.com"), method="PATCH") as response,
     ):
         assert await response.text() == "one"
 
@@ -320,7 +320,7 @@ async def test_ambiguous_hosts_are_named_to_a_client_that_chose_none(tmp_path: P
 async def test_a_miss_is_an_error_that_no_client_retries_and_names_the_nearest_tape(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with server_of(tmp_path, tape(b"one")) as server, asked(server, body=b'{"model":"large"}') as response:
+    async with server_of(tmp_path, tape(b"one")) as server, requested(server, body=b'{"model":"large"}') as response:
         assert (response.status, response.content_type) == (404, "application/json")
         assert await response.json() == {
             "type": "error",
@@ -349,8 +349,8 @@ async def test_an_invalid_request_gets_a_json_error(
     tmp_path: Path, path: str, headers: dict[str, str], status: int, words: str
 ) -> None:
     async with server_of(tmp_path, tape(b"one")) as server:
-        given, text = await said_by(server, path, **headers)
-    assert given == status
+        received, text = await said_by(server, path, **headers)
+    assert received == status
     assert words in text
 
 

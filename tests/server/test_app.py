@@ -255,7 +255,7 @@ async def test_settings_of_the_handshake_apply_to_its_events(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("handshake", "members", "said"),
+    ("handshake", "members", "expected"),
     [
         (None, {}, "within 30 ms"),
         ("31", {}, "within 31 ms"),
@@ -265,7 +265,7 @@ async def test_settings_of_the_handshake_apply_to_its_events(tmp_path: Path) -> 
     ids=["the gateway's", "the handshake's", "the step's headers'", "the step's config's"],
 )
 async def test_settings_of_a_step_override_the_handshake_and_those_override_the_gateway(
-    tmp_path: Path, handshake: str | None, members: dict[str, object], said: str
+    tmp_path: Path, handshake: str | None, members: dict[str, object], expected: str
 ) -> None:
     headers = {"cf-aig-request-timeout": handshake} if handshake else {}
     silent = ScriptedProvider(streams(asyncio.Event()))
@@ -274,7 +274,7 @@ async def test_settings_of_a_step_override_the_handshake_and_those_override_the_
         connected(server, "/v1/account/hasty", headers=headers) as client,
     ):
         [frame] = await client.call({"eventId": "a", **step(), **members})
-        assert said in frame["error"]["message"]
+        assert expected in frame["error"]["message"]
 
 
 async def test_no_header_of_the_handshake_is_forwarded(tmp_path: Path) -> None:
@@ -317,15 +317,15 @@ async def test_sockets_beyond_the_maximum_are_refused_until_one_closes(tmp_path:
         assert answered.status == 101
 
 
-@pytest.mark.parametrize("said", [b"", b"GET /v1/account/open HTTP/1.1\r\nHost: loc"])
-async def test_a_connection_without_a_handshake_in_time_is_dropped(server: Server, said: bytes) -> None:
+@pytest.mark.parametrize("expected", [b"", b"GET /v1/account/open HTTP/1.1\r\nHost: loc"])
+async def test_a_connection_without_a_handshake_in_time_is_dropped(server: Server, expected: bytes) -> None:
     async with connect_raw(server) as client, open_websocket(server, OPEN) as other:
-        await client.send(said)
+        await client.send(expected)
         await turns()
         advance(9)
         await other.send_json(UNKNOWN_CREATE)
         await other.receive_json()
-        await client.send(said and b"alhost\r\n")
+        await client.send(expected and b"alhost\r\n")
         advance(1.1)
         assert await client.read_to_end() == b""
         await other.send_json(UNKNOWN_CREATE)

@@ -236,11 +236,11 @@ def test_a_heartbeat_out_of_bounds_is_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("configured", [True, False])
-@pytest.mark.parametrize(("query", "asked"), [({}, False), ({"compat": "cloudflare"}, True)])
+@pytest.mark.parametrize(("query", "requested"), [({}, False), ({"compat": "cloudflare"}, True)])
 def test_the_url_or_the_gateway_may_request_compatibility_with_cloudflare(
-    query: dict[str, str], asked: bool, configured: bool
+    query: dict[str, str], requested: bool, configured: bool
 ) -> None:
-    assert is_compat(query, gateway(compat=configured)) is (asked or configured)
+    assert is_compat(query, gateway(compat=configured)) is (requested or configured)
 
 
 @pytest.mark.parametrize("value", ["", "true", "Cloudflare"])

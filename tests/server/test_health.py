@@ -25,16 +25,16 @@ HASH = hashlib.sha256(TOKEN.encode()).hexdigest()
 HOST = {"Host": "127.0.0.1"}
 
 
-async def asked(server: Server, path: str, method: str = "GET", **headers: str) -> RawResponse:
+async def response_to(server: Server, path: str, method: str = "GET", **headers: str) -> RawResponse:
     async with connect_raw(server) as client:
         return await client.request(path, HOST | headers, method)
 
 
 async def test_healthz_answers_while_the_process_runs(tmp_path: Path) -> None:
     async with running(config_of("", tmp_path)) as server:
-        for path, said in (("/healthz", b"alive\n"), ("/readyz", b"ready\n")):
-            answered = await asked(server, path)
-            assert (answered.status, answered.body) == (200, said)
+        for path, body in (("/healthz", b"alive\n"), ("/readyz", b"ready\n")):
+            answered = await response_to(server, path)
+            assert (answered.status, answered.body) == (200, body)
 
 
 async def test_health_routes_accept_head(tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ async def test_a_draining_bridge_is_alive_but_not_ready(tmp_path: Path) -> None:
         await client.receive()
         stopping = asyncio.create_task(server.stop())
         await turns()
-        answered = await asked(server, "/readyz")
+        answered = await response_to(server, "/readyz")
         assert (answered.status, answered.body) == (503, b"not ready: shutting down\n")
-        assert (await asked(server, "/healthz")).status == 200
-        assert b"bridge_draining 1.0\n" in (await asked(server, "/metrics")).body
-        assert (await asked(server, "/v1/account/gateway", Upgrade="websocket")).code == 9022
+        assert (await response_to(server, "/healthz")).status == 200
+        assert b"bridge_draining 1.0\n" in (await response_to(server, "/metrics")).body
+        assert (await response_to(server, "/v1/account/gateway", Upgrade="websocket")).code == 9022
         gate.set()
         assert (await client.until_last("a"))[-1]["type"] == "universal.done"
         await stopping
@@ -67,9 +67,9 @@ async def test_a_draining_bridge_is_alive_but_not_ready(tmp_path: Path) -> None:
 async def test_a_bridge_with_max_sockets_open_is_not_ready(tmp_path: Path) -> None:
     async with running(config_of("[server]\nmax_sockets = 1\n", tmp_path)) as server:
         async with connected(server):
-            assert (await asked(server, "/readyz")).body == b"not ready: max_sockets are open\n"
+            assert (await response_to(server, "/readyz")).body == b"not ready: max_sockets are open\n"
         await until(lambda: not len(server.connections))
-        assert (await asked(server, "/readyz")).status == 200
+        assert (await response_to(server, "/readyz")).status == 200
 
 
 async def test_a_bridge_without_free_memory_is_not_ready(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ async def test_a_bridge_without_free_memory_is_not_ready(tmp_path: Path) -> None
         message["padding"] = "x" * (2048 - len(orjson.dumps(message)))
         await client.send(message)
         await client.receive()
-        assert (await asked(server, "/readyz")).body == b"not ready: memory_budget_bytes are used\n"
+        assert (await response_to(server, "/readyz")).body == b"not ready: memory_budget_bytes are used\n"
         await client.cancel("a")
         await client.until_last("a")
-        assert (await asked(server, "/readyz")).status == 200
+        assert (await response_to(server, "/readyz")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ async def test_a_bridge_without_free_memory_is_not_ready(tmp_path: Path) -> None
 )
 async def test_metrics_are_refused_to_clients_behind_a_proxy(tmp_path: Path, headers: Mapping[str, str]) -> None:
     async with running(config_of("", tmp_path)) as server:
-        answered = await asked(server, "/metrics", **headers)
+        answered = await response_to(server, "/metrics", **headers)
         assert (answered.status, answered.code) == (403, 9009)
-        assert (await asked(server, "/healthz", **headers)).status == 200
+        assert (await response_to(server, "/healthz", **headers)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,16 @@ def test_metrics_are_served_to_this_machine(peer: str, *, may: bool) -> None:
             _check_reader(request, None)
 
 
-@pytest.mark.parametrize("given", [f"sha256:{HASH}", "env:METRICS_TOKEN", "file:token"])
-async def test_the_metrics_token_allows_any_client_to_read_metrics(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("value", [f"sha256:{HASH}", "env:METRICS_TOKEN", "file:token"])
+async def test_the_metrics_token_allows_any_client_to_read_metrics(tmp_path: Path, value: str) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     path = tmp_path / "bridge.toml"
-    path.write_text(f'[server]\nmetrics_token = "{given}"\n')
+    path.write_text(f'[server]\nmetrics_token = "{value}"\n')
     config = load(path, {"METRICS_TOKEN": TOKEN}, {"port": 0})
     async with running(config) as server:
-        answered = await asked(server, "/metrics", Authorization=f"Bearer {TOKEN}", Host="any.example", Via="1.1 proxy")
+        answered = await response_to(
+            server, "/metrics", Authorization=f"Bearer {TOKEN}", Host="any.example", Via="1.1 proxy"
+        )
         assert answered.status == 200
         for wrong in (
             {},
@@ -143,13 +145,13 @@ async def test_the_metrics_token_allows_any_client_to_read_metrics(tmp_path: Pat
             {"Authorization": TOKEN},
             {"Authorization": f"Basic {TOKEN}"},
         ):
-            answered = await asked(server, "/metrics", **wrong)
+            answered = await response_to(server, "/metrics", **wrong)
             assert (answered.status, answered.code) == (401, 2009)
             assert TOKEN.encode() not in answered.body
 
 
 @pytest.mark.parametrize(
-    ("given", "problem"),
+    ("value", "problem"),
     [
         (TOKEN, "this is not a token as"),
         ("env:MISSING", "the environment variable MISSING is not set"),
@@ -158,13 +160,13 @@ async def test_the_metrics_token_allows_any_client_to_read_metrics(tmp_path: Pat
     ],
 )
 def test_an_invalid_metrics_token_is_reported_with_its_line_and_not_shown(
-    tmp_path: Path, given: str, problem: str
+    tmp_path: Path, value: str, problem: str
 ) -> None:
     path = tmp_path / "bridge.toml"
-    path.write_text(f'[server]\nmetrics_token = "{given}"\n')
+    path.write_text(f'[server]\nmetrics_token = "{value}"\n')
     with pytest.raises(ConfigError) as raised:
         load(path, {}, {})
-    [told] = raised.value.problems
-    assert (told.key, told.line) == ("server.metrics_token", 2)
-    assert problem in told.message
+    [found] = raised.value.problems
+    assert (found.key, found.line) == ("server.metrics_token", 2)
+    assert problem in found.message
     assert TOKEN not in str(raised.value)

@@ -53,7 +53,7 @@ class Line:
             parts: Any = self._theirs, self.queue, self.handler
             self.parser = MessageReader(*parts, MAX_BYTES)
 
-    async def heard(self, parts: list[bytes]) -> list[tuple[int, object, object]]:
+    async def messages_of(self, parts: list[bytes]) -> list[tuple[int, object, object]]:
         """Return the messages, and the code of the error that ended them."""
         for part in parts:
             self.parser.feed_data(part)
@@ -91,7 +91,7 @@ def test_any_split_of_the_input_gives_the_messages_of_aiohttp(
     parts = [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
     async def both() -> tuple[object, object]:
-        return await Line(ours=True).heard(parts), await Line(ours=False).heard([data])
+        return await Line(ours=True).messages_of(parts), await Line(ours=False).messages_of([data])
 
     ours, theirs = asyncio.run(both())
     assert ours == theirs
@@ -101,7 +101,7 @@ async def test_single_bytes_give_the_same_messages() -> None:
     fragments = frame(b"b" * 200, last=False) + frame(b"", 9) + frame(b"c" * 300, 0)
     data = frame(b"a" * 100) + fragments + frame(os.urandom(99), 2)
     parts = [data[at : at + 1] for at in range(len(data))]
-    assert await Line(ours=True).heard(parts) == await Line(ours=False).heard([data])
+    assert await Line(ours=True).messages_of(parts) == await Line(ours=False).messages_of([data])
 
 
 async def test_each_call_handles_only_newly_received_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ async def test_each_call_handles_only_newly_received_bytes(monkeypatch: pytest.M
 
     line.parser._parser = Counting()
     data = frame(b"x" * 300_000) + frame(b"y" * 100_000, last=False) + frame(b"z" * 200_000, 0)
-    found = await line.heard([data[at : at + 16_384] for at in range(0, len(data), 16_384)])
+    found = await line.messages_of([data[at : at + 16_384] for at in range(0, len(data), 16_384)])
     assert [len(message[1]) for message in found] == [300_000, 300_000]  # type: ignore[arg-type]  # they are bytes
     assert max(handled) <= 16_384
     assert sum(handled) == 600_000
@@ -137,7 +137,7 @@ async def test_discarded_messages_are_not_kept_and_a_close_frame_is_read() -> No
     line.parser.feed_data(data[:100_000])
     line.parser.discard()
     assert line.parser._message.getbuffer().nbytes == 0
-    found = await line.heard([data[100_000:], frame(b"y" * LONG), frame(b"\x03\xe8bye", WSMsgType.CLOSE)])
+    found = await line.messages_of([data[100_000:], frame(b"y" * LONG), frame(b"\x03\xe8bye", WSMsgType.CLOSE)])
     assert found == [(WSMsgType.CLOSE, 1000, "bye")]
 
 

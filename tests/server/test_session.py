@@ -105,10 +105,10 @@ async def test_a_message_that_cannot_own_an_event_is_answered_by_its_index(
         await client.socket.send_bytes(message)
     else:
         await client.socket.send_frame(message, WSMsgType.TEXT)
-    told = await client.receive()
-    assert told["type"] == "universal.error"
-    assert told["metadata"] == {"success": False}
-    error = told["error"]
+    error_frame = await client.receive()
+    assert error_frame["type"] == "universal.error"
+    assert error_frame["metadata"] == {"success": False}
+    error = error_frame["error"]
     assert (error["code"], error.get("eventId"), error["messageIndex"]) == (code, event_id, 1)
     assert (error["source"], error["retryable"]) == ("client", False)
 
@@ -150,18 +150,19 @@ async def test_a_message_that_cannot_own_an_event_is_answered_by_its_index(
 )
 async def test_an_error_of_an_event_is_its_last_frame(client: Client, message: bytes, code: int, status: int) -> None:
     await client.socket.send_frame(message, WSMsgType.TEXT)
-    told = await client.receive()
-    assert told["type"] == "universal.created"
-    assert (told["metadata"]["eventId"], told["metadata"]["status"], told["metadata"]["success"]) == (
+    error_frame = await client.receive()
+    assert error_frame["type"] == "universal.created"
+    metadata = error_frame["metadata"]
+    assert (metadata["eventId"], metadata["status"], metadata["success"]) == (
         "bad",
         status,
         False,
     )
-    assert told["metadata"]["step"] == "0"
-    assert (told["error"]["code"], told["error"]["source"]) == (code, "client")
-    body = told["response"]
+    assert error_frame["metadata"]["step"] == "0"
+    assert (error_frame["error"]["code"], error_frame["error"]["source"]) == (code, "client")
+    body = error_frame["response"]
     assert (body["name"], body["httpCode"], body["internalCode"]) == ("AiGatewayError", status, code)
-    assert body["error"] == [{"code": code, "message": told["error"]["message"]}]
+    assert body["error"] == [{"code": code, "message": error_frame["error"]["message"]}]
 
 
 async def test_an_error_names_its_field(client: Client) -> None:
@@ -225,9 +226,9 @@ async def test_events_beyond_the_maximum_are_refused_until_one_ends(tmp_path: Pa
     async with serving(tmp_path, *plays) as (server, _), connected(server) as client:
         for each in range(5):
             await client.create({"eventId": each, **step()})
-        told = (await client.until_last(4))[-1]
-        assert (told["error"]["code"], told["error"]["retryable"]) == (9005, True)
-        assert told["metadata"]["status"] == 429
+        error_frame = (await client.until_last(4))[-1]
+        assert (error_frame["error"]["code"], error_frame["error"]["retryable"]) == (9005, True)
+        assert error_frame["metadata"]["status"] == 429
         gate.set()
         for each in range(4):
             assert (await client.until_last(each))[-1]["type"] == "universal.done"
@@ -239,8 +240,8 @@ async def test_the_index_of_a_message_counts_all_messages_from_0(client: Client)
     await client.cancel("nobody")
     await client.create({"eventId": "bad", "provider": 5})
     await client.socket.send_str("message 4")
-    told = [await client.receive() for _ in range(3)]
-    assert [each["error"].get("messageIndex") for each in told] == [1, None, 4]
+    error_frames = [await client.receive() for _ in range(3)]
+    assert [each["error"].get("messageIndex") for each in error_frames] == [1, None, 4]
 
 
 async def test_cancelling_an_unknown_event_is_no_error(client: Client) -> None:
@@ -253,8 +254,8 @@ async def test_a_clamped_setting_of_the_handshake_is_a_warning_in_every_event(tm
     async with serving(tmp_path, answers(), answers()) as (server, _), connected(server, headers=headers) as client:
         for event_id in ("a", "b"):
             [frame] = await client.call({"eventId": event_id, **step(), "config": {"retryDelay": 9999}})
-            told, own = frame["metadata"]["warnings"]
-            assert told.startswith("handshake.cf-aig-max-attempts")
+            of_handshake, own = frame["metadata"]["warnings"]
+            assert of_handshake.startswith("handshake.cf-aig-max-attempts")
             assert own.startswith("request.config.retryDelay")
 
 
@@ -324,9 +325,9 @@ async def test_a_flood_of_small_messages_does_not_starve_other_sockets(
     """Other sockets get a turn more often the more messages are buffered."""
     taken_per_turn = [0]
 
-    def counted(*asked: Any) -> object:
+    def counted(*data: Any) -> object:
         taken_per_turn[-1] += 1
-        return parse(*asked)
+        return parse(*data)
 
     async def count_turns() -> None:
         while True:

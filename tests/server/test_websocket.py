@@ -14,13 +14,13 @@ from tests.support.clock import advance, run_until_idle, turns, until
 from tests.support.raw_client import RawClient, frame, open_websocket
 
 
-class Door:
+class SocketHandler:
     """Accepts one client, and keeps its connection until the client leaves."""
 
     def __init__(self) -> None:
         self.opened: asyncio.Future[tuple[ClientSocket, asyncio.Transport]] = asyncio.get_running_loop().create_future()
         self.response = ClientWebSocket((), 1 << 22)
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         response = self.response
@@ -28,16 +28,16 @@ class Door:
         assert request.transport is not None
         self.opened.set_result((ClientSocket(request, response), request.transport))
         while (message := await response.receive()).type in {WSMsgType.TEXT, WSMsgType.PONG}:
-            self.heard.append(message.data)
+            self.received.append(message.data)
         return response
 
 
 class Pair:
     """The two ends of one WebSocket."""
 
-    def __init__(self, door: Door, client: RawClient) -> None:
-        self.door, self.client = door, client
-        self.socket, self.transport = door.opened.result()
+    def __init__(self, handler: SocketHandler, client: RawClient) -> None:
+        self.handler, self.client = handler, client
+        self.socket, self.transport = handler.opened.result()
 
     async def fill(self) -> int:
         """Send until the socket is full; return the number of bytes."""
@@ -59,11 +59,11 @@ class Url(NamedTuple):
 
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
-    door, app = Door(), web.Application()
-    app.router.add_get("/", door.handle)
+    handler, app = SocketHandler(), web.Application()
+    app.router.add_get("/", handler.handle)
     async with TestServer(app) as server, open_websocket(Url(str(server.make_url(""))), "/") as client:
-        await door.opened
-        yield Pair(door, client)
+        await handler.opened
+        yield Pair(handler, client)
 
 
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 200_000]
@@ -164,14 +164,14 @@ async def test_so_is_one_to_a_client_that_is_still_sending(pair: Pair) -> None:
 )
 async def test_so_is_the_one_that_answers_the_client(pair: Pair, ending: bytes, code: bytes) -> None:
     """aiohttp writes it while it receives; no frame may follow a close frame."""
-    end = pair.door.response.on_close
+    end = pair.handler.response.on_close
 
     def on_close() -> None:
         pair.socket.send([b"last"])
         end()
         pair.socket.send([b"late"])
 
-    pair.door.response.on_close = on_close
+    pair.handler.response.on_close = on_close
     await pair.client.send(ending)
     assert await pair.client.next_frame() == (WSMsgType.TEXT, b"last")
     opcode, payload = await pair.client.next_frame()
@@ -199,9 +199,9 @@ async def test_a_part_of_a_message_updates_the_last_receive_time(pair: Pair) -> 
     advance(7)
     await pair.client.send(b"\x81\x8a\x00\x00\x00\x00hal")
     await until(lambda: pair.socket.last_received_at >= began_at + 7)
-    assert pair.door.heard == []
+    assert pair.handler.received == []
     await pair.client.send(b"f a yes")
-    await until(lambda: pair.door.heard == [b"half a yes"])
+    await until(lambda: pair.handler.received == [b"half a yes"])
 
 
 async def test_a_socket_is_full_until_the_client_reads_its_queue(pair: Pair) -> None:

@@ -30,9 +30,9 @@ WRITTEN = json.dumps(astuple(KEY))
 @asynccontextmanager
 async def process(redis: RedisServer) -> AsyncIterator[tuple[Breakers, RedisStore]]:
     """What one process has; it hears the others."""
-    heard = int(subscribers(redis))
+    listeners = int(subscribers(redis))
     async with opened(redis.url, "bridge") as store, redis_breakers(store) as breakers:
-        await until(lambda: int(subscribers(redis)) > heard)
+        await until(lambda: int(subscribers(redis)) > listeners)
         yield breakers, store
 
 
@@ -85,11 +85,11 @@ async def test_a_due_breaker_without_a_probe_stays_open(redis: RedisServer) -> N
 
 
 @pytest.mark.parametrize(
-    "said", ["", "{}", "[1, 2]", '["x", "nothing", 1]', '["x", "[1]", "soon"]', '["x", "[[]]", 1]']
+    "message", ["", "{}", "[1, 2]", '["x", "nothing", 1]', '["x", "[1]", "soon"]', '["x", "[[]]", 1]']
 )
-async def test_invalid_messages_on_the_channel_are_ignored(redis: RedisServer, said: str) -> None:
+async def test_invalid_messages_on_the_channel_are_ignored(redis: RedisServer, message: str) -> None:
     async with process(redis) as (one, _):
-        redis.command("PUBLISH", "bridge:1:breakers:changes", said)
+        redis.command("PUBLISH", "bridge:1:breakers:changes", message)
         redis.command("PUBLISH", "bridge:1:breakers:changes", json.dumps(["other", WRITTEN, 9000]))
         await until(lambda: len(one))
         assert 8 < open_for(one) <= 9

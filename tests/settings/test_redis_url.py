@@ -15,7 +15,7 @@ def config_text(redis_url: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("given", "environ", "url", "shown"),
+    ("value", "environ", "url", "shown"),
     [
         ("redis://cache:6380/2", {}, "redis://cache:6380/2", "redis://cache:6380/2"),
         ("rediss://user@cache", {}, "rediss://user@cache", "rediss://cache"),
@@ -32,12 +32,12 @@ def config_text(redis_url: str) -> str:
     ],
 )
 def test_the_url_is_read_and_its_password_is_not_shown(
-    tmp_path: Path, given: str, environ: dict[str, str], url: str, shown: str
+    tmp_path: Path, value: str, environ: dict[str, str], url: str, shown: str
 ) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "redis").write_text(f"unix:///run/redis.sock?password={PASSWORD}\n")
     path = tmp_path / "bridge.toml"
-    path.write_text(config_text(given) if given else "")
+    path.write_text(config_text(value) if value else "")
     config = load(path, environ, {})
     found = config.server.redis_url
     assert found is not None
@@ -47,7 +47,7 @@ def test_the_url_is_read_and_its_password_is_not_shown(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("value", "message"),
     [
         (f"redis://:{PASSWORD}@cache", "with a password in it"),
         (f"redis://{PASSWORD}:@cache", "with a password in it"),
@@ -63,14 +63,14 @@ def test_the_url_is_read_and_its_password_is_not_shown(
     ],
 )
 def test_an_invalid_url_is_reported_with_its_line_and_without_the_password(
-    tmp_path: Path, given: str, said: str
+    tmp_path: Path, value: str, message: str
 ) -> None:
     path = tmp_path / "bridge.toml"
-    path.write_text(config_text(given))
+    path.write_text(config_text(value))
     not_encoded = {"SLASH": f"redis://u:a@b/{PASSWORD}@cache", "QUERY": f"redis://:12?{PASSWORD}@cache"}
     with pytest.raises(ConfigError) as refused:
         load(path, {"ODD": f"http://:{PASSWORD}@cache", "AGAIN": "env:ODD", **not_encoded}, {})
     [problem] = refused.value.problems
     assert (problem.key, problem.line) == ("server.redis_url", 2)
-    assert said in problem.message
+    assert message in problem.message
     assert PASSWORD not in problem.message

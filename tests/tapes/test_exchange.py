@@ -53,12 +53,12 @@ SHOWN_BY = {
 @pytest.mark.parametrize("shown", SHOWN_BY.values(), ids=SHOWN_BY)
 def test_a_secret_is_removed_from_the_whole_response(shown: dict[str, object]) -> None:
     """Of an error that echoes it, cut in its middle; of a header that no one would take for a secret; of the path."""
-    said = json.dumps({"error": f"no such thing: {SECRET}", "url": "https://h/?q=planted-secret%2F0001"}).encode()
-    told = {"answered": [("x-debug", f"got {SECRET}")], **shown}
-    tape = tape_exchange(exchange(said[:30], said[30:], **told))  # type: ignore[arg-type]  # the table's own values
+    body = json.dumps({"error": f"no such thing: {SECRET}", "url": "https://h/?q=planted-secret%2F0001"}).encode()
+    parts = {"answered": [("x-debug", f"got {SECRET}")], **shown}
+    tape = tape_exchange(exchange(body[:30], body[30:], **parts))  # type: ignore[arg-type]  # the table's own values
     assert b"planted-secret" not in written(tape)
     assert SECRET[4:-4].encode() not in written(tape)
-    assert [len(chunk.data) for chunk in tape.chunks] == [30, len(said) - 30]
+    assert [len(chunk.data) for chunk in tape.chunks] == [30, len(body) - 30]
     assert json.loads(b"".join(chunk.data for chunk in tape.chunks)).keys() == {"error", "url"}
     assert check(tape) == []
 

@@ -11,7 +11,7 @@ URL = "https://api.example.com/v1/chat"
 JSON = {"content-type": "application/json"}
 
 
-def asked(body: bytes = b"{}", query: str = "", **headers: str) -> ReplayRequest:
+def request_of(body: bytes = b"{}", query: str = "", **headers: str) -> ReplayRequest:
     """Underscores in a header's name stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return ReplayRequest.of("POST", URL + query, body, named.items())
@@ -24,23 +24,23 @@ def are_alike(one: ReplayRequest, other: ReplayRequest, matching: Matching) -> b
 @pytest.mark.parametrize(
     ("matching", "one", "other"),
     [
-        (Matching(ignore_query=("seed",)), asked(query="?seed=1&a=1"), asked(query="?a=1&seed=2")),
-        (Matching(ignore_query=("seed",)), asked(query="?seed=1"), asked()),
-        (Matching(ignore_query=("a", "b[]")), asked(query="?a=1&b%5B%5D=2&b[]=3&c=4"), asked(query="?c=4")),
-        (Matching(ignore_json=("$.user",)), asked(b'{"user":"a","n":1}'), asked(b'{"n":1}')),
+        (Matching(ignore_query=("seed",)), request_of(query="?seed=1&a=1"), request_of(query="?a=1&seed=2")),
+        (Matching(ignore_query=("seed",)), request_of(query="?seed=1"), request_of()),
+        (Matching(ignore_query=("a", "b[]")), request_of(query="?a=1&b%5B%5D=2&b[]=3&c=4"), request_of(query="?c=4")),
+        (Matching(ignore_json=("$.user",)), request_of(b'{"user":"a","n":1}'), request_of(b'{"n":1}')),
         (
             Matching(ignore_json=("$.metadata.user_id", "$.messages[*].id")),
-            asked(b'{"metadata":{"user_id":"a"},"messages":[{"id":1,"text":"x"},{"id":2}]}'),
-            asked(b'{"messages":[{"text":"x"},{"id":9}],"metadata":{"user_id":7}}'),
+            request_of(b'{"metadata":{"user_id":"a"},"messages":[{"id":1,"text":"x"},{"id":2}]}'),
+            request_of(b'{"messages":[{"text":"x"},{"id":9}],"metadata":{"user_id":7}}'),
         ),
-        (Matching(ignore_json=("$.a[0]",)), asked(b'{"a":[1,2]}'), asked(b'{"a":["one",2]}')),
-        (Matching(ignore_json=("$",)), asked(b'{"a":1}'), asked(b"[2]")),
-        (Matching(match_headers=("X-Tenant",)), asked(x_tenant="t"), asked(x_tenant="t", x_trace="7")),
-        (Matching(match_headers=("x-tenant",)), asked(), asked()),
+        (Matching(ignore_json=("$.a[0]",)), request_of(b'{"a":[1,2]}'), request_of(b'{"a":["one",2]}')),
+        (Matching(ignore_json=("$",)), request_of(b'{"a":1}'), request_of(b"[2]")),
+        (Matching(match_headers=("X-Tenant",)), request_of(x_tenant="t"), request_of(x_tenant="t", x_trace="7")),
+        (Matching(match_headers=("x-tenant",)), request_of(), request_of()),
         (
             Matching(match_headers=("authorization",)),
-            asked(authorization="Bearer key-of-the-recording"),
-            asked(authorization="Bearer key-of-the-caller"),
+            request_of(authorization="Bearer key-of-the-recording"),
+            request_of(authorization="Bearer key-of-the-caller"),
         ),
     ],
 )
@@ -51,17 +51,21 @@ def test_what_the_rules_let_differ_may_differ(matching: Matching, one: ReplayReq
 @pytest.mark.parametrize(
     ("matching", "one", "other"),
     [
-        (STRICT, asked(query="?seed=1"), asked(query="?seed=2")),
-        (STRICT, asked(b'{"n":1}'), asked(b'{"n":1.0}')),
-        (Matching(ignore_query=("seed",)), asked(query="?seed=1&a=1"), asked(query="?seed=1&a=2")),
-        (Matching(ignore_query=("seed",)), asked(query="?SEED=1"), asked()),
-        (Matching(ignore_json=("$.user",)), asked(b'{"user":"a","n":1}'), asked(b'{"user":"a","n":2}')),
-        (Matching(ignore_json=("$.user",)), asked(b'{"deep":{"user":1}}'), asked(b'{"deep":{}}')),
-        (Matching(ignore_json=("$.a[*]",)), asked(b'{"a":[1,2]}'), asked(b'{"a":[1]}')),
-        (Matching(ignore_json=("$",)), asked(b"\xff"), asked(b"\xfe")),
-        (Matching(match_headers=("x-tenant",)), asked(x_tenant="t"), asked(x_tenant="u")),
-        (Matching(match_headers=("x-tenant",)), asked(x_tenant="t"), asked()),
-        (Matching(match_headers=("authorization",)), asked(authorization="Bearer a"), asked(authorization="Basic a")),
+        (STRICT, request_of(query="?seed=1"), request_of(query="?seed=2")),
+        (STRICT, request_of(b'{"n":1}'), request_of(b'{"n":1.0}')),
+        (Matching(ignore_query=("seed",)), request_of(query="?seed=1&a=1"), request_of(query="?seed=1&a=2")),
+        (Matching(ignore_query=("seed",)), request_of(query="?SEED=1"), request_of()),
+        (Matching(ignore_json=("$.user",)), request_of(b'{"user":"a","n":1}'), request_of(b'{"user":"a","n":2}')),
+        (Matching(ignore_json=("$.user",)), request_of(b'{"deep":{"user":1}}'), request_of(b'{"deep":{}}')),
+        (Matching(ignore_json=("$.a[*]",)), request_of(b'{"a":[1,2]}'), request_of(b'{"a":[1]}')),
+        (Matching(ignore_json=("$",)), request_of(b"\xff"), request_of(b"\xfe")),
+        (Matching(match_headers=("x-tenant",)), request_of(x_tenant="t"), request_of(x_tenant="u")),
+        (Matching(match_headers=("x-tenant",)), request_of(x_tenant="t"), request_of()),
+        (
+            Matching(match_headers=("authorization",)),
+            request_of(authorization="Bearer a"),
+            request_of(authorization="Basic a"),
+        ),
     ],
 )
 def test_all_else_has_to_be_alike(matching: Matching, one: ReplayRequest, other: ReplayRequest) -> None:
@@ -69,13 +73,13 @@ def test_all_else_has_to_be_alike(matching: Matching, one: ReplayRequest, other:
 
 
 def test_headers_do_not_count_unless_a_rule_names_them() -> None:
-    assert are_alike(asked(user_agent="one"), asked(user_agent="two", accept="*/*"), STRICT)
+    assert are_alike(request_of(user_agent="one"), request_of(user_agent="two", accept="*/*"), STRICT)
 
 
 def test_the_boundary_of_a_multipart_body_means_nothing() -> None:
     def upload(boundary: str, text: str = "hello") -> ReplayRequest:
         body = f'--{boundary}\r\ncontent-disposition: form-data; name="file"\r\n\r\n{text}\r\n--{boundary}--\r\n'
-        return asked(body.encode(), content_type=f'multipart/form-data; charset=utf-8; boundary="{boundary}"')
+        return request_of(body.encode(), content_type=f'multipart/form-data; charset=utf-8; boundary="{boundary}"')
 
     assert are_alike(upload("4f2a"), upload("-----9c1b"), STRICT)
     assert not are_alike(upload("4f2a"), upload("4f2a", "goodbye"), STRICT)

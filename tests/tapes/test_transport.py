@@ -157,7 +157,7 @@ def test_check_reports_the_faults_of_a_tape(case: Tape, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("taped", "asked"),
+    ("taped", "sent"),
     [
         (BODY, request_of(url="https://API.example.com:443/v1/chat?a=1&b=2")),
         (BODY, request_of(url=URL + "&key=secret-of-the-caller")),
@@ -170,13 +170,13 @@ def test_check_reports_the_faults_of_a_tape(case: Tape, problem: str) -> None:
         (b"", request_of(b"")),
     ],
 )
-async def test_a_request_is_known_by_what_it_means(tmp_path: Path, taped: bytes, asked: httpx.Request) -> None:
-    response = await ask(transport_of(tmp_path, tape(b"hello", body=taped)), asked)
+async def test_a_request_is_known_by_what_it_means(tmp_path: Path, taped: bytes, sent: httpx.Request) -> None:
+    response = await ask(transport_of(tmp_path, tape(b"hello", body=taped)), sent)
     assert await response.aread() == b"hello"
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "sent",
     [
         request_of(method="GET"),
         request_of(url="http://api.example.com:8080/v1/chat?b=2&a=1"),
@@ -186,16 +186,16 @@ async def test_a_request_is_known_by_what_it_means(tmp_path: Path, taped: bytes,
         request_of(b""),
     ],
 )
-async def test_a_request_that_means_something_else_is_a_miss(tmp_path: Path, asked: httpx.Request) -> None:
+async def test_a_request_that_means_something_else_is_a_miss(tmp_path: Path, sent: httpx.Request) -> None:
     with pytest.raises(TapeMiss) as missed:
-        await ask(transport_of(tmp_path, tape()), asked)
-    assert missed.value.request is asked
+        await ask(transport_of(tmp_path, tape()), sent)
+    assert missed.value.request is sent
 
 
 async def test_tapes_of_one_request_play_in_the_order_of_their_paths_and_the_last_repeats(tmp_path: Path) -> None:
     transport = transport_of(tmp_path, tape(b"one"), tape(b"other", body=b"{}"), tape(b"two"))
-    heard = [await (await ask(transport)).aread() for _ in range(4)]
-    assert heard == [b"one", b"two", b"two", b"two"]
+    bodies = [await (await ask(transport)).aread() for _ in range(4)]
+    assert bodies == [b"one", b"two", b"two", b"two"]
 
 
 async def test_several_folders_and_single_files_make_one_library(tmp_path: Path) -> None:
@@ -209,19 +209,17 @@ async def test_several_folders_and_single_files_make_one_library(tmp_path: Path)
 
 async def test_a_miss_names_the_nearest_tape_and_the_first_differences(tmp_path: Path) -> None:
     transport = transport_of(tmp_path, tape(body=b'{"prompt":"far away","n":1,"x":[1,2]}'), tape())
-    asked = request_of(b'{"model":"small","messages":[{"role":"user","content":"Say hi"}],"stream":true}')
+    request = request_of(b'{"model":"small","messages":[{"role":"user","content":"Say hi"}],"stream":true}')
     with pytest.raises(TapeMiss) as missed:
-        await ask(transport, asked)
-    assert str(missed.value) == (
-        "No tape for POST https://api.example.com/v1/chat?b=2&a=1\n"
-        f"The nearest is {tmp_path.name}/case-1.jsonl; sent ≠ taped:\n"
-        '  messages[0].content: "Say hi" ≠ "Say hello"\n'
-        "  stream: true ≠ (absent)"
-    )
+        await ask(transport, request)
+    head, nearest, *differences = str(missed.value).splitlines()
+    assert head.endswith("POST https://api.example.com/v1/chat?b=2&a=1")
+    assert f"{tmp_path.name}/case-1.jsonl" in nearest
+    assert differences == ['  messages[0].content: "Say hi" ≠ "Say hello"', "  stream: true ≠ (absent)"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "difference"),
+    ("sent", "difference"),
     [
         (request_of(url=URL.replace("b=2", "b=3")), '  query.b: "3" ≠ "2"'),
         (request_of(url=URL + "&a=1"), "  a difference too deep or too slight"),
@@ -231,9 +229,9 @@ async def test_a_miss_names_the_nearest_tape_and_the_first_differences(tmp_path:
         (request_of(BODY.replace(b"}]", b'},{"role":"user"}]')), '  messages[1]: {"role": "user"} ≠ (absent)'),
     ],
 )
-async def test_a_miss_shows_each_kind_of_difference(tmp_path: Path, asked: httpx.Request, difference: str) -> None:
+async def test_a_miss_shows_each_kind_of_difference(tmp_path: Path, sent: httpx.Request, difference: str) -> None:
     with pytest.raises(TapeMiss) as missed:
-        await ask(transport_of(tmp_path, tape()), asked)
+        await ask(transport_of(tmp_path, tape()), sent)
     assert str(missed.value).splitlines()[-1].startswith(difference.partition("…")[0])
 
 
@@ -248,11 +246,7 @@ async def test_a_miss_on_an_unknown_host_or_path_says_what_there_is_the_most_lik
     transport = transport_of(tmp_path, tape(url="https://other.example.com/"), tape())
     with pytest.raises(TapeMiss) as missed:
         await ask(transport, request_of(url="https://api.example.com/v1/chats"))
-    assert str(missed.value).splitlines()[1:] == [
-        "No tape for this host and path; there are tapes for:",
-        "  api.example.com/v1/chat",
-        "  other.example.com/",
-    ]
+    assert str(missed.value).splitlines()[-2:] == ["  api.example.com/v1/chat", "  other.example.com/"]
 
 
 async def test_a_miss_is_bounded_and_holds_no_secret(tmp_path: Path) -> None:
@@ -417,8 +411,8 @@ def test_a_kept_tape_is_whole_in_order_and_free_of_credentials(path: Path) -> No
 def test_kept_tapes_are_told_apart_by_their_requests_unless_they_are_numbered() -> None:
     cases: defaultdict[MatchKey, set[str]] = defaultdict(set)
     for path in KEPT:
-        asked = read_tape(path).request
-        key = STRICT.key(ReplayRequest.of(asked.method, asked.url, asked.body))
+        request = read_tape(path).request
+        key = STRICT.key(ReplayRequest.of(request.method, request.url, request.body))
         cases[key].add(f"{path.parent.name}/{path.stem.partition('.')[0]}")
     assert [names for names in cases.values() if len(names) > 1] == []
 

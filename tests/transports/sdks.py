@@ -126,8 +126,8 @@ class OpenAiResponses(OpenAi):
         answer = await self._respond([user(text), call.model_dump(exclude_none=True), result], tools=tools)
         return (call.name, json.loads(call.arguments)), str(answer.output_text)
 
-    async def _respond(self, asked: Any, **more: Any) -> Any:
-        return await done(self.client.responses.create(model="small", input=asked, **more))
+    async def _respond(self, question: Any, **more: Any) -> Any:
+        return await done(self.client.responses.create(model="small", input=question, **more))
 
 
 class Groq(_Chat):
@@ -161,8 +161,8 @@ class Anthropic(Sdk):
         content = (await self._ask([user(text)], tools=tools)).content
         [call] = [block for block in content if block.type == "tool_use"]
         result = {"type": "tool_result", "tool_use_id": call.id, "content": TOOL_RESULT}
-        said = {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in content]}
-        answer = await self._ask([user(text), said, {"role": "user", "content": [result]}], tools=tools)
+        turn = {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in content]}
+        answer = await self._ask([user(text), turn, {"role": "user", "content": [result]}], tools=tools)
         return (call.name, call.input), answer.content[0].text
 
     async def _ask(self, messages: Sequence[Any], **more: Any) -> Any:
@@ -201,9 +201,9 @@ class GoogleGenAi(Sdk):
         first = await self._ask(text, config=tools)
         [call] = first.function_calls
         part = {"function_response": {"name": call.name, "response": json.loads(TOOL_RESULT)}}
-        asked = {"role": "user", "parts": [{"text": text}]}
-        told = [asked, first.candidates[0].content, {"role": "user", "parts": [part]}]
-        return (call.name, call.args), str((await self._ask(told, config=tools)).text)
+        question = {"role": "user", "parts": [{"text": text}]}
+        conversation = [question, first.candidates[0].content, {"role": "user", "parts": [part]}]
+        return (call.name, call.args), str((await self._ask(conversation, config=tools)).text)
 
     async def _ask(self, contents: Any, **more: Any) -> Any:
         return await done(self.client.models.generate_content(model="small", contents=contents, **more))
@@ -275,9 +275,9 @@ class Cohere(Sdk):
     async def tools(self, text: str) -> tuple[Call, str]:
         tools = [{"type": "function", "function": FUNCTION}]
         [call] = (await self._ask([user(text)], tools=tools)).message.tool_calls
-        said = {"role": "assistant", "tool_calls": [call]}
+        turn = {"role": "assistant", "tool_calls": [call]}
         result = {"role": "tool", "tool_call_id": call.id, "content": TOOL_RESULT}
-        answer = await self._ask([user(text), said, result], tools=tools)
+        answer = await self._ask([user(text), turn, result], tools=tools)
         return (call.function.name, json.loads(call.function.arguments)), str(answer.message.content[0].text)
 
     async def _ask(self, messages: Sequence[Any], **more: Any) -> Any:

@@ -94,7 +94,7 @@ ANSWERS = {
 }
 
 
-def told(headers: Any) -> Mapping[str, str]:
+def shown_headers(headers: Any) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if name not in HIDDEN and not name.startswith("cf-aig-")}
 
 
@@ -105,7 +105,7 @@ async def test_an_answer_is_that_of_direct_http(way: LibraryVariant, answer: byt
 
         async def script(client: Client) -> tuple[object, ...]:
             response = await client.get("POST", f"{at.base}/files", json={"a": 1})
-            return response.status_code, told(response.headers), response.content
+            return response.status_code, shown_headers(response.headers), response.content
 
         direct = await way.use(None, script)
         assert await way.use(way.transport(at.url, routes=at.routes), script) == direct
@@ -134,7 +134,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 ON_THE_WAY = {b"host", b"accept-encoding", b"connection", b"content-length"}
 
 
-def asked(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+def parsed_head(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     line, *fields = head.rstrip().split(b"\r\n")
     headers: dict[bytes, bytes] = {}
     for name, _, value in (field.partition(b": ") for field in fields):
@@ -143,22 +143,27 @@ def asked(head: bytes) -> tuple[bytes, dict[bytes, bytes]]:
     return line, headers
 
 
-@pytest.mark.parametrize(("method", "path", "given"), REQUESTS.values(), ids=REQUESTS)
+@pytest.mark.parametrize(("method", "path", "arguments"), REQUESTS.values(), ids=REQUESTS)
 @every_variant
 async def test_a_request_is_that_of_direct_http(
-    way: LibraryVariant, method: str, path: str, given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: LibraryVariant,
+    method: str,
+    path: str,
+    arguments: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("os.urandom", bytes)  # of which the boundary of several parts is made
-    heard: list[tuple[bytes, bytes]] = []
+    requests: list[tuple[bytes, bytes]] = []
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    async with bridge_with_provider(recording_script(heard, answer), tmp_path) as at:
+    async with bridge_with_provider(recording_script(requests, answer), tmp_path) as at:
 
         async def script(client: Client) -> None:
-            assert (await client.get(method, at.base + path, **given)).status_code == 200
+            assert (await client.get(method, at.base + path, **arguments)).status_code == 200
 
         await way.use(None, script)
         await way.use(way.transport(at.url, routes=at.routes), script)
-    direct, bridged = ((asked(head), body) for head, body in heard)
+    direct, bridged = ((parsed_head(head), body) for head, body in requests)
     assert bridged == direct
 
 
@@ -320,13 +325,13 @@ async def test_many_requests_at_once_share_one_socket(way: LibraryVariant, tmp_p
 
 @every_variant
 async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: LibraryVariant, tmp_path: Path) -> None:
-    heard: list[bytes] = []
+    requests: list[bytes] = []
 
     async def script(line: Line) -> None:
         moved = sized(b"", b"Location: /v1/there?x=1", status=b"307 Temporary Redirect")
         for answer in (moved, sized(b"{}", JSON)):
             head = await line.head()
-            heard.append(head.partition(b" HTTP")[0] + b" " + await line.body(head))
+            requests.append(head.partition(b" HTTP")[0] + b" " + await line.body(head))
             await line.send(answer)
 
     async with bridge_with_provider(script, tmp_path) as at:
@@ -336,7 +341,7 @@ async def test_a_redirect_is_followed_by_the_library_over_the_bridge(way: Librar
 
         transport = way.transport(at.url, routes=at.routes)
         assert await way.use(transport, ask, follow_redirects=True) == 200
-    assert heard == [b"POST /v1/here [1]", b"POST /v1/there?x=1 [1]"]
+    assert requests == [b"POST /v1/here [1]", b"POST /v1/there?x=1 [1]"]
 
 
 @pytest.mark.parametrize(("config", "attempts"), [({}, 1), ({"maxAttempts": 2, "retryDelay": 0}, 2)], ids=["", "asked"])
@@ -345,17 +350,17 @@ async def test_the_bridge_tries_once_whatever_the_gateway_says(
     way: LibraryVariant, config: dict[str, int], attempts: int, tmp_path: Path
 ) -> None:
     """For the SDK tries again; but who asks for more gets it."""
-    heard: list[tuple[bytes, bytes]] = []
+    requests: list[tuple[bytes, bytes]] = []
     busy = sized(b"{}", JSON, status=b"503 Service Unavailable")
     async with bridge_with_provider(
-        recording_script(heard, busy), tmp_path, more="[gateways.gateway]\nmax_attempts = 3"
+        recording_script(requests, busy), tmp_path, more="[gateways.gateway]\nmax_attempts = 3"
     ) as at:
 
         async def ask(client: Client) -> Any:
             return (await client.get("POST", at.base, json={})).status_code
 
         assert await way.use(way.transport(at.url, routes=at.routes, config=config), ask) == 503
-    assert len(heard) == attempts
+    assert len(requests) == attempts
 
 
 def test_the_two_libraries_have_one_implementation() -> None:
@@ -469,14 +474,14 @@ async def test_a_bridge_that_does_not_answer_is_a_timeout_of_the_connection(way:
     assert type(error) is way.library.ConnectTimeout
 
 
-@pytest.mark.parametrize("said", [b"", EVENTS + b"data: 1\n\n"], ids=["before the head", "inside the body"])
+@pytest.mark.parametrize("message", [b"", EVENTS + b"data: 1\n\n"], ids=["before the head", "inside the body"])
 @every_variant
-async def test_silence_is_a_timeout_of_reading_and_cancels(way: LibraryVariant, said: bytes, tmp_path: Path) -> None:
+async def test_silence_is_a_timeout_of_reading_and_cancels(way: LibraryVariant, message: bytes, tmp_path: Path) -> None:
     gone = asyncio.Event()
 
     async def script(line: Line) -> None:
         await line.request()
-        await line.send(said)
+        await line.send(message)
         await line.gone()
         gone.set()
 

@@ -68,13 +68,13 @@ async def test_an_sdk_at_the_bridges_url_shows_the_message(sdk: type[Sdk], way: 
             finally:
                 await it.close()
 
-        told = await here(way, ask)
-    check(sdk, *told)
+        reported = await here(way, ask)
+    check(sdk, *reported)
 
 
 @every_sdk()
 async def test_an_sdk_over_the_transport_shows_the_message(sdk: type[Sdk], way: LibraryVariant, tmp_path: Path) -> None:
     async with running(config_of(TOKENS, tmp_path)) as server:
         transport = way.transport(server.url + GATEWAY, "wrong")
-        told = await way.use(transport, lambda client: failure(sdk(way, client.client)))
-    check(sdk, *told)
+        reported = await way.use(transport, lambda client: failure(sdk(way, client.client)))
+    check(sdk, *reported)

@@ -30,8 +30,10 @@ BODIES = {
 
 
 def message_of(body: bytes, content_type: str) -> bytes:
-    asked = TransportRequest("PUT", Address("https", "h", None, "/"), {"content-type": content_type}, body, None, None)
-    return create("event", step_of(asked, ProviderPlace("openai", "files"), {"frames": "raw"}))
+    request = TransportRequest(
+        "PUT", Address("https", "h", None, "/"), {"content-type": content_type}, body, None, None
+    )
+    return create("event", step_of(request, ProviderPlace("openai", "files"), {"frames": "raw"}))
 
 
 @pytest.mark.parametrize(("body", "content_type", "way"), BODIES.values(), ids=BODIES)

@@ -38,7 +38,7 @@ def logs(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
     return run_here("logs", *map(str, args), **environ)
 
 
-def told(*args: object) -> list[str]:
+def err_lines_of(*args: object) -> list[str]:
     done = logs(*args)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -58,7 +58,7 @@ def stored(path: Path) -> list[tuple[object, ...]]:
 
 def test_a_table_row_has_the_main_fields_and_the_complete_id(log: RequestTable, path: Path) -> None:
     log.append([row(1), row(2, status_code=503, success=False, tokens_in=None, tokens_out=None, cost=None)], {})
-    head, first, second = told("--path", path)
+    head, first, second = err_lines_of("--path", path)
     assert head.split() == ["began", "status", "ms", "tokens", "USD", "gateway", "provider", "model", "id"]
     assert first.split()[2:] == ["200", "640", "12", "4", "0.000004", "gateway", "openai", "gpt-4o-mini", row(1).id]
     assert second.split()[2:] == ["503", "640", "gateway", "openai", "gpt-4o-mini", row(2).id]
@@ -66,13 +66,13 @@ def test_a_table_row_has_the_main_fields_and_the_complete_id(log: RequestTable, 
 
 def test_the_newest_are_listed_and_stand_last(log: RequestTable, path: Path) -> None:
     log.append([row(number) for number in range(500)], {})
-    _, *lines = told("--path", path, "--limit", 300)
+    _, *lines = err_lines_of("--path", path, "--limit", 300)
     assert [line.split()[-1] for line in lines] == [row(number).id for number in range(200, 500)]
-    assert len(told("--path", path)) == 1 + 20
+    assert len(err_lines_of("--path", path)) == 1 + 20
 
 
 def test_an_empty_log_is_a_heading(log: RequestTable, path: Path) -> None:
-    assert len(told("--path", path)) == 1
+    assert len(err_lines_of("--path", path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_empty_log_is_a_heading(log: RequestTable, path: Path) -> None:
         (("--since", "2001-01-01T00:00:00+00:00"), {0, 1, 2, 3}),
         (("--since", "2999-01-01"), set()),
     ],
-    ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_filters_hold_for_the_list_and_for_an_export(
     log: RequestTable, path: Path, flags: tuple[str, ...], found: set[int]
@@ -104,8 +104,8 @@ def test_filters_hold_for_the_list_and_for_an_export(
     ]
     log.append(rows, {})
     wanted = {rows[at].id for at in found}
-    assert {line.split()[-1] for line in told("--path", path, *flags)[1:]} == wanted
-    assert {orjson.loads(line)["id"] for line in told("export", "--path", path, *flags)} == wanted
+    assert {line.split()[-1] for line in err_lines_of("--path", path, *flags)[1:]} == wanted
+    assert {orjson.loads(line)["id"] for line in err_lines_of("export", "--path", path, *flags)} == wanted
 
 
 def test_to_follow_is_to_see_what_is_written_from_now_on(log: RequestTable, path: Path) -> None:
@@ -129,7 +129,7 @@ def test_to_follow_is_to_see_what_is_written_from_now_on(log: RequestTable, path
 
 def test_show_tells_all_that_is_kept_bodies_last(log: RequestTable, path: Path) -> None:
     log.append([row(metadata='{"team":"search"}', request_head='{"q":1}\n{"q":2}', response_head=b"\xff\xfe")], {})
-    lines = told("show", "--path", path, row().id)
+    lines = err_lines_of("show", "--path", path, row().id)
     assert lines[0] == f"id: {row().id}"
     assert {'metadata: {"team": "search"}', "success: true", "cost: 4.05e-06", "tokens_in: 12"} <= set(lines)
     assert lines[-7:] == ["", "request_head:", '{"q":1}', '{"q":2}', "", "response_head:", "//4="]
@@ -139,7 +139,7 @@ def test_show_tells_all_that_is_kept_bodies_last(log: RequestTable, path: Path) 
 def test_an_export_holds_every_column_in_either_form(log: RequestTable, path: Path) -> None:
     hard = row(2, reason='a "quoted", longer\nreason', metadata='{"a":1}', cached=True, response_head=b"\xff")
     log.append([row(1), hard], {})
-    first, second = map(orjson.loads, told("export", "--path", path))
+    first, second = map(orjson.loads, err_lines_of("export", "--path", path))
     written = logs("export", "--path", path, "--format", "csv").stdout
     of_csv = list(csv.DictReader(io.StringIO(written, newline="")))
     assert list(of_csv[0]) == list(first)
@@ -152,9 +152,9 @@ def test_an_export_holds_every_column_in_either_form(log: RequestTable, path: Pa
 
 def test_an_export_may_be_bounded_and_goes_from_the_oldest_on(log: RequestTable, path: Path) -> None:
     log.append([row(number) for number in range(450)], {})
-    lines = told("export", "--path", path, "--limit", 250)
+    lines = err_lines_of("export", "--path", path, "--limit", 250)
     assert [orjson.loads(line)["id"] for line in lines] == [row(number).id for number in range(250)]
-    assert len(told("export", "--path", path)) == 450
+    assert len(err_lines_of("export", "--path", path)) == 450
     assert logs("export", "--path", path, "--gateway", "none", "--format", "csv").stdout == ""
 
 
@@ -171,11 +171,13 @@ def test_a_reader_that_goes_away_ends_an_export_without_a_word_of_python(log: Re
 
 def test_a_rating_is_kept_with_its_event(log: RequestTable, path: Path) -> None:
     log.append([row(1, metadata='{"a":1}'), row(2)], {})
-    assert told("rate", "--path", path, row(1).id, "--score", 87.5, "--thumbs", "up", "--metadata", "by=me") == []
+    assert (
+        err_lines_of("rate", "--path", path, row(1).id, "--score", 87.5, "--thumbs", "up", "--metadata", "by=me") == []
+    )
     assert stored(path) == [(row(1).id, 87.5, 1, '{"a":1,"by":"me"}'), (row(2).id, None, None, None)]
-    told("rate", "--path", path, row(1).id, "--thumbs", "down")
+    err_lines_of("rate", "--path", path, row(1).id, "--thumbs", "down")
     assert stored(path)[0][1:3] == (87.5, -1)
-    told("rate", "--path", path, row(1).id, "--thumbs", "none")
+    err_lines_of("rate", "--path", path, row(1).id, "--thumbs", "none")
     assert stored(path)[0][1:3] == (87.5, 0)
 
 
@@ -200,7 +202,7 @@ def test_what_would_move_the_cursor_is_shown_and_not_sent(log: RequestTable, pat
         (("show", "--path", "gone.db", "x"), 1, "bridge: gone.db: no such file"),
         (("rate", "--path", "gone.db", "x", "--score", "1"), 1, "bridge: gone.db: no such file"),
         (("export", "--path", "gone.db"), 1, "bridge: gone.db: no such file"),
-        ((), 2, "no log given"),
+        ((), 2, "no log is named"),
         (("--config", "gone.toml"), 2, "gone.toml cannot be read"),
         (("--path", "x", "--status", "999"), 2, "invalid status '999'"),
         (("--path", "x", "--since", "soon"), 2, "'soon' is neither"),
@@ -210,7 +212,7 @@ def test_what_would_move_the_cursor_is_shown_and_not_sent(log: RequestTable, pat
         (("--path", "x", "show", "id"), 2, "put --path after the command"),
         (("export", "--path", "x", "--format", "xml"), 2, "xml"),
     ],
-    ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_errors_are_reported_in_one_line(args: tuple[str, ...], code: int, why: str) -> None:
     done = logs(*args)

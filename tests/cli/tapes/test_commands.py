@@ -109,17 +109,18 @@ def test_check_finds_faults_of_the_format_and_recordings_that_were_cut(tapes: Pa
     part = TapeFolder(tapes).begin(tape().request)
     result = run("check", tapes)
     assert (result.exit_code, result.stdout) == (1, "5 tapes, 3 faults\n")
-    assert f"{tapes}/cut.jsonl: line 1: The recording was cut" in result.stderr
+    assert f"{tapes}/cut.jsonl: line 1: " in result.stderr
     assert f"{tapes}/torn.jsonl: line 1: " in result.stderr
-    assert f"{part}: The recording was cut" in result.stderr
+    assert f"{part}: " in result.stderr
+    assert "recording was cut" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["list", "check"])
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_a_folder_without_tapes_is_reported(tmp_path: Path, command: str, name: str) -> None:
     result = run(command, tmp_path / name)
-    said = f"{tmp_path / name}: No tape found: expected a folder with *.jsonl files, or one such file\n"
-    assert (result.exit_code, result.stdout, result.stderr) == (1, "", said)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith(f"{tmp_path / name}: No tape found")
 
 
 def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_import_names_its_tapes_and_what_they_are_for(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.split() == [str(path) for path in sorted((tmp_path / "tapes").rglob("*.jsonl"))]
     assert len(result.stdout.split()) == 4
-    assert result.stderr == "Review imported tapes before committing them: they may contain secrets.\n"
+    assert "Review imported tapes" in result.stderr
     assert run("check", tmp_path / "tapes").exit_code == 0
 
 
@@ -135,7 +136,8 @@ def test_import_reports_skipped_entries_and_continues(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("[]")
     result = run("import", tmp_path / "other", IMPORTS / "browser.har", "--to", tmp_path / "tapes")
     assert (result.exit_code, len(result.stdout.split())) == (1, 2)
-    assert f"{tmp_path}/other: it is neither a VCR cassette nor a HAR archive" in result.stderr
+    assert f"{tmp_path}/other: " in result.stderr
+    assert "neither a VCR cassette nor a HAR archive" in result.stderr
     assert "entry 3 skipped: it is a WebSocket" in result.stderr
 
 
@@ -184,9 +186,9 @@ def test_show_prints_the_messages_of_a_session_with_their_senders() -> None:
 
 
 def test_show_body_prints_the_messages_of_the_provider() -> None:
-    said = run("show", "--body", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout_bytes
-    assert said.startswith(b'{"setupComplete":{}}{"serverContent":')
-    assert b"client" not in said
+    printed = run("show", "--body", REALTIME / "google-ai-studio" / "live-turn.jsonl").stdout_bytes
+    assert printed.startswith(b'{"setupComplete":{}}{"serverContent":')
+    assert b"client" not in printed
 
 
 def test_check_finds_what_is_wrong_with_a_session(tmp_path: Path) -> None:
@@ -196,5 +198,5 @@ def test_check_finds_what_is_wrong_with_a_session(tmp_path: Path) -> None:
     (tmp_path / "cut.jsonl").write_text(text.rpartition("\n{")[0] + "\n")
     result = run("check", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "2 tapes, 2 faults\n")
-    assert "key.jsonl: holds a credential in a body" in result.stderr
-    assert "cut.jsonl: line 7: The recording was cut" in result.stderr
+    assert "key.jsonl: holds a credential" in result.stderr
+    assert "cut.jsonl: line 7: " in result.stderr

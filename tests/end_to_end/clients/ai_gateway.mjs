@@ -1,12 +1,12 @@
-// node ai_gateway.mjs < {url, token, asks: [{models, how, options}]} > what came of each, as JSON
+// node ai_gateway.mjs < {url, token, asks: [{models, how, options}]} > the result of each, as JSON
 //
-// Cloudflare's own client, unchanged: what it posts to Cloudflare's host is posted to the bridge, and nothing else.
+// Runs Cloudflare's own client unchanged: its requests to Cloudflare's host are sent to the bridge.
 
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
 import { pathToFileURL } from "node:url";
 
-const { resolve } = createRequire(import.meta.url); // import knows no NODE_PATH
+const { resolve } = createRequire(import.meta.url); // import ignores NODE_PATH
 const load = (name) => import(pathToFileURL(resolve(name)).href);
 const { createAnthropic } = await load("@ai-sdk/anthropic");
 const { createOpenAI } = await load("@ai-sdk/openai");
@@ -17,8 +17,8 @@ const { createUnified } = await load("ai-gateway-provider/providers/unified");
 const { url, token, asks } = JSON.parse(await text(process.stdin));
 const posted = [];
 const realFetch = globalThis.fetch;
-globalThis.fetch = async (asked, init) => {
-  const there = String(asked).replace("https://gateway.ai.cloudflare.com", url);
+globalThis.fetch = async (address, init) => {
+  const there = String(address).replace("https://gateway.ai.cloudflare.com", url);
   const response = await realFetch(there, init);
   posted.push(Object.fromEntries([...response.headers].filter(([name]) => name.startsWith("cf-aig-"))));
   return response;
@@ -31,16 +31,16 @@ const MODELS = {
   unified: () => createUnified({ apiKey: "key" })("openai/small"),
 };
 
-async function told({ models, how, prompt, gateway = "gateway", key = token, options = {} }) {
+async function answerTo({ models, how, prompt, gateway = "gateway", key = token, options = {} }) {
   const aigateway = createAiGateway({ accountId: "account", gateway, apiKey: key, options });
-  const asked = { model: aigateway(models.map((name) => MODELS[name]())), prompt, maxRetries: 0 };
+  const request = { model: aigateway(models.map((name) => MODELS[name]())), prompt, maxRetries: 0 };
   try {
     if (how === "generate") {
-      return { text: (await generateText(asked)).text };
+      return { text: (await generateText(request)).text };
     }
     const pieces = [];
     const errors = [];
-    const stream = streamText({ ...asked, onError: ({ error }) => errors.push(error) });
+    const stream = streamText({ ...request, onError: ({ error }) => errors.push(error) });
     for await (const piece of stream.textStream) {
       pieces.push(piece);
     }
@@ -55,6 +55,6 @@ async function told({ models, how, prompt, gateway = "gateway", key = token, opt
 
 const answers = [];
 for (const ask of asks) {
-  answers.push({ ...(await told(ask)), headers: posted.pop() });
+  answers.push({ ...(await answerTo(ask)), headers: posted.pop() });
 }
 console.log(JSON.stringify(answers));

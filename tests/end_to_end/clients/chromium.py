@@ -35,13 +35,13 @@ class Page:
     def __init__(self) -> None:
         self.port = 0
         self._given: dict[str, Any] = {}
-        self._told: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def run_script(self, origin: str, profile: Path, **given: Any) -> dict[str, Any]:
+    async def run_script(self, origin: str, profile: Path, **arguments: Any) -> dict[str, Any]:
         """Load the page from this origin, pass `given` to its script and return the result. Call it once."""
-        self._given = given
+        self._given = arguments
         async with asyncio.timeout(90), open_page(f"{origin}/page.html", profile):
-            return await self._told
+            return await self._result
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -49,14 +49,14 @@ class Page:
         app.router.add_get("/say.mjs", _sends(HERE / "say.mjs"))
         app.router.add_get("/talk.mjs", _sends(HERE / "talk.mjs"))
         app.router.add_get("/script", self._script)
-        app.router.add_post("/told", self._tell)
+        app.router.add_post("/result", self._receive_result)
         return app
 
     async def _script(self, _: web.Request) -> web.StreamResponse:
         return web.json_response(self._given)
 
-    async def _tell(self, request: web.Request) -> web.StreamResponse:
-        self._told.set_result(await request.json())
+    async def _receive_result(self, request: web.Request) -> web.StreamResponse:
+        self._result.set_result(await request.json())
         return web.Response()
 
 

@@ -1,11 +1,11 @@
-// node sdk_talks.cjs NAME GATEWAY: one talk of an official SDK for Node; prints what it heard, as JSON. As sdk_talks.py.
+// node sdk_talks.cjs NAME GATEWAY: one session of an official SDK for Node; prints the text it received as JSON, like sdk_talks.py.
 
 const KEY = "the-key";
 
 async function google(gateway) {
   const { GoogleGenAI } = require("@google/genai");
   const ai = new GoogleGenAI({ apiKey: KEY, httpOptions: { baseUrl: `${gateway}/google-ai-studio` } });
-  let heard = "";
+  let text = "";
   let ended;
   const done = new Promise((resolve) => (ended = resolve));
   const session = await ai.live.connect({
@@ -13,7 +13,7 @@ async function google(gateway) {
     config: { responseModalities: ["TEXT"] },
     callbacks: {
       onmessage: ({ serverContent }) => {
-        for (const part of serverContent?.modelTurn?.parts ?? []) heard += part.text ?? "";
+        for (const part of serverContent?.modelTurn?.parts ?? []) text += part.text ?? "";
         if (serverContent?.turnComplete) ended();
       },
     },
@@ -21,8 +21,8 @@ async function google(gateway) {
   session.sendClientContent({ turns: [{ role: "user", parts: [{ text: "hello" }] }], turnComplete: true });
   await done;
   session.close();
-  return heard;
+  return text;
 }
 
 const [name, gateway] = process.argv.slice(2);
-({ google })[name](gateway).then((heard) => console.log(JSON.stringify(heard)));
+({ google })[name](gateway).then((text) => console.log(JSON.stringify(text)));

@@ -32,12 +32,12 @@ async def run_asks(provider: str, folder: Path, *asks: dict[str, Any], broken: s
 ci = "sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}"
 """ + "".join(f'[providers.{slug}]\nbase_url = "{url}"\n' for slug, url in urls.items())
     async with running(config_of(config, folder)) as server:
-        given = {"url": server.url.replace("ws", "http", 1), "token": TOKEN, "asks": asks}
+        arguments = {"url": server.url.replace("ws", "http", 1), "token": TOKEN, "asks": asks}
         node = await asyncio.create_subprocess_exec(
             "node", str(SCRIPT), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(60):
-            output, _ = await node.communicate(json.dumps(given).encode())
+            output, _ = await node.communicate(json.dumps(arguments).encode())
     assert node.returncode == 0
     answers: list[dict[str, Any]] = json.loads(output)
     return answers

@@ -218,9 +218,9 @@ async def test_an_example_works_with_node(tmp_path: Path, example: Example) -> N
             stdout=asyncio.subprocess.PIPE,
             env=dict(os.environ),
         )
-        asked = {"url": url_of(server, example), "protocols": example.protocols, "headers": example.headers}
+        arguments = {"url": url_of(server, example), "protocols": example.protocols, "headers": example.headers}
         async with asyncio.timeout(60):
-            result, _ = await process.communicate(json.dumps(asked | {"message": plain(example.message)}).encode())
+            result, _ = await process.communicate(json.dumps(arguments | {"message": plain(example.message)}).encode())
     judge(json.loads(result), example)
 
 
@@ -247,5 +247,5 @@ def plain(message: str | bytes) -> str | list[int]:
 
 
 def judge(result: dict[str, object], example: Example) -> None:
-    assert (result["heard"], result["code"]) == (plain(example.answer), 1000)
+    assert (result["received"], result["code"]) == (plain(example.answer), 1000)
     assert result["protocol"] in echoed(example)

@@ -17,12 +17,12 @@ SCRIPT = Path(__file__).parent / "npm_ws.mjs"
 
 async def run_ws(server: Server, **handshake: object) -> dict[str, Any]:
     """Run the script and return its result: frames, close code, subprotocol and HTTP status."""
-    given = {"url": f"{server.url}/v1/account/tokened", "turns": turns(), **handshake}
+    arguments = {"url": f"{server.url}/v1/account/tokened", "turns": turns(), **handshake}
     node = await asyncio.create_subprocess_exec(
         "node", str(SCRIPT), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(60):
-        output, _ = await node.communicate(json.dumps(given).encode())
+        output, _ = await node.communicate(json.dumps(arguments).encode())
     assert node.returncode == 0
     result: dict[str, Any] = json.loads(output)
     return result

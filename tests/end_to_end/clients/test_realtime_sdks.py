@@ -54,16 +54,16 @@ class ScriptedSocket:
 
     async def until(self, name: str, value: object) -> None:
         """Read messages up to the one with that member."""
-        while (heard := await self.receive()) is not None and not (
-            isinstance(heard, dict) and heard.get(name) == value
+        while (received := await self.receive()) is not None and not (
+            isinstance(received, dict) and received.get(name) == value
         ):
             pass
 
 
 async def cartesia_tts(socket: ScriptedSocket) -> None:
-    asked = await socket.receive()
-    assert isinstance(asked, dict)
-    of = {"context_id": asked["context_id"]}
+    request = await socket.receive()
+    assert isinstance(request, dict)
+    of = {"context_id": request["context_id"]}
     await socket.send(
         {"type": "chunk", "data": SPOKEN, "done": False, "status_code": 206, "step_time": 1.5, **of},
         {"type": "done", "done": True, "status_code": 200, **of},
@@ -72,7 +72,7 @@ async def cartesia_tts(socket: ScriptedSocket) -> None:
 
 async def deepgram_listen(socket: ScriptedSocket) -> None:
     assert await socket.receive() == AUDIO
-    said = {"transcript": "hello", "confidence": 0.99, "words": []}
+    alternative = {"transcript": "hello", "confidence": 0.99, "words": []}
     metadata = {
         "request_id": "r",
         "model_uuid": "m",
@@ -86,7 +86,7 @@ async def deepgram_listen(socket: ScriptedSocket) -> None:
             "start": 0.0,
             "is_final": True,
             "speech_final": True,
-            "channel": {"alternatives": [said]},
+            "channel": {"alternatives": [alternative]},
             "metadata": metadata,
             "from_finalize": False,
         }
@@ -170,7 +170,7 @@ class Talk:
     slug: str
     target: str
     header: tuple[str, str]
-    heard: object
+    received: object
     closes: bool = False
     """True if the provider closes the session."""
     tls: bool = False
@@ -304,7 +304,7 @@ async def test_an_sdk_completes_a_session_with_its_provider(tmp_path: Path, talk
     async with TestServer(app) as served:
         base = str(served.make_url("")).rstrip("/")
         async with bridged(tmp_path, talk.slug, base, tls=talk.tls) as server:
-            assert await run_sdk(server, tmp_path, talk.name) == talk.heard
+            assert await run_sdk(server, tmp_path, talk.name) == talk.received
     [(target, headers)] = provider.seen
     assert target.startswith(talk.target)
     name, value = talk.header

@@ -32,15 +32,15 @@ from tests.support.raw_http import CHAT, CHAT_BODY, GATEWAY, HttpResult, connect
 from tests.support.socket_provider import OK, Line, Provider
 
 
-async def asked(
+async def response_to(
     folder: Path, *plays: ScriptedResponse, config: str = "", **asking: object
 ) -> tuple[HttpResult, ScriptedProvider]:
     """Send one request to a bridge whose provider plays a script."""
     provider = ScriptedProvider(*plays)
     async with running(config_of(config, folder), provider) as server, connect_http(server) as client:
-        heard = await client(**asking)
+        response = await client(**asking)
     assert provider.open_streams == 0
-    return heard, provider
+    return response, provider
 
 
 @asynccontextmanager
@@ -148,7 +148,7 @@ async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tm
         "Expect": "100-continue",
     }
     theirs = {"Authorization": "Bearer key", "User-Agent": "sdk/1", "OpenAI-Beta": "a=b", "X-Stainless-Lang": "python"}
-    _, provider = await asked(
+    _, provider = await response_to(
         tmp_path, answers(), headers={**ours, **theirs, "anthropic-beta": "a", "Anthropic-Beta": "b"}
     )
     assert dict(provider.requests[0].headers) == {
@@ -164,7 +164,7 @@ async def test_the_provider_gets_the_clients_headers_without_those_of_proxies(tm
 )
 async def test_any_provider_is_called_by_its_slug(tmp_path: Path, slug: str, host: str) -> None:
     config = '[providers.custom-mine]\nbase_url = "https://mine.test"'
-    _, provider = await asked(tmp_path, answers(), config=config, path=f"{GATEWAY}/{slug}/x")
+    _, provider = await response_to(tmp_path, answers(), config=config, path=f"{GATEWAY}/{slug}/x")
     assert httpx.URL(provider.requests[0].url).host == host
 
 
@@ -184,11 +184,11 @@ TWO = step("anthropic")
 )
 async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: object, calls: int) -> None:
     plays = [answers(status=500)] * (calls - 1) + [answers()]
-    heard, provider = await asked(
+    response, provider = await response_to(
         tmp_path, *plays, path=path, body=orjson.dumps(body), headers={"Authorization": "Bearer outer", "X-Outer": "1"}
     )
-    assert (heard.status, heard.body) == (200, b'{"ok":true}')
-    assert heard.headers["cf-aig-step"] == str(calls - 1)
+    assert (response.status, response.body) == (200, b'{"ok":true}')
+    assert response.headers["cf-aig-step"] == str(calls - 1)
     for received in provider.requests:
         assert received.headers["authorization"] == "Bearer none"
         assert "x-outer" not in received.headers
@@ -210,10 +210,10 @@ async def test_steps_are_posted_as_on_a_socket(tmp_path: Path, path: str, body: 
     ],
 )
 async def test_a_body_without_steps_is_refused(tmp_path: Path, body: bytes, code: int, field: str) -> None:
-    heard, _ = await asked(tmp_path, path=GATEWAY, body=body)
-    assert (heard.code, heard.status) == (code, {9006: 413}.get(code, 400))
-    assert field in orjson.loads(heard.body)["message"]
-    assert heard.headers["cf-aig-log-id"]
+    response, _ = await response_to(tmp_path, path=GATEWAY, body=body)
+    assert (response.code, response.status) == (code, {9006: 413}.get(code, 400))
+    assert field in orjson.loads(response.body)["message"]
+    assert response.headers["cf-aig-log-id"]
 
 
 # What comes back
@@ -231,10 +231,10 @@ async def test_a_response_has_the_providers_headers_and_those_of_the_event(tmp_p
         "access-control-allow-origin": "*",
         "cf-aig-step": "7",
     }
-    heard, _ = await asked(tmp_path, ScriptedResponse([b"x"], 201, "text/plain; Charset=UTF-8", theirs))
-    log_id = heard.headers["cf-aig-log-id"]
-    assert heard.status == 201
-    assert heard.headers == {
+    response, _ = await response_to(tmp_path, ScriptedResponse([b"x"], 201, "text/plain; Charset=UTF-8", theirs))
+    log_id = response.headers["cf-aig-log-id"]
+    assert response.status == 201
+    assert response.headers == {
         "content-type": "text/plain; Charset=UTF-8",
         "x-request-id": "1",
         "date": "Mon, 01 Jan 2024 00:00:00 GMT",
@@ -260,42 +260,42 @@ async def test_a_response_has_the_providers_headers_and_those_of_the_event(tmp_p
 )
 async def test_the_clients_event_id_is_echoed(tmp_path: Path, header: str | None, body: object, echoed: str) -> None:
     headers = {"cf-aig-event-id": header} if header else {}
-    heard, _ = await asked(tmp_path, answers(), path=GATEWAY, body=orjson.dumps(body), headers=headers)
-    assert heard.headers["cf-aig-event-id"] == echoed
+    response, _ = await response_to(tmp_path, answers(), path=GATEWAY, body=orjson.dumps(body), headers=headers)
+    assert response.headers["cf-aig-event-id"] == echoed
 
 
 @pytest.mark.parametrize("name", [r"a\r\nx-evil: 1", r"half of \ud83d"])
 async def test_an_event_id_that_no_header_can_hold_is_left_out(tmp_path: Path, name: str) -> None:
     body = b'{"eventId":"%b",%b' % (name.encode(), orjson.dumps(step())[1:])
-    heard, _ = await asked(tmp_path, answers(), path=GATEWAY, body=body)
-    assert heard.body == b'{"ok":true}'
-    assert "cf-aig-event-id" not in heard.headers
-    assert "x-evil" not in heard.headers
+    response, _ = await response_to(tmp_path, answers(), path=GATEWAY, body=body)
+    assert response.body == b'{"ok":true}'
+    assert "cf-aig-event-id" not in response.headers
+    assert "x-evil" not in response.headers
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257])
 async def test_an_invalid_event_id_is_refused(tmp_path: Path, name: str) -> None:
-    heard, _ = await asked(tmp_path, headers={"cf-aig-event-id": name})
-    assert (heard.status, heard.code) == (400, 9003)
+    response, _ = await response_to(tmp_path, headers={"cf-aig-event-id": name})
+    assert (response.status, response.code) == (400, 9003)
 
 
 async def test_a_providers_error_is_passed_on_unchanged(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, answers(b'{"error":{"message":"no"}}', 429, retry_after="7", x_more="1"))
-    assert (heard.status, heard.body) == (429, b'{"error":{"message":"no"}}')
-    assert (heard.headers["retry-after"], heard.headers["x-more"]) == ("7", "1")
+    response, _ = await response_to(tmp_path, answers(b'{"error":{"message":"no"}}', 429, retry_after="7", x_more="1"))
+    assert (response.status, response.body) == (429, b'{"error":{"message":"no"}}')
+    assert (response.headers["retry-after"], response.headers["x-more"]) == ("7", "1")
 
 
 async def test_a_redirect_is_passed_on_and_not_followed(tmp_path: Path) -> None:
-    heard, provider = await asked(tmp_path, answers(b"", 302, location="https://files.example/x"))
-    assert (heard.status, heard.headers["location"]) == (302, "https://files.example/x")
+    response, provider = await response_to(tmp_path, answers(b"", 302, location="https://files.example/x"))
+    assert (response.status, response.headers["location"]) == (302, "https://files.example/x")
     assert len(provider.requests) == 1
 
 
 async def test_the_bridges_own_error_has_its_status_and_its_body(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, refuses(), headers={"cf-aig-event-id": "mine"})
-    assert (heard.status, heard.code) == (502, 9010)
-    assert heard.headers["content-type"] == "application/json"
-    assert heard.headers["cf-aig-event-id"] == "mine"
+    response, _ = await response_to(tmp_path, refuses(), headers={"cf-aig-event-id": "mine"})
+    assert (response.status, response.code) == (502, 9010)
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cf-aig-event-id"] == "mine"
 
 
 class Closed:
@@ -308,23 +308,23 @@ class Closed:
 async def test_retry_after_is_in_whole_seconds(tmp_path: Path) -> None:
     server = Server(config_of("", tmp_path), Upstream(ScriptedProvider()), Services(limiter=Closed()))
     async with started(server), connect_http(server) as client:
-        heard = await client()
-    assert (heard.status, heard.code, heard.headers["retry-after"]) == (429, 2003, "2")
+        response = await client()
+    assert (response.status, response.code, response.headers["retry-after"]) == (429, 2003, "2")
 
 
 @pytest.mark.parametrize(
-    ("level", "said"),
+    ("level", "message"),
     [(0, "within 30 ms"), (1, "within 31 ms"), (2, "within 32 ms"), (3, "within 33 ms")],
     ids=["the gateway's", "the request's", "the step's headers'", "the step's config's"],
 )
 async def test_settings_of_a_step_override_the_request_and_those_override_the_gateway(
-    tmp_path: Path, level: int, said: str
+    tmp_path: Path, level: int, message: str
 ) -> None:
     headers = {"cf-aig-request-timeout": "31"} if level > 0 else {}
     inner = {"headers": {"cf-aig-request-timeout": "32"}} if level > 1 else {}
     config = {"config": {"requestTimeout": 33}} if level > 2 else {}
     body = orjson.dumps([{**step(), **inner, **config}])
-    heard, _ = await asked(
+    response, _ = await response_to(
         tmp_path,
         streams(SILENCE),
         config="[gateways.gateway]\nrequest_timeout = 30",
@@ -332,19 +332,21 @@ async def test_settings_of_a_step_override_the_request_and_those_override_the_ga
         body=body,
         headers=headers,
     )
-    assert (heard.status, heard.code) == (504, 9013)
-    assert said in orjson.loads(heard.body)["message"]
+    assert (response.status, response.code) == (504, 9013)
+    assert message in orjson.loads(response.body)["message"]
 
 
 async def test_headers_of_the_request_are_the_settings_of_its_one_step(tmp_path: Path) -> None:
     plays = [answers(status=500), answers(status=503), answers()]
-    heard, provider = await asked(tmp_path, *plays, headers={"cf-aig-max-attempts": "3", "cf-aig-retry-delay": "0"})
-    assert (heard.status, len(provider.requests)) == (200, 3)
+    response, provider = await response_to(
+        tmp_path, *plays, headers={"cf-aig-max-attempts": "3", "cf-aig-retry-delay": "0"}
+    )
+    assert (response.status, len(provider.requests)) == (200, 3)
 
 
 async def test_an_invalid_setting_is_reported(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, headers={"cf-aig-max-attempts": "many"})
-    assert (heard.status, heard.code) == (400, 9003)
+    response, _ = await response_to(tmp_path, headers={"cf-aig-max-attempts": "many"})
+    assert (response.status, response.code) == (400, 9003)
 
 
 # Streams
@@ -367,11 +369,11 @@ async def test_each_read_of_a_stream_is_passed_on_at_once(tmp_path: Path) -> Non
 
 async def test_a_fallback_inside_a_stream_is_visible_in_a_header_only(tmp_path: Path) -> None:
     """The header names the step that answered."""
-    heard, _ = await asked(
+    response, _ = await response_to(
         tmp_path, streams(ROLE, OVERLOADED), streams(*COMPLETE), path=GATEWAY, body=orjson.dumps([ONE, TWO])
     )
-    assert (heard.body, heard.is_complete) == (b"".join(COMPLETE), True)
-    assert heard.headers["cf-aig-step"] == "1"
+    assert (response.body, response.is_complete) == (b"".join(COMPLETE), True)
+    assert response.headers["cf-aig-step"] == "1"
 
 
 async def test_items_held_back_are_sent_after_a_while(tmp_path: Path) -> None:
@@ -396,18 +398,18 @@ async def test_items_held_back_are_sent_after_a_while(tmp_path: Path) -> None:
     ids=["no mark", "cut", "an error inside"],
 )
 async def test_a_broken_stream_ends_incomplete(tmp_path: Path, version: str, parts: list[bytes]) -> None:
-    heard, _ = await asked(tmp_path, streams(*parts), version=version)
+    response, _ = await response_to(tmp_path, streams(*parts), version=version)
     sent = b"".join(part for part in parts if isinstance(part, bytes))
-    assert heard.is_complete is False
-    assert sent.startswith(heard.body)
+    assert response.is_complete is False
+    assert sent.startswith(response.body)
     if version == "1.1":
-        assert heard.body == sent
+        assert response.body == sent
 
 
 async def test_onbreak_restart_has_no_effect_over_http(tmp_path: Path) -> None:
     body = orjson.dumps([step(onBreak="restart"), TWO])
-    heard, provider = await asked(tmp_path, streams(content("a")), path=GATEWAY, body=body)
-    assert (heard.is_complete, len(provider.requests)) == (False, 1)
+    response, provider = await response_to(tmp_path, streams(content("a")), path=GATEWAY, body=body)
+    assert (response.is_complete, len(provider.requests)) == (False, 1)
 
 
 async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
@@ -420,8 +422,8 @@ async def test_httpx_sees_that_a_stream_broke(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content_type", ["audio/mpeg", "application/x-ndjson", SSE, "text/plain"])
 async def test_binary_bytes_are_passed_on_unchanged(tmp_path: Path, content_type: str) -> None:
     body = {SSE: b"".join(COMPLETE), "application/x-ndjson": b'{"done":true}\n'}.get(content_type, bytes(range(256)))
-    heard, _ = await asked(tmp_path, ScriptedResponse([body[:7], body[7:]], content_type=content_type))
-    assert (heard.body, heard.is_complete, heard.headers["content-type"]) == (body, True, content_type)
+    response, _ = await response_to(tmp_path, ScriptedResponse([body[:7], body[7:]], content_type=content_type))
+    assert (response.body, response.is_complete, response.headers["content-type"]) == (body, True, content_type)
 
 
 # Files
@@ -430,10 +432,10 @@ async def test_binary_bytes_are_passed_on_unchanged(tmp_path: Path, content_type
 class File(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
     """A provider's file of some MiB, with or without a Content-Length."""
 
-    def __init__(self, mebibytes: int, *, told: bool) -> None:
+    def __init__(self, mebibytes: int, *, with_length: bool) -> None:
         self.left = mebibytes * 16
         self.headers = {"content-type": "application/octet-stream"}
-        if told:
+        if with_length:
             self.headers["content-length"] = str(mebibytes << 20)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -453,10 +455,13 @@ class File(httpx.AsyncBaseTransport, httpx.AsyncByteStream):
     async def aclose(self) -> None: ...
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["length told", "length unknown"])
-async def test_a_file_of_300_mib_is_relayed_with_a_budget_of_16(tmp_path: Path, told: bool) -> None:
+@pytest.mark.parametrize("with_length", [True, False], ids=["length told", "length unknown"])
+async def test_a_file_of_300_mib_is_relayed_with_a_budget_of_16(tmp_path: Path, with_length: bool) -> None:
     config = "[server]\nmemory_budget_bytes = 16_777_216"
-    async with running(config_of(config, tmp_path), File(300, told=told)) as server, httpx.AsyncClient() as client:
+    async with (
+        running(config_of(config, tmp_path), File(300, with_length=with_length)) as server,
+        httpx.AsyncClient() as client,
+    ):
         url = server.url.replace("ws", "http", 1) + f"{GATEWAY}/openai/v1/files/x/content"
         async with client.stream("GET", url) as response:
             assert response.status_code == 200
@@ -468,7 +473,7 @@ async def test_a_file_of_300_mib_is_relayed_with_a_budget_of_16(tmp_path: Path, 
 
 
 async def test_a_client_that_stops_reading_a_file_stops_the_provider(tmp_path: Path) -> None:
-    file = File(300, told=True)
+    file = File(300, with_length=True)
     async with running(config_of("", tmp_path), file) as server, connect_http(server, receive_bytes=4096) as client:
         await client.send_request("GET", f"{GATEWAY}/openai/v1/files/x/content", None)
         await client.read_head()
@@ -486,7 +491,7 @@ async def test_an_answer_from_the_cache_is_the_same_but_for_one_header(tmp_path:
     provider = ScriptedProvider(ScriptedResponse(COMPLETE, headers={"x-request-id": "1"}))
     async with running(config_of("", tmp_path), provider) as server, connect_http(server) as client:
         first, second = [await client(headers={"cf-aig-cache-ttl": "60"}) for _ in range(2)]
-    assert [heard.headers["cf-aig-cache-status"] for heard in (first, second)] == ["MISS", "HIT"]
+    assert [response.headers["cf-aig-cache-status"] for response in (first, second)] == ["MISS", "HIT"]
     assert (second.status, second.body, second.is_complete) == (200, b"".join(COMPLETE), True)
     assert first.headers["x-request-id"] == second.headers["x-request-id"] == "1"
 
@@ -506,12 +511,12 @@ async def test_an_event_over_http_is_logged_with_its_transport(tmp_path: Path) -
     provider = ScriptedProvider(answers())
     server = Server(config_of("", tmp_path), Upstream(provider), Services(observers=(Log(),)))
     async with started(server), connect_http(server) as client:
-        heard = await client(path=f"{GATEWAY}/openai/v1/chat/completions?x=1")
+        response = await client(path=f"{GATEWAY}/openai/v1/chat/completions?x=1")
     [entry] = entries
     assert (entry.transport, entry.status, entry.method) == ("http", 200, "POST")
     assert (entry.provider, entry.path, entry.model) == ("openai", "v1/chat/completions", "small")
     assert (entry.request_bytes, entry.answer_bytes) == (len(CHAT_BODY), 11)
-    assert heard.headers["cf-aig-log-id"] == entry.log_id == entry.event_id
+    assert response.headers["cf-aig-log-id"] == entry.log_id == entry.event_id
     assert entry.answer_content_type == JSON
 
 
@@ -519,5 +524,5 @@ async def test_an_event_over_http_is_logged_with_its_transport(tmp_path: Path) -
 async def test_an_error_in_http_200_has_the_status_that_it_stands_for(tmp_path: Path, path: str) -> None:
     error = b'{"error":{"message":"too many","code":429}}'
     body = orjson.dumps([step()]) if path == GATEWAY else CHAT_BODY
-    heard, _ = await asked(tmp_path, answers(error), path=path, body=body)
-    assert (heard.status, heard.body) == (429, error)
+    response, _ = await response_to(tmp_path, answers(error), path=path, body=body)
+    assert (response.status, response.body) == (429, error)

@@ -15,9 +15,9 @@ LIMITS = MessageLimits(max_message_bytes=4096, max_headers=3, max_header_bytes=6
 
 
 def create_of(body: bytes, **headers: str) -> Create:
-    asked = read_steps(body, named(headers), DEFAULTS, LIMITS)
-    assert isinstance(asked, Create), asked
-    return asked
+    parsed = read_steps(body, named(headers), DEFAULTS, LIMITS)
+    assert isinstance(parsed, Create), parsed
+    return parsed
 
 
 def named(headers: dict[str, str]) -> dict[str, str]:
@@ -73,11 +73,11 @@ def test_the_event_id_nearest_to_the_step_is_used(body: bytes, header: str | Non
     ],
 )
 def test_a_refused_body_still_has_an_event_that_fails(body: bytes, error: type[BridgeError], event_id: str) -> None:
-    asked = read_steps(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
-    assert isinstance(asked, RejectedMessage)
-    assert type(asked.error) is error
-    assert asked.event_id is not None
-    assert asked.event_id.key == event_id
+    parsed = read_steps(body, {"cf-aig-event-id": "x"}, DEFAULTS, LIMITS)
+    assert isinstance(parsed, RejectedMessage)
+    assert type(parsed.error) is error
+    assert parsed.event_id is not None
+    assert parsed.event_id.key == event_id
 
 
 def test_a_request_that_is_a_step_has_its_method_its_target_and_its_body() -> None:
@@ -99,9 +99,9 @@ def test_a_request_that_is_a_step_has_its_method_its_target_and_its_body() -> No
     ],
 )
 def test_a_request_that_cannot_be_a_step_is_refused(headers: dict[str, str], error: type[BridgeError]) -> None:
-    asked = single(**headers)
-    assert isinstance(asked, RejectedMessage)
-    assert type(asked.error) is error
+    parsed = single(**headers)
+    assert isinstance(parsed, RejectedMessage)
+    assert type(parsed.error) is error
 
 
 def test_repeated_headers_are_joined() -> None:

@@ -20,7 +20,7 @@ from tests.support.socket_provider import TLS, client_context
 
 
 @asynccontextmanager
-async def house(
+async def serving(
     folder: Path, *plays: ScriptedResponse, config: str = "", receive_bytes: int = 65_536
 ) -> AsyncIterator[tuple[Server, ScriptedProvider, HttpClient]]:
     provider = ScriptedProvider(*plays)
@@ -42,37 +42,37 @@ async def let_go_of(client: HttpClient) -> None:
 
 
 async def test_a_complete_response_has_its_length_and_the_connection_is_kept(tmp_path: Path) -> None:
-    async with house(tmp_path, *[answers()] * 3) as (_, _, client):
+    async with serving(tmp_path, *[answers()] * 3) as (_, _, client):
         for _ in range(3):
-            heard = await client()
-            assert (heard.headers["content-length"], heard.body) == ("11", b'{"ok":true}')
-            assert "connection" not in heard.headers
+            response = await client()
+            assert (response.headers["content-length"], response.body) == ("11", b'{"ok":true}')
+            assert "connection" not in response.headers
 
 
 async def test_a_stream_is_chunked_and_the_connection_is_kept(tmp_path: Path) -> None:
-    async with house(tmp_path, streams(*COMPLETE), streams(*COMPLETE)) as (_, _, client):
+    async with serving(tmp_path, streams(*COMPLETE), streams(*COMPLETE)) as (_, _, client):
         for _ in range(2):
-            heard = await client()
-            assert (heard.headers["transfer-encoding"], heard.is_complete) == ("chunked", True)
+            response = await client()
+            assert (response.headers["transfer-encoding"], response.is_complete) == ("chunked", True)
 
 
 @pytest.mark.parametrize("plays", [answers(), streams(*COMPLETE)], ids=["one piece", "stream"])
 async def test_a_request_with_connection_close_closes_the_connection(tmp_path: Path, plays: ScriptedResponse) -> None:
-    async with house(tmp_path, plays) as (_, _, client):
-        heard = await client(headers={"Connection": "close"})
-        assert (heard.headers["connection"], heard.is_complete) == ("close", True)
+    async with serving(tmp_path, plays) as (_, _, client):
+        response = await client(headers={"Connection": "close"})
+        assert (response.headers["connection"], response.is_complete) == ("close", True)
         assert await client.raw.read_to_end() == b""
 
 
 async def test_a_stream_over_http_1_0_ends_with_the_connection(tmp_path: Path) -> None:
-    async with house(tmp_path, streams(*COMPLETE)) as (_, _, client):
-        heard = await client(version="1.0", headers={"Connection": "keep-alive"})
-        assert (heard.body, heard.is_complete) == (b"".join(COMPLETE), True)
-        assert "transfer-encoding" not in heard.headers
+    async with serving(tmp_path, streams(*COMPLETE)) as (_, _, client):
+        response = await client(version="1.0", headers={"Connection": "keep-alive"})
+        assert (response.body, response.is_complete) == (b"".join(COMPLETE), True)
+        assert "transfer-encoding" not in response.headers
 
 
 async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_path: Path) -> None:
-    async with house(tmp_path, answers(), answers()) as (_, _, client):
+    async with serving(tmp_path, answers(), answers()) as (_, _, client):
         assert (await client(version="1.0", headers={"Connection": "keep-alive"})).headers["connection"] == "keep-alive"
         assert (await client(version="1.0")).headers["connection"] == "close"
         assert await client.raw.read_to_end() == b""
@@ -80,19 +80,19 @@ async def test_http_1_0_may_keep_the_connection_where_the_length_is_known(tmp_pa
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "audio/mpeg"])
 async def test_a_response_to_head_has_no_body(tmp_path: Path, content_type: str) -> None:
-    async with house(tmp_path, ScriptedResponse(content_type=content_type), answers()) as (_, _, client):
-        heard = await client("HEAD", CHAT, None)
-        assert (heard.status, heard.headers["content-type"], heard.body) == (200, content_type, b"")
-        assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
+    async with serving(tmp_path, ScriptedResponse(content_type=content_type), answers()) as (_, _, client):
+        response = await client("HEAD", CHAT, None)
+        assert (response.status, response.headers["content-type"], response.body) == (200, content_type, b"")
+        assert not {"content-length", "transfer-encoding"} & response.headers.keys()
         assert (await client()).status == 200
 
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_response_without_a_body_has_no_framing(tmp_path: Path, status: int) -> None:
-    async with house(tmp_path, ScriptedResponse(status=status), answers()) as (_, _, client):
-        heard = await client("GET", CHAT, None)
-        assert heard.status == status
-        assert not {"content-length", "transfer-encoding"} & heard.headers.keys()
+    async with serving(tmp_path, ScriptedResponse(status=status), answers()) as (_, _, client):
+        response = await client("GET", CHAT, None)
+        assert response.status == status
+        assert not {"content-length", "transfer-encoding"} & response.headers.keys()
         assert (await client()).status == 200
 
 
@@ -100,12 +100,12 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     """The second request arrives before the first is answered, and in the middle of a stream."""
     gate = asyncio.Event()
     plays = [streams(content("a"), gate, FINISH, DONE), *[answers(b'{"n":%d}' % n) for n in range(3)]]
-    async with house(tmp_path, *plays) as (_, provider, client):
+    async with serving(tmp_path, *plays) as (_, provider, client):
         await client.send_request()
         await client.read_head()
         assert await client.read_chunk() == content("a")
-        asked = [request("POST", CHAT, CHAT_BODY, {})] * 3
-        await client.raw.send(b"".join(asked))
+        requests = [request("POST", CHAT, CHAT_BODY, {})] * 3
+        await client.raw.send(b"".join(requests))
         await turns()
         gate.set()
         assert [await client.read_chunk() for _ in range(3)] == [FINISH, DONE, b""]
@@ -117,7 +117,7 @@ async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
 
 async def test_a_long_complete_response_arrives_complete(tmp_path: Path) -> None:
     body = orjson.dumps({"x": "y" * 5_000_000})
-    async with house(tmp_path, answers(body)) as (_, _, client):
+    async with serving(tmp_path, answers(body)) as (_, _, client):
         assert (await client()).body == body
 
 
@@ -129,15 +129,15 @@ async def test_an_incomplete_response_is_visible_over_tls(tmp_path: Path, parts:
         running(config_of(config, tmp_path), provider) as server,
         connect_raw(server, receive_bytes=65_536, tls=client_context()) as raw,
     ):
-        heard = await HttpClient(raw)()
-        assert (heard.body, heard.is_complete) == (b"".join(parts), parts == COMPLETE)
+        response = await HttpClient(raw)()
+        assert (response.body, response.is_complete) == (b"".join(parts), parts == COMPLETE)
 
 
 # Bodies that come
 
 
 async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> None:
-    async with house(tmp_path, answers()) as (_, provider, client):
+    async with serving(tmp_path, answers()) as (_, provider, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "5", "Expect": "100-continue"}))
         assert await client.read_head() == (100, {})
         await client.raw.send(b"hello")
@@ -148,25 +148,25 @@ async def test_a_client_that_expects_100_continue_gets_it(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("path", [f"{GATEWAY}/openai/x", GATEWAY])
 async def test_a_body_that_is_too_long_gets_no_100_continue(tmp_path: Path, path: str) -> None:
-    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+    async with serving(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         await client.send_request(path=path, body=None, headers={"Content-Length": "1025", "Expect": "100-continue"})
-        heard = await client.read_response()
-        assert (heard.status, heard.code, heard.headers["connection"]) == (413, 9006, "close")
+        response = await client.read_response()
+        assert (response.status, response.code, response.headers["connection"]) == (413, 9006, "close")
         await let_go_of(client)
 
 
 async def test_a_body_that_grows_too_long_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+    async with serving(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await client.raw.send(b"400\r\n" + bytes(1024) + b"\r\n")
         await turns()
         await client.raw.send(b"1\r\nx\r\n0\r\n\r\n")
-        heard = await client.read_response()
-        assert (heard.status, heard.code) == (413, 9006)
+        response = await client.read_response()
+        assert (response.status, response.code) == (413, 9006)
 
 
 async def test_a_buffered_body_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+    async with serving(tmp_path, config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         framed = b"401\r\n" + bytes(1025) + b"\r\n0\r\n\r\n"
         await client.raw.send(request("POST", CHAT, None, {"Transfer-Encoding": "chunked"}) + framed)
         client.methods.append("POST")
@@ -174,39 +174,39 @@ async def test_a_buffered_body_that_is_too_long_is_refused(tmp_path: Path) -> No
 
 
 async def test_a_body_of_the_maximum_length_is_accepted(tmp_path: Path) -> None:
-    async with house(tmp_path, answers(), config="[server]\nmax_message_bytes = 1024") as (_, _, client):
+    async with serving(tmp_path, answers(), config="[server]\nmax_message_bytes = 1024") as (_, _, client):
         assert (await client(body=bytes(1024))).status == 200
 
 
 async def test_bodies_count_in_the_memory_of_the_process(tmp_path: Path) -> None:
     config = "[server]\nmemory_budget_bytes = 100_000"
     async with (
-        house(tmp_path, answers(), config=config) as (server, _, client),
+        serving(tmp_path, answers(), config=config) as (server, _, client),
         connect_http(server) as slow,
         connect_http(server) as third,
     ):
         await slow.raw.send(request("POST", CHAT, None, {"Content-Length": "80000"}) + bytes(79_000))
         await until(lambda: server._app.state.memory.used == 79_000)
-        heard = await third(body=bytes(40_000))
-        assert (heard.status, heard.code) == (503, 9008)
+        response = await third(body=bytes(40_000))
+        assert (response.status, response.code) == (503, 9008)
         assert (await client(body=bytes(10_000))).status == 200
 
 
 async def test_a_body_that_stops_arriving_is_refused(tmp_path: Path) -> None:
-    async with house(tmp_path) as (_, _, client):
+    async with serving(tmp_path) as (_, _, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100000"}) + bytes(50_000))
         for _ in range(3):
             await turns()
             advance(25)
             await client.raw.send(b"x")
         client.methods.append("POST")
-        heard = await client.read_response()
-        assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
+        response = await client.read_response()
+        assert (response.status, response.code, response.headers["connection"]) == (408, 9001, "close")
         await let_go_of(client)
 
 
 async def test_a_slow_body_that_keeps_arriving_is_accepted(tmp_path: Path) -> None:
-    async with house(tmp_path, answers()) as (_, _, client):
+    async with serving(tmp_path, answers()) as (_, _, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "200000"}))
         for _ in range(10):
             await client.raw.send(bytes(20_000))
@@ -218,14 +218,14 @@ async def test_a_slow_body_that_keeps_arriving_is_accepted(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("framing", [b"x\r\n", b"5\r\nhelloX\r\n"])
 async def test_a_body_with_invalid_framing_is_refused(tmp_path: Path, framing: bytes) -> None:
-    async with house(tmp_path) as (_, _, client):
+    async with serving(tmp_path) as (_, _, client):
         await client.send_request(body=None, headers={"Transfer-Encoding": "chunked"})
         await turns()
         await client.raw.send(framing)
         await turns()
         advance(61)
-        heard = await client.read_response()
-        assert (heard.status, heard.code, heard.headers["connection"]) == (408, 9001, "close")
+        response = await client.read_response()
+        assert (response.status, response.code, response.headers["connection"]) == (408, 9001, "close")
         await let_go_of(client)
 
 
@@ -246,7 +246,7 @@ async def test_a_body_with_invalid_framing_is_refused(tmp_path: Path, framing: b
 async def test_when_the_client_leaves_the_providers_connection_is_closed(
     tmp_path: Path, plays: ScriptedResponse, leaves: str
 ) -> None:
-    async with house(tmp_path, plays) as (server, provider, client):
+    async with serving(tmp_path, plays) as (server, provider, client):
         await client.send_request()
         await until(lambda: provider.requests)
         await turns()
@@ -259,7 +259,7 @@ async def test_when_the_client_leaves_the_providers_connection_is_closed(
 async def test_a_client_that_leaves_while_it_sends_causes_no_call(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with house(tmp_path) as (server, provider, client):
+    async with serving(tmp_path) as (server, provider, client):
         await client.raw.send(request("POST", CHAT, None, {"Content-Length": "100"}) + b"x")
         await until(lambda: len(server.connections))
         client.raw.abort()
@@ -270,7 +270,7 @@ async def test_a_client_that_leaves_while_it_sends_causes_no_call(
 
 async def test_a_client_that_has_left_already_causes_no_call(tmp_path: Path) -> None:
     """A request and the end of its connection in one packet."""
-    async with house(tmp_path) as (server, provider, client):
+    async with serving(tmp_path) as (server, provider, client):
         await client.raw.send(request("POST", CHAT, CHAT_BODY, {}))
         client.raw.abort()
         await turns(100)
@@ -280,7 +280,7 @@ async def test_a_client_that_has_left_already_causes_no_call(tmp_path: Path) -> 
 
 async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> None:
     endless = streams(*[content("x" * 10_000)] * 5000)
-    async with house(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
+    async with serving(tmp_path, endless, receive_bytes=4096) as (_, provider, client):
         await client.send_request()
         reads = -1
         while reads != (reads := provider.requests[0].reads if provider.requests else -2):
@@ -300,22 +300,22 @@ async def test_a_client_that_reads_nothing_is_disconnected(tmp_path: Path) -> No
 
 async def test_a_client_that_reads_slowly_is_served(tmp_path: Path) -> None:
     gate = [content("x" * 10_000)] * 600
-    async with house(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
+    async with serving(tmp_path, streams(*gate, FINISH, DONE), receive_bytes=4096) as (_, _, client):
         await client.send_request()
         await client.read_head()
-        taken = 0
+        received_bytes = 0
         while data := await client.read_chunk():
-            taken += len(data)
-            if taken % 50 == 0:
+            received_bytes += len(data)
+            if received_bytes % 50 == 0:
                 advance(20)
             await turns(2)
-        assert taken == sum(map(len, [*gate, FINISH, DONE]))
+        assert received_bytes == sum(map(len, [*gate, FINISH, DONE]))
 
 
 async def test_the_remaining_output_of_a_closing_connection_has_a_deadline(tmp_path: Path) -> None:
     """The response is short enough to be written at once, and the client reads none of it."""
     body = orjson.dumps("x" * 3_000_000)
-    async with house(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
+    async with serving(tmp_path, answers(body), receive_bytes=4096) as (server, provider, client):
         await client.send_request(headers={"Connection": "close"})
         await until(lambda: provider.requests and provider.requests[0].closed.is_set())
         handlers = server._runner.server
@@ -334,21 +334,21 @@ async def test_the_remaining_output_of_a_closing_connection_has_a_deadline(tmp_p
 async def test_requests_count_towards_max_sockets(tmp_path: Path) -> None:
     plays = [streams(content("a"), SILENCE), answers()]
     async with (
-        house(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
+        serving(tmp_path, *plays, config="[server]\nmax_sockets = 2") as (server, _, client),
         connected(server, GATEWAY),
         connect_http(server) as third,
     ):
         await client.send_request()
         await client.read_head()
-        heard = await third()
-        assert (heard.status, heard.code) == (503, 9008)
+        response = await third()
+        assert (response.status, response.code) == (503, 9008)
         client.raw.abort()
         await until(lambda: len(server.connections) == 1)
         assert (await third()).status == 200
 
 
 async def test_a_connection_between_two_requests_is_kept_for_a_while(tmp_path: Path) -> None:
-    async with house(tmp_path, answers(), answers()) as (_, _, client):
+    async with serving(tmp_path, answers(), answers()) as (_, _, client):
         await client()
         advance(74)
         await turns()
@@ -358,7 +358,7 @@ async def test_a_connection_between_two_requests_is_kept_for_a_while(tmp_path: P
 
 
 async def test_a_handshake_may_follow_an_answer_on_the_same_connection(tmp_path: Path) -> None:
-    async with house(tmp_path, answers()) as (_, _, client):
+    async with serving(tmp_path, answers()) as (_, _, client):
         await client()
         assert (await client.raw.request(GATEWAY, UPGRADE)).status == 101
 
@@ -390,12 +390,16 @@ async def test_a_drain_finishes_responses_and_refuses_new_requests(tmp_path: Pat
     async with stopping(tmp_path, ScriptedResponse(before_head=[gate], body=list(COMPLETE))) as (server, _, busy, idle):
         down = asyncio.create_task(server.stop())
         await turns()
-        heard = await idle()
-        assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
+        response = await idle()
+        assert (response.status, response.code, response.headers["connection"]) == (503, 9022, "close")
         assert await idle.raw.read_to_end() == b""
         gate.set()
-        heard = await busy.read_response()
-        assert (heard.body, heard.is_complete, heard.headers["connection"]) == (b"".join(COMPLETE), True, "close")
+        response = await busy.read_response()
+        assert (response.body, response.is_complete, response.headers["connection"]) == (
+            b"".join(COMPLETE),
+            True,
+            "close",
+        )
         await down
         assert await busy.raw.read_to_end() == b""
 
@@ -419,8 +423,8 @@ async def test_an_event_without_an_answer_at_the_end_of_a_drain_gets_an_error(tm
         down = asyncio.create_task(server.stop())
         await turns()
         advance(9.1)
-        heard = await busy.read_response()
-        assert (heard.status, heard.code, heard.headers["connection"]) == (503, 9022, "close")
+        response = await busy.read_response()
+        assert (response.status, response.code, response.headers["connection"]) == (503, 9022, "close")
         await down
 
 
@@ -437,7 +441,7 @@ async def test_a_body_that_is_incomplete_at_the_end_of_a_drain_is_dropped(tmp_pa
 
 
 async def test_idle_connections_do_not_delay_a_shutdown(tmp_path: Path) -> None:
-    async with house(tmp_path, answers()) as (server, _, client):
+    async with serving(tmp_path, answers()) as (server, _, client):
         await client()
         await server.stop()
         assert await client.raw.read_to_end() == b""

@@ -38,17 +38,17 @@ OPEN = "/v1/account/open"
 
 
 @asynccontextmanager
-async def door(folder: Path, calls: int = 1) -> AsyncIterator[tuple[HttpClient, ScriptedProvider]]:
+async def serving(folder: Path, calls: int = 1) -> AsyncIterator[tuple[HttpClient, ScriptedProvider]]:
     (folder / "key").write_text(STORED)
     provider = ScriptedProvider(*[answers()] * calls)
     async with running(config_of(CONFIG, folder), provider) as server, connect_http(server) as client:
         yield client, provider
 
 
-async def asked(
+async def response_to(
     folder: Path, path: str, headers: Mapping[str, str], **more: object
 ) -> tuple[HttpResult, ScriptedProvider]:
-    async with door(folder) as (client, provider):
+    async with serving(folder) as (client, provider):
         return await client(path=path, headers=headers, **more), provider
 
 
@@ -74,8 +74,8 @@ async def asked(
 async def test_a_token_is_accepted_in_its_own_header_and_in_place_of_a_key(
     tmp_path: Path, path: str, headers: dict[str, str]
 ) -> None:
-    heard, provider = await asked(tmp_path, path, headers, body=orjson.dumps(step()))
-    assert heard.status == 200
+    response, provider = await response_to(tmp_path, path, headers, body=orjson.dumps(step()))
+    assert response.status == 200
     assert TOKEN not in str(provider.requests[0].headers.raw)
 
 
@@ -93,13 +93,13 @@ async def test_a_token_is_accepted_in_its_own_header_and_in_place_of_a_key(
     ],
 )
 async def test_any_other_request_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
-    heard, provider = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
-    assert (heard.status, heard.code) == (401, 2009)
+    response, provider = await response_to(tmp_path, f"{TOKENED}/openai/v1/x", headers)
+    assert (response.status, response.code) == (401, 2009)
     assert not provider.requests
 
 
 async def test_a_refused_client_gets_no_100_continue(tmp_path: Path) -> None:
-    async with door(tmp_path) as (client, _):
+    async with serving(tmp_path) as (client, _):
         await client.send_request(path=TOKENED, body=None, headers={"Content-Length": "9", "Expect": "100-continue"})
         assert (await client.read_response()).status == 401
         await turns()
@@ -119,8 +119,10 @@ async def test_the_gateways_stored_key_takes_the_place_of_the_token(
     tmp_path: Path, slug: str, header: str, theirs: str
 ) -> None:
     """An SDK then needs only its base URL and the token."""
-    heard, provider = await asked(tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)})
-    assert heard.status == 200
+    response, provider = await response_to(
+        tmp_path, f"{STORING}/{slug}/v1/messages", {header: theirs.replace(STORED, TOKEN)}
+    )
+    assert response.status == 200
     assert provider.requests[0].headers[header] == theirs
 
 
@@ -150,22 +152,22 @@ async def test_no_token_in_a_step_reaches_a_provider(tmp_path: Path, headers: di
 
 async def test_a_token_in_the_url_is_refused_for_it_would_reach_the_provider(tmp_path: Path) -> None:
     path = f"{TOKENED}/google-ai-studio/v1beta/models?a=b&key={TOKEN}"
-    heard, provider = await asked(tmp_path, path, {"cf-aig-authorization": TOKEN})
-    assert (heard.status, heard.code) == (400, 9003)
-    assert TOKEN.encode() not in heard.body
+    response, provider = await response_to(tmp_path, path, {"cf-aig-authorization": TOKEN})
+    assert (response.status, response.code) == (400, 9003)
+    assert TOKEN.encode() not in response.body
     assert not provider.requests
 
 
 async def test_the_clients_own_key_is_forwarded_without_the_token(tmp_path: Path) -> None:
     headers = {"cf-aig-authorization": TOKEN, "Authorization": "Bearer sk-mine"}
-    _, provider = await asked(tmp_path, f"{STORING}/openai/v1/x", headers)
+    _, provider = await response_to(tmp_path, f"{STORING}/openai/v1/x", headers)
     assert provider.requests[0].headers["authorization"] == "Bearer sk-mine"
 
 
 async def test_no_token_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for header in ("Authorization", "x-api-key", "cf-aig-authorization"):
-        await asked(tmp_path, f"{TOKENED}/openai/v1/x", {header: f"Bearer {TOKEN}"})
+        await response_to(tmp_path, f"{TOKENED}/openai/v1/x", {header: f"Bearer {TOKEN}"})
     assert TOKEN not in caplog.text
 
 
@@ -183,36 +185,36 @@ async def test_no_token_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 async def test_a_page_of_an_allowed_origin_may_read_the_response(
     tmp_path: Path, gateway: str, origin: str, headers: dict[str, str]
 ) -> None:
-    async with door(tmp_path) as (client, _):
+    async with serving(tmp_path) as (client, _):
         asking = {
             "Origin": origin,
             "Access-Control-Request-Method": "POST",
             "Access-Control-Request-Headers": "x-api-key",
         }
         for path in (gateway, f"{gateway}/openai/v1/x"):
-            heard = await client("OPTIONS", path, None, {"Origin": origin, **asking})
-            assert heard.status == 204
-            assert heard.headers["access-control-allow-origin"] == origin
-            assert heard.headers["access-control-allow-methods"] == "POST"
-            assert heard.headers["access-control-allow-headers"] == "x-api-key"
-            assert "access-control-allow-credentials" not in heard.headers
-        heard = await client(path=f"{gateway}/openai/v1/x", headers={"Origin": origin, **headers})
-        assert heard.status == 200
-        assert heard.headers["access-control-allow-origin"] == origin
-        assert heard.headers["access-control-expose-headers"] == "*"
-        assert heard.headers["vary"] == "origin"
+            response = await client("OPTIONS", path, None, {"Origin": origin, **asking})
+            assert response.status == 204
+            assert response.headers["access-control-allow-origin"] == origin
+            assert response.headers["access-control-allow-methods"] == "POST"
+            assert response.headers["access-control-allow-headers"] == "x-api-key"
+            assert "access-control-allow-credentials" not in response.headers
+        response = await client(path=f"{gateway}/openai/v1/x", headers={"Origin": origin, **headers})
+        assert response.status == 200
+        assert response.headers["access-control-allow-origin"] == origin
+        assert response.headers["access-control-expose-headers"] == "*"
+        assert response.headers["vary"] == "origin"
 
 
 async def test_a_page_of_an_allowed_origin_may_read_a_refusal(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", {"Origin": "https://app.example"})
-    assert (heard.status, heard.headers["access-control-allow-origin"]) == (401, "https://app.example")
+    response, _ = await response_to(tmp_path, f"{TOKENED}/openai/v1/x", {"Origin": "https://app.example"})
+    assert (response.status, response.headers["access-control-allow-origin"]) == (401, "https://app.example")
 
 
 async def test_a_page_of_another_origin_may_not_read_the_response(tmp_path: Path) -> None:
     headers = {"Origin": "https://evil.example", "cf-aig-authorization": TOKEN}
-    heard, _ = await asked(tmp_path, f"{TOKENED}/openai/v1/x", headers)
-    assert heard.status == 200
-    assert not any(name.startswith("access-control-") for name in heard.headers)
+    response, _ = await response_to(tmp_path, f"{TOKENED}/openai/v1/x", headers)
+    assert response.status == 200
+    assert not any(name.startswith("access-control-") for name in response.headers)
 
 
 @pytest.mark.parametrize(
@@ -228,19 +230,21 @@ async def test_a_page_of_another_origin_may_not_read_the_response(tmp_path: Path
 async def test_an_open_gateway_refuses_foreign_pages_and_rebound_names(
     tmp_path: Path, headers: dict[str, str], method: str
 ) -> None:
-    heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
-    assert (heard.status, heard.code) == (403, 9009)
+    response, provider = await response_to(tmp_path, f"{OPEN}/openai/v1/x", headers, method=method)
+    assert (response.status, response.code) == (403, 9009)
     assert not provider.requests
 
 
 async def test_an_address_typed_into_a_browser_is_served(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, f"{OPEN}/openai/v1/x", {"Sec-Fetch-Site": "none"}, method="GET", body=None)
-    assert heard.status == 200
+    response, _ = await response_to(
+        tmp_path, f"{OPEN}/openai/v1/x", {"Sec-Fetch-Site": "none"}, method="GET", body=None
+    )
+    assert response.status == 200
 
 
 async def test_an_options_request_without_origin_reaches_the_provider(tmp_path: Path) -> None:
-    heard, provider = await asked(tmp_path, f"{OPEN}/openai/v1/x", {}, method="OPTIONS")
-    assert (heard.status, len(provider.requests)) == (200, 1)
+    response, provider = await response_to(tmp_path, f"{OPEN}/openai/v1/x", {}, method="OPTIONS")
+    assert (response.status, len(provider.requests)) == (200, 1)
 
 
 # Paths
@@ -281,29 +285,29 @@ def test_provider_and_endpoint_are_read_from_the_path(path: str, provider: str, 
 async def test_other_requests_get_an_error(
     tmp_path: Path, method: str, path: str, status: int, code: int | None
 ) -> None:
-    heard, provider = await asked(tmp_path, path, {}, method=method)
-    assert heard.status == status
-    assert code is None or heard.code == code
+    response, provider = await response_to(tmp_path, path, {}, method=method)
+    assert response.status == status
+    assert code is None or response.code == code
     assert not provider.requests
 
 
 @pytest.mark.parametrize("headers", [{"X-Long": "x" * 40_000}, {f"X-{n}": "1" for n in range(101)}])
 async def test_more_headers_than_a_step_may_have_are_refused(tmp_path: Path, headers: dict[str, str]) -> None:
-    heard, _ = await asked(tmp_path, f"{OPEN}/openai/x", headers)
-    assert heard.status in {400, 413}
+    response, _ = await response_to(tmp_path, f"{OPEN}/openai/x", headers)
+    assert response.status in {400, 413}
 
 
 async def test_long_headers_and_queries_are_accepted(tmp_path: Path) -> None:
     """Access tokens and queries may have several KB."""
     path = f"{OPEN}/openai/x?q={'y' * 30_000}"
-    heard, provider = await asked(tmp_path, path, {"Authorization": "Bearer " + "x" * 20_000})
-    assert heard.status == 200
+    response, provider = await response_to(tmp_path, path, {"Authorization": "Bearer " + "x" * 20_000})
+    assert response.status == 200
     assert len(provider.requests[0].headers["authorization"]) == 20_007
 
 
 async def test_a_header_of_unknown_encoding_is_refused(tmp_path: Path) -> None:
-    heard, _ = await asked(tmp_path, f"{OPEN}/openai/x", {"X-Name": "caf\u00e9"})
-    assert (heard.status, heard.code) == (400, 9003)
+    response, _ = await response_to(tmp_path, f"{OPEN}/openai/x", {"X-Name": "caf\u00e9"})
+    assert (response.status, response.code) == (400, 9003)
 
 
 # The OpenAI-shaped front
@@ -328,16 +332,16 @@ async def test_the_name_of_the_model_selects_the_provider(
     tmp_path: Path, model: str, url: str, sent: str, endpoint: str
 ) -> None:
     body = b'{ "messages": [], "model": "%s", "n" : 1.0 }'
-    heard, provider = await asked(
+    response, provider = await response_to(
         tmp_path, f"{GATEWAY.replace('gateway', 'open')}/compat/{endpoint}", {}, body=body % model.encode()
     )
-    assert heard.status == 200
+    assert response.status == 200
     assert provider.requests[0].url == url
     assert provider.requests[0].content == body % sent.encode()
 
 
 async def test_the_front_may_be_a_step_among_others(tmp_path: Path) -> None:
     chat = {"provider": "compat", "endpoint": "chat/completions", "query": {"model": "groq/llama"}}
-    _, provider = await asked(tmp_path, OPEN, {}, body=orjson.dumps([chat]))
+    _, provider = await response_to(tmp_path, OPEN, {}, body=orjson.dumps([chat]))
     assert provider.requests[0].url == "https://api.groq.com/openai/v1/chat/completions"
     assert provider.requests[0].content == b'{"model":"llama"}'

@@ -187,5 +187,7 @@ async def test_a_token_that_may_not_call_the_provider_is_refused(tmp_path: Path)
         realtime_bridge(AcceptingProvider().script, tmp_path, more=more) as server,
         connect_raw(server) as client,
     ):
-        told = await client.request("/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"})
-    assert (told.status, told.sdk_code) == (403, 2009)
+        response = await client.request(
+            "/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"}
+        )
+    assert (response.status, response.sdk_code) == (403, 2009)

@@ -53,8 +53,8 @@ async def reports(folder: Path, **agents: str) -> dict[str, dict[str, str]]:
         if program.returncode is None:
             program.kill()
             await program.wait()
-    told = json.loads((folder / "reports" / "index.json").read_text())
-    return {agent: {case: _worse(found) for case, found in cases.items()} for agent, cases in told.items()}
+    results = json.loads((folder / "reports" / "index.json").read_text())
+    return {agent: {case: _worse(found) for case, found in cases.items()} for agent, cases in results.items()}
 
 
 def _worse(found: dict[str, str]) -> str:
@@ -67,7 +67,7 @@ async def test_a_bridge_fails_no_case_that_aiohttp_alone_does_not(tmp_path: Path
     async with TestServer(app) as provider:
         text = f'[providers.custom-x]\nbase_url = "{provider.make_url("")}"\n'
         async with running(config_of(text, tmp_path)) as server:
-            told = await reports(tmp_path, aiohttp=f"ws://127.0.0.1:{provider.port}/talk", bridge=server.url + PATH)
-    assert len(told["bridge"]) == len(told["aiohttp"]) > 240
-    failed = {case: found for case, found in told["bridge"].items() if found not in WELL}
-    assert {case for case in failed if told["aiohttp"][case] in WELL} == set(), failed
+            results = await reports(tmp_path, aiohttp=f"ws://127.0.0.1:{provider.port}/talk", bridge=server.url + PATH)
+    assert len(results["bridge"]) == len(results["aiohttp"]) > 240
+    failed = {case: found for case, found in results["bridge"].items() if found not in WELL}
+    assert {case for case in failed if results["aiohttp"][case] in WELL} == set(), failed

@@ -238,8 +238,8 @@ async def test_a_drain_refuses_sessions_that_are_still_connecting(tmp_path: Path
         asking = asyncio.create_task(client.request(PATH, UPGRADE))
         await turns(100)
         stopping = asyncio.create_task(server.stop())
-        told = await asking
-        assert (told.status, told.sdk_code) == (503, 9022)
+        response = await asking
+        assert (response.status, response.sdk_code) == (503, 9022)
         await stopping
 
 
@@ -358,5 +358,5 @@ async def test_a_session_that_connects_is_refused_when_its_token_is_revoked(tmp_
         await until(lambda: len(server.connections))
         text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
         server.reload(config_of(text, tmp_path))
-        told = await asking
-        assert (told.status, told.sdk_code) == (401, 2009)
+        response = await asking
+        assert (response.status, response.sdk_code) == (401, 2009)

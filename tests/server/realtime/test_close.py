@@ -63,8 +63,8 @@ def test_the_loss_of_a_side_closes_the_other_with_1011(by: Side) -> None:
 )
 def test_a_protocol_error_closes_the_other_side_with_1011(by: Side, code: int, reason: str) -> None:
     end = closing.protocol_error(by, code)
-    told = f"the {by} {reason}"
-    assert (own(end, by), others(end, by)) == (CloseFrame(code, told), CloseFrame(1011, told))
+    text = f"the {by} {reason}"
+    assert (own(end, by), others(end, by)) == (CloseFrame(code, text), CloseFrame(1011, text))
 
 
 @BOTH
@@ -118,6 +118,6 @@ def test_a_close_frame_holds_at_most_125_bytes_and_whole_characters(code: int, r
     payload = CloseFrame(code, reason).payload
     assert len(payload) <= 125
     assert int.from_bytes(payload[:2], "big") == code
-    told = payload[2:].decode()
-    assert reason.encode(errors="replace").decode().startswith(told)
-    assert len(told) == len(reason) or len(payload) > 125 - 4
+    text = payload[2:].decode()
+    assert reason.encode(errors="replace").decode().startswith(text)
+    assert len(text) == len(reason) or len(payload) > 125 - 4

@@ -195,8 +195,8 @@ async def test_a_session_of_each_provider_passes_unchanged(tmp_path: Path, talk:
     async with Provider(sockets.script) as provider:
         text = f'[providers.{talk.slug}]\nbase_url = "http://127.0.0.1:{provider.port}{base}"\n'
         async with running(config_of(text, tmp_path)) as server, connect_raw(server, receive_bytes=65_536) as client:
-            told = await client.request(f"/v1/{ACCOUNT}/gateway/{talk.url}", {**UPGRADE, **talk.headers})
-            assert told.status == 101
+            response = await client.request(f"/v1/{ACCOUNT}/gateway/{talk.url}", {**UPGRADE, **talk.headers})
+            assert response.status == 101
             side = await sockets.next_session()
             assert side.target == talk.target
             assert side.headers[talk.key[0]] == talk.key[1]

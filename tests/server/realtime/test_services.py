@@ -163,9 +163,9 @@ async def test_with_all_services_a_session_is_counted_while_it_runs_and_logged_a
 async def test_a_session_is_one_event_of_the_rate_limit(tmp_path: Path) -> None:
     async with place(tmp_path, "rate_limiting_limit = 1\nrate_limiting_interval = 60") as at:
         client, side = await at.talk()
-        told = await at.refusal()
-        assert (told.status, told.sdk_code) == (429, 2003)
-        assert int(told.headers["retry-after"]) > 0
+        response = await at.refusal()
+        assert (response.status, response.sdk_code) == (429, 2003)
+        assert int(response.headers["retry-after"]) > 0
         await parted(client, side)
 
 
@@ -186,8 +186,8 @@ async def test_the_cost_of_a_session_is_charged_when_it_ends(tmp_path: Path) -> 
         await side.send(DONE)
         await client.next_frame()
         await parted(client, side)
-        told = await at.refusal()
-        assert (told.status, told.sdk_code) == (429, 2041)
+        response = await at.refusal()
+        assert (response.status, response.sdk_code) == (429, 2041)
     costs = [(row["cost"], row["cost_source"]) for row in rows(tmp_path)]
     assert costs == [(1.5, "custom"), (None, None)]
 
@@ -196,8 +196,8 @@ async def test_a_session_without_a_known_price_is_refused_under_a_budget(tmp_pat
     """The provider's address has no known price."""
     rule = 'id = "day", limitType = "cost", limit = 1.0, window = 86400'
     async with place(tmp_path, f"spend_limits = {{ rules = [{{ {rule} }}] }}") as at:
-        told = await at.refusal()
-        assert (told.status, told.sdk_code) == (403, 9027)
+        response = await at.refusal()
+        assert (response.status, response.sdk_code) == (403, 9027)
     async with place(tmp_path, f'spend_limits = {{ rules = [{{ {rule} }}], unpriced = "allow" }}') as at:
         await parted(*await at.talk())
 
@@ -227,7 +227,7 @@ GEMINI = orjson.dumps({"usageMetadata": {"promptTokenCount": 5, "responseTokenCo
 
 
 @pytest.mark.parametrize(
-    ("query", "said", "heard", "cost"),
+    ("query", "sent", "received", "cost"),
     [
         ("?model=known", b"Hi", [done(8), done(8)], 2 * (8 + 10)),
         ("?model=known", b"Hi", [done(12, sound=2), done(8)], 10 * 2 + 2 * 100 + 10 + 8 + 10),
@@ -239,14 +239,14 @@ GEMINI = orjson.dumps({"usageMetadata": {"promptTokenCount": 5, "responseTokenCo
     ],
 )
 async def test_each_turn_has_the_price_of_its_length_its_sound_and_its_model(
-    tmp_path: Path, query: str, said: bytes, heard: list[bytes], cost: float | None
+    tmp_path: Path, query: str, sent: bytes, received: list[bytes], cost: float | None
 ) -> None:
     observed = Observed()
     services = Services(observers=(observed,), pricer=EventPricer(Prices()))
     async with open_session_with_server(tmp_path, "", services, path=PATH + query) as (_, client, side):
-        await client.send(frame(said))
+        await client.send(frame(sent))
         await side.next_frame()
-        for message in heard:
+        for message in received:
             await side.send(message)
             await client.next_frame()
         await parted(client, side)
@@ -320,18 +320,18 @@ async def test_a_token_revoked_during_the_handshake_opens_no_session(
     async with realtime_bridge(sockets.script, tmp_path, services=services, more=tokened(b"secret")) as server:
         opens = Connector.open
 
-        async def opens_and_loses_the_token(self: Connector, *asked: object) -> object:
-            socket = await opens(self, *asked)  # type: ignore[arg-type]  # as they were given
+        async def opens_and_loses_the_token(self: Connector, *requested: object) -> object:
+            socket = await opens(self, *requested)  # type: ignore[arg-type]  # as they were given
             text = (tmp_path / "bridge.toml").read_text().replace(tokened(b"secret"), tokened(b"another"))
             server.reload(config_of(text, tmp_path))
             return socket
 
         monkeypatch.setattr(Connector, "open", opens_and_loses_the_token)
         async with connect_raw(server) as client:
-            told = await client.request(
+            response = await client.request(
                 "/v1/account/closed/custom-x/talk", {**UPGRADE, "cf-aig-authorization": "secret"}
             )
-            assert (told.status, told.sdk_code) == (401, 2009)
+            assert (response.status, response.sdk_code) == (401, 2009)
             side = await sockets.next_session()
             assert await side.close_frame() == (1001, "")
             side.line.drop()

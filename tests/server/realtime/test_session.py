@@ -42,15 +42,15 @@ def http(status: str, body: bytes = b"", *lines: str) -> bytes:
 async def test_a_refusal_arrives_with_its_status_its_body_and_its_headers(tmp_path: Path, status: int) -> None:
     body = b'{"error":{"message":"Incorrect API key provided"}}'
     refusal = http(f"{status} No", body, "Content-Type: application/json", "x-request-id: req_1", "Set-Cookie: a=b")
-    told = await answered(sends(refusal), tmp_path)
-    assert (told.status, told.body) == (status, body)
-    assert (told.headers["content-type"], told.headers["x-request-id"]) == ("application/json", "req_1")
-    assert "set-cookie" not in told.headers
+    response = await answered(sends(refusal), tmp_path)
+    assert (response.status, response.body) == (status, body)
+    assert (response.headers["content-type"], response.headers["x-request-id"]) == ("application/json", "req_1")
+    assert "set-cookie" not in response.headers
 
 
 async def test_the_body_of_a_refusal_is_cut_at_64_kib(tmp_path: Path) -> None:
-    told = await answered(sends(http("403 No", b"x" * 1_000_000)), tmp_path)
-    assert (told.status, told.body) == (403, b"x" * 65_536)
+    response = await answered(sends(http("403 No", b"x" * 1_000_000)), tmp_path)
+    assert (response.status, response.body) == (403, b"x" * 65_536)
 
 
 async def test_a_refusal_whose_body_does_not_arrive_is_passed_on_without_it(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ async def test_a_refusal_whose_body_does_not_arrive_is_passed_on_without_it(tmp_
         asking = asyncio.create_task(client.request(PATH, UPGRADE))
         await turns(200)
         advance(5)
-        told = await asking
-    assert (told.status, told.body, told.headers["retry-after"]) == (429, b"part", "7")
+        response = await asking
+    assert (response.status, response.body, response.headers["retry-after"]) == (429, b"part", "7")
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ async def test_a_refusal_whose_body_does_not_arrive_is_passed_on_without_it(tmp_
     ],
 )
 async def test_an_invalid_handshake_response_is_502(tmp_path: Path, answer: bytes, code: int) -> None:
-    told = await answered(sends(answer), tmp_path)
-    assert (told.status, told.sdk_code) == (502, code)
+    response = await answered(sends(answer), tmp_path)
+    assert (response.status, response.sdk_code) == (502, code)
 
 
 async def test_a_connection_that_is_lost_before_the_response_is_502(tmp_path: Path) -> None:
@@ -83,22 +83,22 @@ async def test_a_connection_that_is_lost_before_the_response_is_502(tmp_path: Pa
         await line.head()
         line.reset()
 
-    told = await answered(hangs_up, tmp_path)
-    assert (told.status, told.sdk_code) == (502, 9012)
+    response = await answered(hangs_up, tmp_path)
+    assert (response.status, response.sdk_code) == (502, 9012)
 
 
 async def test_a_refused_connection_is_502(tmp_path: Path) -> None:
     config = config_of('[providers.custom-x]\nbase_url = "http://127.0.0.1:1"\n', tmp_path)
     async with running(config) as server, connect_raw(server) as client:
-        told = await client.request(PATH, UPGRADE)
-    assert (told.status, told.sdk_code) == (502, 9010)
-    assert b"127.0.0.1:1" in told.body
+        response = await client.request(PATH, UPGRADE)
+    assert (response.status, response.sdk_code) == (502, 9010)
+    assert b"127.0.0.1:1" in response.body
 
 
 async def test_a_certificate_that_is_not_trusted_is_502(tmp_path: Path) -> None:
     async with realtime_bridge(AcceptingProvider().script, tmp_path, tls=True) as server, connect_raw(server) as client:
-        told = await client.request(PATH, UPGRADE)
-    assert (told.status, told.sdk_code) == (502, 9011)
+        response = await client.request(PATH, UPGRADE)
+    assert (response.status, response.sdk_code) == (502, 9011)
 
 
 async def silent(line: Line) -> None:
@@ -124,8 +124,8 @@ async def test_a_provider_that_does_not_answer_is_504(
         await turns(50)
         assert not asking.done()
         advance(1)
-        told = await asking
-    assert (told.status, told.sdk_code) == (504, 9013)
+        response = await asking
+    assert (response.status, response.sdk_code) == (504, 9013)
 
 
 async def test_the_client_is_not_answered_before_the_provider_has_answered(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ async def nobody(_: Line) -> None:
 async def test_an_invalid_handshake_is_refused_before_the_provider_is_called(
     tmp_path: Path, path: str, headers: Mapping[str, str], status: int, code: int
 ) -> None:
-    told = await answered(nobody, tmp_path, path, **headers)
-    assert (told.status, told.sdk_code) == (status, code)
+    response = await answered(nobody, tmp_path, path, **headers)
+    assert (response.status, response.sdk_code) == (status, code)
 
 
 TOKENED = f'[gateways.closed.tokens]\nci = "sha256:{hashlib.sha256(b"a:token/").hexdigest()}"\n'
@@ -225,8 +225,8 @@ async def test_the_gateways_token_is_required_and_not_forwarded(
 ) -> None:
     sockets = AcceptingProvider()
     async with realtime_bridge(sockets.script, tmp_path, more=TOKENED) as server, connect_raw(server) as client:
-        told = await client.request("/v1/account/closed/custom-x/talk?a=1", {**UPGRADE, **headers})
-        assert told.status == status
+        response = await client.request("/v1/account/closed/custom-x/talk?a=1", {**UPGRADE, **headers})
+        assert response.status == status
         if status == 101:
             side = await sockets.next_session()
             assert "token" not in str(side.headers)
@@ -240,13 +240,13 @@ async def test_the_gateways_token_is_required_and_not_forwarded(
 async def agreed(folder: Path, *lines: str) -> Mapping[str, str]:
     sockets = AcceptingProvider(*lines)
     async with realtime_bridge(sockets.script, folder) as server, connect_raw(server) as client:
-        told = await client.request(PATH, UPGRADE)
-        assert told.status == 101
+        response = await client.request(PATH, UPGRADE)
+        assert response.status == 101
         side = await sockets.next_session()
         await client.send(frame(b"hello"))
         assert await side.next_payload() == b"hello"
         side.line.drop()
-    return told.headers
+    return response.headers
 
 
 async def test_the_headers_of_a_101_arrive(tmp_path: Path) -> None:
@@ -277,9 +277,9 @@ async def test_a_header_of_a_101_may_have_non_ascii_characters(tmp_path: Path, v
         await line.send(switching_protocols(head)[:-2] + b"x-city: " + value + b"\r\n\r\n")
 
     async with realtime_bridge(script, tmp_path) as server, connect_raw(server) as client:
-        told = await client.request(PATH, UPGRADE)
-    assert told.status == 101
-    assert told.headers["x-city"].encode("latin-1").decode() == "Z\u00fcrich"
+        response = await client.request(PATH, UPGRADE)
+    assert response.status == 101
+    assert response.headers["x-city"].encode("latin-1").decode() == "Z\u00fcrich"
 
 
 # What the provider is told.
@@ -346,22 +346,22 @@ async def test_one_subprotocol_is_echoed_and_no_credential_is_forwarded(
 ) -> None:
     sockets = AcceptingProvider(*([f"Sec-WebSocket-Protocol: {picked}"] if picked else []))
     async with realtime_bridge(sockets.script, tmp_path) as server, connect_raw(server) as client:
-        told = await client.request(PATH, {**UPGRADE, "Sec-WebSocket-Protocol": offered})
+        response = await client.request(PATH, {**UPGRADE, "Sec-WebSocket-Protocol": offered})
         side = await sockets.next_session()
         side.line.drop()
-    assert told.headers["sec-websocket-protocol"] == one
+    assert response.headers["sec-websocket-protocol"] == one
     assert side.headers.get("sec-websocket-protocol") == forwarded
-    assert "sec-websocket-extensions" not in told.headers
+    assert "sec-websocket-extensions" not in response.headers
 
 
 async def test_subprotocols_may_be_offered_in_several_headers(tmp_path: Path) -> None:
     sockets = AcceptingProvider("Sec-WebSocket-Protocol: realtime")
     offering = {"Sec-WebSocket-Protocol": "openai-insecure-api-key.k", "sec-websocket-protocol": "realtime"}
     async with realtime_bridge(sockets.script, tmp_path) as server, connect_raw(server) as client:
-        told = await client.request(PATH, {**UPGRADE, **offering})
+        response = await client.request(PATH, {**UPGRADE, **offering})
         side = await sockets.next_session()
         side.line.drop()
-    assert (told.status, told.headers["sec-websocket-protocol"]) == (101, "realtime")
+    assert (response.status, response.headers["sec-websocket-protocol"]) == (101, "realtime")
     assert side.headers["sec-websocket-protocol"] == "realtime"
 
 
@@ -372,11 +372,11 @@ async def test_no_key_reaches_a_log_or_an_error(
     caplog.set_level(logging.DEBUG)
     headers = {"Sec-WebSocket-Protocol": f"realtime, openai-insecure-api-key.{SECRET}1"}
     async with realtime_bridge(script, tmp_path) as server, connect_raw(server) as client:
-        told = await client.request(f"{PATH}?api_key={SECRET}2", {**UPGRADE, **headers, "xi-api-key": f"{SECRET}3"})
+        response = await client.request(f"{PATH}?api_key={SECRET}2", {**UPGRADE, **headers, "xi-api-key": f"{SECRET}3"})
     written = "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records)
     assert "realtime session" in written
     assert SECRET not in written
-    assert SECRET not in told.body.decode() + str(told.headers)
+    assert SECRET not in response.body.decode() + str(response.headers)
 
 
 # Tokens of the gateway.
@@ -409,6 +409,6 @@ async def test_no_header_and_no_subprotocol_with_a_token_reaches_the_provider(tm
 @pytest.mark.parametrize("url", [f"{PATH}/{TOKEN}", f"{PATH}?other={TOKEN}", f"{PATH}?a=b%26{TOKEN}"])
 async def test_a_handshake_with_a_token_in_its_url_is_refused(tmp_path: Path, url: str) -> None:
     async with realtime_bridge(silent, tmp_path, more=TOKENS) as server, connect_raw(server) as client:
-        told = await client.request(url, {**UPGRADE, **PRESENTED})
-    assert (told.status, told.sdk_code) == (400, 9003)
-    assert TOKEN.encode() not in told.body
+        response = await client.request(url, {**UPGRADE, **PRESENTED})
+    assert (response.status, response.sdk_code) == (400, 9003)
+    assert TOKEN.encode() not in response.body

@@ -33,28 +33,28 @@ INVALID = [(1006, b"no such frame may be"), (5000, b"nor such"), (65_535, b"nor 
 REFUSED = [999, 1004, 1005, 1015, 1016, 2999]
 
 
-@pytest.mark.parametrize(("code", "reason", "told"), MIRRORED)
+@pytest.mark.parametrize(("code", "reason", "close_frame"), MIRRORED)
 async def test_a_clients_close_frame_is_relayed_and_answered(
-    tmp_path: Path, code: int | None, reason: bytes, told: tuple[int, str]
+    tmp_path: Path, code: int | None, reason: bytes, close_frame: tuple[int, str]
 ) -> None:
     async with open_session(tmp_path) as (client, side):
         await client.send(frame(close_payload(code, reason), CLOSE))
-        assert await side.close_frame() == told
-        await side.send(close_payload(told[0]), CLOSE)
-        assert await client_close_frame(client) == (told[0], "")
+        assert await side.close_frame() == close_frame
+        await side.send(close_payload(close_frame[0]), CLOSE)
+        assert await client_close_frame(client) == (close_frame[0], "")
         assert await client.read_to_end() == b""
         await side.line.gone()
 
 
-@pytest.mark.parametrize(("code", "reason", "told"), MIRRORED)
+@pytest.mark.parametrize(("code", "reason", "close_frame"), MIRRORED)
 async def test_a_providers_close_frame_is_relayed_and_answered(
-    tmp_path: Path, code: int | None, reason: bytes, told: tuple[int, str]
+    tmp_path: Path, code: int | None, reason: bytes, close_frame: tuple[int, str]
 ) -> None:
     async with open_session(tmp_path) as (client, side):
         await side.send(close_payload(code, reason), CLOSE)
-        assert await client_close_frame(client) == told
-        await client.send(frame(close_payload(told[0]), CLOSE))
-        assert await side.close_frame() == (told[0], "")
+        assert await client_close_frame(client) == close_frame
+        await client.send(frame(close_payload(close_frame[0]), CLOSE))
+        assert await side.close_frame() == (close_frame[0], "")
         await side.line.gone()
 
 
@@ -87,16 +87,16 @@ async def test_a_protocol_error_disconnects_its_side_and_closes_the_other_with_1
 ) -> None:
     async with open_session(tmp_path) as (client, side):
         await client.send(broken)
-        told = await client_close_frame(client)
-        assert told is not None
-        assert told[0] in {1002, 1007}
+        close_frame = await client_close_frame(client)
+        assert close_frame is not None
+        assert close_frame[0] in {1002, 1007}
         assert await side.close_frame() == (1011, "the client violated the WebSocket protocol")
     async with open_session(tmp_path) as (client, side):
         await side.line.send(broken)
         assert await client_close_frame(client) == (1011, "the provider violated the WebSocket protocol")
-        told = await side.close_frame()
-        assert told is not None
-        assert told[0] in {1002, 1007}
+        close_frame = await side.close_frame()
+        assert close_frame is not None
+        assert close_frame[0] in {1002, 1007}
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

@@ -20,8 +20,8 @@ ASKED = CacheableRequest(
 )
 
 
-def settings(**given: object) -> StepSettings:
-    return StepSettings(**given)  # type: ignore[arg-type]  # the fields of one case
+def settings(**value: object) -> StepSettings:
+    return StepSettings(**value)  # type: ignore[arg-type]  # the fields of one case
 
 
 def with_header(name: str, value: str) -> CacheableRequest:
@@ -29,7 +29,7 @@ def with_header(name: str, value: str) -> CacheableRequest:
 
 
 @pytest.mark.parametrize(
-    ("given", "seconds"),
+    ("value", "seconds"),
     [
         ({}, 0),
         ({"cache_ttl": 0}, 0),
@@ -41,8 +41,8 @@ def with_header(name: str, value: str) -> CacheableRequest:
         ({"cache_key": "mine", "skip_cache": True}, 0),
     ],
 )
-def test_settings_determine_the_lifetime(given: dict[str, object], seconds: int) -> None:
-    assert ttl_s(settings(**given), "POST", b"") == seconds
+def test_settings_determine_the_lifetime(value: dict[str, object], seconds: int) -> None:
+    assert ttl_s(settings(**value), "POST", b"") == seconds
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_the_shorter_of_stored_and_requested_lifetime_counts(ttl_s: int, ttl: in
     assert is_fresh(1000.0, ttl_s, ttl, 1000.0 + age_s) is fresh
 
 
-def key(asked: CacheableRequest, cache_key: str | None = None, *, is_shared: bool = False) -> bytes:
-    return key_of(asked, cache_key, is_shared=is_shared)
+def key(request: CacheableRequest, cache_key: str | None = None, *, is_shared: bool = False) -> bytes:
+    return key_of(request, cache_key, is_shared=is_shared)
 
 
 DIFFERENT = {
@@ -139,7 +139,7 @@ def test_a_shared_cache_ignores_the_credential(what: str) -> None:
 
 def test_a_shared_cache_compares_all_other_parts() -> None:
     private = {"token", "credential", "credential in another header", "stored key"}
-    others = [key(asked, is_shared=True) for what, asked in DIFFERENT.items() if what not in private]
+    others = [key(request, is_shared=True) for what, request in DIFFERENT.items() if what not in private]
     assert key(ASKED, is_shared=True) not in others
 
 

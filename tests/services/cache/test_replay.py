@@ -36,7 +36,10 @@ async def test_a_cached_answer_has_the_same_frames(path: Path, frames: str, tmp_
     """Complete, successful answers are repeated; others cause a new call."""
     first, again = await asked_twice(path, frames, tmp_path)
     is_kept = first[-1]["metadata"]["success"]
-    assert [told[-1]["metadata"]["cacheStatus"] for told in (first, again)] == ["MISS", "HIT" if is_kept else "MISS"]
+    assert [answer_frames[-1]["metadata"]["cacheStatus"] for answer_frames in (first, again)] == [
+        "MISS",
+        "HIT" if is_kept else "MISS",
+    ]
     assert [without_own(frame) for frame in again] == [without_own(frame) for frame in first]
     assert is_kept or not any(word in path.stem for word in ("whole", "plain", "embeddings", "tools."))
 
@@ -48,7 +51,7 @@ async def asked_twice(path: Path, frames: str, folder: Path) -> list[list[Frame]
     request = read_tape(path).request
     url = urlsplit(request.url)
     base = f'[providers.custom-taped]\nbase_url = "{url.scheme}://{url.netloc}"\n'
-    asked = {
+    sent_request = {
         "provider": "custom-taped",
         "endpoint": request.url.removeprefix(f"{url.scheme}://{url.netloc}/"),
         "method": request.method,
@@ -58,7 +61,7 @@ async def asked_twice(path: Path, frames: str, folder: Path) -> list[list[Frame]
     }
     transport = TapeTransport([taped], pace="instant")
     async with running(config_of(base, folder), transport) as server, connected(server) as client:
-        return [await client.call(asked | {"eventId": name}) for name in ("first", "again")]
+        return [await client.call(sent_request | {"eventId": name}) for name in ("first", "again")]
 
 
 def without_own(frame: Frame) -> Frame:

@@ -29,7 +29,7 @@ from tests.support.stored_answers import KEYS, of_size, stored
 MOST = 1 << 30
 
 
-def told(caplog: pytest.LogCaptureFixture) -> int:
+def warnings(caplog: pytest.LogCaptureFixture) -> int:
     return sum(record.name == "bridge.cache" for record in caplog.records)
 
 
@@ -154,7 +154,7 @@ async def test_a_file_that_is_not_a_database_counts_as_empty(tmp_path: Path, cap
         advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is None
         assert store.faults >= 3
-    assert told(caplog) == 1
+    assert warnings(caplog) == 1
     assert (tmp_path / "cache.db").read_text().startswith("Dear diary, ")
 
 
@@ -191,7 +191,7 @@ async def test_writes_to_a_locked_file_are_dropped_and_logged_once(
         assert await store.get(KEYS[1]) is None
         store.put(KEYS[1], stored())
         assert await store.get(KEYS[1]) is not None
-    assert told(caplog) == 1
+    assert warnings(caplog) == 1
 
 
 async def test_a_full_disk_drops_new_answers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -210,7 +210,7 @@ async def test_a_full_disk_drops_new_answers(tmp_path: Path, caplog: pytest.LogC
         advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is not None
         assert await store.get(KEYS[1]) is None
-    assert told(caplog) == 1
+    assert warnings(caplog) == 1
 
 
 async def busy(store: SqliteStore) -> threading.Event:
@@ -234,7 +234,7 @@ async def test_a_read_from_a_slow_file_times_out(tmp_path: Path, caplog: pytest.
         go_on.set()
         advance(PAUSE_AFTER_FAULT_S + 1)
         assert await store.get(KEYS[0]) is not None
-    assert told(caplog) == 1
+    assert warnings(caplog) == 1
 
 
 async def test_unwritten_answers_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

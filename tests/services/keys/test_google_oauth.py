@@ -36,14 +36,14 @@ def key() -> rsa.RSAPrivateKey:
 
 def account(key: rsa.RSAPrivateKey, token_uri: str, **more: str) -> GoogleAccount:
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    given = {
+    credentials = {
         "type": "service_account",
         "client_email": "bridge@project.example.com",
         "private_key": key.private_bytes(*form).decode(),
         "private_key_id": "key-1",
         "token_uri": token_uri,
     }
-    return GoogleAccount(json.dumps(given | more))
+    return GoogleAccount(json.dumps(credentials | more))
 
 
 class TokenServer:
@@ -210,7 +210,7 @@ async def test_an_invalid_token_uri_is_reported(key: rsa.RSAPrivateKey) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("credentials", "message"),
     [
         (GoogleAccount('{"client_email": "x"}'), "not the JSON of a service account"),
         (
@@ -219,10 +219,10 @@ async def test_an_invalid_token_uri_is_reported(key: rsa.RSAPrivateKey) -> None:
         ),
     ],
 )
-async def test_an_invalid_account_is_reported(given: GoogleAccount, told: str) -> None:
+async def test_an_invalid_account_is_reported(credentials: GoogleAccount, message: str) -> None:
     async with minting() as (tokens, _):
-        with pytest.raises(KeyUnusable, match=told):
-            await tokens.token(given, trusted=False)
+        with pytest.raises(KeyUnusable, match=message):
+            await tokens.token(credentials, trusted=False)
 
 
 def ec_key() -> str:
@@ -238,16 +238,16 @@ def _pem(key: PrivateKeyTypes, locked: serialization.KeySerializationEncryption)
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("made", "message"),
     [(ec_key, "not an RSA key"), (locked_key, "not an RSA key"), (lambda: "x" * 2501, "2500 characters")],
 )
 async def test_a_clients_unsupported_key_is_reported_and_a_long_one_is_not_checked(
-    key: rsa.RSAPrivateKey, made: Callable[[], str], told: str
+    key: rsa.RSAPrivateKey, made: Callable[[], str], message: str
 ) -> None:
-    given = account(key, "https://oauth2.googleapis.com/token", private_key=made())
+    credentials = account(key, "https://oauth2.googleapis.com/token", private_key=made())
     async with minting() as (tokens, _):
-        with pytest.raises(KeyUnusable, match=told):
-            await tokens.token(given, trusted=False)
+        with pytest.raises(KeyUnusable, match=message):
+            await tokens.token(credentials, trusted=False)
 
 
 async def test_accounts_of_clients_use_bounded_memory() -> None:

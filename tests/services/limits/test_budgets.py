@@ -17,8 +17,8 @@ GATEWAY = Owner("main")
 DAY = 86_400
 
 
-def rule(**given: object) -> SpendRule:
-    return SpendRule("day", 10.0, DAY, **given)  # type: ignore[arg-type]  # what the test says
+def rule(**value: object) -> SpendRule:
+    return SpendRule("day", 10.0, DAY, **value)  # type: ignore[arg-type]  # what the test says
 
 
 def split(*values: str) -> Dimension:

@@ -24,7 +24,7 @@ BODIES: dict[str, object] = {CHAIN: [step()], DIRECT: {"model": "small"}}
 both = pytest.mark.parametrize("path", [CHAIN, DIRECT], ids=["universal", "provider"])
 
 
-class House:
+class LimitedBridge:
     def __init__(self, url: str, provider: ScriptedProvider, session: aiohttp.ClientSession) -> None:
         self.provider = provider
         self._url, self._session = url, session
@@ -39,16 +39,16 @@ class House:
 
 
 @asynccontextmanager
-async def house(text: str, folder: Path, *plays: ScriptedResponse) -> AsyncIterator[House]:
+async def serving(text: str, folder: Path, *plays: ScriptedResponse) -> AsyncIterator[LimitedBridge]:
     provider = ScriptedProvider(*plays)
     async with running(config_of(text, folder), provider) as server, aiohttp.ClientSession() as session:
-        yield House(server.url.replace("ws", "http", 1), provider, session)
+        yield LimitedBridge(server.url.replace("ws", "http", 1), provider, session)
 
 
 @both
 async def test_a_refusal_is_429_with_retry_after_in_whole_seconds(tmp_path: Path, wall: Wall, path: str):
     wall.advance(12.5)
-    async with house(RATE, tmp_path, answers(), answers()) as place:
+    async with serving(RATE, tmp_path, answers(), answers()) as place:
         assert [(await place.post(path))[0] for _ in range(2)] == [200, 200]
         status, retry_after, body = await place.post(path)
         assert (status, retry_after, body["internalCode"]) == (429, "48", 2003)
@@ -56,7 +56,7 @@ async def test_a_refusal_is_429_with_retry_after_in_whole_seconds(tmp_path: Path
 
 @both
 async def test_an_exhausted_budget_is_429(tmp_path: Path, wall: Wall, path: str):
-    async with house(OPEN + budget(), tmp_path, costing(1.0)) as place:
+    async with serving(OPEN + budget(), tmp_path, costing(1.0)) as place:
         assert (await place.post(path))[0] == 200
         status, retry_after, body = await place.post(path)
         assert (status, retry_after, body["internalCode"]) == (429, "43201", 2041)
@@ -65,7 +65,7 @@ async def test_an_exhausted_budget_is_429(tmp_path: Path, wall: Wall, path: str)
 
 @both
 async def test_an_event_that_waits_for_money_in_vain_gets_retry_after_one_second(tmp_path: Path, wall: Wall, path: str):
-    async with house(OPEN + budget(), tmp_path, costing(0.5), ScriptedResponse(before_head=[SILENCE])) as place:
+    async with serving(OPEN + budget(), tmp_path, costing(0.5), ScriptedResponse(before_head=[SILENCE])) as place:
         assert (await place.post(path))[0] == 200
         first = place.begin(path)
         await until(lambda: len(place.provider.requests) == 2)
@@ -81,7 +81,7 @@ async def test_an_event_that_waits_for_money_in_vain_gets_retry_after_one_second
 @pytest.mark.parametrize("limit", [OPEN + "max_concurrent = 1", BY_PROVIDER], ids=["gateway", "provider"])
 async def test_requests_wait_for_a_slot(tmp_path: Path, path: str, limit: str):
     gate = asyncio.Event()
-    async with house(limit, tmp_path, waiting(gate), answers()) as place:
+    async with serving(limit, tmp_path, waiting(gate), answers()) as place:
         first, second = place.begin(path), place.begin(path)
         await until(lambda: place.provider.requests)
         await turns(100)
@@ -91,7 +91,7 @@ async def test_requests_wait_for_a_slot(tmp_path: Path, path: str, limit: str):
 
 
 async def test_requests_wait_no_longer_than_max_wait(tmp_path: Path):
-    async with house(
+    async with serving(
         OPEN + "max_concurrent = 1\nmax_wait = 2000", tmp_path, ScriptedResponse(before_head=[SILENCE])
     ) as place:
         first = place.begin(DIRECT)
@@ -106,7 +106,7 @@ async def test_requests_wait_no_longer_than_max_wait(tmp_path: Path):
 
 async def test_a_client_that_disconnects_leaves_the_queue(tmp_path: Path):
     gate = asyncio.Event()
-    async with house(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
+    async with serving(OPEN + "max_concurrent = 1", tmp_path, waiting(gate), answers()) as place:
         first = place.begin(DIRECT)
         await until(lambda: place.provider.requests)
         second = place.begin(DIRECT)
@@ -121,7 +121,7 @@ async def test_a_client_that_disconnects_leaves_the_queue(tmp_path: Path):
 
 async def test_a_long_relayed_answer_is_charged_by_the_usage_at_its_end(tmp_path: Path, wall: Wall):
     body = b'{"data":"' + b"x" * MAX_BUFFERED_BYTES + b'","usage":{"prompt_tokens":1000000,"completion_tokens":2}}'
-    async with house(OPEN + budget(), tmp_path, answers(body)) as place:
-        status, _, told = await place.post(DIRECT)
-        assert (status, told["usage"]) == (200, {"prompt_tokens": 1_000_000, "completion_tokens": 2})
+    async with serving(OPEN + budget(), tmp_path, answers(body)) as place:
+        status, _, headers = await place.post(DIRECT)
+        assert (status, headers["usage"]) == (200, {"prompt_tokens": 1_000_000, "completion_tokens": 2})
         assert (await place.post(DIRECT))[0] == 429

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.limits.test_limiter import BARE, OPEN, House, budget, code, config_of, costing, used
+from tests.services.limits.test_limiter import BARE, OPEN, LimitedBridge, budget, code, config_of, costing, used
 from tests.support.clock import turns
 from tests.support.event_harness import step
 from tests.support.harness import Frame, connected, running
@@ -23,18 +23,18 @@ RATE = OPEN + "rate_limiting_limit = 40\nrate_limiting_interval = 3600\n"
 @asynccontextmanager
 async def bridges(
     text: str, folder: Path, redis: RedisServer, *plays: Sequence[ScriptedResponse]
-) -> AsyncIterator[list[House]]:
+) -> AsyncIterator[list[LimitedBridge]]:
     """One for each of the lists of plays."""
     # Patient: a machine that is busy elsewhere is not to be taken for a Redis that is lost.
     config = f'[server]\nredis_url = "{redis.url}"\nredis_timeout = 10000\n{text}'
     async with AsyncExitStack() as stack:
-        houses = []
+        all_bridges = []
         for each in plays:
             provider = ScriptedProvider(*each)
             server = await stack.enter_async_context(running(config_of(config, folder), provider))
             client = await stack.enter_async_context(connected(server))
-            houses.append(House(server, provider, client, folder))
-        yield houses
+            all_bridges.append(LimitedBridge(server, provider, client, folder))
+        yield all_bridges
 
 
 @pytest.mark.parametrize("technique", ["fixed", "sliding"])
@@ -81,10 +81,10 @@ async def test_money_spent_by_one_bridge_is_spent_for_the_others(tmp_path: Path,
         assert code(await other.call()) is None
 
 
-async def settled(house: House, expected: int) -> Frame:
+async def settled(bridge: LimitedBridge, expected: int) -> Frame:
     """What is spent reaches Redis a moment after its event's end; until then it is reserved."""
     while True:
-        frame = await house.call()
+        frame = await bridge.call()
         assert code(frame) == expected
         if frame["error"]["retryAfterMs"] != 1000:
             return frame
@@ -117,7 +117,7 @@ async def test_many_calls_at_several_bridges_do_not_exceed_a_budget(tmp_path: Pa
         await turns(200)
         gate.set()
         assert code(await one.end(first)) is None
-        assert {code(await house.end(name)) for house, name in names} == {2041}
+        assert {code(await bridge.end(name)) for bridge, name in names} == {2041}
 
 
 async def test_a_budget_in_redis_outlives_the_bridges(tmp_path: Path, redis: RedisServer, wall: Wall):

@@ -19,13 +19,13 @@ ALLOWED = BUDGET + 'spend_limits.unpriced = "allow"\n'
 PRICED = "custom_cost = { per_token_in = 1e-6, per_token_out = 1e-6 }\n"
 
 
-def asked(model: str | None, slug: str = "openai", **more: Any) -> Frame:
+def request_for(model: str | None, slug: str = "openai", **more: Any) -> Frame:
     query = {"stream": False} if model is None else {"model": model}
     return {**step(slug), "query": query, **more}
 
 
 def posted(endpoint: str) -> Frame:
-    return asked(None, endpoint=endpoint, query={"purpose": "batch"})
+    return request_for(None, endpoint=endpoint, query={"purpose": "batch"})
 
 
 async def last_frames(
@@ -48,8 +48,8 @@ def code(frame: Frame) -> int | None:
 
 
 async def test_an_unpriced_call_is_refused_with_the_settings_to_change(tmp_path: Path) -> None:
-    [unknown, none] = await last_frames(tmp_path, BUDGET, asked("no-such-model"), asked(None))
-    for frame, said in ((unknown, "no price is known for the model 'no-such-model'"), (none, "no model can be read")):
+    [unknown, none] = await last_frames(tmp_path, BUDGET, request_for("no-such-model"), request_for(None))
+    for frame, reason in ((unknown, "no price is known for the model 'no-such-model'"), (none, "no model can be read")):
         assert frame["error"] | {"message": ""} == {
             "code": 9027,
             "message": "",
@@ -57,21 +57,21 @@ async def test_an_unpriced_call_is_refused_with_the_settings_to_change(tmp_path:
             "retryable": False,
         }
         assert frame["metadata"]["status"] == 403
-        for hint in (said, "custom_cost", "universal-bridge[cost]", 'spend_limits.unpriced = "allow"', "'day'"):
+        for hint in (reason, "custom_cost", "universal-bridge[cost]", 'spend_limits.unpriced = "allow"', "'day'"):
             assert hint in frame["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("text", "request_"),
     [
-        pytest.param("", asked("no-such-model"), id="no rule"),
-        pytest.param(ALLOWED, asked("no-such-model"), id="allowed"),
-        pytest.param(BUDGET, asked("gpt-4o-mini"), id="in the price list"),
-        pytest.param(BUDGET + PRICED, asked(None), id="the gateway's own price"),
-        pytest.param(BUDGET, asked("no-such-model", "openrouter"), id="a provider that reports costs"),
-        pytest.param(BUDGET, asked(None, endpoint="v1/models", method="GET", query=None), id="a list of models"),
+        pytest.param("", request_for("no-such-model"), id="no rule"),
+        pytest.param(ALLOWED, request_for("no-such-model"), id="allowed"),
+        pytest.param(BUDGET, request_for("gpt-4o-mini"), id="in the price list"),
+        pytest.param(BUDGET + PRICED, request_for(None), id="the gateway's own price"),
+        pytest.param(BUDGET, request_for("no-such-model", "openrouter"), id="a provider that reports costs"),
+        pytest.param(BUDGET, request_for(None, endpoint="v1/models", method="GET", query=None), id="a list of models"),
         pytest.param(BUDGET, posted("v1/files"), id="no model endpoint"),
-        pytest.param(BY_MODEL, asked("no-such-model"), id="a rule for another model"),
+        pytest.param(BY_MODEL, request_for("no-such-model"), id="a rule for another model"),
     ],
 )
 async def test_a_call_with_a_price_or_without_a_budget_is_made(tmp_path: Path, text: str, request_: Frame) -> None:
@@ -80,25 +80,25 @@ async def test_a_call_with_a_price_or_without_a_budget_is_made(tmp_path: Path, t
 
 
 async def test_a_rule_for_a_model_is_not_evaded_by_hiding_the_model(tmp_path: Path) -> None:
-    [frame] = await last_frames(tmp_path, BY_MODEL, asked(None))
+    [frame] = await last_frames(tmp_path, BY_MODEL, request_for(None))
     assert code(frame) == 9027
 
 
 async def test_a_clients_custom_price_is_no_price(tmp_path: Path) -> None:
-    priced = asked("no-such-model", config={"customCost": {"per_token_in": 0.0, "per_token_out": 0.0}})
+    priced = request_for("no-such-model", config={"customCost": {"per_token_in": 0.0, "per_token_out": 0.0}})
     [frame] = await last_frames(tmp_path, BUDGET, priced)
     assert code(frame) == 9027
 
 
 async def test_an_unpriced_step_fails_and_is_not_retried(tmp_path: Path) -> None:
-    chain = [asked("no-such-model", config={"maxAttempts": 3, "retryDelay": 1}), asked("gpt-4o-mini")]
+    chain = [request_for("no-such-model", config={"maxAttempts": 3, "retryDelay": 1}), request_for("gpt-4o-mini")]
     [frame] = await last_frames(tmp_path, BUDGET, chain, plays=(answers(),))
     assert [attempt.get("code") for attempt in frame["metadata"]["attempts"]] == [9027, None]
     assert frame["metadata"]["step"] == "1"
 
 
 async def test_the_breaker_does_not_count_an_unpriced_step(tmp_path: Path) -> None:
-    frames = await last_frames(tmp_path, BUDGET, *[asked("no-such-model")] * (FAILURES + 2))
+    frames = await last_frames(tmp_path, BUDGET, *[request_for("no-such-model")] * (FAILURES + 2))
     assert {code(frame) for frame in frames} == {9027}
 
 
@@ -110,7 +110,7 @@ async def test_a_tokens_budget_also_requires_a_price(tmp_path: Path) -> None:
         running(config_of(text, tmp_path), ScriptedProvider()) as server,
         connected(server, headers=token) as client,
     ):
-        await client.create(asked("no-such-model"), eventId="event")
+        await client.create(request_for("no-such-model"), eventId="event")
         frame = (await client.until_last("event"))[-1]
     assert code(frame) == 9027
     assert "token 'ci'" in frame["error"]["message"]

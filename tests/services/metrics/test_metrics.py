@@ -241,11 +241,11 @@ async def test_a_scrape_of_any_worker_covers_all_workers(tmp_path: Path) -> None
 async def test_a_sampled_counter_is_published_by_its_growth(tmp_path: Path) -> None:
     """A sampled counter belongs to its process: the sum does not decrease when a worker is replaced."""
     name = next(name for name, group in GROUPS.items() if group.metrics[0].kind == "counter" and not group.labels)
-    told = {"now": 3.0}
+    clock = {"now": 3.0}
     first = Metrics(SharedCounters(tmp_path))
-    first.register(lambda: [(name, (), told["now"])])
+    first.register(lambda: [(name, (), clock["now"])])
     first.publish()
-    told["now"] = 5.0
+    clock["now"] = 5.0
     first.close()
     second = Metrics(SharedCounters(tmp_path))
     second.register(lambda: [(name, (), 1.0)])

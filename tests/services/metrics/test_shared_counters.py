@@ -50,33 +50,33 @@ def test_counts_are_visible_to_other_processes_at_once(tmp_path: Path) -> None:
 
 
 def test_a_new_process_continues_the_counts_of_an_ended_one(tmp_path: Path) -> None:
-    one, listener = SharedCounters(tmp_path), SharedCounters(tmp_path)
+    one, other = SharedCounters(tmp_path), SharedCounters(tmp_path)
     one.row(KEY, 1)[0] += 5
     one.close()
-    assert seen_by(listener) == [(KEY, [5.0], False)]
+    assert seen_by(other) == [(KEY, [5.0], False)]
     following = SharedCounters(tmp_path)
     following.row(KEY, 1)[0] += 1
-    assert seen_by(listener) == [(KEY, [6.0], True)]
+    assert seen_by(other) == [(KEY, [6.0], True)]
     assert len(list(tmp_path.iterdir())) == 2
     following.close()
-    listener.close()
+    other.close()
 
 
 def test_counts_survive_a_kill(tmp_path: Path) -> None:
-    listener = SharedCounters(tmp_path)
+    other = SharedCounters(tmp_path)
     with subprocess.Popen([sys.executable, "-c", COUNTS_FOR_EVER, str(tmp_path)], stdout=subprocess.PIPE) as counting:
         assert counting.stdout is not None
         counting.stdout.readline()
-        while not any(row[0] > 1000 for _, row, _ in listener.others()):
+        while not any(row[0] > 1000 for _, row, _ in other.others()):
             pass
-        [(_, before, is_alive)] = seen_by(listener)
+        [(_, before, is_alive)] = seen_by(other)
         assert is_alive
         os.kill(counting.pid, signal.SIGKILL)
-    [(_, after, is_alive)] = seen_by(listener)
+    [(_, after, is_alive)] = seen_by(other)
     assert not is_alive
     assert after[0] >= before[0]
     assert after[0] - after[1] in {0, 1}, "killed between two additions, at most"
-    listener.close()
+    other.close()
 
 
 def test_a_row_left_unfinished_by_a_kill_is_ignored(tmp_path: Path) -> None:

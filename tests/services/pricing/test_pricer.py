@@ -75,9 +75,9 @@ def test_the_clients_price_is_shown_and_the_providers_or_listed_price_is_charged
 def test_the_gateways_price_overrides_all_others() -> None:
     ours = CustomCost(2e-6, 3e-6)
     assert cost(planned("openrouter", custom_cost=ours, gateway_s=ours), USED, REPORTED) == Cost(2.3, "custom")
-    said = cost(planned("openrouter", custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, REPORTED)
-    assert said == Cost(0.0, "custom", known_usd=2.3)
-    assert said.charged_usd == 2.3
+    priced = cost(planned("openrouter", custom_cost=CustomCost(total_cost=0.0), gateway_s=ours), USED, REPORTED)
+    assert priced == Cost(0.0, "custom", known_usd=2.3)
+    assert priced.charged_usd == 2.3
 
 
 def test_a_reported_cost_is_capped_at_ten_times_the_estimate_or_the_list_price() -> None:

@@ -66,7 +66,7 @@ def kept_by_now(path: Path) -> list[int]:
         return []
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "bridge.requests"]
 
 
@@ -97,17 +97,17 @@ async def test_rows_wait_for_a_locked_file_which_is_logged_once(
     async with request_log.open_request_log(path, 0) as log:
         locked.execute("BEGIN IMMEDIATE")
         log.on_event_end(event(1))
-        await until(lambda: said(caplog))
+        await until(lambda: logged(caplog))
         for number in range(2, 10):
             log.on_event_end(event(number))
         await asyncio.to_thread(time.sleep, 0.05)  # many a try of the writer's
-        assert len(said(caplog)) == 1
+        assert len(logged(caplog)) == 1
         locked.execute("ROLLBACK")
         await until(lambda: kept(path) == list(range(1, 10)))
-    assert said(caplog) == [
-        "request log cannot be written; events beyond the queue's bound get no row: database is locked",
-        "request log is written again",
-    ]
+    failed, recovered = logged(caplog)
+    assert "cannot be written" in failed
+    assert "database is locked" in failed
+    assert "written again" in recovered
     assert log.dropped == 0
 
 
@@ -157,11 +157,13 @@ async def test_a_slow_disk_and_its_recovery_are_logged_once(
         locked.execute("BEGIN IMMEDIATE")
         for number in range(20):
             log.on_event_end(event(number))
-        assert said(caplog) == ["request log is written too slowly; events get no row"]
+        [slow] = logged(caplog)
+        assert "too slowly" in slow
         locked.execute("ROLLBACK")
-        await until(lambda: len(said(caplog)) == 2)
-    assert said(caplog)[1] == "every event gets a row in the request log again"
-    assert said(caplog)[2:] == [f"{log.dropped} events have no row in the request log"]
+        await until(lambda: len(logged(caplog)) == 2)
+    _, recovered, total = logged(caplog)
+    assert "again" in recovered
+    assert total.startswith(f"{log.dropped} events")
     assert log.dropped == 20 - len(kept(path)) > 0
 
 
@@ -173,10 +175,9 @@ async def test_rows_wait_while_the_disk_is_full(path: Path, caplog: pytest.LogCa
         log.on_event_end(event(1, bodies=BodyPreviews(body, body)))
         log.on_event_end(event(2, bodies=BodyPreviews(body, body)))
         await until(lambda: kept(path) == [1, 2])  # it opens the file anew, and that has room
-    assert said(caplog) == [
-        "request log cannot be written; events beyond the queue's bound get no row: database or disk is full",
-        "request log is written again",
-    ]
+    failed, recovered = logged(caplog)
+    assert "disk is full" in failed
+    assert "written again" in recovered
 
 
 def full_disk(*_: object, **__: object) -> None:
@@ -197,10 +198,9 @@ async def test_a_start_on_a_full_disk_writes_rows_once_there_is_space(
     await until(lambda: kept_by_now(path) == [1])
     await opening.__aexit__(None, None, None)
     assert (log.dropped, log._writer.is_failing) == (0, False)
-    assert [line.partition(":")[0] for line in said(caplog)] == [
-        "request log cannot be written; events beyond the queue's bound get no row",
-        "request log is written again",
-    ]
+    failed, recovered = logged(caplog)
+    assert "cannot be written" in failed
+    assert "written again" in recovered
     assert next(record for record in caplog.records if record.name == "bridge.requests").levelno == logging.ERROR
     assert {name: value for name, _, value in log.samples()}["bridge_log_faults_total"] > 2
 
@@ -220,7 +220,7 @@ async def test_a_damaged_log_is_set_aside_at_the_start_and_a_new_one_is_begun(
     assert (kept(path), log.dropped, log._writer.faults) == ([1], 0, 1)
     [aside] = path.parent.glob("log.db.damaged-*")
     assert aside.read_bytes() == NOISE
-    [line] = said(caplog)
+    [line] = logged(caplog)
     assert str(aside) in line
 
 
@@ -247,7 +247,7 @@ async def test_a_log_that_is_damaged_later_is_set_aside_and_a_new_one_is_begun(
             await until(lambda: kept_by_now(path) == [2])
     assert (kept(path), log.dropped) == ([2], 0)
     [aside] = path.parent.glob("log.db.damaged-*[Z]")
-    assert any(str(aside) in line for line in said(caplog))
+    assert any(str(aside) in line for line in logged(caplog))
 
 
 def test_on_a_disk_that_damages_each_new_file_only_one_a_minute_is_set_aside(path: Path) -> None:
@@ -283,7 +283,7 @@ async def test_a_log_that_cannot_write_still_closes_and_counts_drops(
             log.on_event_end(event(number))
     locked.execute("ROLLBACK")
     assert (kept(path), log.dropped) == ([], 3)
-    assert said(caplog)[-1] == "3 events have no row in the request log"
+    assert logged(caplog)[-1].startswith("3 events have no row")
 
 
 async def test_an_invalid_row_does_not_affect_others(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -295,7 +295,9 @@ async def test_an_invalid_row_does_not_affect_others(path: Path, caplog: pytest.
         log.on_event_end(event(5))
     assert kept(path) == [1, 2, 5]
     assert log.dropped == 2
-    assert said(caplog) == ["an event gets no row in the request log", "2 events have no row in the request log"]
+    first, total = logged(caplog)
+    assert "gets no row" in first
+    assert total.startswith("2 events have no row")
 
 
 async def test_a_gateway_that_deletes_old_rows_keeps_its_bound(path: Path) -> None:
@@ -314,7 +316,8 @@ async def test_a_gateway_that_stops_keeps_its_first_rows_and_logs_it_once(
         for number in range(1000):
             log.on_event_end(event(number, log_rows=10, log_strategy="STOP_INSERTING"))
     assert kept(path) == list(range(10))
-    assert said(caplog) == ["request log of gateway gateway is full (10 rows); no row is added"]
+    [line] = logged(caplog)
+    assert "gateway gateway is full (10 rows)" in line
     assert log.dropped == 0  # it is as was asked for
 
 

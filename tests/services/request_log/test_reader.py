@@ -67,7 +67,7 @@ def test_a_missing_row_is_none(log: RequestTable, path: Path) -> None:
         (LogFilter(metadata={"team": "SEARCH"}), set()),
         (LogFilter(gateway="b", success=False), set()),
     ],
-    ids=lambda given: str(given),
+    ids=lambda value: str(value),
 )
 def test_a_filter_requires_all_its_conditions(
     log: RequestTable, path: Path, wanted: LogFilter, found: set[int]

@@ -21,7 +21,7 @@ def sent(headers: dict[str, str] | None = None, query: str = "", key: StoredKey 
     return SentSecrets(headers or {}, query, key)
 
 
-def told(**changes: Any) -> str:
+def summary(**changes: Any) -> str:
     """Return all texts of a row as one string."""
     return repr(row_of(event_summary(**changes)))
 
@@ -138,7 +138,7 @@ def test_a_secret_repeated_by_the_provider_reaches_no_row(carried: SentSecrets, 
     """A secret of any format is masked in bodies, in the reason and in the reasons of attempts."""
     reason = f"there is no account for {form}"
     body = orjson.dumps({"error": reason})
-    text = told(
+    text = summary(
         sent=(sent(), carried),
         bodies=BodyPreviews(body, body),
         reason=reason,

@@ -45,9 +45,9 @@ def test_repeated_cuts_reach_the_bound_and_keep_each_share(counts: dict[Share, i
         assert 0 < wanted.rows <= 7
         left = wanted.rows
         for share in wanted.shares:  # any of them may have the oldest
-            taken = min(left, counts[share])
-            counts[share] -= taken
-            left -= taken
+            rows_added = min(left, counts[share])
+            counts[share] -= rows_added
+            left -= rows_added
         counts = {share: rows for share, rows in counts.items() if rows}
     assert sum(counts.values()) <= most
     refused = sum(rows for share, rows in before.items() if share.refused)
@@ -55,21 +55,21 @@ def test_repeated_cuts_reach_the_bound_and_keep_each_share(counts: dict[Share, i
     assert left_of_refused >= min(refused, max(most // 10, 1), most) or sum(before.values()) <= most
 
 
-def taken(room: RowQuota, *shares: Share) -> int:
+def rows_added(room: RowQuota, *shares: Share) -> int:
     return sum(room.add(share) for share in shares)
 
 
 def test_a_single_token_can_fill_a_log_that_stops() -> None:
-    assert taken(RowQuota({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
+    assert rows_added(RowQuota({ONE: 40}, 100, is_shared=False), *[ONE] * 100) == 60
 
 
 def test_no_token_fills_more_than_half_of_a_shared_log_that_stops() -> None:
     room = RowQuota({ONE: 40}, 100, is_shared=True)
-    assert taken(room, *[ONE] * 100) == 10
-    assert taken(room, *[TWO] * 100) == 50
+    assert rows_added(room, *[ONE] * 100) == 10
+    assert rows_added(room, *[TWO] * 100) == 50
 
 
 def test_refused_events_fill_a_tenth_of_a_log_that_stops() -> None:
     room = RowQuota({FREE_ONE: 4}, 100, is_shared=False)
-    assert taken(room, *[FREE_ONE] * 100) == 6
-    assert taken(room, *[ONE] * 100) == 90
+    assert rows_added(room, *[FREE_ONE] * 100) == 6
+    assert rows_added(room, *[ONE] * 100) == 90

@@ -28,29 +28,29 @@ def log(path: Path) -> Iterator[RequestTable]:
         yield log
 
 
-def asked(path: Path, query: str) -> list[tuple[object, ...]]:
+def query_rows(path: Path, query: str) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 def ids(path: Path) -> list[object]:
-    return [found for (found,) in asked(path, "SELECT id FROM requests ORDER BY seq")]
+    return [found for (found,) in query_rows(path, "SELECT id FROM requests ORDER BY seq")]
 
 
 def counted(path: Path) -> dict[object, object]:
-    return dict(asked(path, "SELECT gateway, rows FROM kept"))  # type: ignore[arg-type]  # rows of two
+    return dict(query_rows(path, "SELECT gateway, rows FROM kept"))  # type: ignore[arg-type]  # rows of two
 
 
 def test_a_row_is_read_as_it_was_written(log: RequestTable, path: Path) -> None:
-    given = row(metadata='{"a":1}', request_head=b"\x00\xff", reason="why")
-    log.append([given], {})
-    assert asked(path, f"SELECT {', '.join(LogRow._fields)} FROM requests") == [tuple(given)]
+    complete = row(metadata='{"a":1}', request_head=b"\x00\xff", reason="why")
+    log.append([complete], {})
+    assert query_rows(path, f"SELECT {', '.join(LogRow._fields)} FROM requests") == [tuple(complete)]
 
 
 @pytest.mark.parametrize(("source", "custom"), [("custom", 1), ("prices", 0), (None, 0)])
 def test_a_custom_cost_is_a_column(log: RequestTable, path: Path, source: str | None, custom: int) -> None:
     log.append([row(cost_source=source)], {})
-    assert asked(path, "SELECT custom_cost FROM requests") == [(custom,)]
+    assert query_rows(path, "SELECT custom_cost FROM requests") == [(custom,)]
 
 
 def test_only_the_owner_can_read_a_new_file(log: RequestTable, path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_file_of_the_first_version_gets_its_new_columns(path: Path) -> None:
         first.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1")
     with closing(RequestTable(path)) as log:
         log.append([row(closed_by="client", close_code=1000)], {})
-    assert asked(path, "SELECT id, closed_by, close_code FROM requests") == [(row().id, "client", 1000)]
+    assert query_rows(path, "SELECT id, closed_by, close_code FROM requests") == [(row().id, "client", 1000)]
 
 
 def test_an_earlier_schema_is_brought_up_to_date_with_its_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +115,8 @@ def test_an_earlier_schema_is_brought_up_to_date_with_its_rows(path: Path, monke
     monkeypatch.setattr("bridge.services.request_log.database.MIGRATIONS", (*MIGRATIONS, later))
     monkeypatch.setattr("bridge.services.request_log.database.VERSION", VERSION + 1)
     RequestTable(path).close()
-    assert asked(path, "SELECT id, more FROM requests") == [(row().id, None)]
-    assert asked(path, "PRAGMA user_version") == [(VERSION + 1,)]
+    assert query_rows(path, "SELECT id, more FROM requests") == [(row().id, None)]
+    assert query_rows(path, "PRAGMA user_version") == [(VERSION + 1,)]
 
 
 def _newer(path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_row_keeps_its_place_after_all_older_ones_were_deleted(log: RequestTab
     log.append([row(1)], {})
     log.delete_before(row(2).id)
     log.append([row(3)], {})
-    assert asked(path, "SELECT seq FROM requests") == [(2,)]
+    assert query_rows(path, "SELECT seq FROM requests") == [(2,)]
 
 
 # Shares.
@@ -189,9 +189,9 @@ def test_a_row_keeps_its_place_after_all_older_ones_were_deleted(log: RequestTab
 def kept_by(path: Path) -> dict[object, object]:
     """Return the number of rows of each token; an exclamation mark marks refused events."""
     by_token = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END AS whose, count(*) FROM requests GROUP BY 1"
-    counted_by_hand = dict(asked(path, by_token))  # type: ignore[arg-type]  # rows of two
+    counted_by_hand = dict(query_rows(path, by_token))  # type: ignore[arg-type]  # rows of two
     shares = "SELECT token || CASE refused WHEN 1 THEN '!' ELSE '' END, rows FROM shares"
-    assert counted_by_hand == dict(asked(path, shares))  # type: ignore[arg-type]  # rows of two
+    assert counted_by_hand == dict(query_rows(path, shares))  # type: ignore[arg-type]  # rows of two
     return counted_by_hand
 
 

@@ -59,11 +59,11 @@ async def traced(
 
 
 def test_a_realtime_span_holds_the_session_totals_and_its_end() -> None:
-    talk = SessionTotals(1, 2, 30, 40, "provider", 1011)
-    [span, _] = spans.spans_of(event_summary(transport="realtime", realtime=talk), TraceContext(1, None, True))
+    totals = SessionTotals(1, 2, 30, 40, "provider", 1011)
+    [span, _] = spans.spans_of(event_summary(transport="realtime", realtime=totals), TraceContext(1, None, True))
     assert span.attributes is not None
-    told = {name: value for name, value in span.attributes.items() if name.startswith("bridge.server.realtime.")}
-    assert told == {f"bridge.server.realtime.{name}": value for name, value in asdict(talk).items()}
+    attributes = {name: value for name, value in span.attributes.items() if name.startswith("bridge.server.realtime.")}
+    assert attributes == {f"bridge.server.realtime.{name}": value for name, value in asdict(totals).items()}
 
 
 @pytest.mark.parametrize("content_type", ["json", "protobuf"])
@@ -205,13 +205,13 @@ async def test_an_event_belongs_to_the_trace_that_its_client_names(
 async def test_an_http_event_belongs_to_the_trace_that_its_client_names(
     tmp_path: Path, path: str, headers: Mapping[str, str], expected: tuple[str, str]
 ) -> None:
-    asked = step()["query"] if path else [step()]
+    sent_request = step()["query"] if path else [step()]
     async with receiving() as receiver:
         provider = ScriptedProvider(streams(*COMPLETE))
         async with (
             running(config_of(config_for(receiver), tmp_path), provider) as server,
             aiohttp.ClientSession() as http,
-            http.post(address(server, f"/v1/account/gateway{path}"), json=asked, headers=headers) as answer,
+            http.post(address(server, f"/v1/account/gateway{path}"), json=sent_request, headers=headers) as answer,
         ):
             assert answer.status == 200
             assert b"[DONE]" in await answer.read()
@@ -308,8 +308,8 @@ async def test_collected_payloads_are_redacted_attributes(tmp_path: Path) -> Non
             config = config_of(server + config_for(receiver), tmp_path)
             provider = ScriptedProvider(answers(b'{"choices":[]}'))
             async with running(config, provider) as bridge, connected(bridge) as client:
-                asked = request | {"config": {"collectLogPayload": collected}}
-                await client.create(asked, eventId="a")
+                sent_request = request | {"config": {"collectLogPayload": collected}}
+                await client.create(sent_request, eventId="a")
                 await client.until_last("a")
         [event] = receiver.events
         if collected:
@@ -371,8 +371,9 @@ async def test_an_unreachable_collector_is_counted_and_logged_once(
             await asyncio.to_thread(collector._processor.force_flush)
         samples = await scraped(server)
     assert of(samples, "bridge_spans_total") == {"bridge_spans_total[result=refused]": 4}
-    said = [record.getMessage() for record in caplog.records if record.name == "bridge.traces"]
-    assert said == ["collector refuses spans; they are lost"]
+    logged = [record.getMessage() for record in caplog.records if record.name == "bridge.traces"]
+    assert len(logged) == 1
+    assert "refuses spans" in logged[0]
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
@@ -385,10 +386,9 @@ async def test_a_recovered_collector_is_logged_and_gets_spans(caplog: pytest.Log
             await asyncio.to_thread(collector._processor.force_flush)
         assert (collector.refused, collector.sent, collector.dropped) == (2, 2, 0)
         await collector.close()
-    assert [record.getMessage() for record in caplog.records if record.name == "bridge.traces"] == [
-        "collector refuses spans; they are lost",
-        "collector accepts spans again",
-    ]
+    refused, accepted = (record.getMessage() for record in caplog.records if record.name == "bridge.traces")
+    assert "refuses spans" in refused
+    assert "accepts spans again" in accepted
 
 
 @pytest.mark.parametrize(

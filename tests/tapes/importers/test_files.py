@@ -38,10 +38,10 @@ def body_of(tape: Tape) -> bytes:
 
 def cassette(folder: Path, response: dict[str, object], **request: object) -> Path:
     """One of JSON, with one interaction."""
-    asked = {"method": "POST", "uri": "https://api.openai.com/v1/chat/completions", **request}
+    sent_request = {"method": "POST", "uri": "https://api.openai.com/v1/chat/completions", **request}
     answered = {"status": {"code": 200, "message": "OK"}, **response}
     file = folder / "cassette.json"
-    file.write_text(json.dumps({"version": 1, "interactions": [{"request": asked, "response": answered}]}))
+    file.write_text(json.dumps({"version": 1, "interactions": [{"request": sent_request, "response": answered}]}))
     return file
 
 
@@ -53,8 +53,8 @@ async def test_a_cassette_replays_through_the_bridge(tmp_path: Path) -> None:
         connected(server) as client,
     ):
         frames = await client.call({"eventId": "e", **step})
-    said = [frame["response"]["choices"][0]["delta"].get("content") for frame in frames[1:-1]]
-    assert (said, frames[-1]["type"]) == (["", "Hello", " there", None], "universal.done")
+    texts = [frame["response"]["choices"][0]["delta"].get("content") for frame in frames[1:-1]]
+    assert (texts, frames[-1]["type"]) == (["", "Hello", " there", None], "universal.done")
 
 
 @pytest.mark.parametrize("file", sorted(IMPORTS.iterdir()), ids=lambda file: file.name)
