@@ -131,11 +131,11 @@ def sends(*parts: bytes) -> Script:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Close a connection with an RST in place of a FIN; do nothing if it is closed."""
-    descriptor = writer.get_extra_info("socket").fileno()
-    if descriptor >= 0:
-        # A duplicate has the same options; uvloop's own object does not let them be set.
-        with socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if writer.is_closing():  # uvloop still returns the descriptor, which may be another connection's by now
+        return
+    # A duplicate has the same options; uvloop's own object does not let them be set.
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -45,10 +45,12 @@ class EventCheck:
     _taken: bytearray = field(default_factory=bytearray)
     """The bytes of a raw stream or of audio."""
     _chunks: int = 0
+    _last: Frame | None = None
 
     def receive(self, frame: Frame) -> None:
         """Check the next frame."""
         self.frames += 1
+        self._last = frame
         if self.outcome:
             self.fail("a frame after the last", frame)
         if not is_last(frame):
@@ -73,7 +75,8 @@ class EventCheck:
         plan = self.plan
         raise Violation(
             f"event {plan.number} (family {plan.family}): {why}\n  steps {steps} config {plan.config} "
-            f"cancel {plan.cancel_after} {plan.cancel_delay_s}\n  plays {plays}\n  received {str(shown)[:600]}"
+            f"cancel {plan.cancel_after} {plan.cancel_delay_s}\n  plays {plays}\n"
+            f"  frames {self.frames}, the last {str(shown or self._last)[:600]}"
         )
 
     def _start(self, frame: Frame) -> None:

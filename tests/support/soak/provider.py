@@ -135,7 +135,7 @@ class FaultProvider:
         if ending == "stall":
             while await reader.read(65_536):
                 pass
-        elif ending == "reset" and not writer.is_closing():
+        elif ending == "reset":
             reset(writer)
         elif ending == "fin":
             writer.close()
