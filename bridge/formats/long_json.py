@@ -20,7 +20,7 @@ from bridge.formats.json_text import replace_lone_surrogates, truncated_at_depth
 
 BLOCK_BYTES: Final = 1 << 16
 """Size of the blocks for `LongJson.feed`; longer blocks block the event loop for longer."""
-_MAX_TOKEN_BYTES: Final = 1 << 20
+_MAX_TOKEN_BYTES: Final = 1 << 17
 """Bound on a number, or on a run of tokens outside strings without a comma."""
 _MAX_SHORT_BYTES: Final = 1 << 20
 MAX_SHORT_PARTS: Final = 50_000
