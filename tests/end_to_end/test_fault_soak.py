@@ -54,7 +54,7 @@ def test_each_event_of_a_short_soak_has_one_last_frame_and_no_foreign_item(tmp_p
     check(soak(tmp_path, new_loop, events=120, warm_up=30, seed=SEED), 120, 30)
 
 
-@pytest.mark.needs("quiet-machine")
+@pytest.mark.quiet
 def test_thousands_of_events_with_faults_leave_nothing_behind(tmp_path: Path) -> None:
     warm_up = min(EVENTS // 4, 4000)
     report = soak(tmp_path, uvloop.new_event_loop, events=EVENTS - warm_up, warm_up=warm_up, seed=SEED)
