@@ -1,8 +1,13 @@
-"""Interface of a provider's response that is read in pieces, from a connection, a cache or a tape."""
+"""Interface of a provider's response whose body is delivered in pieces, from a connection, a cache or a tape."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence
 from functools import cached_property
+
+import httpx
+
+from bridge.errors import BrokenStream
+from bridge.upstream.body import Delivery, Reads
 
 PUBLIC_HEADERS_BYTES = 16_384
 
@@ -21,8 +26,11 @@ _NOT_PUBLIC = {
 }
 
 
-class UpstreamResponse(ABC):
-    """A response whose head was received. The caller closes it, unless it was read to its end or to an error."""
+class UpstreamResponse(Delivery):
+    """A response whose head was received. The caller closes it in every case.
+
+    `BodyReceiver.failed` is called with an exception whose text may be shown to the client.
+    """
 
     status: int
     headers: Sequence[tuple[str, str]]
@@ -36,11 +44,6 @@ class UpstreamResponse(ABC):
     @abstractmethod
     def mark_complete(self) -> None:
         """Report that the response was read completely and is good, so that it may be cached."""
-
-    @property
-    @abstractmethod
-    def ended(self) -> bool:
-        """True if the complete body was read: the next `read` returns b"" without waiting."""
 
     @cached_property
     def content_type(self) -> str:
@@ -58,16 +61,14 @@ class UpstreamResponse(ABC):
     def public_headers(self) -> dict[str, str]:
         return public_headers(self.headers)
 
-    @abstractmethod
-    async def read(self) -> bytes:
-        """Return the bytes received since the last read; b"" at and after the end. Raises BrokenStream if cut off.
 
-        A cancelled read loses no data.
-        """
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close the response at once. May be called more than once."""
+async def reads_of(response: UpstreamResponse) -> AsyncIterator[bytes]:
+    """Iterate over the body's reads. Raises BrokenStream if it is cut off or damaged."""
+    try:
+        async for data in Reads(response):
+            yield data
+    except httpx.RequestError as error:
+        raise BrokenStream(str(error)) from error
 
 
 def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:
