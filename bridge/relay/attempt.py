@@ -4,15 +4,13 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
-from io import BytesIO
 from typing import Final
 
 import msgspec
 
-from bridge.errors import BridgeError, BrokenStream, InternalError, ResetBeforeAnswer, SpendLimit, UnusableAnswer
+from bridge.errors import BridgeError, InternalError, SpendLimit, UnusableAnswer
 from bridge.formats import response
-from bridge.formats.decoders import Shape, decoder_for, sniff
-from bridge.formats.long_item import LongBody
+from bridge.formats.decoders import Shape, decoder_for
 from bridge.formats.response import Defect, parse_response
 from bridge.policy.backoff import requested_delay_ms
 from bridge.policy.chain import Broke, Cause, Chain, Failed, Outcome, StepAnswered, Try
@@ -22,8 +20,10 @@ from bridge.relay.event_state import ResponseHead
 from bridge.relay.failures import cause_of, outcome_of, status_error, timeout_error
 from bridge.relay.plan import PlannedStep
 from bridge.relay.provider_call import ProviderCall, begin_call
+from bridge.relay.response_body import ResponseBody
 from bridge.relay.stored_secrets import concealed, concealed_fault, concealed_headers, known_key
 from bridge.relay.stream_relay import StreamRelay
+from bridge.relay.wakeup import Wakeup
 from bridge.upstream.answer import UpstreamResponse
 
 _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
@@ -33,7 +33,6 @@ _LABELS: Final[dict[Shape, tuple[str, ...]]] = {
 """Content types of a stream of this shape; a mislabelled stream gets the first."""
 
 _NO_CONTENT: Final = 204
-_TURN_BYTES: Final = 1 << 18
 _OFF_LOOP_BYTES: Final = 1 << 20
 """Longer bodies are searched in a thread."""
 
@@ -49,7 +48,6 @@ class StepAttempt:
         self._decision = decision
         self._deadlines = event.interrupt.deadlines
         self._stream_relay: StreamRelay | None = None
-        self._long_json = LongBody()
 
     async def run(self) -> Outcome | None:
         """Make the call and return its outcome; None if a complete stream was passed on."""
@@ -115,77 +113,42 @@ class StepAttempt:
         self._deadlines.clear(Clock.CONNECT)
 
     async def _receive(self, answer: UpstreamResponse) -> Outcome | None:
-        head, is_good = b"", 200 <= answer.status < 300
-        if is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD":
-            shape, head = await self._sniff(answer)
-            if shape is not Shape.SINGLE:
-                return await self._relay_stream(answer, shape, head)
-        body, is_complete = await self._collect(
-            answer, head, self._event.writer.max_buffered_bytes if is_good else None
+        is_good = 200 <= answer.status < 300
+        body = ResponseBody(
+            answer,
+            self._planned.target.raw_path.partition(b"?")[0].decode(),
+            self._event.reservation,
+            self._deadlines,
+            self._settings.idle_timeout,
+            partial(self._start_stream, answer),
+            may_stream=is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD",
+            max_bytes=self._event.writer.max_buffered_bytes if is_good else None,
         )
-        if not is_complete:
-            return await self._relay_stream(answer, Shape.BYTES, body)
-        return await self._evaluate(answer, body)
+        try:
+            await body.receive()
+            if self._stream_relay is not None:
+                return self._stream_relay.conclude()
+        finally:
+            if self._stream_relay is not None:
+                self._stream_relay.close()
+        return await self._evaluate(answer, body.body, body.check.finish())
 
-    async def _relay_stream(self, answer: UpstreamResponse, shape: Shape, head: bytes) -> Outcome | None:
+    def _start_stream(self, answer: UpstreamResponse, shape: Shape, head: bytes, wakeup: Wakeup) -> StreamRelay:
         stream_head = self._build_head(answer, _label(answer.content_type, shape), items=shape is not Shape.BYTES)
         decoder = decoder_for(shape, self._event.runtime.max_item_bytes)
-        self._stream_relay = StreamRelay(
-            self._event, self._chain, self._planned, answer, stream_head, decoder, from_model=self._planned.calls_model
+        from_model = self._planned.calls_model
+        self._stream_relay = relay = StreamRelay(
+            self._event, self._chain, self._planned, answer, stream_head, decoder, wakeup, from_model=from_model
         )
-        return await self._stream_relay.run(head, last=self._decision.last)
+        relay.begin(head, last=self._decision.last)
+        return relay
 
-    async def _sniff(self, answer: UpstreamResponse) -> tuple[Shape, bytes]:
-        """Return the shape of the body, and the bytes that were read to detect it."""
-        path = self._planned.target.raw_path.partition(b"?")[0].decode()
-        head = b""
-        while True:
-            data = await self._read(answer)
-            head += data
-            shape = sniff(answer.content_type, path, head, ended=not data)
-            if shape is not None:
-                return shape, head
+    async def _evaluate(self, answer: UpstreamResponse, body: bytes, shortened: bytes | None) -> Outcome:
+        """Return the outcome of a response in one piece. The response is kept: it may become the event's answer.
 
-    async def _collect(self, answer: UpstreamResponse, head: bytes, max_bytes: int | None) -> tuple[bytes, bool]:
-        """Return the body, counted in the event's memory reservation, and True if it is complete.
-
-        If it has more than `max_bytes`, the first part and False are returned. Raises OutOfMemoryBudget.
+        `shortened` is a short version of a long body that is known to be JSON.
         """
-        if max_bytes is not None and answer.announced_bytes > max_bytes:
-            return head, False
-        reservation, body = self._event.reservation, BytesIO()  # `getvalue` does not copy
-        check = self._long_json = LongBody()
-        turn_ends = _TURN_BYTES
-        try:
-            data = head or await self._read(answer)
-            while data:
-                reservation.add(len(data))
-                body.write(data)
-                check.feed(data)
-                if body.tell() >= turn_ends:
-                    turn_ends = body.tell() + _TURN_BYTES
-                    await asyncio.sleep(0)  # `read` may never suspend while it inflates a body
-                if max_bytes is not None and body.tell() > max_bytes:
-                    return body.getvalue(), False
-                data = await self._read(answer)
-        except BaseException:
-            reservation.release(body.tell())
-            raise
-        return body.getvalue(), True
-
-    async def _read(self, answer: UpstreamResponse) -> bytes:
-        """Read from a body that is not announced to the client yet. Raises ResetBeforeAnswer if it breaks."""
-        try:
-            data = await answer.read()
-        except BrokenStream as error:
-            raise ResetBeforeAnswer(str(error)) from None
-        self._deadlines.set_ms(Clock.IDLE, self._settings.idle_timeout)
-        return data
-
-    async def _evaluate(self, answer: UpstreamResponse, body: bytes) -> Outcome:
-        """Return the outcome of a response in one piece. The response is kept: it may become the event's answer."""
         event, status = self._event, answer.status
-        shortened = self._long_json.finish()
         read = body if shortened is None else shortened
         found = parse_response(status, read, answer.content_type, from_model=self._planned.calls_model)
         checked = shortened is not None

@@ -1,7 +1,6 @@
-"""Relay one stream to the client, read by read, and return its outcome."""
+"""Relay one stream to the client, read by read, within the call that brings the bytes; and judge how it ended."""
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -17,6 +16,7 @@ from bridge.relay.failures import outcome_of, stream_error, timeout_error
 from bridge.relay.plan import PlannedStep
 from bridge.relay.stored_secrets import concealed_fault
 from bridge.relay.stream_decoder import StreamDecoder
+from bridge.relay.wakeup import Wakeup
 from bridge.upstream.answer import UpstreamResponse
 
 TURN_BYTES: Final = 65_536
@@ -31,7 +31,7 @@ USAGE_S: Final = 0.1
 
 
 class StreamRelay:
-    """Relays the stream of one attempt. Call `run` once. Only the last attempt sends frames before the answer."""
+    """Receives the stream of one attempt. Only the last attempt sends frames before the answer."""
 
     def __init__(
         self,
@@ -41,15 +41,24 @@ class StreamRelay:
         answer: UpstreamResponse,
         head: ResponseHead,
         decoder: Decoder,
+        wakeup: Wakeup,
         *,
         from_model: bool,
     ) -> None:
-        """Create a relay; `from_model` is True for a stream of a model endpoint."""
+        """Create a relay; `from_model` is True for a stream of a model endpoint.
+
+        `wakeup` wakes the event's task, which then looks at `is_over` or calls `catch_up`.
+        """
         self.head = head
         self.has_answered = False
         """True once the chain was notified that the step answered."""
         self._is_started = False  # the first frame was sent
         self._counted_bytes = 0
+        self._is_over = self._is_paused = False
+        self._rest: memoryview | bytes = b""  # of a long read
+        self._ending: StreamState | None = None
+        self._error: Exception | None = None
+        self._wakeup = wakeup
         self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
         self._chain = chain
@@ -67,22 +76,137 @@ class StreamRelay:
         """True once the closing mark was received."""
         return self._stream.reader.closed
 
-    async def run(self, head: bytes, *, last: bool) -> Outcome | None:
-        """Relay the stream, of which `head` was read already. Return None if it was complete, else the outcome."""
-        state, stream = self._event.state, self._stream
-        state.reset_body()
+    def begin(self, head: bytes, *, last: bool) -> None:
+        """Start with the first bytes of the body. No attempt follows the `last` one, so nothing is held back there."""
+        self._event.state.reset_body()
         self._event.phase = "streaming"
         if last and head:
-            self._start_stream()  # no attempt can follow, so nothing is held back
+            self._start_stream()
+        if head:
+            self.data(head)
+
+    @property
+    def is_over(self) -> bool:
+        """True once nothing more of the body is needed."""
+        return self._is_over
+
+    def conclude(self) -> Outcome | None:
+        """Send what is left, and return None if the stream was complete, else the outcome.
+
+        Raises the error that ended the relay: a timeout, or a limit of the bridge.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._reported_error() if self._ending is None else self._conclude(self._ending)
+
+    def close(self) -> None:
+        """Record the counts and the usage for the event. Call it once, in every case."""
+        state = self._event.state
+        self._is_over = True
+        self._count(0)
+        state.chunks += self._stream.chunks
+        if self._is_started:
+            self._keep_usage()
+        self._warn_of_malformed()
+
+    # Called by the source of the body. This is the hot path: one call of the decoder and one write per read.
+
+    def data(self, data: bytes) -> None:
+        if self._is_over:
+            return
         try:
-            ending = await self._until_it_ends(head)
-            return self._reported_error() if ending is None else self._conclude(ending)
-        finally:
-            self._count(0)
-            state.chunks += stream.chunks
-            if self._is_started:
-                self._keep_usage()
-            self._warn_of_malformed()
+            self._event.state.add_body(data)
+            if self._end is not None:
+                self._end.add(data)
+            if len(data) <= TURN_BYTES:
+                self._relay(data)
+            else:
+                self._rest = memoryview(data)
+                self._wait_for_task()
+        except Exception as error:
+            self._fail(error)
+
+    def end(self) -> None:
+        self._stop(StreamState.END)
+
+    def failed(self, error: Exception) -> None:
+        self._fail(BrokenStream(str(error)))
+
+    # Called by the event's task.
+
+    async def catch_up(self) -> None:
+        """Relay a long read in turns, and wait for a client that does not read. Then the source goes on."""
+        if not self._is_paused:
+            return
+        while self._rest and not self._is_over:
+            turn, self._rest = self._rest[:TURN_BYTES], self._rest[TURN_BYTES:]
+            try:
+                self._relay(bytes(turn))
+            except Exception as error:
+                self._fail(error)
+            if not self._event.writer.is_full:
+                await asyncio.sleep(0)
+            elif not self._is_over:
+                await self._event.drain()
+        if not self._is_over and self._event.writer.is_full:
+            await self._event.drain()
+        self._is_paused = False
+        if not self._is_over:
+            self._answer.resume()
+
+    def interrupt(self) -> None:
+        """End the relay because a deadline was reached or the event was cancelled.
+
+        A complete answer stays complete. Raises CancelledError if the event was cancelled, else the timeout's error.
+        """
+        clock, reader = self._event.interrupt.consume(), self._stream.reader
+        if self._is_over:
+            return  # the end arrived in the same iteration of the loop
+        self._is_over = True
+        if reader.closed or clock is Clock.SILENCE:
+            self._ending = StreamState.SILENT
+            return
+        error = timeout_error(clock, self._planned)
+        if not reader.finished:
+            raise error
+        self._break = error
+        self._ending = StreamState.CUT
+
+    def _relay(self, data: bytes) -> None:
+        stream = self._stream
+        if parts := stream.feed(data):
+            self._event.writer.write(parts)
+        if stream.answered is not self.has_answered:
+            self._answered()
+        if stream.failed:
+            self._stop(None)
+        elif stream.is_over:
+            self._stop(StreamState.END)
+        else:
+            self._count(stream.pending_bytes)
+            self._reset_deadlines()
+            if self._event.writer.is_full:
+                self._wait_for_task()
+
+    def _wait_for_task(self) -> None:
+        """Stop the source until the event's task has caught up."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._answer.pause()
+            self._wakeup.set()
+
+    def _stop(self, ending: StreamState | None) -> None:
+        if not self._is_over:
+            self._is_over, self._ending = True, ending
+            self._wakeup.set()
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, BrokenStream):
+            self._break = BrokenStream(f"the provider's stream was cut: {error}")
+            self._stop(StreamState.CUT)
+        elif not self._is_over:
+            self._error = error
+            self._stop(None)
 
     def _keep_usage(self) -> None:
         state, stream = self._event.state, self._stream
@@ -91,42 +215,6 @@ class StreamRelay:
         state.streamed = Streamed(
             self.head, source.usage, source.costs, state.answer_bytes, stream.chunks, self._answer.cached
         )
-
-    async def _until_it_ends(self, head: bytes) -> StreamState | None:
-        """Relay the body and return how it ended; None if the stream reported an error."""
-        try:
-            return await self._relay(head)
-        except BrokenStream as error:
-            self._break = BrokenStream(f"the provider's stream was cut: {error}")
-            return StreamState.CUT
-        except asyncio.CancelledError:
-            return self._interrupted()
-
-    async def _relay(self, data: bytes) -> StreamState | None:
-        """Relay the reads: one await, one call of the decoder and one write for each. This is the hot path."""
-        stream, writer, read, add_body = self._stream, self._event.writer, self._answer.read, self._event.state.add_body
-        end = self._end
-        while data:
-            add_body(data)
-            if end is not None:
-                end.add(data)
-            for piece in _slices(data):
-                if parts := stream.feed(piece):
-                    writer.write(parts)
-                if stream.answered is not self.has_answered:
-                    self._answered()
-                if stream.failed:
-                    return None
-                if stream.is_over:
-                    return StreamState.END
-                self._count(stream.pending_bytes)
-                self._reset_deadlines()
-                if writer.is_full:
-                    await self._event.drain()
-                elif piece is not data or self._counted_bytes:
-                    await asyncio.sleep(0)
-            data = await read()
-        return StreamState.END
 
     def _count(self, pending_bytes: int) -> None:
         """Count a long incomplete item in the memory reservation. Raises OutOfMemoryBudget."""
@@ -137,17 +225,6 @@ class StreamRelay:
             if counted:
                 self._event.reservation.add(counted)
                 self._counted_bytes = counted
-
-    def _interrupted(self) -> StreamState:
-        """Return the state after a deadline was reached: a complete answer stays complete. Else raise its error."""
-        clock, reader = self._event.interrupt.consume(), self._stream.reader
-        if reader.closed or clock is Clock.SILENCE:
-            return StreamState.SILENT
-        error = timeout_error(clock, self._planned)
-        if not reader.finished:
-            raise error
-        self._break = error
-        return StreamState.CUT
 
     def _reset_deadlines(self) -> None:
         """Set the deadline of the next read. Usually this is one assignment."""
@@ -239,9 +316,3 @@ class StreamRelay:
         if isinstance(outcome, PolicyRefusal) and self._planned.policy.on_policy == "answer":
             self._start_stream()  # the refusal is passed on as the answer
         return outcome
-
-
-def _slices(data: bytes) -> Iterable[bytes]:
-    if len(data) <= TURN_BYTES:
-        return (data,)
-    return (data[start : start + TURN_BYTES] for start in range(0, len(data), TURN_BYTES))

@@ -10,7 +10,6 @@ import httpx
 
 from bridge.errors import (
     BridgeError,
-    BrokenStream,
     ConnectFailed,
     EndpointRefused,
     ResetBeforeAnswer,
@@ -20,6 +19,7 @@ from bridge.errors import (
 from bridge.providers import Target
 from bridge.tasks import Tasks
 from bridge.upstream.answer import UpstreamResponse
+from bridge.upstream.body import BodyReceiver, pushed
 from bridge.upstream.dial import TlsError
 
 MAX_CONNECTIONS = 1024
@@ -94,30 +94,41 @@ class Upstream:
 
 
 async def _read_out(answer: UpstreamResponse) -> None:
+    rest = _Rest()
     try:
         async with asyncio.timeout(REST_S):
-            data = await answer.read()
-            while data:
-                await asyncio.sleep(0)
-                data = await answer.read()
-    except (TimeoutError, BridgeError):
+            answer.deliver(rest)
+            await rest.over.wait()
+    except TimeoutError:
         pass  # then the connection is closed
     finally:
         await answer.aclose()
 
 
+class _Rest:
+    """Drops the rest of a body, and notes its end."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+
+    def data(self, data: bytes) -> None: ...
+
+    def end(self) -> None:
+        self.over.set()
+
+    def failed(self, error: Exception) -> None:
+        self.over.set()
+
+
 class HttpUpstreamResponse(UpstreamResponse):
-    """A response read from the provider's connection, which it holds."""
+    """A response from the provider's connection, which it holds until it is closed."""
 
     def __init__(self, response: httpx.Response, release: Callable[[], None]) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         raw = response.headers.raw
         self.status = response.status_code
         self.headers = [(name.lower().decode("latin-1"), value.decode("latin-1")) for name, value in raw]
-        self._stream = response.stream
-        self._reads = aiter(response.stream)
-        self._is_read: Callable[[], bool] = response.extensions.get("ended", bool)
-        self._over = False
+        self._body = pushed(response.stream)
         self._release: Callable[[], None] | None = release
         self._on_close: Callable[[], None] | None = None
 
@@ -130,32 +141,26 @@ class HttpUpstreamResponse(UpstreamResponse):
 
     @property
     def ended(self) -> bool:
-        return self._over or self._is_read()
+        return self._body.ended
 
-    async def read(self) -> bytes:
-        data = b""
-        if self._over:
-            return data
-        try:
-            while not data:
-                data = await anext(self._reads)
-        except StopAsyncIteration:
-            self._over = True
-            await self.aclose()
-        except httpx.RequestError as exc:
-            await self.aclose()
-            raise BrokenStream(str(exc)) from exc
-        return data
+    def deliver(self, receiver: BodyReceiver) -> None:
+        self._body.deliver(receiver)
+
+    def pause(self) -> None:
+        self._body.pause()
+
+    def resume(self) -> None:
+        self._body.resume()
 
     async def aclose(self) -> None:
-        """Close the response. The connection is kept if the body was read to its end."""
+        """Close the response. The connection is kept if the whole body has arrived."""
         release, self._release = self._release, None
         if release is None:
             return
         release()
         if self._on_close is not None:
             self._on_close()
-        await self._stream.aclose()
+        await self._body.aclose()
 
 
 @lru_cache(maxsize=512)
