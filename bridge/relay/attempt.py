@@ -118,7 +118,7 @@ class StepAttempt:
             answer,
             self._planned.target.raw_path.partition(b"?")[0].decode(),
             self._event.reservation,
-            self._deadlines,
+            self._event.interrupt,
             self._settings.idle_timeout,
             partial(self._start_stream, answer),
             may_stream=is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD",

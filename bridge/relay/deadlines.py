@@ -190,6 +190,8 @@ class Interrupt:
         self.deadlines = Deadlines(self._fire)
         self.on_hold_over: Callable[[], None] = _nothing
         """Called for Clock.HOLD, which does not interrupt the task."""
+        self.on_interrupt: Callable[[], None] = _nothing
+        """Called before the task is interrupted, to stop what feeds it."""
         self.cancelled: BridgeError | None = None
         self._task: asyncio.Task[object] | None = None
         self._fired: Clock | None = None
@@ -202,14 +204,19 @@ class Interrupt:
         """Cancel the event with `error`. The first call wins. A task that has not started reads `cancelled`."""
         if self.cancelled is None:
             self.cancelled = error
+            self.on_interrupt()
             if self._task is not None:
                 self._task.cancel()
 
     def detach(self) -> None:
         """End the deadlines and drop all references to the event."""
         self.deadlines.end()
-        self.on_hold_over = _nothing
+        self.reset_hooks()
         self._task = None
+
+    def reset_hooks(self) -> None:
+        """Remove the hooks of an attempt."""
+        self.on_hold_over = self.on_interrupt = _nothing
 
     def consume(self) -> Clock:
         """Return the clock that interrupted the task and let the task go on.
@@ -226,6 +233,7 @@ class Interrupt:
             self.on_hold_over()
         elif self._fired is None and self._task is not None:
             self._fired = clock
+            self.on_interrupt()
             self._task.cancel()
         elif clock is Clock.TOTAL:
             self._fired = clock  # the task is being cancelled already; TOTAL is never set again, so it must be recorded

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Callable
 from io import BytesIO
 
-from bridge.errors import ResetBeforeAnswer
+from bridge.errors import BrokenStream, ResetBeforeAnswer
 from bridge.formats.decoders import Shape, sniff
 from bridge.formats.long_item import LongBody
-from bridge.relay.deadlines import Clock, Deadlines
+from bridge.relay.deadlines import Clock, Interrupt
 from bridge.relay.memory import MemoryReservation
 from bridge.relay.stream_relay import StreamRelay
 from bridge.relay.wakeup import Wakeup
-from bridge.upstream.answer import UpstreamResponse
+from bridge.upstream.answer import UpstreamResponse, break_of
 
 StartStream = Callable[[Shape, bytes, Wakeup], StreamRelay]
 """Starts to relay a stream of this shape, of which these bytes have arrived."""
@@ -29,7 +29,7 @@ class ResponseBody:
         answer: UpstreamResponse,
         path: str,
         reservation: MemoryReservation,
-        deadlines: Deadlines,
+        interrupt: Interrupt,
         idle_ms: int,
         start_stream: StartStream,
         *,
@@ -48,7 +48,8 @@ class ResponseBody:
         self._answer = answer
         self._path = path
         self._reservation = reservation
-        self._deadlines = deadlines
+        self._interrupt = interrupt
+        self._deadlines = interrupt.deadlines
         self._idle_ms = idle_ms
         self._start_stream = start_stream
         self._max_bytes = max_bytes
@@ -67,21 +68,30 @@ class ResponseBody:
 
     async def receive(self) -> None:
         """Wait until the body is over. Raises ResetBeforeAnswer, OutOfMemoryBudget, and a stream's timeout."""
+        self._interrupt.on_interrupt = self._answer.pause
         try:
             self._answer.deliver(self)
             while not self._is_over and (self.stream is None or not self.stream.is_over):
                 await self._wakeup.wait()
                 if self.stream is not None:
                     await self.stream.catch_up()
-            if self._error is not None:
-                raise self._error
-        except BaseException as error:
-            if self.stream is None:
+        except asyncio.CancelledError:
+            self._interrupted()
+        finally:
+            self._interrupt.reset_hooks()
+            if self._error is not None or not (self._is_over or self.stream):
                 self._reservation.release(self._body.tell())
-                raise
-            if not isinstance(error, asyncio.CancelledError):
-                raise
+        if self._error is not None:
+            raise self._error
+
+    def _interrupted(self) -> None:
+        """Keep a body that is complete. Raise CancelledError again otherwise, for the caller to find the reason."""
+        if self.stream is not None:
             self.stream.interrupt()
+        elif self._is_over and self._error is None:
+            self._interrupt.consume()
+        else:
+            raise asyncio.CancelledError
 
     # Called by the source of the body.
 
@@ -113,7 +123,8 @@ class ResponseBody:
 
     def failed(self, error: Exception) -> None:
         """Report a break before the client knows of the body: it counts as no answer."""
-        self._stop(ResetBeforeAnswer(str(error)))
+        error = break_of(error)
+        self._stop(ResetBeforeAnswer(str(error)) if isinstance(error, BrokenStream) else error)
 
     def _stop(self, error: Exception) -> None:
         if not self._is_over:

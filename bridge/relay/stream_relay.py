@@ -17,7 +17,7 @@ from bridge.relay.plan import PlannedStep
 from bridge.relay.stored_secrets import concealed_fault
 from bridge.relay.stream_decoder import StreamDecoder
 from bridge.relay.wakeup import Wakeup
-from bridge.upstream.answer import UpstreamResponse
+from bridge.upstream.answer import UpstreamResponse, break_of
 
 TURN_BYTES: Final = 65_536
 """Number of bytes that one event handles before other events run."""
@@ -130,7 +130,7 @@ class StreamRelay:
         self._stop(StreamState.END)
 
     def failed(self, error: Exception) -> None:
-        self._fail(BrokenStream(str(error)))
+        self._fail(break_of(error))
 
     # Called by the event's task.
 
@@ -199,6 +199,8 @@ class StreamRelay:
         if not self._is_over:
             self._is_over, self._ending = True, ending
             self._wakeup.set()
+            if ending is None:
+                self._answer.pause()  # nothing more is needed, and the event's task closes it
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, BrokenStream):

@@ -29,7 +29,7 @@ _NOT_PUBLIC = {
 class UpstreamResponse(Delivery):
     """A response whose head was received. The caller closes it in every case.
 
-    `BodyReceiver.failed` is called with an exception whose text may be shown to the client.
+    `break_of` translates the error that `BodyReceiver.failed` is called with.
     """
 
     status: int
@@ -62,13 +62,18 @@ class UpstreamResponse(Delivery):
         return public_headers(self.headers)
 
 
+def break_of(error: Exception) -> Exception:
+    """Return the bridge's error for one that `BodyReceiver.failed` was called with; an unexpected one is returned."""
+    return BrokenStream(str(error)) if isinstance(error, httpx.RequestError) else error
+
+
 async def reads_of(response: UpstreamResponse) -> AsyncIterator[bytes]:
     """Iterate over the body's reads. Raises BrokenStream if it is cut off or damaged."""
     try:
         async for data in Reads(response):
             yield data
     except httpx.RequestError as error:
-        raise BrokenStream(str(error)) from error
+        raise break_of(error) from error
 
 
 def public_headers(headers: Sequence[tuple[str, str]]) -> dict[str, str]:

@@ -34,7 +34,7 @@ class BodyReceiver(Protocol):
     def failed(self, error: Exception) -> None:
         """Take note that the body is cut off or damaged. Nothing is called after it.
 
-        `error` is an httpx.RequestError whose text contains no secrets.
+        `error` is an httpx.RequestError whose text contains no secrets, or an unexpected exception.
         """
 
 
@@ -180,7 +180,7 @@ class PumpedBody(PushedBody):
                 if data and self._receiver is not None:
                     self._receiver.data(data)
             await self._flowing.wait()
-        except httpx.RequestError as error:
+        except Exception as error:
             await self._flowing.wait()
             if self._receiver is not None:
                 self._receiver.failed(error)

@@ -98,6 +98,7 @@ async def _read_out(answer: UpstreamResponse) -> None:
     try:
         async with asyncio.timeout(REST_S):
             answer.deliver(rest)
+            answer.resume()
             await rest.over.wait()
     except TimeoutError:
         pass  # then the connection is closed
