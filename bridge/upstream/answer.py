@@ -1,7 +1,7 @@
 """Interface of a provider's response whose body is delivered in pieces, from a connection, a cache or a tape."""
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import cached_property
 
 import httpx
@@ -67,7 +67,7 @@ def break_of(error: Exception) -> Exception:
     return BrokenStream(str(error)) if isinstance(error, httpx.RequestError) else error
 
 
-async def reads_of(response: UpstreamResponse) -> AsyncIterator[bytes]:
+async def reads_of(response: UpstreamResponse) -> AsyncGenerator[bytes, None]:
     """Iterate over the body's reads. Raises BrokenStream if it is cut off or damaged."""
     try:
         async for data in Reads(response):

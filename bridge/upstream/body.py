@@ -55,7 +55,7 @@ class Delivery(ABC):
         """Call `receiver` from now on, at once with the bytes that are here. A later call replaces the receiver.
 
         If the whole body is here, `receiver.end` was called when this returns, unless the receiver pauses or the bytes
-        are more than one turn of the loop may handle.
+        are more than one turn of the loop may handle. A receiver that is given after the end gets the end again.
         """
 
     @abstractmethod
@@ -142,49 +142,73 @@ class PumpedBody(PushedBody):
         self._task: asyncio.Task[None] | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._is_over = False
+        self._error: Exception | None = None
+        self._is_over = self._is_closed = False
 
     @property
     def ended(self) -> bool:
-        return self._is_over
+        return self._is_over and self._error is None
 
     def deliver(self, receiver: BodyReceiver) -> None:
+        if self._is_closed:
+            return
         self._receiver = receiver
-        if self._task is None and not self._is_over:
+        if self._task is None:
             self._task = asyncio.create_task(self._pump(), name="pump of a body")
+        elif self._is_over:
+            self._finish()
 
     def pause(self) -> None:
         self._flowing.clear()
 
     def resume(self) -> None:
         self._flowing.set()
+        if self._is_over:
+            self._finish()
 
     async def aclose(self) -> None:
         """Close the stream, after the task that reads it has ended."""
-        self._receiver = None
-        task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.wait([task])
-        await self._stream.aclose()
+        self._is_closed, self._receiver = True, None
+        try:
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task])
+        finally:
+            await self._stream.aclose()
 
     async def _pump(self) -> None:
-        turn_bytes = 0
         try:
-            async for data in self._stream:
-                turn_bytes += len(data) + READ_COST_BYTES
-                if turn_bytes > TURN_BYTES:
-                    turn_bytes = 0
-                    await asyncio.sleep(0)
-                await self._flowing.wait()
-                if data and self._receiver is not None:
-                    self._receiver.data(data)
+            await self._deliver_reads()
+        except httpx.RequestError as error:
+            self._error = error.with_traceback(None)  # its frames would keep this object alive
+        except Exception as error:  # a defect: the receiver reports it
+            self._error = error
+        self._finish()
+
+    async def _deliver_reads(self) -> None:
+        turn_bytes = 0
+        await self._until_flowing()
+        async for data in self._stream:
+            turn_bytes += len(data) + READ_COST_BYTES
+            if turn_bytes > TURN_BYTES:
+                turn_bytes = 0
+                await asyncio.sleep(0)
+            await self._until_flowing()
+            if data and self._receiver is not None:
+                self._receiver.data(data)
+            await self._until_flowing()  # a body that is paused is not read
+
+    async def _until_flowing(self) -> None:
+        while not self._flowing.is_set():  # it may have been cleared again before this task runs
             await self._flowing.wait()
-        except Exception as error:
-            await self._flowing.wait()
-            if self._receiver is not None:
-                self._receiver.failed(error)
-            return
+
+    def _finish(self) -> None:
+        """Tell the receiver, unless it has paused, how the body ended."""
         self._is_over = True
-        if self._receiver is not None:
-            self._receiver.end()
+        if not self._flowing.is_set() or self._receiver is None:
+            return
+        receiver, self._receiver = self._receiver, None
+        if self._error is None:
+            receiver.end()
+        else:
+            receiver.failed(self._error)
