@@ -18,6 +18,7 @@ from bridge.tapes.exchange import ReceivedHead, RecordedExchange, SentRequest, t
 from bridge.tapes.file import Pairs, StreamEnd, TapeEnding
 from bridge.tapes.folder import TapeFolder
 from bridge.tapes.writer import MAX_HELD_BYTES, MAX_TAPE_BYTES, RecordingThread
+from bridge.upstream.body import BodyReceiver, PushedBody, pushed
 
 log = logging.getLogger("bridge.recording")
 
@@ -61,7 +62,7 @@ class RecordingTransport(httpx.AsyncBaseTransport):
             raise
         recording.answer(response)
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _MonitoredBody(response.stream, recording, response.extensions.get("ended", bool))
+        response.stream = _RecordedBody(pushed(response.stream), recording)
         return response
 
     async def aclose(self) -> None:
@@ -70,32 +71,43 @@ class RecordingTransport(httpx.AsyncBaseTransport):
         await self.recording_thread.aclose()
 
 
-class _MonitoredBody(httpx.AsyncByteStream):
-    """Body whose reads are recorded. It ends the recording in every case."""
+class _RecordedBody(PushedBody):
+    """Body that is recorded as it is delivered. It ends the recording in every case."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, take: "_Recording", is_read: Callable[[], bool]) -> None:
-        self._stream, self._recording, self._is_read = stream, take, is_read
-        self._reads = aiter(stream)
+    def __init__(self, body: PushedBody, recording: "_Recording") -> None:
+        self._body, self._recording = body, recording
+        self._receiver: BodyReceiver
 
-    def __aiter__(self) -> "_MonitoredBody":
-        return self
+    @property
+    def ended(self) -> bool:
+        return self._body.ended
 
-    async def __anext__(self) -> bytes:
-        try:
-            data = await anext(self._reads)
-        except StopAsyncIteration:
-            self._recording.end(StreamEnd.EOF)
-            raise
-        except httpx.RequestError as exc:
-            self._recording.end(_ending(exc) or StreamEnd.RESET)
-            raise
-        self._recording.read(data)
-        return data
+    def deliver(self, receiver: BodyReceiver) -> None:
+        self._receiver = receiver
+        self._body.deliver(self)
+
+    def pause(self) -> None:
+        self._body.pause()
+
+    def resume(self) -> None:
+        self._body.resume()
 
     async def aclose(self) -> None:
-        # A reader that knows that the body is complete closes it without reading the end.
-        self._recording.end(StreamEnd.EOF if self._is_read() else StreamEnd.CLIENT)
-        await self._stream.aclose()
+        # A reader that knows that the body is complete closes it without waiting for the end.
+        self._recording.end(StreamEnd.EOF if self._body.ended else StreamEnd.CLIENT)
+        await self._body.aclose()
+
+    def data(self, data: bytes) -> None:
+        self._recording.read(data)
+        self._receiver.data(data)
+
+    def end(self) -> None:
+        self._recording.end(StreamEnd.EOF)
+        self._receiver.end()
+
+    def failed(self, error: Exception) -> None:
+        self._recording.end(_ending(error) or StreamEnd.RESET)
+        self._receiver.failed(error)
 
 
 class _Recording:

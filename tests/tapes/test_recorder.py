@@ -18,10 +18,13 @@ from bridge.tapes.file import StreamEnd, Tape, TapeError, check, pairs, read_tap
 from bridge.tapes.folder import TapeFolder, cut_tapes
 from bridge.tapes.recorder import RecordingTransport, recording_transport
 from bridge.tapes.transport import TapeTransport
+from bridge.upstream.body import PushedBody
 from bridge.upstream.transport import AiohttpTransport
 from tests.support.clock import advance, turns
 from tests.support.harness import Frame, config_of, connected, running
+from tests.support.receivers import Collector, FedBody
 from tests.support.socket_provider import Line, Provider, Script
+from tests.support.tapes import datas
 
 URL = "https://api.example.com/v1/chat"
 
@@ -31,8 +34,9 @@ class Played(httpx.AsyncBaseTransport):
 
     def __init__(self, *reads: bytes | Exception, error: Exception | None = None, connects: bool = True) -> None:
         self.reads, self.error, self.connects = reads, error, connects
+        self.body: httpx.AsyncByteStream | None = None
+        """Body of the answers in place of the reads."""
         self.headers: list[tuple[bytes, bytes]] = [(b"Content-Type", b"text/plain")]
-        self.ended = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.connects:
@@ -40,12 +44,10 @@ class Played(httpx.AsyncBaseTransport):
         advance(1)
         if self.error is not None:
             raise self.error
-        return httpx.Response(
-            200, headers=self.headers, stream=Reads(self.reads), extensions={"ended": lambda: self.ended}
-        )
+        return httpx.Response(200, headers=self.headers, stream=self.body or ReadsInSeconds(self.reads))
 
 
-class Reads(httpx.AsyncByteStream):
+class ReadsInSeconds(httpx.AsyncByteStream):
     def __init__(self, reads: tuple[bytes | Exception, ...]) -> None:
         self.reads = reads
         self.closed = False
@@ -109,32 +111,66 @@ def lines() -> Iterator[list[str]]:
 
 async def test_every_read_is_a_chunk_with_its_instant(tmp_path: Path) -> None:
     transport = recording_transport(Played(b"caf\xc3", b"\xa9", b"", b"!"), tmp_path)
-    assert await read_all(await transport.handle_async_request(request_of(b'{"a": 1}'))) == [
-        b"caf\xc3",
-        b"\xa9",
-        b"",
-        b"!",
-    ]
+    assert await read_all(await transport.handle_async_request(request_of(b'{"a": 1}'))) == [b"caf\xc3", b"\xa9", b"!"]
     await transport.aclose()
     (tape,) = tapes_in(tmp_path)
     assert (tape.request.method, tape.request.url, tape.request.body) == ("POST", URL, b'{"a": 1}')
     assert tape.head is not None
     assert (tape.head.status, pairs(tape.head.headers)) == (200, [("content-type", "text/plain")])
-    assert [chunk.data for chunk in tape.chunks] == [b"caf\xc3", b"\xa9", b"", b"!"]
-    assert [seconds(line.ms) for line in (tape.head, *tape.chunks, tape.ending)] == [1, 2, 3, 4, 5, 5]
+    assert [chunk.data for chunk in tape.chunks] == [b"caf\xc3", b"\xa9", b"!"]
+    assert [seconds(line.ms) for line in (tape.head, *tape.chunks, tape.ending)] == [1, 2, 3, 5, 5]
     assert tape.ending.end is StreamEnd.EOF
 
 
-async def test_a_body_that_is_known_to_be_whole_need_not_be_asked_for_its_end(tmp_path: Path) -> None:
-    inner = Played(b"all")
-    transport = recording_transport(inner, tmp_path)
+async def delivered(folder: Path) -> tuple[FedBody, PushedBody, RecordingTransport]:
+    """Return a body that the test feeds, its recorded form, and the transport."""
+    inner = Played()
+    inner.body = body = FedBody()
+    transport = recording_transport(inner, folder)
     response = await transport.handle_async_request(request_of())
-    assert isinstance(response.stream, httpx.AsyncByteStream)
-    assert await anext(aiter(response.stream)) == b"all"
-    inner.ended = True
-    await response.stream.aclose()
+    assert isinstance(response.stream, PushedBody)
+    return body, response.stream, transport
+
+
+async def test_a_body_that_is_known_to_be_whole_need_not_be_asked_for_its_end(tmp_path: Path) -> None:
+    body, recorded, transport = await delivered(tmp_path)
+    collector = Collector(recorded, on_data=lambda _: collector.pause()).start()
+    body.arrive(b"all")
+    body.finish()
+    assert (recorded.ended, collector.is_ended) == (True, False)
+    await recorded.aclose()
     await transport.aclose()
     assert [(len(tape.chunks), tape.ending.end) for tape in tapes_in(tmp_path)] == [(1, StreamEnd.EOF)]
+
+
+@pytest.mark.parametrize(("is_cut", "end"), [(False, StreamEnd.EOF), (True, StreamEnd.RESET)])
+async def test_each_delivery_is_recorded_and_passed_on_at_once(tmp_path: Path, is_cut: bool, end: StreamEnd) -> None:
+    body, recorded, transport = await delivered(tmp_path)
+    first, second = Collector(recorded), Collector(recorded)
+    body.arrive(b"a")
+    assert first.start().text == b"a"
+    second.start()
+    body.arrive(b"b", b"c")
+    assert second.reads == [b"b", b"c"]
+    (body.cut if is_cut else body.finish)()
+    assert second.outcome == (b"bc", not is_cut, "cut" if is_cut else None)
+    await recorded.aclose()
+    assert body.is_closed
+    await transport.aclose()
+    assert [(b"".join(datas(tape)), tape.ending.end) for tape in tapes_in(tmp_path)] == [(b"abc", end)]
+
+
+async def test_a_recorded_body_is_paused_and_resumed_where_it_is_read(tmp_path: Path) -> None:
+    body, recorded, transport = await delivered(tmp_path)
+    collector = Collector(recorded, on_data=lambda _: collector.pause()).start()
+    body.arrive(b"a", b"b")
+    assert (collector.text, body.is_flowing) == (b"a", False)
+    collector.resume()
+    assert (collector.text, body.is_flowing) == (b"ab", False)
+    await collector.aclose()
+    body.arrive(b"c")
+    await transport.aclose()
+    assert [(datas(tape), tape.ending.end) for tape in tapes_in(tmp_path)] == [([b"a", b"b"], StreamEnd.CLIENT)]
 
 
 @pytest.mark.parametrize(

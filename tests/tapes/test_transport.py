@@ -22,7 +22,8 @@ from bridge.tapes.transport import (
     read_tape,
     write_tape,
 )
-from bridge.upstream.http import Call, HttpUpstreamResponse, Upstream
+from bridge.upstream.body import Reads, pushed
+from bridge.upstream.http import Call, Upstream
 from tests.support.paths import ROOT
 from tests.support.tapes import BODY, URL, folder_of, tape
 
@@ -417,6 +418,11 @@ def test_kept_tapes_are_told_apart_by_their_requests_unless_they_are_numbered() 
     assert [names for names in cases.values() if len(names) > 1] == []
 
 
-async def test_the_answer_of_a_tape_that_was_read_to_its_end_is_at_its_end_ever_after(tmp_path: Path) -> None:
-    answer = HttpUpstreamResponse(await ask(transport_of(tmp_path, tape(b"all"))), lambda: None)
-    assert [await answer.read() for _ in range(3)] == [b"all", b"", b""]
+async def test_a_body_whose_tape_was_read_to_its_end_is_at_its_end_ever_after(tmp_path: Path) -> None:
+    response = await ask(transport_of(tmp_path, tape(b"all")))
+    assert isinstance(response.stream, httpx.AsyncByteStream)
+    body = pushed(response.stream)
+    reads = Reads(body)
+    assert [data async for data in reads] == [b"all"]
+    assert [data async for data in reads] == []
+    assert body.ended
