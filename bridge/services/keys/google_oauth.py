@@ -20,7 +20,7 @@ import msgspec
 from bridge.config.keys import GoogleAccount
 from bridge.errors import BridgeError, KeyUnusable
 from bridge.providers import Target
-from bridge.upstream.answer import UpstreamResponse
+from bridge.upstream.answer import UpstreamResponse, reads_of
 from bridge.upstream.http import Call, Upstream
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -172,10 +172,11 @@ def _call(token_uri: str, assertion: str) -> Call:
 
 async def _body(upstream_response: UpstreamResponse) -> bytes:
     body = b""
-    while data := await upstream_response.read():
-        body += data
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise KeyUnusable("the token response is too long")
+    async with aclosing(reads_of(upstream_response)) as reads:
+        async for data in reads:
+            body += data
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise KeyUnusable("the token response is too long")
     return body
 
 
