@@ -137,7 +137,7 @@ def _model_in_json(body: bytes) -> str | None:
     if named is None:
         return None
     *spellings, other = msgspec.structs.astuple(named)
-    found = {text for span in spellings if (text := _text(span))}
+    found = {text for span in spellings if span is not ABSENT and (text := _text(span))}
     if len(found) > 1:
         return None  # the provider uses one of them, but it is unknown which
     return next(iter(found), None) or _text(other)

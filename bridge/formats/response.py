@@ -30,6 +30,9 @@ MAX_PARSED_BYTES = 1 << 20
 Of a longer one the status and the beginning are used: parsing blocks the event loop.
 """
 
+_MAX_PLAIN_BYTES = 1 << 18
+"""Bound on a body that is tried with the fast check. In a longer one the check costs little in comparison."""
+
 _EMPTY = frozenset((b"null", b"false", b"0", b'""', b"{}", b"[]"))
 _JSON_LABELS = frozenset(("application/json", "text/json"))
 _UNCHECKED_STATUSES = frozenset((204, 205, 206))
@@ -52,6 +55,20 @@ class _Choice(msgspec.Struct):
 
 
 _choices_of = msgspec.json.Decoder(list[_Choice]).decode
+
+
+class _PlainChoice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+    error: None = None
+
+
+_plain_members: list[tuple[str, Any, Any]] = [(name, None, None) for name in _KNOWN_MEMBERS]
+_plain_types = {"choices": list[_PlainChoice], "object": str | None, "usage": dict[str, Any] | None}
+_Plain = msgspec.defstruct(
+    "Plain", [(name, _plain_types.get(name, kind), default) for name, kind, default in _plain_members], gc=False
+)
+_plain_of = msgspec.json.Decoder(_Plain).decode
+"""Fast check of an OpenAI answer: a body with choices that decodes has its counts in `usage`."""
 
 
 class Defect(Enum):
@@ -80,6 +97,8 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
     body = body.removeprefix(BOM)
     if status >= 400:
         return ParsedResponse(fault=fault_of(_error_body(body), status=status))
+    if (plain := _plain(body)) is not None:
+        return plain
     members = _members_in(body)
     counters = UsageCounter()
     usage_members = _usage_members(members)
@@ -90,6 +109,25 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
         fault = None if error is None else fault_of(error)
         defect = None if fault or members else _defect_in(status, body, content_type, from_model)
     return ParsedResponse(fault, counters.usage(), counters.costs(), defect)
+
+
+def _plain(body: bytes) -> ParsedResponse | None:
+    """Return the content of an OpenAI answer without an error; None if the body may be anything else."""
+    if len(body) > _MAX_PLAIN_BYTES:
+        return None
+    try:
+        answer: Any = _plain_of(body)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not answer.choices or answer.object == "error":
+        return None
+    if any(choice.finish_reason == "error" for choice in answer.choices):
+        return None
+    if not answer.usage:
+        return ParsedResponse()
+    counters = UsageCounter()
+    counters.add({"usage": answer.usage}, _PATHS["usage"])
+    return ParsedResponse(None, counters.usage(), counters.costs())
 
 
 def _usage_members(members: Members) -> Value:

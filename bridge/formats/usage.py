@@ -119,6 +119,7 @@ _MODALITIES = {
     "cacheTokensDetails": _AUDIO_CACHED,
 }
 """Members that are lists, with a count for each modality."""
+_DETAILED: Final = _DETAILS.keys() | _MODALITIES.keys()
 COUNT_NAMES = frozenset(_ROLES)
 """Names by which an object with token counts is recognised."""
 _INCLUDES_CACHED: Final = frozenset({"prompt_tokens", "prompt_tokens_details", "input_tokens_details"})
@@ -189,13 +190,18 @@ class UsageCounter:
 def _counts_in(reported: dict[str, Any]) -> _Counts:
     counts: _Counts = {}
     for name, number in reported.items():
-        if name in _ROLES:
-            found = [(_ROLES[name], int(number))] if _is_count(number) else []
+        if (role := _ROLES.get(name)) is not None:
+            if not _is_count(number):
+                continue
+            count = int(number)
+            if count or role not in counts:
+                counts[role] = count
+        elif name not in _DETAILED or not (found := dict(_detail_counts(name, number))):
+            continue
         else:
-            found = list(_detail_counts(name, number))
-        if found and name in _INCLUDES_CACHED:
+            _merge(counts, found)
+        if name in _INCLUDES_CACHED:
             counts[_SHAPE] = 1
-        _merge(counts, dict(found))
     return counts
 
 
