@@ -12,8 +12,8 @@ from bridge.upstream.body import BodyReceiver, Delivery, PushedBody
 class Collector:
     """Receives `body` and keeps it. Fails the test on a call while the body is paused, after its end or once closed."""
 
-    def __init__(self, body: Delivery, on_data: Callable[[bytes], None] | None = None) -> None:
-        """`on_data` is called from inside `data`."""
+    def __init__(self, body: Delivery, on_data: Callable[["Collector"], None] | None = None) -> None:
+        """`on_data` is called with the collector from inside `data`."""
         self._body = body
         self._on_data = on_data
         self._may_be_called = True
@@ -42,6 +42,10 @@ class Collector:
         self._may_be_called = True
         self._body.resume()
 
+    def pause_and_resume(self) -> None:
+        self.pause()
+        self.resume()
+
     async def aclose(self) -> None:
         self._may_be_called = False
         await self._body.aclose()
@@ -51,7 +55,7 @@ class Collector:
         assert data
         self.reads.append(data)
         if self._on_data is not None:
-            self._on_data(data)
+            self._on_data(self)
 
     def end(self) -> None:
         self._check()

@@ -134,7 +134,7 @@ async def delivered(folder: Path) -> tuple[FedBody, PushedBody, RecordingTranspo
 
 async def test_a_body_that_is_known_to_be_whole_need_not_be_asked_for_its_end(tmp_path: Path) -> None:
     body, recorded, transport = await delivered(tmp_path)
-    collector = Collector(recorded, on_data=lambda _: collector.pause()).start()
+    collector = Collector(recorded, on_data=Collector.pause).start()
     body.arrive(b"all")
     body.finish()
     assert (recorded.ended, collector.is_ended) == (True, False)
@@ -162,7 +162,7 @@ async def test_each_delivery_is_recorded_and_passed_on_at_once(tmp_path: Path, i
 
 async def test_a_recorded_body_is_paused_and_resumed_where_it_is_read(tmp_path: Path) -> None:
     body, recorded, transport = await delivered(tmp_path)
-    collector = Collector(recorded, on_data=lambda _: collector.pause()).start()
+    collector = Collector(recorded, on_data=Collector.pause).start()
     body.arrive(b"a", b"b")
     assert (collector.text, body.is_flowing) == (b"a", False)
     collector.resume()

@@ -59,7 +59,7 @@ async def test_a_defect_of_the_transport_fails_the_body() -> None:
 async def test_a_paused_body_is_not_read() -> None:
     stream = Stream(b"a", b"b", b"c")
     body = PumpedBody(stream)
-    collector = Collector(body, on_data=lambda data: collector.pause() if data == b"a" else None).start()
+    collector = Collector(body, on_data=lambda each: each.pause() if each.reads == [b"a"] else None).start()
     await run_until_idle()
     assert (collector.reads, stream.taken, body.ended) == ([b"a"], 1, False)
     collector.resume()

@@ -15,7 +15,7 @@ from bridge.relay.memory import MemoryBudget
 from bridge.relay.plan import PlannedStep, RequestContext
 from bridge.services.cache import key as cache_keys
 from bridge.services.cache.memory import MemoryStore
-from bridge.services.cache.read_chain import Yielder
+from bridge.services.cache.paced import PacedResponse
 from bridge.services.cache.shared_call import SharedCall, SharedResponse
 from bridge.services.cache.stored import Store, StoredAnswer, pack_headers, pack_reads, wall_clock
 from bridge.tasks import Tasks
@@ -122,35 +122,29 @@ class ResponseCache:
             self._backend.put(key, stored)
 
 
-class StoredResponse(UpstreamResponse):
-    """Returns the stored reads one by one, so that the client gets the same frames as the first time."""
+class StoredResponse(PacedResponse):
+    """Delivers the stored reads one by one, so that the client gets the same frames as the first time."""
 
     cached = True
 
     def __init__(self, stored: StoredAnswer) -> None:
+        super().__init__()
         self.status, self.headers = stored.status, stored.headers
         self._reads = stored.reads()
-        self._remaining_bytes = len(stored.body)
-        self._yielder = Yielder()
+        self._upcoming = next(self._reads, None)
 
     @property
     def ended(self) -> bool:
-        return not self._remaining_bytes
+        return self._upcoming is None
 
     def mark_complete(self) -> None:
         """Do nothing: a stored answer is always complete."""
 
-    async def read(self) -> bytes:
-        if not self._remaining_bytes:
-            return b""
-        await self._yielder.maybe_yield()
-        data = next(self._reads)
-        self._remaining_bytes -= len(data)
-        self._yielder.count(data)
-        return data
+    def _peek(self) -> bytes | None:
+        return self._upcoming
 
-    async def aclose(self) -> None:
-        """Do nothing: no connection is open."""
+    def _step(self, data: bytes) -> None:
+        self._upcoming = next(self._reads, None)
 
 
 async def _key(context: RequestContext, planned: PlannedStep, call: Call) -> bytes:

@@ -1,6 +1,5 @@
-"""Buffered reads of a response, which several readers follow, each at its own pace."""
+"""The reads of a provider's body that several readers take at their own speed."""
 
-import asyncio
 from typing import Final
 
 from bridge.relay.memory import MemoryBudget
@@ -30,10 +29,13 @@ class ReadChain:
         self._held_bytes = 0
         self.first: ReadLink | None = self._last
         """An empty link before the first read; None when the beginning is no longer held."""
+        self.size_bytes = 0
+        """Bytes of all reads, held or not."""
 
     def add(self, data: bytes) -> None:
         link = self._last.next = ReadLink(data)
         self._last = link
+        self.size_bytes += len(data)
         if self.first is None:
             return
         if self._budget.is_full or self._held_bytes > MAX_ANSWER_BYTES:
@@ -58,24 +60,3 @@ class ReadChain:
             assert link is not None
             reads.append(link.data)
         return reads
-
-
-YIELD_AFTER_BYTES: Final = 65_536
-READ_COST_BYTES: Final = 2048
-"""Bytes that each read counts in addition to its own, because handling a read has a fixed cost."""
-
-
-class Yielder:
-    """Yields to the event loop from time to time, so that a reader of buffered data does not block other tasks."""
-
-    def __init__(self) -> None:
-        self._bytes_since_yield = 0
-
-    def count(self, data: bytes) -> None:
-        self._bytes_since_yield += len(data) + READ_COST_BYTES
-
-    async def maybe_yield(self) -> None:
-        """Yield if more than `YIELD_AFTER_BYTES` were counted since the last yield."""
-        if self._bytes_since_yield > YIELD_AFTER_BYTES:
-            self._bytes_since_yield = 0
-            await asyncio.sleep(0)

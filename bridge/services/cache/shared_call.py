@@ -1,8 +1,8 @@
-"""One provider call whose response several events read (request coalescing).
+"""One provider call whose response several events receive (request coalescing).
 
-`SharedCall` owns the provider's response; each event reads it through a `SharedResponse`. A reader that needs more data
-than has arrived reads from the provider on behalf of all; while no reader does, nothing is read. Only sending the call
-has a task of its own, because the event that started it may end while others go on.
+`SharedCall` owns the provider's response and receives its body; each event has a `SharedResponse`, which delivers the
+body from the beginning at its receiver's own speed. While no receiver wants more than has arrived, the provider is not
+read. Only sending the call has a task of its own, because the event that started it may end while others go on.
 """
 
 import asyncio
@@ -14,9 +14,11 @@ from typing import Final
 from bridge.errors import BridgeError
 from bridge.relay.interfaces import ProviderCaller
 from bridge.relay.memory import MemoryBudget
-from bridge.services.cache.read_chain import ReadChain, ReadLink, Yielder
+from bridge.services.cache.paced import PacedResponse
+from bridge.services.cache.read_chain import ReadChain, ReadLink
 from bridge.tasks import Tasks
-from bridge.upstream.answer import UpstreamResponse
+from bridge.upstream.answer import UpstreamResponse, break_of
+from bridge.upstream.body import BodyReceiver
 
 MAX_LEAD_BYTES: Final = 1 << 20
 """Maximal lead of one reader over the slowest, once an answer is no longer held from its beginning."""
@@ -25,7 +27,7 @@ OnComplete = Callable[["SharedResponse", list[bytes]], None]
 
 
 class SharedCall:
-    """Owns the provider's response, and closes it when the last reader detaches."""
+    """Receives the provider's response for its readers, and closes it when the last of them detaches."""
 
     def __init__(
         self, budget: MemoryBudget, tasks: Tasks, on_closed: "Callable[[SharedCall], None]", on_complete: OnComplete
@@ -41,17 +43,24 @@ class SharedCall:
         self._unconnected: dict[int, Callable[[], None]] = {}
         self._start_lock = asyncio.Lock()
         self._call_task: asyncio.Task[None] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
-        self._is_connected = self._is_reading = False
+        self._responded = asyncio.Event()
+        self._answer: UpstreamResponse | None = None
+        self._is_connected = self._is_receiving = self._is_flowing = self._is_distributing = False
         self._stored_ttl_s = 0
         self.owner = 0
         """The number of the reader that is charged for the call: the one that started it or, if that one left early,
         the first of those that still read."""
-        self.answer: UpstreamResponse | None = None
-        self.error: Exception | None = None
-        """The reason why there is no answer, or no more of it."""
+        self._error: Exception | None = None
         self.is_ended = False
         """True after the clean end of the body."""
+
+    @property
+    def error(self) -> Exception | None:
+        """The reason why there is no answer, or no more of it: a new object for each reader that raises it.
+
+        An exception that is raised in several tasks would collect the tracebacks of all.
+        """
+        return copy(self._error) if isinstance(self._error, BridgeError) else self._error
 
     def join(self, ttl_s: int) -> "SharedResponse":
         assert self._reads.first is not None
@@ -76,28 +85,52 @@ class SharedCall:
         else:
             self._unconnected[reader.number] = call.on_connected
 
-    async def advance(self, reader: "SharedResponse") -> None:
-        """Read from the provider, or wait for the reader that does. The caller checks the state again afterwards."""
-        if self.answer is None or self._is_reading or self._is_too_far_ahead(reader):
-            await self._wait_for_change()
-            return
-        self._is_reading = True
-        try:
-            self._append(await self.answer.read())
-        except Exception as error:
-            self._fail(error)
-        finally:
-            self._is_reading = False
-            self._notify()  # if this read was cancelled, another reader continues
+    async def answer(self) -> UpstreamResponse:
+        """Return the provider's response once its head has arrived. Raises what the call raised."""
+        await self._responded.wait()
+        error = self.error
+        if self._answer is None and error is not None:
+            raise error
+        assert self._answer is not None
+        return self._answer
 
-    def on_read(self) -> None:
-        """Wake readers that wait because they are too far ahead of the one that has just read."""
+    def data(self, data: bytes) -> None:
+        self._reads.add(data)
         if self._reads.first is None:
-            self._notify()
+            self._on_closed(self)
+        self._distribute()
+
+    def end(self) -> None:
+        self.is_ended = True
+        self._on_closed(self)
+        self._distribute()
+        self._close_for_slow_readers()
+
+    def failed(self, error: Exception) -> None:
+        self._fail(break_of(error))
+        self._distribute()
+        self._close_for_slow_readers()
+
+    def update_flow(self) -> None:
+        """Receive from the provider while a reader waits for data that may come. Call it when a reader changes."""
+        answer = self._answer
+        if answer is None or self._is_distributing or self.is_ended or self._error is not None:
+            return
+        flows = any(reader.is_waiting for reader in self._readers.values()) and not self._is_lead_reached()
+        if flows is self._is_flowing:
+            return
+        self._is_flowing = flows
+        if not flows:
+            answer.pause()
+        elif self._is_receiving:
+            answer.resume()
+        else:
+            self._is_receiving = True
+            answer.deliver(self)
 
     def mark_complete(self, reader: "SharedResponse") -> None:
         """Store the reader's data as a complete answer, for the longest lifetime that any of the readers requests."""
-        answer = self.answer
+        answer = self._answer
         if (
             self._reads.first is None
             or answer is None
@@ -115,12 +148,13 @@ class SharedCall:
         self._unconnected.pop(reader.number, None)
         if self._readers:
             self._transfer_ownership(reader)
-            self._notify()
+            self.update_flow()
             return
         self._reads.release()
         self._on_closed(self)
-        if self.answer is not None:
-            await self.answer.aclose()
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            await answer.aclose()
         elif self._call_task is not None:
             # By the loop's next iteration the task has started, so its cancellation releases its slot.
             asyncio.get_running_loop().call_soon(self._call_task.cancel)
@@ -131,74 +165,69 @@ class SharedCall:
         except Exception as error:
             self._fail(error)
         else:
-            self.answer = answer
             if not self._readers:
                 await answer.aclose()
+                return
+            self._answer = answer
             if not 200 <= answer.status < 300:
                 self._on_closed(self)
-        self._notify()
+        self._responded.set()
 
     def _connected(self) -> None:
         self._is_connected = True
         while self._unconnected:
             self._unconnected.popitem()[1]()
 
-    def _append(self, data: bytes) -> None:
-        if not data:
-            self.is_ended = True
-            self._on_closed(self)
-            return
-        self._reads.add(data)
-        if self._reads.first is None:
-            self._on_closed(self)
-
     def _fail(self, error: Exception) -> None:
-        self.error = error.without_traceback() if isinstance(error, BridgeError) else error
+        self._error = error.without_traceback() if isinstance(error, BridgeError) else error
         self._on_closed(self)
 
-    def _is_too_far_ahead(self, reader: "SharedResponse") -> bool:
+    def _close_for_slow_readers(self) -> None:
+        """Close the provider's response, if some reader will need its reads for longer than its connection."""
+        if self._answer is not None and not all(reader.is_over for reader in self._readers.values()):
+            self._tasks.start(self._answer.aclose(), "closing a shared answer")
+
+    def _distribute(self) -> None:
+        """Let every reader deliver what is new. A reader may leave or change meanwhile."""
+        self._is_distributing = True
+        try:
+            for reader in list(self._readers.values()):
+                reader.take_new()
+        finally:
+            self._is_distributing = False
+        self.update_flow()
+
+    def _is_lead_reached(self) -> bool:
+        """Return True if the slowest reader is too far behind. The fastest reader has all the reads."""
         if self._reads.first is not None:
             return False
-        return reader.read_bytes - min(other.read_bytes for other in self._readers.values()) > MAX_LEAD_BYTES
+        return self._reads.size_bytes - min(reader.read_bytes for reader in self._readers.values()) > MAX_LEAD_BYTES
 
     def _transfer_ownership(self, departing: "SharedResponse") -> None:
-        if self.owner == departing.number and not departing.is_done and self.error is None:
+        if self.owner == departing.number and not departing.is_done and self._error is None:
             reading = (number for number, share in self._readers.items() if not share.is_done)
             self.owner = next(reading, self.owner)
 
-    async def _wait_for_change(self) -> None:
-        changed = asyncio.get_running_loop().create_future()
-        self._waiters.append(changed)
-        await changed
 
-    def _notify(self) -> None:
-        changed, self._waiters = self._waiters, []
-        for waiting in changed:
-            if not waiting.done():
-                waiting.set_result(None)
-
-
-class SharedResponse(UpstreamResponse):
-    """One event's view of a shared call. It must be closed, even if it was read only in part."""
+class SharedResponse(PacedResponse):
+    """One event's view of a shared call. It must be closed, even if it was received only in part."""
 
     def __init__(self, shared_call: SharedCall, number: int, at: ReadLink, ttl_s: int) -> None:
+        super().__init__()
         self._shared_call = shared_call
         self.number = number
-        self._yielder = Yielder()
         self.ttl_s = ttl_s
         self.last_read = at
-        """The link that was read last."""
+        """The link that was delivered last."""
         self.read_bytes = 0
         self.is_done = False
-        """True if it was read to its end, or as far as its event needs."""
+        """True if it was delivered to its end, or as far as its event needs."""
 
     async def open(self, call: ProviderCaller) -> None:
         """Return when the response's head has arrived. Raises what the call raises."""
         await self._shared_call.start(self, call)
-        while self._shared_call.answer is None:
-            self._check()
-            await self._shared_call.advance(self)
-        self.status, self.headers = self._shared_call.answer.status, self._shared_call.answer.headers
+        answer = await self._shared_call.answer()
+        self.status, self.headers = answer.status, answer.headers
 
     @property
     def cached(self) -> bool:
@@ -212,27 +241,32 @@ class SharedResponse(UpstreamResponse):
         self.is_done = True
         self._shared_call.mark_complete(self)
 
-    async def read(self) -> bytes:
-        shared_call = self._shared_call
-        if self.last_read.next is not None:
-            await self._yielder.maybe_yield()
-        while (link := self.last_read.next) is None:
-            if shared_call.is_ended:
-                self.is_done = True
-                return b""
-            self._check()
-            await shared_call.advance(self)
-        self.last_read = link
-        self.read_bytes += len(link.data)
-        self._yielder.count(link.data)
-        shared_call.on_read()
-        return link.data
-
     async def aclose(self) -> None:
+        await super().aclose()
         await self._shared_call.detach(self)
 
-    def _check(self) -> None:
-        error = self._shared_call.error
-        if error is not None:
-            # An exception that is raised in several tasks would collect the tracebacks of all.
-            raise copy(error) if isinstance(error, BridgeError) else error
+    def take_new(self) -> None:
+        """Deliver what has just arrived, unless earlier reads are still to be delivered."""
+        link = self.last_read.next
+        if link is None or link.next is None:
+            self._turn_bytes = 0  # the provider's connection bounds what arrives in one turn
+        self.advance()
+
+    def _peek(self) -> bytes | None:
+        link = self.last_read.next
+        return None if link is None else link.data
+
+    def _step(self, data: bytes) -> None:
+        assert self.last_read.next is not None
+        self.last_read = self.last_read.next
+        self.read_bytes += len(data)
+
+    def _finish(self, receiver: BodyReceiver) -> None:
+        self.is_done = self.is_done or self.ended
+        super()._finish(receiver)
+
+    def _error(self) -> Exception | None:
+        return self._shared_call.error
+
+    def _changed(self) -> None:
+        self._shared_call.update_flow()
