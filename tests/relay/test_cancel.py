@@ -48,9 +48,7 @@ def check_cancelled(event: EventHarness) -> None:
 async def test_every_phase_can_be_cancelled(phase: str) -> None:
     event = await in_phase(phase)
     event.runner.cancel(Cancelled("cancelled by the client"))
-    await asyncio.sleep(0)
-    assert event.runtime.provider.open_streams == 0
-    await run_until_idle()
+    await run_until_idle()  # no time passes
     check_cancelled(event)
 
 

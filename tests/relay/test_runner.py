@@ -191,10 +191,10 @@ async def test_a_long_read_does_not_delay_other_events() -> None:
     long_read = b"".join(content("x" * 1000) for _ in range(1000))
     runtime = ScriptedRuntime(streams(long_read, SILENCE), streams(*COMPLETE), max_item_bytes=1 << 22)
     event, other = runtime.event(step()), runtime.event(step())
-    await event.start(iterations=2)
+    await event.start(iterations=4)
     frames_before = len(event.frames)
     assert 0 < frames_before < 130
-    await other.start(iterations=5)
+    await other.start(iterations=8)
     assert other.types[-1] == "done"
     assert len(event.frames) < 700
     await run_until_idle()
