@@ -92,6 +92,10 @@ class Provider:
     compat_path: str | None = None
     """The endpoint of OpenAI-style chat completions, if a model's name is enough to call it."""
 
+    def __hash__(self) -> int:
+        """Return a hash that is cheap to compute: providers are keys of caches."""
+        return hash((self.slug, self.base_url))
+
 
 CHAT = "chat/completions"
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 from urllib.parse import urlsplit
 
 from bridge.config.gateways import Gateway
@@ -20,6 +22,9 @@ from bridge.relay.summary import Transport
 from bridge.settings.accounting import CustomCost
 from bridge.settings.step import StepSettings
 
+_CACHED_CHARS: Final = 256
+"""Longer endpoints are resolved every time, so that the cache of addresses stays small."""
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
@@ -36,6 +41,18 @@ class PlannedStep:
     """The gateway's custom price, whatever price the request gives."""
     calls_model: bool = False
     """True for a POST to a model endpoint, and for a realtime session with a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The target of a step, and what follows from it."""
+
+    target: Target
+    endpoints: tuple[str, ...]
+    """The endpoint as written and the path below the base URL, which may differ. A URL in a header replaces them."""
+    calls_model: bool
+    """True for a call of a model endpoint."""
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +106,15 @@ def _plan_step(step: ProviderStep, context: RequestContext, gateway: Gateway) ->
     if step.provider == openai_compat.SLUG:
         step = openai_compat.routed(step, context.providers)
     provider = lookup(step.provider, context.providers)
-    target = resolve(provider, step.endpoint, account=context.account, headers=step.headers)
-    check_target(target, gateway)
-    return planned_step(step, provider, target, model_of(step.endpoint, step.model), context, gateway)
+    address = _address_of(step, provider, context.account)
+    check_target(address.target, gateway)
+    return planned_step(step, provider, address, model_of(step.endpoint, step.model), context, gateway)
 
 
 def planned_step(
     step: ProviderStep,
     provider: Provider,
-    target: Target,
+    address: Address,
     model: str | None,
     context: RequestContext,
     gateway: Gateway,
@@ -112,30 +129,29 @@ def planned_step(
     if token is not None:
         check_provider(token, provider.slug)
     key = None if brings_key else key_for(step, provider, gateway.keys)
-    endpoints = _endpoints(step, provider, target)
-    calls_model = _calls_a_model(step, provider, target, endpoints)
+    endpoints, calls_model = address.endpoints, address.calls_model
     is_socket, is_stored = context.transport == "realtime", key is not None and bool(key.alias)
     if is_socket:
         calls_model = any(is_model_socket(endpoint, provider.slug) for endpoint in endpoints)
     if token is not None:
         call = RequestedCall(provider.slug, step.method, endpoints, model, calls_model, is_socket, is_stored)
         check_call(token, gateway, call)
-    policy = _policy(step, provider, target, model, context, calls_model=calls_model)
+    policy = _policy(step, provider, address, model, context, calls_model=calls_model)
     price = context.gateway_at_connect.settings.custom_cost
-    return PlannedStep(step, provider, target, model, policy, key, price, calls_model)
+    return PlannedStep(step, provider, address.target, model, policy, key, price, calls_model)
 
 
 def _policy(
     step: ProviderStep,
     provider: Provider,
-    target: Target,
+    address: Address,
     model: str | None,
     context: RequestContext,
     *,
     calls_model: bool,
 ) -> StepPolicy:
     settings = step.settings
-    key = BreakerKey(context.gateway, context.token, target.base, model, provider.slug)
+    key = BreakerKey(context.gateway, context.token, address.target.base, model, provider.slug)
     return StepPolicy(
         max_attempts=settings.max_attempts,
         retry_delay_ms=settings.retry_delay,
@@ -144,27 +160,36 @@ def _policy(
         on_policy=settings.on_policy,
         on_break=settings.on_break if context.transport == "websocket" else "error",
         breaker_key=key if calls_model else None,
-        origin=f"{target.scheme}://{target.host}:{target.port or ''}",
+        origin=address.origin,
         request_timeout_counts=_has_full_timeouts(settings, context.gateway_at_connect.settings),
     )
 
 
-def _endpoints(step: ProviderStep, provider: Provider, target: Target) -> tuple[str, ...]:
-    """Return the endpoint as written and the path below the base URL, which may differ.
+def _address_of(step: ProviderStep, provider: Provider, account: str) -> Address:
+    """Return the address of a step. Raises EndpointRefused."""
+    # A header or a query may hold a secret, which a cache would keep.
+    if not provider.target_header and "?" not in step.endpoint and len(step.endpoint) <= _CACHED_CHARS:
+        return _cached_address(provider, step.endpoint, step.method, account)
+    target = resolve(provider, step.endpoint, account=account, headers=step.headers)
+    return address_at(target, provider, step.endpoint, step.method, step.headers)
 
-    A URL in a header replaces the endpoint.
-    """
+
+@lru_cache(maxsize=1024)
+def _cached_address(provider: Provider, endpoint: str, method: str, account: str) -> Address:
+    target = resolve(provider, endpoint, account=account, headers={})
+    return address_at(target, provider, endpoint, method, {})
+
+
+def address_at(target: Target, provider: Provider, endpoint: str, method: str, headers: Mapping[str, str]) -> Address:
+    """Return the address of a step whose target is known. The deciding part of a path may be in the base URL."""
     path = target.raw_path.decode()
     below = path.removeprefix(urlsplit(target.base).path)
-    return (path,) if provider.target_header in step.headers else (step.endpoint, below)
-
-
-def _calls_a_model(step: ProviderStep, provider: Provider, target: Target, endpoints: tuple[str, ...]) -> bool:
-    """Return True for a call of a model endpoint. The deciding part of the path may be in the base URL."""
-    if provider.target_header in step.headers and not _runs_models(provider, target):
-        return False
-    paths = (*endpoints, target.raw_path.decode())
-    return any(is_model_endpoint(step.method, path, provider.slug) for path in paths)
+    is_in_header = provider.target_header in headers
+    endpoints = (path,) if is_in_header else (endpoint, below)
+    calls_model = not (is_in_header and not _runs_models(provider, target)) and any(
+        is_model_endpoint(method, each, provider.slug) for each in (*endpoints, path)
+    )
+    return Address(target, endpoints, calls_model, f"{target.scheme}://{target.host}:{target.port or ''}")
 
 
 def _runs_models(provider: Provider, target: Target) -> bool:

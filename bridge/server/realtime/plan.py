@@ -9,7 +9,7 @@ from bridge.policy.token_filter import check_target, protocols_without_tokens, w
 from bridge.protocol.headers import forwarded_headers, strip_proxy_headers, validate_headers
 from bridge.protocol.messages import ProviderStep
 from bridge.providers import lookup, opening, socket_target
-from bridge.relay.plan import PlannedStep, RequestContext, planned_step
+from bridge.relay.plan import PlannedStep, RequestContext, address_at, planned_step
 from bridge.settings.step import StepSettings
 
 
@@ -54,5 +54,13 @@ def plan(request: RealtimeRequest, context: RequestContext, settings: StepSettin
         name, value = found.key
         with_key = {name: value, **step.provider_headers}  # a key in a header has precedence
         step = without_tokens(msgspec.structs.replace(step, provider_headers=with_key), gateway)
-    planned = planned_step(step, provider, target, found.model, context, gateway, brings_key=found.brings_key)
+    planned = planned_step(
+        step,
+        provider,
+        address_at(target, provider, step.endpoint, step.method, step.headers),
+        found.model,
+        context,
+        gateway,
+        brings_key=found.brings_key,
+    )
     return PlannedSession(planned, protocols_without_tokens(found.protocols, gateway))
