@@ -54,13 +54,6 @@ def plan(request: RealtimeRequest, context: RequestContext, settings: StepSettin
         name, value = found.key
         with_key = {name: value, **step.provider_headers}  # a key in a header has precedence
         step = without_tokens(msgspec.structs.replace(step, provider_headers=with_key), gateway)
-    planned = planned_step(
-        step,
-        provider,
-        address_at(target, provider, step.endpoint, step.method, step.headers),
-        found.model,
-        context,
-        gateway,
-        brings_key=found.brings_key,
-    )
+    address = address_at(target, provider, step.endpoint, step.method, step.headers)
+    planned = planned_step(step, provider, address, found.model, context, gateway, brings_key=found.brings_key)
     return PlannedSession(planned, protocols_without_tokens(found.protocols, gateway))
