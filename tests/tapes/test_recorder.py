@@ -24,7 +24,7 @@ from tests.support.clock import advance, turns
 from tests.support.harness import Frame, config_of, connected, running
 from tests.support.receivers import Collector, FedBody
 from tests.support.socket_provider import Line, Provider, Script
-from tests.support.tapes import datas
+from tests.support.tapes import chunk_data
 
 URL = "https://api.example.com/v1/chat"
 
@@ -157,7 +157,7 @@ async def test_each_delivery_is_recorded_and_passed_on_at_once(tmp_path: Path, i
     await recorded.aclose()
     assert body.is_closed
     await transport.aclose()
-    assert [(b"".join(datas(tape)), tape.ending.end) for tape in tapes_in(tmp_path)] == [(b"abc", end)]
+    assert [(b"".join(chunk_data(tape)), tape.ending.end) for tape in tapes_in(tmp_path)] == [(b"abc", end)]
 
 
 async def test_a_recorded_body_is_paused_and_resumed_where_it_is_read(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ async def test_a_recorded_body_is_paused_and_resumed_where_it_is_read(tmp_path: 
     await collector.aclose()
     body.arrive(b"c")
     await transport.aclose()
-    assert [(datas(tape), tape.ending.end) for tape in tapes_in(tmp_path)] == [([b"a", b"b"], StreamEnd.CLIENT)]
+    assert [(chunk_data(tape), tape.ending.end) for tape in tapes_in(tmp_path)] == [([b"a", b"b"], StreamEnd.CLIENT)]
 
 
 @pytest.mark.parametrize(
