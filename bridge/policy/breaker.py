@@ -124,6 +124,8 @@ class Breakers:
 
     def due_at(self, key: BreakerKey) -> float:
         """Return the instant from which a call may pass; minus infinity for a closed key."""
+        if not self._states:
+            return -math.inf
         state = self._states.get(key)
         return state.due_at if isinstance(state, Open | Probing) else self._gateway_due_at(key)
 
@@ -137,6 +139,8 @@ class Breakers:
         Pass the probe to `failed` or `release`; otherwise it blocks other calls for its interval. A call that is
         forced beside a running probe is not a probe: one at a time measures how long the outage lasts.
         """
+        if not self._states:
+            return None
         state = self._states.get(key)
         match state:
             case None | Failing():
@@ -153,11 +157,13 @@ class Breakers:
 
         A row of failures is kept, because the answer may still break and count as a failure.
         """
-        if not isinstance(self._states.get(key), Failing):
+        if self._states and not isinstance(self._states.get(key), Failing):
             self.succeeded(key)
 
     def succeeded(self, key: BreakerKey) -> None:
         """Close and remove the key after a complete answer."""
+        if not self._states:
+            return
         if isinstance(self._drop(key), Open | Probing):
             self._report(key, None)
 
@@ -195,8 +201,10 @@ class Breakers:
     def _gateway_due_at(self, key: BreakerKey) -> float:
         """Return the instant until which the keys of two tokens are open, which applies to all tokens."""
         known = self._open_for.get(key.target, ())
+        if len(known) < 2:
+            return -math.inf
         latest = heapq.nlargest(2, (self._states[one].due_at for one in known))
-        return latest[1] if len(latest) == 2 else -math.inf
+        return latest[1]
 
     def _is_probed(self, key: BreakerKey) -> bool:
         return isinstance(self._states.get(key), Probing)

@@ -267,6 +267,8 @@ class Chain:
             self._not_before[origin] = max(until, self._not_before.get(origin, until))
 
     def _pause_ms(self, step: int, now: float) -> int:
+        if not self._not_before:
+            return 0
         return max(0, round((self._not_before.get(self._steps[step].origin, now) - now) * 1000))
 
     def _report_to_breaker(self, outcome: Outcome, now: float) -> None:
