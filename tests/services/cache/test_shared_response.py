@@ -1,6 +1,7 @@
 """Readers of one provider call pause, lag, leave and fail independently."""
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -376,3 +377,86 @@ async def test_only_a_success_is_stored(status: int) -> None:
     shared.provider.finish()
     answer.mark_complete()
     assert shared.stored == []
+
+
+# Everything at once
+
+
+class Walk:
+    """Random actions of a provider and of up to eight readers. The receivers check that no call is out of place."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.shared = Shared()
+        self.sent = b""
+        self.readers: list[Collector] = []
+        self.paused: set[Collector] = set()
+
+    async def step(self) -> None:
+        await self._random.choice([self._arrive, self._arrive, self._join, self._pause, self._resume, self._leave])()
+        if self._random.random() < 0.5:
+            await asyncio.sleep(0)
+
+    def check(self) -> None:
+        caught_up = [each for each in self.readers if each not in self.paused and each.text == self.sent]
+        behind = [len(self.sent) - len(each.text) for each in self.readers]
+        assert all(self.sent.startswith(each.text) for each in self.readers)
+        if self.readers and max(behind) <= shared_call.MAX_LEAD_BYTES:
+            assert self.shared.provider.is_flowing or not caught_up
+        if not caught_up:
+            assert not self.shared.provider.is_flowing
+
+    async def _arrive(self) -> None:
+        if self.shared.provider.is_flowing:
+            data = bytes([self._random.randrange(256)]) * self._random.choice([1, 100, 30_000, 100_000])
+            self.sent += data
+            self.shared.provider.arrive(data)
+
+    async def _join(self) -> None:
+        if len(self.readers) < 8 and not self.shared.closed:
+            react = [None, self._react]
+            self.readers.append(await self.shared.reader(self._random.choice(react)))
+
+    def _react(self, reader: Collector) -> None:
+        if self._random.random() < 0.3:
+            reader.pause()
+            self.paused.add(reader)
+
+    async def _pause(self) -> None:
+        if self.readers:
+            self._react(self._random.choice(self.readers))
+
+    async def _resume(self) -> None:
+        if self.paused:
+            reader = self._random.choice([each for each in self.readers if each in self.paused])
+            self.paused.discard(reader)
+            reader.resume()
+
+    async def _leave(self) -> None:
+        if len(self.readers) > 2:
+            reader = self.readers.pop(self._random.randrange(len(self.readers)))
+            self.paused.discard(reader)
+            await reader.aclose()
+
+    async def finish(self) -> None:
+        self.shared.provider.finish()
+        while not all(reader.is_ended for reader in self.readers):
+            await self._resume()
+            await run_until_idle()
+        assert [reader.text == self.sent for reader in self.readers] == [True] * len(self.readers)
+        for reader in self.readers:
+            await reader.aclose()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_readers_that_act_at_random_get_what_was_sent(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_chain, "MAX_ANSWER_BYTES", 1_000_000 if seed % 2 else 1 << 30)
+    monkeypatch.setattr(shared_call, "MAX_LEAD_BYTES", 200_000)
+    walk = Walk(seed)
+    walk.readers += [await walk.shared.reader(), await walk.shared.reader()]
+    for _ in range(200):
+        await walk.step()
+        walk.check()
+    await walk.finish()
+    await run_until_idle()
+    assert (walk.shared.provider.is_closed, walk.shared.budget.used) == (True, 0)
