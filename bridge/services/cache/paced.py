@@ -36,11 +36,6 @@ class PacedResponse(UpstreamResponse):
     def _changed(self) -> None:
         """Take note that the response may want more reads, or none for now."""
 
-    @property
-    def is_waiting(self) -> bool:
-        """True if all reads that are here were delivered, and the receiver wants more."""
-        return self._receiver is not None and not self._is_paused and self._peek() is None
-
     def deliver(self, receiver: BodyReceiver) -> None:
         if not self._is_closed:
             self._receiver = receiver

@@ -32,18 +32,20 @@ class ReadChain:
         self.size_bytes = 0
         """Bytes of all reads, held or not."""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes) -> ReadLink:
+        """Append a read and return its link."""
+        size = len(data)
         link = self._last.next = ReadLink(data)
         self._last = link
-        self.size_bytes += len(data)
-        if self.first is None:
-            return
-        if self._budget.is_full or self._held_bytes > MAX_ANSWER_BYTES:
-            self.release()
-            return
-        size = len(data) + LINK_OVERHEAD_BYTES
-        self._budget.acquire(size, overdraw=True)
-        self._held_bytes += size
+        self.size_bytes += size
+        if self.first is not None:
+            if self._held_bytes > MAX_ANSWER_BYTES or self._budget.is_full:
+                self.release()
+            else:
+                size += LINK_OVERHEAD_BYTES
+                self._budget.acquire(size, overdraw=True)
+                self._held_bytes += size
+        return link
 
     def release(self) -> None:
         """Stop holding the beginning, and return its memory to the budget."""

@@ -55,6 +55,11 @@ class SharedCall:
         """True after the clean end of the body."""
 
     @property
+    def is_over(self) -> bool:
+        """True if no more reads will come."""
+        return self.is_ended or self._error is not None
+
+    @property
     def error(self) -> Exception | None:
         """The reason why there is no answer, or no more of it: a new object for each reader that raises it.
 
@@ -95,28 +100,32 @@ class SharedCall:
         return self._answer
 
     def data(self, data: bytes) -> None:
-        self._reads.add(data)
+        link = self._reads.add(data)
         if self._reads.first is None:
             self._on_closed(self)
-        self._distribute()
+        self._is_distributing = True
+        try:
+            for reader in list(self._readers.values()):  # a reader may leave or join meanwhile
+                reader.take(link)
+        finally:
+            self._is_distributing = False
+        self.update_flow()
 
     def end(self) -> None:
         self.is_ended = True
         self._on_closed(self)
-        self._distribute()
-        self._close_for_slow_readers()
+        self._finish()
 
     def failed(self, error: Exception) -> None:
         self._fail(break_of(error))
-        self._distribute()
-        self._close_for_slow_readers()
+        self._finish()
 
     def update_flow(self) -> None:
         """Receive from the provider while a reader waits for data that may come. Call it when a reader changes."""
         answer = self._answer
-        if answer is None or self._is_distributing or self.is_ended or self._error is not None:
+        if answer is None or self._is_distributing or self.is_over:
             return
-        flows = any(reader.is_waiting for reader in self._readers.values()) and not self._is_lead_reached()
+        flows = self._is_wanted() and (self._reads.first is not None or not self._is_lead_reached())
         if flows is self._is_flowing:
             return
         self._is_flowing = flows
@@ -182,25 +191,21 @@ class SharedCall:
         self._error = error.without_traceback() if isinstance(error, BridgeError) else error
         self._on_closed(self)
 
-    def _close_for_slow_readers(self) -> None:
-        """Close the provider's response, if some reader will need its reads for longer than its connection."""
+    def _finish(self) -> None:
+        """Tell the readers the end. If one of them is not that far yet, the provider's response is closed already."""
+        for reader in list(self._readers.values()):
+            reader.advance()
         if self._answer is not None and not all(reader.is_over for reader in self._readers.values()):
             self._tasks.start(self._answer.aclose(), "closing a shared answer")
 
-    def _distribute(self) -> None:
-        """Let every reader deliver what is new. A reader may leave or change meanwhile."""
-        self._is_distributing = True
-        try:
-            for reader in list(self._readers.values()):
-                reader.take_new()
-        finally:
-            self._is_distributing = False
-        self.update_flow()
+    def _is_wanted(self) -> bool:
+        for reader in self._readers.values():  # noqa: SIM110  # called for each read, and a generator takes longer
+            if reader.is_waiting:
+                return True
+        return False
 
     def _is_lead_reached(self) -> bool:
         """Return True if the slowest reader is too far behind. The fastest reader has all the reads."""
-        if self._reads.first is not None:
-            return False
         return self._reads.size_bytes - min(reader.read_bytes for reader in self._readers.values()) > MAX_LEAD_BYTES
 
     def _transfer_ownership(self, departing: "SharedResponse") -> None:
@@ -245,12 +250,25 @@ class SharedResponse(PacedResponse):
         await super().aclose()
         await self._shared_call.detach(self)
 
-    def take_new(self) -> None:
-        """Deliver what has just arrived, unless earlier reads are still to be delivered."""
-        link = self.last_read.next
-        if link is None or link.next is None:
-            self._turn_bytes = 0  # the provider's connection bounds what arrives in one turn
-        self.advance()
+    @property
+    def is_waiting(self) -> bool:
+        """True if all reads that have arrived were delivered, and the receiver wants more."""
+        return self._receiver is not None and not self._is_paused and self.last_read.next is None
+
+    def take(self, link: ReadLink) -> None:
+        """Deliver a read that has just arrived, unless the receiver pauses or has to get earlier ones first."""
+        receiver = self._receiver
+        if receiver is None or self._is_paused or self._is_delivering or self.last_read.next is not link:
+            return  # `advance` delivers it
+        self._turn_bytes = 0  # the provider's connection bounds what arrives in one turn
+        self._is_delivering = True
+        try:
+            self._step(link.data)
+            receiver.data(link.data)
+        finally:
+            self._is_delivering = False
+        if link.next is not None or self._shared_call.is_over:
+            self.advance()  # more has arrived within the call
 
     def _peek(self) -> bytes | None:
         link = self.last_read.next
