@@ -25,7 +25,7 @@ from bridge.tapes.transport import TapeError, TapeTransport
 from bridge.tapes.writer import RecordingThread
 from bridge.upstream.http import Upstream
 from bridge.upstream.realtime import Connector, ConnectorProtocol
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 
 log = logging.getLogger("bridge.server")
 
@@ -49,7 +49,7 @@ def _providers(tapes: Tapes) -> tuple[Upstream, ConnectorProtocol, RecordingThre
     """Return the HTTP upstream, the socket connector and the recording thread. Raises CannotServe."""
     try:
         played = None if tapes.replay is None else TapeTransport(tapes.replay, **tapes.how)
-        transport, connector = (played, TapeConnector(played.library)) if played else (AiohttpTransport(), Connector())
+        transport, connector = (played, TapeConnector(played.library)) if played else (HttpTransport(), Connector())
         if tapes.record is None:
             return Upstream(transport), connector, None
         recording = recording_transport(transport, tapes.record)

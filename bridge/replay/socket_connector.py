@@ -21,9 +21,9 @@ from bridge.tapes.exchange import SentRequest
 from bridge.tapes.library import Library, Miss, TapeSession
 from bridge.tapes.matching import ReplayRequest
 from bridge.tapes.socket_recorder import sent_by
+from bridge.upstream.answer_reader import HEAD_LINE_BYTES
 from bridge.upstream.http import Call
 from bridge.upstream.realtime import Connector, ProviderSocket
-from bridge.upstream.transport import HEAD_LINE_BYTES
 
 _TAPE_HEADER = "x-bridge-tape"
 """The header that carries, within the process, the number of the chosen tape."""

@@ -33,7 +33,7 @@ from bridge.services.request_log.log import RequestLog
 from bridge.services.tracing.tracing import MISSING_EXTRA, Tracing
 from bridge.settings.server import ServerSettings
 from bridge.upstream.http import Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 
 if TYPE_CHECKING:
     from bridge.services.redis import RedisStore
@@ -48,7 +48,7 @@ async def build_services(config: Configuration, shared: Path | None = None) -> A
     """
     async with AsyncExitStack() as stack:
         store = await _shared_store(config, stack)
-        tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
+        tokens = GoogleTokens(lambda: Upstream(HttpTransport()))
         stack.push_async_callback(tokens.aclose)
         metrics = _metrics(config, shared, stack)
         log = await _request_log(config, stack)

@@ -15,10 +15,10 @@ from bridge.errors import EndpointRefused, ProviderStatus, UnusableAnswer
 from bridge.providers import Target
 from bridge.redact.known_secrets import KnownSecrets
 from bridge.upstream.answer import public_headers
-from bridge.upstream.dial import fault_of
+from bridge.upstream.answer_reader import HEAD_LINE_BYTES
 from bridge.upstream.http import Call, fault, url_of
-from bridge.upstream.response_protocol import bound_answers
-from bridge.upstream.transport import HEAD_LINE_BYTES
+from bridge.upstream.realtime_faults import fault_of
+from bridge.upstream.realtime_protocol import bound_answers
 
 REFUSAL_BYTES: Final = 65_536
 """Largest part of a refusal's body that is passed to the client."""

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.server.server import Server
 from bridge.upstream.http import Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.clock import advance, turns
 from tests.support.event_harness import COMPLETE, step
 from tests.support.harness import config_of, connected, running
@@ -366,7 +366,7 @@ async def test_no_token_is_logged(server: Server, headers: dict[str, str], caplo
 
 async def test_an_address_in_use_leaves_nothing_open(server: Server, tmp_path: Path) -> None:
     port = int(server.url.rpartition(":")[2])
-    transport = AiohttpTransport()
+    transport = HttpTransport()
     tasks = asyncio.all_tasks()
     second = Server(config_of(CONFIG, tmp_path, port=port), Upstream(transport))
     with pytest.raises(OSError, match="address already in use"):

@@ -14,7 +14,7 @@ from bridge.relay.interfaces import Services
 from bridge.server.server import Server
 from bridge.services.build import build_services
 from bridge.upstream.http import Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 
 Frame = dict[str, Any]
 
@@ -46,7 +46,7 @@ async def running_without_services(
     config: Configuration, transport: httpx.AsyncBaseTransport | None = None, services: Services | None = None
 ) -> AsyncIterator[Server]:
     """Run a bridge with only the services that are passed."""
-    server = Server(config, Upstream(transport or AiohttpTransport()), services)
+    server = Server(config, Upstream(transport or HttpTransport()), services)
     await server.start()
     try:
         yield server

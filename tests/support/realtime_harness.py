@@ -13,7 +13,7 @@ from aiohttp import WSMsgType
 from bridge.relay.interfaces import Services
 from bridge.server.server import Server
 from bridge.upstream.http import Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.harness import config_of
 from tests.support.raw_client import UPGRADE, RawClient, connect_raw, frame
 from tests.support.socket_provider import Line, Provider, Script
@@ -130,7 +130,7 @@ async def realtime_bridge(
         url = f"{scheme}://127.0.0.1:{provider.port}"
         table = f'[providers.custom-x]\nbase_url = "https://unused.example"\nrealtime_base_url = "{url}"\n'
         config = config_of(f"[server]\n{settings}\n{table}{more}", folder)
-        server = Server(config, Upstream(AiohttpTransport()), services)
+        server = Server(config, Upstream(HttpTransport()), services)
         await server.start()
         try:
             yield server

@@ -15,7 +15,7 @@ from bridge.tapes.transport import TapeTransport
 from bridge.tapes.writer import RecordingThread
 from bridge.upstream.http import Upstream
 from bridge.upstream.realtime import Connector
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.harness import config_of
 from tests.support.socket_provider import Provider, Script
 
@@ -28,7 +28,7 @@ async def recording_bridge_to(
     async with Provider(script) as provider:
         url = f"ws://127.0.0.1:{provider.port}"
         table = f'[providers.custom-x]\nbase_url = "https://unused.example"\nrealtime_base_url = "{url}"\n'
-        transport = RecordingTransport(AiohttpTransport(), folder, **bounds)
+        transport = RecordingTransport(HttpTransport(), folder, **bounds)
         connector = RecordingConnector(Connector(), transport.recording_thread)
         server = Server(config_of(table, scratch), Upstream(transport), connector=connector)
         await server.start()

@@ -19,7 +19,7 @@ from bridge.tapes.folder import TapeFolder, cut_tapes
 from bridge.tapes.recorder import RecordingTransport, recording_transport
 from bridge.tapes.transport import TapeTransport
 from bridge.upstream.body import PushedBody
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.clock import advance, turns
 from tests.support.harness import Frame, config_of, connected, running
 from tests.support.receivers import Collector, FedBody
@@ -464,7 +464,7 @@ async def test_a_recording_replays_to_the_same_frames_chunk_for_chunk(
 ) -> None:
     async with Provider(script) as provider:
         config = config_of(f'[providers.custom-p]\nbase_url = "http://127.0.0.1:{provider.port}/v1"', tmp_path)
-        recorder = recording_transport(AiohttpTransport(), tmp_path / "tapes")
+        recorder = recording_transport(HttpTransport(), tmp_path / "tapes")
         recorded = await frames_over(config, recorder, frames)
         replayed = await frames_over(config, TapeTransport(tmp_path / "tapes", pace="instant"), frames)
     if "error" in recorded[-1]:  # what broke is told in other words by a tape
@@ -493,7 +493,7 @@ async def test_a_client_that_cancels_leaves_a_tape_that_says_so(tmp_path: Path) 
 
     async with Provider(script) as provider:
         config = config_of(f'[providers.custom-p]\nbase_url = "http://127.0.0.1:{provider.port}"', tmp_path)
-        transport = recording_transport(AiohttpTransport(), tmp_path / "tapes")
+        transport = recording_transport(HttpTransport(), tmp_path / "tapes")
         async with running(config, transport) as server, connected(server) as client:
             await client.create({"eventId": "e", "provider": "custom-p", "endpoint": "x", "query": {}})
             while "response" not in await client.receive():
@@ -518,7 +518,7 @@ async def test_no_planted_secret_is_on_any_tape_or_in_any_log_line(
     """Of headers, query parameters, JSON fields, subprotocols; echoed in the answer, read byte by byte."""
     async with Provider(echo(status)) as provider:
         config = config_of(f'[providers.custom-p]\nbase_url = "http://127.0.0.1:{provider.port}"', tmp_path)
-        transport = recording_transport(AiohttpTransport(), tmp_path / "tapes")
+        transport = recording_transport(HttpTransport(), tmp_path / "tapes")
         offered = {"Sec-WebSocket-Protocol": f"realtime, cf-aig-authorization.{PLANTED['subprotocol']}"}
         async with (
             running(config, transport) as server,

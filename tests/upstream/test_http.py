@@ -21,7 +21,7 @@ from bridge.errors import (
 from bridge.providers import Target
 from bridge.upstream.answer import UpstreamResponse, public_headers
 from bridge.upstream.http import MAX_CONNECTIONS, Call, HttpUpstreamResponse, Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.socket_provider import OK, Line, Provider, Script, sends
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -30,7 +30,7 @@ CHUNKED = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    opened = Upstream(AiohttpTransport())
+    opened = Upstream(HttpTransport())
     yield opened
     await opened.aclose()
 

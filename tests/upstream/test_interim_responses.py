@@ -13,7 +13,7 @@ import pytest
 
 from bridge.errors import UnusableAnswer
 from bridge.upstream.http import fault
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.socket_provider import OK, Line, Provider, Script, sends
 
 MOST = 16
@@ -25,7 +25,7 @@ FLOOD_BYTES = 30_000_000
 
 @pytest.fixture
 async def transport() -> AsyncIterator[httpx.AsyncBaseTransport]:
-    async with AiohttpTransport() as opened:
+    async with HttpTransport() as opened:
         yield opened
 
 

@@ -19,7 +19,7 @@ from bridge.config.keys import GoogleAccount
 from bridge.errors import KeyUnusable
 from bridge.services.keys.google_oauth import EARLY_S, MAX_ACCOUNTS, PAUSE_S, SCOPE, GoogleTokens
 from bridge.upstream.http import Upstream
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.clock import advance, until
 from tests.support.harness import connected, running
 from tests.support.socket_provider import Line, Provider
@@ -74,7 +74,7 @@ async def token_server() -> AsyncIterator[TokenServer]:
 
 @asynccontextmanager
 async def minting() -> AsyncIterator[tuple[GoogleTokens, TokenServer]]:
-    tokens = GoogleTokens(lambda: Upstream(AiohttpTransport()))
+    tokens = GoogleTokens(lambda: Upstream(HttpTransport()))
     async with token_server() as server:
         try:
             yield tokens, server

@@ -14,7 +14,7 @@ from botocore.credentials import Credentials
 
 from bridge.config import load
 from bridge.tapes.recorder import recording_transport
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.support.harness import Client, Frame, connected, running
 from tests.support.socket_provider import OK, Line, Provider
 
@@ -57,7 +57,7 @@ async def talking(
             f'[gateways.prod.tokens]\nci = "env:TOKEN"\n[gateways.prod.keys.{slug}]\n{keys}'
         )
         config = load(path, ENVIRON, {"port": 0})
-        transport = recording_transport(AiohttpTransport(), record) if record else None
+        transport = recording_transport(HttpTransport(), record) if record else None
         async with (
             running(config, transport) as server,
             connected(server, "/v1/account/prod", headers={"cf-aig-authorization": "one"}) as client,

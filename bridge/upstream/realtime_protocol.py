@@ -1,4 +1,4 @@
-"""aiohttp's protocol for provider connections, with bounds on what a provider may send before and beside its answer.
+"""aiohttp's protocol for realtime handshakes, with bounds on what a provider may send before and beside its answer.
 
 aiohttp reads any number of interim responses (RFC 9110, section 15.2) for one request, parses each read in one call,
 and keeps every response that it did not ask for. A provider must not be able to stop the loop, or to fill the memory,
@@ -6,23 +6,16 @@ with those.
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from bridge.upstream.answer_reader import MAX_HEAD_BYTES, MAX_INTERIM_RESPONSES, SLICE_BYTES
+
 if TYPE_CHECKING:  # a type that aiohttp does not export
     from aiohttp.http import RawResponseMessage
     from aiohttp.streams import StreamReader
-
-MAX_INTERIM_RESPONSES: Final = 16
-"""Per request: 100, 102, 103 and every other status below 200, except 101."""
-
-MAX_HEAD_BYTES: Final = 1 << 20
-"""Before an answer's body begins, interim responses included."""
-
-SLICE_BYTES: Final = 8192
-"""The parser gets one read in slices of this size; the bounds are checked after each."""
 
 
 class AnswerHeadError(aiohttp.ClientError):
