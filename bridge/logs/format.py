@@ -38,6 +38,9 @@ def setup(stream: TextIO, fmt: str, level: str) -> LineHandler:
     `logging.shutdown`, which Python runs at exit, writes the remaining lines.
     """
     render = as_text if fmt == "text" or (fmt == "auto" and stream.isatty()) else as_json
+    # Lines name no file, thread or process: logging need not look them up (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = LineHandler(stream, render)
     for name in (LOGGER, *ADOPTED):
         _attach(handler, logging.getLogger(name))

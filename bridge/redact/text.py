@@ -147,8 +147,14 @@ _HARMLESS_NAME = re.compile(r"(?:error|exception|warning|ed)$|^(?:thought_?)?sig
 _WORDS = frozenset({"auth", "authentication", "credential", "credentials", "key", "keys", "token"})
 
 
+_ONE_WORD = re.compile(r"[A-Za-z0-9_.,/+~-]*+")
+"""Text that holds neither a name with a value, nor a scheme before a credential, nor userinfo."""
+
+
 def redact_text(text: str) -> str:
     """Return free text, such as an exception message or a traceback, without anything that looks like a credential."""
+    if _ONE_WORD.fullmatch(text):
+        return _SHAPES.sub(_shaped, text)
     schemed = _mask_values(_SCHEME_IN_TEXT, _credential, _USERINFO.sub(f"://{REDACTED}@", text))
     named = _mask_values(_NAME, _named_value, _SHAPES.sub(_shaped, schemed))
     if _PEM_WORD in named:

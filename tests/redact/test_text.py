@@ -261,3 +261,14 @@ def test_a_hostile_text_takes_no_more_than_linear_time(unit: str) -> None:
     hostile = unit * (300_000 // len(unit))
     assert REDACTED in redact_text(hostile + f" Bearer {SECRET}")
     assert REDACTED in redact_url(hostile + f"&key={SECRET}")
+
+
+@given(
+    st.text("abskghp_AKIAr8-.,/+~0123456789", max_size=48).map(
+        lambda word: f"sk-proj-{word}" if len(word) > 40 else word
+    )
+)
+@example("sk-proj-" + "a1B2" * 10)
+@example("ghp_" + "a1B2" * 9)
+def test_one_word_is_masked_like_a_part_of_a_text(word: str) -> None:
+    assert redact_text(word) == redact_text(f"({word})").removeprefix("(").removesuffix(")")
