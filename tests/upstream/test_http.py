@@ -19,7 +19,8 @@ from bridge.errors import (
     UnusableAnswer,
 )
 from bridge.providers import Target
-from bridge.upstream.answer import UpstreamResponse, public_headers
+from bridge.upstream.answer import UpstreamResponse, public_headers, reads_of
+from bridge.upstream.body import Reads
 from bridge.upstream.http import MAX_CONNECTIONS, Call, HttpUpstreamResponse, Upstream
 from bridge.upstream.transport import HttpTransport
 from tests.support.socket_provider import OK, Line, Provider, Script, sends
@@ -51,10 +52,11 @@ def call(
 
 
 async def rest(answer: UpstreamResponse) -> bytes:
-    parts = []
-    while part := await answer.read():
-        parts.append(part)
-    return b"".join(parts)
+    """Return the rest of the body, and close the response."""
+    try:
+        return b"".join([data async for data in reads_of(answer)])
+    finally:
+        await answer.aclose()
 
 
 async def test_a_call_is_sent_as_it_is_but_for_the_encodings_it_accepts(upstream: Upstream) -> None:
@@ -97,19 +99,18 @@ async def test_an_answer_has_ended_when_all_of_it_is_read(upstream: Upstream) ->
 
     async with Provider(script) as provider:
         answer = await upstream.open(call(provider.port))
-        assert await answer.read() == b"he"
+        assert await anext(Reads(answer)) == b"he"
         assert not answer.ended
         went_on.set()
         assert await rest(answer) == b"llo"
         assert answer.ended
-        assert await answer.read() == b""
 
 
 async def test_an_answer_in_one_piece_has_ended_after_one_read(upstream: Upstream) -> None:
     async with Provider(sends(OK)) as provider:
         answer = await upstream.open(call(provider.port))
         assert not answer.ended
-        assert await answer.read() == b"ok"
+        assert await anext(Reads(answer)) == b"ok"
         assert answer.ended
         await answer.aclose()
         assert await rest(await upstream.open(call(provider.port))) == b"ok"
@@ -184,11 +185,12 @@ async def test_a_certificate_that_is_not_accepted_is_a_tls_failure(upstream: Ups
 async def test_an_answer_that_breaks_off_is_a_broken_stream_ever_after(upstream: Upstream, script: Script) -> None:
     async with Provider(script) as provider:
         answer = await upstream.open(call(provider.port))
-        assert await answer.read() == b"he"
+        assert await anext(Reads(answer)) == b"he"
         for _ in range(2):
             with pytest.raises(BrokenStream, match=rf"^127.0.0.1:{provider.port} broke off its answer$"):
-                await answer.read()
+                await anext(reads_of(answer))
         assert not answer.ended
+        await answer.aclose()
 
 
 async def test_no_message_holds_the_key_in_the_query(upstream: Upstream) -> None:
@@ -227,7 +229,9 @@ class Stream(httpx.AsyncByteStream):
 async def test_an_empty_read_of_a_transport_is_not_the_end() -> None:
     stream = Stream(b"", b"a", b"", b"", b"b", b"")
     answer = HttpUpstreamResponse(httpx.Response(200, stream=stream), lambda: None)
-    assert [await answer.read() for _ in range(4)] == [b"a", b"b", b"", b""]
+    assert [data async for data in reads_of(answer)] == [b"a", b"b"]
+    await answer.aclose()
+    await answer.aclose()
     assert stream.closed == 1
 
 
