@@ -57,13 +57,13 @@ class _Choice(msgspec.Struct):
 _choices_of = msgspec.json.Decoder(list[_Choice]).decode
 
 
-class _PlainChoice(msgspec.Struct, gc=False):
+class _AnsweredChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
     error: None = None
 
 
 _plain_members: list[tuple[str, Any, Any]] = [(name, None, None) for name in _KNOWN_MEMBERS]
-_plain_types = {"choices": list[_PlainChoice], "object": str | None, "usage": dict[str, Any] | None}
+_plain_types = {"choices": list[_AnsweredChoice], "object": str | None, "usage": dict[str, Any] | None}
 _Plain = msgspec.defstruct(
     "Plain", [(name, _plain_types.get(name, kind), default) for name, kind, default in _plain_members], gc=False
 )
