@@ -44,7 +44,7 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class StepAddress:
     """The target of a step, and what follows from it."""
 
     target: Target
@@ -114,7 +114,7 @@ def _plan_step(step: ProviderStep, context: RequestContext, gateway: Gateway) ->
 def planned_step(
     step: ProviderStep,
     provider: Provider,
-    address: Address,
+    address: StepAddress,
     model: str | None,
     context: RequestContext,
     gateway: Gateway,
@@ -144,7 +144,7 @@ def planned_step(
 def _policy(
     step: ProviderStep,
     provider: Provider,
-    address: Address,
+    address: StepAddress,
     model: str | None,
     context: RequestContext,
     *,
@@ -165,7 +165,7 @@ def _policy(
     )
 
 
-def _address_of(step: ProviderStep, provider: Provider, account: str) -> Address:
+def _address_of(step: ProviderStep, provider: Provider, account: str) -> StepAddress:
     """Return the address of a step. Raises EndpointRefused."""
     # A header or a query may hold a secret, which a cache would keep.
     if not provider.target_header and "?" not in step.endpoint and len(step.endpoint) <= _CACHED_CHARS:
@@ -175,12 +175,14 @@ def _address_of(step: ProviderStep, provider: Provider, account: str) -> Address
 
 
 @lru_cache(maxsize=1024)
-def _cached_address(provider: Provider, endpoint: str, method: str, account: str) -> Address:
+def _cached_address(provider: Provider, endpoint: str, method: str, account: str) -> StepAddress:
     target = resolve(provider, endpoint, account=account, headers={})
     return address_at(target, provider, endpoint, method, {})
 
 
-def address_at(target: Target, provider: Provider, endpoint: str, method: str, headers: Mapping[str, str]) -> Address:
+def address_at(
+    target: Target, provider: Provider, endpoint: str, method: str, headers: Mapping[str, str]
+) -> StepAddress:
     """Return the address of a step whose target is known. The deciding part of a path may be in the base URL."""
     path = target.raw_path.decode()
     below = path.removeprefix(urlsplit(target.base).path)
@@ -189,7 +191,7 @@ def address_at(target: Target, provider: Provider, endpoint: str, method: str, h
     calls_model = not (is_in_header and not _runs_models(provider, target)) and any(
         is_model_endpoint(method, each, provider.slug) for each in (*endpoints, path)
     )
-    return Address(target, endpoints, calls_model, f"{target.scheme}://{target.host}:{target.port or ''}")
+    return StepAddress(target, endpoints, calls_model, f"{target.scheme}://{target.host}:{target.port or ''}")
 
 
 def _runs_models(provider: Provider, target: Target) -> bool:
