@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Final
 
 from bridge.server.server import Server
-from bridge.upstream.transport import AiohttpTransport
+from bridge.upstream.transport import HttpTransport
 from tests.services.metrics.test_metrics import Samples, of, scraped
 from tests.support.harness import config_of, running
 from tests.support.soak.checks import Violation
@@ -188,7 +188,7 @@ async def soaking(folder: Path, seed: int) -> AsyncIterator[Soak]:
     ledger = Ledger(seed)
     async with FaultProvider(ledger) as provider:
         text = CONFIG.format(port=provider.port, tls_port=provider.tls_port)
-        async with running(config_of(text, folder), AiohttpTransport(client_context())) as server:
+        async with running(config_of(text, folder), HttpTransport(client_context())) as server:
             soak = Soak(server, provider, ledger, seed)
             with logged_errors(soak.report.errors):
                 yield soak
