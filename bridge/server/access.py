@@ -15,6 +15,9 @@ from bridge.relay.plan import RequestContext
 from bridge.relay.summary import Transport
 from bridge.server.auth import TOKEN_HEADER, check_token, revalidate_token
 
+GATEWAY_PATHS: Final = "/v1/{account}/{gateway}{below:(?:/(?:[^/].*)?)?}"
+"""The pattern of every path at or below a gateway. There is one, because aiohttp tries patterns one after the other."""
+
 _ORIGIN: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/?]*)?")
 """Matches the origin of a request target in absolute form (RFC 9112, section 3.2.2)."""
 
@@ -52,6 +55,11 @@ class GatewayAccess:
 
     def _current_gateway(self, name: str, presented: Token | None) -> Gateway:
         return revalidate_token(self.gateway(name), presented)
+
+
+def is_below_gateway(request: web.Request) -> bool:
+    """Return True if the path names a provider below a gateway."""
+    return request.match_info.get("below", "") not in ("", "/")
 
 
 def below_gateway(raw_path: str) -> tuple[str, str]:

@@ -10,14 +10,14 @@ from bridge.providers import select_subprotocol
 from bridge.relay.arrivals import Arrivals
 from bridge.relay.context import Runtime
 from bridge.relay.memory import MemoryBudget
-from bridge.server.access import GatewayAccess
+from bridge.server.access import GATEWAY_PATHS, GatewayAccess, is_below_gateway
 from bridge.server.auth import PROTOCOL_HEADER, TOKEN_HEADER, check_origin, check_token, offered_protocols
 from bridge.server.connections import ConnectionRegistry
 from bridge.server.handshake import read_options
 from bridge.server.health import HealthRoutes
 from bridge.server.http.connection import connection_of
 from bridge.server.http.errors import WEBSOCKET_REQUIRED, UpgradeRequired, error_middleware, set_own_headers
-from bridge.server.http.routes import GATEWAY, HttpRoutes, Route
+from bridge.server.http.routes import Handler, HttpRoutes
 from bridge.server.realtime import RealtimeRoutes
 from bridge.server.session import Session
 from bridge.server.state import ServerState
@@ -38,6 +38,11 @@ class App:
         self._realtime = RealtimeRoutes(self.state, connector)
         self._http = HttpRoutes(self.state, self._realtime.relay)
         self._health = HealthRoutes(self.state)
+        self._at_gateway: dict[str, Handler] = {
+            "GET": self._socket,
+            "POST": self._http.steps,
+            "OPTIONS": self._http.steps,
+        }
 
     async def aclose(self) -> None:
         """Close the connections to realtime providers."""
@@ -46,18 +51,18 @@ class App:
     def build_app(self) -> web.Application:
         app = web.Application(middlewares=[error_middleware])
         app.on_response_prepare.append(set_own_headers)
-        for method, path, handler in self._routes():
+        for method, path, handler in (("*", GATEWAY_PATHS, self._gateway), *self._health.routes()):
             app.router.add_route(method, path, handler, expect_handler=_defer_continue)
         return app
 
-    def _routes(self) -> tuple[Route, ...]:
-        """Return every route of the server."""
-        return (
-            ("GET", GATEWAY, self._socket),
-            ("GET", f"{GATEWAY}/", self._socket),
-            *self._http.routes(),
-            *self._health.routes(),
-        )
+    async def _gateway(self, request: web.Request) -> web.StreamResponse:
+        """Handle a request at a gateway or below it."""
+        if is_below_gateway(request):
+            return await self._http.provider(request)
+        handler = self._at_gateway.get(request.method)
+        if handler is None:
+            raise web.HTTPMethodNotAllowed(request.method, self._at_gateway)
+        return await handler(request)
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         """Answer one handshake, then run the session until it ends."""

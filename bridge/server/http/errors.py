@@ -9,6 +9,7 @@ from aiohttp import web
 
 from bridge.errors import BadMessage, BridgeError, Draining, InternalError
 from bridge.protocol.frames import error_body, sdk_error_body
+from bridge.server.access import is_below_gateway
 
 log = logging.getLogger("bridge.server")
 
@@ -61,7 +62,7 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
 
 def error_body_for(request: web.Request) -> ErrorBody:
     """Return the formatter of error bodies for the request's path: SDKs read those below a provider's name."""
-    return sdk_error_body if "provider" in request.match_info else error_body
+    return sdk_error_body if is_below_gateway(request) else error_body
 
 
 def retry_after(ms: int) -> str:

@@ -1,8 +1,7 @@
-"""Routes of plain HTTP: steps posted to a gateway, providers' own APIs, and the preflight requests of browsers."""
+"""Handle plain HTTP: steps posted to a gateway, providers' own APIs, and the preflight requests of browsers."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
 
 from aiohttp import web
 
@@ -18,11 +17,7 @@ from bridge.server.http.handler import HttpHandler
 from bridge.server.http.requests import read_step, read_steps
 from bridge.server.state import ServerState
 
-GATEWAY: Final = "/v1/{account}/{gateway}"
-PROVIDER: Final = f"{GATEWAY}/{{provider}}"
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Route = tuple[str, str, Handler]
 
 
 class HttpRoutes:
@@ -35,19 +30,11 @@ class HttpRoutes:
         self._connections = state.connections
         self._realtime = realtime
 
-    def routes(self) -> tuple[Route, ...]:
-        gateway = ((method, path) for path in (GATEWAY, f"{GATEWAY}/") for method in ("POST", "OPTIONS"))
-        provider = (("*", path) for path in (PROVIDER, f"{PROVIDER}/{{endpoint:.*}}"))
-        return (
-            *((method, path, self._steps) for method, path in gateway),
-            *((method, path, self._provider) for method, path in provider),
-        )
-
-    async def _steps(self, request: web.Request) -> web.StreamResponse:
+    async def steps(self, request: web.Request) -> web.StreamResponse:
         """Run the steps in the body."""
         return await self._serve(request, read_steps, reads_body=True)
 
-    async def _provider(self, request: web.Request) -> web.StreamResponse:
+    async def provider(self, request: web.Request) -> web.StreamResponse:
         """Run the request as one step."""
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._realtime(request)
