@@ -119,7 +119,6 @@ class StepAttempt:
             self._planned.target.raw_path.partition(b"?")[0].decode(),
             self._event.reservation,
             self._event.interrupt,
-            self._settings.idle_timeout,
             partial(self._start_stream, answer),
             may_stream=is_good and answer.status != _NO_CONTENT and self._planned.step.method != "HEAD",
             max_bytes=self._event.writer.max_buffered_bytes if is_good else None,

@@ -11,7 +11,7 @@ from io import BytesIO
 from bridge.errors import BrokenStream, ResetBeforeAnswer
 from bridge.formats.decoders import Shape, sniff
 from bridge.formats.long_item import LongBody
-from bridge.relay.deadlines import Clock, Interrupt
+from bridge.relay.deadlines import Interrupt
 from bridge.relay.memory import MemoryReservation
 from bridge.relay.stream_relay import StreamRelay
 from bridge.relay.wakeup import Wakeup
@@ -30,7 +30,6 @@ class ResponseBody:
         path: str,
         reservation: MemoryReservation,
         interrupt: Interrupt,
-        idle_ms: int,
         start_stream: StartStream,
         *,
         may_stream: bool,
@@ -49,8 +48,7 @@ class ResponseBody:
         self._path = path
         self._reservation = reservation
         self._interrupt = interrupt
-        self._deadlines = interrupt.deadlines
-        self._idle_ms = idle_ms
+        self._touch = interrupt.deadlines.touch
         self._start_stream = start_stream
         self._max_bytes = max_bytes
         self._is_announced_too_long = max_bytes is not None and answer.announced_bytes > max_bytes
@@ -98,7 +96,7 @@ class ResponseBody:
     def data(self, data: bytes) -> None:
         if self._is_over:
             return
-        self._deadlines.set_ms(Clock.IDLE, self._idle_ms)
+        self._touch()
         try:
             if self._is_sniffing:
                 self._sniff(data, ended=False)

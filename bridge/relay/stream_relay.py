@@ -66,6 +66,8 @@ class StreamRelay:
         self._idle_ms = planned.step.settings.idle_timeout
         self._answer = answer
         self._deadlines = event.interrupt.deadlines
+        self._touch = self._deadlines.touch
+        self._is_finished = False  # the finish mark has come
         conceal = event.known.mask if event.known else None
         encoder = event.writer.stream_encoder(raw=planned.step.settings.frames == "raw", known=event.known)
         self._stream = StreamDecoder(decoder, StreamReader(from_model=from_model), encoder, conceal)
@@ -229,21 +231,28 @@ class StreamRelay:
                 self._counted_bytes = counted
 
     def _reset_deadlines(self) -> None:
-        """Set the deadline of the next read. Usually this is one assignment."""
-        reader, deadlines = self._stream.reader, self._deadlines
+        """Restart the deadline of the next read. Usually this is one assignment."""
+        self._touch()
+        reader = self._stream.reader
         if reader.closed:
-            if not deadlines.is_set(Clock.LINGER):
-                deadlines.clear(Clock.IDLE, Clock.SILENCE)
-                deadlines.set(Clock.LINGER, LINGER_S if self._stream.passes_all else USAGE_S)
-        elif reader.finished:
-            deadlines.clear(Clock.IDLE)
-            deadlines.set(Clock.SILENCE, SILENCE_S)
+            if not self._deadlines.is_set(Clock.LINGER):
+                self._deadlines.clear(Clock.IDLE, Clock.SILENCE)
+                self._deadlines.set(Clock.LINGER, LINGER_S if self._stream.passes_all else USAGE_S)
+        elif reader.finished is not self._is_finished:
+            self._is_finished = reader.finished
+            self._change_silence()
+        if not self.has_answered and self._stream.is_holding and not self._deadlines.is_set(Clock.HOLD):
+            self._event.interrupt.on_hold_over = self._answered
+            self._deadlines.set(Clock.HOLD, HOLD_S)
+
+    def _change_silence(self) -> None:
+        """Limit the silence as the finish mark says, which a later item may revoke."""
+        if self._is_finished:
+            self._deadlines.clear(Clock.IDLE)
+            self._deadlines.set(Clock.SILENCE, SILENCE_S)
         else:
-            deadlines.clear(Clock.SILENCE)
-            deadlines.set_ms(Clock.IDLE, self._idle_ms)
-            if self._stream.is_holding and not deadlines.is_set(Clock.HOLD):
-                self._event.interrupt.on_hold_over = self._answered
-                deadlines.set(Clock.HOLD, HOLD_S)
+            self._deadlines.clear(Clock.SILENCE)
+            self._deadlines.set_ms(Clock.IDLE, self._idle_ms)
 
     def _answered(self) -> None:
         self.has_answered = self._stream.answered = True
