@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import uvloop
 
 from tests.support.clock import ClockLoop
 
@@ -19,6 +20,8 @@ pytest_plugins = ["pytester", "bridge.testing.plugin", "tests.support.redis_serv
 hypothesis.settings.register_profile("tests", deadline=None)  # a deadline is a bound in seconds of any machine
 hypothesis.settings.load_profile("tests")
 
+LOOPS = {"clock": ClockLoop, "uvloop": uvloop.new_event_loop}
+
 IN_CI = bool(os.environ.get("BRIDGE_CI"))
 """True in CI, where a missing tool fails its tests, since the CI script installs the tools."""
 
@@ -26,7 +29,7 @@ IN_CI = bool(os.environ.get("BRIDGE_CI"))
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"clock": ClockLoop}
+    return LOOPS if item.get_closest_marker("both_loops") else {"clock": ClockLoop}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

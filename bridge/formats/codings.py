@@ -25,6 +25,7 @@ _ZSTD_STEP_BYTES: Final = 24
 
 
 _MAGICS: Final = {"gzip": b"\x1f\x8b\x08", "zstd": _ZSTD_MAGIC}
+_MAGIC_BEGINNINGS: Final = frozenset(magic[0] for magic in _MAGICS.values())
 _NEVER_CODED: Final = ("application/json", "application/x-ndjson", "application/jsonl")
 """Types whose plain bodies cannot begin with one of these magic numbers, besides `text/…` and `…+json`."""
 
@@ -77,6 +78,8 @@ def may_hide_coding(method: str, status: int, content_type: str) -> bool:
 
 def hidden_coding(head: bytes) -> tuple[str | None, bool]:
     """Return the coding that the first bytes of a body show, and if that is certain; if not, more bytes are needed."""
+    if head and head[0] not in _MAGIC_BEGINNINGS:
+        return None, True
     for coding, magic in _MAGICS.items():
         if head.startswith(magic):
             return coding, True

@@ -17,6 +17,8 @@ from bridge.upstream.transport import HttpTransport
 from tests.support.clock import until
 from tests.support.socket_provider import OK, Line, Provider, client_context, sends
 
+pytestmark = pytest.mark.both_loops
+
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
