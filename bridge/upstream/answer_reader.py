@@ -178,7 +178,7 @@ class AnswerReader:
                 facts[key] = facts[key] + b", " + value if key in facts else value
         self._check(facts)
         self.content_encoding = facts.get(b"content-encoding", b"")
-        self.content_type = facts.get(b"content-type", b"")
+        self.content_type = facts.get(b"content-type", b"").partition(b",")[0]
         self.lasts_until_close = b"content-length" not in facts and b"transfer-encoding" not in facts
         self.has_head = True
         if self._is_head_method:

@@ -70,8 +70,6 @@ class PushedAnswer(PushedBody):
     def resume(self) -> None:
         self._is_paused = False
         self._deliver()
-        if self._connection is not None and not self._held:
-            self._connection.resume_reading()
 
     async def aclose(self) -> None:
         self.close()
@@ -139,6 +137,8 @@ class PushedAnswer(PushedBody):
                     break
         finally:
             self._is_delivering = False
+        if self._connection is not None and not self._held:
+            self._connection.resume_reading()
 
     def _deliver_end(self) -> None:
         receiver, self._receiver = self._receiver, None
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         """Send a request, and return its response, which is not open yet."""
         answer = PushedAnswer(self, self._loop.create_future())
         if self._transport is None:  # it was lost as soon as it was there
-            self._break(answer, self._lost_by)
+            answer.open(self._loss(self._lost_by))
             return answer
         self._reader.start(method)
         self._answer = answer
@@ -301,10 +301,13 @@ class Connection(asyncio.Protocol):
         """Report a lost connection."""
         if self._reader.has_head:
             answer.over(b"", self._broken_off())
-        elif exc is None:
-            answer.open(httpx.ReadError(f"{self._peer} closed the connection before it answered"))
         else:
-            answer.open(httpx.ReadError(f"the connection to {self._peer} was lost: {cause_of(exc)}"))
+            answer.open(self._loss(exc))
+
+    def _loss(self, exc: Exception | None) -> httpx.ReadError:
+        if exc is None:
+            return httpx.ReadError(f"{self._peer} closed the connection before it answered")
+        return httpx.ReadError(f"the connection to {self._peer} was lost: {cause_of(exc)}")
 
     def _broken_off(self) -> httpx.ReadError:
         return httpx.ReadError(f"{self._peer} broke off its answer")

@@ -19,6 +19,9 @@ from bridge.upstream.inflate import InflatedBody, inflater_for, plain_body
 from bridge.upstream.pool import Pool
 from bridge.upstream.request_head import request_head
 
+MAX_TYPE_BYTES: Final = 128
+"""Longer media types are cut off: the decisions about them are cached."""
+
 _CODED: Final = {b"content-encoding", b"content-length"}
 
 
@@ -71,7 +74,7 @@ class HttpTransport(httpx.AsyncBaseTransport):
                 raise error
             finally:
                 del error, answer  # the traceback refers to this frame
-        return _response(answer, method)
+        return _response(answer)
 
     async def aclose(self) -> None:
         """Close all connections, including those in use."""
@@ -88,14 +91,14 @@ async def _opened(answer: PushedAnswer) -> httpx.RequestError | None:
         raise
 
 
-def _response(answer: PushedAnswer, method: str) -> httpx.Response:
-    headers, body = answer.headers, _decoded(answer, method)
+def _response(answer: PushedAnswer) -> httpx.Response:
+    headers, body = answer.headers, _decoded(answer)
     if isinstance(body, InflatedBody):
         headers = [pair for pair in headers if pair[0].lower() not in _CODED]
     return httpx.Response(answer.status, headers=headers, stream=body, extensions={"ended": lambda: body.ended})
 
 
-def _decoded(answer: PushedAnswer, method: str) -> PushedBody:
+def _decoded(answer: PushedAnswer) -> PushedBody:
     """Return the body with its content coding undone, declared or not. Raises httpx.DecodingError."""
     if answer.ended:
         return answer
@@ -107,11 +110,11 @@ def _decoded(answer: PushedAnswer, method: str) -> PushedBody:
             raise
         if decoder is not None:
             return InflatedBody(answer, decoder)
-    if _may_hide_coding(method, answer.status, answer.content_type):
+    if _may_hide_coding(answer.status, answer.content_type[:MAX_TYPE_BYTES]):
         return plain_body(answer, answer.first_bytes)
     return answer
 
 
 @lru_cache(maxsize=256)
-def _may_hide_coding(method: str, status: int, content_type: bytes) -> bool:
-    return may_hide_coding(method, status, content_type.decode("latin-1"))
+def _may_hide_coding(status: int, content_type: bytes) -> bool:
+    return may_hide_coding("GET", status, content_type.decode("latin-1"))  # the answer to HEAD has ended already

@@ -12,9 +12,11 @@ import httpx
 import pytest
 import zstandard
 
+from bridge.upstream.body import PushedBody
 from bridge.upstream.dial import TlsError
 from bridge.upstream.transport import HttpTransport
 from tests.support.clock import until
+from tests.support.receivers import Collector
 from tests.support.socket_provider import OK, Line, Provider, client_context, sends
 
 pytestmark = pytest.mark.both_loops
@@ -786,6 +788,53 @@ async def test_cancelling_a_read_takes_nothing_away(transport: HttpTransport) ->
         await asyncio.wait([reading])
         went_on.set()
         assert await response.aread() == b"ok"
+
+
+# Pauses
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_paused_body_stops_its_provider_and_loses_nothing(transport: HttpTransport, tls: bool) -> None:
+    size = 30_000_000
+    sent, finished = [], asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+        for _ in range(size // 100_000):
+            await line.send(bytes(100_000))
+            sent.append(100_000)
+        finished.set()
+
+    async with Provider(script, tls=tls) as provider, Provider(sends(OK)) as other:
+        response = await transport.handle_async_request(post(provider, scheme="https" if tls else "http"))
+        assert isinstance(response.stream, PushedBody)
+        received = Collector(response.stream).start()
+        received.pause()
+        for _ in range(200):  # round trips elsewhere, while which the kernel takes of the body what it will
+            await send(transport, post(other))
+        assert len(received.text) + sum(sent) < size / 2
+        received.resume()
+        await finished.wait()
+        await until(lambda: received.is_ended)
+        assert sum(map(len, received.reads)) == size
+        await response.aclose()
+
+
+async def test_an_address_of_ipv6_is_dialled(transport: HttpTransport) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    seen = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "::1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await send(transport, post(port, host="::1", body=b"")) == b"ok"
+    assert b"\r\nHost: [::1]:%d\r\n" % port in seen[0]
 
 
 # Content codings
