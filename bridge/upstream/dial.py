@@ -45,7 +45,7 @@ class TcpConnector:
         try:
             infos = await self._addresses.of(host, port)
         except OSError as error:
-            raise httpx.ConnectError(f"no address found for {peer_of(url)}") from error
+            raise httpx.ConnectError(f"no address found for {peer_of(url)}") from error.with_traceback(None)
         except UnicodeError:
             raise unsendable() from None
         loop = asyncio.get_running_loop()
@@ -56,7 +56,8 @@ class TcpConnector:
             name = host.rstrip(".")
             return (await loop.create_connection(protocol, sock=raw, ssl=self._ssl_context, server_hostname=name))[1]
         except OSError as error:
-            raise _connect_error(error, peer_of(url)) from error
+            # Without its traceback, whose frames refer to the error: such a cycle would keep the request's body.
+            raise _connect_error(error, peer_of(url)) from error.with_traceback(None)
 
     async def aclose(self) -> None:
         await self._addresses.aclose()

@@ -1,9 +1,11 @@
 """Every fault that a provider can have, once over a real socket; and what a gateway must not do to a request."""
 
 import asyncio
+import gc
 import gzip
 import socket
 import tracemalloc
+import weakref
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -15,7 +17,7 @@ import zstandard
 from bridge.upstream.body import PushedBody
 from bridge.upstream.dial import TlsError
 from bridge.upstream.transport import HttpTransport
-from tests.support.clock import until
+from tests.support.clock import turns, until
 from tests.support.receivers import Collector
 from tests.support.socket_provider import OK, Line, Provider, client_context, sends
 
@@ -581,6 +583,55 @@ async def test_closing_the_transport_breaks_what_is_being_read() -> None:
         with pytest.raises(httpx.ReadError):
             await reading
         await response.aclose()
+
+
+async def test_closing_the_transport_breaks_what_waits_for_an_answer() -> None:
+    transport, asked = HttpTransport(), asyncio.Event()
+
+    async def script(line: Line) -> None:
+        await line.request()
+        asked.set()
+        await line.gone()
+
+    async with Provider(script) as provider:
+        waiting = asyncio.create_task(send(transport, post(provider)))
+        await asked.wait()
+        await transport.aclose()
+        with pytest.raises(httpx.ReadError):
+            await waiting
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (b"", httpx.ReadError),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", httpx.RemoteProtocolError),
+        (HEAD + b"Content-Encoding: compress\r\nContent-Length: 9\r\n\r\nabc", httpx.DecodingError),
+        (None, httpx.ConnectError),
+    ],
+)
+async def test_a_request_that_failed_is_freed_without_the_garbage_collector(
+    transport: HttpTransport, answer: bytes | None, fault: type[Exception]
+) -> None:
+    """A traceback refers to its frames, and they may refer to the error: such a cycle would delay the release."""
+
+    async def script(line: Line) -> None:
+        await line.request()
+        await line.send(answer or b"")
+        line.reset()
+
+    async with Provider(script) as provider:
+        request = post(provider if answer is not None else free_port())
+        freed = weakref.ref(request)
+        gc.disable()
+        try:
+            with pytest.raises(fault):
+                await send(transport, request)
+            del request
+            await turns()
+            assert freed() is None
+        finally:
+            gc.enable()
 
 
 # Connections
