@@ -289,8 +289,8 @@ async def test_a_revoked_token_s_sockets_close_with_1008_once_their_events_were_
         await busy.create({"eventId": "a", **step()})
         await busy.receive()
         server.reload(written(path, WITHOUT_ONE))
-        assert await busy.close_code() == 1008
-        assert await idle.close_code() == 1008
+        # Both at once: aiohttp's client forgets a close frame that it has not read when the connection ends.
+        assert await asyncio.gather(busy.close_code(), idle.close_code()) == [1008, 1008]
         last = busy.frames[-1]
         assert (last["type"], last["error"]["code"]) == ("universal.error", 2009)
         assert "the token 'one' is no longer valid for gateway 'prod'" in last["error"]["message"]
