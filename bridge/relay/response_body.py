@@ -153,5 +153,4 @@ class ResponseBody:
 
     def _relay(self, shape: Shape, head: bytes) -> None:
         self.stream = self._start_stream(shape, head, self._wakeup)
-        if not self.stream.is_over:
-            self._answer.deliver(self.stream)
+        self._answer.deliver(self.stream)

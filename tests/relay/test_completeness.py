@@ -355,3 +355,9 @@ async def test_invalid_json_is_sent_as_text_and_flagged() -> None:
     assert (event.last_frame()["response"], event.last_frame()["malformed"]) == ('{"a":', True)
     event = await run_event(step(), streams(b"data: {no}\n\n"))
     assert (event.frames[1]["response"], event.frames[1]["malformed"]) == ("{no}", True)
+
+
+async def test_a_reset_after_a_complete_stream_in_one_read_is_no_error() -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    event = await run_event(step(), streams(content("a") + FINISH + usage + DONE, RESET))
+    assert event.types == ["created", "stream", "stream", "stream", "done"]
