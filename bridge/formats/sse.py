@@ -44,6 +44,9 @@ class SseDecoder:
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
+        if data.endswith(b"\n\n") and _CR not in data:  # as nearly every read
+            self._before = b"\n"
+            return self._items(data)
         cut = _block_end(self._before, data, bytes.rfind)
         items = self._items(data[:cut]) if cut else []
         if rest := data[cut:]:

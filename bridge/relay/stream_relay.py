@@ -175,9 +175,9 @@ class StreamRelay:
         self._ending = StreamState.CUT
 
     def _relay(self, data: bytes) -> None:
-        stream = self._stream
+        stream, writer = self._stream, self._event.writer
         if parts := stream.feed(data):
-            self._event.writer.write(parts)
+            writer.write(parts)
         if stream.answered is not self.has_answered:
             self._answered()
         if stream.failed:
@@ -185,9 +185,10 @@ class StreamRelay:
         elif stream.is_over:
             self._stop(StreamState.END)
         else:
-            self._count(stream.pending_bytes)
+            if self._counted_bytes or stream.pending_bytes > TURN_BYTES:
+                self._count(stream.pending_bytes)
             self._reset_deadlines()
-            if self._event.writer.is_full:
+            if writer.is_full:
                 self._wait_for_task()
 
     def _wait_for_task(self) -> None:

@@ -72,6 +72,8 @@ def summarize(
 
 def _tried_steps(state: EventState, head: ResponseHead) -> list[int]:
     """Return the steps whose provider was called, and the step whose request body is kept."""
+    if len(state.attempts) <= 1:
+        return [head.step]
     called = {int(str(attempt["step"])) for attempt in state.attempts if attempt.get("code") != EveryStepSkipped.code}
     return sorted(called | {head.step})
 
