@@ -72,7 +72,7 @@ def summarize(
 
 def _tried_steps(state: EventState, head: ResponseHead) -> list[int]:
     """Return the steps whose provider was called, and the step whose request body is kept."""
-    if len(state.attempts) <= 1:
+    if len(state.attempts) == 1 and state.attempts[0]["step"] == str(head.step):
         return [head.step]
     called = {int(str(attempt["step"])) for attempt in state.attempts if attempt.get("code") != EveryStepSkipped.code}
     return sorted(called | {head.step})
