@@ -9,7 +9,7 @@ from functools import partial
 
 from bridge import __version__
 from bridge.cli.replay import Tapes
-from bridge.cli.startup import CannotServe, announce, listen_errors, tune_gc
+from bridge.cli.startup import CannotServe, announce, listen_errors, tune_interpreter
 from bridge.config import Configuration
 from bridge.logs import format as loglines
 from bridge.net import describe_os_error
@@ -84,7 +84,7 @@ async def _run(config: Configuration, read: Callable[[], Configuration], server:
         else:
             worker.notify_ready(stopped)
         _log_started(config, worker)
-        tune_gc()
+        tune_interpreter()
         number = await stopped
     log.info("draining", extra={"fields": {"signal": number.name}})
     await server.stop()

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from bridge import __version__
-from bridge.cli.startup import CannotServe, announce, listen_errors, tune_gc
+from bridge.cli.startup import CannotServe, announce, listen_errors, tune_interpreter
 from bridge.config import ConfigError, Configuration, Problem
 from bridge.net import describe_os_error
 from bridge.process.listeners import Listeners, url_of
@@ -62,4 +62,4 @@ def _ready(url: str, config: Configuration) -> None:
     log.info("supervising", extra={"fields": fields})
     for note in config.notes:
         log.warning(note)
-    tune_gc()
+    tune_interpreter()

@@ -70,7 +70,7 @@ class SecondBuckets:
                 quota -= 1
                 bucket.pop().wake()
             if not bucket:
-                del self._buckets[second]
+                self._buckets.pop(second, None)  # the last object may have been removed by another one
         if self._buckets:
             self._arm(min(self._buckets))
 

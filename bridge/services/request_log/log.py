@@ -133,7 +133,7 @@ class RequestLog:
     def _write(self, batch: list[QueuedEvent]) -> None:
         """Write a batch, then prune until the next event waits. Runs in the thread."""
         if batch:
-            self._writer.write([summary for summary, _ in batch])
+            self._writer.write([summary for summary, _ in batch], is_behind=self._queue.waiting >= BATCH_ROWS)
             self._bytes_out += sum(size for _, size in batch)
             self._refused_out += sum(summary.is_refused for summary, _ in batch)
             self._log_recovery()

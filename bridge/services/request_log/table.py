@@ -1,5 +1,6 @@
 """Write rows to the request log in batches, and delete old ones a few at a time."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,11 @@ from bridge.services.request_log.database import open_to_write
 from bridge.services.request_log.schema import LogRow, insert
 from bridge.services.request_log.shares import Counts, RowQuota, Share, cut
 
-ROWS_PER_INSERT: Final = 999 // len(LogRow._fields)
-"""Rows in one statement: older SQLite accepts 999 values. A statement releases the GIL and has to reacquire it from the
-event loop afterwards, so few large statements are cheaper than many small ones.
+_MAX_VALUES: Final = 999 if sqlite3.sqlite_version_info < (3, 32) else 32_766
+"""Values that SQLite accepts in one statement (sqlite.org/limits.html)."""
+ROWS_PER_INSERT: Final = min(64, _MAX_VALUES // len(LogRow._fields))
+"""Rows in one statement. A statement releases the GIL and has to reacquire it from the event loop afterwards, so few
+large statements are cheaper than many small ones.
 """
 MAX_DELETED_ROWS: Final = 500
 """Rows deleted in one transaction, which blocks other writers for some ten milliseconds."""

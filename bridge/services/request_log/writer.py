@@ -76,12 +76,15 @@ class RequestLogWriter:
         except LogFaulty as error:
             self._fail(error)
 
-    def write(self, summaries: Sequence[EventSummary]) -> None:
-        """Write rows of the events, and retry until the file accepts them; while closing, give up after a failure."""
+    def write(self, summaries: Sequence[EventSummary], *, is_behind: bool = False) -> None:
+        """Write rows of the events, and retry until the file accepts them; while closing, give up after a failure.
+
+        A writer that `is_behind` does not pause for the event loop: with pauses it would fall back further.
+        """
         if self.is_failing and self.closing.is_set():
             self.lost += len(summaries)
             return
-        rows = list(self._rows(summaries))
+        rows = list(self._rows(summaries, pauses=not is_behind))
         bounds = {summary.gateway: _bound(summary) for summary in summaries}
         while not self._append(rows, bounds):
             if self.is_failing and self.closing.wait(RETRY_S):  # after damage, a new file is available at once
@@ -106,9 +109,9 @@ class RequestLogWriter:
         if self._file is not None:
             self._file.close()
 
-    def _rows(self, summaries: Iterable[EventSummary]) -> Iterator[LogRow]:
+    def _rows(self, summaries: Iterable[EventSummary], *, pauses: bool) -> Iterator[LogRow]:
         for number, summary in enumerate(summaries):
-            if number % ROWS_PER_SLICE == 0:
+            if pauses and number % ROWS_PER_SLICE == 0:
                 time.sleep(PAUSE_S)
             try:
                 yield row_of(summary)
