@@ -57,7 +57,7 @@ These thresholds still collect old generations as early as the defaults, within 
 
 
 def tune_interpreter() -> None:
-    """Exclude all current objects from collection, and collect the others less often."""
+    """Exclude all current objects from collection, collect the others less often, and let threads run more often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
