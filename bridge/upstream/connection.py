@@ -17,6 +17,8 @@ HELD_BYTES: Final = 65_536
 """Bytes of a body that wait for a receiver before the connection stops reading; each read costs some more."""
 WRITE_BYTES: Final = 65_536
 """Longer request bodies are written in slices of this size, so that the buffer for writing stays small."""
+TURN_BYTES: Final = 65_536
+"""After a read of this size other callbacks run before the next: libuv would repeat full reads up to 32 times."""
 TURN_SLICES: Final = 16
 """Slices that are written in one iteration of the loop."""
 
@@ -53,6 +55,11 @@ class PushedAnswer(PushedBody):
     @property
     def ended(self) -> bool:
         return self._is_over and self._error is None and not self._held
+
+    @property
+    def is_full(self) -> bool:
+        """True while so much waits for a receiver that the connection must not read."""
+        return self._held_bytes > HELD_BYTES
 
     @property
     def first_bytes(self) -> bytes:
@@ -101,7 +108,7 @@ class PushedAnswer(PushedBody):
                 self._deliver()
             return
         self._hold(data)
-        if self._connection is not None and self._held_bytes > HELD_BYTES:
+        if self._connection is not None and self.is_full:
             self._connection.pause_reading()
 
     def over(self, data: bytes, error: httpx.RequestError | None) -> None:
@@ -223,6 +230,9 @@ class Connection(asyncio.Protocol):
         if answer is None:
             self.abort()  # nobody asked for it, and it would be read as the next response
             return
+        if len(data) >= TURN_BYTES:
+            self.pause_reading()
+            self._loop.call_soon(self._take_turn)
         reader = self._reader
         is_open = reader.has_head
         body = reader.feed(data)
@@ -235,6 +245,11 @@ class Connection(asyncio.Protocol):
             self._open(answer)
             if body:
                 answer.arrived(body)
+
+    def _take_turn(self) -> None:
+        """Read on after a long read, unless its bytes still wait for a receiver."""
+        if self._answer is None or not self._answer.is_full:
+            self.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         reader, answer = self._reader, self._answer

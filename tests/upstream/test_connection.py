@@ -6,7 +6,7 @@ import weakref
 import httpx
 import pytest
 
-from bridge.upstream.connection import HELD_BYTES, WRITE_BYTES, PushedAnswer
+from bridge.upstream.connection import HELD_BYTES, TURN_BYTES, WRITE_BYTES, PushedAnswer
 from tests.support.clock import run_until_idle, turns
 from tests.support.memory_network import Peer
 from tests.support.receivers import Collector
@@ -104,6 +104,21 @@ async def test_a_paused_connection_reads_on_until_64_kib_are_held(peer: Peer) ->
     received.resume()
     assert not peer.transport.is_reading_paused
     assert len(received.text) == HELD_BYTES
+
+
+async def test_other_callbacks_run_after_a_long_read(peer: Peer) -> None:
+    """Libuv would repeat reads that fill its buffer within one iteration of the loop."""
+    answer = peer.request()
+    peer.arrive(LONG)
+    received = Collector(answer).start()
+    peer.arrive(bytes(TURN_BYTES))
+    assert (len(received.text), peer.transport.is_reading_paused) == (TURN_BYTES, True)
+    await run_until_idle()
+    assert not peer.transport.is_reading_paused
+    received.pause()
+    peer.arrive(bytes(TURN_BYTES))
+    await run_until_idle()
+    assert peer.transport.is_reading_paused, "the bytes still wait"
 
 
 async def test_many_small_reads_count_more_than_their_bytes(peer: Peer) -> None:
