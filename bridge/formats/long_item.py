@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from bridge.formats.buffer import kind_of
+from bridge.formats.buffer import BOM, kind_of
 from bridge.formats.item import Item, ItemKind
 from bridge.formats.long_json import BLOCK_BYTES, LongJson
 
@@ -80,6 +80,7 @@ class LongBody:
     """Check a body of more than 256 KiB as JSON while it arrives. The caller keeps the bytes."""
 
     def __init__(self) -> None:
+        self._is_at_start = True
         self._block = bytearray()
         self._size = 0
         self._json = LongJson()
@@ -103,6 +104,9 @@ class LongBody:
     def _flush(self) -> None:
         block = bytes(self._block)
         self._block.clear()
+        if self._is_at_start:
+            self._is_at_start = False
+            block = block.removeprefix(BOM)
         for start in range(0, len(block), BLOCK_BYTES):
             self._json.feed(block[start : start + BLOCK_BYTES])
 

@@ -30,6 +30,7 @@ MAX_PARSED_BYTES = 1 << 20
 Of a longer one the status and the beginning are used: parsing blocks the event loop.
 """
 
+_BEGINNING_BYTES = 1 << 16
 _MAX_PLAIN_BYTES = 1 << 18
 """Bound on a body that is tried with the fast check. In a longer one the check costs little in comparison."""
 
@@ -109,6 +110,11 @@ def parse_response(status: int, body: bytes, content_type: str = "", *, from_mod
         fault = None if error is None else fault_of(error)
         defect = None if fault or members else _defect_in(status, body, content_type, from_model)
     return ParsedResponse(fault, counters.usage(), counters.costs(), defect)
+
+
+def beginning_of_invalid(body: bytes) -> bytes:
+    """Return a short text that `parse_response` reads like `body`, which is long and known not to be JSON."""
+    return body[:_BEGINNING_BYTES] + b"\0"
 
 
 def _plain(body: bytes) -> ParsedResponse | None:

@@ -11,7 +11,8 @@ import msgspec
 from bridge.errors import BridgeError, InternalError, SpendLimit, UnusableAnswer
 from bridge.formats import response
 from bridge.formats.decoders import Shape, decoder_for
-from bridge.formats.response import Defect, parse_response
+from bridge.formats.long_item import LONG_ITEM_BYTES
+from bridge.formats.response import Defect, beginning_of_invalid, parse_response
 from bridge.policy.backoff import requested_delay_ms
 from bridge.policy.chain import Broke, Cause, Chain, Failed, Outcome, StepAnswered, Try
 from bridge.relay.context import BufferedResponse, RunningEvent
@@ -149,10 +150,12 @@ class StepAttempt:
         """
         event, status = self._event, answer.status
         read = body if shortened is None else shortened
+        if shortened is None and len(body) > LONG_ITEM_BYTES:
+            read = beginning_of_invalid(body)  # the check while it arrived found that it is not JSON
         found = parse_response(status, read, answer.content_type, from_model=self._planned.calls_model)
         checked = shortened is not None
         if event.known and (found.fault is not None or found.defect is not None or status >= 300):
-            body, found = await self._concealed(answer, body)
+            body, found = await self._concealed(answer, body, found)
             checked = False
         outcome: Outcome = StepAnswered(complete=True)
         if found.fault is not None:
@@ -173,14 +176,17 @@ class StepAttempt:
             answer.mark_complete()
         return outcome
 
-    async def _concealed(self, answer: UpstreamResponse, body: bytes) -> tuple[bytes, response.ParsedResponse]:
+    async def _concealed(
+        self, answer: UpstreamResponse, body: bytes, found: response.ParsedResponse
+    ) -> tuple[bytes, response.ParsedResponse]:
         """Return an error's body without the stored key that it may quote, and the parsed body."""
         known = self._event.known
         mask = partial(concealed, body, known)
         masked = mask() if len(body) < _OFF_LOOP_BYTES else await asyncio.to_thread(mask)
         self._event.reservation.release(len(body))
         self._event.reservation.add(len(masked))
-        found = parse_response(answer.status, masked, answer.content_type, from_model=self._planned.calls_model)
+        if len(body) <= LONG_ITEM_BYTES:  # the error's text in a longer one is short, and masked below
+            found = parse_response(answer.status, masked, answer.content_type, from_model=self._planned.calls_model)
         if found.fault is not None:
             found = msgspec.structs.replace(found, fault=concealed_fault(found.fault, known))
         return masked, found

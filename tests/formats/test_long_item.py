@@ -12,6 +12,7 @@ from bridge.errors import BrokenStream, ItemTooLarge
 from bridge.formats import eventstream, json_array, long_item, ndjson, sse
 from bridge.formats.decoders import Shape, decoder_for
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.response import beginning_of_invalid, parse_response
 from bridge.formats.stream_reader import StreamReader
 from bridge.protocol.frames import EventFrames
 from tests.support.aws_eventstream import event, header, message, string_header
@@ -226,3 +227,39 @@ def test_one_wrong_bit_in_a_long_message_breaks_the_stream(at: int) -> None:
 def test_headers_longer_than_the_specification_allows_break_the_stream() -> None:
     with pytest.raises(BrokenStream):
         decode(Shape.EVENT_STREAM, [message(header("a", 6, b"\0\0") * 40_000, b"{}")[:400_000]], 64 << 20)
+
+
+# Bodies in one piece
+
+LONG_TEXT = b'{"a":"' + b"y" * (300 << 10)
+INVALID = [
+    LONG_TEXT,
+    b"\xef\xbb\xbf" + LONG_TEXT,
+    LONG_TEXT + b'"}}',
+    b"{}" + b" " * (100 << 10) + LONG_TEXT,
+    b'[{"error":' + LONG_TEXT,
+    b"[ERROR] " + b"z" * (300 << 10),
+    b"<html>" + b"z" * (300 << 10),
+]
+
+
+@pytest.mark.parametrize("body", INVALID, ids=lambda body: repr(body[:12]))
+@pytest.mark.parametrize("status", [200, 206, 302, 400, 503])
+@pytest.mark.parametrize("content_type", ["application/json", "text/html", "text/plain", ""])
+@pytest.mark.parametrize("from_model", [False, True])
+def test_the_beginning_of_a_long_invalid_body_is_read_like_the_body(
+    body: bytes, status: int, content_type: str, from_model: bool
+) -> None:
+    expected = parse_response(status, body, content_type, from_model=from_model)
+    assert parse_response(status, beginning_of_invalid(body), content_type, from_model=from_model) == expected
+
+
+@pytest.mark.parametrize("size", [1 << 16, 400 << 10])
+def test_a_byte_order_mark_is_no_part_of_a_long_body(size: int) -> None:
+    check = long_item.LongBody()
+    body = b"\xef\xbb\xbf" + LONG_TEXT + b'"}'
+    for piece in in_pieces(body, size):
+        check.feed(piece)
+    short = check.finish()
+    assert short is not None
+    assert short.startswith(b'{"a":"yyy')
