@@ -88,7 +88,8 @@ class RequestLogWriter:
         bounds = {summary.gateway: _bound(summary) for summary in summaries}
         while not self._append(rows, bounds):
             if self.is_failing and self.closing.wait(RETRY_S):  # after damage, a new file is available at once
-                self.lost += len(rows)
+                if not self._append(rows, bounds):  # the file may be free since the last attempt
+                    self.lost += len(rows)
                 return
         self._surplus |= {name: bound.rows for name, bound in bounds.items() if bound.rows and not bound.stops}
 
