@@ -147,9 +147,9 @@ class ResponseBody:
         self._body.write(data)
         self.check.feed(data)
         if self._max_bytes is not None and self._body.tell() > self._max_bytes:
-            self._relay(Shape.BYTES, self.body)
-            self._reservation.release(self._body.tell())
-            self._body = BytesIO()
+            # Its bytes stay counted until the event ends: the client may take long to read them.
+            head, self._body = self.body, BytesIO()
+            self._relay(Shape.BYTES, head)
 
     def _relay(self, shape: Shape, head: bytes) -> None:
         self.stream = self._start_stream(shape, head, self._wakeup)
