@@ -61,6 +61,7 @@ class StreamRelay:
         self._wakeup = wakeup
         self._break: BridgeError = BrokenStream("the provider's stream ended without its end mark")
         self._event = event
+        self._state, self._writer = event.state, event.writer
         self._chain = chain
         self._planned = planned
         self._idle_ms = planned.step.settings.idle_timeout
@@ -80,7 +81,7 @@ class StreamRelay:
 
     def begin(self, head: bytes, *, last: bool) -> None:
         """Start with the first bytes of the body. No attempt follows the `last` one, so nothing is held back there."""
-        self._event.state.reset_body()
+        self._state.reset_body()
         self._event.phase = "streaming"
         if last and head:
             self._start_stream()
@@ -103,10 +104,9 @@ class StreamRelay:
 
     def close(self) -> None:
         """Record the counts and the usage for the event. Call it once, in every case."""
-        state = self._event.state
         self._is_over = True
         self._count(0)
-        state.chunks += self._stream.chunks
+        self._state.chunks += self._stream.chunks
         if self._is_started:
             self._keep_usage()
         self._warn_of_malformed()
@@ -117,7 +117,7 @@ class StreamRelay:
         if self._is_over:
             return
         try:
-            self._event.state.add_body(data)
+            self._state.add_body(data)
             if self._end is not None:
                 self._end.add(data)
             if len(data) <= TURN_BYTES:
@@ -146,11 +146,11 @@ class StreamRelay:
                 self._relay(bytes(turn))
             except Exception as error:
                 self._fail(error)
-            if not self._event.writer.is_full:
+            if not self._writer.is_full:
                 await asyncio.sleep(0)
             elif not self._is_over:
                 await self._event.drain()
-        if not self._is_over and self._event.writer.is_full:
+        if not self._is_over and self._writer.is_full:
             await self._event.drain()
         self._is_paused = False
         if not self._is_over:
@@ -175,7 +175,7 @@ class StreamRelay:
         self._ending = StreamState.CUT
 
     def _relay(self, data: bytes) -> None:
-        stream, writer = self._stream, self._event.writer
+        stream, writer = self._stream, self._writer
         if parts := stream.feed(data):
             writer.write(parts)
         if stream.answered is not self.has_answered:
@@ -214,7 +214,7 @@ class StreamRelay:
             self._stop(None)
 
     def _keep_usage(self) -> None:
-        state, stream = self._event.state, self._stream
+        state, stream = self._state, self._stream
         source = stream.reader if self._end is None else self._end.read()
         state.usage, state.reported = source.usage, source.costs
         state.streamed = Streamed(
@@ -257,7 +257,7 @@ class StreamRelay:
 
     def _answered(self) -> None:
         self.has_answered = self._stream.answered = True
-        state = self._event.state
+        state = self._state
         if state.answered_at is None:
             state.answered_at = asyncio.get_running_loop().time()
         self._deadlines.clear(Clock.REQUEST, Clock.HOLD)
@@ -285,7 +285,7 @@ class StreamRelay:
         stream = self._stream
         clean_end_is_complete = self._planned.provider.ended_without_mark == "done"
         parts, verdict = stream.finish(ending, clean_end_is_complete=clean_end_is_complete)
-        self._event.writer.write(parts)
+        self._writer.write(parts)
         is_complete = verdict in {Verdict.COMPLETE, Verdict.COMPLETE_CUT} and not stream.failed
         if (stream.answered or is_complete) and not self.has_answered:
             self._answered()
@@ -304,12 +304,12 @@ class StreamRelay:
 
     def _warn_of(self, verdict: Verdict) -> None:
         if verdict is Verdict.COMPLETE_CUT:
-            self._event.state.warnings.append("the connection was cut after the answer's end; usage may be missing")
+            self._state.warnings.append("the connection was cut after the answer's end; usage may be missing")
 
     def _warn_of_malformed(self) -> None:
         if self._is_started and (count := self._stream.reader.malformed):
             items = "one item" if count == 1 else f"{count} items"
-            self._event.state.warnings.append(f"{items} of the stream could not be parsed and came as text")
+            self._state.warnings.append(f"{items} of the stream could not be parsed and came as text")
 
     def _reported_error(self) -> Outcome:
         fault = self._stream.reader.fault
