@@ -124,7 +124,7 @@ def test_a_long_line_without_data_is_not_collected(before: bytes) -> None:
     decoder = decoder_for(Shape.SSE, 64 << 20)
     for _ in range(40):
         assert decoder.feed(before.replace(b"\n", b"") % (b"y" * 65_536)) == []
-    held = decoder._long  # type: ignore[attr-defined]
+    held = decoder._long  # type: ignore[attr-defined]  # of SseDecoder
     assert len(held._line) < 200_000
     assert [item.data for item in decoder.feed(b"\ndata: {}\n\n")] == [b"{}"]
 

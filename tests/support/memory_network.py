@@ -139,7 +139,7 @@ class _MemoryConnector:
 def our_transport(network: MemoryNetwork) -> HttpTransport:
     transport = HttpTransport()
     transport._pool = Pool(None)
-    transport._pool._connector = _MemoryConnector(network)  # type: ignore[assignment]
+    transport._pool._connector = _MemoryConnector(network)  # type: ignore[assignment]  # in its place
     return transport
 
 
@@ -149,8 +149,7 @@ class _MemoryStream(httpcore.AsyncNetworkStream):
         self._reads: deque[bytes] = deque()
         self._ending: Ending = "open"
 
-    # The signatures are httpcore's.
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # httpcore's
         self._network.activity += 1
         if self._reads:
             read = self._reads.popleft()
@@ -163,7 +162,7 @@ class _MemoryStream(httpcore.AsyncNetworkStream):
             await asyncio.get_running_loop().create_future()
         return b""
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # httpcore's
         self._network.activity += 1
         if b"\r\n\r\n" in buffer and self._network.replies:
             reply = self._network.replies.popleft()

@@ -176,10 +176,10 @@ def array(rng: Random, shape: Shape) -> Body:
 
     def part(index: int, size: int) -> dict[str, Any]:
         candidate: dict[str, Any] = {"content": {"parts": [{"text": pad(rng, size)}]}}
-        value = {"candidates": [candidate], "responseId": f"~{shape.key}/{index}~"}
+        value: dict[str, Any] = {"candidates": [candidate], "responseId": f"~{shape.key}/{index}~"}
         if index == len(shape.pads) - 1:
             candidate["finishReason"] = "STOP"
-            value["usageMetadata"] = {"promptTokenCount": 3, "candidatesTokenCount": 2}  # type: ignore[assignment]
+            value["usageMetadata"] = {"promptTokenCount": 3, "candidatesTokenCount": 2}
         return value
 
     data, items = _joined((part(n, size) for n, size in enumerate(shape.pads)), b"[", b",\r\n", b"]\n")

@@ -170,9 +170,9 @@ class Soak:
 
     async def _at_rest(self, before: Held | None) -> Held:
         """Wait until the bridge has released what it can; at most until it has no more than `before`."""
-        await asyncio.sleep(LINGER_S)
+        await asyncio.sleep(LINGER_S)  # the bridge reads the rests of bodies for a second of the real clock
         await self._provider.drop_all()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # the kernel has to report the closed connections; nothing tells when it has
         for _ in range(RELEASE_CHECKS):
             if before is None or not Held.now().has_more_than(before):
                 break
@@ -201,8 +201,11 @@ def logged_errors(found: list[str]) -> Iterator[None]:
     def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         found.append(f"{context['message']}: {context.get('exception')!r}")
 
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler = Collecting(logging.ERROR)
     logging.getLogger().addHandler(handler)
     asyncio.get_running_loop().set_exception_handler(on_exception)
     try:
