@@ -14,6 +14,7 @@ from bridge.formats.long_json import BLOCK_BYTES, LongJson
 
 LONG_ITEM_BYTES: Final = 1 << 18
 """Size from which an item is processed in parts. The bytes received until then are processed at once."""
+_MAX_HELD_BLANKS: Final = 1 << 16
 _BEGINNING_CHARS: Final = 1024
 """Length of the beginning of a long text, by which the text is interpreted."""
 
@@ -26,11 +27,12 @@ class LongItem:
     def __init__(self, kind_of: Callable[[bytes], ItemKind] = kind_of, blanks: bytes = b"") -> None:
         """Create an empty item; `kind_of` returns the kind of the data by its first bytes.
 
-        `blanks` are left out at the beginning and the end of the data.
+        `blanks` are left out at the beginning and the end of the data; at the end at most 64 KiB of them, because
+        they are held until it is known if more data follows.
         """
         self._kind_of = kind_of
         self._blanks = blanks
-        self._held_blanks = b""
+        self._held_blanks = bytearray()
         self._block = bytearray()
         self._content: _ItemContent | None = None
         self.size = 0
@@ -61,12 +63,16 @@ class LongItem:
     def _without_last_blanks(self, data: bytes) -> bytes:
         """Return the held blanks and `data`; hold the blanks at its end, which may be the end of the item."""
         content = data.rstrip(self._blanks)
-        blanks = data[len(content) :]
-        if not content:
-            self._held_blanks += blanks
-            return b""
-        before, self._held_blanks = self._held_blanks, blanks
-        return before + content
+        held, before = self._held_blanks, b""
+        if content:
+            before = bytes(held) + content
+            held.clear()
+        held += data[len(content) :]
+        excess = len(held) - _MAX_HELD_BLANKS
+        if excess > 0:
+            before += held[:excess]
+            del held[:excess]
+        return before
 
     def _flush(self) -> None:
         part = bytes(self._block)

@@ -12,6 +12,7 @@ from bridge.errors import BrokenStream, ItemTooLarge
 from bridge.formats import eventstream, json_array, long_item, ndjson, sse
 from bridge.formats.decoders import Shape, decoder_for
 from bridge.formats.item import Item, ItemKind
+from bridge.formats.long_item import LongItem
 from bridge.formats.response import beginning_of_invalid, parse_response
 from bridge.formats.stream_reader import StreamReader
 from bridge.protocol.frames import EventFrames
@@ -227,6 +228,19 @@ def test_one_wrong_bit_in_a_long_message_breaks_the_stream(at: int) -> None:
 def test_headers_longer_than_the_specification_allows_break_the_stream() -> None:
     with pytest.raises(BrokenStream):
         decode(Shape.EVENT_STREAM, [message(header("a", 6, b"\0\0") * 40_000, b"{}")[:400_000]], 64 << 20)
+
+
+@pytest.mark.parametrize("size", [1000, 65_536, 1 << 20])
+def test_a_long_run_of_blanks_is_not_held(size: int) -> None:
+    """Otherwise each read would copy it, and the data behind it would be processed in one call."""
+    line = LongItem(blanks=b" \t")
+    body = b'{"a":' + b" " * (1 << 20) + b"1}" + b" " * (80 << 10)
+    held = 0
+    for piece in in_pieces(body, size):
+        line.feed(piece)
+        held = max(held, len(line._held_blanks))
+    assert held <= 65_536
+    assert b"".join(line.item().parts or []) == body[:-65_536]
 
 
 # Bodies in one piece
