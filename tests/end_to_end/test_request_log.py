@@ -3,7 +3,7 @@
 import errno
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,12 @@ def rows(folder: Path) -> list[Row]:
 
 
 def bytes_of_log(folder: Path) -> bytes:
-    return b"".join(each.read_bytes() for each in folder.glob("log.db*"))
+    """Return the bytes of all files of the log. SQLite may delete its journal at any time."""
+    found = []
+    for each in folder.glob("log.db*"):
+        with suppress(FileNotFoundError):
+            found.append(each.read_bytes())
+    return b"".join(found)
 
 
 @asynccontextmanager
